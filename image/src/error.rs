@@ -1,0 +1,116 @@
+//! One error for disks: kind, place, reason.
+//!
+//! ```text
+//! Error ─ kind     what sort of trouble
+//!       ─ path     which file or device
+//!       ─ what     what was being done, or what is wrong
+//!       ─ hint     what to do about it, where that is known
+//!       ─ source   the system's reason
+//! ```
+
+use std::fmt::{self, Write as _};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The result of work on a disk.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What sort of trouble it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The system refused an operation.
+    Io,
+    /// We refuse, because something would be lost or left open.
+    Refused,
+    /// The disk changed while it was read.
+    Changed,
+    /// The file, filesystem or format can't do that.
+    Unsupported,
+}
+
+/// An error with its place.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    path: PathBuf,
+    what: String,
+    hint: Option<String>,
+    source: Option<io::Error>,
+}
+
+impl Error {
+    /// An error without a system's reason.
+    pub fn new(kind: Kind, path: impl Into<PathBuf>, what: impl Into<String>) -> Self {
+        Self { kind, path: path.into(), what: what.into(), hint: None, source: None }
+    }
+
+    /// The system refused `what`.
+    pub fn io(path: impl Into<PathBuf>, what: impl Into<String>, source: io::Error) -> Self {
+        Self { source: Some(source), ..Self::new(Kind::Io, path, what) }
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// What to do about it, where that is known.
+    #[must_use]
+    pub fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// What sort of trouble it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The system's reason, if it was the system.
+    #[must_use]
+    pub fn system(&self) -> Option<&io::Error> {
+        self.source.as_ref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", shown(&self.path), self.what)?;
+        self.source.as_ref().map_or(Ok(()), |source| write!(f, ": {}", reason(source)))
+    }
+}
+
+// `source()` stays empty: Display has said it.
+impl std::error::Error for Error {}
+
+/// A path that is safe to print: control characters escaped.
+#[must_use]
+pub(crate) fn shown(path: &Path) -> String {
+    let mut text = String::new();
+    for c in path.to_string_lossy().chars() {
+        if c.is_control() {
+            text.extend(c.escape_default());
+        } else {
+            text.push(c);
+        }
+    }
+    text
+}
+
+/// The system's reason in its own words, lower case, without the number.
+#[must_use]
+pub(crate) fn reason(error: &io::Error) -> String {
+    let Some(code) = error.raw_os_error() else { return error.to_string() };
+    let words = nix::errno::Errno::from_raw(code).desc();
+    let mut text = String::new();
+    // "Input/output error" becomes "input/output error", as in every message of ours; names such as "RFS" stay.
+    let mut chars = words.chars();
+    let first = chars.next().unwrap_or('?');
+    let second_is_lower = words.chars().nth(1).is_some_and(char::is_lowercase);
+    let _infallible = match second_is_lower {
+        true => write!(text, "{}{}", first.to_lowercase(), chars.as_str()),
+        false => write!(text, "{words}"),
+    };
+    text
+}

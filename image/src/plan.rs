@@ -1,0 +1,69 @@
+//! What is to become of each octet of the disk: steps, lazily, from the image's extents. Moves no data.
+
+use std::ops::Range;
+
+use xfer_hole_proto::{Cursor, Open, Record};
+
+use crate::{Error, Image, Kind, Result, Status};
+
+/// What a step wants of its octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// They are to be read.
+    Copy,
+    /// They are zeros.
+    Zero,
+}
+
+/// A part of the disk with one wish, in octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Where it begins.
+    pub at: u64,
+    /// How long it is, at least 1.
+    pub len: u64,
+    /// What is to be done.
+    pub want: Want,
+}
+
+impl Step {
+    /// Where it ends, exclusive.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.at + self.len
+    }
+}
+
+/// The steps of a whole disk, in order: they cover `[0, size)` once, for the cursor that each is drawn through says so.
+pub struct Plan<'a> {
+    image: &'a dyn Image,
+    cursor: Cursor,
+}
+
+impl<'a> Plan<'a> {
+    /// All of the disk, by its extents.
+    #[must_use]
+    pub fn whole(image: &'a dyn Image) -> Self {
+        Self { image, cursor: Cursor::new(&Open { size: image.size(), sums: None }, None) }
+    }
+
+    fn draw(&mut self) -> Result<Step> {
+        let at = self.cursor.at();
+        let extent = self.image.extent(at, self.cursor.size() - at)?;
+        let (record, want) = match extent.status {
+            Status::Data => (Record::Data { len: extent.len, digest: None }, Want::Copy),
+            Status::Zero => (Record::Hole { len: extent.len }, Want::Zero),
+        };
+        let stepped = self.cursor.step(&record).map_err(|step| step.to_string());
+        let Range { start, end } = stepped.map_err(|what| Error::new(Kind::Io, "extents", what))?;
+        Ok(Step { at: start, len: end - start, want })
+    }
+}
+
+impl Iterator for Plan<'_> {
+    type Item = Result<Step>;
+
+    fn next(&mut self) -> Option<Result<Step>> {
+        self.cursor.finish().is_err().then(|| self.draw())
+    }
+}

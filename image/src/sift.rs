@@ -1,0 +1,80 @@
+//! Joins the runs of blocks to what becomes a record each: holes are joined across blocks, data is not.
+
+use bytes::Bytes;
+use xfer_hole_proto::{Digest, Record};
+
+use crate::{Blocks, Result, Run};
+
+/// What becomes one record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// So many octets of zeros.
+    Hole(u64),
+    /// These octets.
+    Data(Bytes, Option<Digest>),
+}
+
+impl Piece {
+    /// The record that announces it.
+    #[must_use]
+    pub fn record(&self) -> Record {
+        match self {
+            Self::Hole(len) => Record::Hole { len: *len },
+            Self::Data(payload, digest) => Record::Data { len: payload.len() as u64, digest: *digest },
+        }
+    }
+}
+
+/// The pieces of a disk, in order, covering it once.
+pub struct Sift<'a> {
+    blocks: Blocks<'a>,
+    runs: std::vec::IntoIter<Run>,
+    /// Zeros that have been seen, and that more zeros may follow.
+    hole: u64,
+    /// Data that waits behind that hole.
+    data: Option<(Bytes, Option<Digest>)>,
+}
+
+impl<'a> Sift<'a> {
+    /// The pieces of these blocks.
+    #[must_use]
+    pub fn new(blocks: Blocks<'a>) -> Self {
+        Self { blocks, runs: Vec::new().into_iter(), hole: 0, data: None }
+    }
+
+    /// The hole that has come to its end: data if it is too short for a hole.
+    fn close_hole(&mut self) -> Option<Piece> {
+        let len = std::mem::take(&mut self.hole);
+        if len >= self.blocks.shape().min_hole() {
+            return (len > 0).then_some(Piece::Hole(len));
+        }
+        // Shorter than the least hole, which is no longer than a block: it fits in memory.
+        (len > 0).then(|| Piece::Data(vec![0; usize::try_from(len).unwrap_or(usize::MAX)].into(), None))
+    }
+}
+
+impl Iterator for Sift<'_> {
+    type Item = Result<Piece>;
+
+    fn next(&mut self) -> Option<Result<Piece>> {
+        loop {
+            if let Some((payload, digest)) = self.data.take() {
+                return Some(Ok(Piece::Data(payload, digest)));
+            }
+            match self.runs.next() {
+                Some(Run::Zero(len)) => self.hole += len,
+                Some(Run::Data(payload, digest)) => {
+                    self.data = Some((payload, digest));
+                    if let Some(hole) = self.close_hole() {
+                        return Some(Ok(hole));
+                    }
+                }
+                None => match self.blocks.next() {
+                    Some(Ok(block)) => self.runs = block.runs.into_iter(),
+                    Some(Err(error)) => return Some(Err(error)),
+                    None => return self.close_hole().map(Ok),
+                },
+            }
+        }
+    }
+}

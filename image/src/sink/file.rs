@@ -1,0 +1,51 @@
+//! A regular file that is updated in place: holes are punched, and what follows the disk is cut off at the end.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use crate::sink::{Sink, write_zeros};
+use crate::{Error, Result, sys};
+
+pub(crate) struct InPlace {
+    pub(crate) file: File,
+    pub(crate) path: PathBuf,
+    pub(crate) sync: bool,
+}
+
+impl InPlace {
+    fn write(&self, at: u64, octets: &[u8]) -> Result<()> {
+        let what = || format!("cannot write {} octets at disk offset {at}", octets.len());
+        self.file.write_all_at(octets, at).map_err(|source| Error::io(&self.path, what(), source))
+    }
+}
+
+impl Sink for InPlace {
+    fn data(&self, at: u64, octets: &[u8]) -> Result<()> {
+        self.write(at, octets)
+    }
+
+    fn hole(&self, at: u64, len: u64) -> Result<()> {
+        // Each refuses where the file system can't; writing zeros then says what is really wrong.
+        if sys::punch(&self.file, at, len).is_ok() || sys::zero_range(&self.file, at, len).is_ok() {
+            return Ok(());
+        }
+        write_zeros(at, len, |at, zeros| self.write(at, zeros))
+    }
+
+    fn keep(&self, _at: u64, _len: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn remains(&self) -> String {
+        format!("{} is updated in part", crate::error::shown(&self.path))
+    }
+
+    fn finish(self: Box<Self>, size: u64) -> Result<Vec<String>> {
+        self.file.set_len(size).map_err(|source| Error::io(&self.path, "cannot set the size", source))?;
+        if self.sync {
+            self.file.sync_all().map_err(|source| Error::io(&self.path, "cannot sync", source))?;
+        }
+        Ok(Vec::new())
+    }
+}

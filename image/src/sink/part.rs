@@ -1,0 +1,209 @@
+//! A new file, written as `DEST.part` and renamed over DEST when it is whole and durable.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{reason, shown};
+use crate::sink::Sink;
+use crate::zero::is_zero;
+use crate::{Error, Kind, Result, Stamp, sys};
+
+/// Octets of the old file that are copied at once for KEEP; a zero block of [`KEEP_GRAIN`] in them stays a hole.
+const KEEP_COPY: usize = 256 << 10;
+const KEEP_GRAIN: usize = 4 << 10;
+
+pub(crate) struct Part {
+    file: File,
+    part: PathBuf,
+    dest: PathBuf,
+    sync: bool,
+    /// The mode of a DEST that wasn't there before.
+    fresh_mode: u32,
+    old: Option<Old>,
+}
+
+/// The DEST that is there, as KEEP reads it.
+struct Old {
+    file: File,
+    stamp: Stamp,
+    kept: AtomicBool,
+}
+
+impl Part {
+    /// Makes and locks `DEST.part`, of `size` octets if that is known, all hole. `keep`: the old DEST has to be read for KEEP.
+    pub(crate) fn create(dest: PathBuf, size: Option<u64>, keep: bool, sync: bool, fresh_mode: u32) -> Result<Self> {
+        let part = beside(&dest);
+        let file = lock(&part)?;
+        let failed = |what: &str, source| Error::io(&part, what, source);
+        // A leftover is started anew.
+        file.set_len(0).map_err(|source| failed("cannot empty the leftover", source))?;
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(|source| failed("cannot set the mode", source))?;
+        if let Some(size) = size {
+            // Seeking past a hole in a growing file would get it preallocated on some file systems: sized first.
+            file.set_len(size).map_err(|source| {
+                let _not_wanted = fs::remove_file(&part);
+                failed(&format!("cannot make a file of {size} octets"), source)
+            })?;
+        }
+        let old = keep.then(|| Old::open(&dest)).transpose()?;
+        Ok(Self { file, part, dest, sync, fresh_mode, old })
+    }
+
+    /// Gives the new file the owner and mode of the old one. Says so where the owner isn't permitted.
+    fn take_over_owner_and_mode(&self) -> Result<Option<String>> {
+        let failed = |source| Error::io(&self.part, "cannot set the mode", source);
+        let old = match fs::metadata(&self.dest) {
+            Ok(old) => old,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.file.set_permissions(Permissions::from_mode(self.fresh_mode)).map_err(failed)?;
+                return Ok(None);
+            }
+            Err(source) => return Err(Error::io(&self.dest, "cannot look at the old file", source)),
+        };
+        let new = self.file.metadata().map_err(failed)?;
+        let mut mode = old.mode() & 0o7777;
+        let mut note = None;
+        let same_owner = (old.uid(), old.gid()) == (new.uid(), new.gid());
+        if !same_owner && let Err(error) = fchown(&self.file, Some(old.uid()), Some(old.gid())) {
+            let _second_best = fchown(&self.file, None, Some(old.gid()));
+            // Set-id bits of another owner are not ours to give.
+            mode &= 0o777;
+            note = Some(format!("cannot give it the old owner {}:{}: {}", old.uid(), old.gid(), reason(&error)));
+        }
+        self.file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
+        Ok(note)
+    }
+}
+
+impl Old {
+    fn open(dest: &Path) -> Result<Self> {
+        let failed = |source| Error::io(dest, "cannot read what is to be kept", source);
+        let file = File::open(dest).map_err(failed)?;
+        let stamp = Stamp::of(&file.metadata().map_err(failed)?);
+        Ok(Self { file, stamp, kept: AtomicBool::new(false) })
+    }
+}
+
+/// `DEST.part`.
+fn beside(dest: &Path) -> PathBuf {
+    let mut name = OsString::from(dest);
+    name.push(".part");
+    name.into()
+}
+
+/// Opens `.part` without following a link, and locks it: it is ours alone from here on.
+fn lock(part: &Path) -> Result<File> {
+    let open = |new: bool| {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        options.create(!new).create_new(new).open(part)
+    };
+    let failed = |source: io::Error| match source.raw_os_error() {
+        Some(libc::ELOOP) => Error::new(Kind::Refused, part, "is a symbolic link, which is not followed")
+            .hint("remove it, if nobody needs it"),
+        _ => Error::io(part, "cannot create", source),
+    };
+    let mut file = open(false).map_err(failed)?;
+    // Between opening and locking, its owner may have renamed or removed it: then the lock is on another file than the name.
+    for _ in 0..100 {
+        let stat = file.metadata().map_err(failed)?;
+        if !stat.is_file() {
+            return Err(Error::new(Kind::Refused, part, "is there already and is no regular file"));
+        }
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(Error::new(Kind::Refused, part, "is being written by another receiver"));
+            }
+            // A file system without locks: the risk of two writers is there, but no other way to write.
+            Err(fs::TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
+            Err(fs::TryLockError::Error(error)) => return Err(Error::io(part, "cannot lock", error)),
+        }
+        let named = fs::symlink_metadata(part).ok();
+        if named.is_none_or(|named| (named.dev(), named.ino()) != (stat.dev(), stat.ino())) {
+            file = open(false).map_err(failed)?;
+        } else if stat.nlink() > 1 || stat.uid() != sys::effective_user() {
+            // Somebody else may write to it, or it has another name: a new one in its place.
+            fs::remove_file(part).map_err(|source| Error::io(part, "cannot remove the leftover of another", source))?;
+            file = open(true).map_err(failed)?;
+        } else {
+            return Ok(file);
+        }
+    }
+    Err(Error::new(Kind::Refused, part, "is made and removed by others all the time"))
+}
+
+impl Sink for Part {
+    fn data(&self, at: u64, octets: &[u8]) -> Result<()> {
+        let what = || format!("cannot write {} octets at disk offset {at}", octets.len());
+        self.file.write_all_at(octets, at).map_err(|source| Error::io(&self.part, what(), source))
+    }
+
+    fn hole(&self, _at: u64, _len: u64) -> Result<()> {
+        // A new file is all hole.
+        Ok(())
+    }
+
+    fn keep(&self, at: u64, len: u64) -> Result<()> {
+        let old = self.old.as_ref();
+        let old = old.ok_or_else(|| Error::new(Kind::Refused, &self.dest, "there is nothing to be kept"))?;
+        old.kept.store(true, Ordering::Relaxed);
+        let failed =
+            |source| Error::io(&self.dest, format!("cannot read what is to be kept at disk offset {at}"), source);
+        let mut buffer = vec![0; KEEP_COPY];
+        let (mut at, end) = (at, at + len);
+        while at < end {
+            // Where holes are not to be told, all is data, and its zeros are found.
+            at = sys::seek_data(&old.file, at).unwrap_or(Some(at)).map_or(end, |data| data.min(end));
+            let chunk = usize::try_from(end - at).unwrap_or(usize::MAX).min(KEEP_COPY);
+            let octets = &mut buffer[..chunk];
+            old.file.read_exact_at(octets, at).map_err(failed)?;
+            for block in octets.chunks(KEEP_GRAIN) {
+                if !is_zero(block) {
+                    self.data(at, block)?;
+                }
+                at += block.len() as u64;
+            }
+        }
+        Ok(())
+    }
+
+    fn remains(&self) -> String {
+        format!("kept {}", shown(&self.part))
+    }
+
+    fn finish(self: Box<Self>, size: u64) -> Result<Vec<String>> {
+        self.file.set_len(size).map_err(|source| Error::io(&self.part, "cannot set the size", source))?;
+        let note = self.take_over_owner_and_mode()?;
+        if self.sync {
+            self.file.sync_all().map_err(|source| Error::io(&self.part, "cannot sync", source))?;
+        }
+        if let Some(old) = self.old.filter(|old| old.kept.load(Ordering::Relaxed)) {
+            let now = fs::metadata(&self.dest).map(|stat| Stamp::of(&stat));
+            if !now.is_ok_and(|now| now == old.stamp) {
+                return Err(Error::new(Kind::Changed, &self.dest, "changed while parts of it were kept"));
+            }
+        }
+        fs::rename(&self.part, &self.dest)
+            .map_err(|source| Error::io(&self.dest, "cannot rename the new file over it", source))?;
+        if self.sync {
+            let folder = parent(&self.dest);
+            let synced = File::open(folder).and_then(|folder| folder.sync_all());
+            synced.map_err(|source| Error::io(folder, "cannot sync the directory", source))?;
+        }
+        Ok(note.into_iter().collect())
+    }
+}
+
+/// The directory that a name stands in.
+pub(crate) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
+        Some(folder) => folder,
+        None => Path::new("/"),
+    }
+}

@@ -1,0 +1,254 @@
+//! System calls: the only room with raw ones, and the only one with unsafe code. Each function is one call of the kernel,
+//! named by what it does; offsets and lengths are in octets.
+#![allow(unsafe_code, reason = "the one room for it: ioctl, statx and locks have no safe wrapper")]
+
+use std::fs::File;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, FallocateFlags, FcntlArg, fallocate, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{AccessFlags, Whence, faccessat, lseek};
+
+fn signed(offset: u64) -> io::Result<i64> {
+    i64::try_from(offset).map_err(|_| io::Error::from(Errno::EFBIG))
+}
+
+fn seek(file: &File, at: u64, whence: Whence) -> io::Result<Option<u64>> {
+    match lseek(file, signed(at)?, whence) {
+        Ok(offset) => Ok(Some(offset.unsigned_abs())),
+        Err(Errno::ENXIO) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// lseek(2) SEEK_DATA: where the next data at or behind `at` begins; `None` if there is none.
+pub fn seek_data(file: &File, at: u64) -> io::Result<Option<u64>> {
+    seek(file, at, Whence::SeekData)
+}
+
+/// lseek(2) SEEK_HOLE: where the next hole at or behind `at` begins (the end counts as one); `None` if `at` is behind the end.
+pub fn seek_hole(file: &File, at: u64) -> io::Result<Option<u64>> {
+    seek(file, at, Whence::SeekHole)
+}
+
+/// The extents of one FIEMAP call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct FiemapExtent {
+    pub(crate) logical: u64,
+    pub(crate) physical: u64,
+    pub(crate) length: u64,
+    pub(crate) reserved64: [u64; 2],
+    pub(crate) flags: u32,
+    pub(crate) reserved: [u32; 3],
+}
+
+/// FIEMAP_EXTENT_LAST: no extent behind this one.
+pub(crate) const FIEMAP_EXTENT_LAST: u32 = 0x1;
+/// FIEMAP_EXTENT_UNWRITTEN: allocated, reads as zeros.
+pub(crate) const FIEMAP_EXTENT_UNWRITTEN: u32 = 0x800;
+/// FIEMAP_FLAG_SYNC: write dirty pages back first, so that delayed allocation is seen.
+const FIEMAP_FLAG_SYNC: u32 = 0x1;
+/// Extents a call: 28 KiB of them.
+const FIEMAP_COUNT: usize = 512;
+
+#[repr(C)]
+struct Fiemap {
+    start: u64,
+    length: u64,
+    flags: u32,
+    mapped_extents: u32,
+    extent_count: u32,
+    reserved: u32,
+    extents: [FiemapExtent; FIEMAP_COUNT],
+}
+
+// FS_IOC_FIEMAP is _IOWR('f', 11, struct fiemap), whose size leaves out the array.
+const FS_IOC_FIEMAP: libc::c_ulong = nix::request_code_readwrite!(b'f', 11, mem::size_of::<[u64; 4]>());
+
+/// ioctl(2) FS_IOC_FIEMAP with FIEMAP_FLAG_SYNC: the extents from `start` on, up to some hundreds.
+pub(crate) fn fiemap(file: &File, start: u64, len: u64, extents: &mut Vec<FiemapExtent>) -> io::Result<()> {
+    let mut map = Box::new(Fiemap {
+        start,
+        length: len,
+        flags: FIEMAP_FLAG_SYNC,
+        mapped_extents: 0,
+        extent_count: FIEMAP_COUNT as u32,
+        reserved: 0,
+        extents: [FiemapExtent::default(); FIEMAP_COUNT],
+    });
+    // SAFETY: the kernel writes at most extent_count extents into the array behind the header.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP as _, &raw mut *map) };
+    Errno::result(result)?;
+    extents.clear();
+    extents.extend_from_slice(&map.extents[..(map.mapped_extents as usize).min(FIEMAP_COUNT)]);
+    Ok(())
+}
+
+mod ioctl {
+    // BLKGETSIZE64 is _IOR(0x12, 114, size_t), BLKZEROOUT _IO(0x12, 127), BLKSSZGET _IO(0x12, 104): <linux/fs.h>.
+    nix::ioctl_read!(blkgetsize64, 0x12, 114, u64);
+    nix::ioctl_write_ptr_bad!(blkzeroout, nix::request_code_none!(0x12, 127), [u64; 2]);
+    nix::ioctl_read_bad!(blksszget, nix::request_code_none!(0x12, 104), libc::c_int);
+}
+
+/// ioctl(2) BLKGETSIZE64: a block device's size.
+pub fn device_size(file: &File) -> io::Result<u64> {
+    let mut size = 0;
+    // SAFETY: the kernel writes one u64.
+    unsafe { ioctl::blkgetsize64(file.as_raw_fd(), &raw mut size) }?;
+    Ok(size)
+}
+
+/// ioctl(2) BLKSSZGET: a block device's logical block size.
+pub(crate) fn device_block(file: &File) -> io::Result<u64> {
+    let mut size = 0;
+    // SAFETY: the kernel writes one int.
+    unsafe { ioctl::blksszget(file.as_raw_fd(), &raw mut size) }?;
+    Ok(u64::try_from(size).unwrap_or(512))
+}
+
+/// ioctl(2) BLKZEROOUT: the range of a block device reads as zeros afterwards. Both must be multiples of its block size.
+pub(crate) fn device_zero(file: &File, at: u64, len: u64) -> io::Result<()> {
+    // SAFETY: the kernel reads two u64.
+    unsafe { ioctl::blkzeroout(file.as_raw_fd(), &[at, len]) }?;
+    Ok(())
+}
+
+/// fallocate(2) FALLOC_FL_PUNCH_HOLE: the range reads as zeros and takes no space.
+pub(crate) fn punch(file: &File, at: u64, len: u64) -> io::Result<()> {
+    let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    Ok(fallocate(file, mode, signed(at)?, signed(len)?)?)
+}
+
+/// fallocate(2) FALLOC_FL_ZERO_RANGE: the range reads as zeros.
+pub(crate) fn zero_range(file: &File, at: u64, len: u64) -> io::Result<()> {
+    let mode = FallocateFlags::FALLOC_FL_ZERO_RANGE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    Ok(fallocate(file, mode, signed(at)?, signed(len)?)?)
+}
+
+/// posix_fadvise(2) POSIX_FADV_SEQUENTIAL: read ahead far. Only advice: what becomes of it doesn't matter.
+pub(crate) fn advise_sequential(file: &File) {
+    let _advice = nix::fcntl::posix_fadvise(file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
+}
+
+/// Clears O_NONBLOCK on a file description that we opened ourselves.
+pub(crate) fn set_blocking(file: &File) -> io::Result<()> {
+    let flags = nix::fcntl::OFlag::from_bits_truncate(fcntl(file, FcntlArg::F_GETFL)?);
+    fcntl(file, FcntlArg::F_SETFL(flags - nix::fcntl::OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+fn record_lock(kind: i32, start: i64, len: i64) -> libc::flock {
+    libc::flock { l_type: kind as i16, l_whence: libc::SEEK_SET as i16, l_start: start, l_len: len, l_pid: 0 }
+}
+
+/// fcntl(2) F_OFD_GETLK: true if somebody else holds a lock in these octets that forbids us to write.
+pub(crate) fn is_record_locked(file: &File, start: i64, len: i64) -> io::Result<bool> {
+    let mut lock = record_lock(libc::F_WRLCK, start, len);
+    // SAFETY: the kernel reads and writes one struct flock.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) };
+    Errno::result(result)?;
+    Ok(i32::from(lock.l_type) != libc::F_UNLCK)
+}
+
+/// fcntl(2) F_OFD_SETLK: takes a shared lock of these octets, for as long as the file is open.
+pub(crate) fn share_record(file: &File, start: i64, len: i64) -> io::Result<()> {
+    fcntl(file, FcntlArg::F_OFD_SETLK(&record_lock(libc::F_RDLCK, start, len)))?;
+    Ok(())
+}
+
+/// What statx(2) says of a name that can't be renamed over.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Fixed {
+    pub(crate) mount_point: bool,
+    pub(crate) immutable: bool,
+    pub(crate) append_only: bool,
+}
+
+/// statx(2): whether the name is a mount point, immutable or append-only. Nothing of it where the kernel doesn't tell.
+pub(crate) fn fixed(path: &Path) -> Fixed {
+    use std::os::unix::ffi::OsStrExt;
+    let Ok(name) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return Fixed::default() };
+    // SAFETY: statx is plain data, for which all zeros is a value.
+    let mut stat: libc::statx = unsafe { mem::zeroed() };
+    // SAFETY: the name ends in NUL and the kernel writes one struct statx.
+    let result = unsafe { libc::statx(libc::AT_FDCWD, name.as_ptr(), libc::AT_SYMLINK_NOFOLLOW, 0, &raw mut stat) };
+    if result != 0 {
+        return Fixed::default();
+    }
+    let has = |bit: i32| stat.stx_attributes & u64::from(bit.unsigned_abs()) != 0;
+    Fixed {
+        mount_point: has(libc::STATX_ATTR_MOUNT_ROOT),
+        immutable: has(libc::STATX_ATTR_IMMUTABLE),
+        append_only: has(libc::STATX_ATTR_APPEND),
+    }
+}
+
+/// faccessat(2) with AT_EACCESS: whether names can be made and renamed in this directory.
+pub(crate) fn can_write_dir(path: &Path) -> io::Result<()> {
+    let how = AccessFlags::W_OK | AccessFlags::X_OK;
+    Ok(faccessat(nix::fcntl::AT_FDCWD, path, how, AtFlags::AT_EACCESS)?)
+}
+
+/// geteuid(2).
+pub(crate) fn effective_user() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+/// umask(2), read by setting it and setting it back: only before other threads make files.
+pub fn umask() -> u32 {
+    use nix::sys::stat::{Mode, umask};
+    let mask = umask(Mode::from_bits_truncate(0o077));
+    umask(mask);
+    mask.bits()
+}
+
+/// fcntl(2) F_SETPIPE_SZ: asks for a larger pipe. A pipe that can't grow, or no pipe at all, is as good, only slower.
+pub fn enlarge_pipe(fd: BorrowedFd<'_>, octets: i32) {
+    let _size = fcntl(fd, FcntlArg::F_SETPIPE_SZ(octets));
+}
+
+/// poll(2) until the descriptor is ready.
+fn wait_for(fd: BorrowedFd<'_>, what: PollFlags) -> io::Result<()> {
+    match poll(&mut [PollFd::new(fd, what)], PollTimeout::NONE) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Runs a read or write until it moves something, fails or ends. Streams that we are given may be non-blocking, because
+/// somebody at the other end of them made them so; we wait then, and leave the flag alone.
+fn persist(
+    fd: BorrowedFd<'_>,
+    ready: PollFlags,
+    mut move_some: impl FnMut() -> nix::Result<usize>,
+) -> io::Result<usize> {
+    loop {
+        match move_some() {
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => wait_for(fd, ready)?,
+            moved => return Ok(moved?),
+        }
+    }
+}
+
+/// read(2): at least one octet, unless the stream has ended.
+pub fn read_some(fd: impl AsFd, buf: &mut [u8]) -> io::Result<usize> {
+    let fd = fd.as_fd();
+    persist(fd, PollFlags::POLLIN, || nix::unistd::read(fd, buf))
+}
+
+/// write(2) until all is written.
+pub fn write_all(fd: impl AsFd, mut octets: &[u8]) -> io::Result<()> {
+    let fd = fd.as_fd();
+    while !octets.is_empty() {
+        let moved = persist(fd, PollFlags::POLLOUT, || nix::unistd::write(fd, octets))?;
+        octets = &octets[moved..];
+    }
+    Ok(())
+}

@@ -1,0 +1,417 @@
+//! Octets to items and back, by `tokio_util::codec` on `BytesMut`: the same for blocking and for async callers.
+//!
+//! Both directions ask one [`Judge`], so the encoder refuses what the decoder refuses.
+
+use bytes::{Bytes, BytesMut};
+use tokio_util::codec::{Decoder, Encoder};
+
+use crate::error::Flaw;
+use crate::line::{self, FAIL, MAGIC};
+use crate::{
+    Base, Cursor, Dialect, Digest, End, Error, FAIL_LINE_MAX, Fingerprint, Hasher, Kind, LEN_MAX, LINE_MAX, Open,
+    Reason, Record,
+};
+
+/// A line of the stream, or a piece of payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// The first line.
+    Open(Open),
+    /// The line behind it, if KEEP may come.
+    Base(Base),
+    /// A record's line. DATA is followed by pieces of payload, `len` octets in all.
+    Record(Record),
+    /// Nothing yet.
+    Wait,
+    /// The next octets of the last DATA's payload, at least one.
+    Payload(Bytes),
+    /// The disk is whole. In the 2014 dialect this is end of file.
+    End(End),
+    /// The sender gives up.
+    Fail(Reason),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Open,
+    Base,
+    Records,
+    Ended,
+    Failed,
+}
+
+/// Holds the state of a stream and judges each item: order, coverage, form, digests of lines.
+#[derive(Clone, Debug)]
+struct Judge {
+    dialect: Dialect,
+    stage: Stage,
+    open: Option<Open>,
+    cursor: Cursor,
+    /// Record lines so far.
+    records: u64,
+    /// Where the last record begins.
+    start: u64,
+    payload_left: u64,
+    lines: Hasher,
+    kept: bool,
+}
+
+impl Judge {
+    fn new(dialect: Dialect) -> Self {
+        let (stage, cursor) = match dialect {
+            Dialect::V1 => (Stage::Open, Cursor::new(&Open { size: 0, sums: None }, None)),
+            Dialect::Classic => (Stage::Records, Cursor::unsized_disk()),
+        };
+        let lines = Hasher::default();
+        Self { dialect, stage, open: None, cursor, records: 0, start: 0, payload_left: 0, lines, kept: false }
+    }
+
+    fn hashed(&self) -> bool {
+        self.open.is_some_and(|open| open.sums.is_some())
+    }
+
+    /// The place of the line that is awaited.
+    fn place_next(&self) -> (u64, u64) {
+        match self.stage {
+            Stage::Open => (0, 0),
+            _ => (self.records + 1, self.cursor.at()),
+        }
+    }
+
+    /// The place of a line that has come: BASE where it belongs is part of the opening, as the open line is.
+    fn place_line(&self, is_base: bool) -> (u64, u64) {
+        if is_base && self.stage == Stage::Base { (0, 0) } else { self.place_next() }
+    }
+
+    /// The place of the record whose payload is awaited, else of the line that is.
+    fn place(&self) -> (u64, u64) {
+        if self.payload_left > 0 { (self.records, self.start) } else { self.place_next() }
+    }
+
+    fn admit(&mut self, item: &Item, text: &[u8]) -> Result<(), Error> {
+        let (record, offset) = self.place_line(matches!(item, Item::Base(_)));
+        self.admit_line(item, text).map_err(|flaw| flaw.at(record, offset))
+    }
+
+    fn admit_line(&mut self, item: &Item, text: &[u8]) -> Result<(), Flaw> {
+        let order = |what: &str| Err(Flaw::new(Kind::Order, what));
+        match (self.stage, item) {
+            (Stage::Ended, _) => return Err(Flaw::new(Kind::Trailing, "something follows END")),
+            (Stage::Failed, _) => return order("something follows FAIL"),
+            (Stage::Open, Item::Open(_)) => {}
+            (Stage::Open, _) => return order("a line before the open line"),
+            (_, Item::Open(_)) => return order("a second open line"),
+            _ if self.payload_left > 0 => return order("a line inside a payload"),
+            _ => {}
+        }
+        match item {
+            Item::Open(open) => {
+                if open.size > LEN_MAX {
+                    return Err(Flaw::new(Kind::Number, format!("size {} is larger than {LEN_MAX}", open.size)));
+                }
+                self.open = Some(*open);
+                self.cursor = Cursor::new(open, None);
+                self.stage = Stage::Base;
+            }
+            Item::Base(base) => {
+                let (Stage::Base, Some(open)) = (self.stage, &self.open) else {
+                    return order("BASE that is not behind the open line");
+                };
+                if base.size > LEN_MAX {
+                    return Err(Flaw::new(Kind::Number, format!("BASE {} is larger than {LEN_MAX}", base.size)));
+                }
+                self.cursor = Cursor::new(open, Some(base));
+                self.stage = Stage::Records;
+            }
+            Item::Record(record) => self.admit_record(record, text)?,
+            Item::Wait => {
+                if self.dialect == Dialect::Classic {
+                    return order("WAIT in the 2014 dialect");
+                }
+                self.records += 1;
+                self.start = self.cursor.at();
+                self.stage = Stage::Records;
+            }
+            Item::Payload(_) => return order("payload without DATA"),
+            Item::End(end) => {
+                self.admit_end(end)?;
+                self.stage = Stage::Ended;
+            }
+            Item::Fail(_) => {
+                if self.dialect == Dialect::Classic {
+                    return order("FAIL in the 2014 dialect");
+                }
+                self.stage = Stage::Failed;
+            }
+        }
+        Ok(())
+    }
+
+    fn admit_record(&mut self, record: &Record, text: &[u8]) -> Result<(), Flaw> {
+        if let Record::Data { digest, .. } = record {
+            self.check_sums("DATA", *digest)?;
+        }
+        let range = self.cursor.step(record)?;
+        self.records += 1;
+        self.start = range.start;
+        self.stage = Stage::Records;
+        self.kept |= matches!(record, Record::Keep { .. });
+        self.payload_left = record.payload_len();
+        if self.hashed() {
+            self.lines.update(text);
+        }
+        Ok(())
+    }
+
+    fn check_sums(&self, line: &str, digest: Option<Digest>) -> Result<(), Flaw> {
+        match (self.hashed(), digest) {
+            (true, None) => Err(Flaw::new(Kind::Sums, format!("{line} without a digest in a stream with digests"))),
+            (false, Some(_)) => Err(Flaw::new(Kind::Sums, format!("{line} with a digest in a stream without digests"))),
+            _ => Ok(()),
+        }
+    }
+
+    fn admit_end(&self, end: &End) -> Result<(), Flaw> {
+        if end.lines.is_none() && end.result.is_some() {
+            return Err(Flaw::new(Kind::Sums, "END with the result's digest and without that of the lines"));
+        }
+        if self.dialect == Dialect::Classic {
+            return self.check_sums("END", end.lines);
+        }
+        self.cursor.finish()?;
+        self.check_sums("END", end.lines)?;
+        let Some(said) = end.lines else { return Ok(()) };
+        let lines = self.lines.clone().digest();
+        if said != lines {
+            return Err(Flaw::new(Kind::Mismatch, "the record lines don't have the digest that END gives"));
+        }
+        match end.result {
+            Some(_) if self.kept => Err(Flaw::new(Kind::Sums, "END with the result's digest, one way, after KEEP")),
+            Some(result) if result != lines => {
+                Err(Flaw::new(Kind::Mismatch, "END's two digests differ in a stream without KEEP"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn pass_payload(&mut self, octets: u64) -> Result<(), Error> {
+        let (record, offset) = self.place();
+        let over = || Error::new(Kind::Order, record, offset, "more payload than DATA announced");
+        self.payload_left = self.payload_left.checked_sub(octets).ok_or_else(over)?;
+        Ok(())
+    }
+
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        let sums = self.open?.sums?;
+        let whole = self.stage == Stage::Ended && !self.kept;
+        whole.then(|| Fingerprint { sums, digest: self.lines.clone().digest() })
+    }
+}
+
+/// Octets to [`Item`]s. Holds no more than one line; payload is handed on in the pieces it comes in.
+///
+/// `decode` gives `Ok(None)` when it wants more octets, `decode_eof` when the stream has rightly ended.
+#[derive(Clone, Debug)]
+pub struct StreamDecoder {
+    judge: Judge,
+    classic_word: Option<fn(u64) -> Record>,
+}
+
+impl StreamDecoder {
+    /// A decoder at the beginning of a stream.
+    #[must_use]
+    pub fn new(dialect: Dialect) -> Self {
+        Self { judge: Judge::new(dialect), classic_word: None }
+    }
+
+    /// The record's number and the disk offset where it begins: of the last record while its payload is coming, else of the next.
+    #[must_use]
+    pub fn place(&self) -> (u64, u64) {
+        self.judge.place()
+    }
+
+    /// The record's number and the disk offset where it begins, of the last record.
+    #[must_use]
+    pub fn place_last(&self) -> (u64, u64) {
+        (self.judge.records, self.judge.start)
+    }
+
+    /// The disk offset that the records have reached.
+    #[must_use]
+    pub fn at(&self) -> u64 {
+        self.judge.cursor.at()
+    }
+
+    /// Octets of payload that are still to come before the next line.
+    #[must_use]
+    pub fn payload_left(&self) -> u64 {
+        self.judge.payload_left
+    }
+
+    /// Takes note of payload that the caller moved past this decoder.
+    pub fn payload_passed(&mut self, octets: u64) -> Result<(), Error> {
+        self.judge.pass_payload(octets)
+    }
+
+    /// The disk's fingerprint, once END has come, if the stream had digests and no KEEP.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        self.judge.fingerprint()
+    }
+
+    fn flaw(&self, flaw: Flaw) -> Error {
+        let (record, offset) = self.judge.place_next();
+        flaw.at(record, offset)
+    }
+
+    /// The next line without its LF, and with it: `None` if it hasn't come yet.
+    fn line(&self, src: &mut BytesMut) -> Result<Option<Bytes>, Error> {
+        let open = self.judge.stage == Stage::Open;
+        let shown = src.len().min(MAGIC.len());
+        if open && src[..shown] != MAGIC[..shown] {
+            return Err(self.flaw(line::not_a_stream()));
+        }
+        let limit = if src.starts_with(FAIL) && !open { FAIL_LINE_MAX } else { LINE_MAX };
+        let seen = &src[..src.len().min(limit)];
+        match seen.iter().position(|&octet| octet == b'\n') {
+            Some(end) => Ok(Some(src.split_to(end + 1).freeze())),
+            None if src.len() < limit => Ok(None),
+            None => Err(self.flaw(Flaw::new(Kind::TooLong, format!("a line longer than {limit} octets")))),
+        }
+    }
+
+    fn classic(&mut self, line: &[u8]) -> Result<Option<Item>, Flaw> {
+        match (self.classic_word.take(), line) {
+            (Some(record), number) => Ok(Some(Item::Record(record(line::parse_classic_len(number)?)))),
+            (None, b"DATA") => {
+                self.classic_word = Some(|len| Record::Data { len, digest: None });
+                Ok(None)
+            }
+            (None, b"HOLE") => {
+                self.classic_word = Some(|len| Record::Hole { len });
+                Ok(None)
+            }
+            (None, _) => Err(Flaw::new(Kind::Line, "a line that is neither DATA nor HOLE")),
+        }
+    }
+
+    fn cut(&self) -> Error {
+        let (record, offset) = self.judge.place();
+        let what = match (self.judge.stage, self.judge.payload_left) {
+            (Stage::Open, _) => "the stream is empty or was cut in its first line".into(),
+            (_, 0) => "the stream was cut before END".into(),
+            (_, left) => format!("the stream was cut with {left} octets of the payload to come"),
+        };
+        Error::new(Kind::Cut, record, offset, what)
+    }
+}
+
+impl Decoder for StreamDecoder {
+    type Item = Item;
+    type Error = Error;
+
+    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Item>, Error> {
+        loop {
+            if src.is_empty() {
+                return Ok(None);
+            }
+            match self.judge.stage {
+                Stage::Ended => return Err(self.flaw(Flaw::new(Kind::Trailing, "something follows END"))),
+                Stage::Failed => {
+                    src.clear();
+                    return Ok(None);
+                }
+                _ => {}
+            }
+            if self.judge.payload_left > 0 {
+                let piece = usize::try_from(self.judge.payload_left).unwrap_or(usize::MAX).min(src.len());
+                self.judge.pass_payload(piece as u64)?;
+                return Ok(Some(Item::Payload(src.split_to(piece).freeze())));
+            }
+            let Some(text) = self.line(src)? else { return Ok(None) };
+            let line = &text[..text.len() - 1];
+            let item = match (self.judge.dialect, self.judge.stage) {
+                (Dialect::Classic, _) => self.classic(line),
+                (Dialect::V1, Stage::Open) => line::parse_open(line).map(|open| Some(Item::Open(open))),
+                (Dialect::V1, _) => line::parse(line).map(Some),
+            };
+            let place = self.judge.place_line(line::is_base(line));
+            if let Some(item) = item.map_err(|flaw| flaw.at(place.0, place.1))? {
+                self.judge.admit(&item, &text)?;
+                return Ok(Some(item));
+            }
+        }
+    }
+
+    fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Item>, Error> {
+        if let Some(item) = self.decode(src)? {
+            return Ok(Some(item));
+        }
+        match (self.judge.dialect, self.judge.stage) {
+            (_, Stage::Ended | Stage::Failed) => Ok(None),
+            (Dialect::Classic, _) if src.is_empty() && self.judge.payload_left == 0 && self.classic_word.is_none() => {
+                let end = Item::End(End::default());
+                self.judge.admit(&end, b"")?;
+                Ok(Some(end))
+            }
+            _ => Err(self.cut()),
+        }
+    }
+}
+
+/// [`Item`]s to octets. Refuses every item that the decoder would refuse, and then writes nothing.
+#[derive(Clone, Debug)]
+pub struct StreamEncoder {
+    judge: Judge,
+}
+
+impl StreamEncoder {
+    /// An encoder at the beginning of a stream.
+    #[must_use]
+    pub fn new(dialect: Dialect) -> Self {
+        Self { judge: Judge::new(dialect) }
+    }
+
+    /// What END has to say of the lines so far: their digest, if the stream has digests.
+    #[must_use]
+    pub fn end(&self) -> End {
+        let lines = self.judge.hashed().then(|| self.judge.lines.clone().digest());
+        End { lines, result: None }
+    }
+
+    /// Octets of payload that are still due before the next line.
+    #[must_use]
+    pub fn payload_left(&self) -> u64 {
+        self.judge.payload_left
+    }
+
+    /// Takes note of payload that the caller writes itself, past this encoder.
+    pub fn payload_passed(&mut self, octets: u64) -> Result<(), Error> {
+        self.judge.pass_payload(octets)
+    }
+
+    /// The disk's fingerprint, once END is written, if the stream has digests and no KEEP.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        self.judge.fingerprint()
+    }
+}
+
+impl Encoder<Item> for StreamEncoder {
+    type Error = Error;
+
+    fn encode(&mut self, item: Item, dst: &mut BytesMut) -> Result<(), Error> {
+        if let Item::Payload(piece) = item {
+            self.judge.pass_payload(piece.len() as u64)?;
+            dst.extend_from_slice(&piece);
+            return Ok(());
+        }
+        let text = match self.judge.dialect {
+            Dialect::V1 => line::text(&item),
+            Dialect::Classic => line::classic_text(&item),
+        };
+        self.judge.admit(&item, text.as_bytes())?;
+        dst.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}

@@ -1,0 +1,174 @@
+//! One line at a time: text to value and back (SPEC.md, "Grammar"). Knows no order and no disk.
+
+use std::fmt::Write;
+
+use crate::codec::Item;
+use crate::error::Flaw;
+use crate::{
+    Base, Digest, End, FAIL_TEXT_MAX, GRAIN_MIN, INTERVAL_MAX, INTERVAL_MIN, Kind, LEN_MAX, Open, Reason, Record, Sums,
+};
+
+/// How every open line begins.
+pub(crate) const MAGIC: &[u8] = b"XFER-HOLE ";
+/// How every FAIL line begins.
+pub(crate) const FAIL: &[u8] = b"FAIL ";
+const VERSION: &[u8] = b"1";
+
+/// The words of a line: exactly one space between two, none before the first or behind the last.
+struct Words<'a>(std::slice::Split<'a, u8, fn(&u8) -> bool>);
+
+impl<'a> Words<'a> {
+    fn of(line: &'a [u8]) -> Self {
+        Self(line.split(|&c| c == b' '))
+    }
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        self.0.next()
+    }
+
+    fn end(&mut self) -> Result<(), Flaw> {
+        self.next().map_or(Ok(()), |word| Err(Flaw::new(Kind::Line, format!("unexpected {}", quoted(word)))))
+    }
+}
+
+/// Stream text that is safe to print.
+fn quoted(text: &[u8]) -> String {
+    const SHOWN: usize = 40;
+    let more = if text.len() > SHOWN { "..." } else { "" };
+    format!("\"{}{more}\"", text[..text.len().min(SHOWN)].escape_ascii())
+}
+
+/// `size`: "0" or `len`.
+fn size(word: Option<&[u8]>, what: &str) -> Result<u64, Flaw> {
+    match word {
+        Some(b"0") => Ok(0),
+        word => len(word, what),
+    }
+}
+
+/// `len`: 1 to 2^63 - 1, no sign, no leading zero.
+fn len(word: Option<&[u8]>, what: &str) -> Result<u64, Flaw> {
+    let word = word.ok_or_else(|| Flaw::new(Kind::Line, format!("{what} is missing")))?;
+    let (Some(b'1'..=b'9'), true) = (word.first(), word.iter().all(u8::is_ascii_digit)) else {
+        return Err(Flaw::new(Kind::Line, format!("{what} {} is not a number as the grammar has it", quoted(word))));
+    };
+    word.iter()
+        .try_fold(0_u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
+        .filter(|&number| number <= LEN_MAX)
+        .ok_or_else(|| Flaw::new(Kind::Number, format!("{what} {} is larger than {LEN_MAX}", quoted(word))))
+}
+
+fn digest(word: Option<&[u8]>) -> Result<Option<Digest>, Flaw> {
+    word.map(|word| {
+        Digest::parse(word).ok_or_else(|| Flaw::new(Kind::Line, format!("{} is not a digest", quoted(word))))
+    })
+    .transpose()
+}
+
+/// The open line, without its LF.
+pub(crate) fn parse_open(line: &[u8]) -> Result<Open, Flaw> {
+    let rest = line.strip_prefix(MAGIC).ok_or_else(not_a_stream)?;
+    let mut words = Words::of(rest);
+    match words.next() {
+        Some(VERSION) => {}
+        other => {
+            let version = quoted(other.unwrap_or_default());
+            return Err(Flaw::new(Kind::Version, format!("version {version} is not spoken here, only version 1")));
+        }
+    }
+    let size = size(words.next(), "size")?;
+    let sums = match words.next() {
+        None => None,
+        Some(b"sha256") => {
+            let (interval, grain) = (len(words.next(), "interval")?, len(words.next(), "grain")?);
+            Some(Sums::new(interval, grain).ok_or_else(|| {
+                let what = format!(
+                    "interval {interval} and grain {grain} are not powers of two, \
+                     {INTERVAL_MIN} to {INTERVAL_MAX} and {GRAIN_MIN} to the interval"
+                );
+                Flaw::new(Kind::Number, what)
+            })?)
+        }
+        Some(word) => return Err(Flaw::new(Kind::Line, format!("unknown token {}", quoted(word)))),
+    };
+    words.end()?;
+    Ok(Open { size, sums })
+}
+
+/// The error of a first line that is no open line.
+pub(crate) fn not_a_stream() -> Flaw {
+    Flaw::new(Kind::NotAStream, "this is no xfer-hole stream")
+}
+
+/// Whether the line's first word is BASE.
+pub(crate) fn is_base(line: &[u8]) -> bool {
+    line.strip_prefix(b"BASE").is_some_and(|rest| rest.is_empty() || rest[0] == b' ')
+}
+
+/// Any line but the open line, without its LF.
+pub(crate) fn parse(line: &[u8]) -> Result<Item, Flaw> {
+    if let Some(text) = line.strip_prefix(FAIL) {
+        let what =
+            || Flaw::new(Kind::Line, format!("FAIL whose text is not 1 to {FAIL_TEXT_MAX} printable characters"));
+        return Reason::parse(text).map(Item::Fail).ok_or_else(what);
+    }
+    let mut words = Words::of(line);
+    let item = match words.next().unwrap_or_default() {
+        b"DATA" => Item::Record(Record::Data { len: len(words.next(), "length")?, digest: digest(words.next())? }),
+        b"HOLE" => Item::Record(Record::Hole { len: len(words.next(), "length")? }),
+        b"KEEP" => Item::Record(Record::Keep { len: len(words.next(), "length")? }),
+        b"WAIT" => Item::Wait,
+        b"BASE" => Item::Base(Base { size: size(words.next(), "BASE size")?, digest: digest(words.next())? }),
+        b"END" => Item::End(End { lines: digest(words.next())?, result: digest(words.next())? }),
+        _ => return Err(Flaw::new(Kind::Line, format!("{} is no line of this version", quoted(line)))),
+    };
+    words.end()?;
+    Ok(item)
+}
+
+/// A line of the 2014 dialect that holds a number, without its LF.
+pub(crate) fn parse_classic_len(line: &[u8]) -> Result<u64, Flaw> {
+    len(Some(line), "length")
+}
+
+/// The line's text with its LF. Payload has none.
+pub(crate) fn text(item: &Item) -> String {
+    let optional = |line: &mut String, digest: Option<Digest>| {
+        if let Some(digest) = digest {
+            let _infallible = write!(line, " {digest}");
+        }
+    };
+    let mut line = match item {
+        Item::Open(Open { size, sums: None }) => format!("XFER-HOLE 1 {size}"),
+        Item::Open(Open { size, sums: Some(sums) }) => {
+            format!("XFER-HOLE 1 {size} sha256 {} {}", sums.interval(), sums.grain())
+        }
+        Item::Base(base) => format!("BASE {}", base.size),
+        Item::Record(Record::Data { len, .. }) => format!("DATA {len}"),
+        Item::Record(Record::Hole { len }) => format!("HOLE {len}"),
+        Item::Record(Record::Keep { len }) => format!("KEEP {len}"),
+        Item::Wait => "WAIT".into(),
+        Item::End(_) => "END".into(),
+        Item::Fail(reason) => format!("FAIL {reason}"),
+        Item::Payload(_) => return String::new(),
+    };
+    match *item {
+        Item::Base(Base { digest, .. }) | Item::Record(Record::Data { digest, .. }) => optional(&mut line, digest),
+        Item::End(End { lines, result }) => {
+            optional(&mut line, lines);
+            optional(&mut line, result);
+        }
+        _ => {}
+    }
+    line.push('\n');
+    line
+}
+
+/// The same in the 2014 dialect, which has two words.
+pub(crate) fn classic_text(item: &Item) -> String {
+    match item {
+        Item::Record(Record::Data { len, .. }) => format!("DATA\n{len}\n"),
+        Item::Record(Record::Hole { len }) => format!("HOLE\n{len}\n"),
+        _ => String::new(),
+    }
+}

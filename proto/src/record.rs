@@ -1,0 +1,200 @@
+//! The lines of a stream as values (SPEC.md, "Grammar").
+
+use std::fmt;
+
+use crate::Digest;
+
+/// The largest size and length, in octets: 2^63 - 1, the largest file offset (SPEC.md, `len`).
+pub const LEN_MAX: u64 = i64::MAX.unsigned_abs();
+/// The longest line in octets, its LF included (SPEC.md, "Limits").
+pub const LINE_MAX: usize = 256;
+/// The longest FAIL line in octets, its LF included (SPEC.md, "Limits").
+pub const FAIL_LINE_MAX: usize = 1024;
+/// The longest text of a FAIL line in octets (SPEC.md, `fail`).
+pub const FAIL_TEXT_MAX: usize = 900;
+/// The smallest interval in octets (SPEC.md, `interval`).
+pub const INTERVAL_MIN: u64 = 4 << 10;
+/// The largest interval in octets (SPEC.md, `interval`).
+pub const INTERVAL_MAX: u64 = 16 << 20;
+/// The interval in octets where nobody asks for another.
+pub const INTERVAL_DEFAULT: u64 = 1 << 20;
+/// The smallest grain in octets (SPEC.md, `grain`).
+pub const GRAIN_MIN: u64 = 512;
+/// The grain in octets where nobody asks for another.
+pub const GRAIN_DEFAULT: u64 = 4 << 10;
+/// A sender that has nothing to say for this many seconds says WAIT (SPEC.md, `wait`).
+pub const WAIT_SECONDS: u64 = 15;
+
+/// Which tongue a stream is in. Always told by the caller, never guessed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// Version 1, as in SPEC.md.
+    #[default]
+    V1,
+    /// The 2014 dialect: no open line, no END, so that a cut can't be seen (SPEC.md, "The 2014 dialect").
+    Classic,
+}
+
+/// How digests are taken: the open line's `sha256 interval grain`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sums {
+    interval: u64,
+    grain: u64,
+}
+
+impl Sums {
+    /// `interval` and `grain` in octets: powers of two, 4 KiB to 16 MiB and 512 to `interval`. `None` for others.
+    #[must_use]
+    pub fn new(interval: u64, grain: u64) -> Option<Self> {
+        let fits = interval.is_power_of_two()
+            && (INTERVAL_MIN..=INTERVAL_MAX).contains(&interval)
+            && grain.is_power_of_two()
+            && (GRAIN_MIN..=interval).contains(&grain);
+        fits.then_some(Self { interval, grain })
+    }
+
+    /// No DATA crosses a multiple of this, in octets.
+    #[must_use]
+    pub fn interval(self) -> u64 {
+        self.interval
+    }
+
+    /// Zeros are looked for in blocks of this many octets.
+    #[must_use]
+    pub fn grain(self) -> u64 {
+        self.grain
+    }
+}
+
+impl Default for Sums {
+    fn default() -> Self {
+        Self { interval: INTERVAL_DEFAULT, grain: GRAIN_DEFAULT }
+    }
+}
+
+/// The first line: what is coming.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// The disk's size in octets, 0 to [`LEN_MAX`].
+    pub size: u64,
+    /// Present if the stream carries digests.
+    pub sums: Option<Sums>,
+}
+
+/// What the target must hold before a KEEP can be obeyed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// The target's least size in octets.
+    pub size: u64,
+    /// The fingerprint's digest of what the target must hold.
+    pub digest: Option<Digest>,
+}
+
+/// A part of the disk: these records, in order, cover it once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// `len` octets of payload follow; with digests, their SHA-256 stands in the line.
+    Data {
+        /// Octets of the disk, 1 to [`LEN_MAX`].
+        len: u64,
+        /// SHA-256 of the payload.
+        digest: Option<Digest>,
+    },
+    /// `len` octets that read as zeros.
+    Hole {
+        /// Octets of the disk, 1 to [`LEN_MAX`].
+        len: u64,
+    },
+    /// `len` octets that are right at the target already.
+    Keep {
+        /// Octets of the disk, 1 to [`LEN_MAX`].
+        len: u64,
+    },
+}
+
+impl Record {
+    /// Octets of the disk that it covers.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match *self {
+            Self::Data { len, .. } | Self::Hole { len } | Self::Keep { len } => len,
+        }
+    }
+
+    /// True for a length of 0, which no valid record has.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Octets that follow its line.
+    #[must_use]
+    pub fn payload_len(&self) -> u64 {
+        match *self {
+            Self::Data { len, .. } => len,
+            Self::Hole { .. } | Self::Keep { .. } => 0,
+        }
+    }
+}
+
+/// The last line of a whole disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct End {
+    /// SHA-256 of all record lines: there with digests, and only then.
+    pub lines: Option<Digest>,
+    /// The fingerprint's digest of the whole result (SPEC.md, "END").
+    pub result: Option<Digest>,
+}
+
+/// Why a sender gives up: 1 to 900 octets of printable ASCII.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason(String);
+
+impl Reason {
+    /// Takes any text: what the wire can't carry becomes `?`, what is too long is cut, nothing becomes `unknown`.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        let printable = |c: char| if matches!(c, ' '..='~') { c } else { '?' };
+        let line: String = text.chars().map(printable).take(FAIL_TEXT_MAX).collect();
+        Self(if line.is_empty() { "unknown".into() } else { line })
+    }
+
+    /// Reads it off the wire; `None` unless it is 1 to 900 of `%x20-7E`.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let fits = (1..=FAIL_TEXT_MAX).contains(&text.len()) && text.iter().all(|c| matches!(c, b' '..=b'~'));
+        fits.then(|| Self(text.iter().copied().map(char::from).collect()))
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_take_powers_of_two_within_their_limits_only() {
+        assert!(Sums::new(4096, 512).is_some());
+        assert!(Sums::new(16 << 20, 16 << 20).is_some());
+        for (interval, grain) in
+            [(2048, 512), (32 << 20, 512), (4096, 256), (4096, 8192), (12288, 4096), (8192, 1536), (0, 0)]
+        {
+            assert_eq!(Sums::new(interval, grain), None, "{interval} {grain}");
+        }
+    }
+
+    #[test]
+    fn reason_always_fits_its_line() {
+        assert_eq!(Reason::new("").to_string(), "unknown");
+        assert_eq!(Reason::new("a\nb\u{e9}").to_string(), "a?b?");
+        let long = Reason::new(&"x".repeat(5000));
+        assert_eq!(Reason::parse(long.to_string().as_bytes()), Some(long));
+        assert_eq!(Reason::parse(b""), None);
+        assert_eq!(Reason::parse(b"tab\there"), None);
+    }
+}

@@ -1,0 +1,188 @@
+//! From items to a disk. With digests, no octet reaches the sink unverified.
+
+use xfer_hole_image::{Sink, Tally, Target};
+use xfer_hole_link::Messages;
+use xfer_hole_proto::{Dialect, Digest, Fingerprint, Item, Kind, Open, Record};
+
+use crate::error::Error;
+use crate::input::Input;
+
+/// Octets of payload that are read and written at once where there is no digest to wait for.
+const PIECE: usize = 512 << 10;
+
+/// What the user accepts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) dialect: Dialect,
+    pub(crate) require_hash: bool,
+    /// In octets.
+    pub(crate) max_size: Option<u64>,
+}
+
+impl Rules {
+    fn check_size(&self, size: u64) -> Result<(), Error> {
+        match self.max_size {
+            Some(max) if size > max => Err(Error::TooLarge { size, max }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) fingerprint: Option<Fingerprint>,
+    /// What the user should know of the target.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Octets that may be written: the stream has no digests, or they have theirs.
+struct Verified<'a>(&'a [u8]);
+
+impl<'a> Verified<'a> {
+    fn check(octets: &'a [u8], digest: Digest) -> Option<Self> {
+        (Digest::of(octets) == digest).then_some(Self(octets))
+    }
+}
+
+/// Receives one disk. The target is touched once the open line, and BASE if there is one, have been found good.
+pub(crate) fn apply(
+    input: &mut Input,
+    target: Target,
+    rules: &Rules,
+    tally: &Tally,
+    messages: Messages,
+) -> Result<Done, Error> {
+    let (size, first) = match rules.dialect {
+        Dialect::Classic => (None, input.next()?),
+        Dialect::V1 => {
+            let open = open_line(input, rules)?;
+            tally.set_size(open.size);
+            (Some(open.size), input.next()?)
+        }
+    };
+    let (base, first) = match first {
+        Some(Item::Base(base)) => (Some(base.size), None),
+        first => (None, first),
+    };
+    let sink = target.open(size, base)?;
+    let remains = sink.remains();
+    let mut river = River { input, sink, rules, tally, messages, buffer: Vec::new() };
+    let done = river.run(first).and_then(|()| {
+        let size = size.unwrap_or(river.input.decoder().at());
+        let fingerprint = river.input.decoder().fingerprint();
+        Ok(Done { fingerprint, notes: river.sink.finish(size)? })
+    });
+    done.map_err(|error| Error::Begun { error: error.into(), remains })
+}
+
+fn open_line(input: &mut Input, rules: &Rules) -> Result<Open, Error> {
+    let Some(Item::Open(open)) = input.next()? else { return Err(input.cut().into()) };
+    rules.check_size(open.size)?;
+    if rules.require_hash && open.sums.is_none() {
+        return Err(Error::NoHash);
+    }
+    Ok(open)
+}
+
+struct River<'a> {
+    input: &'a mut Input,
+    sink: Box<dyn Sink>,
+    rules: &'a Rules,
+    tally: &'a Tally,
+    messages: Messages,
+    buffer: Vec<u8>,
+}
+
+impl River<'_> {
+    /// Obeys item by item until the stream has rightly ended.
+    fn run(&mut self, first: Option<Item>) -> Result<(), Error> {
+        let mut item = match first {
+            Some(item) => Some(item),
+            None => self.input.next()?,
+        };
+        while let Some(now) = item {
+            match now {
+                Item::Record(record) => self.record(record)?,
+                Item::Fail(reason) => {
+                    let (record, offset) = self.input.decoder().place();
+                    return Err(xfer_hole_proto::Error::new(Kind::Fail, record, offset, reason.to_string()).into());
+                }
+                // The decoder has judged the order; END is followed by end of file, or it is an error.
+                Item::Wait | Item::End(_) | Item::Open(_) | Item::Base(_) | Item::Payload(_) => {}
+            }
+            item = self.input.next()?;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, record: Record) -> Result<(), Error> {
+        let (_, at) = self.input.decoder().place_last();
+        self.rules.check_size(self.input.decoder().at()).or_else(|error| match self.rules.dialect {
+            Dialect::Classic => Err(error),
+            Dialect::V1 => Ok(()),
+        })?;
+        if self.messages.traces() {
+            let word = match record {
+                Record::Data { .. } => "DATA",
+                Record::Hole { .. } => "HOLE",
+                Record::Keep { .. } => "KEEP",
+            };
+            self.messages.trace(format_args!("{word} {} at {at}", record.len()));
+        }
+        match record {
+            Record::Data { len, digest: Some(digest) } => self.interval(at, len, digest)?,
+            Record::Data { len, digest: None } => self.plain(at, len)?,
+            Record::Hole { len } => self.sink.hole(at, len)?,
+            Record::Keep { len } => self.sink.keep(at, len)?,
+        }
+        self.tally.add_disk(record.len());
+        Ok(())
+    }
+
+    /// A payload with a digest: gathered whole, which is one interval at most, and verified before it is written.
+    fn interval(&mut self, at: u64, len: u64, digest: Digest) -> Result<(), Error> {
+        let (record, offset) = self.input.decoder().place_last();
+        // The cursor has held `len` to the interval, 16 MiB at most.
+        self.hold(usize::try_from(len).unwrap_or(usize::MAX));
+        let mut held = 0;
+        while self.input.decoder().payload_left() > 0 {
+            held +=
+                self.input.payload(&mut self.buffer[held..]).map_err(Error::from).and_then(|octets| match octets {
+                    0 => Err(self.input.cut().into()),
+                    octets => Ok(octets),
+                })?;
+        }
+        let verified = Verified::check(&self.buffer[..held], digest);
+        let wrong =
+            || xfer_hole_proto::Error::new(Kind::Mismatch, record, offset, "the payload doesn't have its digest");
+        self.write(at, &verified.ok_or_else(wrong)?)
+    }
+
+    /// A payload without a digest: written as it comes.
+    fn plain(&mut self, mut at: u64, len: u64) -> Result<(), Error> {
+        self.hold(usize::try_from(len).unwrap_or(usize::MAX).min(PIECE));
+        let piece = self.buffer.len().min(PIECE);
+        while self.input.decoder().payload_left() > 0 {
+            let octets = self.input.payload(&mut self.buffer[..piece])?;
+            if octets == 0 {
+                return Err(self.input.cut().into());
+            }
+            self.write(at, &Verified(&self.buffer[..octets]))?;
+            at += octets as u64;
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, octets: usize) {
+        if self.buffer.len() < octets {
+            self.buffer.resize(octets, 0);
+        }
+    }
+
+    fn write(&self, at: u64, octets: &Verified<'_>) -> Result<(), Error> {
+        self.sink.data(at, octets.0)?;
+        self.tally.add_data(octets.0.len() as u64);
+        Ok(())
+    }
+}

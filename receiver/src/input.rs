@@ -1,0 +1,84 @@
+//! The stream on its way in: lines and small payloads through a gathering buffer, large payloads past it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio_util::codec::Decoder;
+use xfer_hole_image::{Tally, sys};
+use xfer_hole_proto::{Dialect, Error, Item, StreamDecoder};
+
+/// Octets that are read at once while lines are awaited.
+const GATHER: usize = 64 << 10;
+/// The pipe we ask for: fewer switches between the two ends.
+const PIPE: i32 = 1 << 20;
+
+/// A stream from a descriptor.
+pub(crate) struct Input {
+    file: File,
+    gathered: BytesMut,
+    decoder: StreamDecoder,
+    tally: Arc<Tally>,
+}
+
+impl Input {
+    /// The stream on standard input.
+    pub(crate) fn stdin(dialect: Dialect, tally: Arc<Tally>) -> Result<Self, Error> {
+        let file: File = io::stdin().as_fd().try_clone_to_owned()?.into();
+        sys::enlarge_pipe(file.as_fd(), PIPE);
+        Ok(Self { file, gathered: BytesMut::with_capacity(GATHER), decoder: StreamDecoder::new(dialect), tally })
+    }
+
+    /// What has been decoded so far.
+    pub(crate) fn decoder(&self) -> &StreamDecoder {
+        &self.decoder
+    }
+
+    /// The next item; `None` where the stream has rightly ended.
+    pub(crate) fn next(&mut self) -> Result<Option<Item>, Error> {
+        loop {
+            if let Some(item) = self.decoder.decode(&mut self.gathered)? {
+                return Ok(Some(item));
+            }
+            let held = self.gathered.len();
+            self.gathered.resize(held + GATHER, 0);
+            let read = self.read(held);
+            self.gathered.truncate(held + *read.as_ref().unwrap_or(&0));
+            if read? == 0 {
+                return self.decoder.decode_eof(&mut self.gathered);
+            }
+        }
+    }
+
+    fn read(&mut self, from: usize) -> Result<usize, Error> {
+        let octets = sys::read_some(&self.file, &mut self.gathered[from..])?;
+        self.tally.add_wire(octets as u64);
+        Ok(octets)
+    }
+
+    /// Reads payload that is awaited into `buf`, as much as comes at once; nothing if the stream is cut.
+    pub(crate) fn payload(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
+        let awaited = usize::try_from(self.decoder.payload_left()).unwrap_or(usize::MAX).min(buf.len());
+        let octets = if self.gathered.is_empty() {
+            let octets = sys::read_some(&self.file, &mut buf[..awaited])?;
+            self.tally.add_wire(octets as u64);
+            octets
+        } else {
+            let octets = awaited.min(self.gathered.len());
+            buf[..octets].copy_from_slice(&self.gathered.split_to(octets));
+            octets
+        };
+        self.decoder.payload_passed(octets as u64)?;
+        Ok(octets)
+    }
+
+    /// The error of a stream that is cut here.
+    pub(crate) fn cut(&mut self) -> Error {
+        match self.decoder.decode_eof(&mut BytesMut::new()) {
+            Err(error) => error,
+            Ok(_) => io::Error::from(io::ErrorKind::UnexpectedEof).into(),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+../recv-hole.sh

@@ -1,0 +1,169 @@
+//! The command line: what the user typed ([`Cli`]), and what it comes to ([`Job`]).
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, ValueEnum};
+use xfer_hole_image::{Method, Shape, UNIT};
+use xfer_hole_link::{ProgressKind, parse_size};
+use xfer_hole_proto::{Dialect, GRAIN_DEFAULT, GRAIN_MIN, INTERVAL_DEFAULT, INTERVAL_MAX, INTERVAL_MIN, Sums};
+
+use crate::error::Error;
+
+const EXAMPLES: &str = "\
+Examples:
+  xfer-hole disk.img | recv-hole copy.img
+  xfer-hole --hash disk.img | ssh host recv-hole disk.img
+  xfer-hole --print-receiver > recv-hole.sh
+  xfer-hole disk.img | ssh host sh recv-hole.sh disk.img
+
+Sizes take K, M, G, T (1024), KB, MB, GB, TB (1000).
+Exit status is 0 when the whole disk was sent, 2 for every failure.";
+
+/// Sends a disk image as what is in it: data, and how long the holes are.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "xfer-hole", version, after_help = EXAMPLES, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// The disk to send: a raw image or a block device
+    #[arg(required_unless_present = "print_receiver")]
+    pub(crate) image: Option<PathBuf>,
+
+    /// Where to: "-" or nothing is standard output, for a pipe into recv-hole or recv-hole.sh
+    pub(crate) dest: Option<PathBuf>,
+
+    /// Send a SHA-256 with each interval, so that nothing arrives unverified
+    #[arg(long, help_heading = "What is sent")]
+    pub(crate) hash: bool,
+
+    /// Interval of the digests: a power of two, 4K to 16M; 1M if not given
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "hash", help_heading = "What is sent")]
+    pub(crate) hash_interval: Option<u64>,
+
+    /// Send holes shorter than this as data; with --hash it is the grain: a power of two, 512 to the interval
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "What is sent")]
+    pub(crate) min_hole: Option<u64>,
+
+    /// Speak the dialect of 2014, which has no size, no end and no digests: a cut can't be seen
+    #[arg(long, conflicts_with = "hash", help_heading = "What is sent")]
+    pub(crate) classic: bool,
+
+    /// How the disk's extents are found; if not given, seek, and scan where that is not to be had
+    #[arg(long, value_name = "HOW", value_enum, help_heading = "How it is read")]
+    pub(crate) extents: Option<Extents>,
+
+    /// Whether zeros in what the extents call data are sent as holes
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t, help_heading = "How it is read")]
+    pub(crate) detect_zeroes: Detect,
+
+    /// The image's format; raw sends the file as it is, whatever is in it
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t, help_heading = "How it is read")]
+    pub(crate) format: Format,
+
+    /// Accept that the image changes while it is sent: what arrives is then not of one moment
+    #[arg(long, help_heading = "How it is read")]
+    pub(crate) live: bool,
+
+    /// Show how far it is
+    #[arg(long, value_name = "KIND", value_enum, num_args = 0..=1, require_equals = true, default_value = "none",
+          default_missing_value = "auto", help_heading = "What is said")]
+    pub(crate) progress: ProgressKind,
+
+    /// Print the disk's fingerprint on standard error, to compare it with the receiver's
+    #[arg(long, requires = "hash", help_heading = "What is said")]
+    pub(crate) print_digest: bool,
+
+    /// Say what is done; twice: each record
+    #[arg(short, long, action = ArgAction::Count, help_heading = "What is said")]
+    pub(crate) verbose: u8,
+
+    /// Write recv-hole.sh, the receiver that needs nothing but sh, to standard output
+    #[arg(long, exclusive = true, help_heading = "What is said")]
+    pub(crate) print_receiver: bool,
+}
+
+/// How extents are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Extents {
+    /// By SEEK_DATA and SEEK_HOLE
+    Seek,
+    /// By FIEMAP
+    Fiemap,
+    /// By reading everything
+    Scan,
+}
+
+/// Whether zeros are looked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Detect {
+    /// In blocks of 4 KiB
+    #[default]
+    On,
+    /// Extents alone are trusted
+    Off,
+}
+
+/// What the image is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Looked for at its beginning
+    #[default]
+    Auto,
+    /// The disk itself
+    Raw,
+}
+
+/// What is to be done, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    pub(crate) image: PathBuf,
+    pub(crate) format: Format,
+    pub(crate) method: Option<Method>,
+    pub(crate) dialect: Dialect,
+    pub(crate) sums: Option<Sums>,
+    pub(crate) shape: Shape,
+    pub(crate) live: bool,
+}
+
+impl Cli {
+    /// What was typed, checked as far as that can be done without touching anything.
+    pub(crate) fn job(&self) -> Result<Job, Error> {
+        if let Some(dest) = self.dest.as_ref().filter(|dest| dest.as_os_str() != "-") {
+            return Err(Error::Dest(dest.clone()));
+        }
+        let detect = self.detect_zeroes == Detect::On;
+        let sums = self.hash.then(|| self.sums()).transpose()?;
+        let shape = match sums {
+            Some(_) if !detect => {
+                return Err(Error::usage("--detect-zeroes=off can't be had with --hash, which goes by content"));
+            }
+            Some(sums) => Shape::canonical(sums),
+            None => Shape::plain(detect, self.min_hole.unwrap_or(1)),
+        };
+        if self.min_hole.is_some_and(|octets| octets > UNIT) {
+            return Err(Error::usage(format!("--min-hole takes up to {UNIT} octets")));
+        }
+        Ok(Job {
+            image: self.image.clone().unwrap_or_default(),
+            format: self.format,
+            method: self.extents.map(|extents| match extents {
+                Extents::Seek => Method::Seek,
+                Extents::Fiemap => Method::Fiemap,
+                Extents::Scan => Method::Scan,
+            }),
+            dialect: if self.classic { Dialect::Classic } else { Dialect::V1 },
+            sums,
+            shape,
+            live: self.live,
+        })
+    }
+
+    fn sums(&self) -> Result<Sums, Error> {
+        let interval = self.hash_interval.unwrap_or(INTERVAL_DEFAULT);
+        let grain = self.min_hole.unwrap_or(GRAIN_DEFAULT.min(interval));
+        Sums::new(interval, grain).ok_or_else(|| {
+            Error::usage(format!(
+                "--hash-interval must be a power of two from {INTERVAL_MIN} to {INTERVAL_MAX}, \
+                 and --min-hole one from {GRAIN_MIN} to the interval; these are {interval} and {grain}"
+            ))
+        })
+    }
+}

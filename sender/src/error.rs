@@ -1,0 +1,61 @@
+//! Why a disk wasn't sent.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Each is one line; the hint stands apart.
+#[derive(Debug, Error)]
+pub(crate) enum Error {
+    /// Wrong words on the command line.
+    #[error("{0}")]
+    Usage(String),
+    /// A destination that is not standard output.
+    #[error("{}: only \"-\", standard output, can be written to", .0.display())]
+    Dest(PathBuf),
+    /// Nobody wants a disk on the screen.
+    #[error("standard output is a terminal, which a disk is not written to")]
+    Terminal,
+    /// Sending it as it is would surprise.
+    #[error("{}: begins as a qcow2 image, which can't be read yet", .0.display())]
+    Qcow2(PathBuf),
+    /// The receiver went away.
+    #[error("broken pipe: the receiver ended before the whole disk was sent")]
+    BrokenPipe,
+    /// The stream can't be written.
+    #[error("standard output: cannot write: {0}")]
+    Output(io::Error),
+    /// The disk can't be read.
+    #[error(transparent)]
+    Image(#[from] xfer_hole_image::Error),
+    /// We were about to write a stream that the receiver would refuse.
+    #[error(transparent)]
+    Stream(#[from] xfer_hole_proto::Error),
+}
+
+impl Error {
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Self::Usage(text.into())
+    }
+
+    /// A failed write of the stream.
+    pub(crate) fn output(source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::BrokenPipe => Self::BrokenPipe,
+            _ => Self::Output(source),
+        }
+    }
+
+    /// What to do about it, where that is known.
+    pub(crate) fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Usage(_) => Some("see xfer-hole --help"),
+            Self::Dest(_) => Some("pipe it: xfer-hole IMAGE | recv-hole DEST"),
+            Self::Terminal => Some("pipe it into recv-hole, or into ssh"),
+            Self::Qcow2(_) => Some("use --format raw to send the file as it is"),
+            Self::Image(error) => error.hint_text(),
+            Self::BrokenPipe | Self::Output(_) | Self::Stream(_) => None,
+        }
+    }
+}

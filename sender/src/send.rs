@@ -1,0 +1,54 @@
+//! One disk, one way: from its extents to END.
+
+use bytes::Bytes;
+use xfer_hole_image::{Blocks, Image, Piece, Sift, Tally};
+use xfer_hole_link::Messages;
+use xfer_hole_proto::{Fingerprint, Item, Open, Reason};
+
+use crate::cli::Job;
+use crate::error::Error;
+use crate::wire::Wire;
+
+/// Sends the disk. A disk that can't be read, or that changed, ends the stream with FAIL.
+pub(crate) fn send(
+    disk: &dyn Image,
+    job: &Job,
+    wire: &mut Wire,
+    tally: &Tally,
+    messages: Messages,
+) -> Result<Option<Fingerprint>, Error> {
+    tally.set_size(disk.size());
+    wire.line(Item::Open(Open { size: disk.size(), sums: job.sums }))?;
+    // The receiver can refuse the disk while we look for its first data.
+    wire.flush()?;
+    match records(disk, job, wire, tally, messages) {
+        Ok(()) => wire.end(),
+        Err(error) => {
+            if let Error::Image(error) = &error {
+                // If this can't be said either, the missing END says enough.
+                let _said = wire.line(Item::Fail(Reason::new(&error.to_string()))).and_then(|()| wire.flush());
+            }
+            Err(error)
+        }
+    }
+}
+
+fn records(disk: &dyn Image, job: &Job, wire: &mut Wire, tally: &Tally, messages: Messages) -> Result<(), Error> {
+    for piece in Sift::new(Blocks::new(disk, job.shape)) {
+        let piece = piece?;
+        let record = piece.record();
+        if messages.traces() {
+            let word = if record.payload_len() > 0 { "DATA" } else { "HOLE" };
+            messages.trace(format_args!("{word} {} at {}", record.len(), tally.disk()));
+        }
+        tally.add_disk(record.len());
+        tally.add_data(record.payload_len());
+        match piece {
+            Piece::Data(payload, _) => wire.record(record, payload)?,
+            Piece::Hole(_) => wire.record(record, Bytes::new())?,
+        }
+    }
+    // The last payload has to be out before the question makes sense.
+    wire.flush()?;
+    Ok(disk.check_unchanged(job.live)?)
+}
