@@ -1,6 +1,7 @@
 //! Reading, interval by interval: each block gathers every extent in its interval, finds the zeros, and hashes each run.
 //!
-//! This is the plain path, one worker.
+//! Where a disk's octets lie in a file just as they are, and nobody wants digests, blocks only look for zeros: their runs are
+//! ranges of that file, which can go from the page cache into a pipe without being copied.
 
 use bytes::{Bytes, BytesMut};
 use xfer_hole_proto::{Digest, GRAIN_DEFAULT, GRAIN_MIN, Sums};
@@ -40,6 +41,13 @@ impl Shape {
         Self { unit: UNIT, grain, detect, min_hole, digests: false }
     }
 
+    /// How many blocks may lie ready at a time, so that they take some MiB and no more.
+    #[must_use]
+    pub fn blocks_ahead(&self) -> usize {
+        const AHEAD: u64 = 8 << 20;
+        if self.digests { usize::try_from(AHEAD / self.unit).unwrap_or_default() } else { 4 }
+    }
+
     /// The canonical form (proto's SPEC.md): blocks are judged by content alone, and every run of data has its digest.
     #[must_use]
     pub fn canonical(sums: Sums) -> Self {
@@ -57,8 +65,39 @@ impl Shape {
 pub enum Run {
     /// So many octets of zeros.
     Zero(u64),
-    /// These octets, and their digest where digests are asked for.
-    Data(Bytes, Option<Digest>),
+    /// This payload, and its digest where digests are asked for.
+    Data(Payload, Option<Digest>),
+}
+
+/// The octets of a run of data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// In memory.
+    Octets(Bytes),
+    /// In the image's flat file, `len` octets at `at`, where they still have to be fetched.
+    Range {
+        /// Offset in the file and on the disk, in octets.
+        at: u64,
+        /// In octets, at least 1.
+        len: u64,
+    },
+}
+
+impl Payload {
+    /// Octets.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Octets(octets) => octets.len() as u64,
+            Self::Range { len, .. } => *len,
+        }
+    }
+
+    /// True for no octets, which no run has.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// What lies in one interval, or in several that are zeros throughout.
@@ -76,20 +115,18 @@ pub struct Blocks<'a> {
     step: Option<Step>,
     at: u64,
     shape: Shape,
-    /// The buffer of the block before, to be used again once its runs are gone.
-    spare: Bytes,
+    /// Runs are ranges of the image's flat file.
+    flat: bool,
+    /// Buffers of blocks before, to be used again once their runs are gone.
+    spare: Vec<Bytes>,
 }
 
 impl<'a> Blocks<'a> {
     /// The blocks of this disk.
     #[must_use]
     pub fn new(image: &'a dyn Image, shape: Shape) -> Self {
-        Self { image, plan: Plan::whole(image), step: None, at: 0, shape, spare: Bytes::new() }
-    }
-
-    /// How the disk is cut and judged.
-    pub(crate) fn shape(&self) -> &Shape {
-        &self.shape
+        let flat = image.flat().is_some() && !shape.digests;
+        Self { image, plan: Plan::whole(image), step: None, at: 0, shape, flat, spare: Vec::new() }
     }
 
     /// The step at the offset reached.
@@ -114,7 +151,8 @@ impl<'a> Blocks<'a> {
             return Ok(Some(Block { runs: vec![Run::Zero(whole - start)] }));
         }
         let len = usize::try_from(block_end - start).unwrap_or(usize::MAX);
-        let mut gather = Gather::new(self.image, self.shape, start, len, self.buffer(len));
+        let buffer = self.buffer(if self.flat { READ } else { len });
+        let mut gather = Gather::new(self.image, self.shape, start, len, self.flat, buffer);
         while self.at < block_end {
             // The plan covers the disk, so there is a step here.
             let Some(step) = self.step()? else { break };
@@ -125,16 +163,23 @@ impl<'a> Blocks<'a> {
             self.at = end;
         }
         let (runs, payload) = gather.finish();
-        self.spare = payload;
+        self.spare.push(payload);
         Ok(Some(Block { runs }))
     }
 
-    /// The last block's buffer if nobody holds on to it, else a new one.
+    /// The buffer of an earlier block that nobody holds on to, else a new one.
     fn buffer(&mut self, len: usize) -> BytesMut {
-        match std::mem::take(&mut self.spare).try_into_mut() {
-            Ok(buffer) if buffer.len() >= len => buffer,
-            _ => BytesMut::zeroed(len),
+        let mut held = Vec::new();
+        let mut free = None;
+        for buffer in self.spare.drain(..) {
+            match buffer.try_into_mut() {
+                Ok(buffer) if buffer.len() >= len => free = Some(buffer),
+                Ok(_) => {}
+                Err(buffer) => held.push(buffer),
+            }
         }
+        self.spare = held;
+        free.unwrap_or_else(|| BytesMut::zeroed(len))
     }
 }
 
@@ -152,7 +197,9 @@ struct Gather<'a> {
     shape: Shape,
     start: u64,
     len: usize,
-    /// At least `len` octets; what was left in it by an earlier block is nobody's.
+    /// The runs are to be ranges of the image's flat file.
+    flat: bool,
+    /// At least `len` octets, or a window of [`READ`] if flat; what was left in it by an earlier block is nobody's.
     buffer: BytesMut,
     /// Up to here the buffer is judged; beyond the last run it isn't filled either.
     judged: usize,
@@ -163,8 +210,8 @@ struct Gather<'a> {
 }
 
 impl<'a> Gather<'a> {
-    fn new(image: &'a dyn Image, shape: Shape, start: u64, len: usize, buffer: BytesMut) -> Self {
-        Self { image, shape, start, len, buffer, judged: 0, filled: 0, runs: Vec::new() }
+    fn new(image: &'a dyn Image, shape: Shape, start: u64, len: usize, flat: bool, buffer: BytesMut) -> Self {
+        Self { image, shape, start, len, flat, buffer, judged: 0, filled: 0, runs: Vec::new() }
     }
 
     fn grain(&self) -> usize {
@@ -181,24 +228,33 @@ impl<'a> Gather<'a> {
             self.judge(self.filled);
             self.push(first - self.filled, false);
             self.judged = first;
-            self.buffer[first..from].fill(0);
+            self.slot(first, from).fill(0);
         }
         let mut at = from;
         while at < to {
             let end = to.min(at - at % READ + READ);
-            self.image.read_at(self.start + at as u64, &mut self.buffer[at..end])?;
+            if self.shape.detect || !self.flat {
+                let start = self.start + at as u64;
+                self.image.read_at(start, self.slot(at, end))?;
+            }
             at = end;
             self.judge(at - at % self.grain());
         }
         let last = to.next_multiple_of(self.grain()).min(self.len);
         if last > self.filled.max(to) {
-            self.buffer[to..last].fill(0);
+            self.slot(to, last).fill(0);
         }
         self.filled = last.max(self.filled);
         Ok(())
     }
 
-    /// Judges the grains up to `to`, all of which the buffer holds.
+    /// Where the octets `from..to` are kept, which cross no multiple of [`READ`] if flat.
+    fn slot(&mut self, from: usize, to: usize) -> &mut [u8] {
+        let at = if self.flat { from % READ } else { from };
+        &mut self.buffer[at..at + (to - from)]
+    }
+
+    /// Judges the grains up to `to`, all of which the buffer holds, and which lie in one window if flat.
     fn judge(&mut self, to: usize) {
         if !self.shape.detect {
             self.push(to.saturating_sub(self.judged), true);
@@ -207,7 +263,7 @@ impl<'a> Gather<'a> {
         }
         while self.judged < to {
             let end = to.min(self.judged + self.grain());
-            let data = !is_zero(&self.buffer[self.judged..end]);
+            let data = !is_zero(self.slot(self.judged, end));
             self.push(end - self.judged, data);
             self.judged = end;
         }
@@ -231,13 +287,16 @@ impl<'a> Gather<'a> {
         let payload = self.buffer.freeze();
         let mut at = 0;
         let runs = self.runs.iter().map(|&(len, data)| {
-            let octets = payload.slice(at..at + len);
+            let from = at;
             at += len;
-            if data {
-                let digest = self.shape.digests.then(|| Digest::of(&octets));
-                Run::Data(octets, digest)
-            } else {
+            if !data {
                 Run::Zero(len as u64)
+            } else if self.flat {
+                Run::Data(Payload::Range { at: self.start + from as u64, len: len as u64 }, None)
+            } else {
+                let octets = payload.slice(from..at);
+                let digest = self.shape.digests.then(|| Digest::of(&octets));
+                Run::Data(Payload::Octets(octets), digest)
             }
         });
         let runs = runs.collect();
@@ -251,8 +310,8 @@ impl<'a> Gather<'a> {
         let mut at = 0;
         for (index, (len, data)) in runs.into_iter().enumerate() {
             let short = !data && (len as u64) < self.shape.min_hole && (1..last).contains(&index);
-            if short {
-                self.buffer[at..at + len].fill(0);
+            if short && !self.flat {
+                self.slot(at, at + len).fill(0);
             }
             self.push(len, data || short);
             at += len;

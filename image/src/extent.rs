@@ -1,5 +1,7 @@
 //! What an image answers: size, extents, octets. Stateless, so that map, send, copy and parallel readers share it.
 
+use std::fs::File;
+
 use crate::Result;
 
 /// What the octets of an extent are, resolved through all layers.
@@ -41,6 +43,11 @@ pub trait Image: Send + Sync {
 
     /// Fills `buf` from `at`. Short reads are errors: what can't be read never becomes zeros.
     fn read_at(&self, at: u64, buf: &mut [u8]) -> Result<()>;
+
+    /// The file that holds the disk's octets at their own offsets, if there is one.
+    fn flat(&self) -> Option<&File> {
+        None
+    }
 
     /// Asks whether the octets are still those of the beginning. `live` accepts all changes but a shorter file.
     fn check_unchanged(&self, live: bool) -> Result<()>;

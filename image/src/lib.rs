@@ -24,7 +24,7 @@ pub mod sys;
 mod tally;
 mod zero;
 
-pub use block::{Block, Blocks, Run, Shape, UNIT};
+pub use block::{Block, Blocks, Payload, Run, Shape, UNIT};
 pub use error::{Error, Kind, Result};
 pub use extent::{Extent, Image, Status};
 pub use plan::{Plan, Step, Want};

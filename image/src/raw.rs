@@ -157,6 +157,10 @@ impl Image for Raw {
         })
     }
 
+    fn flat(&self) -> Option<&File> {
+        Some(&self.file)
+    }
+
     fn check_unchanged(&self, live: bool) -> Result<()> {
         let Some(before) = &self.stamp else { return Ok(()) };
         let stat = self.file.metadata().map_err(|source| Error::io(&self.path, "cannot look at it again", source))?;

@@ -1,17 +1,16 @@
 //! Joins the runs of blocks to what becomes a record each: holes are joined across blocks, data is not.
 
-use bytes::Bytes;
 use xfer_hole_proto::{Digest, Record};
 
-use crate::{Blocks, Result, Run};
+use crate::{Block, Payload, Result, Run, Shape};
 
 /// What becomes one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
     /// So many octets of zeros.
     Hole(u64),
-    /// These octets.
-    Data(Bytes, Option<Digest>),
+    /// This payload.
+    Data(Payload, Option<Digest>),
 }
 
 impl Piece {
@@ -20,40 +19,42 @@ impl Piece {
     pub fn record(&self) -> Record {
         match self {
             Self::Hole(len) => Record::Hole { len: *len },
-            Self::Data(payload, digest) => Record::Data { len: payload.len() as u64, digest: *digest },
+            Self::Data(payload, digest) => Record::Data { len: payload.len(), digest: *digest },
         }
     }
 }
 
 /// The pieces of a disk, in order, covering it once.
-pub struct Sift<'a> {
-    blocks: Blocks<'a>,
+pub struct Sift<I> {
+    blocks: I,
+    min_hole: u64,
     runs: std::vec::IntoIter<Run>,
     /// Zeros that have been seen, and that more zeros may follow.
     hole: u64,
     /// Data that waits behind that hole.
-    data: Option<(Bytes, Option<Digest>)>,
+    data: Option<(Payload, Option<Digest>)>,
 }
 
-impl<'a> Sift<'a> {
-    /// The pieces of these blocks.
+impl<I> Sift<I> {
+    /// The pieces of these blocks, which are of this shape.
     #[must_use]
-    pub fn new(blocks: Blocks<'a>) -> Self {
-        Self { blocks, runs: Vec::new().into_iter(), hole: 0, data: None }
+    pub fn new(blocks: I, shape: &Shape) -> Self {
+        Self { blocks, min_hole: shape.min_hole(), runs: Vec::new().into_iter(), hole: 0, data: None }
     }
 
     /// The hole that has come to its end: data if it is too short for a hole.
     fn close_hole(&mut self) -> Option<Piece> {
         let len = std::mem::take(&mut self.hole);
-        if len >= self.blocks.shape().min_hole() {
+        if len >= self.min_hole {
             return (len > 0).then_some(Piece::Hole(len));
         }
         // Shorter than the least hole, which is no longer than a block: it fits in memory.
-        (len > 0).then(|| Piece::Data(vec![0; usize::try_from(len).unwrap_or(usize::MAX)].into(), None))
+        let zeros = || vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+        (len > 0).then(|| Piece::Data(Payload::Octets(zeros().into()), None))
     }
 }
 
-impl Iterator for Sift<'_> {
+impl<I: Iterator<Item = Result<Block>>> Iterator for Sift<I> {
     type Item = Result<Piece>;
 
     fn next(&mut self) -> Option<Result<Piece>> {

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FallocateFlags, FcntlArg, fallocate, fcntl};
+use nix::fcntl::{AtFlags, FallocateFlags, FcntlArg, SpliceFFlags, fallocate, fcntl, splice};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{AccessFlags, Whence, faccessat, lseek};
 
@@ -251,4 +251,42 @@ pub fn write_all(fd: impl AsFd, mut octets: &[u8]) -> io::Result<()> {
         octets = &octets[moved..];
     }
     Ok(())
+}
+
+/// The most octets that one splice(2) moves.
+const SPLICE_MAX: u64 = 1 << 30;
+
+/// What came of a splice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spliced {
+    /// So many octets were moved; 0 at the end of what is read.
+    Moved(u64),
+    /// These two descriptors can't be spliced: read and write.
+    Refused,
+}
+
+fn spliced(moved: io::Result<usize>) -> io::Result<Spliced> {
+    match moved {
+        Ok(octets) => Ok(Spliced::Moved(octets as u64)),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Spliced::Refused),
+        Err(error) => Err(error),
+    }
+}
+
+/// splice(2) of up to `len` octets of a file at `at` into a pipe: page references are moved, not octets.
+pub fn splice_to_pipe(file: &File, at: u64, pipe: BorrowedFd<'_>, len: u64) -> io::Result<Spliced> {
+    let mut offset = signed(at)?;
+    let len = usize::try_from(len.min(SPLICE_MAX)).unwrap_or(usize::MAX);
+    spliced(persist(pipe, PollFlags::POLLOUT, || {
+        splice(file, Some(&mut offset), pipe, None, len, SpliceFFlags::empty())
+    }))
+}
+
+/// splice(2) of up to `len` octets from a pipe to a file at `at`.
+pub fn splice_from_pipe(pipe: BorrowedFd<'_>, file: &File, at: u64, len: u64) -> io::Result<Spliced> {
+    let mut offset = signed(at)?;
+    let len = usize::try_from(len.min(SPLICE_MAX)).unwrap_or(usize::MAX);
+    spliced(persist(pipe, PollFlags::POLLIN, || {
+        splice(pipe, None, file, Some(&mut offset), len, SpliceFFlags::empty())
+    }))
 }

@@ -210,7 +210,8 @@ impl Judge {
 
 /// Octets to [`Item`]s. Holds no more than one line; payload is handed on in the pieces it comes in.
 ///
-/// `decode` gives `Ok(None)` when it wants more octets, `decode_eof` when the stream has rightly ended.
+/// `decode` gives `Ok(None)` when it wants more octets, `decode_eof` when the stream has ended: the disk is whole only
+/// if [`Item::End`] came before. After an error or [`Item::Fail`] nothing more comes, whatever is fed.
 #[derive(Clone, Debug)]
 pub struct StreamDecoder {
     judge: Judge,
@@ -224,7 +225,8 @@ impl StreamDecoder {
         Self { judge: Judge::new(dialect), classic_word: None }
     }
 
-    /// The record's number and the disk offset where it begins: of the last record while its payload is coming, else of the next.
+    /// The record's number and the disk offset where it begins: of the last record while its payload is coming, else of
+    /// the next.
     #[must_use]
     pub fn place(&self) -> (u64, u64) {
         self.judge.place()
@@ -264,7 +266,7 @@ impl StreamDecoder {
         flaw.at(record, offset)
     }
 
-    /// The next line without its LF, and with it: `None` if it hasn't come yet.
+    /// The next line with its LF; `None` if it hasn't come yet.
     fn line(&self, src: &mut BytesMut) -> Result<Option<Bytes>, Error> {
         let open = self.judge.stage == Stage::Open;
         let shown = src.len().min(MAGIC.len());
@@ -295,22 +297,8 @@ impl StreamDecoder {
         }
     }
 
-    fn cut(&self) -> Error {
-        let (record, offset) = self.judge.place();
-        let what = match (self.judge.stage, self.judge.payload_left) {
-            (Stage::Open, _) => "the stream is empty or was cut in its first line".into(),
-            (_, 0) => "the stream was cut before END".into(),
-            (_, left) => format!("the stream was cut with {left} octets of the payload to come"),
-        };
-        Error::new(Kind::Cut, record, offset, what)
-    }
-}
-
-impl Decoder for StreamDecoder {
-    type Item = Item;
-    type Error = Error;
-
-    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Item>, Error> {
+    /// The next item; `None` if it hasn't come yet.
+    fn next(&mut self, src: &mut BytesMut) -> Result<Option<Item>, Error> {
         loop {
             if src.is_empty() {
                 return Ok(None);
@@ -343,6 +331,29 @@ impl Decoder for StreamDecoder {
         }
     }
 
+    fn cut(&self) -> Error {
+        let (record, offset) = self.judge.place();
+        let what = match (self.judge.stage, self.judge.payload_left) {
+            (Stage::Open, _) => "the stream is empty or was cut in its first line".into(),
+            (_, 0) => "the stream was cut before END".into(),
+            (_, left) => format!("the stream was cut with {left} octets of the payload to come"),
+        };
+        Error::new(Kind::Cut, record, offset, what)
+    }
+}
+
+impl Decoder for StreamDecoder {
+    type Item = Item;
+    type Error = Error;
+
+    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Item>, Error> {
+        let next = self.next(src);
+        if next.is_err() {
+            self.judge.stage = Stage::Failed;
+        }
+        next
+    }
+
     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Item>, Error> {
         if let Some(item) = self.decode(src)? {
             return Ok(Some(item));
@@ -354,7 +365,11 @@ impl Decoder for StreamDecoder {
                 self.judge.admit(&end, b"")?;
                 Ok(Some(end))
             }
-            _ => Err(self.cut()),
+            _ => {
+                let cut = self.cut();
+                self.judge.stage = Stage::Failed;
+                Err(cut)
+            }
         }
     }
 }

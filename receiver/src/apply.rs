@@ -1,5 +1,6 @@
 //! From items to a disk. With digests, no octet reaches the sink unverified.
 
+use xfer_hole_image::sys::Spliced;
 use xfer_hole_image::{Sink, Tally, Target};
 use xfer_hole_link::Messages;
 use xfer_hole_proto::{Dialect, Digest, Fingerprint, Item, Kind, Open, Record};
@@ -67,7 +68,7 @@ pub(crate) fn apply(
     };
     let sink = target.open(size, base)?;
     let remains = sink.remains();
-    let mut river = River { input, sink, rules, tally, messages, buffer: Vec::new() };
+    let mut river = River { input, sink, rules, tally, messages, buffer: Vec::new(), splices: true };
     let done = river.run(first).and_then(|()| {
         let size = size.unwrap_or(river.input.decoder().at());
         let fingerprint = river.input.decoder().fingerprint();
@@ -92,6 +93,8 @@ struct River<'a> {
     tally: &'a Tally,
     messages: Messages,
     buffer: Vec<u8>,
+    /// Until it turns out that input and target can't be spliced.
+    splices: bool,
 }
 
 impl River<'_> {
@@ -164,14 +167,34 @@ impl River<'_> {
         self.hold(usize::try_from(len).unwrap_or(usize::MAX).min(PIECE));
         let piece = self.buffer.len().min(PIECE);
         while self.input.decoder().payload_left() > 0 {
-            let octets = self.input.payload(&mut self.buffer[..piece])?;
+            let octets = match self.splice(at)? {
+                Spliced::Moved(octets) => {
+                    self.tally.add_data(octets);
+                    octets
+                }
+                Spliced::Refused => {
+                    let octets = self.input.payload(&mut self.buffer[..piece])?;
+                    self.write(at, &Verified(&self.buffer[..octets]))?;
+                    octets as u64
+                }
+            };
             if octets == 0 {
                 return Err(self.input.cut().into());
             }
-            self.write(at, &Verified(&self.buffer[..octets]))?;
-            at += octets as u64;
+            at += octets;
         }
         Ok(())
+    }
+
+    fn splice(&mut self, at: u64) -> Result<Spliced, Error> {
+        if !self.splices {
+            return Ok(Spliced::Refused);
+        }
+        let gathered = self.input.gathered();
+        let spliced = self.input.splice(self.sink.as_ref(), at)?;
+        // What was gathered has to be written from there; that says nothing of the descriptors.
+        self.splices = gathered || spliced != Spliced::Refused;
+        Ok(spliced)
     }
 
     fn hold(&mut self, octets: usize) {

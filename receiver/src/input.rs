@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio_util::codec::Decoder;
-use xfer_hole_image::{Tally, sys};
+use xfer_hole_image::sys::{self, Spliced};
+use xfer_hole_image::{Sink, Tally};
 use xfer_hole_proto::{Dialect, Error, Item, StreamDecoder};
 
 /// Octets that are read at once while lines are awaited.
@@ -72,6 +73,24 @@ impl Input {
         };
         self.decoder.payload_passed(octets as u64)?;
         Ok(octets)
+    }
+
+    /// True if octets were read ahead, which have to be taken from here.
+    pub(crate) fn gathered(&self) -> bool {
+        !self.gathered.is_empty()
+    }
+
+    /// Moves payload that is awaited into the sink at `at`, without a copy of ours: how many octets, 0 if the stream is cut.
+    pub(crate) fn splice(&mut self, sink: &dyn Sink, at: u64) -> Result<Spliced, crate::error::Error> {
+        if self.gathered() {
+            return Ok(Spliced::Refused);
+        }
+        let spliced = sink.data_from_pipe(at, self.file.as_fd(), self.decoder.payload_left())?;
+        if let Spliced::Moved(octets) = spliced {
+            self.tally.add_wire(octets);
+            self.decoder.payload_passed(octets)?;
+        }
+        Ok(spliced)
     }
 
     /// The error of a stream that is cut here.

@@ -1,6 +1,8 @@
 //! One disk, one way: from its extents to END.
 
-use bytes::Bytes;
+use std::sync::mpsc;
+use std::thread;
+
 use xfer_hole_image::{Blocks, Image, Piece, Sift, Tally};
 use xfer_hole_link::Messages;
 use xfer_hole_proto::{Fingerprint, Item, Open, Reason};
@@ -34,20 +36,26 @@ pub(crate) fn send(
 }
 
 fn records(disk: &dyn Image, job: &Job, wire: &mut Wire, tally: &Tally, messages: Messages) -> Result<(), Error> {
-    for piece in Sift::new(Blocks::new(disk, job.shape)) {
-        let piece = piece?;
-        let record = piece.record();
-        if messages.traces() {
-            let word = if record.payload_len() > 0 { "DATA" } else { "HOLE" };
-            messages.trace(format_args!("{word} {} at {}", record.len(), tally.disk()));
+    thread::scope(|scope| {
+        // Blocks are read and judged ahead of what is written. Dropping `blocks` ends the reading.
+        let (read, blocks) = mpsc::sync_channel(job.shape.blocks_ahead());
+        scope.spawn(move || Blocks::new(disk, job.shape).try_for_each(|block| read.send(block)));
+        for piece in Sift::new(blocks.into_iter(), &job.shape) {
+            let piece = piece?;
+            let record = piece.record();
+            if messages.traces() {
+                let word = if record.payload_len() > 0 { "DATA" } else { "HOLE" };
+                messages.trace(format_args!("{word} {} at {}", record.len(), tally.disk()));
+            }
+            match piece {
+                Piece::Data(payload, _) => wire.data(record, payload, disk)?,
+                Piece::Hole(_) => wire.line(Item::Record(record))?,
+            }
+            tally.add_disk(record.len());
+            tally.add_data(record.payload_len());
         }
-        tally.add_disk(record.len());
-        tally.add_data(record.payload_len());
-        match piece {
-            Piece::Data(payload, _) => wire.record(record, payload)?,
-            Piece::Hole(_) => wire.record(record, Bytes::new())?,
-        }
-    }
+        Ok::<(), Error>(())
+    })?;
     // The last payload has to be out before the question makes sense.
     wire.flush()?;
     Ok(disk.check_unchanged(job.live)?)

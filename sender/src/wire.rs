@@ -5,9 +5,10 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio_util::codec::Encoder;
-use xfer_hole_image::{Tally, sys};
+use xfer_hole_image::sys::{self, Spliced};
+use xfer_hole_image::{Image, Payload, Tally};
 use xfer_hole_proto::{Dialect, Fingerprint, Item, Record, StreamEncoder};
 
 use crate::error::Error;
@@ -16,6 +17,8 @@ use crate::error::Error;
 const GATHER: usize = 256 << 10;
 /// Payloads of this many octets are not gathered: writing them from where they are is cheaper than copying them.
 const LARGE: usize = 32 << 10;
+/// Octets that are read and written at once where they can't be spliced.
+const COPY: usize = 256 << 10;
 /// The pipe we ask for: fewer switches between the two ends.
 const PIPE: i32 = 1 << 20;
 
@@ -24,6 +27,10 @@ pub(crate) struct Wire {
     out: File,
     encoder: StreamEncoder,
     gathered: BytesMut,
+    /// For what can't be spliced.
+    buffer: Vec<u8>,
+    /// Until it turns out that `out` is no pipe.
+    splices: bool,
     tally: Arc<Tally>,
 }
 
@@ -32,7 +39,8 @@ impl Wire {
     pub(crate) fn stdout(dialect: Dialect, tally: Arc<Tally>) -> Result<Self, Error> {
         let out: File = io::stdout().as_fd().try_clone_to_owned().map_err(Error::output)?.into();
         sys::enlarge_pipe(out.as_fd(), PIPE);
-        Ok(Self { out, encoder: StreamEncoder::new(dialect), gathered: BytesMut::with_capacity(2 * GATHER), tally })
+        let gathered = BytesMut::with_capacity(2 * GATHER);
+        Ok(Self { out, encoder: StreamEncoder::new(dialect), gathered, buffer: Vec::new(), splices: true, tally })
     }
 
     /// A line without payload.
@@ -41,18 +49,58 @@ impl Wire {
         self.flush_if(GATHER)
     }
 
-    /// A record and its payload.
-    pub(crate) fn record(&mut self, record: Record, payload: Bytes) -> Result<(), Error> {
+    /// A record and its payload, of which ranges are fetched from the disk's flat file.
+    pub(crate) fn data(&mut self, record: Record, payload: Payload, disk: &dyn Image) -> Result<(), Error> {
         self.encoder.encode(Item::Record(record), &mut self.gathered)?;
-        if payload.len() < LARGE {
-            if !payload.is_empty() {
-                self.encoder.encode(Item::Payload(payload), &mut self.gathered)?;
+        match payload {
+            Payload::Octets(octets) if octets.len() < LARGE => {
+                self.encoder.encode(Item::Payload(octets), &mut self.gathered)?;
+                self.flush_if(GATHER)
             }
-            return self.flush_if(GATHER);
+            Payload::Octets(octets) => {
+                self.flush()?;
+                self.write(&octets)?;
+                Ok(self.encoder.payload_passed(octets.len() as u64)?)
+            }
+            Payload::Range { at, len } if len < LARGE as u64 => {
+                let held = self.gathered.len();
+                self.gathered.resize(held + usize::try_from(len).unwrap_or(LARGE), 0);
+                disk.read_at(at, &mut self.gathered[held..])?;
+                self.encoder.payload_passed(len)?;
+                self.flush_if(GATHER)
+            }
+            Payload::Range { at, len } => self.range(at, len, disk),
         }
-        self.encoder.payload_passed(payload.len() as u64)?;
+    }
+
+    /// A large range: from the page cache into the pipe where that can be, else by reading and writing.
+    fn range(&mut self, mut at: u64, len: u64, disk: &dyn Image) -> Result<(), Error> {
         self.flush()?;
-        self.write(&payload)
+        let end = at + len;
+        while at < end {
+            let file = disk.flat().filter(|_| self.splices);
+            let spliced = file.map(|file| sys::splice_to_pipe(file, at, self.out.as_fd(), end - at));
+            let octets = match spliced.transpose().map_err(Error::output)? {
+                Some(Spliced::Moved(octets)) if octets > 0 => {
+                    self.tally.add_wire(octets);
+                    octets
+                }
+                // Nothing more in the file: reading it says so.
+                refused => {
+                    self.splices &= refused != Some(Spliced::Refused);
+                    let octets = (end - at).min(COPY as u64);
+                    let mut buffer = std::mem::take(&mut self.buffer);
+                    buffer.resize(usize::try_from(octets).unwrap_or(COPY), 0);
+                    disk.read_at(at, &mut buffer)?;
+                    self.write(&buffer)?;
+                    self.buffer = buffer;
+                    octets
+                }
+            };
+            at += octets;
+            self.encoder.payload_passed(octets)?;
+        }
+        Ok(())
     }
 
     /// END, and all that was gathered.

@@ -1,10 +1,10 @@
 //! A block device: always in place, and its holes are really zeroed.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
-use crate::sink::{Sink, in_pieces, write_zeros};
+use crate::sink::{Sink, in_pieces, splice_at, write_at, write_zeros};
 use crate::{Error, Result, sys};
 
 /// The most octets that one BLKZEROOUT is asked for: larger requests make storage time out.
@@ -22,8 +22,7 @@ pub(crate) struct Device {
 
 impl Device {
     fn write(&self, at: u64, octets: &[u8]) -> Result<()> {
-        let what = || format!("cannot write {} octets at disk offset {at}", octets.len());
-        self.file.write_all_at(octets, at).map_err(|source| Error::io(&self.path, what(), source))
+        write_at(&self.file, &self.path, at, octets)
     }
 
     fn zero_whole(&self, at: u64, len: u64) -> Result<()> {
@@ -37,6 +36,10 @@ impl Device {
 impl Sink for Device {
     fn data(&self, at: u64, octets: &[u8]) -> Result<()> {
         self.write(at, octets)
+    }
+
+    fn data_from_pipe(&self, at: u64, pipe: BorrowedFd<'_>, len: u64) -> Result<sys::Spliced> {
+        splice_at(&self.file, &self.path, at, pipe, len)
     }
 
     fn hole(&self, at: u64, len: u64) -> Result<()> {

@@ -1,10 +1,10 @@
 //! A regular file that is updated in place: holes are punched, and what follows the disk is cut off at the end.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
-use crate::sink::{Sink, write_zeros};
+use crate::sink::{Sink, splice_at, write_at, write_zeros};
 use crate::{Error, Result, sys};
 
 pub(crate) struct InPlace {
@@ -15,14 +15,17 @@ pub(crate) struct InPlace {
 
 impl InPlace {
     fn write(&self, at: u64, octets: &[u8]) -> Result<()> {
-        let what = || format!("cannot write {} octets at disk offset {at}", octets.len());
-        self.file.write_all_at(octets, at).map_err(|source| Error::io(&self.path, what(), source))
+        write_at(&self.file, &self.path, at, octets)
     }
 }
 
 impl Sink for InPlace {
     fn data(&self, at: u64, octets: &[u8]) -> Result<()> {
         self.write(at, octets)
+    }
+
+    fn data_from_pipe(&self, at: u64, pipe: BorrowedFd<'_>, len: u64) -> Result<sys::Spliced> {
+        splice_at(&self.file, &self.path, at, pipe, len)
     }
 
     fn hole(&self, at: u64, len: u64) -> Result<()> {

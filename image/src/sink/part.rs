@@ -3,12 +3,13 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{reason, shown};
-use crate::sink::Sink;
+use crate::sink::{Sink, splice_at, write_at};
 use crate::zero::is_zero;
 use crate::{Error, Kind, Result, Stamp, sys};
 
@@ -39,8 +40,6 @@ impl Part {
         let part = beside(&dest);
         let file = lock(&part)?;
         let failed = |what: &str, source| Error::io(&part, what, source);
-        // A leftover is started anew.
-        file.set_len(0).map_err(|source| failed("cannot empty the leftover", source))?;
         file.set_permissions(Permissions::from_mode(0o600)).map_err(|source| failed("cannot set the mode", source))?;
         if let Some(size) = size {
             // Seeking past a hole in a growing file would get it preallocated on some file systems: sized first.
@@ -97,17 +96,17 @@ fn beside(dest: &Path) -> PathBuf {
 
 /// Opens `.part` without following a link, and locks it: it is ours alone from here on.
 fn lock(part: &Path) -> Result<File> {
-    let open = |new: bool| {
+    let open = || {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-        options.create(!new).create_new(new).open(part)
+        options.read(true).write(true).create(true).mode(0o600);
+        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(part)
     };
     let failed = |source: io::Error| match source.raw_os_error() {
         Some(libc::ELOOP) => Error::new(Kind::Refused, part, "is a symbolic link, which is not followed")
             .hint("remove it, if nobody needs it"),
         _ => Error::io(part, "cannot create", source),
     };
-    let mut file = open(false).map_err(failed)?;
+    let mut file = open().map_err(failed)?;
     // Between opening and locking, its owner may have renamed or removed it: then the lock is on another file than the name.
     for _ in 0..100 {
         let stat = file.metadata().map_err(failed)?;
@@ -125,11 +124,12 @@ fn lock(part: &Path) -> Result<File> {
         }
         let named = fs::symlink_metadata(part).ok();
         if named.is_none_or(|named| (named.dev(), named.ino()) != (stat.dev(), stat.ino())) {
-            file = open(false).map_err(failed)?;
-        } else if stat.nlink() > 1 || stat.uid() != sys::effective_user() {
-            // Somebody else may write to it, or it has another name: a new one in its place.
-            fs::remove_file(part).map_err(|source| Error::io(part, "cannot remove the leftover of another", source))?;
-            file = open(true).map_err(failed)?;
+            file = open().map_err(failed)?;
+        } else if stat.len() > 0 || stat.nlink() > 1 || stat.uid() != sys::effective_user() {
+            // A leftover, with whoever may have it open, or by whatever other name: a new one in its place. Emptying it instead
+            // would have ext4 write everything out when it is closed.
+            fs::remove_file(part).map_err(|source| Error::io(part, "cannot remove the leftover", source))?;
+            file = open().map_err(failed)?;
         } else {
             return Ok(file);
         }
@@ -139,8 +139,11 @@ fn lock(part: &Path) -> Result<File> {
 
 impl Sink for Part {
     fn data(&self, at: u64, octets: &[u8]) -> Result<()> {
-        let what = || format!("cannot write {} octets at disk offset {at}", octets.len());
-        self.file.write_all_at(octets, at).map_err(|source| Error::io(&self.part, what(), source))
+        write_at(&self.file, &self.part, at, octets)
+    }
+
+    fn data_from_pipe(&self, at: u64, pipe: BorrowedFd<'_>, len: u64) -> Result<sys::Spliced> {
+        splice_at(&self.file, &self.part, at, pipe, len)
     }
 
     fn hole(&self, _at: u64, _len: u64) -> Result<()> {

@@ -1,0 +1,97 @@
+//! Any items: what the encoder takes, the decoder gives back, however the octets are cut.
+
+#![no_main]
+
+use bytes::{Bytes, BytesMut};
+use libfuzzer_sys::arbitrary::{Arbitrary, Result, Unstructured};
+use libfuzzer_sys::fuzz_target;
+use tokio_util::codec::{Decoder, Encoder};
+use xfer_hole_proto::{Base, Dialect, Digest, End, Item, Open, Reason, Record, StreamDecoder, StreamEncoder, Sums};
+
+fn digest(from: &mut Unstructured<'_>) -> Result<Option<Digest>> {
+    Ok(Option::<u8>::arbitrary(from)?.map(|seed| Digest::of(&[seed])))
+}
+
+fn len(from: &mut Unstructured<'_>) -> Result<u64> {
+    Ok(match u8::arbitrary(from)? {
+        0..200 => u64::from(u8::arbitrary(from)?) * 64,
+        200..250 => u64::from(u16::arbitrary(from)?),
+        _ => u64::arbitrary(from)?,
+    })
+}
+
+fn item(from: &mut Unstructured<'_>, encoder: &StreamEncoder) -> Result<Item> {
+    Ok(match from.int_in_range(0..=9)? {
+        0 => Item::Open(Open { size: len(from)?, sums: sums(from)? }),
+        1 => Item::Base(Base { size: len(from)?, digest: digest(from)? }),
+        2 | 3 => Item::Record(Record::Data { len: len(from)?, digest: digest(from)? }),
+        4 => Item::Record(Record::Hole { len: len(from)? }),
+        5 => Item::Record(Record::Keep { len: len(from)? }),
+        6 => Item::Wait,
+        7 if bool::arbitrary(from)? => Item::End(encoder.end()),
+        7 => Item::End(End { lines: digest(from)?, result: digest(from)? }),
+        8 => Item::Fail(Reason::new(<&str>::arbitrary(from)?)),
+        _ => {
+            let len = encoder.payload_left().min(1 << 12);
+            Item::Payload(Bytes::from(vec![u8::arbitrary(from)?; usize::try_from(len).unwrap_or(0)]))
+        }
+    })
+}
+
+fn sums(from: &mut Unstructured<'_>) -> Result<Option<Sums>> {
+    let (interval, grain) = (from.int_in_range(12..=24)?, from.int_in_range(9..=24)?);
+    Ok(if bool::arbitrary(from)? { Sums::new(1 << interval, 1 << grain) } else { None })
+}
+
+fn run(from: &mut Unstructured<'_>) -> Result<()> {
+    let dialect = if u8::arbitrary(from)? < 200 { Dialect::V1 } else { Dialect::Classic };
+    let cut = usize::from(u16::arbitrary(from)?) + 1;
+    let (mut encoder, mut octets, mut taken) = (StreamEncoder::new(dialect), BytesMut::new(), Vec::new());
+    while !from.is_empty() && octets.len() < 1 << 16 {
+        let item = item(from, &encoder)?;
+        if matches!(&item, Item::Payload(piece) if piece.is_empty()) {
+            continue;
+        }
+        let before = octets.len();
+        match encoder.encode(item.clone(), &mut octets) {
+            Ok(()) => taken.push(item),
+            Err(_) => assert_eq!(octets.len(), before, "a refused item was written"),
+        }
+    }
+    let (mut decoder, mut src, mut given) = (StreamDecoder::new(dialect), BytesMut::new(), Vec::new());
+    for piece in octets.chunks(cut) {
+        src.extend_from_slice(piece);
+        while let Some(item) = decoder.decode(&mut src).expect("the decoder refuses what the encoder wrote") {
+            given.push(item);
+        }
+    }
+    let done = matches!(taken.last(), Some(Item::End(_) | Item::Fail(_)));
+    match decoder.decode_eof(&mut src) {
+        Ok(Some(end)) => given.push(end),
+        Ok(None) => {}
+        Err(error) => assert!(!done, "{error}"),
+    }
+    // The 2014 dialect has no END of its own: end of file gives one.
+    if dialect == Dialect::Classic && !done && matches!(given.last(), Some(Item::End(_))) {
+        given.pop();
+    }
+    assert_eq!(parted(given), parted(taken));
+    Ok(())
+}
+
+/// The lines, and all payload: how it is cut is no matter, and each DATA line says how much of it is its own.
+fn parted(items: Vec<Item>) -> (Vec<Item>, Vec<u8>) {
+    let (mut lines, mut payload) = (Vec::new(), Vec::new());
+    for item in items {
+        match item {
+            Item::Payload(piece) => payload.extend_from_slice(&piece),
+            line => lines.push(line),
+        }
+    }
+    (lines, payload)
+}
+
+fuzz_target!(|octets: &[u8]| {
+    // Octets that run out are a shorter run, no finding.
+    let _shorter = run(&mut Unstructured::new(octets));
+});

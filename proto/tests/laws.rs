@@ -1,0 +1,555 @@
+//! What holds for every stream, tried on generated ones.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+
+#[allow(dead_code, reason = "each test takes what it needs of the model")]
+mod model;
+
+use bytes::{Bytes, BytesMut};
+use model::{encode, ragged, receive};
+use proptest::prelude::*;
+use tokio_util::codec::{Decoder, Encoder};
+use xfer_hole_proto::{
+    Base, Cursor, Dialect, Digest, End, Error, Item, LEN_MAX, Open, Reason, Record, StreamDecoder, StreamEncoder, Sums,
+};
+
+/// Failures are printed, not kept in a file: one worth keeping becomes a vector.
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+// ---- whole streams
+
+/// What a generated stream is made from: wishes, which are bent until they are lawful.
+#[derive(Clone, Debug)]
+struct Wishes {
+    sums: Option<Sums>,
+    /// Octets that BASE has beyond the last KEEP, and its digest; without it KEEP becomes HOLE.
+    base: Option<(u64, Option<Digest>)>,
+    records: Vec<(Wish, u64, u8)>,
+    /// Octets that the last record lacks to a whole grain.
+    short: u64,
+    ending: Ending,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Wish {
+    Data,
+    Hole,
+    Keep,
+    Wait,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Ending {
+    End,
+    EndTwice,
+    Fail(String),
+}
+
+fn wishes(
+    sums: impl Strategy<Value = Option<Sums>>,
+    ending: impl Strategy<Value = Ending>,
+) -> impl Strategy<Value = Wishes> {
+    let digest = proptest::option::of(any::<u8>().prop_map(|seed| Digest::of(&[seed])));
+    let base = proptest::option::of((0..3_u64, digest));
+    let wish = prop_oneof![4 => Just(Wish::Data), 3 => Just(Wish::Hole), 2 => Just(Wish::Keep), 1 => Just(Wish::Wait)];
+    let records = prop::collection::vec((wish, 1..9_u64, any::<u8>()), 0..9);
+    (sums, base, records, 0..511_u64, ending).prop_map(|(sums, base, records, short, ending)| Wishes {
+        sums,
+        base,
+        records,
+        short,
+        ending,
+    })
+}
+
+fn some_sums() -> impl Strategy<Value = Option<Sums>> {
+    prop_oneof![Just((4096, 512)), Just((4096, 1024)), Just((4096, 4096)), Just((8192, 2048))]
+        .prop_map(|(interval, grain)| Sums::new(interval, grain))
+}
+
+fn any_sums() -> impl Strategy<Value = Option<Sums>> {
+    prop_oneof![Just(None), some_sums()]
+}
+
+fn any_ending() -> impl Strategy<Value = Ending> {
+    prop_oneof![4 => Just(Ending::End), 1 => Just(Ending::EndTwice), 1 => "[ -~]{1,900}".prop_map(Ending::Fail)]
+}
+
+fn good_ending() -> impl Strategy<Value = Ending> {
+    prop_oneof![Just(Ending::End), Just(Ending::EndTwice)]
+}
+
+fn payload(len: u64, seed: u8) -> Vec<u8> {
+    let words: &[&[u8]] = &[b"END\n", b"HOLE 4096\n", b"\0\0\0\0", b"DATA ", b"\xff\n", b"FAIL no\n", b"\r"];
+    let octets = words.iter().cycle().skip(usize::from(seed) % words.len()).copied().flatten();
+    octets.take(usize::try_from(len).unwrap()).map(|octet| octet ^ (seed & 1)).collect()
+}
+
+impl Wishes {
+    /// The lawful stream nearest to the wishes; the payload of a record is one piece.
+    fn items(&self) -> Vec<Item> {
+        let mut middle = Vec::new();
+        let (mut at, mut keep_end, mut lines, mut last) = (0_u64, 0, String::new(), None);
+        let (interval, grain) = self.sums.map_or((1, 1), |sums| (sums.interval(), sums.grain()));
+        let count = self.records.iter().rposition(|(wish, ..)| *wish != Wish::Wait).map_or(0, |last| last + 1);
+        for (index, &(wish, blocks, seed)) in self.records.iter().enumerate() {
+            if wish == Wish::Wait {
+                middle.push(Item::Wait);
+                continue;
+            }
+            let is_last = index + 1 == count;
+            let in_form = |wish| match wish {
+                Wish::Data => self.sums.is_none() || last != Some(Wish::Data) || at % interval == 0,
+                Wish::Hole => self.sums.is_none() || last != Some(Wish::Hole),
+                Wish::Keep => {
+                    self.base.is_some() && (self.sums.is_none() || (last != Some(Wish::Keep) && at % interval == 0))
+                }
+                Wish::Wait => false,
+            };
+            let wish = [wish, Wish::Hole, Wish::Data].into_iter().find(|&wish| in_form(wish)).unwrap();
+            let mut len = match wish {
+                Wish::Keep => blocks * interval.max(3),
+                Wish::Data if self.sums.is_some() => (blocks * grain).min(interval - at % interval),
+                _ => blocks * grain.max(3),
+            };
+            if is_last && len > self.short {
+                len -= self.short;
+            }
+            let record = match wish {
+                Wish::Data => {
+                    let payload = payload(len, seed);
+                    let digest = self.sums.map(|_| Digest::of(&payload));
+                    middle.push(Item::Record(Record::Data { len, digest }));
+                    middle.push(Item::Payload(payload.into()));
+                    Record::Data { len, digest }
+                }
+                Wish::Hole => Record::Hole { len },
+                _ => Record::Keep { len },
+            };
+            if wish != Wish::Data {
+                middle.push(Item::Record(record));
+            }
+            at += len;
+            keep_end = if wish == Wish::Keep { at } else { keep_end };
+            lines += &text(&Item::Record(record));
+            last = Some(wish);
+        }
+        let mut items = vec![Item::Open(Open { size: at, sums: self.sums })];
+        items.extend(self.base.map(|(beyond, digest)| Item::Base(Base { size: keep_end + beyond, digest })));
+        items.append(&mut middle);
+        let lines = self.sums.map(|_| Digest::of(lines.as_bytes()));
+        items.push(match &self.ending {
+            Ending::Fail(text) => Item::Fail(Reason::new(text)),
+            Ending::EndTwice if keep_end == 0 => Item::End(End { lines, result: lines }),
+            Ending::End | Ending::EndTwice => Item::End(End { lines, result: None }),
+        });
+        items
+    }
+
+    fn octets(&self) -> Vec<u8> {
+        encode(&self.items(), Dialect::V1).unwrap()
+    }
+}
+
+/// The line's text, written without the crate.
+fn text(item: &Item) -> String {
+    let digest = |it: &Option<Digest>| it.map_or(String::new(), |it| format!(" {it}"));
+    match item {
+        Item::Open(Open { size, sums: None }) => format!("XFER-HOLE 1 {size}\n"),
+        Item::Open(Open { size, sums: Some(sums) }) => {
+            format!("XFER-HOLE 1 {size} sha256 {} {}\n", sums.interval(), sums.grain())
+        }
+        Item::Base(base) => format!("BASE {}{}\n", base.size, digest(&base.digest)),
+        Item::Record(Record::Data { len, digest: it }) => format!("DATA {len}{}\n", digest(it)),
+        Item::Record(Record::Hole { len }) => format!("HOLE {len}\n"),
+        Item::Record(Record::Keep { len }) => format!("KEEP {len}\n"),
+        Item::Wait => "WAIT\n".into(),
+        Item::End(End { lines, result }) => format!("END{}{}\n", digest(lines), digest(result)),
+        Item::Fail(reason) => format!("FAIL {reason}\n"),
+        Item::Payload(_) => panic!("a payload is no text"),
+    }
+}
+
+/// All items of the octets, cut anyhow, the pieces of a payload joined.
+fn decode(octets: &[u8], dialect: Dialect, mut cut: impl FnMut() -> usize) -> Result<Vec<Item>, Error> {
+    let (mut decoder, mut src, mut items, mut rest) =
+        (StreamDecoder::new(dialect), BytesMut::new(), Vec::new(), octets);
+    loop {
+        let (piece, tail) = rest.split_at(cut().min(rest.len()));
+        src.extend_from_slice(piece);
+        rest = tail;
+        let last = rest.is_empty();
+        while let Some(item) = if last { decoder.decode_eof(&mut src)? } else { decoder.decode(&mut src)? } {
+            match (items.last_mut(), item) {
+                (Some(Item::Payload(all)), Item::Payload(piece)) => *all = [&all[..], &piece[..]].concat().into(),
+                (_, item) => items.push(item),
+            }
+        }
+        if last {
+            return Ok(items);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(256))]
+
+    #[test]
+    fn decoding_gives_the_items_that_were_encoded_however_the_octets_are_cut(
+        wishes in wishes(any_sums(), any_ending()), seed: u64, longest in 1..5000_usize,
+    ) {
+        let items = wishes.items();
+        let octets = encode(&items, Dialect::V1).unwrap();
+        prop_assert_eq!(&decode(&octets, Dialect::V1, || 1).unwrap(), &items);
+        prop_assert_eq!(&decode(&octets, Dialect::V1, ragged(seed, longest)).unwrap(), &items);
+    }
+
+    #[test]
+    fn the_encoder_writes_the_text_of_the_grammar(wishes in wishes(any_sums(), any_ending())) {
+        let mut octets = Vec::new();
+        for item in wishes.items() {
+            match item {
+                Item::Payload(piece) => octets.extend_from_slice(&piece),
+                line => octets.extend_from_slice(text(&line).as_bytes()),
+            }
+        }
+        prop_assert_eq!(octets, wishes.octets());
+    }
+
+    #[test]
+    fn classic_decoding_gives_the_items_that_were_encoded(
+        records in prop::collection::vec((any::<bool>(), 1..3000_u64, any::<u8>()), 0..9), seed: u64,
+    ) {
+        let mut items = Vec::new();
+        for (data, len, seed) in records {
+            items.push(Item::Record(if data { Record::Data { len, digest: None } } else { Record::Hole { len } }));
+            items.extend(data.then(|| Item::Payload(payload(len, seed).into())));
+        }
+        items.push(Item::End(End::default()));
+        let octets = encode(&items, Dialect::Classic).unwrap();
+        prop_assert_eq!(decode(&octets, Dialect::Classic, ragged(seed, 300)).unwrap(), items);
+    }
+}
+
+// ---- a link that breaks or errs
+
+proptest! {
+    #![proptest_config(cases(64))]
+
+    #[test]
+    fn a_stream_cut_at_any_octet_is_an_error(wishes in wishes(any_sums(), any_ending())) {
+        let octets = wishes.octets();
+        let (mut decoder, mut src) = (StreamDecoder::new(Dialect::V1), BytesMut::new());
+        for (at, &octet) in octets.iter().enumerate() {
+            let (mut cut, mut held) = (decoder.clone(), src.clone());
+            let verdict = cut.decode_eof(&mut held);
+            prop_assert!(verdict.is_err(), "cut before octet {} of {}: {:?}", at, octets.len(), verdict);
+            src.extend_from_slice(&[octet]);
+            while let Some(item) = decoder.decode(&mut src).unwrap() {
+                let last = matches!(item, Item::End(_) | Item::Fail(_));
+                prop_assert!(!last || at + 1 == octets.len(), "{:?} at octet {}", item, at);
+            }
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_in_a_stream_with_digests_is_never_taken_for_another_disk(
+        wishes in wishes(some_sums(), good_ending()), flips in prop::collection::vec((any::<prop::sample::Index>(), 0..8), 200),
+    ) {
+        let octets = wishes.octets();
+        let whole = receive(&octets, Dialect::V1, || usize::MAX).unwrap();
+        for (index, bit) in flips {
+            let mut flipped = octets.clone();
+            flipped[index.index(octets.len())] ^= 1_u8 << bit;
+            if let Ok(received) = receive(&flipped, Dialect::V1, || usize::MAX) {
+                prop_assert_eq!(received.disk(), whole.disk());
+                prop_assert_eq!(received.fingerprint, whole.fingerprint);
+            }
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_in_any_line_of_a_stream_with_digests_is_never_taken_for_another_disk(
+        wishes in wishes(some_sums(), good_ending()),
+    ) {
+        let items = wishes.items();
+        let octets = encode(&items, Dialect::V1).unwrap();
+        let whole = receive(&octets, Dialect::V1, || usize::MAX).unwrap();
+        let mut at = 0;
+        for item in &items {
+            let len = if let Item::Payload(piece) = item { piece.len() } else { text(item).len() };
+            // Payload is the other law's; of long lines, which are digests mostly, some bits will do.
+            let step = if text_len_is_short(item) { 1 } else { 13 };
+            for bit in (0..if matches!(item, Item::Payload(_)) { 0 } else { 8 * len }).step_by(step) {
+                let mut flipped = octets.clone();
+                flipped[at + bit / 8] ^= 1_u8 << (bit % 8);
+                if let Ok(received) = receive(&flipped, Dialect::V1, || usize::MAX) {
+                    prop_assert_eq!(received.disk(), whole.disk());
+                }
+            }
+            at += len;
+        }
+    }
+}
+
+fn text_len_is_short(item: &Item) -> bool {
+    !matches!(item, Item::Payload(_)) && text(item).len() < 40
+}
+
+// ---- both ends refuse the same
+
+/// Items at random, biased so that many are in their place.
+fn any_item() -> impl Strategy<Value = Item> {
+    let len = || prop_oneof![8 => 0..6_u64, 4 => Just(512), 4 => Just(4096), 1 => Just(LEN_MAX), 1 => Just(u64::MAX)];
+    let digest = || proptest::option::of(any::<bool>().prop_map(|one| Digest::of(&[u8::from(one)])));
+    let end =
+        (digest(), digest()).prop_filter("no line says this", |(lines, result)| lines.is_some() || result.is_none());
+    prop_oneof![
+        1 => (len(), any_sums()).prop_map(|(size, sums)| Item::Open(Open { size, sums })),
+        1 => (len(), digest()).prop_map(|(size, digest)| Item::Base(Base { size, digest })),
+        3 => (len(), digest()).prop_map(|(len, digest)| Item::Record(Record::Data { len, digest })),
+        3 => len().prop_map(|len| Item::Record(Record::Hole { len })),
+        3 => len().prop_map(|len| Item::Record(Record::Keep { len })),
+        1 => Just(Item::Wait),
+        // Ends in LF, so that what is left over is a whole line.
+        3 => (0..6_usize).prop_map(|len| Item::Payload([vec![0xff; len], vec![b'\n']].concat().into())),
+        2 => end.prop_map(|(lines, result)| Item::End(End { lines, result })),
+        1 => "[ -~]{1,20}".prop_map(|text| Item::Fail(Reason::new(&text))),
+    ]
+}
+
+/// An opening that fits, mostly, and what may come behind it.
+fn any_items() -> impl Strategy<Value = Vec<Item>> {
+    let size = prop_oneof![0..12_u64, Just(512), Just(4096), Just(4608), Just(LEN_MAX)];
+    let opening = (size, any_sums(), proptest::option::of(0..10000_u64)).prop_map(|(size, sums, base)| {
+        let base = base.map(|size| Item::Base(Base { size, digest: None }));
+        std::iter::once(Item::Open(Open { size, sums })).chain(base).collect::<Vec<_>>()
+    });
+    let rest = prop::collection::vec(any_item(), 0..16);
+    (prop_oneof![1 => Just(Vec::new()), 9 => opening], rest).prop_map(|(opening, rest)| [opening, rest].concat())
+}
+
+/// Decodes without end of file.
+fn decode_open_end(octets: &[u8]) -> Result<Vec<Item>, Error> {
+    let (mut decoder, mut src, mut items) = (StreamDecoder::new(Dialect::V1), BytesMut::from(octets), Vec::new());
+    while let Some(item) = decoder.decode(&mut src)? {
+        items.push(item);
+    }
+    assert!(src.is_empty(), "a line was left in the dark");
+    Ok(items)
+}
+
+proptest! {
+    #![proptest_config(cases(2048))]
+
+    #[test]
+    fn the_encoder_refuses_exactly_what_the_decoder_refuses(items in any_items()) {
+        let (mut encoder, mut accepted) = (StreamEncoder::new(Dialect::V1), BytesMut::new());
+        for mut item in items {
+            let due = encoder.payload_left() > 0;
+            if let Item::End(end) = &mut item
+                && end.lines == Some(Digest::of(&[1]))
+            {
+                // A right digest, where chance would never find it.
+                end.lines = encoder.end().lines.or(end.lines);
+            }
+            let by_hand = match &item {
+                Item::Payload(piece) => piece.to_vec(),
+                line => text(line).into_bytes(),
+            };
+            let before = accepted.clone();
+            let verdict = encoder.encode(item.clone(), &mut accepted);
+            let decoded = decode_open_end(&[&before[..], &by_hand[..]].concat());
+            match verdict {
+                Ok(()) => {
+                    prop_assert_eq!(&accepted[before.len()..], &by_hand[..]);
+                    let decoded = decoded.unwrap();
+                    match (decoded.last(), &item) {
+                        (Some(Item::Payload(all)), Item::Payload(piece)) => prop_assert!(all.ends_with(piece)),
+                        (last, item) => prop_assert_eq!(last, Some(item)),
+                    }
+                }
+                Err(_) if due && !matches!(item, Item::Payload(_)) => {
+                    // Where payload is due, the text of a line would be payload: the reader can't refuse it as a line.
+                    prop_assert_eq!(&accepted, &before);
+                    prop_assert!(decoded.map_or(true, |items| items.last() != Some(&item)));
+                }
+                Err(error) => {
+                    prop_assert_eq!(&accepted, &before, "a refused item was written");
+                    prop_assert!(decoded.is_err(), "{} but decoded {:?}", error, decoded);
+                }
+            }
+            if matches!(item, Item::Fail(_)) {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_written_behind_fail() {
+    let mut encoder = StreamEncoder::new(Dialect::V1);
+    let mut dst = BytesMut::new();
+    encoder.encode(Item::Open(Open { size: 1, sums: None }), &mut dst).unwrap();
+    encoder.encode(Item::Fail(Reason::new("no")), &mut dst).unwrap();
+    let written = dst.clone();
+    let others = [Item::Wait, Item::Record(Record::Hole { len: 1 }), Item::End(End::default())];
+    for item in others.into_iter().chain([Item::Fail(Reason::new("again")), Item::Payload(Bytes::from_static(b"x"))]) {
+        assert!(encoder.encode(item, &mut dst).is_err());
+    }
+    assert_eq!(dst, written);
+}
+
+#[test]
+fn after_an_error_nothing_more_comes() {
+    let tails: [&[u8]; 3] = [b"HOLE 4096\nEND\n", b"END\n", b"XFER-HOLE 1 0\nEND\n"];
+    for head in [&b"?"[..], b"XFER-HOLE 2 4096\n", b"XFER-HOLE 1 4096\nKEEP 4096\n", b"XFER-HOLE 1 0\nEND\nEND\n"] {
+        for tail in tails {
+            let (mut decoder, mut src) = (StreamDecoder::new(Dialect::V1), BytesMut::from(head));
+            while decoder.decode(&mut src).is_ok_and(|item| item.is_some()) {}
+            src.extend_from_slice(tail);
+            assert!(matches!(decoder.decode(&mut src), Ok(None)));
+            assert!(matches!(decoder.decode_eof(&mut src), Ok(None)));
+            assert!(src.is_empty());
+        }
+    }
+}
+
+#[test]
+fn end_with_the_digest_of_the_result_alone_is_refused() {
+    let sums = Sums::new(4096, 4096);
+    for sums in [None, sums] {
+        let mut encoder = StreamEncoder::new(Dialect::V1);
+        let mut dst = BytesMut::new();
+        encoder.encode(Item::Open(Open { size: 0, sums }), &mut dst).unwrap();
+        let end = End { lines: None, result: Some(Digest::of(b"")) };
+        assert!(encoder.encode(Item::End(end), &mut dst).is_err());
+    }
+}
+
+#[test]
+fn the_2014_dialect_has_no_words_but_data_and_hole() {
+    let digest = Some(Digest::of(b""));
+    for item in [
+        Item::Open(Open { size: 0, sums: None }),
+        Item::Base(Base { size: 0, digest: None }),
+        Item::Record(Record::Keep { len: 1 }),
+        Item::Record(Record::Data { len: 1, digest }),
+        Item::Wait,
+        Item::Fail(Reason::new("no")),
+        Item::End(End { lines: digest, result: None }),
+        Item::Payload(Bytes::from_static(b"x")),
+    ] {
+        assert!(encode(std::slice::from_ref(&item), Dialect::Classic).is_err(), "{item:?}");
+    }
+}
+
+#[test]
+fn memory_for_a_line_is_bounded_however_long_it_is() {
+    for opening in [&b""[..], b"XFER-HOLE 1 5\n"] {
+        let (mut decoder, mut src) = (StreamDecoder::new(Dialect::V1), BytesMut::from(opening));
+        if !opening.is_empty() {
+            decoder.decode(&mut src).unwrap();
+        }
+        let refused = (0..2000).position(|at| {
+            let line = b"XFER-HOLE 1 ";
+            src.extend_from_slice(&[*line.get(at).unwrap_or(&b'1')]);
+            decoder.decode(&mut src).is_err()
+        });
+        assert_eq!(refused, Some(255));
+    }
+}
+
+// ---- coverage
+
+/// The law, told in another way: paint every octet, then look at the whole.
+fn covers_once(size: u64, sums: Option<Sums>, base: Option<u64>, records: &[Record]) -> bool {
+    let mut starts = Vec::new();
+    let mut total: u128 = 0;
+    for record in records {
+        starts.push(total);
+        total += u128::from(record.len());
+    }
+    let whole = total == u128::from(size) && records.iter().all(|record| !record.is_empty());
+    if !whole {
+        return false;
+    }
+    let mut paint = vec![0_u8; usize::try_from(size).unwrap()];
+    for (record, &start) in records.iter().zip(&starts) {
+        let start = usize::try_from(start).unwrap();
+        paint[start..start + usize::try_from(record.len()).unwrap()].iter_mut().for_each(|octet| *octet += 1);
+        if let Record::Keep { len } = record
+            && !(start as u64..start as u64 + len).all(|octet| base.is_some_and(|base| octet < base))
+        {
+            return false;
+        }
+    }
+    let canonical = |sums: Sums| {
+        let cuts: Vec<u64> = (0..=size).filter(|at| at % sums.interval() == 0).collect();
+        let in_form = |(index, record): (usize, &Record)| {
+            let start = u64::try_from(starts[index]).unwrap();
+            let end = start + record.len();
+            let after_same = index > 0 && std::mem::discriminant(&records[index - 1]) == std::mem::discriminant(record);
+            let on_grain = (start / sums.grain()) * sums.grain() == start;
+            on_grain
+                && match record {
+                    Record::Data { .. } => {
+                        !cuts.iter().any(|cut| start < *cut && *cut < end) && (!after_same || cuts.contains(&start))
+                    }
+                    Record::Hole { .. } => !after_same,
+                    Record::Keep { .. } => !after_same && cuts.contains(&start) && (end == size || cuts.contains(&end)),
+                }
+        };
+        records.iter().enumerate().all(in_form)
+    };
+    paint.iter().all(|&times| times == 1) && sums.is_none_or(canonical)
+}
+
+fn any_records(unit: u64) -> impl Strategy<Value = Vec<Record>> {
+    let len = prop_oneof![6 => (1..9_u64).prop_map(move |units| units * unit), 1 => 0..unit + 2, 1 => Just(LEN_MAX)];
+    let record = (0..3, len).prop_map(|(kind, len)| match kind {
+        0 => Record::Data { len, digest: None },
+        1 => Record::Hole { len },
+        _ => Record::Keep { len },
+    });
+    prop::collection::vec(record, 0..6)
+}
+
+fn cursor_accepts(size: u64, sums: Option<Sums>, base: Option<u64>, records: &[Record]) -> bool {
+    let base = base.map(|size| Base { size, digest: None });
+    let mut cursor = Cursor::new(&Open { size, sums }, base.as_ref());
+    records.iter().all(|record| cursor.step(record).is_ok()) && cursor.finish().is_ok()
+}
+
+proptest! {
+    #![proptest_config(cases(2048))]
+
+    #[test]
+    fn the_cursor_accepts_a_list_if_and_only_if_it_covers_the_disk_once(
+        records in any_records(3), off in -2..3_i64, base in proptest::option::of(0..40_u64),
+    ) {
+        let total = records.iter().fold(0_u64, |sum, record| sum.saturating_add(record.len()));
+        let size = total.min(200).saturating_add_signed(off);
+        prop_assert_eq!(cursor_accepts(size, None, base, &records), covers_once(size, None, base, &records));
+    }
+
+    #[test]
+    fn with_digests_it_must_be_in_canonical_form_too(
+        records in any_records(1024), sums in some_sums(), base in proptest::option::of(0..40_u64), short in 0..3_u64,
+    ) {
+        let total = records.iter().fold(0_u64, |sum, record| sum.saturating_add(record.len()));
+        let (size, base) = (total.min(64 << 10).saturating_sub(short / 2), base.map(|base| base * 1024));
+        prop_assert_eq!(cursor_accepts(size, sums, base, &records), covers_once(size, sums, base, &records));
+    }
+
+    #[test]
+    fn generated_streams_cover_their_disk(wishes in wishes(any_sums(), good_ending())) {
+        let items = wishes.items();
+        let records: Vec<Record> = items.iter().filter_map(|it| if let Item::Record(it) = it { Some(*it) } else { None }).collect();
+        let Item::Open(open) = items[0] else { panic!("no open line") };
+        let base = if let Item::Base(base) = items[1] { Some(base.size) } else { None };
+        prop_assert!(covers_once(open.size, open.sums, base, &records));
+    }
+}

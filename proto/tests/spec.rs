@@ -1,0 +1,143 @@
+//! SPEC.md is held to the crate: its example, its limits, its grammar, its kinds of error.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+
+#[allow(dead_code, reason = "each test takes what it needs of the model")]
+mod model;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use model::{What, encode, receive};
+use xfer_hole_proto as proto;
+use xfer_hole_proto::{Dialect, Fault, Kind};
+
+/// ABNF rules that RFC 5234 defines.
+const CORE_RULES: [&str; 4] = ["DIGIT", "LF", "OCTET", "SP"];
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn spec() -> String {
+    fs::read_to_string(path("SPEC.md")).unwrap()
+}
+
+/// The section-7 page, in a checkout; a package of the crate alone doesn't have it.
+fn man_page() -> Option<String> {
+    let page = path("../doc/xfer-hole-stream.7");
+    page.exists().then(|| fs::read_to_string(page).unwrap())
+}
+
+/// What stands in the fence of that name.
+fn fenced<'a>(text: &'a str, name: &str) -> &'a str {
+    let (_, rest) = text.split_once(&format!("```{name}\n")).unwrap();
+    rest.split_once("```").unwrap().0
+}
+
+/// The rows of the table under that heading, their cells without back quotes.
+fn rows(text: &str, heading: &str) -> Vec<Vec<String>> {
+    let (_, rest) = text.split_once(&format!("\n{heading}\n")).unwrap();
+    let section = rest.split("\n#").next().unwrap();
+    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', "")).collect();
+    section.lines().filter(|line| line.starts_with('|')).skip(2).map(cells).collect()
+}
+
+/// The text of the literal blocks of a man page.
+fn literal_blocks(page: &str) -> Vec<String> {
+    let plain = |block: &str| block.replace("\\-", "-").replace("\\e", "\\");
+    let blocks = page.split(".Bd -literal\n").skip(1);
+    blocks.map(|rest| plain(rest.split_once(".Ed\n").unwrap().0)).collect()
+}
+
+#[test]
+fn the_example_is_a_stream_of_exactly_these_octets() {
+    let spec = spec();
+    let example = fenced(&spec, "stream");
+    let received = receive(example.as_bytes(), Dialect::V1, || 1).unwrap();
+    let text = b"Hello, disk.\n".to_vec();
+    assert_eq!(received.disk(), (1048589, &[(0..1048576, What::Hole), (1048576..1048589, What::Data(text))][..]));
+    assert_eq!(encode(&received.items, Dialect::V1).unwrap(), example.as_bytes());
+    let fingerprint = received.fingerprint.unwrap().to_string();
+    assert!(spec.contains(&format!("`{fingerprint}`")), "{fingerprint}");
+}
+
+#[test]
+fn the_limits_are_those_of_the_crate() {
+    let limits: BTreeMap<&str, u64> = [
+        ("LEN_MAX", proto::LEN_MAX),
+        ("LINE_MAX", proto::LINE_MAX as u64),
+        ("FAIL_LINE_MAX", proto::FAIL_LINE_MAX as u64),
+        ("FAIL_TEXT_MAX", proto::FAIL_TEXT_MAX as u64),
+        ("INTERVAL_MIN", proto::INTERVAL_MIN),
+        ("INTERVAL_MAX", proto::INTERVAL_MAX),
+        ("INTERVAL_DEFAULT", proto::INTERVAL_DEFAULT),
+        ("GRAIN_MIN", proto::GRAIN_MIN),
+        ("GRAIN_DEFAULT", proto::GRAIN_DEFAULT),
+        ("WAIT_SECONDS", proto::WAIT_SECONDS),
+    ]
+    .into();
+    let spec = spec();
+    let table = rows(&spec, "## Limits");
+    let said: BTreeMap<&str, u64> = table.iter().map(|row| (row[0].as_str(), row[1].parse().unwrap())).collect();
+    assert_eq!(said, limits);
+    assert_eq!(table.len(), limits.len(), "a limit is said twice");
+}
+
+#[test]
+fn the_kinds_of_error_are_those_of_the_crate() {
+    let kinds = [
+        Kind::NotAStream,
+        Kind::Version,
+        Kind::Line,
+        Kind::TooLong,
+        Kind::Number,
+        Kind::Sums,
+        Kind::Order,
+        Kind::Coverage,
+        Kind::Form,
+        Kind::Keep,
+        Kind::Mismatch,
+        Kind::Cut,
+        Kind::Trailing,
+        Kind::Fail,
+        Kind::Io,
+    ];
+    let fault = |kind: Kind| match kind.fault() {
+        Fault::Sender => "sender",
+        Fault::Link => "link",
+        Fault::Source => "source",
+    };
+    let said: Vec<(String, String)> =
+        rows(&spec(), "## How errors are placed").into_iter().map(|row| (row[0].clone(), row[2].clone())).collect();
+    assert_eq!(said, kinds.map(|kind| (kind.word().to_owned(), fault(kind).to_owned())));
+}
+
+#[test]
+fn every_rule_of_the_grammar_is_defined_once_and_used() {
+    let spec = spec();
+    let (mut defined, mut used) = (BTreeSet::new(), BTreeSet::new());
+    for line in fenced(&spec, "abnf").lines() {
+        let (name, rest) = line.split_once('=').unwrap();
+        assert!(defined.insert(name.trim()), "{name} is defined twice");
+        // Quoted text stands at the odd places of a split at quotes; a comment runs to the line's end.
+        let rule: String = rest.split(';').next().unwrap().split('"').step_by(2).collect();
+        let words = rule.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '%' | '^')));
+        let names = words.filter(|word| word.starts_with(|c: char| c.is_ascii_alphabetic()));
+        used.extend(names.map(str::to_owned));
+    }
+    for name in &used {
+        assert!(defined.contains(name.as_str()) || CORE_RULES.contains(&name.as_str()), "{name} is not defined");
+    }
+    // What no rule uses is a start of its own.
+    let starts: Vec<&str> = defined.into_iter().filter(|name| !used.contains(*name)).collect();
+    assert_eq!(starts, ["classic", "fingerprint", "stream"]);
+}
+
+#[test]
+fn the_man_page_has_the_same_grammar_and_the_same_example() {
+    let Some(page) = man_page() else { return };
+    let spec = spec();
+    assert_eq!(literal_blocks(&page), [fenced(&spec, "abnf"), fenced(&spec, "stream")]);
+}

@@ -1,0 +1,235 @@
+//! Every vector, through the decoder: whole, octet by octet, and cut at ragged places.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+
+#[allow(dead_code, reason = "each test takes what it needs of the model")]
+mod model;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use model::{Received, What, encode, ragged, receive};
+use serde::Deserialize;
+use xfer_hole_proto::{Dialect, Error, Hasher};
+
+/// Resulting files up to this size have their SHA-256 in the index.
+const HASHED_MAX: u64 = 64 << 20;
+/// Holes are looked for at multiples of this.
+const BLOCK: u64 = 4096;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Index {
+    good: BTreeMap<String, Good>,
+    bad: BTreeMap<String, Bad>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Good {
+    size: u64,
+    sha256: Option<String>,
+    holes: Vec<(u64, u64)>,
+    dest: Option<Dest>,
+    dialect: Tongue,
+    fingerprint: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bad {
+    kind: String,
+    record: u64,
+    offset: u64,
+    dest: Option<Dest>,
+    shell_sees: bool,
+    dialect: Tongue,
+}
+
+/// A file: `data` is start, length and value of its octets; the rest is a hole.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Dest {
+    size: u64,
+    data: Vec<(u64, u64, u8)>,
+}
+
+#[derive(Clone, Copy, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum Tongue {
+    V1,
+    Classic,
+}
+
+impl From<Tongue> for Dialect {
+    fn from(tongue: Tongue) -> Self {
+        match tongue {
+            Tongue::V1 => Self::V1,
+            Tongue::Classic => Self::Classic,
+        }
+    }
+}
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors").join(name)
+}
+
+fn index() -> Index {
+    serde_json::from_slice(&fs::read(folder("index.json")).unwrap()).unwrap()
+}
+
+fn names(name: &str) -> BTreeSet<String> {
+    fs::read_dir(folder(name)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// The stream's fate, however it is cut: the same each time.
+fn fate(octets: &[u8], dialect: Dialect) -> Result<Received, Error> {
+    let whole = receive(octets, dialect, || usize::MAX);
+    let mut others = vec![receive(octets, dialect, || 1)];
+    others.extend((1..=8).map(|seed| receive(octets, dialect, ragged(seed, 1 << (2 * seed)))));
+    for other in others {
+        match (&whole, &other) {
+            (Ok(one), Ok(other)) => {
+                assert_eq!(one.items, other.items);
+                assert_eq!(one.fingerprint, other.fingerprint);
+            }
+            (Err(one), Err(other)) => {
+                let place = |error: &Error| (error.kind(), error.record(), error.offset());
+                assert_eq!(place(one), place(other), "{one} / {other}");
+            }
+            _ => panic!("accepted or refused by how it is cut: {whole:?} / {other:?}"),
+        }
+    }
+    whole
+}
+
+/// The resulting file's octets, piece by piece.
+fn content(received: &Received, dest: Option<&Dest>, mut each: impl FnMut(&[u8])) {
+    let old = |range: &std::ops::Range<u64>| {
+        let dest = dest.expect("KEEP without a dest");
+        let mut octets = vec![0; usize::try_from(range.end - range.start).unwrap()];
+        for &(start, len, value) in &dest.data {
+            for at in start.max(range.start)..(start + len).min(range.end) {
+                octets[usize::try_from(at - range.start).unwrap()] = value;
+            }
+        }
+        octets
+    };
+    for (range, what) in &received.parts {
+        match what {
+            What::Data(payload) => each(payload),
+            What::Hole => each(&vec![0; usize::try_from(range.end - range.start).unwrap()]),
+            What::Keep => each(&old(range)),
+        }
+    }
+}
+
+/// Where the resulting file has to have holes: whole blocks, and a last one up to the file's end.
+fn holes(received: &Received, dest: Option<&Dest>) -> Vec<(u64, u64)> {
+    let mut bare: Vec<(u64, u64)> = Vec::new();
+    let mut add = |start: u64, end: u64| match bare.last_mut() {
+        _ if start >= end => {}
+        Some(last) if last.1 == start => last.1 = end,
+        _ => bare.push((start, end)),
+    };
+    for (range, what) in &received.parts {
+        match what {
+            What::Data(_) => {}
+            What::Hole => add(range.start, range.end),
+            What::Keep => {
+                let mut at = range.start;
+                for &(start, len, _) in &dest.expect("KEEP without a dest").data {
+                    add(at, start.min(range.end));
+                    at = at.max(start + len);
+                }
+                add(at, range.end);
+            }
+        }
+    }
+    let size = received.size();
+    let whole_blocks = |(start, end): (u64, u64)| {
+        let start = start.next_multiple_of(BLOCK);
+        let end = if end == size { size } else { end / BLOCK * BLOCK };
+        (start < end).then(|| (start, end - start))
+    };
+    bare.into_iter().filter_map(whole_blocks).collect()
+}
+
+#[test]
+fn index_and_folders_name_the_same_streams() {
+    let index = index();
+    assert_eq!(names("good"), index.good.keys().cloned().collect());
+    assert_eq!(names("bad"), index.bad.keys().cloned().collect());
+    assert!(index.good.len() >= 15, "{} good", index.good.len());
+    assert!(index.bad.len() >= 45, "{} bad", index.bad.len());
+}
+
+#[test]
+fn names_are_sentences_in_snake_case_and_streams_are_small() {
+    for group in ["good", "bad"] {
+        for name in names(group) {
+            assert!(name.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'_')), "{name}");
+            assert!(fs::metadata(folder(group).join(&name)).unwrap().len() <= 300 << 10, "{name}");
+        }
+    }
+}
+
+#[test]
+fn good_streams_give_the_disk_the_holes_and_the_fingerprint_of_the_index() {
+    for (name, good) in index().good {
+        let octets = fs::read(folder("good").join(&name)).unwrap();
+        let received = fate(&octets, good.dialect.into()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(received.size(), good.size, "{name}");
+        assert_eq!(holes(&received, good.dest.as_ref()), good.holes, "{name}");
+        assert_eq!(received.fingerprint.map(|it| it.to_string()), good.fingerprint, "{name}");
+        assert_eq!(good.sha256.is_some(), good.size <= HASHED_MAX, "{name}");
+        if let Some(sha256) = good.sha256 {
+            let mut hasher = Hasher::default();
+            content(&received, good.dest.as_ref(), |octets| hasher.update(octets));
+            assert_eq!(hasher.digest().to_string(), sha256, "{name}");
+        }
+        if let Some(base) = received.base {
+            assert!(good.dest.is_some_and(|dest| dest.size >= base.size), "{name}: BASE without such a dest");
+        }
+    }
+}
+
+#[test]
+fn good_streams_encode_to_the_octets_they_were_decoded_from() {
+    for (name, good) in index().good {
+        let octets = fs::read(folder("good").join(&name)).unwrap();
+        let received = receive(&octets, good.dialect.into(), || usize::MAX).unwrap();
+        assert!(encode(&received.items, good.dialect.into()).unwrap() == octets, "{name}");
+    }
+}
+
+#[test]
+fn bad_streams_are_refused_with_the_kind_the_record_and_the_offset_of_the_index() {
+    for (name, bad) in index().bad.into_iter().filter(|(_, bad)| bad.kind != "target") {
+        let octets = fs::read(folder("bad").join(&name)).unwrap();
+        let error = fate(&octets, bad.dialect.into()).expect_err(&name);
+        let found = (error.kind().word(), error.record(), error.offset());
+        assert_eq!(found, (bad.kind.as_str(), bad.record, bad.offset), "{name}: {error}");
+    }
+}
+
+#[test]
+fn streams_that_only_the_target_refuses_are_whole_and_ask_for_more_than_dest_is() {
+    for (name, bad) in index().bad.into_iter().filter(|(_, bad)| bad.kind == "target") {
+        let octets = fs::read(folder("bad").join(&name)).unwrap();
+        let received = fate(&octets, bad.dialect.into()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let base = received.base.unwrap_or_else(|| panic!("{name}: no BASE"));
+        assert!(bad.dest.is_none_or(|dest| dest.size < base.size), "{name}");
+        assert_eq!((bad.record, bad.offset), (0, 0), "{name}");
+    }
+}
+
+#[test]
+fn a_shell_is_excused_from_nuls_and_endless_lines_only() {
+    for (name, _) in index().bad.into_iter().filter(|(_, bad)| !bad.shell_sees) {
+        let octets = fs::read(folder("bad").join(&name)).unwrap();
+        let endless = octets.rsplit(|&octet| octet == b'\n').next().unwrap().len() > 1024;
+        assert!(octets.contains(&0) || endless, "{name}");
+    }
+}
