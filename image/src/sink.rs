@@ -23,6 +23,9 @@ pub trait Sink: Send + Sync {
     /// These octets stand at `at`.
     fn data(&self, at: u64, octets: &[u8]) -> Result<()>;
 
+    /// So many octets of data are about to come at `at`: the target may make room for them at once.
+    fn expect(&self, _at: u64, _len: u64) {}
+
     /// Moves up to `len` octets that stand at `at` from a pipe into the target, without a copy of ours: how many, 0 at the pipe's
     /// end. [`Spliced::Refused`](sys::Spliced::Refused), and nothing moved, where that is not to be had.
     fn data_from_pipe(&self, _at: u64, _pipe: BorrowedFd<'_>, _len: u64) -> Result<sys::Spliced> {

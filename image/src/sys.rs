@@ -131,6 +131,11 @@ pub(crate) fn zero_range(file: &File, at: u64, len: u64) -> io::Result<()> {
     Ok(fallocate(file, mode, signed(at)?, signed(len)?)?)
 }
 
+/// fallocate(2): the range gets its blocks now, in one piece, and reads as zeros until it is written.
+pub(crate) fn make_room(file: &File, at: u64, len: u64) -> io::Result<()> {
+    Ok(fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, signed(at)?, signed(len)?)?)
+}
+
 /// posix_fadvise(2) POSIX_FADV_SEQUENTIAL: read ahead far. Only advice: what becomes of it doesn't matter.
 pub(crate) fn advise_sequential(file: &File) {
     let _advice = nix::fcntl::posix_fadvise(file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);

@@ -164,6 +164,7 @@ impl River<'_> {
 
     /// A payload without a digest: written as it comes.
     fn plain(&mut self, mut at: u64, len: u64) -> Result<(), Error> {
+        self.sink.expect(at, len);
         self.hold(usize::try_from(len).unwrap_or(usize::MAX).min(PIECE));
         let piece = self.buffer.len().min(PIECE);
         while self.input.decoder().payload_left() > 0 {

@@ -15,6 +15,8 @@ use crate::{Error, Kind, Result, Stamp, sys};
 
 /// Octets of the old file that are copied at once for KEEP; a zero block of [`KEEP_GRAIN`] in them stays a hole.
 const KEEP_COPY: usize = 256 << 10;
+/// Shorter runs are not worth a call to make room for them, in octets.
+const ROOM_MIN: u64 = 128 << 10;
 const KEEP_GRAIN: usize = 4 << 10;
 
 pub(crate) struct Part {
@@ -140,6 +142,13 @@ fn lock(part: &Path) -> Result<File> {
 impl Sink for Part {
     fn data(&self, at: u64, octets: &[u8]) -> Result<()> {
         write_at(&self.file, &self.part, at, octets)
+    }
+
+    fn expect(&self, at: u64, len: u64) {
+        if len >= ROOM_MIN {
+            // Only haste: where there is no room, writing says so.
+            let _made = sys::make_room(&self.file, at, len);
+        }
     }
 
     fn data_from_pipe(&self, at: u64, pipe: BorrowedFd<'_>, len: u64) -> Result<sys::Spliced> {

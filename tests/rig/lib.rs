@@ -1,0 +1,27 @@
+//! What the tests stand on: temporary file systems and disks, the tools as processes, shells, and what they left behind.
+//!
+//! Nothing here is a stand-in: disks are files on mounted file systems and loop devices, receivers are processes, judges are
+//! the system's own tools. What a test needs and the machine lacks is named by [`requires`], and fails the test.
+
+#![allow(clippy::unwrap_used, reason = "in a test's rig a panic is the message")]
+
+mod disk;
+mod filesystem;
+mod receiver;
+mod run;
+
+pub use disk::{Disk, Hole, extents, holes, holes_within};
+pub use filesystem::{Filesystem, Fs, LoopDevice};
+pub use receiver::{Receiver, SHELLS, script};
+pub use run::{Outcome, Tools, assert_same, pour, run, send_to, tool};
+
+/// Fails, naming what is missing, unless all these programs are installed and we are root where that is needed.
+pub fn requires(programs: &[&str]) {
+    let missing: Vec<_> = programs.iter().filter(|program| run::find(program).is_none()).collect();
+    assert!(missing.is_empty(), "these programs are required and not installed: {missing:?}; ./check installs them");
+}
+
+/// Fails unless we are root: mounts and loop devices need it.
+pub fn requires_root() {
+    assert!(nix::unistd::geteuid().is_root(), "this test mounts file systems and must run as root");
+}

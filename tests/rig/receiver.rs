@@ -1,0 +1,63 @@
+//! The receivers: the binary, and the script under each shell.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::run::Tools;
+
+/// The shells that the script must run under, as command lines.
+pub const SHELLS: [&[&str]; 7] = [
+    &["dash"],
+    &["bash", "--posix"],
+    &["busybox", "ash"],
+    &["mksh"],
+    &["ksh93"],
+    &["yash", "-o", "posixly-correct"],
+    &["zsh", "--emulate", "sh"],
+];
+
+/// Who receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receiver {
+    /// `recv-hole`
+    Binary,
+    /// `recv-hole.sh` under this shell.
+    Script(&'static [&'static str]),
+}
+
+impl Receiver {
+    /// The binary and the script under every shell.
+    pub fn all() -> Vec<Self> {
+        std::iter::once(Self::Binary).chain(SHELLS.map(Self::Script)).collect()
+    }
+
+    /// The binary and the script under dash.
+    pub fn both() -> [Self; 2] {
+        [Self::Binary, Self::Script(SHELLS[0])]
+    }
+
+    /// The command that receives into `dest`; `in_place` and `no_sync` are flags of both.
+    pub fn command(self, tools: &Tools, dest: &Path, in_place: bool, no_sync: bool) -> Command {
+        let mut args: Vec<OsString> = Vec::new();
+        let (mut command, in_place_flag, no_sync_flag) = match self {
+            Self::Binary => (Command::new(&tools.recv_hole), "--in-place", "--no-sync"),
+            Self::Script(shell) => {
+                let mut command = Command::new(shell[0]);
+                command.args(&shell[1..]).arg(script());
+                (command, "-i", "-n")
+            }
+        };
+        args.extend(in_place.then(|| in_place_flag.into()));
+        args.extend(no_sync.then(|| no_sync_flag.into()));
+        args.push("--".into());
+        args.push(dest.into());
+        command.args(args);
+        command
+    }
+}
+
+/// `recv-hole.sh` in this checkout.
+pub fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../recv-hole.sh")
+}

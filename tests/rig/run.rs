@@ -1,0 +1,141 @@
+//! Programs as processes: what they said, how they ended, what flowed between them.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use crate::Receiver;
+
+/// How a program ended, and what it said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub out: Vec<u8>,
+    /// Standard error.
+    pub err: String,
+}
+
+impl Outcome {
+    /// Fails unless it exited 0.
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        assert_eq!(self.code, Some(0), "{}", self.err);
+        self
+    }
+
+    /// Fails unless it exited 2, with one line (and maybe its hint) that holds all of `words`.
+    #[track_caller]
+    pub fn refused(self, words: &[&str]) -> Self {
+        assert_eq!(self.code, Some(2), "{}", self.err);
+        let lines: Vec<_> = self.err.lines().filter(|line| !line.contains(": hint: ")).collect();
+        assert_eq!(lines.len(), 1, "one line, not: {}", self.err);
+        for word in words {
+            assert!(lines[0].contains(word), "\"{word}\" is not in: {}", self.err);
+        }
+        self
+    }
+}
+
+/// The tools as cargo built them.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    /// `xfer-hole`
+    pub xfer_hole: PathBuf,
+    /// `recv-hole`
+    pub recv_hole: PathBuf,
+}
+
+/// The tools, in a test of this package: `tools!()`.
+#[macro_export]
+macro_rules! tools {
+    () => {
+        $crate::Tools {
+            xfer_hole: env!("CARGO_BIN_EXE_xfer-hole").into(),
+            recv_hole: env!("CARGO_BIN_EXE_recv-hole").into(),
+        }
+    };
+}
+
+/// Where a program is installed.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<_> = std::env::split_paths(&path).collect();
+    folders.extend(["/usr/sbin".into(), "/sbin".into()]);
+    folders.into_iter().map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+/// Runs a system tool that must succeed, and gives its standard output.
+#[track_caller]
+pub fn tool(program: &str, args: &[&str]) -> String {
+    let found = find(program).unwrap_or_else(|| panic!("{program} is not installed"));
+    let output = Command::new(found).args(args).stdin(Stdio::null()).output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {err}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs a command with these octets as its standard input. A command that stops reading is none the worse for it.
+pub fn run(command: &mut Command, input: &[u8]) -> Outcome {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let writer = thread::spawn(move || {
+        let _broken_pipe = stdin.write_all(&input);
+    });
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    Outcome { code: output.status.code(), out: output.stdout, err: String::from_utf8_lossy(&output.stderr).into_owned() }
+}
+
+/// The stream that `xfer-hole ARGS IMAGE` writes, which must succeed.
+#[track_caller]
+pub fn pour(tools: &Tools, args: &[&str], image: &Path) -> Vec<u8> {
+    let outcome = run(Command::new(&tools.xfer_hole).args(args).arg(image), b"");
+    outcome.ok().out
+}
+
+/// `xfer-hole ARGS IMAGE | RECEIVER DEST` by a real pipe: how both ended (the receiver's second).
+pub fn send_to(tools: &Tools, args: &[&str], image: &Path, receiver: Receiver, dest: &Path) -> (Outcome, Outcome) {
+    let mut sender = Command::new(&tools.xfer_hole)
+        .args(args)
+        .arg(image)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stream: Stdio = sender.stdout.take().unwrap().into();
+    let receiver = receiver
+        .command(tools, dest, false, true)
+        .stdin(stream)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut err = String::new();
+    let mut sender_err = sender.stderr.take().unwrap();
+    let said = thread::spawn(move || {
+        let _text = sender_err.read_to_string(&mut err);
+        err
+    });
+    let received = receiver.wait_with_output().unwrap();
+    let sent = sender.wait().unwrap();
+    let sent = Outcome { code: sent.code(), out: Vec::new(), err: said.join().unwrap() };
+    let err = String::from_utf8_lossy(&received.stderr).into_owned();
+    (sent, Outcome { code: received.status.code(), out: received.stdout, err })
+}
+
+/// Fails unless two files have the same size and the same octets; holes are not read.
+#[track_caller]
+pub fn assert_same(expected: &Path, found: &Path) {
+    let sizes = [expected, found].map(|path| File::open(path).unwrap().metadata().unwrap().len());
+    assert_eq!(sizes[0], sizes[1], "sizes of {} and {}", expected.display(), found.display());
+    let status = Command::new("qemu-img").args(["compare", "-q", "-f", "raw", "-F", "raw"]).arg(expected).arg(found).status();
+    if sizes[0] > 0 {
+        assert!(status.unwrap().success(), "{} and {} differ", expected.display(), found.display());
+    }
+}
