@@ -575,7 +575,7 @@ tools() {
 	for t in ls mkdir mkfifo rm mv chmod chown wc sync; do
 		have "$t" || die "needs $t"
 	done
-	take='dd bs=262144 iflag=fullblock,count_bytes'
+	take='dd bs=524288 iflag=fullblock,count_bytes'
 	t=$(printf abc | $take oflag=seek_bytes conv=notrunc seek=0 count=2 2>/dev/null)
 	[ "$t" = ab ] || die "needs dd with iflag=fullblock,count_bytes oflag=seek_bytes"
 	sparse='bs=4096 conv=sparse'
