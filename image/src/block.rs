@@ -9,8 +9,10 @@ use xfer_hole_proto::{Digest, GRAIN_DEFAULT, GRAIN_MIN, Sums};
 use crate::zero::is_zero;
 use crate::{Image, Plan, Result, Step, Want};
 
-/// Octets of an interval where there are no digests: as long as a record gets.
+/// Octets of an interval where there are no digests and data is held in memory: as long as a record gets.
 pub const UNIT: u64 = 16 << 20;
+/// The same where data stays in its file. Long, because each record costs a shell a process.
+const FLAT_UNIT: u64 = 64 << 20;
 /// Octets read at once: what is read is still in the cache when it is looked at for zeros.
 const READ: usize = 256 << 10;
 
@@ -126,6 +128,7 @@ impl<'a> Blocks<'a> {
     #[must_use]
     pub fn new(image: &'a dyn Image, shape: Shape) -> Self {
         let flat = image.flat().is_some() && !shape.digests;
+        let shape = Shape { unit: if flat { FLAT_UNIT } else { shape.unit }, ..shape };
         Self { image, plan: Plan::whole(image), step: None, at: 0, shape, flat, spare: Vec::new() }
     }
 

@@ -136,6 +136,11 @@ pub(crate) fn make_room(file: &File, at: u64, len: u64) -> io::Result<()> {
     Ok(fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, signed(at)?, signed(len)?)?)
 }
 
+/// fstatfs(2): whether the file lies on ext4 (or its elders, which have the same number).
+pub(crate) fn is_ext4(file: &File) -> bool {
+    nix::sys::statfs::fstatfs(file).is_ok_and(|stat| stat.filesystem_type() == nix::sys::statfs::EXT4_SUPER_MAGIC)
+}
+
 /// posix_fadvise(2) POSIX_FADV_SEQUENTIAL: read ahead far. Only advice: what becomes of it doesn't matter.
 pub(crate) fn advise_sequential(file: &File) {
     let _advice = nix::fcntl::posix_fadvise(file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
@@ -198,6 +203,12 @@ pub(crate) fn fixed(path: &Path) -> Fixed {
 pub(crate) fn can_write_dir(path: &Path) -> io::Result<()> {
     let how = AccessFlags::W_OK | AccessFlags::X_OK;
     Ok(faccessat(nix::fcntl::AT_FDCWD, path, how, AtFlags::AT_EACCESS)?)
+}
+
+/// renameat2(2) RENAME_EXCHANGE: two names change files, at once.
+pub(crate) fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    let here = nix::fcntl::AT_FDCWD;
+    Ok(nix::fcntl::renameat2(here, one, here, other, nix::fcntl::RenameFlags::RENAME_EXCHANGE)?)
 }
 
 /// geteuid(2).

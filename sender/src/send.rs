@@ -27,8 +27,9 @@ pub(crate) fn send(
         Ok(()) => wire.end(),
         Err(error) => {
             if let Error::Image(error) = &error {
-                // If this can't be said either, the missing END says enough.
-                let _said = wire.line(Item::Fail(Reason::new(&error.to_string()))).and_then(|()| wire.flush());
+                // If this can't be said (in the dialect of 2014, or inside a payload), the missing END says enough.
+                let _said = wire.line(Item::Fail(Reason::new(&error.to_string())));
+                let _sent = wire.flush();
             }
             Err(error)
         }

@@ -26,6 +26,8 @@ pub(crate) struct Part {
     sync: bool,
     /// The mode of a DEST that wasn't there before.
     fresh_mode: u32,
+    /// Blocks are taken before they are written: on ext4 that saves a third of the time, elsewhere it saves none.
+    make_room: bool,
     old: Option<Old>,
 }
 
@@ -51,7 +53,17 @@ impl Part {
             })?;
         }
         let old = keep.then(|| Old::open(&dest)).transpose()?;
-        Ok(Self { file, part, dest, sync, fresh_mode, old })
+        Ok(Self { make_room: sys::is_ext4(&file), file, part, dest, sync, fresh_mode, old })
+    }
+
+    /// Gives the new file its name.
+    fn publish(&self) -> io::Result<()> {
+        // A file that is renamed over another is written out first by ext4, though nobody asked for it here: change names instead.
+        let over_file = || fs::symlink_metadata(&self.dest).is_ok_and(|old| old.is_file());
+        if !self.sync && over_file() && sys::exchange(&self.part, &self.dest).is_ok() {
+            return fs::remove_file(&self.part);
+        }
+        fs::rename(&self.part, &self.dest)
     }
 
     /// Gives the new file the owner and mode of the old one. Says so where the owner isn't permitted.
@@ -145,7 +157,7 @@ impl Sink for Part {
     }
 
     fn expect(&self, at: u64, len: u64) {
-        if len >= ROOM_MIN {
+        if self.make_room && len >= ROOM_MIN {
             // Only haste: where there is no room, writing says so.
             let _made = sys::make_room(&self.file, at, len);
         }
@@ -194,14 +206,13 @@ impl Sink for Part {
         if self.sync {
             self.file.sync_all().map_err(|source| Error::io(&self.part, "cannot sync", source))?;
         }
-        if let Some(old) = self.old.filter(|old| old.kept.load(Ordering::Relaxed)) {
+        if let Some(old) = self.old.as_ref().filter(|old| old.kept.load(Ordering::Relaxed)) {
             let now = fs::metadata(&self.dest).map(|stat| Stamp::of(&stat));
             if !now.is_ok_and(|now| now == old.stamp) {
                 return Err(Error::new(Kind::Changed, &self.dest, "changed while parts of it were kept"));
             }
         }
-        fs::rename(&self.part, &self.dest)
-            .map_err(|source| Error::io(&self.dest, "cannot rename the new file over it", source))?;
+        self.publish().map_err(|source| Error::io(&self.dest, "cannot rename the new file over it", source))?;
         if self.sync {
             let folder = parent(&self.dest);
             let synced = File::open(folder).and_then(|folder| folder.sync_all());
