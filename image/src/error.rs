@@ -86,7 +86,7 @@ impl std::error::Error for Error {}
 
 /// A path that is safe to print: control characters escaped.
 #[must_use]
-pub(crate) fn shown(path: &Path) -> String {
+pub fn shown(path: &Path) -> String {
     let mut text = String::new();
     for c in path.to_string_lossy().chars() {
         if c.is_control() {
@@ -100,7 +100,7 @@ pub(crate) fn shown(path: &Path) -> String {
 
 /// The system's reason in its own words, lower case, without the number.
 #[must_use]
-pub(crate) fn reason(error: &io::Error) -> String {
+pub fn reason(error: &io::Error) -> String {
     let Some(code) = error.raw_os_error() else { return error.to_string() };
     let words = nix::errno::Errno::from_raw(code).desc();
     let mut text = String::new();

@@ -25,7 +25,7 @@ mod tally;
 mod zero;
 
 pub use block::{Block, Blocks, Payload, Run, Shape, UNIT};
-pub use error::{Error, Kind, Result};
+pub use error::{Error, Kind, Result, reason, shown};
 pub use extent::{Extent, Image, Status};
 pub use plan::{Plan, Step, Want};
 pub use raw::{Method, Raw};

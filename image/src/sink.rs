@@ -38,7 +38,7 @@ pub trait Sink: Send + Sync {
     /// The `len` octets at `at` are those that the target held before.
     fn keep(&self, at: u64, len: u64) -> Result<()>;
 
-    /// What is left behind if nothing more happens: a half sentence for the message of a failure.
+    /// What is left behind if nothing more happens from here on: a half sentence for the message of a failure.
     fn remains(&self) -> String;
 
     /// The disk is whole, and `size` octets long: syncs it, and gives it its name. What the user should know of it comes back.

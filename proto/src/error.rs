@@ -103,13 +103,13 @@ pub struct Error {
     record: u64,
     offset: u64,
     what: String,
-    source: Option<io::Error>,
+    system: Option<io::Error>,
 }
 
 impl Error {
     /// `record` counts from 1, and is 0 for the open line and BASE; `offset` is in octets of the disk.
     pub fn new(kind: Kind, record: u64, offset: u64, what: impl Into<String>) -> Self {
-        Self { kind, record, offset, what: what.into(), source: None }
+        Self { kind, record, offset, what: what.into(), system: None }
     }
 
     /// What is wrong.
@@ -139,13 +139,13 @@ impl fmt::Display for Error {
             (_, record) => write!(f, "record {record} at disk offset {}: ", self.offset)?,
         }
         write!(f, "{}: {}", self.kind.fault(), self.what)?;
-        self.source.as_ref().map_or(Ok(()), |source| write!(f, ": {source}"))
+        self.system.as_ref().map_or(Ok(()), |reason| write!(f, ": {reason}"))
     }
 }
 
 impl From<io::Error> for Error {
     fn from(source: io::Error) -> Self {
-        Self { kind: Kind::Io, record: 0, offset: 0, what: "cannot move octets".into(), source: Some(source) }
+        Self { kind: Kind::Io, record: 0, offset: 0, what: "cannot move octets".into(), system: Some(source) }
     }
 }
 

@@ -67,12 +67,14 @@ pub(crate) fn apply(
         first => (None, first),
     };
     let sink = target.open(size, base)?;
-    let remains = sink.remains();
     let mut river = River { input, sink, rules, tally, messages, buffer: Vec::new(), splices: true };
-    let done = river.run(first).and_then(|()| {
-        let size = size.unwrap_or(river.input.decoder().at());
-        let fingerprint = river.input.decoder().fingerprint();
-        Ok(Done { fingerprint, notes: river.sink.finish(size)? })
+    let ended = river.run(first);
+    let River { input, sink, .. } = river;
+    let remains = sink.remains();
+    let done = ended.and_then(|()| {
+        let fingerprint = input.decoder().fingerprint();
+        let notes = sink.finish(size.unwrap_or(input.decoder().at()))?;
+        Ok(Done { fingerprint, notes })
     });
     done.map_err(|error| Error::Begun { error: error.into(), remains })
 }
@@ -150,11 +152,10 @@ impl River<'_> {
         self.hold(usize::try_from(len).unwrap_or(usize::MAX));
         let mut held = 0;
         while self.input.decoder().payload_left() > 0 {
-            held +=
-                self.input.payload(&mut self.buffer[held..]).map_err(Error::from).and_then(|octets| match octets {
-                    0 => Err(self.input.cut().into()),
-                    octets => Ok(octets),
-                })?;
+            match self.input.payload(&mut self.buffer[held..])? {
+                0 => return Err(self.input.cut().into()),
+                octets => held += octets,
+            }
         }
         let verified = Verified::check(&self.buffer[..held], digest);
         let wrong =

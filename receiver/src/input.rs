@@ -9,12 +9,18 @@ use bytes::BytesMut;
 use tokio_util::codec::Decoder;
 use xfer_hole_image::sys::{self, Spliced};
 use xfer_hole_image::{Sink, Tally};
-use xfer_hole_proto::{Dialect, Error, Item, StreamDecoder};
+use xfer_hole_proto::{Dialect, Item, StreamDecoder};
+
+use crate::error::Error;
 
 /// Octets that are read at once while lines are awaited.
 const GATHER: usize = 64 << 10;
 /// The pipe we ask for: fewer switches between the two ends.
 const PIPE: i32 = 1 << 20;
+
+fn unreadable(source: io::Error) -> Error {
+    xfer_hole_image::Error::io("standard input", "cannot read", source).into()
+}
 
 /// A stream from a descriptor.
 pub(crate) struct Input {
@@ -27,7 +33,7 @@ pub(crate) struct Input {
 impl Input {
     /// The stream on standard input.
     pub(crate) fn stdin(dialect: Dialect, tally: Arc<Tally>) -> Result<Self, Error> {
-        let file: File = io::stdin().as_fd().try_clone_to_owned()?.into();
+        let file: File = io::stdin().as_fd().try_clone_to_owned().map_err(unreadable)?.into();
         sys::enlarge_pipe(file.as_fd(), PIPE);
         Ok(Self { file, gathered: BytesMut::with_capacity(GATHER), decoder: StreamDecoder::new(dialect), tally })
     }
@@ -48,13 +54,13 @@ impl Input {
             let read = self.read(held);
             self.gathered.truncate(held + *read.as_ref().unwrap_or(&0));
             if read? == 0 {
-                return self.decoder.decode_eof(&mut self.gathered);
+                return Ok(self.decoder.decode_eof(&mut self.gathered)?);
             }
         }
     }
 
     fn read(&mut self, from: usize) -> Result<usize, Error> {
-        let octets = sys::read_some(&self.file, &mut self.gathered[from..])?;
+        let octets = sys::read_some(&self.file, &mut self.gathered[from..]).map_err(unreadable)?;
         self.tally.add_wire(octets as u64);
         Ok(octets)
     }
@@ -63,7 +69,7 @@ impl Input {
     pub(crate) fn payload(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
         let awaited = usize::try_from(self.decoder.payload_left()).unwrap_or(usize::MAX).min(buf.len());
         let octets = if self.gathered.is_empty() {
-            let octets = sys::read_some(&self.file, &mut buf[..awaited])?;
+            let octets = sys::read_some(&self.file, &mut buf[..awaited]).map_err(unreadable)?;
             self.tally.add_wire(octets as u64);
             octets
         } else {
@@ -81,7 +87,7 @@ impl Input {
     }
 
     /// Moves payload that is awaited into the sink at `at`, without a copy of ours: how many octets, 0 if the stream is cut.
-    pub(crate) fn splice(&mut self, sink: &dyn Sink, at: u64) -> Result<Spliced, crate::error::Error> {
+    pub(crate) fn splice(&mut self, sink: &dyn Sink, at: u64) -> Result<Spliced, Error> {
         if self.gathered() {
             return Ok(Spliced::Refused);
         }
@@ -94,7 +100,7 @@ impl Input {
     }
 
     /// The error of a stream that is cut here.
-    pub(crate) fn cut(&mut self) -> Error {
+    pub(crate) fn cut(&mut self) -> xfer_hole_proto::Error {
         match self.decoder.decode_eof(&mut BytesMut::new()) {
             Err(error) => error,
             Ok(_) => io::Error::from(io::ErrorKind::UnexpectedEof).into(),

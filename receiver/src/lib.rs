@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use xfer_hole_image::{Tally, Target};
+use xfer_hole_image::{Tally, Target, shown};
 use xfer_hole_link::{Messages, Progress};
 
 use crate::cli::Cli;
@@ -55,7 +55,7 @@ fn go(cli: &Cli, messages: Messages) -> Result<(), Error> {
     drop(progress);
     let done = received?;
     for note in &done.notes {
-        messages.warn(format_args!("{}: {note}", cli.dest.display()));
+        messages.warn(format_args!("{}: {note}", shown(&cli.dest)));
     }
     messages.verbose(format_args!(
         "received a disk of {} octets: {} of data, {} on the wire",

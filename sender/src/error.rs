@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
+use xfer_hole_image::{reason, shown};
 
 /// Each is one line; the hint stands apart.
 #[derive(Debug, Error)]
@@ -12,19 +13,19 @@ pub(crate) enum Error {
     #[error("{0}")]
     Usage(String),
     /// A destination that is not standard output.
-    #[error("{}: only \"-\", standard output, can be written to", .0.display())]
+    #[error("{}: only \"-\", standard output, can be written to", shown(.0))]
     Dest(PathBuf),
     /// Nobody wants a disk on the screen.
     #[error("standard output is a terminal, which a disk is not written to")]
     Terminal,
     /// Sending it as it is would surprise.
-    #[error("{}: begins as a qcow2 image, which can't be read yet", .0.display())]
+    #[error("{}: begins as a qcow2 image, which can't be read yet", shown(.0))]
     Qcow2(PathBuf),
     /// The receiver went away.
     #[error("broken pipe: the receiver ended before the whole disk was sent")]
     BrokenPipe,
     /// The stream can't be written.
-    #[error("standard output: cannot write: {0}")]
+    #[error("standard output: cannot write: {}", reason(.0))]
     Output(io::Error),
     /// The disk can't be read.
     #[error(transparent)]

@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::sink::{Sink, in_pieces, splice_at, write_at, write_zeros};
-use crate::{Error, Result, sys};
+use crate::{Error, Result, shown, sys};
 
 /// The most octets that one BLKZEROOUT is asked for: larger requests make storage time out.
 const ZEROOUT_MAX: u64 = 128 << 20;
@@ -18,10 +19,13 @@ pub(crate) struct Device {
     pub(crate) size: u64,
     pub(crate) sync: bool,
     pub(crate) target_is_zero: bool,
+    /// Something was written or zeroed.
+    pub(crate) touched: AtomicBool,
 }
 
 impl Device {
     fn write(&self, at: u64, octets: &[u8]) -> Result<()> {
+        self.touched.store(true, Ordering::Relaxed);
         write_at(&self.file, &self.path, at, octets)
     }
 
@@ -39,6 +43,7 @@ impl Sink for Device {
     }
 
     fn data_from_pipe(&self, at: u64, pipe: BorrowedFd<'_>, len: u64) -> Result<sys::Spliced> {
+        self.touched.store(true, Ordering::Relaxed);
         splice_at(&self.file, &self.path, at, pipe, len)
     }
 
@@ -46,6 +51,7 @@ impl Sink for Device {
         if self.target_is_zero {
             return Ok(());
         }
+        self.touched.store(true, Ordering::Relaxed);
         let grain = sys::device_block(&self.file).unwrap_or(PAGE).max(PAGE);
         let end = at + len;
         let first = at.next_multiple_of(grain).min(end);
@@ -60,7 +66,8 @@ impl Sink for Device {
     }
 
     fn remains(&self) -> String {
-        format!("{} is overwritten in part", crate::error::shown(&self.path))
+        let state = if self.touched.load(Ordering::Relaxed) { "overwritten in part" } else { "as it was" };
+        format!("{} is {state}", shown(&self.path))
     }
 
     fn finish(self: Box<Self>, size: u64) -> Result<Vec<String>> {

@@ -3,18 +3,22 @@
 use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::sink::{Sink, splice_at, write_at, write_zeros};
-use crate::{Error, Result, sys};
+use crate::{Error, Result, shown, sys};
 
 pub(crate) struct InPlace {
     pub(crate) file: File,
     pub(crate) path: PathBuf,
     pub(crate) sync: bool,
+    /// Something was written, punched or made larger.
+    pub(crate) touched: AtomicBool,
 }
 
 impl InPlace {
     fn write(&self, at: u64, octets: &[u8]) -> Result<()> {
+        self.touched.store(true, Ordering::Relaxed);
         write_at(&self.file, &self.path, at, octets)
     }
 }
@@ -25,10 +29,12 @@ impl Sink for InPlace {
     }
 
     fn data_from_pipe(&self, at: u64, pipe: BorrowedFd<'_>, len: u64) -> Result<sys::Spliced> {
+        self.touched.store(true, Ordering::Relaxed);
         splice_at(&self.file, &self.path, at, pipe, len)
     }
 
     fn hole(&self, at: u64, len: u64) -> Result<()> {
+        self.touched.store(true, Ordering::Relaxed);
         // Each refuses where the file system can't; writing zeros then says what is really wrong.
         if sys::punch(&self.file, at, len).is_ok() || sys::zero_range(&self.file, at, len).is_ok() {
             return Ok(());
@@ -41,7 +47,8 @@ impl Sink for InPlace {
     }
 
     fn remains(&self) -> String {
-        format!("{} is updated in part", crate::error::shown(&self.path))
+        let state = if self.touched.load(Ordering::Relaxed) { "updated in part" } else { "as it was" };
+        format!("{} is {state}", shown(&self.path))
     }
 
     fn finish(self: Box<Self>, size: u64) -> Result<Vec<String>> {

@@ -8,10 +8,9 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fc
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::error::{reason, shown};
 use crate::sink::{Sink, splice_at, write_at};
 use crate::zero::is_zero;
-use crate::{Error, Kind, Result, Stamp, sys};
+use crate::{Error, Kind, Result, Stamp, reason, shown, sys};
 
 /// Octets of the old file that are copied at once for KEEP; a zero block of [`KEEP_GRAIN`] in them stays a hole.
 const KEEP_COPY: usize = 256 << 10;

@@ -14,6 +14,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use crate::sink::device::Device;
 use crate::sink::file::InPlace;
@@ -195,7 +196,8 @@ fn open_device(path: PathBuf, size: Option<u64>, options: TargetOptions) -> Resu
         let what = format!("the device of {holds} octets is too small for the disk of {size}");
         return Err(Error::new(Kind::Refused, &path, what));
     }
-    Ok(Device { file, path, size: holds, sync: !options.no_sync, target_is_zero: options.target_is_zero })
+    let (sync, target_is_zero) = (!options.no_sync, options.target_is_zero);
+    Ok(Device { file, path, size: holds, sync, target_is_zero, touched: AtomicBool::new(false) })
 }
 
 fn open_in_place(path: PathBuf, size: Option<u64>, sync: bool) -> Result<InPlace> {
@@ -204,10 +206,11 @@ fn open_in_place(path: PathBuf, size: Option<u64>, sync: bool) -> Result<InPlace
     let file = opened.map_err(|source| failed("cannot open", source))?;
     lock_in_place(&file, &path)?;
     let holds = file.metadata().map_err(|source| failed("cannot tell the size", source))?.len();
-    if let Some(size) = size.filter(|&size| size > holds) {
+    let grown = size.filter(|&size| size > holds);
+    if let Some(size) = grown {
         file.set_len(size).map_err(|source| failed(&format!("cannot make it {size} octets long"), source))?;
     }
-    Ok(InPlace { file, path, sync })
+    Ok(InPlace { file, path, sync, touched: AtomicBool::new(grown.is_some()) })
 }
 
 /// One writer at a time, and no running QEMU: it holds shared locks of octets 100 and on (what it uses) and 200 and on
