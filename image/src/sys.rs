@@ -93,6 +93,7 @@ mod ioctl {
     // BLKGETSIZE64 is _IOR(0x12, 114, size_t), BLKZEROOUT _IO(0x12, 127), BLKSSZGET _IO(0x12, 104): <linux/fs.h>.
     nix::ioctl_read!(blkgetsize64, 0x12, 114, u64);
     nix::ioctl_write_ptr_bad!(blkzeroout, nix::request_code_none!(0x12, 127), [u64; 2]);
+    nix::ioctl_read_bad!(fionread, libc::FIONREAD, libc::c_int);
     nix::ioctl_read_bad!(blksszget, nix::request_code_none!(0x12, 104), libc::c_int);
 }
 
@@ -227,6 +228,26 @@ pub fn umask() -> u32 {
 /// fcntl(2) F_SETPIPE_SZ: asks for a larger pipe. A pipe that can't grow, or no pipe at all, is as good, only slower.
 pub fn enlarge_pipe(fd: BorrowedFd<'_>, octets: i32) {
     let _size = fcntl(fd, FcntlArg::F_SETPIPE_SZ(octets));
+}
+
+/// Waits until the other end has read all that lies in a pipe. Fails with EPIPE when there is no other end any more.
+pub fn drain_pipe(pipe: BorrowedFd<'_>) -> io::Result<()> {
+    // Nothing tells when a pipe is empty, so it is looked at again and again; that its reader is gone is told at once.
+    for pause in [1_u8, 1, 2, 4, 8].into_iter().chain(std::iter::repeat(16)) {
+        let mut octets = 0;
+        // SAFETY: the kernel writes one int.
+        unsafe { ioctl::fionread(pipe.as_raw_fd(), &raw mut octets) }?;
+        if octets == 0 {
+            break;
+        }
+        let mut watched = [PollFd::new(pipe, PollFlags::empty())];
+        match poll(&mut watched, PollTimeout::from(pause)) {
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Err(Errno::EPIPE.into()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// poll(2) until the descriptor is ready.

@@ -25,14 +25,14 @@ pub(crate) fn send(
     wire.flush()?;
     match records(disk, job, wire, tally, messages) {
         Ok(()) => wire.end(),
-        Err(error) => {
-            if let Error::Image(error) = &error {
-                // If this can't be said (in the dialect of 2014, or inside a payload), the missing END says enough.
-                let _said = wire.line(Item::Fail(Reason::new(&error.to_string())));
-                let _sent = wire.flush();
-            }
-            Err(error)
+        Err(Error::Image(error)) => {
+            // If this can't be said (there is no word for it in the dialect of 2014), the missing END says enough.
+            let _said = wire.give_up(Reason::new(&error.to_string()));
+            Err(error.into())
         }
+        // A receiver may well go away because of what happened to the disk.
+        Err(Error::BrokenPipe) => Err(disk.check_unchanged(job.live).err().map_or(Error::BrokenPipe, Error::from)),
+        Err(error) => Err(error),
     }
 }
 
@@ -57,7 +57,7 @@ fn records(disk: &dyn Image, job: &Job, wire: &mut Wire, tally: &Tally, messages
         }
         Ok::<(), Error>(())
     })?;
-    // The last payload has to be out before the question makes sense.
-    wire.flush()?;
+    // The last payload has to be gone before the question makes sense.
+    wire.drain()?;
     Ok(disk.check_unchanged(job.live)?)
 }

@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use tokio_util::codec::Encoder;
 use xfer_hole_image::sys::{self, Spliced};
 use xfer_hole_image::{Image, Payload, Tally};
-use xfer_hole_proto::{Dialect, Fingerprint, Item, Record, StreamEncoder};
+use xfer_hole_proto::{Dialect, Fingerprint, Item, Reason, Record, StreamEncoder};
 
 use crate::error::Error;
 
@@ -31,6 +31,8 @@ pub(crate) struct Wire {
     buffer: Vec<u8>,
     /// Until it turns out that `out` is no pipe.
     splices: bool,
+    /// Something was spliced.
+    spliced: bool,
     tally: Arc<Tally>,
 }
 
@@ -40,7 +42,15 @@ impl Wire {
         let out: File = io::stdout().as_fd().try_clone_to_owned().map_err(Error::output)?.into();
         sys::enlarge_pipe(out.as_fd(), PIPE);
         let gathered = BytesMut::with_capacity(2 * GATHER);
-        Ok(Self { out, encoder: StreamEncoder::new(dialect), gathered, buffer: Vec::new(), splices: true, tally })
+        Ok(Self {
+            out,
+            encoder: StreamEncoder::new(dialect),
+            gathered,
+            buffer: Vec::new(),
+            splices: true,
+            spliced: false,
+            tally,
+        })
     }
 
     /// A line without payload.
@@ -82,6 +92,7 @@ impl Wire {
             let spliced = file.map(|file| sys::splice_to_pipe(file, at, self.out.as_fd(), end - at));
             let octets = match spliced.transpose().map_err(Error::output)? {
                 Some(Spliced::Moved(octets)) if octets > 0 => {
+                    self.spliced = true;
                     self.tally.add_wire(octets);
                     octets
                 }
@@ -108,6 +119,28 @@ impl Wire {
         self.line(Item::End(self.encoder.end()))?;
         self.flush()?;
         Ok(self.encoder.fingerprint())
+    }
+
+    /// Says FAIL. What is missing of a payload is made up with zeros, so that FAIL can be heard behind it: without END,
+    /// nobody takes them for the disk.
+    pub(crate) fn give_up(&mut self, reason: Reason) -> Result<(), Error> {
+        self.flush()?;
+        self.buffer.clear();
+        self.buffer.resize(COPY, 0);
+        while self.encoder.payload_left() > 0 {
+            let octets = self.encoder.payload_left().min(COPY as u64);
+            self.write(&self.buffer[..usize::try_from(octets).unwrap_or(COPY)])?;
+            self.encoder.payload_passed(octets)?;
+        }
+        self.line(Item::Fail(reason))?;
+        self.flush()
+    }
+
+    /// Writes what was gathered, and waits until the reader has taken what was spliced: until then it is the file's own pages that lie
+    /// in the pipe, and a change to the file is a change to them.
+    pub(crate) fn drain(&mut self) -> Result<(), Error> {
+        self.flush()?;
+        if self.spliced { sys::drain_pipe(self.out.as_fd()).map_err(Error::output) } else { Ok(()) }
     }
 
     /// Writes what was gathered.
