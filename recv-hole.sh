@@ -354,7 +354,7 @@ begin() {
 
 # next: the next line. What `read` can't end with a newline is cut off.
 next() {
-	IFS= read -r line && return
+	IFS= read -r line 2>/dev/null && return
 	[ -z "$line" ] || bad "stream cut in a line"
 	if [ -n "$poured" ] && ! moved "$poured"; then
 		rec=$((rec - 1)) off=$start
@@ -488,7 +488,7 @@ records() {
 		"HOLE "*) hole ;;
 		"KEEP "*) keep ;;
 		WAIT) ;;
-		"BASE "*)
+		BASE | "BASE "*)
 			[ "$rec$base" = 1 ] || bad "BASE out of place"
 			basis
 			continue

@@ -5,7 +5,7 @@ use std::thread;
 
 use xfer_hole_image::{Blocks, Image, Piece, Sift, Tally};
 use xfer_hole_link::Messages;
-use xfer_hole_proto::{Fingerprint, Item, Open, Reason};
+use xfer_hole_proto::{Dialect, Fingerprint, Item, Open, Reason};
 
 use crate::cli::Job;
 use crate::error::Error;
@@ -20,14 +20,19 @@ pub(crate) fn send(
     messages: Messages,
 ) -> Result<Option<Fingerprint>, Error> {
     tally.set_size(disk.size());
-    wire.line(Item::Open(Open { size: disk.size(), sums: job.sums }))?;
-    // The receiver can refuse the disk while we look for its first data.
-    wire.flush()?;
+    if job.dialect == Dialect::V1 {
+        wire.line(Item::Open(Open { size: disk.size(), sums: job.sums }))?;
+        // The receiver can refuse the disk while we look for its first data.
+        wire.flush()?;
+    }
     match records(disk, job, wire, tally, messages) {
         Ok(()) => wire.end(),
         Err(Error::Image(error)) => {
-            // If this can't be said (there is no word for it in the dialect of 2014), the missing END says enough.
-            let _said = wire.give_up(Reason::new(&error.to_string()));
+            // The dialect of 2014 has no word for it: there a payload that is cut short is all that can be told. In version 1,
+            // if this can't be said, the missing END says enough.
+            if job.dialect == Dialect::V1 {
+                let _said = wire.give_up(Reason::new(&error.to_string()));
+            }
             Err(error.into())
         }
         // A receiver may well go away because of what happened to the disk.

@@ -89,16 +89,15 @@ impl Wire {
         let end = at + len;
         while at < end {
             let file = disk.flat().filter(|_| self.splices);
-            let spliced = file.map(|file| sys::splice_to_pipe(file, at, self.out.as_fd(), end - at));
-            let octets = match spliced.transpose().map_err(Error::output)? {
-                Some(Spliced::Moved(octets)) if octets > 0 => {
+            let octets = match file.map(|file| sys::splice_to_pipe(file, at, self.out.as_fd(), end - at)) {
+                Some(Ok(Spliced::Moved(octets))) if octets > 0 => {
                     self.spliced = true;
                     self.tally.add_wire(octets);
                     octets
                 }
-                // Nothing more in the file: reading it says so.
+                // Nothing more in the file, or one of the two failed: reading and writing say which, and why.
                 refused => {
-                    self.splices &= refused != Some(Spliced::Refused);
+                    self.splices &= !matches!(refused, Some(Ok(Spliced::Refused)));
                     let octets = (end - at).min(COPY as u64);
                     let mut buffer = std::mem::take(&mut self.buffer);
                     buffer.resize(usize::try_from(octets).unwrap_or(COPY), 0);

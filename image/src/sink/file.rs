@@ -8,9 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::sink::{Sink, splice_at, write_at, write_zeros};
 use crate::{Error, Result, shown, sys};
 
+/// No file system's block is larger, in octets.
+const BLOCK_MAX: u64 = 64 << 10;
+
 pub(crate) struct InPlace {
     pub(crate) file: File,
     pub(crate) path: PathBuf,
+    /// The disk's, if it is known.
+    pub(crate) size: Option<u64>,
     pub(crate) sync: bool,
     /// Something was written, punched or made larger.
     pub(crate) touched: AtomicBool,
@@ -35,8 +40,13 @@ impl Sink for InPlace {
 
     fn hole(&self, at: u64, len: u64) -> Result<()> {
         self.touched.store(true, Ordering::Relaxed);
+        // A hole that ends the disk within a block takes the whole block: what is behind is cut off at the end.
+        let behind = if self.size == Some(at + len) { BLOCK_MAX } else { 0 };
         // Each refuses where the file system can't; writing zeros then says what is really wrong.
-        if sys::punch(&self.file, at, len).is_ok() || sys::zero_range(&self.file, at, len).is_ok() {
+        if sys::punch(&self.file, at, len.saturating_add(behind)).is_ok()
+            || sys::punch(&self.file, at, len).is_ok()
+            || sys::zero_range(&self.file, at, len).is_ok()
+        {
             return Ok(());
         }
         write_zeros(at, len, |at, zeros| self.write(at, zeros))

@@ -178,10 +178,12 @@ impl Sink for Part {
         let failed =
             |source| Error::io(&self.dest, format!("cannot read what is to be kept at disk offset {at}"), source);
         let mut buffer = vec![0; KEEP_COPY];
-        let (mut at, end) = (at, at + len);
+        let (start, mut at, end) = (at, at, at + len);
         while at < end {
-            // Where holes are not to be told, all is data, and its zeros are found.
-            at = sys::seek_data(&old.file, at).unwrap_or(Some(at)).map_or(end, |data| data.min(end));
+            // Where holes are not to be told, all is data, and its zeros are found. Blocks are counted from where KEEP begins, as
+            // `dd conv=sparse` counts them: recv-hole.sh makes the same file, whatever multiple that is.
+            let data = sys::seek_data(&old.file, at).unwrap_or(Some(at)).filter(|&data| data < end);
+            at = data.map_or(end, |data| data - (data - start) % KEEP_GRAIN as u64);
             let chunk = usize::try_from(end - at).unwrap_or(usize::MAX).min(KEEP_COPY);
             let octets = &mut buffer[..chunk];
             old.file.read_exact_at(octets, at).map_err(failed)?;

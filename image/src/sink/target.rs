@@ -210,7 +210,7 @@ fn open_in_place(path: PathBuf, size: Option<u64>, sync: bool) -> Result<InPlace
     if let Some(size) = grown {
         file.set_len(size).map_err(|source| failed(&format!("cannot make it {size} octets long"), source))?;
     }
-    Ok(InPlace { file, path, sync, touched: AtomicBool::new(grown.is_some()) })
+    Ok(InPlace { file, path, size, sync, touched: AtomicBool::new(grown.is_some()) })
 }
 
 /// One writer at a time, and no running QEMU: it holds shared locks of octets 100 and on (what it uses) and 200 and on
