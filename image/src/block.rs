@@ -13,6 +13,8 @@ use crate::{Image, Plan, Result, Step, Want};
 pub const UNIT: u64 = 16 << 20;
 /// The same where data stays in its file. Long, because each record costs a shell a process.
 const FLAT_UNIT: u64 = 64 << 20;
+/// Not more grains than this, since each may be a run of its own.
+const FLAT_GRAINS: u64 = 16 << 10;
 /// Octets read at once: what is read is still in the cache when it is looked at for zeros.
 const READ: usize = 256 << 10;
 
@@ -43,17 +45,15 @@ impl Shape {
         Self { unit: UNIT, grain, detect, min_hole, digests: false }
     }
 
-    /// How many blocks may lie ready at a time, so that they take some MiB and no more.
-    #[must_use]
-    pub fn blocks_ahead(&self) -> usize {
-        const AHEAD: u64 = 8 << 20;
-        if self.digests { usize::try_from(AHEAD / self.unit).unwrap_or_default() } else { 4 }
-    }
-
     /// The canonical form (proto's SPEC.md): blocks are judged by content alone, and every run of data has its digest.
     #[must_use]
     pub fn canonical(sums: Sums) -> Self {
         Self { unit: sums.interval(), grain: sums.grain(), detect: true, min_hole: 1, digests: true }
+    }
+
+    /// Whether the runs of this image are ranges of its flat file.
+    fn is_flat(&self, image: &dyn Image) -> bool {
+        image.flat().is_some() && !self.digests
     }
 
     /// Holes shorter than this, in octets, are to travel as data.
@@ -103,7 +103,7 @@ impl Payload {
 }
 
 /// What lies in one interval, or in several that are zeros throughout.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Block {
     /// Its runs, in order and without gaps.
     pub runs: Vec<Run>,
@@ -127,9 +127,20 @@ impl<'a> Blocks<'a> {
     /// The blocks of this disk.
     #[must_use]
     pub fn new(image: &'a dyn Image, shape: Shape) -> Self {
-        let flat = image.flat().is_some() && !shape.digests;
-        let shape = Shape { unit: if flat { FLAT_UNIT } else { shape.unit }, ..shape };
+        let flat = shape.is_flat(image);
+        let unit = match (flat, shape.detect) {
+            (true, true) => FLAT_UNIT.min(shape.grain * FLAT_GRAINS),
+            _ => shape.unit,
+        };
+        let shape = Shape { unit, ..shape };
         Self { image, plan: Plan::whole(image), step: None, at: 0, shape, flat, spare: Vec::new() }
+    }
+
+    /// How many blocks may lie ready at a time, so that they take some MiB and no more.
+    #[must_use]
+    pub fn ahead(image: &dyn Image, shape: &Shape) -> usize {
+        const AHEAD: u64 = 8 << 20;
+        if shape.is_flat(image) { 4 } else { usize::try_from(AHEAD / shape.unit).unwrap_or_default() }
     }
 
     /// The step at the offset reached.

@@ -36,12 +36,13 @@ pub struct Error {
     what: String,
     hint: Option<String>,
     source: Option<io::Error>,
+    published: bool,
 }
 
 impl Error {
     /// An error without a system's reason.
     pub fn new(kind: Kind, path: impl Into<PathBuf>, what: impl Into<String>) -> Self {
-        Self { kind, path: path.into(), what: what.into(), hint: None, source: None }
+        Self { kind, path: path.into(), what: what.into(), hint: None, source: None, published: false }
     }
 
     /// The system refused `what`.
@@ -59,6 +60,18 @@ impl Error {
     #[must_use]
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
+    }
+
+    /// The trouble came after the new disk got its name.
+    #[must_use]
+    pub(crate) fn published(self) -> Self {
+        Self { published: true, ..self }
+    }
+
+    /// True if the new disk has its name all the same: nothing is left under another.
+    #[must_use]
+    pub fn is_published(&self) -> bool {
+        self.published
     }
 
     /// What sort of trouble it is.

@@ -11,20 +11,24 @@ pub enum Piece {
     Hole(u64),
     /// This payload.
     Data(Payload, Option<Digest>),
+    /// Nothing yet: a new block is looked at.
+    Nothing,
 }
 
 impl Piece {
     /// The record that announces it.
     #[must_use]
-    pub fn record(&self) -> Record {
+    pub fn record(&self) -> Option<Record> {
         match self {
-            Self::Hole(len) => Record::Hole { len: *len },
-            Self::Data(payload, digest) => Record::Data { len: payload.len(), digest: *digest },
+            Self::Hole(len) => Some(Record::Hole { len: *len }),
+            Self::Data(payload, digest) => Some(Record::Data { len: payload.len(), digest: *digest }),
+            Self::Nothing => None,
         }
     }
 }
 
-/// The pieces of a disk, in order, covering it once.
+/// The pieces of a disk, in order, covering it once; [`Piece::Nothing`] stands between them, so that whoever draws them isn't held
+/// up by a long hole.
 pub struct Sift<I> {
     blocks: I,
     min_hole: u64,
@@ -71,7 +75,10 @@ impl<I: Iterator<Item = Result<Block>>> Iterator for Sift<I> {
                     }
                 }
                 None => match self.blocks.next() {
-                    Some(Ok(block)) => self.runs = block.runs.into_iter(),
+                    Some(Ok(block)) => {
+                        self.runs = block.runs.into_iter();
+                        return Some(Ok(Piece::Nothing));
+                    }
                     Some(Err(error)) => return Some(Err(error)),
                     None => return self.close_hole().map(Ok),
                 },

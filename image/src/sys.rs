@@ -225,6 +225,15 @@ pub fn umask() -> u32 {
     mask.bits()
 }
 
+/// fcntl(2) F_GETFL and fstat(2): whether we were started with this standard stream closed. The runtime then opens /dev/null in its
+/// place, for reading and writing, which nobody who names /dev/null does.
+pub fn was_closed(fd: impl AsFd) -> bool {
+    let Ok(stat) = nix::sys::stat::fstat(fd.as_fd()) else { return true };
+    let null = nix::sys::stat::stat("/dev/null").is_ok_and(|null| null.st_rdev == stat.st_rdev);
+    let flags = fcntl(fd.as_fd(), FcntlArg::F_GETFL).unwrap_or_default();
+    null && flags & libc::O_ACCMODE == libc::O_RDWR
+}
+
 /// fcntl(2) F_SETPIPE_SZ: asks for a larger pipe. A pipe that can't grow, or no pipe at all, is as good, only slower.
 pub fn enlarge_pipe(fd: BorrowedFd<'_>, octets: i32) {
     let _size = fcntl(fd, FcntlArg::F_SETPIPE_SZ(octets));
@@ -285,6 +294,9 @@ pub fn write_all(fd: impl AsFd, mut octets: &[u8]) -> io::Result<()> {
     let fd = fd.as_fd();
     while !octets.is_empty() {
         let moved = persist(fd, PollFlags::POLLOUT, || nix::unistd::write(fd, octets))?;
+        if moved == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
         octets = &octets[moved..];
     }
     Ok(())

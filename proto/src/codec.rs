@@ -176,6 +176,9 @@ impl Judge {
             return Err(Flaw::new(Kind::Sums, "END with the result's digest and without that of the lines"));
         }
         if self.dialect == Dialect::Classic {
+            if self.records == 0 {
+                return Err(Flaw::new(Kind::Cut, "a stream of no octets, which is no disk in the dialect of 2014"));
+            }
             return self.check_sums("END", end.lines);
         }
         self.cursor.finish()?;

@@ -10,6 +10,8 @@ use crate::input::Input;
 
 /// Octets of payload that are read and written at once where there is no digest to wait for.
 const PIECE: usize = 512 << 10;
+/// Octets of payload that the target is told of before they come.
+const EXPECT: u64 = 64 << 20;
 
 /// What the user accepts.
 #[derive(Clone, Copy, Debug)]
@@ -73,10 +75,15 @@ pub(crate) fn apply(
     let remains = sink.remains();
     let done = ended.and_then(|()| {
         let fingerprint = input.decoder().fingerprint();
-        let notes = sink.finish(size.unwrap_or(input.decoder().at()))?;
+        let at = input.decoder().at();
+        tally.set_size(at);
+        let notes = sink.finish(size.unwrap_or(at))?;
         Ok(Done { fingerprint, notes })
     });
-    done.map_err(|error| Error::Begun { error: error.into(), remains })
+    done.map_err(|error| match error {
+        Error::Image(error) if error.is_published() => error.into(),
+        error => Error::Begun { error: error.into(), remains },
+    })
 }
 
 fn open_line(input: &mut Input, rules: &Rules) -> Result<Open, Error> {
@@ -123,10 +130,10 @@ impl River<'_> {
 
     fn record(&mut self, record: Record) -> Result<(), Error> {
         let (_, at) = self.input.decoder().place_last();
-        self.rules.check_size(self.input.decoder().at()).or_else(|error| match self.rules.dialect {
-            Dialect::Classic => Err(error),
-            Dialect::V1 => Ok(()),
-        })?;
+        if self.rules.dialect == Dialect::Classic {
+            // Nobody told the size before.
+            self.rules.check_size(self.input.decoder().at())?;
+        }
         if self.messages.traces() {
             let word = match record {
                 Record::Data { .. } => "DATA",
@@ -165,16 +172,24 @@ impl River<'_> {
 
     /// A payload without a digest: written as it comes.
     fn plain(&mut self, mut at: u64, len: u64) -> Result<(), Error> {
-        self.sink.expect(at, len);
         self.hold(usize::try_from(len).unwrap_or(usize::MAX).min(PIECE));
         let piece = self.buffer.len().min(PIECE);
+        let mut expected = at;
         while self.input.decoder().payload_left() > 0 {
-            let octets = match self.splice(at)? {
+            if at == expected {
+                // Not all of it at once: a line may announce more than there is room for.
+                let soon = self.input.decoder().payload_left().min(EXPECT);
+                self.sink.expect(at, soon);
+                expected += soon;
+            }
+            let most = expected - at;
+            let octets = match self.splice(at, most)? {
                 Spliced::Moved(octets) => {
                     self.tally.add_data(octets);
                     octets
                 }
                 Spliced::Refused => {
+                    let piece = usize::try_from(most).unwrap_or(piece).min(piece);
                     let octets = self.input.payload(&mut self.buffer[..piece])?;
                     self.write(at, &Verified(&self.buffer[..octets]))?;
                     octets as u64
@@ -188,12 +203,12 @@ impl River<'_> {
         Ok(())
     }
 
-    fn splice(&mut self, at: u64) -> Result<Spliced, Error> {
+    fn splice(&mut self, at: u64, most: u64) -> Result<Spliced, Error> {
         if !self.splices {
             return Ok(Spliced::Refused);
         }
         let gathered = self.input.gathered();
-        let spliced = self.input.splice(self.sink.as_ref(), at)?;
+        let spliced = self.input.splice(self.sink.as_ref(), at, most)?;
         // What was gathered has to be written from there; that says nothing of the descriptors.
         self.splices = gathered || spliced != Spliced::Refused;
         Ok(spliced)

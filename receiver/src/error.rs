@@ -11,6 +11,9 @@ pub(crate) enum Error {
     /// Nobody wants a disk on the screen.
     #[error("standard output is a terminal, which a disk is not written to")]
     OutputTerminal,
+    /// We were started without one.
+    #[error("standard output is closed")]
+    OutputClosed,
     /// The user asked for digests.
     #[error("the stream carries no digests, and --require-hash was given")]
     NoHash,
@@ -47,7 +50,7 @@ impl Error {
             Self::NoHash => Some("send with xfer-hole --hash"),
             Self::Image(error) => error.hint_text(),
             Self::Begun { error, .. } => error.hint(),
-            Self::TooLarge { .. } | Self::Stream(_) => None,
+            Self::OutputClosed | Self::TooLarge { .. } | Self::Stream(_) => None,
         }
     }
 }

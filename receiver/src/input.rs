@@ -86,12 +86,13 @@ impl Input {
         !self.gathered.is_empty()
     }
 
-    /// Moves payload that is awaited into the sink at `at`, without a copy of ours: how many octets, 0 if the stream is cut.
-    pub(crate) fn splice(&mut self, sink: &dyn Sink, at: u64) -> Result<Spliced, Error> {
+    /// Moves payload that is awaited, `most` octets of it, into the sink at `at`, without a copy of ours: how many octets, 0 if the stream is cut.
+    pub(crate) fn splice(&mut self, sink: &dyn Sink, at: u64, most: u64) -> Result<Spliced, Error> {
         if self.gathered() {
             return Ok(Spliced::Refused);
         }
-        let spliced = sink.data_from_pipe(at, self.file.as_fd(), self.decoder.payload_left())?;
+        let most = self.decoder.payload_left().min(most);
+        let spliced = sink.data_from_pipe(at, self.file.as_fd(), most)?;
         if let Spliced::Moved(octets) = spliced {
             self.tally.add_wire(octets);
             self.decoder.payload_passed(octets)?;

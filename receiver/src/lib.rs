@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use xfer_hole_image::{Tally, Target, shown};
+use xfer_hole_image::{Tally, Target, shown, sys};
 use xfer_hole_link::{Messages, Progress};
 
 use crate::cli::Cli;
@@ -44,8 +44,16 @@ fn go(cli: &Cli, messages: Messages) -> Result<(), Error> {
     if io::stdin().is_terminal() {
         return Err(Error::InputTerminal);
     }
-    if cli.dest.as_os_str() == "-" && io::stdout().is_terminal() {
-        return Err(Error::OutputTerminal);
+    if cli.dest.as_os_str() == "-" {
+        if io::stdout().is_terminal() {
+            return Err(Error::OutputTerminal);
+        }
+        if sys::was_closed(io::stdout()) {
+            return Err(Error::OutputClosed);
+        }
+    }
+    if cli.classic {
+        messages.warn("the dialect of 2014 has no end: a stream that was cut short can't be told from a whole one");
     }
     let target = Target::find(&cli.dest, cli.target_options())?;
     let tally = Arc::new(Tally::default());

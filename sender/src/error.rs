@@ -18,6 +18,9 @@ pub(crate) enum Error {
     /// Nobody wants a disk on the screen.
     #[error("standard output is a terminal, which a disk is not written to")]
     Terminal,
+    /// We were started without one.
+    #[error("standard output is closed")]
+    Closed,
     /// Sending it as it is would surprise.
     #[error("{}: begins as a qcow2 image, which can't be read yet", shown(.0))]
     Qcow2(PathBuf),
@@ -56,7 +59,7 @@ impl Error {
             Self::Terminal => Some("pipe it into recv-hole, or into ssh"),
             Self::Qcow2(_) => Some("use --format raw to send the file as it is"),
             Self::Image(error) => error.hint_text(),
-            Self::BrokenPipe | Self::Output(_) | Self::Stream(_) => None,
+            Self::Closed | Self::BrokenPipe | Self::Output(_) | Self::Stream(_) => None,
         }
     }
 }

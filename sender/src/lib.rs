@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use xfer_hole_image::{Raw, Tally};
+use xfer_hole_image::{Raw, Tally, sys};
 use xfer_hole_link::{Messages, Progress};
 
 use crate::cli::{Cli, Format};
@@ -51,6 +51,14 @@ fn go(cli: &Cli, messages: Messages) -> Result<(), Error> {
     let job = cli.job()?;
     if io::stdout().is_terminal() {
         return Err(Error::Terminal);
+    }
+    if sys::was_closed(io::stdout()) {
+        return Err(Error::Closed);
+    }
+    if cli.classic {
+        messages.warn(
+            "the dialect of 2014 has no end: the receiver can't tell a stream that was cut short from a whole one",
+        );
     }
     let disk = Raw::open(&job.image, job.method)?;
     if job.format == Format::Auto && disk.begins_as_qcow2()? {

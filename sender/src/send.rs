@@ -1,9 +1,11 @@
 //! One disk, one way: from its extents to END.
 
-use std::sync::mpsc;
+use std::iter;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
+use std::time::Duration;
 
-use xfer_hole_image::{Blocks, Image, Piece, Sift, Tally};
+use xfer_hole_image::{Block, Blocks, Image, Piece, Sift, Tally};
 use xfer_hole_link::Messages;
 use xfer_hole_proto::{Dialect, Fingerprint, Item, Open, Reason};
 
@@ -22,21 +24,16 @@ pub(crate) fn send(
     tally.set_size(disk.size());
     if job.dialect == Dialect::V1 {
         wire.line(Item::Open(Open { size: disk.size(), sums: job.sums }))?;
-        // The receiver can refuse the disk while we look for its first data.
+        // The receiver can refuse its size, or that it has no digests, while we look for its first data.
         wire.flush()?;
     }
     match records(disk, job, wire, tally, messages) {
         Ok(()) => wire.end(),
         Err(Error::Image(error)) => {
-            // The dialect of 2014 has no word for it: there a payload that is cut short is all that can be told. In version 1,
-            // if this can't be said, the missing END says enough.
-            if job.dialect == Dialect::V1 {
-                let _said = wire.give_up(Reason::new(&error.to_string()));
-            }
+            // If this can't be said either, the missing END says enough.
+            let _said = wire.give_up(Reason::new(&error.to_string()));
             Err(error.into())
         }
-        // A receiver may well go away because of what happened to the disk.
-        Err(Error::BrokenPipe) => Err(disk.check_unchanged(job.live).err().map_or(Error::BrokenPipe, Error::from)),
         Err(error) => Err(error),
     }
 }
@@ -44,18 +41,26 @@ pub(crate) fn send(
 fn records(disk: &dyn Image, job: &Job, wire: &mut Wire, tally: &Tally, messages: Messages) -> Result<(), Error> {
     thread::scope(|scope| {
         // Blocks are read and judged ahead of what is written. Dropping `blocks` ends the reading.
-        let (read, blocks) = mpsc::sync_channel(job.shape.blocks_ahead());
+        let (read, blocks) = mpsc::sync_channel(Blocks::ahead(disk, &job.shape));
         scope.spawn(move || Blocks::new(disk, job.shape).try_for_each(|block| read.send(block)));
-        for piece in Sift::new(blocks.into_iter(), &job.shape) {
+        let blocks = iter::from_fn(|| match blocks.recv_timeout(Duration::from_secs(1)) {
+            Ok(block) => Some(block),
+            Err(RecvTimeoutError::Timeout) => Some(Ok(Block::default())),
+            Err(RecvTimeoutError::Disconnected) => None,
+        });
+        for piece in Sift::new(blocks, &job.shape) {
             let piece = piece?;
-            let record = piece.record();
+            let Some(record) = piece.record() else {
+                wire.idle()?;
+                continue;
+            };
             if messages.traces() {
                 let word = if record.payload_len() > 0 { "DATA" } else { "HOLE" };
                 messages.trace(format_args!("{word} {} at {}", record.len(), tally.disk()));
             }
             match piece {
                 Piece::Data(payload, _) => wire.data(record, payload, disk)?,
-                Piece::Hole(_) => wire.line(Item::Record(record))?,
+                Piece::Hole(_) | Piece::Nothing => wire.line(Item::Record(record))?,
             }
             tally.add_disk(record.len());
             tally.add_data(record.payload_len());

@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio_util::codec::Encoder;
 use xfer_hole_image::sys::{self, Spliced};
 use xfer_hole_image::{Image, Payload, Tally};
-use xfer_hole_proto::{Dialect, Fingerprint, Item, Reason, Record, StreamEncoder};
+use xfer_hole_proto::{Dialect, Fingerprint, Item, Reason, Record, StreamEncoder, WAIT_SECONDS};
 
 use crate::error::Error;
 
@@ -19,12 +20,15 @@ const GATHER: usize = 256 << 10;
 const LARGE: usize = 32 << 10;
 /// Octets that are read and written at once where they can't be spliced.
 const COPY: usize = 256 << 10;
+/// The silence that WAIT breaks.
+const WAIT: Duration = Duration::from_secs(WAIT_SECONDS);
 /// The pipe we ask for: fewer switches between the two ends.
 const PIPE: i32 = 1 << 20;
 
 /// The stream, on its way to a descriptor.
 pub(crate) struct Wire {
     out: File,
+    dialect: Dialect,
     encoder: StreamEncoder,
     gathered: BytesMut,
     /// For what can't be spliced.
@@ -33,6 +37,8 @@ pub(crate) struct Wire {
     splices: bool,
     /// Something was spliced.
     spliced: bool,
+    /// When something was written last.
+    said: Instant,
     tally: Arc<Tally>,
 }
 
@@ -44,11 +50,13 @@ impl Wire {
         let gathered = BytesMut::with_capacity(2 * GATHER);
         Ok(Self {
             out,
+            dialect,
             encoder: StreamEncoder::new(dialect),
             gathered,
             buffer: Vec::new(),
             splices: true,
             spliced: false,
+            said: Instant::now(),
             tally,
         })
     }
@@ -61,6 +69,17 @@ impl Wire {
 
     /// A record and its payload, of which ranges are fetched from the disk's flat file.
     pub(crate) fn data(&mut self, record: Record, payload: Payload, disk: &dyn Image) -> Result<(), Error> {
+        if let Payload::Range { at, len } = payload
+            && len < LARGE as u64
+        {
+            // Read before its line is written: if it can't be, FAIL can still be said.
+            self.buffer.resize(usize::try_from(len).unwrap_or(LARGE), 0);
+            disk.read_at(at, &mut self.buffer)?;
+            self.encoder.encode(Item::Record(record), &mut self.gathered)?;
+            self.gathered.extend_from_slice(&self.buffer);
+            self.encoder.payload_passed(len)?;
+            return self.flush_if(GATHER);
+        }
         self.encoder.encode(Item::Record(record), &mut self.gathered)?;
         match payload {
             Payload::Octets(octets) if octets.len() < LARGE => {
@@ -71,13 +90,6 @@ impl Wire {
                 self.flush()?;
                 self.write(&octets)?;
                 Ok(self.encoder.payload_passed(octets.len() as u64)?)
-            }
-            Payload::Range { at, len } if len < LARGE as u64 => {
-                let held = self.gathered.len();
-                self.gathered.resize(held + usize::try_from(len).unwrap_or(LARGE), 0);
-                disk.read_at(at, &mut self.gathered[held..])?;
-                self.encoder.payload_passed(len)?;
-                self.flush_if(GATHER)
             }
             Payload::Range { at, len } => self.range(at, len, disk),
         }
@@ -120,19 +132,25 @@ impl Wire {
         Ok(self.encoder.fingerprint())
     }
 
-    /// Says FAIL. What is missing of a payload is made up with zeros, so that FAIL can be heard behind it: without END,
-    /// nobody takes them for the disk.
+    /// Says that no more comes, and why. Inside a payload nothing can be said: the stream just ends there.
     pub(crate) fn give_up(&mut self, reason: Reason) -> Result<(), Error> {
-        self.flush()?;
-        self.buffer.clear();
-        self.buffer.resize(COPY, 0);
-        while self.encoder.payload_left() > 0 {
-            let octets = self.encoder.payload_left().min(COPY as u64);
-            self.write(&self.buffer[..usize::try_from(octets).unwrap_or(COPY)])?;
-            self.encoder.payload_passed(octets)?;
+        if self.encoder.payload_left() == 0 {
+            self.line(match self.dialect {
+                Dialect::V1 => Item::Fail(reason),
+                // A stream that ends between two records is whole there. One that ends inside a payload isn't.
+                Dialect::Classic => Item::Record(Record::Data { len: 1, digest: None }),
+            })?;
         }
-        self.line(Item::Fail(reason))?;
         self.flush()
+    }
+
+    /// Says WAIT, if nothing else has been said for long.
+    pub(crate) fn idle(&mut self) -> Result<(), Error> {
+        if self.dialect == Dialect::V1 && self.said.elapsed() >= WAIT {
+            self.line(Item::Wait)?;
+            self.flush()?;
+        }
+        Ok(())
     }
 
     /// Writes what was gathered, and waits until the reader has taken what was spliced: until then it is the file's own pages that lie
@@ -155,9 +173,10 @@ impl Wire {
         if self.gathered.len() >= full { self.flush() } else { Ok(()) }
     }
 
-    fn write(&self, octets: &[u8]) -> Result<(), Error> {
+    fn write(&mut self, octets: &[u8]) -> Result<(), Error> {
         sys::write_all(&self.out, octets).map_err(Error::output)?;
         self.tally.add_wire(octets.len() as u64);
+        self.said = Instant::now();
         Ok(())
     }
 }

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::sink::{Sink, splice_at, write_at, write_zeros};
-use crate::{Error, Result, shown, sys};
+use crate::{Error, Kind, Result, shown, sys};
 
 /// No file system's block is larger, in octets.
 const BLOCK_MAX: u64 = 64 << 10;
@@ -62,6 +63,11 @@ impl Sink for InPlace {
     }
 
     fn finish(self: Box<Self>, size: u64) -> Result<Vec<String>> {
+        let opened = self.file.metadata().map(|stat| (stat.dev(), stat.ino()));
+        let named = std::fs::symlink_metadata(&self.path).map(|stat| (stat.dev(), stat.ino()));
+        if !matches!((opened, named), (Ok(opened), Ok(named)) if opened == named) {
+            return Err(Error::new(Kind::Changed, &self.path, "was replaced by another file while it was updated"));
+        }
         self.file.set_len(size).map_err(|source| Error::io(&self.path, "cannot set the size", source))?;
         if self.sync {
             self.file.sync_all().map_err(|source| Error::io(&self.path, "cannot sync", source))?;

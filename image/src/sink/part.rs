@@ -40,6 +40,7 @@ struct Old {
 impl Part {
     /// Makes and locks `DEST.part`, of `size` octets if that is known, all hole. `keep`: the old DEST has to be read for KEEP.
     pub(crate) fn create(dest: PathBuf, size: Option<u64>, keep: bool, sync: bool, fresh_mode: u32) -> Result<Self> {
+        let old = keep.then(|| Old::open(&dest)).transpose()?;
         let part = beside(&dest);
         let file = lock(&part)?;
         let failed = |what: &str, source| Error::io(&part, what, source);
@@ -51,18 +52,28 @@ impl Part {
                 failed(&format!("cannot make a file of {size} octets"), source)
             })?;
         }
-        let old = keep.then(|| Old::open(&dest)).transpose()?;
         Ok(Self { make_room: sys::is_ext4(&file), file, part, dest, sync, fresh_mode, old })
     }
 
     /// Gives the new file its name.
     fn publish(&self) -> io::Result<()> {
         // A file that is renamed over another is written out first by ext4, though nobody asked for it here: change names instead.
-        let over_file = || fs::symlink_metadata(&self.dest).is_ok_and(|old| old.is_file());
-        if !self.sync && over_file() && sys::exchange(&self.part, &self.dest).is_ok() {
-            return fs::remove_file(&self.part);
+        if !self.sync && self.exchange().is_ok() {
+            return Ok(());
         }
         fs::rename(&self.part, &self.dest)
+    }
+
+    /// Changes the two names, and removes the old file, which is `.part` then and is locked as long.
+    fn exchange(&self) -> io::Result<()> {
+        let old = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&self.dest)?;
+        if !old.metadata()?.is_file() || old.try_lock().is_err() {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        sys::exchange(&self.part, &self.dest)?;
+        // The new file has its name. An old one that can't be removed is a leftover like any other.
+        let _left = fs::remove_file(&self.part);
+        Ok(())
     }
 
     /// Gives the new file the owner and mode of the old one. Says so where the owner isn't permitted.
@@ -81,9 +92,9 @@ impl Part {
         let mut note = None;
         let same_owner = (old.uid(), old.gid()) == (new.uid(), new.gid());
         if !same_owner && let Err(error) = fchown(&self.file, Some(old.uid()), Some(old.gid())) {
-            let _second_best = fchown(&self.file, None, Some(old.gid()));
-            // Set-id bits of another owner are not ours to give.
-            mode &= 0o777;
+            // Set-id bits of another owner are not ours to give, nor what a group may to another group.
+            let group_kept = new.gid() == old.gid() || fchown(&self.file, None, Some(old.gid())).is_ok();
+            mode &= if group_kept { 0o777 } else { 0o707 };
             note = Some(format!("cannot give it the old owner {}:{}: {}", old.uid(), old.gid(), reason(&error)));
         }
         self.file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
@@ -187,12 +198,19 @@ impl Sink for Part {
             let chunk = usize::try_from(end - at).unwrap_or(usize::MAX).min(KEEP_COPY);
             let octets = &mut buffer[..chunk];
             old.file.read_exact_at(octets, at).map_err(failed)?;
-            for block in octets.chunks(KEEP_GRAIN) {
-                if !is_zero(block) {
-                    self.data(at, block)?;
+            // Neighbours of one kind go together.
+            let mut blocks = octets.chunks(KEEP_GRAIN).map(|block| (block.len(), is_zero(block))).peekable();
+            let mut from = 0;
+            while let Some((mut run, zero)) = blocks.next() {
+                while let Some((len, _)) = blocks.next_if(|&(_, other)| other == zero) {
+                    run += len;
                 }
-                at += block.len() as u64;
+                if !zero {
+                    self.data(at + from as u64, &octets[from..from + run])?;
+                }
+                from += run;
             }
+            at += from as u64;
         }
         Ok(())
     }
@@ -217,7 +235,10 @@ impl Sink for Part {
         if self.sync {
             let folder = parent(&self.dest);
             let synced = File::open(folder).and_then(|folder| folder.sync_all());
-            synced.map_err(|source| Error::io(folder, "cannot sync the directory", source))?;
+            synced.map_err(|source| {
+                let what = format!("cannot sync the directory, though {} is the new disk", shown(&self.dest));
+                Error::io(folder, what, source).published()
+            })?;
         }
         Ok(note.into_iter().collect())
     }

@@ -15,6 +15,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Duration;
 
 use crate::sink::device::Device;
 use crate::sink::file::InPlace;
@@ -93,6 +95,9 @@ impl Target {
         let sync = !options.no_sync;
         if let Some(base) = base {
             check_base(&path, way, base)?;
+        }
+        if options.target_is_zero && way != Way::Device {
+            return Err(Error::new(Kind::Refused, &path, "is no block device, which --target-is-zero is for"));
         }
         Ok(match way {
             Way::Stdout => {
@@ -220,9 +225,18 @@ fn lock_in_place(file: &File, path: &Path) -> Result<()> {
     const QEMU_FORBIDS: i64 = 200;
     const QEMU_PERMISSIONS: i64 = 8;
     const QEMU_READ_WRITE_RESIZE: i64 = 4;
-    match file.try_lock() {
+    // udev locks a device for a moment whenever somebody has closed it: ask again for a while.
+    let mut locked = file.try_lock();
+    for _ in 0..20 {
+        if !matches!(locked, Err(fs::TryLockError::WouldBlock)) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(100));
+        locked = file.try_lock();
+    }
+    match locked {
         Err(fs::TryLockError::WouldBlock) => {
-            return Err(Error::new(Kind::Refused, path, "is being written by another receiver"));
+            return Err(Error::new(Kind::Refused, path, "is locked by another program, maybe another receiver"));
         }
         Err(fs::TryLockError::Error(error)) if error.kind() != io::ErrorKind::Unsupported => {
             return Err(Error::io(path, "cannot lock", error));
