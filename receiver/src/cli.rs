@@ -35,7 +35,7 @@ pub(crate) struct Cli {
     #[arg(long, help_heading = "How it is written")]
     pub(crate) target_is_zero: bool,
 
-    /// Don't wait until the disk is on stable storage
+    /// Don't wait until the disk is on stable storage; if the machine fails soon after, old and new may be lost
     #[arg(long, help_heading = "How it is written")]
     pub(crate) no_sync: bool,
 

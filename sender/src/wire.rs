@@ -45,20 +45,23 @@ pub(crate) struct Wire {
 impl Wire {
     /// A stream to standard output.
     pub(crate) fn stdout(dialect: Dialect, tally: Arc<Tally>) -> Result<Self, Error> {
-        let out: File = io::stdout().as_fd().try_clone_to_owned().map_err(Error::output)?.into();
+        let out = io::stdout().as_fd().try_clone_to_owned().map_err(Error::output)?;
+        Ok(Self::new(out.into(), dialect, tally))
+    }
+
+    fn new(out: File, dialect: Dialect, tally: Arc<Tally>) -> Self {
         sys::enlarge_pipe(out.as_fd(), PIPE);
-        let gathered = BytesMut::with_capacity(2 * GATHER);
-        Ok(Self {
+        Self {
             out,
             dialect,
             encoder: StreamEncoder::new(dialect),
-            gathered,
+            gathered: BytesMut::with_capacity(2 * GATHER),
             buffer: Vec::new(),
             splices: true,
             spliced: false,
             said: Instant::now(),
             tally,
-        })
+        }
     }
 
     /// A line without payload.
@@ -178,5 +181,60 @@ impl Wire {
         self.tally.add_wire(octets.len() as u64);
         self.said = Instant::now();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, pipe};
+    use std::os::fd::OwnedFd;
+
+    use xfer_hole_proto::Open;
+
+    use super::*;
+
+    fn said_by(dialect: Dialect, talk: impl FnOnce(&mut Wire) -> Result<(), Error>) -> String {
+        let (mut reader, writer) = pipe().unwrap();
+        let mut wire = Wire::new(OwnedFd::from(writer).into(), dialect, Arc::new(Tally::default()));
+        if dialect == Dialect::V1 {
+            wire.line(Item::Open(Open { size: 8192, sums: None })).unwrap();
+        }
+        talk(&mut wire).unwrap();
+        drop(wire);
+        let mut said = String::new();
+        reader.read_to_string(&mut said).unwrap();
+        said
+    }
+
+    #[test]
+    fn silence_of_fifteen_seconds_is_broken_by_wait_and_no_shorter_one() {
+        let said = said_by(Dialect::V1, |wire| {
+            wire.idle()?;
+            wire.said -= WAIT;
+            wire.idle()?;
+            wire.idle()
+        });
+        assert_eq!(said, "XFER-HOLE 1 8192\nWAIT\n");
+    }
+
+    #[test]
+    fn giving_up_says_why_between_records_and_nothing_inside_a_payload() {
+        let reason = || Reason::new("disk.img: cannot read");
+        let said = said_by(Dialect::V1, |wire| wire.give_up(reason()));
+        assert_eq!(said, "XFER-HOLE 1 8192\nFAIL disk.img: cannot read\n");
+        let said = said_by(Dialect::V1, |wire| {
+            wire.line(Item::Record(Record::Data { len: 4096, digest: None }))?;
+            wire.give_up(reason())
+        });
+        assert_eq!(said, "XFER-HOLE 1 8192\nDATA 4096\n");
+    }
+
+    #[test]
+    fn giving_up_in_the_dialect_of_2014_leaves_a_stream_that_is_cut() {
+        let said = said_by(Dialect::Classic, |wire| {
+            wire.line(Item::Record(Record::Hole { len: 4096 }))?;
+            wire.give_up(Reason::new("disk.img: cannot read"))
+        });
+        assert_eq!(said, "HOLE\n4096\nDATA\n1\n");
     }
 }
