@@ -41,6 +41,17 @@ impl Disk {
         file.sync_all().unwrap();
     }
 
+    /// All its octets, which have to be few.
+    pub fn octets(&self) -> Vec<u8> {
+        let mut octets = vec![0; usize::try_from(self.size).unwrap()];
+        for &(start, len, seed) in &self.data {
+            for at in start..start + len {
+                octets[usize::try_from(at).unwrap()] = octet(at, seed);
+            }
+        }
+        octets
+    }
+
     /// Writes the data into what is there.
     pub fn write(&self, file: &File) {
         for &(start, len, seed) in &self.data {
@@ -71,7 +82,10 @@ pub fn extents(path: &Path) -> Vec<(u64, u64)> {
     gaps(path).unwrap().1
 }
 
-fn gaps(path: &Path) -> io::Result<(Vec<Hole>, Vec<(u64, u64)>)> {
+/// Holes, and data.
+type Gaps = (Vec<Hole>, Vec<(u64, u64)>);
+
+fn gaps(path: &Path) -> io::Result<Gaps> {
     let file = File::open(path)?;
     let size = file.metadata()?.len();
     let (mut holes, mut extents, mut at) = (Vec::new(), Vec::new(), 0);

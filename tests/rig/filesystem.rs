@@ -38,6 +38,11 @@ pub struct Filesystem {
 impl Filesystem {
     /// Makes and mounts one of this size in octets. The image behind it is sparse.
     pub fn new(kind: Fs, size: u64) -> Self {
+        Self::with_options(kind, size, &[])
+    }
+
+    /// The same, with more options for its mkfs.
+    pub fn with_options(kind: Fs, size: u64, options: &[&str]) -> Self {
         requires_root();
         requires(&["mount", "umount", "mkfs.ext4", "mkfs.xfs", "mkfs.btrfs"]);
         let folder = tempfile::tempdir().unwrap();
@@ -48,9 +53,9 @@ impl Filesystem {
         }
         let name = image.to_str().unwrap();
         match kind {
-            Fs::Ext4 => drop(tool("mkfs.ext4", &["-q", "-F", "-m", "0", name])),
-            Fs::Xfs => drop(tool("mkfs.xfs", &["-q", "-f", name])),
-            Fs::Btrfs => drop(tool("mkfs.btrfs", &["-q", "-f", name])),
+            Fs::Ext4 => drop(tool("mkfs.ext4", &[&["-q", "-F", "-m", "0"], options, &[name]].concat())),
+            Fs::Xfs => drop(tool("mkfs.xfs", &[&["-q", "-f"], options, &[name]].concat())),
+            Fs::Btrfs => drop(tool("mkfs.btrfs", &[&["-q", "-f"], options, &[name]].concat())),
             Fs::Tmpfs => {}
         }
         let mut made = Self { mount, mounted: false, image, _folder: folder };
@@ -72,6 +77,11 @@ impl Filesystem {
     /// A name in it.
     pub fn join(&self, name: &str) -> PathBuf {
         self.mount.join(name)
+    }
+
+    /// The file behind it; none behind a tmpfs.
+    pub fn backing(&self) -> &Path {
+        &self.image
     }
 
     /// Unmounts it.
@@ -101,7 +111,7 @@ impl Drop for Filesystem {
 #[derive(Debug)]
 pub struct LoopDevice {
     path: PathBuf,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl LoopDevice {
@@ -120,7 +130,12 @@ impl LoopDevice {
             left -= piece;
         }
         let out = tool("losetup", &["--find", "--show", image.to_str().unwrap()]);
-        Self { path: out.trim().into(), _folder: folder }
+        Self { path: out.trim().into(), folder }
+    }
+
+    /// The file behind it.
+    pub fn backing(&self) -> PathBuf {
+        self.folder.path().join("image")
     }
 
     /// Its name in /dev.

@@ -7,13 +7,23 @@
 
 mod disk;
 mod filesystem;
+mod pairs;
 mod receiver;
 mod run;
+mod running;
+mod sshd;
+mod stream;
+mod vectors;
 
 pub use disk::{Disk, Hole, extents, holes, holes_within};
 pub use filesystem::{Filesystem, Fs, LoopDevice};
+pub use pairs::{pairs, pairwise, product};
 pub use receiver::{Receiver, SHELLS, script};
 pub use run::{Outcome, Tools, assert_same, pour, run, send_to, tool};
+pub use running::{Before, Running, mode, part_of, wait_until};
+pub use sshd::{HOST, Sshd};
+pub use stream::{assert_holes_within, holes_of, items, records};
+pub use vectors::{Bad, Dest, Good, Index, Tongue, vector};
 
 /// Fails, naming what is missing, unless all these programs are installed and we are root where that is needed.
 pub fn requires(programs: &[&str]) {

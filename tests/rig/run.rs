@@ -27,11 +27,17 @@ impl Outcome {
         self
     }
 
+    /// The lines it said, but for hints, and for the warning that each use of the 2014 dialect brings.
+    pub fn complaints(&self) -> Vec<&str> {
+        let aside = |line: &&str| line.contains(": hint: ") || line.contains(": warning: the dialect of 2014 ");
+        self.err.lines().filter(|line| !aside(line)).collect()
+    }
+
     /// Fails unless it exited 2, with one line (and maybe its hint) that holds all of `words`.
     #[track_caller]
     pub fn refused(self, words: &[&str]) -> Self {
         assert_eq!(self.code, Some(2), "{}", self.err);
-        let lines: Vec<_> = self.err.lines().filter(|line| !line.contains(": hint: ")).collect();
+        let lines = self.complaints();
         assert_eq!(lines.len(), 1, "one line, not: {}", self.err);
         for word in words {
             assert!(lines[0].contains(word), "\"{word}\" is not in: {}", self.err);
@@ -61,7 +67,7 @@ macro_rules! tools {
 }
 
 /// Where a program is installed.
-pub fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<_> = std::env::split_paths(&path).collect();
     folders.extend(["/usr/sbin".into(), "/sbin".into()]);
@@ -88,7 +94,11 @@ pub fn run(command: &mut Command, input: &[u8]) -> Outcome {
     });
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
-    Outcome { code: output.status.code(), out: output.stdout, err: String::from_utf8_lossy(&output.stderr).into_owned() }
+    Outcome {
+        code: output.status.code(),
+        out: output.stdout,
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
 }
 
 /// The stream that `xfer-hole ARGS IMAGE` writes, which must succeed.
@@ -134,7 +144,8 @@ pub fn send_to(tools: &Tools, args: &[&str], image: &Path, receiver: Receiver, d
 pub fn assert_same(expected: &Path, found: &Path) {
     let sizes = [expected, found].map(|path| File::open(path).unwrap().metadata().unwrap().len());
     assert_eq!(sizes[0], sizes[1], "sizes of {} and {}", expected.display(), found.display());
-    let status = Command::new("qemu-img").args(["compare", "-q", "-f", "raw", "-F", "raw"]).arg(expected).arg(found).status();
+    let status =
+        Command::new("qemu-img").args(["compare", "-q", "-f", "raw", "-F", "raw"]).arg(expected).arg(found).status();
     if sizes[0] > 0 {
         assert!(status.unwrap().success(), "{} and {} differ", expected.display(), found.display());
     }

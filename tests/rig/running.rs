@@ -1,0 +1,143 @@
+//! Programs while they run: held by their standard input, waited for, killed with all that they started.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::Outcome;
+
+/// A program that lives until its input ends, in a process group of its own.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    said: Option<JoinHandle<(Vec<u8>, String)>>,
+}
+
+impl Running {
+    /// Starts it with a pipe as its standard input.
+    pub fn start(command: &mut Command) -> Self {
+        Self::between(Stdio::piped(), command, Stdio::piped())
+    }
+
+    /// Starts it with this standard input and output.
+    pub fn between(stdin: impl Into<Stdio>, command: &mut Command, stdout: impl Into<Stdio>) -> Self {
+        let started = command.stdin(stdin).stdout(stdout).stderr(Stdio::piped()).process_group(0).spawn();
+        // The command's own ends of pipes are closed, so that these can end.
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut child = started.unwrap();
+        let stdin = child.stdin.take();
+        let (mut out, mut err) = (child.stdout.take(), child.stderr.take().unwrap());
+        let said = thread::spawn(move || {
+            let errors = thread::spawn(move || {
+                let mut text = Vec::new();
+                let _read = err.read_to_end(&mut text);
+                String::from_utf8_lossy(&text).into_owned()
+            });
+            let mut octets = Vec::new();
+            let _read = out.as_mut().map(|out| out.read_to_end(&mut octets));
+            (octets, errors.join().unwrap())
+        });
+        Self { child, stdin, said: Some(said) }
+    }
+
+    /// Writes to its standard input; one that is gone is none the worse for it.
+    pub fn say(&mut self, octets: &[u8]) {
+        let _broken_pipe = self.stdin.as_mut().unwrap().write_all(octets);
+    }
+
+    /// Ends its input, and waits until it has ended.
+    pub fn end(mut self) -> Outcome {
+        self.outcome()
+    }
+
+    /// `kill -9` of the program and of all that it started.
+    pub fn kill(mut self) -> Outcome {
+        killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL).unwrap();
+        self.outcome()
+    }
+
+    /// True while it hasn't ended.
+    pub fn lives(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    fn outcome(&mut self) -> Outcome {
+        drop(self.stdin.take());
+        let code = self.child.wait().unwrap().code();
+        let (out, err) = self.said.take().unwrap().join().unwrap();
+        Outcome { code, out, err }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.said.is_some() {
+            let _gone = killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL);
+            let _reaped = self.child.wait();
+        }
+    }
+}
+
+/// Waits until this is so; a minute is a hang.
+#[track_caller]
+pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !so() {
+        assert!(start.elapsed() < Duration::from_secs(60), "waited a minute until {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A file as it was, to be held against what it is later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Before {
+    path: PathBuf,
+    octets: Vec<u8>,
+    stat: (u64, u64, u32, u32, u32),
+}
+
+impl Before {
+    /// What stands there now.
+    pub fn of(path: &Path) -> Self {
+        let mut octets = Vec::new();
+        let mut file = File::open(path).unwrap();
+        file.read_to_end(&mut octets).unwrap();
+        let stat = file.metadata().unwrap();
+        let stat = (stat.ino(), stat.nlink(), stat.mode(), stat.uid(), stat.gid());
+        Self { path: path.into(), octets, stat }
+    }
+
+    /// Its octets.
+    pub fn octets(&self) -> &[u8] {
+        &self.octets
+    }
+
+    /// Fails unless the name still is that file: same inode, owner, mode and octets.
+    #[track_caller]
+    pub fn untouched(&self, why: &str) {
+        let now = Self::of(&self.path);
+        assert_eq!(self.stat, now.stat, "inode, links, mode, owner, group of {}: {why}", self.path.display());
+        assert!(self.octets == now.octets, "{} has other octets: {why}", self.path.display());
+    }
+}
+
+/// The permission bits of a file.
+pub fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+/// `PATH.part`
+pub fn part_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".part");
+    name.into()
+}

@@ -1,0 +1,64 @@
+//! A stream taken apart again: its lines as items.
+
+use bytes::BytesMut;
+use tokio_util::codec::Decoder;
+use xfer_hole_proto::{Dialect, Item, Record, StreamDecoder};
+
+use crate::Hole;
+
+/// The items of a stream that must be good, without payloads.
+#[track_caller]
+pub fn items(stream: &[u8], dialect: Dialect) -> Vec<Item> {
+    let mut decoder = StreamDecoder::new(dialect);
+    let mut left = BytesMut::from(stream);
+    let mut items = Vec::new();
+    loop {
+        let item = match decoder.decode(&mut left).unwrap() {
+            None => decoder.decode_eof(&mut left).unwrap(),
+            some => some,
+        };
+        match item {
+            Some(Item::Payload(_)) => {}
+            Some(item) => items.push(item),
+            None => return items,
+        }
+    }
+}
+
+/// The records of a stream that must be good.
+#[track_caller]
+pub fn records(stream: &[u8]) -> Vec<Record> {
+    let record = |item| if let Item::Record(record) = item { Some(record) } else { None };
+    items(stream, Dialect::V1).into_iter().filter_map(record).collect()
+}
+
+/// The holes that these records leave in a file on a file system with blocks of `block` octets: whole blocks, and a last one up to
+/// the file's end.
+pub fn holes_of(records: &[Record], block: u64) -> Vec<Hole> {
+    let size: u64 = records.iter().map(Record::len).sum();
+    let (mut at, mut bare) = (0, Vec::<(u64, u64)>::new());
+    for record in records {
+        let (start, end) = (at, at + record.len());
+        at = end;
+        match bare.last_mut() {
+            _ if record.payload_len() > 0 => {}
+            Some(last) if last.1 == start => last.1 = end,
+            _ => bare.push((start, end)),
+        }
+    }
+    let whole = |(start, end): (u64, u64)| {
+        let start = start.next_multiple_of(block);
+        let end = if end == size { size } else { end / block * block };
+        (start < end).then(|| (start, end - start))
+    };
+    bare.into_iter().filter_map(whole).collect()
+}
+
+/// Fails unless each of `holes` lies within one of `found`.
+#[track_caller]
+pub fn assert_holes_within(holes: &[Hole], found: &[Hole], what: &str) {
+    for &(start, len) in holes {
+        let inside = found.iter().any(|&(at, long)| at <= start && start + len <= at + long);
+        assert!(inside, "{what}: no hole at {start} of {len} octets, but {found:?}");
+    }
+}
