@@ -217,6 +217,13 @@ pub(crate) fn effective_user() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
+/// signal(2): a file that gets larger than its limit is an error to be told (EFBIG), and not a silent death.
+pub fn ignore_file_size_signal() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: ignoring a signal runs no code of ours.
+    let _before = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
+}
+
 /// umask(2), read by setting it and setting it back: only before other threads make files.
 pub fn umask() -> u32 {
     use nix::sys::stat::{Mode, umask};

@@ -61,6 +61,17 @@ impl Messages {
         let _said = io::stderr().write_all(format!("{what}\n").as_bytes());
     }
 
+    /// What the command line's parser has to say: help and version, or what is wrong with the words.
+    pub fn usage(self, error: &clap::Error) -> ExitCode {
+        if !error.use_stderr() {
+            let _printed = error.print();
+            return ExitCode::SUCCESS;
+        }
+        let text = error.render().to_string();
+        self.say(&text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+        ExitCode::from(TROUBLE)
+    }
+
     /// The one line of a failure, and its hint.
     #[must_use]
     pub fn fail(self, what: impl Display, hint: Option<&str>) -> ExitCode {

@@ -67,10 +67,13 @@ fn draw(target: ProgressDrawTarget, name: &'static str, tally: &Tally, stop: &At
     loop {
         let stopped = stop.load(Ordering::Acquire);
         let size = tally.size();
-        bar.set_length(size);
-        // The tally's parts are read one after the other: never more than the whole.
-        bar.set_position(tally.disk().min(size));
-        bar.set_message(format!("{} data", indicatif::HumanBytes(tally.data())));
+        // Before the size is known there is nothing to show.
+        if size > 0 {
+            bar.set_length(size);
+            // The tally's parts are read one after the other: never more than the whole.
+            bar.set_position(tally.disk().min(size));
+            bar.set_message(format!("{} data", indicatif::HumanBytes(tally.data())));
+        }
         if stopped {
             break;
         }

@@ -18,6 +18,9 @@ use crate::cli::Cli;
 use crate::error::Error;
 use crate::input::Input;
 
+/// How the program calls itself.
+const NAME: &str = "recv-hole";
+
 /// The command line, for man pages and tests.
 #[must_use]
 pub fn command() -> clap::Command {
@@ -28,12 +31,9 @@ pub fn command() -> clap::Command {
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(error) => {
-            let _printed = error.print();
-            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
-        }
+        Err(error) => return Messages::new(NAME, 0).usage(&error),
     };
-    let messages = Messages::new("recv-hole", cli.verbose);
+    let messages = Messages::new(NAME, cli.verbose);
     match go(&cli, messages) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => messages.fail(&error, error.hint()),
@@ -41,6 +41,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn go(cli: &Cli, messages: Messages) -> Result<(), Error> {
+    sys::ignore_file_size_signal();
     if io::stdin().is_terminal() {
         return Err(Error::InputTerminal);
     }
@@ -57,7 +58,7 @@ fn go(cli: &Cli, messages: Messages) -> Result<(), Error> {
     }
     let target = Target::find(&cli.dest, cli.target_options())?;
     let tally = Arc::new(Tally::default());
-    let progress = Progress::start(cli.progress, "recv-hole", Arc::clone(&tally));
+    let progress = Progress::start(cli.progress, NAME, Arc::clone(&tally));
     let mut input = Input::stdin(cli.dialect(), Arc::clone(&tally))?;
     let received = apply::apply(&mut input, target, &cli.rules(), &tally, messages);
     drop(progress);

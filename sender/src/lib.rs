@@ -21,6 +21,9 @@ use crate::wire::Wire;
 /// The receiver in POSIX sh, as this program carries it to where none is installed.
 pub const RECV_HOLE_SH: &str = include_str!("../recv-hole.sh");
 
+/// How the program calls itself.
+const NAME: &str = "xfer-hole";
+
 /// The command line, for man pages and tests.
 #[must_use]
 pub fn command() -> clap::Command {
@@ -31,12 +34,9 @@ pub fn command() -> clap::Command {
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(error) => {
-            let _printed = error.print();
-            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
-        }
+        Err(error) => return Messages::new(NAME, 0).usage(&error),
     };
-    let messages = Messages::new("xfer-hole", cli.verbose);
+    let messages = Messages::new(NAME, cli.verbose);
     match go(&cli, messages) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => messages.fail(&error, error.hint()),
@@ -66,7 +66,7 @@ fn go(cli: &Cli, messages: Messages) -> Result<(), Error> {
     }
     messages.verbose(format_args!("extents by {}", disk.method().word()));
     let tally = Arc::new(Tally::default());
-    let progress = Progress::start(cli.progress, "xfer-hole", Arc::clone(&tally));
+    let progress = Progress::start(cli.progress, NAME, Arc::clone(&tally));
     let mut wire = Wire::stdout(job.dialect, Arc::clone(&tally))?;
     let sent = send::send(&disk, &job, &mut wire, &tally, messages);
     drop(progress);

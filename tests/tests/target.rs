@@ -102,7 +102,9 @@ fn an_owner_that_is_not_permitted_is_a_warning() {
         assert!(outcome.err.contains("can") && outcome.err.contains("owner 0:0"), "{receiver:?} {}", outcome.err);
         assert_eq!(outcome.err.lines().count(), 1, "{receiver:?} {}", outcome.err);
         let stat = fs::metadata(&dest).unwrap();
-        assert_eq!((stat.uid(), stat.mode() & 0o777), (USER, 0o755), "{receiver:?}");
+        assert_eq!((stat.uid(), stat.mode() & 0o707), (USER, 0o705), "{receiver:?}");
+        let group = if receiver == Receiver::Binary { 0 } else { stat.mode() & 0o070 };
+        assert_eq!(stat.mode() & 0o070, group, "what the old group may is not another group's");
         assert_eq!(stat.mode() & 0o6000, 0, "set-id bits are not another owner's to give: {receiver:?}");
         assert!(fs::read(&dest).unwrap() == octets, "{receiver:?}");
         fs::remove_file(dest).unwrap();

@@ -118,21 +118,26 @@ fn beside(dest: &Path) -> PathBuf {
     name.into()
 }
 
+/// Opens `.part` without following a link; true if it wasn't there before.
+fn open_part(part: &Path) -> io::Result<(File, bool)> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    match options.clone().create_new(true).open(part) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok((options.create(true).open(part)?, false)),
+        made => Ok((made?, true)),
+    }
+}
+
 /// Opens `.part` without following a link, and locks it: it is ours alone from here on.
 fn lock(part: &Path) -> Result<File> {
-    let open = || {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).mode(0o600);
-        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(part)
-    };
     let failed = |source: io::Error| match source.raw_os_error() {
         Some(libc::ELOOP) => Error::new(Kind::Refused, part, "is a symbolic link, which is not followed")
             .hint("remove it, if nobody needs it"),
         _ => Error::io(part, "cannot create", source),
     };
-    let mut file = open().map_err(failed)?;
     // Between opening and locking, its owner may have renamed or removed it: then the lock is on another file than the name.
     for _ in 0..100 {
+        let (file, made) = open_part(part).map_err(failed)?;
         let stat = file.metadata().map_err(failed)?;
         if !stat.is_file() {
             return Err(Error::new(Kind::Refused, part, "is there already and is no regular file"));
@@ -148,15 +153,14 @@ fn lock(part: &Path) -> Result<File> {
         }
         let named = fs::symlink_metadata(part).ok();
         if named.is_none_or(|named| (named.dev(), named.ino()) != (stat.dev(), stat.ino())) {
-            file = open().map_err(failed)?;
-        } else if stat.len() > 0 || stat.nlink() > 1 || stat.uid() != sys::effective_user() {
-            // A leftover, with whoever may have it open, or by whatever other name: a new one in its place. Emptying it instead
-            // would have ext4 write everything out when it is closed.
-            fs::remove_file(part).map_err(|source| Error::io(part, "cannot remove the leftover", source))?;
-            file = open().map_err(failed)?;
-        } else {
+            continue;
+        }
+        if made || (stat.len() == 0 && stat.nlink() == 1 && stat.uid() == sys::effective_user()) {
             return Ok(file);
         }
+        // A leftover, with whoever may have it open, or by whatever other name: a new one in its place. Emptying it instead would
+        // have ext4 write everything out when it is closed.
+        fs::remove_file(part).map_err(|source| Error::io(part, "cannot remove the leftover", source))?;
     }
     Err(Error::new(Kind::Refused, part, "is made and removed by others all the time"))
 }
