@@ -1,16 +1,14 @@
 //! Where a disk is written: positional, so that many workers may pour into it. Sources are random access, the wire is
 //! ordered, sinks are positional.
 
-use std::fs::File;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 
-use crate::{Error, Result, sys};
+use crate::{Result, sys};
 
 mod device;
 mod file;
 mod part;
+mod place;
 mod stream;
 mod target;
 
@@ -65,18 +63,4 @@ fn write_zeros(at: u64, len: u64, mut write: impl FnMut(u64, &[u8]) -> Result<()
         // A piece is no longer than ZEROS.
         write(at, &ZEROS[..usize::try_from(piece).unwrap_or(ZEROS.len())])
     })
-}
-
-/// Writes octets to a file or device at their place.
-fn write_at(file: &File, path: &Path, at: u64, octets: &[u8]) -> Result<()> {
-    file.write_all_at(octets, at).map_err(|source| cannot_write(path, at, source))
-}
-
-/// Moves octets from a pipe to a file or device at their place.
-fn splice_at(file: &File, path: &Path, at: u64, pipe: BorrowedFd<'_>, len: u64) -> Result<sys::Spliced> {
-    sys::splice_from_pipe(pipe, file, at, len).map_err(|source| cannot_write(path, at, source))
-}
-
-fn cannot_write(path: &Path, at: u64, source: std::io::Error) -> Error {
-    Error::io(path, format!("cannot write at disk offset {at}"), source)
 }

@@ -1,56 +1,50 @@
 //! A regular file that is updated in place: holes are punched, and what follows the disk is cut off at the end.
 
-use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::sink::{Sink, splice_at, write_at, write_zeros};
+use crate::sink::Sink;
+use crate::sink::place::Place;
 use crate::{Error, Kind, Result, shown, sys};
 
 /// No file system's block is larger, in octets.
 const BLOCK_MAX: u64 = 64 << 10;
 
 pub(crate) struct InPlace {
-    pub(crate) file: File,
-    pub(crate) path: PathBuf,
+    pub(crate) place: Place,
     /// The disk's, if it is known.
     pub(crate) size: Option<u64>,
+    /// What the file had before: behind that there is nothing to be zeroed.
+    pub(crate) held: u64,
     pub(crate) sync: bool,
-    /// Something was written, punched or made larger.
-    pub(crate) touched: AtomicBool,
-}
-
-impl InPlace {
-    fn write(&self, at: u64, octets: &[u8]) -> Result<()> {
-        self.touched.store(true, Ordering::Relaxed);
-        write_at(&self.file, &self.path, at, octets)
-    }
 }
 
 impl Sink for InPlace {
     fn data(&self, at: u64, octets: &[u8]) -> Result<()> {
-        self.write(at, octets)
+        self.place.write(at, octets)
     }
 
     fn data_from_pipe(&self, at: u64, pipe: BorrowedFd<'_>, len: u64) -> Result<sys::Spliced> {
-        self.touched.store(true, Ordering::Relaxed);
-        splice_at(&self.file, &self.path, at, pipe, len)
+        self.place.splice(at, pipe, len)
     }
 
     fn hole(&self, at: u64, len: u64) -> Result<()> {
-        self.touched.store(true, Ordering::Relaxed);
-        // A hole that ends the disk within a block takes the whole block: what is behind is cut off at the end.
-        let behind = if self.size == Some(at + len) { BLOCK_MAX } else { 0 };
+        let old = len.min(self.held.saturating_sub(at));
+        if old == 0 {
+            return Ok(());
+        }
+        self.place.touch();
+        // Where old octets, or the disk, end within a block, the whole block is to go: nothing that stays is behind it.
+        let whole = if self.size == Some(at + len) { old.saturating_add(BLOCK_MAX) } else { len.min(old + BLOCK_MAX) };
         // Each refuses where the file system can't; writing zeros then says what is really wrong.
-        if sys::punch(&self.file, at, len.saturating_add(behind)).is_ok()
-            || sys::punch(&self.file, at, len).is_ok()
-            || sys::zero_range(&self.file, at, len).is_ok()
+        let file = &self.place.file;
+        if sys::punch(file, at, whole).is_ok()
+            || sys::punch(file, at, old).is_ok()
+            || sys::zero_range(file, at, old).is_ok()
         {
             return Ok(());
         }
-        write_zeros(at, len, |at, zeros| self.write(at, zeros))
+        self.place.write_zeros(at, old)
     }
 
     fn keep(&self, _at: u64, _len: u64) -> Result<()> {
@@ -58,19 +52,20 @@ impl Sink for InPlace {
     }
 
     fn remains(&self) -> String {
-        let state = if self.touched.load(Ordering::Relaxed) { "updated in part" } else { "as it was" };
-        format!("{} is {state}", shown(&self.path))
+        let state = if self.place.is_touched() { "updated in part" } else { "as it was" };
+        format!("{} is {state}", shown(&self.place.path))
     }
 
     fn finish(self: Box<Self>, size: u64) -> Result<Vec<String>> {
-        let opened = self.file.metadata().map(|stat| (stat.dev(), stat.ino()));
-        let named = std::fs::symlink_metadata(&self.path).map(|stat| (stat.dev(), stat.ino()));
+        let Place { file, path, .. } = &self.place;
+        let opened = file.metadata().map(|stat| (stat.dev(), stat.ino()));
+        let named = std::fs::symlink_metadata(path).map(|stat| (stat.dev(), stat.ino()));
         if !matches!((opened, named), (Ok(opened), Ok(named)) if opened == named) {
-            return Err(Error::new(Kind::Changed, &self.path, "was replaced by another file while it was updated"));
+            return Err(Error::new(Kind::Changed, path, "was replaced by another file while it was updated"));
         }
-        self.file.set_len(size).map_err(|source| Error::io(&self.path, "cannot set the size", source))?;
+        self.place.set_len(size)?;
         if self.sync {
-            self.file.sync_all().map_err(|source| Error::io(&self.path, "cannot sync", source))?;
+            self.place.sync()?;
         }
         Ok(Vec::new())
     }

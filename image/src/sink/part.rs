@@ -8,7 +8,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fc
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::sink::{Sink, splice_at, write_at};
+use crate::sink::Sink;
+use crate::sink::place::Place;
 use crate::zero::is_zero;
 use crate::{Error, Kind, Result, Stamp, reason, shown, sys};
 
@@ -19,8 +20,8 @@ const ROOM_MIN: u64 = 128 << 10;
 const KEEP_GRAIN: usize = 4 << 10;
 
 pub(crate) struct Part {
-    file: File,
-    part: PathBuf,
+    /// `DEST.part`.
+    place: Place,
     dest: PathBuf,
     sync: bool,
     /// The mode of a DEST that wasn't there before.
@@ -52,7 +53,7 @@ impl Part {
                 failed(&format!("cannot make a file of {size} octets"), source)
             })?;
         }
-        Ok(Self { make_room: sys::is_ext4(&file), file, part, dest, sync, fresh_mode, old })
+        Ok(Self { make_room: sys::is_ext4(&file), place: Place::new(file, part), dest, sync, fresh_mode, old })
     }
 
     /// Gives the new file its name.
@@ -61,7 +62,7 @@ impl Part {
         if !self.sync && self.exchange().is_ok() {
             return Ok(());
         }
-        fs::rename(&self.part, &self.dest)
+        fs::rename(&self.place.path, &self.dest)
     }
 
     /// Changes the two names, and removes the old file, which is `.part` then and is locked as long.
@@ -70,34 +71,34 @@ impl Part {
         if !old.metadata()?.is_file() || old.try_lock().is_err() {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
-        sys::exchange(&self.part, &self.dest)?;
+        sys::exchange(&self.place.path, &self.dest)?;
         // The new file has its name. An old one that can't be removed is a leftover like any other.
-        let _left = fs::remove_file(&self.part);
+        let _left = fs::remove_file(&self.place.path);
         Ok(())
     }
 
     /// Gives the new file the owner and mode of the old one. Says so where the owner isn't permitted.
     fn take_over_owner_and_mode(&self) -> Result<Option<String>> {
-        let failed = |source| Error::io(&self.part, "cannot set the mode", source);
+        let failed = |source| Error::io(&self.place.path, "cannot set the mode", source);
         let old = match fs::metadata(&self.dest) {
             Ok(old) => old,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.file.set_permissions(Permissions::from_mode(self.fresh_mode)).map_err(failed)?;
+                self.place.file.set_permissions(Permissions::from_mode(self.fresh_mode)).map_err(failed)?;
                 return Ok(None);
             }
             Err(source) => return Err(Error::io(&self.dest, "cannot look at the old file", source)),
         };
-        let new = self.file.metadata().map_err(failed)?;
+        let new = self.place.file.metadata().map_err(failed)?;
         let mut mode = old.mode() & 0o7777;
         let mut note = None;
         let same_owner = (old.uid(), old.gid()) == (new.uid(), new.gid());
-        if !same_owner && let Err(error) = fchown(&self.file, Some(old.uid()), Some(old.gid())) {
+        if !same_owner && let Err(error) = fchown(&self.place.file, Some(old.uid()), Some(old.gid())) {
             // Set-id bits of another owner are not ours to give, nor what a group may to another group.
-            let group_kept = new.gid() == old.gid() || fchown(&self.file, None, Some(old.gid())).is_ok();
+            let group_kept = new.gid() == old.gid() || fchown(&self.place.file, None, Some(old.gid())).is_ok();
             mode &= if group_kept { 0o777 } else { 0o707 };
             note = Some(format!("cannot give it the old owner {}:{}: {}", old.uid(), old.gid(), reason(&error)));
         }
-        self.file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
+        self.place.file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
         Ok(note)
     }
 }
@@ -167,18 +168,18 @@ fn lock(part: &Path) -> Result<File> {
 
 impl Sink for Part {
     fn data(&self, at: u64, octets: &[u8]) -> Result<()> {
-        write_at(&self.file, &self.part, at, octets)
+        self.place.write(at, octets)
     }
 
     fn expect(&self, at: u64, len: u64) {
         if self.make_room && len >= ROOM_MIN {
             // Only haste: where there is no room, writing says so.
-            let _made = sys::make_room(&self.file, at, len);
+            let _made = sys::make_room(&self.place.file, at, len);
         }
     }
 
     fn data_from_pipe(&self, at: u64, pipe: BorrowedFd<'_>, len: u64) -> Result<sys::Spliced> {
-        splice_at(&self.file, &self.part, at, pipe, len)
+        self.place.splice(at, pipe, len)
     }
 
     fn hole(&self, _at: u64, _len: u64) -> Result<()> {
@@ -220,14 +221,14 @@ impl Sink for Part {
     }
 
     fn remains(&self) -> String {
-        format!("kept {}", shown(&self.part))
+        format!("kept {}", shown(&self.place.path))
     }
 
     fn finish(self: Box<Self>, size: u64) -> Result<Vec<String>> {
-        self.file.set_len(size).map_err(|source| Error::io(&self.part, "cannot set the size", source))?;
+        self.place.set_len(size)?;
         let note = self.take_over_owner_and_mode()?;
         if self.sync {
-            self.file.sync_all().map_err(|source| Error::io(&self.part, "cannot sync", source))?;
+            self.place.sync()?;
         }
         if let Some(old) = self.old.as_ref().filter(|old| old.kept.load(Ordering::Relaxed)) {
             let now = fs::metadata(&self.dest).map(|stat| Stamp::of(&stat));

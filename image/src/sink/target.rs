@@ -14,13 +14,13 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
 use crate::sink::device::Device;
 use crate::sink::file::InPlace;
 use crate::sink::part::{Part, parent};
+use crate::sink::place::Place;
 use crate::sink::stream::Stream;
 use crate::{Error, Kind, Result, Sink, sys};
 
@@ -202,7 +202,7 @@ fn open_device(path: PathBuf, size: Option<u64>, options: TargetOptions) -> Resu
         return Err(Error::new(Kind::Refused, &path, what));
     }
     let (sync, target_is_zero) = (!options.no_sync, options.target_is_zero);
-    Ok(Device { file, path, size: holds, sync, target_is_zero, touched: AtomicBool::new(false) })
+    Ok(Device { place: Place::new(file, path), size: holds, sync, target_is_zero })
 }
 
 fn open_in_place(path: PathBuf, size: Option<u64>, sync: bool) -> Result<InPlace> {
@@ -215,7 +215,11 @@ fn open_in_place(path: PathBuf, size: Option<u64>, sync: bool) -> Result<InPlace
     if let Some(size) = grown {
         file.set_len(size).map_err(|source| failed(&format!("cannot make it {size} octets long"), source))?;
     }
-    Ok(InPlace { file, path, size, sync, touched: AtomicBool::new(grown.is_some()) })
+    let place = Place::new(file, path);
+    if grown.is_some() {
+        place.touch();
+    }
+    Ok(InPlace { place, size, held: holds, sync })
 }
 
 /// One writer at a time, and no running QEMU: it holds shared locks of octets 100 and on (what it uses) and 200 and on

@@ -1,0 +1,62 @@
+//! A file or device that is written at offsets, and remembers whether it was.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::sink::write_zeros;
+use crate::{Error, Result, sys};
+
+pub(crate) struct Place {
+    pub(crate) file: File,
+    /// As it stands in messages.
+    pub(crate) path: PathBuf,
+    touched: AtomicBool,
+}
+
+impl Place {
+    pub(crate) fn new(file: File, path: PathBuf) -> Self {
+        Self { file, path, touched: AtomicBool::new(false) }
+    }
+
+    /// Takes note that it isn't as it was.
+    pub(crate) fn touch(&self) {
+        self.touched.store(true, Ordering::Relaxed);
+    }
+
+    /// True if it isn't as it was.
+    pub(crate) fn is_touched(&self) -> bool {
+        self.touched.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn write(&self, at: u64, octets: &[u8]) -> Result<()> {
+        self.touch();
+        self.file.write_all_at(octets, at).map_err(|source| self.cannot_write(at, source))
+    }
+
+    /// Writes zeros, octet for octet.
+    pub(crate) fn write_zeros(&self, at: u64, len: u64) -> Result<()> {
+        write_zeros(at, len, |at, zeros| self.write(at, zeros))
+    }
+
+    /// Moves octets from a pipe.
+    pub(crate) fn splice(&self, at: u64, pipe: BorrowedFd<'_>, len: u64) -> Result<sys::Spliced> {
+        self.touch();
+        sys::splice_from_pipe(pipe, &self.file, at, len).map_err(|source| self.cannot_write(at, source))
+    }
+
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync_all().map_err(|source| Error::io(&self.path, "cannot sync", source))
+    }
+
+    pub(crate) fn set_len(&self, size: u64) -> Result<()> {
+        self.file.set_len(size).map_err(|source| Error::io(&self.path, "cannot set the size", source))
+    }
+
+    fn cannot_write(&self, at: u64, source: io::Error) -> Error {
+        Error::io(&self.path, format!("cannot write at disk offset {at}"), source)
+    }
+}
