@@ -6,59 +6,63 @@ code=2 tmp='' left=''
 trap '[ -z "$tmp" ] || rm -rf -- "$tmp"; exit "$code"' EXIT
 
 # Definitions
-#   part   DEST.part, which gets DEST's name after END
-#   place  an existing DEST written directly: with -i, or a device
+#   part   DEST.part, renamed after END
+#   place  DEST written directly: with -i, or a device
 #   pipe   DEST takes octets in order only: -, a fifo, a character device
 #   spool  an unlinked file, where a hashed payload waits for its check
 #
 # Design
-#   `read` takes one octet at a time from a pipe, so it can share standard input
-#   with dd. Descriptor 3 carries the disk offset: holes add up in pend, and the
-#   next dd seeks over them. Numbers are text, checked before any arithmetic and
-#   added in limbs of nine digits, as a shell may count in 32 bits.
+#   `read` takes one octet at a time from a pipe: it can share standard input
+#   with dd. Descriptor 3 carries the disk offset: the next dd seeks over what
+#   pends. Numbers are text, checked before arithmetic and added in limbs
+#   below g, nine digits, as a shell may count in 32 bits.
 #
 # Variables
-#   kind dest part show  what is written, and its name in messages
+#   kind dest part show  what is written, its name in messages
 #   size ival grain      the open line's
 #   rec off pend prev    record, disk offset, octets to seek over, last word
 
-usage='usage: recv-hole.sh [-i] [-s] [-n] DEST < stream
-  -i in place, -s no digests: nothing is verified, -n no sync; DEST - is stdout'
+usage='usage: recv-hole.sh [-i] [-s] [-n] DEST < stream'
 
+# warn TEXT: a terminal is to obey none of it
 warn() {
-	printf 'recv-hole.sh: %s\n' "$*" >&2
+	t=$1 m=''
+	while x=${t%%[!\ -~]*} && [ "$x" != "$t" ]; do
+		m=$m$x\? t=${t#"$x"?}
+	done
+	printf 'recv-hole.sh: %s\n' "$m$t" >&2
 }
 
 die() {
-	warn "$*$left"
+	warn "$1$left"
 	exit 2
 }
 
 bad() {
-	die "record $rec at disk offset ${off}: $*"
+	die "record $rec at disk offset ${off}: $1"
 }
 
 have() {
 	command -v "$1" >/dev/null 2>&1
 }
 
-# number TEXT: is it 1 .. 2^63-1, without sign or leading zero?
+# number TEXT: is it 1 .. 2^63-1, exactly so?
 number() {
 	case $1 in
-	'' | 0* | *[!0123456789]*) return 1 ;;
+	'' | 0* | *[!0-9]*) return 1 ;;
 	*) [ "${#1}" -le 19 ] && le "$1" 9223372036854775807 ;;
 	esac
 }
 
-# split N: limbs l2 l1 l0. A 1 put in front keeps zeros from meaning octal.
+# split N: limbs l2 l1 l0. A 1 in front keeps zeros from meaning octal.
 split() {
 	l2=0 l1=0 l0=$1
 	[ "${#1}" -gt 9 ] || return 0
 	l1=${1%?????????}
-	l0=$((1${1#"$l1"} - 1000000000))
+	l0=$((1${1#"$l1"} - g))
 	[ "${#l1}" -gt 9 ] || return 0
 	l2=${l1%?????????}
-	l1=$((1${l1#"$l2"} - 1000000000))
+	l1=$((1${l1#"$l2"} - g))
 }
 
 # both A B: limbs l of A, m of B
@@ -70,35 +74,26 @@ both() {
 
 le() {
 	both "$1" "$2"
-	if [ "$l2" -ne "$m2" ]; then
-		[ "$l2" -lt "$m2" ]
-	elif [ "$l1" -ne "$m1" ]; then
-		[ "$l1" -lt "$m1" ]
-	else
-		[ "$l0" -le "$m0" ]
-	fi
+	[ 1 = "$((l2 - m2 ? l2 < m2 : l1 - m1 ? l1 < m1 : l0 <= m0))" ]
 }
 
 # add A B: total=A+B
 add() {
 	both "$1" "$2"
 	m0=$((l0 + m0))
-	m1=$((l1 + m1 + m0 / 1000000000))
-	m2=$((l2 + m2 + m1 / 1000000000))
-	total=$((m0 % 1000000000))
-	[ "$m2$m1" != 00 ] || return 0
-	l0=$((1000000000 + total))
-	total=$((m1 % 1000000000))
-	l1=$((1000000000 + total))
-	[ "$m2" = 0 ] || total=$m2${l1#1}
-	total=$total${l0#1}
+	m1=$((l1 + m1 + m0 / g))
+	m2=$((l2 + m2 + m1 / g))
+	l0=$((m0 % g + g))
+	l1=$((m1 % g + g))
+	total=$m2${l1#1}${l0#1}
+	total=${total#"${total%%[!0]*}"}
 }
 
-# modulo N M: rest=N mod M, a power of two up to 2^24. Where arithmetic has
-# 32 bits it wraps, which leaves these bits alone.
+# modulo N M: rest=N mod M, a power of two up to 2^24. Wrapped arithmetic of
+# 32 bits has these bits right.
 modulo() {
 	split "$1"
-	rest=$((((l2 * 1000000000 + l1) * 1000000000 + l0) & ($2 - 1)))
+	rest=$((((l2 * g + l1) * g + l0) & ($2 - 1)))
 }
 
 # power N MIN MAX: is N a power of two between them?
@@ -108,22 +103,27 @@ power() {
 
 digest() {
 	[ "${#1}" -eq 64 ] || return 1
-	case $1 in *[!0123456789abcdef]*) return 1 ;; esac
+	case $1 in *[!0-9a-f]*) return 1 ;; esac
 }
 
-# look [-L] FILE: what it is. /proc/self/fd/0 is what descriptor 3 has open.
+# look [-L] FILE: what it is. /proc/self/fd/0 is descriptor 3 there.
 look() {
 	# shellcheck disable=SC2046,SC2312 # to be fields, under set -f
-	set -- $(ls -lind "$@" <&3 2>/dev/null) '' '' '' '' '' '' ''
-	# a device has major and minor where others have the length
+	set -- $(ls -lind "$@" 0>&3 2>/dev/null) '' '' '' '' '' '' ''
+	# a device has major, minor where others have a length
 	ino=$1 mode=$2 links=$3 uid=$4 gid=$5 length=$6 minor=$7
 }
 
-# scratch: a private directory for a run's files, gone once they are open
+# stamp: now=what changes when DEST does
+stamp() {
+	now=$(stat -c '%d %i %s %z' "$dest" || ls -lindc "$dest")
+} 2>/dev/null
+
+# scratch: a private directory, gone once its files are open
 scratch() {
 	for t in "${TMPDIR:-/dev/shm}" /dev/shm /tmp "${dest%/*}"; do
 		t=$t/recv-hole.$$
-		mkdir -m 700 -- "$t" 2>/dev/null && tmp=$t && break
+		mkdir -- "$t" 2>/dev/null && tmp=$t && break
 	done
 	spool=$tmp/spool err=$tmp/err
 	{ command exec 4<>"$spool" 6<>"$err"; } 2>/dev/null || die "no place for temporary files: set TMPDIR"
@@ -147,7 +147,7 @@ broke() {
 	bad "$1: $why"
 }
 
-# moved N: did the last dd move N octets? (Short input is no error to it.)
+# moved N: did the last dd move N octets? Short input is no error to it.
 moved() {
 	x=/proc/self/fdinfo/3 d=$ahead
 	[ "$kind" != pipe ] || x=$err d=$1
@@ -161,11 +161,11 @@ moved() {
 	[ "$d" = "$e" ]
 } 2>/dev/null
 
-# pour N [operand..]: N octets of standard input to DEST, behind what pends
+# pour N [operand..]: N octets of standard input to DEST
 pour() {
 	t=$1
 	shift
-	$take oflag=seek_bytes conv=notrunc seek="$pend" count="$t" "$@" >&3 2>"$err" ||
+	$take seek="$pend" count="$t" "$@" >&3 2>"$err" ||
 		broke "can't write $show"
 	pend=0
 }
@@ -191,7 +191,7 @@ zero() {
 		[ "$t$rest" = 00 ] || set -- "$1" odd
 	fi
 	if [ -n "$zap" ] && [ "$#" -eq 1 ]; then
-		# where the disk ends within a block, the whole block is to go
+		# the block that the disk ends in is to go whole
 		total=$1
 		[ "$dev$ahead" != "$size" ] || add "$1" 65536
 		for t in "$total" "$1"; do
@@ -202,7 +202,7 @@ zero() {
 	pour "$1" if=/dev/zero
 }
 
-# held MAJOR:MINOR: is this device mounted, swapped to, or part of another?
+# held MAJOR:MINOR: is it mounted, swapped to, or part of another device?
 held() {
 	while read -r x y t z; do
 		[ "$t" != "$1" ] || return 0
@@ -226,7 +226,7 @@ held() {
 	return 1
 } 2>/dev/null
 
-# device: had=its length. One in use is refused, or with a part or disk in use.
+# device: had=its length. Refused if it is in use, or its disk or a part.
 device() {
 	look "$dest"
 	t=/sys/dev/block/${length%,}:$minor
@@ -249,7 +249,7 @@ device() {
 	done
 }
 
-# guest: has a running QEMU locked what descriptor 3 has open?
+# guest: has a running QEMU locked descriptor 3's file?
 guest() {
 	id='' z=none
 	while read -r x y; do
@@ -269,7 +269,7 @@ guest() {
 	return 1
 } 2>/dev/null
 
-# resolve: what is DEST? Links lead to what is to be replaced.
+# resolve: what is DEST? Links are followed.
 resolve() {
 	show=$dest
 	case $dest in
@@ -295,12 +295,26 @@ resolve() {
 	fi
 }
 
-plain() {
+# same: is .part what descriptor 3 has open?
+same() {
+	look -L /proc/self/fd/0
+	x=$ino
 	look "$part"
-	case ${mode}:$links in
-	-*:1) ;;
-	*) die "$t is not a plain file of one link" ;;
+	case ${mode}:$links:${x:-"$ino"} in
+	-*:1:"$ino") ;;
+	*) die "$show.part was replaced, or is not a plain file of one link" ;;
 	esac
+}
+
+lock() {
+	# without flock(1) two receivers are not kept apart
+	! have flock || flock -n 0 0>&3 2>/dev/null || die "$t is in use by another receiver"
+	[ "$kind" != part ] || same
+}
+
+grab() {
+	{ command exec 3<>"$x"; } 2>/dev/null || die "can't open $t"
+	lock
 }
 
 target() {
@@ -317,25 +331,21 @@ target() {
 	part)
 		part=$dest.part
 		t=$show.part x=$part
-		# noclobber: no link is followed, and no other's file is taken
-		[ -e "$part" ] || [ -h "$part" ] || (umask 077 && set -C && : >"$part") 2>/dev/null ||
-			die "can't create $t (-i writes an existing file in place)"
-		plain
-		;;
-	esac
-	{ command exec 3<>"$x"; } 2>/dev/null || die "can't open $t"
-	# without flock(1) two receivers are not kept apart
-	! have flock || flock -n 0 <&3 2>/dev/null || die "$t is in use by another receiver"
-	if [ "$kind" = part ]; then
-		plain
-		x=$ino
-		look -L /proc/self/fd/0
-		[ "${ino:-"$x"}" = "$x" ] || die "$t was replaced meanwhile"
+		# a leftover may be others'
+		look "$part"
+		case $mode in -*) grab && rm -f -- "$part" 2>/dev/null && look "$part" ;; esac
+		# noclobber follows no link and takes no other's file
+		set -C
+		{ [ -z "$mode" ] && command exec 3>"$part"; } 2>/dev/null || die "can't create $t (-i writes in place)"
+		set +C
+		lock
 		left="; kept $t"
-		chmod 600 "$part" && : >"$part"
+		chmod 600 "$part"
 		resize "$part"
 		return
-	fi
+		;;
+	esac
+	grab
 	! guest || die "$show is in use by a running QEMU"
 	zap='fallocate -p'
 	[ -n "$dev" ] || return 0
@@ -344,7 +354,7 @@ target() {
 	le "$size" "$had" || bad "$show is too small: $had octets for a disk of $size"
 }
 
-# begin: from here on DEST changes, where it is written in place
+# begin: what is written in place changes from here on
 begin() {
 	[ "$kind$begun" = place ] || return 0
 	begun=1
@@ -352,7 +362,7 @@ begin() {
 	left="; $show is not whole now"
 }
 
-# next: the next line. What `read` can't end with a newline is cut off.
+# next: the next line, cut off if it has no newline
 next() {
 	IFS= read -r line 2>/dev/null && return
 	[ -z "$line" ] || bad "stream cut in a line"
@@ -364,7 +374,7 @@ next() {
 }
 
 opening() {
-	rec=0 off=0 pend=0 prev='' poured='' base='' kept='' log='' begun=''
+	rec=0 off=0 pend=0 prev='' poured='' base='' kept='' log='' begun='' now='' was=''
 	next
 	t=${line#XFER-HOLE 1 }
 	[ "$t" != "$line" ] || bad "not a stream of xfer-hole, version 1"
@@ -386,7 +396,9 @@ basis() {
 	d=${n#* } base=${n%% *}
 	[ "$line" = "BASE $base" ] || digest "$d" || bad "bad digest in BASE"
 	[ "$base" = 0 ] || number "$base" || bad "bad size in BASE"
-	[ -n "$had" ] || bad "BASE, but there is no $show to keep octets of"
+	stamp
+	was=$now
+	[ -n "$had" ] || bad "BASE, but there is no $show"
 	le "$base" "$had" || bad "$show is smaller than BASE"
 	rec=1
 }
@@ -418,8 +430,7 @@ canonical() {
 	t=$rest
 	modulo "$off" "$ival"
 	case $1:${prev}:$rest in
-	DATA:DATA:0) ;;
-	DATA:DATA:*) bad "DATA follows DATA inside an interval" ;;
+	DATA:DATA:[!0]*) bad "DATA follows DATA inside an interval" ;;
 	HOLE:HOLE:* | KEEP:KEEP:*) bad "$1 follows $1" ;;
 	KEEP:*:0) [ "$t" = 0 ] || [ "$ahead" = "$size" ] || bad "KEEP ends inside an interval" ;;
 	KEEP:*) bad "KEEP starts inside an interval" ;;
@@ -447,9 +458,9 @@ data() {
 		return
 	fi
 	$take count="$n" >"$spool" 2>"$err" || broke "can't write a temporary file"
-	# sha256sum starts faster than openssl, which wins from 1 MB on
+	# openssl starts slower than sha256sum, and wins from 1 MB on
 	t=$quick
-	[ "${#n}" -lt 7 ] || t=$strong
+	[ "${#n}" -lt 7 ] || t=${strong:-"$quick"}
 	t=$($t <"$spool" 2>/dev/null)
 	if [ "${t%% *}" != "$d" ]; then
 		t=$(wc -c <"$spool")
@@ -494,21 +505,17 @@ records() {
 			continue
 			;;
 		END | "END "*) return ;;
-		"FAIL "*) gave_up ;;
+		"FAIL "*)
+			[ "${#n}" -le 900 ] || bad "FAIL is too long"
+			case $n in '' | *[!\ -~]*) bad "bad text in FAIL" ;; esac
+			bad "sender gave up: $n"
+			;;
 		*) bad "not a line of the protocol" ;;
 		esac
 		[ "$line" = WAIT ] || prev=${line%% *}
 		off=$ahead
 		rec=$((rec + 1))
 	done
-}
-
-gave_up() {
-	case $n in
-	'' | *[!\ -~]*) bad "bad text in FAIL" ;;
-	*) [ "${#n}" -le 900 ] || bad "FAIL is too long" ;;
-	esac
-	bad "sender gave up: $n"
 }
 
 ending() {
@@ -546,28 +553,34 @@ publish() {
 	[ -n "$nosync" ] || dd count=0 conv=fsync,notrunc </dev/null >&3 2>"$err" || broke "can't sync $show"
 	[ "$kind" = part ] || return 0
 	[ ! -d "$dest" ] || die "$show is a directory now"
+	[ -z "$kept" ] || stamp
+	[ "$now" = "$was" ] || die "$show changed while parts of it were kept"
+	same
 	mv -f -- "$part" "$dest" 2>"$err" || broke "can't rename over $show (-i writes in place)"
 	left=", though $show has been replaced"
 	[ -n "$nosync" ] || sync ${dir:+"$dir"} 2>/dev/null || die "can't sync its directory"
 }
 
-# give: the old DEST's owner and mode to part
+# give: part the old DEST's owner and mode
 give() {
 	look "$part"
 	[ "$length" = "$size" ] || die "$show.part has not the disk's size"
 	oct='=rw'
 	if [ -n "$old" ]; then
-		[ "${uid}:$gid" = "$old" ] || chown "$old" "$part" 2>/dev/null ||
+		oct='' group=${perm#????}
+		chown "$old" "$part" 2>/dev/null || {
 			warn "can't give $show its old owner $old"
-		oct='' t=${perm#?}
-		for x in "$t" "${t#???}" "${t#??????}"; do
-			b=0
-			case $x in r*) b=4 ;; esac
+			# the old group's bits are not for another
+			chown ":${old#*:}" "$part" 2>/dev/null || group=''
+		}
+		for x in "${perm#?}" "$group" "${perm#???????}"; do
+			case $x in r*) b=4 ;; *) b=0 ;; esac
 			case $x in ?w*) b=$((b + 2)) ;; esac
 			case $x in ??[xst]*) b=$((b + 1)) ;; esac
 			oct=$oct$b
 		done
 	fi
+	umask "$mask"
 	chmod "$oct" "$part" 2>/dev/null || die "can't set the mode of $show.part"
 }
 
@@ -575,40 +588,41 @@ tools() {
 	for t in ls mkdir mkfifo rm mv chmod chown wc sync; do
 		have "$t" || die "needs $t"
 	done
-	take='dd bs=524288 iflag=fullblock,count_bytes'
-	t=$(printf abc | $take oflag=seek_bytes conv=notrunc seek=0 count=2 2>/dev/null)
-	[ "$t" = ab ] || die "needs dd with iflag=fullblock,count_bytes oflag=seek_bytes"
+	take='dd bs=524288 iflag=fullblock,count_bytes oflag=seek_bytes conv=notrunc'
+	t=$(printf abc | $take seek=0 count=2 2>/dev/null)
+	[ "$t" = ab ] || die "needs $take"
 	sparse='bs=4096 conv=sparse'
 	dd conv=sparse count=0 </dev/null >/dev/null 2>&1 || sparse=''
 	quick='' strong=''
 	have shasum && quick='shasum -a 256'
 	have openssl && quick='openssl dgst -sha256 -r' strong=$quick
 	have sha256sum && quick=sha256sum
-	strong=${strong:-"$quick"}
 }
 
 main() {
 	set -fu
+	g=1000000000
+	mask=$(umask)
+	umask 077
 	unset BLOCK_SIZE BLOCKSIZE LS_BLOCK_SIZE
 	LC_ALL=C IFS=$(printf ' \t')
 	export LC_ALL
 	# an endless line must not eat the machine
-	# shellcheck disable=SC3045 # where there is no -v, nothing is limited
+	# shellcheck disable=SC3045 # no -v, no limit
 	{ ulimit -v 524288; } 2>/dev/null || :
-	exec 3</dev/null
+	exec 3>/dev/null
 	inplace='' skip='' nosync='' dev='' old='' had=''
 	while getopts :isnh t; do
 		case $t in
 		i) inplace=place ;;
 		s) skip=1 ;;
 		n) nosync=1 ;;
-		h) printf '%s\n' "$usage" && code=0 && exit ;;
+		h) printf '%s\n  %s\n' "$usage" '-i in place, -s no digests: nothing is verified, -n no sync; DEST - is stdout' && code=0 && exit ;;
 		*) die "$usage" ;;
 		esac
 	done
 	shift "$((OPTIND - 1))"
-	[ -n "${1:-}" ] || set --
-	[ "$#" -eq 1 ] || die "$usage"
+	[ "$#${1:+x}" = 1x ] || die "$usage"
 	dest=$1
 	tools
 	resolve

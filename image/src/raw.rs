@@ -85,6 +85,13 @@ impl Raw {
         Ok(Self { path: path.into(), size, method, fiemap, stamp, file })
     }
 
+    /// True for a block device that is mounted or held otherwise: nothing would tell that it changes while it is read.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        let exclusive = || OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(&self.path);
+        self.stamp.is_none() && exclusive().is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
+    }
+
     /// How this disk's extents are found.
     #[must_use]
     pub fn method(&self) -> Method {
@@ -171,6 +178,11 @@ impl Image for Raw {
         if !live && Stamp::of(&stat) != *before {
             return Err(Error::new(Kind::Changed, &self.path, "changed while it was read")
                 .hint("send a snapshot of it, or accept a disk that is not of one moment with --live"));
+        }
+        // Files of /proc and their like have no size, and octets all the same.
+        if !live && self.file.read_at(&mut [0], self.size).is_ok_and(|octets| octets > 0) {
+            let what = format!("has more octets than its size of {} says", self.size);
+            return Err(Error::new(Kind::Changed, &self.path, what));
         }
         Ok(())
     }

@@ -9,6 +9,8 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use xfer_hole_image::reason;
+
 /// Exit code of every failure, as of wrong usage.
 const TROUBLE: u8 = 2;
 
@@ -64,8 +66,10 @@ impl Messages {
     /// What the command line's parser has to say: help and version, or what is wrong with the words.
     pub fn usage(self, error: &clap::Error) -> ExitCode {
         if !error.use_stderr() {
-            let _printed = error.print();
-            return ExitCode::SUCCESS;
+            return match error.print() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => self.fail(format_args!("standard output: cannot write: {}", reason(&error)), None),
+            };
         }
         let text = error.render().to_string();
         self.say(&text.strip_prefix("error: ").unwrap_or(&text).trim_end());

@@ -43,8 +43,9 @@ impl Progress {
             _ => ProgressDrawTarget::term_like_with_hz(Box::new(PlainErr), 5),
         };
         let stopped = Arc::clone(&stop);
-        let thread = thread::spawn(move || draw(target, name, &tally, &stopped));
-        Self { stop, thread: Some(thread) }
+        // Where no thread is to be had, the disk moves without a bar.
+        let thread = thread::Builder::new().spawn(move || draw(target, name, &tally, &stopped)).ok();
+        Self { stop, thread }
     }
 }
 
@@ -60,7 +61,7 @@ impl Drop for Progress {
 
 fn draw(target: ProgressDrawTarget, name: &'static str, tally: &Tally, stop: &AtomicBool) {
     let bar = ProgressBar::with_draw_target(None, target);
-    let template = "{prefix} {percent:>3}% [{bar:24}] {bytes} of {total_bytes}, {msg}, {eta} left";
+    let template = "{prefix} {percent:>3}% [{wide_bar}] {bytes} of {total_bytes}, {msg}, {bytes_per_sec}, {eta}";
     // The template is ours and fits; indicatif's own is as good a bar.
     bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.set_prefix(name);
@@ -94,7 +95,7 @@ impl PlainErr {
 
 impl TermLike for PlainErr {
     fn width(&self) -> u16 {
-        100
+        79
     }
 
     fn move_cursor_up(&self, _n: usize) -> io::Result<()> {

@@ -27,7 +27,8 @@ pub(crate) struct Cli {
     /// The file to make or replace, a block device to overwrite, or "-" for the full octets on standard output
     pub(crate) dest: PathBuf,
 
-    /// Update an existing file directly, without DEST.part; an interruption leaves it half old, half new
+    /// Update an existing file directly, without DEST.part; an interruption leaves it half old, half new. A file that isn't there
+    /// yet is made as without this flag
     #[arg(long, help_heading = "How it is written")]
     pub(crate) in_place: bool,
 

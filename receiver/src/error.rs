@@ -1,6 +1,7 @@
 //! Why a disk wasn't received.
 
 use thiserror::Error;
+use xfer_hole_proto::Kind;
 
 /// Each is one line; the hint stands apart.
 #[derive(Debug, Error)]
@@ -50,6 +51,9 @@ impl Error {
             Self::NoHash => Some("send with xfer-hole --hash"),
             Self::Image(error) => error.hint_text(),
             Self::Begun { error, .. } => error.hint(),
+            Self::Stream(error) if error.kind() == Kind::NotAStream => {
+                Some("a stream comes from xfer-hole; one in the dialect of 2014 needs --classic")
+            }
             Self::OutputClosed | Self::TooLarge { .. } | Self::Stream(_) => None,
         }
     }

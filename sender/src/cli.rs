@@ -58,7 +58,8 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t, help_heading = "How it is read")]
     pub(crate) format: Format,
 
-    /// Accept that the image changes while it is sent: what arrives is then not of one moment
+    /// Accept that the image changes while it is sent: what arrives is then not of one moment. Changes are noticed of files only,
+    /// not of block devices
     #[arg(long, help_heading = "How it is read")]
     pub(crate) live: bool,
 

@@ -30,6 +30,9 @@ pub(crate) enum Error {
     /// The stream can't be written.
     #[error("standard output: cannot write: {}", reason(.0))]
     Output(io::Error),
+    /// The system has no thread for us.
+    #[error("cannot start a thread: {}", reason(.0))]
+    Thread(io::Error),
     /// The disk can't be read.
     #[error(transparent)]
     Image(#[from] xfer_hole_image::Error),
@@ -59,7 +62,7 @@ impl Error {
             Self::Terminal => Some("pipe it into recv-hole, or into ssh"),
             Self::Qcow2(_) => Some("use --format raw to send the file as it is"),
             Self::Image(error) => error.hint_text(),
-            Self::Closed | Self::BrokenPipe | Self::Output(_) | Self::Stream(_) => None,
+            Self::Closed | Self::Thread(_) | Self::BrokenPipe | Self::Output(_) | Self::Stream(_) => None,
         }
     }
 }

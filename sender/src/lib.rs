@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use xfer_hole_image::{Raw, Tally, sys};
+use xfer_hole_image::{Raw, Tally, shown, sys};
 use xfer_hole_link::{Messages, Progress};
 
 use crate::cli::{Cli, Format};
@@ -44,6 +44,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn go(cli: &Cli, messages: Messages) -> Result<(), Error> {
+    sys::ignore_file_size_signal();
+    if sys::was_closed(io::stdout()) {
+        return Err(Error::Closed);
+    }
     if cli.print_receiver {
         let mut out = io::stdout();
         return out.write_all(RECV_HOLE_SH.as_bytes()).and_then(|()| out.flush()).map_err(Error::output);
@@ -52,17 +56,23 @@ fn go(cli: &Cli, messages: Messages) -> Result<(), Error> {
     if io::stdout().is_terminal() {
         return Err(Error::Terminal);
     }
-    if sys::was_closed(io::stdout()) {
-        return Err(Error::Closed);
-    }
     if cli.classic {
         messages.warn(
             "the dialect of 2014 has no end: the receiver can't tell a stream that was cut short from a whole one",
         );
     }
-    let disk = Raw::open(&job.image, job.method)?;
+    let disk = Raw::open(&job.image, job.method).map_err(|error| match job.image.to_str() {
+        Some("-") => error.hint("a disk can't be read from a pipe: name the file or device"),
+        _ => error,
+    })?;
     if job.format == Format::Auto && disk.begins_as_qcow2()? {
         return Err(Error::Qcow2(job.image));
+    }
+    if disk.is_in_use() && !job.live {
+        messages.warn(format_args!(
+            "{}: is mounted or in use; if it changes while it is sent, nothing will tell",
+            shown(&job.image)
+        ));
     }
     messages.verbose(format_args!("extents by {}", disk.method().word()));
     let tally = Arc::new(Tally::default());

@@ -27,7 +27,8 @@ fn page(command: clap::Command, see_also: &str) -> String {
     roff.control("SH", ["SEE ALSO"]);
     roff.text([roman(see_also)]);
     roff.to_writer(&mut page).unwrap();
-    String::from_utf8(page).unwrap()
+    // What stands behind the options is examples, and what ends the program.
+    String::from_utf8(page).unwrap().replace(".SH EXTRA", ".SH EXAMPLES AND EXIT STATUS")
 }
 
 #[test]

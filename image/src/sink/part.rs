@@ -96,7 +96,9 @@ impl Part {
             // Set-id bits of another owner are not ours to give, nor what a group may to another group.
             let group_kept = new.gid() == old.gid() || fchown(&self.place.file, None, Some(old.gid())).is_ok();
             mode &= if group_kept { 0o777 } else { 0o707 };
-            note = Some(format!("cannot give it the old owner {}:{}: {}", old.uid(), old.gid(), reason(&error)));
+            let rights = if group_kept { "" } else { ", so its group gets no rights" };
+            let (uid, gid) = (old.uid(), old.gid());
+            note = Some(format!("cannot give it the old owner {uid}:{gid}{rights}: {}", reason(&error)));
         }
         self.place.file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
         Ok(note)
