@@ -18,7 +18,7 @@ trap '[ -z "$tmp" ] || rm -rf -- "$tmp"; exit "$code"' EXIT
 #   below g, nine digits, as a shell may count in 32 bits.
 #
 # Variables
-#   kind dest part show  what is written, its name in messages
+#   kind dest part show  what is written, its name
 #   size ival grain      the open line's
 #   rec off pend prev    record, disk offset, octets to seek over, last word
 
@@ -364,6 +364,7 @@ begin() {
 
 # next: the next line, cut off if it has no newline
 next() {
+	line=
 	IFS= read -r line 2>/dev/null && return
 	[ -z "$line" ] || bad "stream cut in a line"
 	if [ -n "$poured" ] && ! moved "$poured"; then
