@@ -361,19 +361,19 @@ impl Decoder for StreamDecoder {
         if let Some(item) = self.decode(src)? {
             return Ok(Some(item));
         }
-        match (self.judge.dialect, self.judge.stage) {
-            (_, Stage::Ended | Stage::Failed) => Ok(None),
-            (Dialect::Classic, _) if src.is_empty() && self.judge.payload_left == 0 && self.classic_word.is_none() => {
+        let whole = src.is_empty() && self.judge.payload_left == 0 && self.classic_word.is_none();
+        let ended = match (self.judge.dialect, self.judge.stage) {
+            (_, Stage::Ended | Stage::Failed) => return Ok(None),
+            (Dialect::Classic, _) if whole => {
                 let end = Item::End(End::default());
-                self.judge.admit(&end, b"")?;
-                Ok(Some(end))
+                self.judge.admit(&end, b"").map(|()| Some(end))
             }
-            _ => {
-                let cut = self.cut();
-                self.judge.stage = Stage::Failed;
-                Err(cut)
-            }
+            _ => Err(self.cut()),
+        };
+        if ended.is_err() {
+            self.judge.stage = Stage::Failed;
         }
+        ended
     }
 }
 

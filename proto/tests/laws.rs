@@ -237,6 +237,11 @@ proptest! {
 fn a_classic_stream_of_no_octets_is_refused_at_both_ends() {
     assert!(encode(&[Item::End(End::default())], Dialect::Classic).is_err());
     assert!(decode(b"", Dialect::Classic, || 1).is_err());
+    // Found by fuzzing: nothing more may come behind that error either.
+    let (mut decoder, mut src) = (StreamDecoder::new(Dialect::Classic), BytesMut::new());
+    assert!(decoder.decode_eof(&mut src).is_err());
+    src.extend_from_slice(b"HOLE\n1\n");
+    assert_eq!(decoder.decode_eof(&mut src).unwrap(), None);
 }
 
 // ---- a link that breaks or errs
