@@ -193,7 +193,7 @@ zero() {
 	if [ -n "$zap" ] && [ "$#" -eq 1 ]; then
 		# the block that the disk ends in is to go whole
 		total=$1
-		[ "$dev$ahead" != "$size" ] || add "$1" 65536
+		[ "$dev:$ahead" != ":$size" ] || add "$1" 65536
 		for t in "$total" "$1"; do
 			$zap -o "$off" -l "$t" "$dest" >/dev/null 2>&1 && pass "$1" && return
 		done

@@ -3,7 +3,7 @@
 use xfer_hole_image::sys::Spliced;
 use xfer_hole_image::{Sink, Tally, Target};
 use xfer_hole_link::Messages;
-use xfer_hole_proto::{Dialect, Digest, Fingerprint, Item, Kind, Open, Record};
+use xfer_hole_proto::{Dialect, Digest, Fingerprint, Item, Kind, Open, Reason, Record};
 
 use crate::error::Error;
 use crate::input::Input;
@@ -86,6 +86,12 @@ pub(crate) fn apply(
     })
 }
 
+/// The sender's own reason.
+fn gave_up(input: &Input, reason: &Reason) -> Error {
+    let (record, offset) = input.decoder().place();
+    xfer_hole_proto::Error::new(Kind::Fail, record, offset, reason.to_string()).into()
+}
+
 fn open_line(input: &mut Input, rules: &Rules) -> Result<Open, Error> {
     let Some(Item::Open(open)) = input.next()? else { return Err(input.cut().into()) };
     rules.check_size(open.size)?;
@@ -116,10 +122,7 @@ impl River<'_> {
         while let Some(now) = item {
             match now {
                 Item::Record(record) => self.record(record)?,
-                Item::Fail(reason) => {
-                    let (record, offset) = self.input.decoder().place();
-                    return Err(xfer_hole_proto::Error::new(Kind::Fail, record, offset, reason.to_string()).into());
-                }
+                Item::Fail(reason) => return Err(gave_up(self.input, &reason)),
                 // The decoder has judged the order; END is followed by end of file, or it is an error.
                 Item::Wait | Item::End(_) | Item::Open(_) | Item::Base(_) | Item::Payload(_) => {}
             }

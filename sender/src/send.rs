@@ -42,7 +42,15 @@ fn records(disk: &dyn Image, job: &Job, wire: &mut Wire, tally: &Tally, messages
     thread::scope(|scope| {
         // Blocks are read and judged ahead of what is written. Dropping `blocks` ends the reading.
         let (read, blocks) = mpsc::sync_channel(Blocks::ahead(disk, &job.shape));
-        let reader = move || Blocks::new(disk, job.shape).try_for_each(|block| read.send(block));
+        // A disk that can't be read is not asked twice.
+        let reader = move || {
+            for block in Blocks::new(disk, job.shape) {
+                let failed = block.is_err();
+                if read.send(block).is_err() || failed {
+                    break;
+                }
+            }
+        };
         thread::Builder::new().spawn_scoped(scope, reader).map_err(Error::Thread)?;
         let blocks = iter::from_fn(|| match blocks.recv_timeout(Duration::from_secs(1)) {
             Ok(block) => Some(block),

@@ -1,7 +1,6 @@
 //! A regular file that is updated in place: holes are punched, and what follows the disk is cut off at the end.
 
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::MetadataExt;
 
 use crate::sink::Sink;
 use crate::sink::place::Place;
@@ -57,11 +56,9 @@ impl Sink for InPlace {
     }
 
     fn finish(self: Box<Self>, size: u64) -> Result<Vec<String>> {
-        let Place { file, path, .. } = &self.place;
-        let opened = file.metadata().map(|stat| (stat.dev(), stat.ino()));
-        let named = std::fs::symlink_metadata(path).map(|stat| (stat.dev(), stat.ino()));
-        if !matches!((opened, named), (Ok(opened), Ok(named)) if opened == named) {
-            return Err(Error::new(Kind::Changed, path, "was replaced by another file while it was updated"));
+        if !self.place.is_named() {
+            let what = "was replaced by another file while it was updated";
+            return Err(Error::new(Kind::Changed, &self.place.path, what));
         }
         self.place.set_len(size)?;
         if self.sync {

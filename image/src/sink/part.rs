@@ -238,6 +238,10 @@ impl Sink for Part {
                 return Err(Error::new(Kind::Changed, &self.dest, "changed while parts of it were kept"));
             }
         }
+        if !self.place.is_named() {
+            let what = "was replaced by another file while it was written";
+            return Err(Error::new(Kind::Changed, &self.place.path, what));
+        }
         self.publish().map_err(|source| Error::io(&self.dest, "cannot rename the new file over it", source))?;
         if self.sync {
             let folder = parent(&self.dest);

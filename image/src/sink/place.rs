@@ -1,9 +1,9 @@
 //! A file or device that is written at offsets, and remembers whether it was.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -46,6 +46,13 @@ impl Place {
     pub(crate) fn splice(&self, at: u64, pipe: BorrowedFd<'_>, len: u64) -> Result<sys::Spliced> {
         self.touch();
         sys::splice_from_pipe(pipe, &self.file, at, len).map_err(|source| self.cannot_write(at, source))
+    }
+
+    /// True if its name is still this file's: nobody put another in its place.
+    pub(crate) fn is_named(&self) -> bool {
+        let opened = self.file.metadata().map(|stat| (stat.dev(), stat.ino()));
+        let named = fs::symlink_metadata(&self.path).map(|stat| (stat.dev(), stat.ino()));
+        matches!((opened, named), (Ok(opened), Ok(named)) if opened == named)
     }
 
     pub(crate) fn sync(&self) -> Result<()> {
