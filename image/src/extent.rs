@@ -1,14 +1,14 @@
 //! What an image answers: size, extents, octets. Stateless, so that map, send, copy and parallel readers share it.
 
-use std::fs::File;
-
-use crate::Result;
+use crate::{Host, Result};
 
 /// What the octets of an extent are, resolved through all layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// They have to be read. They may still be zeros.
     Data,
+    /// An image's tables call them data, but where they would lie its file has a hole: they read as zeros.
+    Unwritten,
     /// They read as zeros.
     Zero,
 }
@@ -28,8 +28,17 @@ pub struct Extent {
     pub present: bool,
     /// True if the octets lie compressed.
     pub compressed: bool,
-    /// Where the octets lie in the file of floor `depth`, if they lie there as they are.
+    /// Where the extent's place is in the file of floor `depth` ([`Image::host`]), if it has one there: data lies there as it is,
+    /// zeros may have a place without octets that count.
     pub host: Option<u64>,
+}
+
+impl Extent {
+    /// Where it ends, exclusive.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.start + self.len
+    }
 }
 
 /// A disk that can be read.
@@ -41,14 +50,34 @@ pub trait Image: Send + Sync {
     /// alike. Costs no more than that extent.
     fn extent(&self, at: u64, max: u64) -> Result<Extent>;
 
-    /// Fills `buf` from `at`. Short reads are errors: what can't be read never becomes zeros.
-    fn read_at(&self, at: u64, buf: &mut [u8]) -> Result<()>;
+    /// Fills `buf` from disk offset `at`: octets that all lie in `extent`, which is of this image. Short reads are errors: what
+    /// can't be read never becomes zeros.
+    fn read(&self, extent: &Extent, at: u64, buf: &mut [u8]) -> Result<()>;
 
-    /// The file that holds the disk's octets at their own offsets, if there is one.
-    fn flat(&self) -> Option<&File> {
-        None
+    /// The file that the [`Extent::host`] of floor `depth` is an offset of.
+    fn host(&self, depth: u32) -> Option<&Host>;
+
+    /// Octets, a power of two: reads that begin and end on multiples of it do nothing twice.
+    fn chunk(&self) -> u64 {
+        1
     }
 
     /// Asks whether the octets are still those of the beginning. `live` accepts all changes but a shorter file.
     fn check_unchanged(&self, live: bool) -> Result<()>;
+
+    /// Fills `buf` from `at`, through as many extents as it takes.
+    fn read_at(&self, at: u64, buf: &mut [u8]) -> Result<()> {
+        let (mut at, mut rest) = (at, buf);
+        while !rest.is_empty() {
+            let extent = self.extent(at, rest.len() as u64)?;
+            let (now, later) = rest.split_at_mut(usize::try_from(extent.len).unwrap_or(usize::MAX));
+            match extent.status {
+                Status::Data => self.read(&extent, at, now)?,
+                Status::Unwritten | Status::Zero => now.fill(0),
+            }
+            at += extent.len;
+            rest = later;
+        }
+        Ok(())
+    }
 }

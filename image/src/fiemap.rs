@@ -5,8 +5,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
+use crate::layer::Allocation;
 use crate::sys::{self, FIEMAP_EXTENT_LAST, FIEMAP_EXTENT_UNWRITTEN, FiemapExtent};
-use crate::{Extent, Status};
 
 /// A window onto a file's extents, moved as it is asked for others. A million extents cost no more memory than some hundreds.
 #[derive(Debug, Default)]
@@ -18,13 +18,13 @@ pub(crate) struct Fiemap {
 struct Window {
     covers: Range<u64>,
     /// Without gaps, and merged where neighbours are alike.
-    extents: Vec<Extent>,
+    extents: Vec<Stretch>,
     raw: Vec<FiemapExtent>,
 }
 
 impl Fiemap {
-    /// The extent that holds `at` in a file of `size` octets, from `at` on.
-    pub(crate) fn extent(&self, file: &File, at: u64, size: u64) -> io::Result<Extent> {
+    /// What lies at `at` in a file of `size` octets, and for how many octets.
+    pub(crate) fn extent(&self, file: &File, at: u64, size: u64) -> io::Result<(Allocation, u64)> {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         if !window.covers.contains(&at) {
             window.move_to(file, at, size)?;
@@ -32,15 +32,16 @@ impl Fiemap {
         let next = window.extents.partition_point(|extent| extent.start <= at);
         let extent = next.checked_sub(1).and_then(|index| window.extents.get(index));
         let extent = extent.ok_or_else(|| io::Error::other("FIEMAP gave extents that go nowhere"))?;
-        let passed = at - extent.start;
-        Ok(raw_extent(at, extent.len - passed, extent.status))
+        Ok((extent.allocation, extent.start + extent.len - at))
     }
 }
 
-/// An extent of a raw file: what isn't a hole lies at its own offset.
-pub(crate) fn raw_extent(start: u64, len: u64, status: Status) -> Extent {
-    let host = (status == Status::Data).then_some(start);
-    Extent { start, len, status, depth: 0, present: true, compressed: false, host }
+/// Data or zeros.
+#[derive(Clone, Copy, Debug)]
+struct Stretch {
+    start: u64,
+    len: u64,
+    allocation: Allocation,
 }
 
 impl Window {
@@ -62,25 +63,25 @@ impl Window {
             let end = extent.logical.saturating_add(extent.length).clamp(start, size);
             // DELALLOC, UNKNOWN, ENCODED, INLINE and whatever comes: data that has to be read.
             let unwritten = extent.flags & FIEMAP_EXTENT_UNWRITTEN != 0;
-            self.push(reached, start, Status::Zero);
-            self.push(start, end, if unwritten { Status::Zero } else { Status::Data });
+            self.push(reached, start, Allocation::Zero);
+            self.push(start, end, if unwritten { Allocation::Zero } else { Allocation::Data });
             reached = end;
             last |= extent.flags & FIEMAP_EXTENT_LAST != 0;
         }
         if last {
-            self.push(reached, size, Status::Zero);
+            self.push(reached, size, Allocation::Zero);
             reached = size;
         }
         self.covers = at..reached;
     }
 
-    fn push(&mut self, start: u64, end: u64, status: Status) {
+    fn push(&mut self, start: u64, end: u64, allocation: Allocation) {
         if start == end {
             return;
         }
         match self.extents.last_mut() {
-            Some(before) if before.status == status => before.len += end - start,
-            _ => self.extents.push(raw_extent(start, end - start, status)),
+            Some(before) if before.allocation == allocation => before.len += end - start,
+            _ => self.extents.push(Stretch { start, len: end - start, allocation }),
         }
     }
 }
@@ -93,10 +94,10 @@ mod tests {
         FiemapExtent { logical, length, flags, ..FiemapExtent::default() }
     }
 
-    fn seen(raw: &[FiemapExtent], at: u64, size: u64) -> (Vec<(u64, u64, Status)>, Range<u64>) {
+    fn seen(raw: &[FiemapExtent], at: u64, size: u64) -> (Vec<(u64, u64, Allocation)>, Range<u64>) {
         let mut window = Window::default();
         window.fill(raw, at, size);
-        let extents = window.extents.iter().map(|extent| (extent.start, extent.len, extent.status)).collect();
+        let extents = window.extents.iter().map(|extent| (extent.start, extent.len, extent.allocation)).collect();
         (extents, window.covers)
     }
 
@@ -109,30 +110,30 @@ mod tests {
             extent(20480, 8192, FIEMAP_EXTENT_LAST),
         ];
         let expected = vec![
-            (0, 4096, Status::Zero),
-            (4096, 8192, Status::Data),
-            (12288, 8192, Status::Zero),
-            (20480, 4096, Status::Data),
+            (0, 4096, Allocation::Zero),
+            (4096, 8192, Allocation::Data),
+            (12288, 8192, Allocation::Zero),
+            (20480, 4096, Allocation::Data),
         ];
         assert_eq!(seen(&raw, 0, 24576), (expected, 0..24576));
     }
 
     #[test]
     fn an_answer_without_last_covers_only_what_it_tells() {
-        assert_eq!(seen(&[extent(0, 4096, 0)], 0, 1 << 40), (vec![(0, 4096, Status::Data)], 0..4096));
+        assert_eq!(seen(&[extent(0, 4096, 0)], 0, 1 << 40), (vec![(0, 4096, Allocation::Data)], 0..4096));
     }
 
     #[test]
     fn no_extent_at_all_is_one_hole() {
-        assert_eq!(seen(&[], 4096, 8192), (vec![(4096, 4096, Status::Zero)], 4096..8192));
+        assert_eq!(seen(&[], 4096, 8192), (vec![(4096, 4096, Allocation::Zero)], 4096..8192));
     }
 
     #[test]
     fn an_extent_that_begins_before_the_window_or_wraps_around_is_clipped() {
         assert_eq!(
             seen(&[extent(0, 8192, 1)], 4096, 16384).0,
-            vec![(4096, 4096, Status::Data), (8192, 8192, Status::Zero)]
+            vec![(4096, 4096, Allocation::Data), (8192, 8192, Allocation::Zero)]
         );
-        assert_eq!(seen(&[extent(8192, u64::MAX, 1)], 4096, 16384).0[1], (8192, 8192, Status::Data));
+        assert_eq!(seen(&[extent(8192, u64::MAX, 1)], 4096, 16384).0[1], (8192, 8192, Allocation::Data));
     }
 }

@@ -11,24 +11,44 @@
 //!
 //! Raw system calls and unsafe code stand in `sys.rs` only.
 
+mod backing;
 mod block;
+mod chain;
 mod error;
 mod extent;
 mod fiemap;
+mod format;
+mod gate;
+mod guard;
+mod host;
+mod info;
+mod layer;
+mod name;
+mod opening;
 mod plan;
+mod qcow2;
+mod quote;
 mod raw;
 mod sift;
 mod sink;
+mod stairs;
 mod stamp;
 pub mod sys;
 mod tally;
 mod zero;
 
-pub use block::{Block, Blocks, Payload, Run, Shape, UNIT};
+pub use backing::Backing;
+pub use block::{Block, Blocks, Part, Payload, Run, Shape, UNIT, Workers};
+pub use chain::Chain;
 pub use error::{Error, Kind, Result, reason, shown};
 pub use extent::{Extent, Image, Status};
+pub use format::Format;
+pub use gate::Gate;
+pub use host::Host;
+pub use info::{BitmapInfo, DataFileInfo, Floors, Info, Qcow2Info, SnapshotInfo};
+pub use opening::Opening;
 pub use plan::{Plan, Step, Want};
-pub use raw::{Method, Raw};
+pub use raw::Method;
 pub use sift::{Piece, Sift};
 pub use sink::{Sink, Target, TargetOptions};
 pub use stamp::Stamp;

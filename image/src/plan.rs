@@ -1,10 +1,8 @@
 //! What is to become of each octet of the disk: steps, lazily, from the image's extents. Moves no data.
 
-use std::ops::Range;
-
 use xfer_hole_proto::{Cursor, Open, Record};
 
-use crate::{Error, Image, Kind, Result, Status};
+use crate::{Error, Extent, Image, Kind, Result, Status};
 
 /// What a step wants of its octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,23 +13,13 @@ pub enum Want {
     Zero,
 }
 
-/// A part of the disk with one wish, in octets.
+/// A part of the disk with one wish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// Where it begins.
-    pub at: u64,
-    /// How long it is, at least 1.
-    pub len: u64,
+    /// The part, and all that is needed to read it.
+    pub extent: Extent,
     /// What is to be done.
     pub want: Want,
-}
-
-impl Step {
-    /// Where it ends, exclusive.
-    #[must_use]
-    pub fn end(&self) -> u64 {
-        self.at + self.len
-    }
 }
 
 /// The steps of a whole disk, in order: they cover `[0, size)` once, for the cursor that each is drawn through says so.
@@ -52,11 +40,15 @@ impl<'a> Plan<'a> {
         let extent = self.image.extent(at, self.cursor.size() - at)?;
         let (record, want) = match extent.status {
             Status::Data => (Record::Data { len: extent.len, digest: None }, Want::Copy),
-            Status::Zero => (Record::Hole { len: extent.len }, Want::Zero),
+            Status::Unwritten | Status::Zero => (Record::Hole { len: extent.len }, Want::Zero),
         };
         let stepped = self.cursor.step(&record).map_err(|step| step.to_string());
-        let Range { start, end } = stepped.map_err(|what| Error::new(Kind::Io, "extents", what))?;
-        Ok(Step { at: start, len: end - start, want })
+        let place = stepped.map_err(|what| Error::new(Kind::Io, "extents", what))?;
+        if place.start != extent.start {
+            let what = format!("asked for at 0x{at:x}, one begins at 0x{:x}", extent.start);
+            return Err(Error::new(Kind::Io, "extents", what));
+        }
+        Ok(Step { extent, want })
     }
 }
 

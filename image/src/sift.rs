@@ -52,9 +52,7 @@ impl<I> Sift<I> {
         if len >= self.min_hole {
             return (len > 0).then_some(Piece::Hole(len));
         }
-        // Shorter than the least hole, which is no longer than a block: it fits in memory.
-        let zeros = || vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
-        (len > 0).then(|| Piece::Data(Payload::Octets(zeros().into()), None))
+        (len > 0).then(|| Piece::Data(Payload::zeros(len), None))
     }
 }
 

@@ -1,4 +1,7 @@
-//! Finding zeros at memory bandwidth.
+//! Zeros: finding them at memory bandwidth, and having some at hand.
+
+/// Zeros to be sent where nothing holds any. They take no memory as long as nobody writes them.
+pub(crate) static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
 /// True if every octet is zero.
 pub(crate) fn is_zero(octets: &[u8]) -> bool {

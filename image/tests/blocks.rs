@@ -2,14 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
+mod mixed;
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
-use xfer_hole_image::{Blocks, Extent, Image, Method, Payload, Piece, Plan, Raw, Result, Shape, Sift, Status, Want};
+use xfer_hole_image::{
+    Blocks, Chain, Extent, Format, Image, Method, Opening, Part, Payload, Piece, Plan, Result, Shape, Sift, Status,
+    Want,
+};
 use xfer_hole_proto::{Digest, Sums};
+
+use mixed::Mixed;
 
 /// A disk: its octets, and the file they are in.
 struct Disk {
@@ -81,13 +88,19 @@ fn folder_on_disk() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
+/// A raw disk, by this method.
+fn raw(path: &Path, method: Method) -> Chain {
+    let how = Opening { format: Some(Format::Raw), method: Some(method), ..Opening::default() };
+    Chain::open(path, &how).unwrap()
+}
+
 /// The disk by every method that is to be had where it is.
-fn raws(disk: &Disk) -> Vec<Raw> {
+fn raws(disk: &Disk) -> Vec<Chain> {
     let methods: &[_] = match disk.in_memory {
         true => &[Method::Seek, Method::Scan],
         false => &[Method::Seek, Method::Scan, Method::Fiemap],
     };
-    methods.iter().map(|&method| Raw::open(&disk.path, Some(method)).unwrap()).collect()
+    methods.iter().map(|&method| raw(&disk.path, method)).collect()
 }
 
 fn pieces(image: &dyn Image, shape: Shape) -> Vec<Piece> {
@@ -104,14 +117,18 @@ fn len(piece: &Piece) -> u64 {
 }
 
 fn payload(image: &dyn Image, payload: &Payload) -> Vec<u8> {
-    match payload {
-        Payload::Octets(octets) => octets.to_vec(),
-        Payload::Range { at, len } => {
-            let mut octets = vec![0; usize::try_from(*len).unwrap()];
-            image.read_at(*at, &mut octets).unwrap();
-            octets
+    let mut octets = Vec::new();
+    for part in payload.parts() {
+        match part {
+            Part::Octets(part) => octets.extend_from_slice(part),
+            Part::Range { depth, at, len } => {
+                let from = octets.len();
+                octets.resize(from + usize::try_from(*len).unwrap(), 0);
+                image.host(*depth).unwrap().read_at(*at, &mut octets[from..]).unwrap();
+            }
         }
     }
+    octets
 }
 
 /// Where the holes are, and how long.
@@ -134,12 +151,7 @@ fn rebuilt(image: &dyn Image, pieces: &[Piece]) -> Vec<u8> {
         match piece {
             Piece::Nothing => {}
             Piece::Hole(len) => octets.resize(octets.len() + usize::try_from(*len).unwrap(), 0),
-            Piece::Data(data, _) => {
-                if let Payload::Range { at, .. } = data {
-                    assert_eq!(*at, octets.len() as u64, "a range is of its own place");
-                }
-                octets.extend(payload(image, data));
-            }
+            Piece::Data(data, _) => octets.extend(payload(image, data)),
         }
     }
     octets
@@ -186,11 +198,12 @@ proptest! {
             let mut at = 0;
             for step in Plan::whole(&raw) {
                 let step = step.unwrap();
-                prop_assert_eq!(step.at, at);
-                prop_assert!(step.len > 0);
-                let octets = &disk.octets[usize::try_from(at).unwrap()..usize::try_from(step.end()).unwrap()];
+                prop_assert_eq!(step.extent.start, at);
+                prop_assert!(step.extent.len > 0);
+                let end = step.extent.end();
+                let octets = &disk.octets[usize::try_from(at).unwrap()..usize::try_from(end).unwrap()];
                 prop_assert!(step.want == Want::Copy || octets.iter().all(|&octet| octet == 0));
-                at = step.end();
+                at = end;
             }
             prop_assert_eq!(at, disk.octets.len() as u64);
         }
@@ -217,7 +230,7 @@ proptest! {
                 let alike = list.iter().filter(|extent| extent.start < ends && extent.start + extent.len > at);
                 prop_assert!(alike.into_iter().all(|extent| extent.status == found.status));
                 prop_assert!(found.len == *max || ends == raw.size() || list.iter().any(|extent| extent.start == ends));
-                prop_assert_eq!(found.host, (found.status == Status::Data).then_some(at));
+                prop_assert_eq!(found.host, Some(at));
             }
         }
     }
@@ -230,19 +243,8 @@ proptest! {
     ) {
         let disk = make(&wishes);
         let (interval, grain) = (1_u64 << interval, 1 << grain.min(interval));
-        let expected = canonical(&disk.octets, usize::try_from(interval).unwrap(), usize::try_from(grain).unwrap());
-        let shape = Shape::canonical(Sums::new(interval, grain).unwrap());
         for raw in raws(&disk) {
-            // Each is let go of before the next is asked for, so that buffers are used again with what was in them.
-            let digest = |piece: &Piece| if let Piece::Data(_, digest) = piece { *digest } else { None };
-            let told = |piece: Piece| {
- let len = usize::try_from(len(&piece)).unwrap();
- (len > 0).then(|| (len, digest(&piece)))
- };
-            let found: Vec<_> = Sift::new(Blocks::new(&raw, shape), &shape).filter_map(|piece| told(piece.unwrap())).collect();
-            prop_assert_eq!(&found, &expected, "{:?}", raw.method());
-            let pieces = pieces(&raw, shape);
-            prop_assert!(rebuilt(&raw, &pieces) == disk.octets, "{:?}", raw.method());
+            is_canonical(&raw, &disk.octets, interval, grain)?;
         }
     }
 
@@ -253,40 +255,8 @@ proptest! {
         min_hole in prop_oneof![Just(1), 2..70_000_u64, (1..17_u64).prop_map(|blocks| blocks * 4096), Just(16 << 20)],
     ) {
         let disk = make(&wishes);
-        let shape = Shape::plain(detect, min_hole);
         for raw in raws(&disk) {
-            let pieces = pieces(&raw, shape);
-            prop_assert!(rebuilt(&raw, &pieces) == disk.octets, "{:?}", raw.method());
-            let mut at = 0;
-            let mut before = None;
-            for piece in &pieces {
-                match piece {
-                    Piece::Hole(len) => {
-                        prop_assert!(*len >= min_hole, "a hole of {} at {}", len, at);
-                        prop_assert!(before != Some(true), "a hole behind a hole at {}", at);
-                    }
-                    Piece::Nothing => {}
-                    Piece::Data(data, digest) => prop_assert!(!data.is_empty() && digest.is_none()),
-                }
-                before = Some(matches!(piece, Piece::Hole(_)));
-                at += len(piece);
-            }
-            // Grains are alike from 4 KiB on: then the holes are all those that are long enough, and no others.
-            if !detect || min_hole >= 4096 {
-                let long = holes(&self::pieces(&raw, Shape::plain(detect, 1))).into_iter().filter(|hole| hole.1 >= min_hole);
-                prop_assert_eq!(holes(&pieces), long.collect::<Vec<_>>(), "{:?}", raw.method());
-            }
-            if !detect {
-                // Extents alone are trusted: a hole is one of theirs.
-                let list = extents(&raw);
-                let zero = |at: u64| list.iter().any(|it| it.status == Status::Zero && (it.start..it.start + it.len).contains(&at));
-                let mut at = 0;
-                for piece in &pieces {
-                    let len = len(piece);
-                    prop_assert!(!matches!(piece, Piece::Hole(_)) || (zero(at) && zero(at + len - 1)), "at {}", at);
-                    at += len;
-                }
-            }
+            is_plain(&raw, &disk.octets, detect, min_hole)?;
         }
     }
 
@@ -294,18 +264,119 @@ proptest! {
     fn with_zeros_looked_for_no_block_of_zeros_travels_as_data(wishes in wishes()) {
         let disk = make(&wishes);
         for raw in raws(&disk) {
-            let mut at = 0;
-            for piece in &pieces(&raw, Shape::plain(true, 1)) {
-                let end = at + usize::try_from(len(piece)).unwrap();
-                if let Piece::Data(..) = piece {
-                    let first = at.next_multiple_of(4096);
-                    let blocks = disk.octets[first.min(end)..end].chunks_exact(4096);
-                    prop_assert!(blocks.into_iter().all(|block| block.iter().any(|&octet| octet != 0)), "{:?} at {}", raw.method(), at);
-                }
-                at = end;
-            }
+            has_no_zeros(&raw, &disk.octets)?;
         }
     }
+
+    #[test]
+    fn so_it_is_where_a_disk_is_put_together_from_files_compressed_octets_and_zeros(
+        wishes in mixed::wishes(),
+        chunk in prop_oneof![Just(1_u64), Just(512), Just(65_536), Just(2 << 20)],
+        interval in 12..22_u32,
+        grain in 9..15_u32,
+        detect in any::<bool>(),
+        min_hole in prop_oneof![Just(1), 2..70_000_u64, (1..17_u64).prop_map(|blocks| blocks * 4096), Just(16 << 20)],
+    ) {
+        let image = Mixed::make(&wishes, chunk);
+        is_canonical(&image, &image.octets, 1 << interval, 1 << grain.min(interval))?;
+        is_plain(&image, &image.octets, detect, min_hole)?;
+        has_no_zeros(&image, &image.octets)?;
+    }
+}
+
+/// How a check of a generated disk comes out.
+type Verdict = std::result::Result<(), TestCaseError>;
+
+/// The form is that of the letter of the specification, and nothing is lost.
+fn is_canonical(image: &dyn Image, octets: &[u8], interval: u64, grain: u64) -> Verdict {
+    let expected = canonical(octets, usize::try_from(interval).unwrap(), usize::try_from(grain).unwrap());
+    let shape = Shape::canonical(Sums::new(interval, grain).unwrap());
+    // Each is let go of before the next is asked for, so that buffers are used again with what was in them.
+    let digest = |piece: &Piece| if let Piece::Data(_, digest) = piece { *digest } else { None };
+    let told = |piece: Piece| {
+        let len = usize::try_from(len(&piece)).unwrap();
+        (len > 0).then(|| (len, digest(&piece)))
+    };
+    let found: Vec<_> = Sift::new(Blocks::new(image, shape), &shape).filter_map(|piece| told(piece.unwrap())).collect();
+    prop_assert_eq!(&found, &expected);
+    let pieces = pieces(image, shape);
+    prop_assert!(rebuilt(image, &pieces) == octets);
+    let in_memory = |piece: &Piece| match piece {
+        Piece::Data(data, _) => data.parts().iter().all(|part| matches!(part, Part::Octets(_))),
+        _ => true,
+    };
+    prop_assert!(pieces.iter().all(in_memory), "what was hashed has to be what is sent");
+    Ok(())
+}
+
+/// Nothing is lost, and holes are what was asked for.
+fn is_plain(image: &dyn Image, octets: &[u8], detect: bool, min_hole: u64) -> Verdict {
+    let pieces = pieces(image, Shape::plain(detect, min_hole));
+    prop_assert!(rebuilt(image, &pieces) == octets);
+    let mut at = 0;
+    let mut before = None;
+    for piece in &pieces {
+        match piece {
+            Piece::Hole(len) => {
+                prop_assert!(*len >= min_hole, "a hole of {} at {}", len, at);
+                prop_assert!(before != Some(true), "a hole behind a hole at {}", at);
+            }
+            Piece::Nothing => {}
+            Piece::Data(data, digest) => {
+                prop_assert!(!data.is_empty() && digest.is_none());
+                for two in data.parts().windows(2) {
+                    prop_assert!(!adjacent(two), "{:?} could be one", two);
+                }
+            }
+        }
+        before = Some(matches!(piece, Piece::Hole(_)));
+        at += len(piece);
+    }
+    // Grains are alike from 4 KiB on: then the holes are all those that are long enough, and no others.
+    if !detect || min_hole >= 4096 {
+        let all = self::pieces(image, Shape::plain(detect, 1));
+        let long = holes(&all).into_iter().filter(|hole| hole.1 >= min_hole);
+        prop_assert_eq!(holes(&pieces), long.collect::<Vec<_>>());
+    }
+    if !detect {
+        // Extents alone are trusted: a hole is one of theirs.
+        let list = extents(image);
+        let zero = |at: u64| list.iter().any(|it| it.status != Status::Data && (it.start..it.end()).contains(&at));
+        let mut at = 0;
+        for piece in &pieces {
+            let len = len(piece);
+            prop_assert!(!matches!(piece, Piece::Hole(_)) || (zero(at) && zero(at + len - 1)), "at {}", at);
+            at += len;
+        }
+    }
+    Ok(())
+}
+
+/// Two parts that lie one behind the other in one place.
+fn adjacent(two: &[Part]) -> bool {
+    match two {
+        [Part::Range { depth, at, len }, Part::Range { depth: other, at: next, .. }] => {
+            depth == other && at + len == *next
+        }
+        // Static zeros end where they end: a full one may be followed by another.
+        [Part::Octets(one), Part::Octets(other)] => one.as_ptr_range().end == other.as_ptr(),
+        _ => false,
+    }
+}
+
+/// No block of zeros travels as data.
+fn has_no_zeros(image: &dyn Image, octets: &[u8]) -> Verdict {
+    let mut at = 0;
+    for piece in &pieces(image, Shape::plain(true, 1)) {
+        let end = at + usize::try_from(len(piece)).unwrap();
+        if let Piece::Data(..) = piece {
+            let first = at.next_multiple_of(4096);
+            let blocks = octets[first.min(end)..end].chunks_exact(4096);
+            prop_assert!(blocks.into_iter().all(|block| block.iter().any(|&octet| octet != 0)), "at {}", at);
+        }
+        at = end;
+    }
+    Ok(())
 }
 
 #[test]
@@ -315,7 +386,7 @@ fn a_window_of_fiemap_is_moved_over_a_thousand_extents_and_back() {
     let file = File::create(path).unwrap();
     file.set_len(2000 * 8192).unwrap();
     (0..2000).for_each(|block| file.write_all_at(&[7; 4096], block * 8192).unwrap());
-    let raw = Raw::open(path, Some(Method::Fiemap)).unwrap();
+    let raw = raw(path, Method::Fiemap);
     let expected = |index: u64| if index.is_multiple_of(2) { Status::Data } else { Status::Zero };
     let list = extents(&raw);
     assert_eq!(list.len(), 4000);
@@ -344,7 +415,7 @@ fn runs_go_on_over_the_ends_of_what_is_read_at_once() {
     file.write_all_at(&[4; 99], 140 * M + 77 - 99).unwrap();
     let expected = std::fs::read(path).unwrap();
     for method in [Method::Seek, Method::Fiemap, Method::Scan] {
-        let raw = Raw::open(path, Some(method)).unwrap();
+        let raw = raw(path, method);
         for min_hole in [1, 4096, 10_000, 16 << 20] {
             for detect in [true, false] {
                 let pieces = pieces(&raw, Shape::plain(detect, min_hole));

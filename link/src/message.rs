@@ -38,6 +38,11 @@ impl Messages {
         self.say(&format_args!("warning: {what}"));
     }
 
+    /// What to do about something that was warned of.
+    pub fn hint(self, what: impl Display) {
+        self.say(&format_args!("hint: {what}"));
+    }
+
     /// Something that was asked for with `-v`.
     pub fn verbose(self, what: impl Display) {
         if self.verbose > 0 {
@@ -76,12 +81,18 @@ impl Messages {
         ExitCode::from(TROUBLE)
     }
 
+    /// A failure that the user knows of already.
+    #[must_use]
+    pub fn fail_quietly(self) -> ExitCode {
+        ExitCode::from(TROUBLE)
+    }
+
     /// The one line of a failure, and its hint.
     #[must_use]
     pub fn fail(self, what: impl Display, hint: Option<&str>) -> ExitCode {
         self.say(&what);
         if let Some(hint) = hint {
-            self.say(&format_args!("hint: {hint}"));
+            self.hint(hint);
         }
         ExitCode::from(TROUBLE)
     }

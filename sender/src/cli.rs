@@ -1,29 +1,45 @@
-//! The command line: what the user typed ([`Cli`]), and what it comes to ([`Job`]).
+//! The command line: what the user typed ([`Cli`]), and what sending comes to ([`Job`]).
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Parser, ValueEnum};
-use xfer_hole_image::{Method, Shape, UNIT};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use xfer_hole_image::{Shape, UNIT};
 use xfer_hole_link::{ProgressKind, parse_size};
 use xfer_hole_proto::{Dialect, GRAIN_DEFAULT, GRAIN_MIN, INTERVAL_DEFAULT, INTERVAL_MAX, INTERVAL_MIN, Sums};
 
 use crate::error::Error;
+use crate::source::ImageArgs;
 
 const EXAMPLES: &str = "\
 Examples:
-  xfer-hole disk.img | recv-hole copy.img
+  xfer-hole disk.qcow2 | recv-hole copy.img
   xfer-hole --hash disk.img | ssh host recv-hole disk.img
   xfer-hole --print-receiver > recv-hole.sh
   xfer-hole disk.img | ssh host sh recv-hole.sh disk.img
+  xfer-hole map disk.qcow2
+  xfer-hole info --output json disk.qcow2
 
+An image that is called map or info is sent as ./map or ./info.
 Sizes take K, M, G, T (1024), KB, MB, GB, TB (1000).
 Exit status is 0 when the whole disk was sent, 2 for every failure.";
+
+const MAP_STATUS: &str = "\
+A status is one of
+  data          octets lie in the file as they are
+  compressed    octets lie in the file compressed
+  preallocated  the image has a place for them, which reads as zeros
+  zero          the image, or the hole of a raw one, says that they are zeros
+  hole          no image of the chain has them: zeros";
 
 /// Sends a disk image as what is in it: data, and how long the holes are.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "xfer-hole", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, disable_help_subcommand = true)]
 pub(crate) struct Cli {
-    /// The disk to send: a raw image or a block device
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    /// The disk to send: a raw or qcow2 image or a block device
     #[arg(required_unless_present = "print_receiver")]
     pub(crate) image: Option<PathBuf>,
 
@@ -46,17 +62,12 @@ pub(crate) struct Cli {
     #[arg(long, conflicts_with = "hash", help_heading = "What is sent")]
     pub(crate) classic: bool,
 
-    /// How the disk's extents are found; if not given, seek, and scan where that is not to be had
-    #[arg(long, value_name = "HOW", value_enum, help_heading = "How it is read")]
-    pub(crate) extents: Option<Extents>,
+    #[command(flatten)]
+    pub(crate) source: ImageArgs,
 
     /// Whether zeros in what the extents call data are sent as holes
     #[arg(long, value_name = "WHEN", value_enum, default_value_t, help_heading = "How it is read")]
     pub(crate) detect_zeroes: Detect,
-
-    /// The image's format; raw sends the file as it is, whatever is in it
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t, help_heading = "How it is read")]
-    pub(crate) format: Format,
 
     /// Accept that the image changes while it is sent: what arrives is then not of one moment. Changes are noticed of files only,
     /// not of block devices
@@ -72,24 +83,58 @@ pub(crate) struct Cli {
     #[arg(long, requires = "hash", help_heading = "What is said")]
     pub(crate) print_digest: bool,
 
-    /// Say what is done; twice: each record
-    #[arg(short, long, action = ArgAction::Count, help_heading = "What is said")]
-    pub(crate) verbose: u8,
-
     /// Write recv-hole.sh, the receiver that needs nothing but sh, to standard output
     #[arg(long, exclusive = true, help_heading = "What is said")]
     pub(crate) print_receiver: bool,
 }
 
-/// How extents are found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Extents {
-    /// By SEEK_DATA and SEEK_HOLE
-    Seek,
-    /// By FIEMAP
-    Fiemap,
-    /// By reading everything
-    Scan,
+/// What is done with an image besides sending it.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print what is where in an image, extent by extent
+    Map(MapArgs),
+    /// Print what an image is, and what it lies on
+    Info(InfoArgs),
+}
+
+/// The words behind `map`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = MAP_STATUS, max_term_width = 100)]
+pub(crate) struct MapArgs {
+    /// The image or block device
+    pub(crate) image: PathBuf,
+
+    /// How it is printed
+    #[arg(long, value_name = "KIND", value_enum, default_value_t)]
+    pub(crate) output: OutputKind,
+
+    #[command(flatten)]
+    pub(crate) source: ImageArgs,
+}
+
+/// The words behind `info`.
+#[derive(Clone, Debug, Args)]
+#[command(max_term_width = 100)]
+pub(crate) struct InfoArgs {
+    /// The image or block device
+    pub(crate) image: PathBuf,
+
+    /// How it is printed
+    #[arg(long, value_name = "KIND", value_enum, default_value_t)]
+    pub(crate) output: OutputKind,
+
+    #[command(flatten)]
+    pub(crate) source: ImageArgs,
+}
+
+/// How something is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputKind {
+    /// For people
+    #[default]
+    Human,
+    /// As qemu-img prints it with --output=json
+    Json,
 }
 
 /// Whether zeros are looked for.
@@ -102,22 +147,10 @@ pub(crate) enum Detect {
     Off,
 }
 
-/// What the image is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// Looked for at its beginning
-    #[default]
-    Auto,
-    /// The disk itself
-    Raw,
-}
-
 /// What is to be done, checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub(crate) image: PathBuf,
-    pub(crate) format: Format,
-    pub(crate) method: Option<Method>,
     pub(crate) dialect: Dialect,
     pub(crate) sums: Option<Sums>,
     pub(crate) shape: Shape,
@@ -144,12 +177,6 @@ impl Cli {
         }
         Ok(Job {
             image: self.image.clone().unwrap_or_default(),
-            format: self.format,
-            method: self.extents.map(|extents| match extents {
-                Extents::Seek => Method::Seek,
-                Extents::Fiemap => Method::Fiemap,
-                Extents::Scan => Method::Scan,
-            }),
             dialect: if self.classic { Dialect::Classic } else { Dialect::V1 },
             sums,
             shape,

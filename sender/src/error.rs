@@ -21,12 +21,12 @@ pub(crate) enum Error {
     /// We were started without one.
     #[error("standard output is closed")]
     Closed,
-    /// Sending it as it is would surprise.
-    #[error("{}: begins as a qcow2 image, which can't be read yet", shown(.0))]
-    Qcow2(PathBuf),
     /// The receiver went away.
     #[error("broken pipe: the receiver ended before the whole disk was sent")]
     BrokenPipe,
+    /// Whoever read what we print has had enough.
+    #[error("broken pipe: nobody reads on")]
+    Unread,
     /// The stream can't be written.
     #[error("standard output: cannot write: {}", reason(.0))]
     Output(io::Error),
@@ -60,9 +60,10 @@ impl Error {
             Self::Usage(_) => Some("see xfer-hole --help"),
             Self::Dest(_) => Some("pipe it: xfer-hole IMAGE | recv-hole DEST"),
             Self::Terminal => Some("pipe it into recv-hole, or into ssh"),
-            Self::Qcow2(_) => Some("use --format raw to send the file as it is"),
             Self::Image(error) => error.hint_text(),
-            Self::Closed | Self::Thread(_) | Self::BrokenPipe | Self::Output(_) | Self::Stream(_) => None,
+            Self::Closed | Self::Thread(_) | Self::BrokenPipe | Self::Unread | Self::Output(_) | Self::Stream(_) => {
+                None
+            }
         }
     }
 }

@@ -1,8 +1,10 @@
 //! `xfer-hole` decides what flows: a disk's extents become records on standard output.
 
 mod cli;
+mod cmd;
 mod error;
 mod send;
+mod source;
 mod wire;
 
 use std::ffi::OsString;
@@ -11,10 +13,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use xfer_hole_image::{Raw, Tally, shown, sys};
+use xfer_hole_image::{Host, Image, Tally, shown, sys};
 use xfer_hole_link::{Messages, Progress};
 
-use crate::cli::{Cli, Format};
+use crate::cli::{Cli, Command};
 use crate::error::Error;
 use crate::wire::Wire;
 
@@ -36,9 +38,15 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return Messages::new(NAME, 0).usage(&error),
     };
-    let messages = Messages::new(NAME, cli.verbose);
+    let verbose = match &cli.command {
+        None => cli.source.verbose,
+        Some(Command::Map(args)) => args.source.verbose,
+        Some(Command::Info(args)) => args.source.verbose,
+    };
+    let messages = Messages::new(NAME, verbose);
     match go(&cli, messages) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(Error::Unread) => messages.fail_quietly(),
         Err(error) => messages.fail(&error, error.hint()),
     }
 }
@@ -48,6 +56,14 @@ fn go(cli: &Cli, messages: Messages) -> Result<(), Error> {
     if sys::was_closed(io::stdout()) {
         return Err(Error::Closed);
     }
+    match &cli.command {
+        None => send_disk(cli, messages),
+        Some(Command::Map(args)) => cmd::map::map(args, messages),
+        Some(Command::Info(args)) => cmd::info::info(args, messages),
+    }
+}
+
+fn send_disk(cli: &Cli, messages: Messages) -> Result<(), Error> {
     if cli.print_receiver {
         let mut out = io::stdout();
         return out.write_all(RECV_HOLE_SH.as_bytes()).and_then(|()| out.flush()).map_err(Error::output);
@@ -61,20 +77,15 @@ fn go(cli: &Cli, messages: Messages) -> Result<(), Error> {
             "the dialect of 2014 has no end: the receiver can't tell a stream that was cut short from a whole one",
         );
     }
-    let disk = Raw::open(&job.image, job.method).map_err(|error| match job.image.to_str() {
-        Some("-") => error.hint("a disk can't be read from a pipe: name the file or device"),
-        _ => error,
-    })?;
-    if job.format == Format::Auto && disk.begins_as_qcow2()? {
-        return Err(Error::Qcow2(job.image));
-    }
-    if disk.is_in_use() && !job.live {
+    let disk = cli.source.open(&job.image, messages)?;
+    let floors = u32::try_from(disk.floors()).unwrap_or(u32::MAX);
+    let in_use = (0..floors).filter_map(|depth| disk.host(depth)).filter(|host| host.is_in_use() && !job.live);
+    for host in in_use.map(Host::path) {
         messages.warn(format_args!(
             "{}: is mounted or in use; if it changes while it is sent, nothing will tell",
-            shown(&job.image)
+            shown(host)
         ));
     }
-    messages.verbose(format_args!("extents by {}", disk.method().word()));
     let tally = Arc::new(Tally::default());
     let progress = Progress::start(cli.progress, NAME, Arc::clone(&tally));
     let mut wire = Wire::stdout(job.dialect, Arc::clone(&tally))?;

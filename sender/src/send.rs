@@ -1,17 +1,18 @@
 //! One disk, one way: from its extents to END.
 
-use std::iter;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::num::NonZero;
 use std::thread;
-use std::time::Duration;
 
-use xfer_hole_image::{Block, Blocks, Image, Piece, Sift, Tally};
+use xfer_hole_image::{Image, Piece, Sift, Tally, Workers};
 use xfer_hole_link::Messages;
 use xfer_hole_proto::{Dialect, Fingerprint, Item, Open, Reason};
 
 use crate::cli::Job;
 use crate::error::Error;
 use crate::wire::Wire;
+
+/// Threads that read, at most: more would wait for the one that writes.
+const WORKERS: usize = 6;
 
 /// Sends the disk. A disk that can't be read, or that changed, ends the stream with FAIL.
 pub(crate) fn send(
@@ -41,22 +42,8 @@ pub(crate) fn send(
 fn records(disk: &dyn Image, job: &Job, wire: &mut Wire, tally: &Tally, messages: Messages) -> Result<(), Error> {
     thread::scope(|scope| {
         // Blocks are read and judged ahead of what is written. Dropping `blocks` ends the reading.
-        let (read, blocks) = mpsc::sync_channel(Blocks::ahead(disk, &job.shape));
-        // A disk that can't be read is not asked twice.
-        let reader = move || {
-            for block in Blocks::new(disk, job.shape) {
-                let failed = block.is_err();
-                if read.send(block).is_err() || failed {
-                    break;
-                }
-            }
-        };
-        thread::Builder::new().spawn_scoped(scope, reader).map_err(Error::Thread)?;
-        let blocks = iter::from_fn(|| match blocks.recv_timeout(Duration::from_secs(1)) {
-            Ok(block) => Some(block),
-            Err(RecvTimeoutError::Timeout) => Some(Ok(Block::default())),
-            Err(RecvTimeoutError::Disconnected) => None,
-        });
+        let workers = thread::available_parallelism().map_or(1, NonZero::get).min(WORKERS);
+        let blocks = Workers::start(scope, disk, job.shape, workers).map_err(Error::Thread)?;
         for piece in Sift::new(blocks, &job.shape) {
             let piece = piece?;
             let Some(record) = piece.record() else {

@@ -9,17 +9,20 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use tokio_util::codec::Encoder;
 use xfer_hole_image::sys::{self, Spliced};
-use xfer_hole_image::{Image, Payload, Tally};
+use xfer_hole_image::{Host, Image, Kind, Part, Payload, Tally};
 use xfer_hole_proto::{Dialect, Fingerprint, Item, Reason, Record, StreamEncoder, WAIT_SECONDS};
 
 use crate::error::Error;
 
 /// Octets that are gathered before they are written.
 const GATHER: usize = 256 << 10;
-/// Payloads of this many octets are not gathered: writing them from where they are is cheaper than copying them.
+/// Payloads, and parts of them in memory, of this many octets are not gathered: writing them from where they are is cheaper than
+/// copying them.
 const LARGE: usize = 32 << 10;
+/// Ranges of this many octets in a large payload are spliced.
+const SPLICE: u64 = 16 << 10;
 /// Octets that are read and written at once where they can't be spliced.
-const COPY: usize = 256 << 10;
+const COPY: u64 = 256 << 10;
 /// The silence that WAIT breaks.
 const WAIT: Duration = Duration::from_secs(WAIT_SECONDS);
 /// The pipe we ask for: fewer switches between the two ends.
@@ -33,7 +36,7 @@ pub(crate) struct Wire {
     gathered: BytesMut,
     /// For what can't be spliced.
     buffer: Vec<u8>,
-    /// Until it turns out that `out` is no pipe.
+    /// Until it turns out that `out` is no pipe, or that a file can't be spliced from.
     splices: bool,
     /// Something was spliced.
     spliced: bool,
@@ -70,58 +73,77 @@ impl Wire {
         self.flush_if(GATHER)
     }
 
-    /// A record and its payload, of which ranges are fetched from the disk's flat file.
+    /// A record and its payload, of which ranges are fetched from the files of the disk's floors.
     pub(crate) fn data(&mut self, record: Record, payload: Payload, disk: &dyn Image) -> Result<(), Error> {
-        if let Payload::Range { at, len } = payload
-            && len < LARGE as u64
-        {
+        let all = payload.len();
+        let read_first = all < LARGE as u64 && payload.parts().iter().any(|part| matches!(part, Part::Range { .. }));
+        if read_first {
             // Read before its line is written: if it can't be, FAIL can still be said.
-            self.buffer.resize(usize::try_from(len).unwrap_or(LARGE), 0);
-            disk.read_at(at, &mut self.buffer)?;
-            self.encoder.encode(Item::Record(record), &mut self.gathered)?;
-            self.gathered.extend_from_slice(&self.buffer);
-            self.encoder.payload_passed(len)?;
-            return self.flush_if(GATHER);
+            self.buffer.clear();
+            for part in payload.parts() {
+                match part {
+                    Part::Octets(octets) => self.buffer.extend_from_slice(octets),
+                    Part::Range { depth, at, len } => read(&mut self.buffer, file(disk, *depth)?, *at, *len)?,
+                }
+            }
         }
         self.encoder.encode(Item::Record(record), &mut self.gathered)?;
-        match payload {
-            Payload::Octets(octets) if octets.len() < LARGE => {
-                self.encoder.encode(Item::Payload(octets), &mut self.gathered)?;
-                self.flush_if(GATHER)
-            }
-            Payload::Octets(octets) => {
-                self.flush()?;
-                self.write(&octets)?;
-                Ok(self.encoder.payload_passed(octets.len() as u64)?)
-            }
-            Payload::Range { at, len } => self.range(at, len, disk),
+        if read_first {
+            self.gathered.extend_from_slice(&self.buffer);
+            self.encoder.payload_passed(all)?;
+            return self.flush_if(GATHER);
         }
+        for part in payload.parts() {
+            match part {
+                Part::Octets(octets) if octets.len() < LARGE => {
+                    self.encoder.encode(Item::Payload(octets.clone()), &mut self.gathered)?;
+                    self.flush_if(GATHER)?;
+                }
+                Part::Octets(octets) => {
+                    self.flush()?;
+                    self.write(octets)?;
+                    self.encoder.payload_passed(octets.len() as u64)?;
+                }
+                Part::Range { depth, at, len } if *len < SPLICE => {
+                    self.buffer.clear();
+                    read(&mut self.buffer, file(disk, *depth)?, *at, *len)?;
+                    self.gathered.extend_from_slice(&self.buffer);
+                    self.encoder.payload_passed(*len)?;
+                    self.flush_if(GATHER)?;
+                }
+                Part::Range { depth, at, len } => self.range(file(disk, *depth)?, *at, *len)?,
+            }
+        }
+        Ok(())
     }
 
     /// A large range: from the page cache into the pipe where that can be, else by reading and writing.
-    fn range(&mut self, mut at: u64, len: u64, disk: &dyn Image) -> Result<(), Error> {
+    fn range(&mut self, file: &Host, mut at: u64, len: u64) -> Result<(), Error> {
         self.flush()?;
         let end = at + len;
-        while at < end {
-            let file = disk.flat().filter(|_| self.splices);
-            let octets = match file.map(|file| sys::splice_to_pipe(file, at, self.out.as_fd(), end - at)) {
-                Some(Ok(Spliced::Moved(octets))) if octets > 0 => {
-                    self.spliced = true;
-                    self.tally.add_wire(octets);
-                    octets
-                }
-                // Nothing more in the file, or one of the two failed: reading and writing say which, and why.
-                refused => {
-                    self.splices &= !matches!(refused, Some(Ok(Spliced::Refused)));
-                    let octets = (end - at).min(COPY as u64);
-                    let mut buffer = std::mem::take(&mut self.buffer);
-                    buffer.resize(usize::try_from(octets).unwrap_or(COPY), 0);
-                    disk.read_at(at, &mut buffer)?;
-                    self.write(&buffer)?;
-                    self.buffer = buffer;
-                    octets
+        while self.splices && at < end {
+            let octets = match sys::splice_to_pipe(file.file(), at, self.out.as_fd(), end - at) {
+                Ok(Spliced::Moved(octets)) if octets > 0 => octets,
+                // Nothing more in the file: reading says whether there should be.
+                Ok(Spliced::Moved(_)) => break,
+                // Not to be had here, or one of the two failed: reading and writing say which, and why, or go on without.
+                Ok(Spliced::Refused) | Err(_) => {
+                    self.splices = false;
+                    break;
                 }
             };
+            self.spliced = true;
+            self.wrote(octets);
+            at += octets;
+            self.encoder.payload_passed(octets)?;
+        }
+        while at < end {
+            let octets = (end - at).min(COPY);
+            let mut buffer = std::mem::take(&mut self.buffer);
+            buffer.clear();
+            read(&mut buffer, file, at, octets)?;
+            self.write(&buffer)?;
+            self.buffer = buffer;
             at += octets;
             self.encoder.payload_passed(octets)?;
         }
@@ -165,6 +187,9 @@ impl Wire {
 
     /// Writes what was gathered.
     pub(crate) fn flush(&mut self) -> Result<(), Error> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
         let gathered = self.gathered.split();
         let written = self.write(&gathered);
         drop(gathered);
@@ -178,17 +203,39 @@ impl Wire {
 
     fn write(&mut self, octets: &[u8]) -> Result<(), Error> {
         sys::write_all(&self.out, octets).map_err(Error::output)?;
-        self.tally.add_wire(octets.len() as u64);
-        self.said = Instant::now();
+        self.wrote(octets.len() as u64);
         Ok(())
     }
+
+    fn wrote(&mut self, octets: u64) {
+        self.tally.add_wire(octets);
+        self.said = Instant::now();
+    }
+}
+
+/// The file that a range is of.
+fn file(disk: &dyn Image, depth: u32) -> Result<&Host, Error> {
+    let no_file = || xfer_hole_image::Error::new(Kind::Io, "extents", format!("floor {depth} has no file"));
+    Ok(disk.host(depth).ok_or_else(no_file)?)
+}
+
+/// Appends a range of a file.
+fn read(buffer: &mut Vec<u8>, file: &Host, at: u64, len: u64) -> Result<(), Error> {
+    let from = buffer.len();
+    buffer.resize(from + usize::try_from(len).unwrap_or_default(), 0);
+    Ok(file.read_at(at, &mut buffer[from..])?)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::{Read, pipe};
     use std::os::fd::OwnedFd;
+    use std::path::PathBuf;
+    use std::thread;
 
+    use bytes::Bytes;
+    use xfer_hole_image::{Chain, Opening};
     use xfer_hole_proto::Open;
 
     use super::*;
@@ -236,5 +283,104 @@ mod tests {
             wire.give_up(Reason::new("disk.img: cannot read"))
         });
         assert_eq!(said, "HOLE\n4096\nDATA\n1\n");
+    }
+
+    fn named(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("xfer-hole-wire-{}-{name}", std::process::id()))
+    }
+
+    /// A disk of a hundred thousand octets, no two neighbours alike.
+    fn disk(name: &str) -> (Chain, Vec<u8>) {
+        let octets: Vec<u8> = (0..100_000_u32).map(|at| at.to_be_bytes()[3] ^ at.to_be_bytes()[2]).collect();
+        let path = named(name);
+        fs::write(&path, &octets).unwrap();
+        let raw = Chain::open(&path, &Opening::default()).unwrap();
+        fs::remove_file(path).unwrap();
+        (raw, octets)
+    }
+
+    fn range(at: u64, len: u64) -> Part {
+        Part::Range { depth: 0, at, len }
+    }
+
+    /// Large and small parts of both kinds, the last of which goes on behind the end of the file.
+    fn parts(octets: &[u8]) -> (Payload, Vec<u8>) {
+        let behind = [&octets[90_000..], &[0; 50_000]].concat();
+        let memory = Bytes::copy_from_slice(octets);
+        let parts = vec![
+            range(10, 100),
+            Part::Octets(memory.slice(..50)),
+            range(1000, 60_000),
+            Part::Octets(memory.slice(..70_000)),
+            range(5, 4096),
+            range(90_000, 60_000),
+        ];
+        let expected =
+            [&octets[10..110], &octets[..50], &octets[1000..61_000], &octets[..70_000], &octets[5..4101], &behind];
+        (Payload::from(parts), expected.concat())
+    }
+
+    #[test]
+    fn a_payload_is_its_parts_one_behind_the_other_in_one_record() {
+        let (raw, octets) = disk("parts");
+        let (payload, expected) = parts(&octets);
+        let len = payload.len();
+        let talk = |wire: &mut Wire| {
+            wire.line(Item::Open(Open { size: len, sums: None }))?;
+            wire.data(Record::Data { len, digest: None }, payload.clone(), &raw)?;
+            wire.end()
+        };
+        let expected = [format!("XFER-HOLE 1 {len}\nDATA {len}\n").as_bytes(), &expected, b"END\n"].concat();
+        // Into a pipe.
+        let (mut reader, writer) = pipe().unwrap();
+        let reading = thread::spawn(move || {
+            let mut said = Vec::new();
+            reader.read_to_end(&mut said).map(|_| said)
+        });
+        let tally = Arc::new(Tally::default());
+        let mut wire = Wire::new(OwnedFd::from(writer).into(), Dialect::V1, Arc::clone(&tally));
+        talk(&mut wire).unwrap();
+        assert!(wire.splices && wire.spliced);
+        drop(wire);
+        assert!(reading.join().unwrap().unwrap() == expected);
+        assert_eq!(tally.wire(), expected.len() as u64);
+        // Into what can't be spliced to.
+        let path = named("out");
+        let mut wire = Wire::new(File::create(&path).unwrap(), Dialect::V1, Arc::default());
+        talk(&mut wire).unwrap();
+        assert!(!wire.splices && !wire.spliced);
+        assert!(fs::read(&path).unwrap() == expected);
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn what_is_spliced_breaks_the_silence_too() {
+        let (raw, _) = disk("silence");
+        let (_reader, writer) = pipe().unwrap();
+        let mut wire = Wire::new(OwnedFd::from(writer).into(), Dialect::V1, Arc::default());
+        wire.line(Item::Open(Open { size: 40_000, sums: None })).unwrap();
+        wire.line(Item::Record(Record::Data { len: 40_000, digest: None })).unwrap();
+        wire.flush().unwrap();
+        wire.said -= WAIT;
+        wire.flush().unwrap();
+        assert!(wire.said.elapsed() >= WAIT, "nothing was said");
+        wire.range(raw.host(0).unwrap(), 0, 40_000).unwrap();
+        assert!(wire.spliced && wire.said.elapsed() < WAIT);
+    }
+
+    #[test]
+    fn a_small_payload_that_can_not_be_read_leaves_room_for_fail() {
+        let path = named("short");
+        fs::write(&path, [7; 9000]).unwrap();
+        let raw = Chain::open(&path, &Opening::default()).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(5000).unwrap();
+        fs::remove_file(path).unwrap();
+        let said = said_by(Dialect::V1, |wire| {
+            let payload = Payload::from(vec![Part::Octets(Bytes::from_static(b"here")), range(4000, 4092)]);
+            let failed = wire.data(Record::Data { len: 4096, digest: None }, payload, &raw);
+            assert!(matches!(failed, Err(Error::Image(_))));
+            wire.give_up(Reason::new("short"))
+        });
+        assert_eq!(said, "XFER-HOLE 1 8192\nFAIL short\n");
     }
 }

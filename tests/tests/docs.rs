@@ -16,12 +16,16 @@ fn checkout(name: &str) -> PathBuf {
 /// The page of section 1, from the definitions of the command line.
 fn page(command: clap::Command, see_also: &str) -> String {
     let mut page = Vec::new();
+    let has_commands = command.has_subcommands();
     let man = Man::new(command).section("1").manual("xfer-hole").date("");
     man.render_title(&mut page).unwrap();
     man.render_name_section(&mut page).unwrap();
     man.render_synopsis_section(&mut page).unwrap();
     man.render_description_section(&mut page).unwrap();
     man.render_options_section(&mut page).unwrap();
+    if has_commands {
+        man.render_subcommands_section(&mut page).unwrap();
+    }
     man.render_extra_section(&mut page).unwrap();
     let mut roff = Roff::new();
     roff.control("SH", ["SEE ALSO"]);
@@ -33,8 +37,18 @@ fn page(command: clap::Command, see_also: &str) -> String {
 
 #[test]
 fn man_pages_are_made_from_the_command_lines() {
+    let mut sender = xfer_hole::command();
+    // So that the commands know their whole names.
+    sender.build();
+    let of_sender = |name: &str| {
+        let command = sender.find_subcommand(name).unwrap().clone();
+        let whole = format!("xfer-hole-{name}");
+        command.name(whole.clone()).display_name(whole).version(env!("CARGO_PKG_VERSION"))
+    };
     for (name, command, see_also) in [
-        ("xfer-hole", xfer_hole::command(), "recv-hole(1), xfer-hole-stream(7)"),
+        ("xfer-hole", xfer_hole::command(), "recv-hole(1), xfer-hole-map(1), xfer-hole-info(1), xfer-hole-stream(7)"),
+        ("xfer-hole-map", of_sender("map"), "xfer-hole(1), xfer-hole-info(1)"),
+        ("xfer-hole-info", of_sender("info"), "xfer-hole(1), xfer-hole-map(1)"),
         ("recv-hole", recv_hole::command(), "xfer-hole(1), xfer-hole-stream(7)"),
     ] {
         let file = checkout(&format!("doc/{name}.1"));
@@ -53,7 +67,9 @@ fn every_flag_that_the_documents_name_is_there() {
         .iter_mut()
         .flat_map(|command| {
             command.build();
-            command.get_arguments().filter_map(|arg| Some(format!("--{}", arg.get_long()?))).collect::<Vec<_>>()
+            let all = [&*command].into_iter().chain(command.get_subcommands());
+            let args = all.flat_map(clap::Command::get_arguments);
+            args.filter_map(|arg| Some(format!("--{}", arg.get_long()?))).collect::<Vec<_>>()
         })
         .collect();
     // Flags of other programs that the documents show.

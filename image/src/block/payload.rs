@@ -1,0 +1,79 @@
+//! What a run of data is made of: octets in memory, and ranges of files that are fetched when they are sent.
+
+use bytes::Bytes;
+
+use crate::zero::ZEROS;
+
+/// The octets of a run of data: parts, one behind the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Payload {
+    parts: Vec<Part>,
+}
+
+/// A part of a payload that lies in one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// In memory.
+    Octets(Bytes),
+    /// In the file of a floor of the image ([`crate::Image::host`]), from where it still has to be fetched.
+    Range {
+        /// The floor.
+        depth: u32,
+        /// Offset in that floor's file, in octets.
+        at: u64,
+        /// In octets, at least 1.
+        len: u64,
+    },
+}
+
+impl Part {
+    /// Octets.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "no part is empty")]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Octets(octets) => octets.len() as u64,
+            Self::Range { len, .. } => *len,
+        }
+    }
+}
+
+impl Payload {
+    /// So many zeros.
+    pub(crate) fn zeros(len: u64) -> Self {
+        Self { parts: zeros(len).collect() }
+    }
+
+    /// Its parts, in order.
+    #[must_use]
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// Octets.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.parts.iter().map(Part::len).sum()
+    }
+
+    /// True for no octets, which no run has.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+}
+
+impl From<Vec<Part>> for Payload {
+    fn from(parts: Vec<Part>) -> Self {
+        Self { parts }
+    }
+}
+
+/// So many zeros, which nobody has to make.
+pub(crate) fn zeros(mut len: u64) -> impl Iterator<Item = Part> {
+    std::iter::from_fn(move || {
+        let some = usize::try_from(len).unwrap_or(usize::MAX).min(ZEROS.len());
+        len -= some as u64;
+        (some > 0).then(|| Part::Octets(Bytes::from_static(&ZEROS[..some])))
+    })
+}

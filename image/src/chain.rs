@@ -1,0 +1,108 @@
+//! A chain of floors, top first: what a floor doesn't have, the one below it has, or nobody.
+
+use crate::layer::{Allocation, Layer};
+use crate::{Error, Extent, Format, Host, Image, Kind, Method, Result, Status};
+
+/// A disk and all that it is backed by.
+#[derive(Debug)]
+pub struct Chain {
+    pub(crate) floors: Vec<Box<dyn Layer>>,
+    /// The disk's size in octets.
+    pub(crate) size: u64,
+    /// The top's.
+    pub(crate) format: Format,
+    pub(crate) warnings: Vec<String>,
+    /// How the extents of the raw disk at the bottom are found, if there is one.
+    pub(crate) method: Option<Method>,
+}
+
+impl Chain {
+    /// What the top was taken for.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// What a user should know before trusting the disk, a line each.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// How the extents of the raw disk at the bottom are found, if there is one.
+    #[must_use]
+    pub fn method(&self) -> Option<Method> {
+        self.method
+    }
+
+    /// Images and raw disks, 1 for a disk that nothing backs.
+    #[must_use]
+    pub fn floors(&self) -> usize {
+        self.floors.len()
+    }
+
+    fn floor(&self, depth: u32) -> Option<&dyn Layer> {
+        self.floors.get(usize::try_from(depth).unwrap_or(usize::MAX)).map(AsRef::as_ref)
+    }
+
+    /// What a map of the disk covers, in octets: a raw disk counts as QEMU counts it, in whole sectors of 512.
+    #[must_use]
+    pub fn mapped_size(&self) -> u64 {
+        self.floor(0).map_or(0, Layer::size)
+    }
+}
+
+impl Image for Chain {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn extent(&self, at: u64, max: u64) -> Result<Extent> {
+        let mut max = max;
+        for (depth, floor) in (0..).zip(&self.floors) {
+            let span = floor.span(at, max.min(floor.size() - at))?;
+            let status = match span.allocation {
+                Allocation::Data => Some(Status::Data),
+                Allocation::Unwritten => Some(Status::Unwritten),
+                Allocation::Zero => Some(Status::Zero),
+                Allocation::Unallocated => None,
+            };
+            let extent = Extent {
+                start: at,
+                len: span.len,
+                status: status.unwrap_or(Status::Zero),
+                depth,
+                present: status.is_some(),
+                compressed: span.compressed,
+                host: span.host,
+            };
+            // Below the last floor, and behind the end of the next, are zeros.
+            let below = self.floor(depth + 1).is_some_and(|below| at < below.size());
+            if status.is_some() || !below {
+                return Ok(extent);
+            }
+            max = span.len;
+        }
+        Err(Error::new(Kind::Io, "chain", "has no floor"))
+    }
+
+    fn read(&self, extent: &Extent, at: u64, buf: &mut [u8]) -> Result<()> {
+        let floor = self.floor(extent.depth).ok_or_else(|| Error::new(Kind::Io, "chain", "has no such floor"))?;
+        match extent.host.filter(|_| !extent.compressed) {
+            Some(host) => floor.host().read_at(host + (at - extent.start), buf),
+            None => floor.inflate(at, buf),
+        }
+    }
+
+    fn host(&self, depth: u32) -> Option<&Host> {
+        self.floor(depth).map(Layer::host)
+    }
+
+    fn chunk(&self) -> u64 {
+        self.floors.iter().map(|floor| floor.chunk()).max().unwrap_or(1)
+    }
+
+    fn check_unchanged(&self, live: bool) -> Result<()> {
+        self.floors.iter().try_for_each(|floor| floor.check_unchanged(live))
+    }
+}

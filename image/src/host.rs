@@ -1,0 +1,137 @@
+//! A file that a disk's octets lie in: a regular file or a block device, of which nothing but octets is known.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use xfer_hole_proto::LEN_MAX;
+
+use crate::{Error, Kind, Result, Stamp, sys};
+
+/// A regular file or block device, open for reading.
+#[derive(Debug)]
+pub struct Host {
+    file: File,
+    path: PathBuf,
+    len: u64,
+    /// Regular files only.
+    stamp: Option<Stamp>,
+}
+
+impl Host {
+    /// Opens it. Fifos, directories and the like are refused.
+    pub fn open(path: &Path) -> Result<Self> {
+        // Non-blocking, so that a fifo in the disk's place doesn't hang us.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+        Self::of(file.map_err(|source| Error::io(path, "cannot open", source))?, path)
+    }
+
+    /// A file that is open for reading already, and is called `path` in messages.
+    pub(crate) fn of(file: File, path: &Path) -> Result<Self> {
+        let failed = |source| Error::io(path, "cannot open", source);
+        let stat = file.metadata().map_err(failed)?;
+        let (len, stamp) = if stat.is_file() {
+            (stat.len(), Some(Stamp::of(&stat)))
+        } else if stat.file_type().is_block_device() {
+            (sys::device_size(&file).map_err(|source| Error::io(path, "cannot tell the size", source))?, None)
+        } else {
+            let what = if stat.is_dir() { "is a directory" } else { "is neither a regular file nor a block device" };
+            return Err(Error::new(Kind::Refused, path, what));
+        };
+        if len > LEN_MAX {
+            return Err(Error::new(Kind::Unsupported, path, format!("{len} octets are more than a disk can have")));
+        }
+        sys::set_blocking(&file).map_err(failed)?;
+        sys::advise_sequential(&file);
+        Ok(Self { file, path: path.into(), len, stamp })
+    }
+
+    /// The file itself, to be spliced from.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// How it is called in messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Octets, as they were when it was opened.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "an empty file is nothing special")]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// True for a block device.
+    #[must_use]
+    pub fn is_device(&self) -> bool {
+        self.stamp.is_none()
+    }
+
+    /// What makes two names the same file: device and inode, or the device's own number.
+    pub(crate) fn identity(&self) -> Result<(u64, u64)> {
+        let stat = self.file.metadata().map_err(|source| self.io("cannot look at it", source))?;
+        Ok(if self.is_device() { (u64::MAX, stat.rdev()) } else { (stat.dev(), stat.ino()) })
+    }
+
+    /// Octets that the file system has allocated for it.
+    pub(crate) fn allocated(&self) -> Result<u64> {
+        let stat = self.file.metadata().map_err(|source| self.io("cannot look at it", source))?;
+        Ok(stat.blocks().saturating_mul(512))
+    }
+
+    /// True for a block device that is mounted or held otherwise: nothing would tell that it changes while it is read.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        let exclusive = || OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(&self.path);
+        self.is_device() && exclusive().is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
+    }
+
+    /// Fills `buf` from `at`. Behind the length that the file had at the beginning there are zeros, as QEMU has it; before it,
+    /// a short read is an error: what can't be read never becomes zeros.
+    pub fn read_at(&self, at: u64, buf: &mut [u8]) -> Result<()> {
+        let there = usize::try_from(self.len.saturating_sub(at)).unwrap_or(usize::MAX).min(buf.len());
+        let (there, behind) = buf.split_at_mut(there);
+        behind.fill(0);
+        self.file.read_exact_at(there, at).map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                self.error(Kind::Changed, format!("truncated while it was read, at offset {at} or behind"))
+            }
+            _ => self.io(format!("cannot read {} octets at offset {at}", there.len()), source),
+        })
+    }
+
+    /// Asks whether the file is still that of the beginning. `live` accepts all changes but a shorter file.
+    pub(crate) fn check_unchanged(&self, live: bool) -> Result<()> {
+        let Some(before) = &self.stamp else { return Ok(()) };
+        let stat = self.file.metadata().map_err(|source| self.io("cannot look at it again", source))?;
+        if stat.len() < self.len {
+            let what = format!("truncated while it was read, from {} to {} octets", self.len, stat.len());
+            return Err(self.error(Kind::Changed, what));
+        }
+        if !live && Stamp::of(&stat) != *before {
+            return Err(self
+                .error(Kind::Changed, "changed while it was read")
+                .hint("send a snapshot of it, or accept a disk that is not of one moment with --live"));
+        }
+        // Files of /proc and their like have no size, and octets all the same.
+        if !live && self.file.read_at(&mut [0], self.len).is_ok_and(|octets| octets > 0) {
+            return Err(self.error(Kind::Changed, format!("has more octets than its size of {} says", self.len)));
+        }
+        Ok(())
+    }
+
+    /// An error of this file.
+    pub(crate) fn error(&self, kind: Kind, what: impl Into<String>) -> Error {
+        Error::new(kind, &self.path, what)
+    }
+
+    /// The system refused something of this file.
+    pub(crate) fn io(&self, what: impl Into<String>, source: io::Error) -> Error {
+        Error::io(&self.path, what, source)
+    }
+}

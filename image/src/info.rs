@@ -1,0 +1,243 @@
+//! What there is to tell of an image file, floor by floor, without reading its disk.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::backing::Backing;
+use crate::qcow2::bitmap::{Bitmap, Bitmaps};
+use crate::qcow2::header::Header;
+use crate::qcow2::snapshot::{Snapshot, Snapshots};
+use crate::{Error, Format, Host, Kind, Opening, Result};
+
+/// Octets of names that are listed at most: nobody has so many.
+const NAMES_MAX: usize = 8 << 20;
+
+/// What one image file is. Sizes are in octets.
+#[derive(Clone, Debug)]
+pub struct Info {
+    /// Its path, as given or as its overlay has it.
+    pub path: PathBuf,
+    /// What it is.
+    pub format: Format,
+    /// The size of the disk in it.
+    pub virtual_size: u64,
+    /// The size of the file.
+    pub file_size: u64,
+    /// What the file system has allocated for it.
+    pub actual_size: u64,
+    /// What it says of the file below it.
+    pub backing: Option<Backing>,
+    /// Its internal snapshots, as they stand in its table.
+    pub snapshots: Vec<SnapshotInfo>,
+    /// What only qcow2 images have.
+    pub qcow2: Option<Qcow2Info>,
+    /// What the user should know, though it can be read.
+    pub warnings: Vec<String>,
+    /// What makes two names the same file.
+    identity: (u64, u64),
+}
+
+/// What only qcow2 images have.
+#[derive(Clone, Debug)]
+pub struct Qcow2Info {
+    /// 2 or 3.
+    pub version: u32,
+    /// In octets.
+    pub cluster_size: u64,
+    /// The width of a refcount.
+    pub refcount_bits: u32,
+    /// The compression of its compressed clusters: "zlib" or "zstd".
+    pub compression: &'static str,
+    /// Refcounts may lag behind.
+    pub lazy_refcounts: bool,
+    /// It was not closed.
+    pub dirty: bool,
+    /// Somebody found it inconsistent.
+    pub corrupt: bool,
+    /// Clusters have subclusters.
+    pub extended_l2: bool,
+    /// The file that its data lies in, if that is another.
+    pub data_file: Option<DataFileInfo>,
+    /// Its persistent bitmaps.
+    pub bitmaps: Vec<BitmapInfo>,
+}
+
+/// An external data file.
+#[derive(Clone, Debug)]
+pub struct DataFileInfo {
+    /// Its name, as it stands in the image.
+    pub name: PathBuf,
+    /// It is the disk itself.
+    pub raw: bool,
+}
+
+/// An internal snapshot.
+#[derive(Clone, Debug)]
+pub struct SnapshotInfo {
+    /// What it is found by first.
+    pub id: String,
+    /// What it is found by otherwise.
+    pub name: String,
+    /// The size of its disk in octets.
+    pub virtual_size: u64,
+    /// Octets of the machine's memory and devices.
+    pub vm_state_size: u64,
+    /// When it was made, in seconds since 1970.
+    pub date_sec: u32,
+    /// And nanoseconds.
+    pub date_nsec: u32,
+    /// How long the machine had run, in nanoseconds.
+    pub vm_clock_nsec: u64,
+    /// Instructions that the machine had run, if they were counted.
+    pub icount: Option<u64>,
+}
+
+/// A persistent bitmap.
+#[derive(Clone, Debug)]
+pub struct BitmapInfo {
+    /// Its name.
+    pub name: String,
+    /// Octets of the disk that one bit stands for.
+    pub granularity: u64,
+    /// It is kept up to date whenever the image is in use.
+    pub auto: bool,
+    /// It was not written back: it can't be relied on.
+    pub in_use: bool,
+}
+
+impl From<Snapshot> for SnapshotInfo {
+    fn from(snapshot: Snapshot) -> Self {
+        let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+        Self {
+            id: text(&snapshot.id),
+            name: text(&snapshot.name),
+            virtual_size: snapshot.disk_size,
+            vm_state_size: snapshot.vm_state_size,
+            date_sec: snapshot.date_sec,
+            date_nsec: snapshot.date_nsec,
+            vm_clock_nsec: snapshot.vm_clock_nsec,
+            icount: snapshot.icount,
+        }
+    }
+}
+
+impl Info {
+    /// Looks at a top image.
+    pub fn read(path: &Path, how: &Opening) -> Result<Self> {
+        let (host, format) = how.top(path)?;
+        Self::of(&host, format, how.snapshot.as_deref())
+    }
+
+    /// Looks at an open file. `snapshot`: the disk's size is to be that of this internal snapshot.
+    fn of(host: &Host, format: Format, snapshot: Option<&str>) -> Result<Self> {
+        let mut info = Self {
+            path: host.path().into(),
+            format,
+            virtual_size: host.len(),
+            file_size: host.len(),
+            actual_size: host.allocated()?,
+            backing: None,
+            snapshots: Vec::new(),
+            qcow2: None,
+            warnings: Vec::new(),
+            identity: host.identity()?,
+        };
+        if format == Format::Qcow2 {
+            info.look_into(host, snapshot)?;
+        }
+        Ok(info)
+    }
+
+    /// Adds what a qcow2 image says of itself.
+    fn look_into(&mut self, host: &Host, snapshot: Option<&str>) -> Result<()> {
+        let header = Header::read(host)?;
+        self.virtual_size = match snapshot {
+            Some(wanted) => Snapshots::new(host, &header).find(wanted.as_bytes())?.disk_size,
+            None => header.size,
+        };
+        self.warnings = header.warnings();
+        self.backing = Backing::of(&header);
+        let mut names = 0;
+        let mut bounded = |octets: usize| {
+            names += octets;
+            let what = || {
+                host.error(
+                    Kind::Unsupported,
+                    format!("its snapshots and bitmaps have names of more than {NAMES_MAX} octets"),
+                )
+            };
+            if names > NAMES_MAX { Err(what()) } else { Ok(()) }
+        };
+        for snapshot in Snapshots::new(host, &header) {
+            let snapshot = SnapshotInfo::from(snapshot?);
+            bounded(snapshot.id.len() + snapshot.name.len())?;
+            self.snapshots.push(snapshot);
+        }
+        let mut bitmaps = Vec::new();
+        for bitmap in Bitmaps::new(host, &header)? {
+            let Bitmap { name, granularity, in_use, auto } = bitmap?;
+            bounded(name.len())?;
+            bitmaps.push(BitmapInfo { name, granularity, auto, in_use });
+        }
+        let data_file = header
+            .data_file()
+            .map(|name| DataFileInfo { name: OsStr::from_bytes(name).into(), raw: header.features.data_file_raw() });
+        self.qcow2 = Some(Qcow2Info {
+            version: header.version,
+            cluster_size: header.geometry.cluster_size(),
+            refcount_bits: 1 << header.refcount_order,
+            compression: header.compression.name(),
+            lazy_refcounts: header.features.lazy_refcounts(),
+            dirty: header.features.is_dirty(),
+            corrupt: header.features.is_corrupt(),
+            extended_l2: header.geometry.extended_l2,
+            data_file,
+            bitmaps,
+        });
+        Ok(())
+    }
+
+    /// The files below it, one after the other; a failure is the last.
+    #[must_use]
+    pub fn floors<'a>(&self, how: &'a Opening) -> Floors<'a> {
+        Floors { how, next: self.below(), seen: vec![self.identity] }
+    }
+
+    fn below(&self) -> Option<(PathBuf, Backing)> {
+        Some((self.path.clone(), self.backing.clone()?))
+    }
+}
+
+/// The files below an image, from the one next to it down to the base. Only one is in memory at a time.
+#[derive(Debug)]
+pub struct Floors<'a> {
+    how: &'a Opening,
+    /// The image that names the next one, and what it says of it.
+    next: Option<(PathBuf, Backing)>,
+    seen: Vec<(u64, u64)>,
+}
+
+impl Iterator for Floors<'_> {
+    type Item = Result<Info>;
+
+    fn next(&mut self) -> Option<Result<Info>> {
+        let (named_by, backing) = self.next.take()?;
+        let looked = backing.open(&named_by, self.how).and_then(|(host, format)| {
+            let info = Info::of(&host, format, None)?;
+            if self.seen.contains(&info.identity) {
+                return Err(Error::new(
+                    Kind::Unsupported,
+                    &named_by,
+                    "is below itself: its backing files go in a circle",
+                ));
+            }
+            Ok(info)
+        });
+        if let Ok(info) = &looked {
+            self.seen.push(info.identity);
+            self.next = info.below();
+        }
+        Some(looked)
+    }
+}

@@ -1,0 +1,197 @@
+//! qcow2 images, as one floor of a chain: their tables decoded piece by piece, their clusters found and inflated.
+//!
+//! ```text
+//! Header ─▶ Shelf (which tables, where) ─▶ Tables (pieces of them, decoded to Runs, cached) ─▶ Mapping ─▶ Span
+//! ```
+
+pub(crate) mod bitmap;
+pub(crate) mod cache;
+pub(crate) mod compressed;
+mod entry;
+pub(crate) mod extension;
+mod feature;
+mod field;
+pub(crate) mod geometry;
+pub(crate) mod header;
+pub(crate) mod inflater;
+mod place;
+mod refcount;
+mod runs;
+pub(crate) mod snapshot;
+#[cfg(test)]
+mod specimen;
+mod subcluster;
+mod table;
+mod window;
+
+use std::sync::Arc;
+
+use crate::layer::{Allocation, Layer, Span};
+use crate::qcow2::cache::{Key, Tables};
+use crate::qcow2::compressed::{CompressedEntry, Compression};
+use crate::qcow2::entry::Mapping;
+use crate::qcow2::field::unusable;
+use crate::qcow2::geometry::{GuestOffset, HostOffset};
+use crate::qcow2::header::{Header, L1};
+use crate::qcow2::inflater::{Inflaters, Source};
+use crate::qcow2::place::Place;
+use crate::qcow2::table::{Region, Shelf};
+use crate::{Host, Result, sys};
+
+/// One qcow2 image, of which backing files are nobody's business here.
+#[derive(Debug)]
+pub(crate) struct Qcow2 {
+    /// Its number in the chain.
+    floor: u32,
+    host: Host,
+    /// Where guest data lies, if not in `host`.
+    external: Option<Host>,
+    shelf: Shelf,
+    compression: Compression,
+    /// Holes of the file are worth asking for.
+    preallocated: bool,
+    tables: Arc<Tables>,
+    inflaters: Arc<Inflaters>,
+}
+
+impl Qcow2 {
+    /// The disk in an image, or in one of its snapshots, as floor `floor` of a chain, all of which share `tables` and `inflaters`.
+    pub(crate) fn new(
+        host: Host,
+        external: Option<Host>,
+        header: &Header,
+        (l1, size): (L1, u64),
+        floor: u32,
+        (tables, inflaters): (Arc<Tables>, Arc<Inflaters>),
+    ) -> Result<Self> {
+        let geometry = header.geometry;
+        let mut regions = vec![Region { what: "header", octets: 0..geometry.cluster_size() }];
+        let region = |place: &Place| Region { what: place.name, octets: place.offset..place.offset + place.len };
+        regions.extend(header.places().iter().map(region));
+        regions.push(Region { what: "L1 table", octets: l1.offset.0..l1.offset.0 + l1.entries * 8 });
+        let shelf = Shelf {
+            geometry,
+            version: header.version,
+            l1: l1.offset,
+            l1_entries: l1.entries.min(geometry.l1_entries(size)),
+            size,
+            external: external.is_some(),
+            regions,
+        };
+        shelf.check(&host)?;
+        let preallocated = refcount::is_preallocated(&host, header);
+        let compression = header.compression;
+        Ok(Self { floor, host, external, shelf, compression, preallocated, tables, inflaters })
+    }
+
+    /// What lies at `at`, and how many octets of it at most: those until the answer changes, or the table's piece ends.
+    fn mapping(&self, at: GuestOffset) -> Result<(Mapping, u64)> {
+        let geometry = self.shelf.geometry;
+        let (covers, unit_size) = (geometry.l1_span(), geometry.subcluster_size());
+        if geometry.l1_index(at) >= self.shelf.l1_entries {
+            return Ok((Mapping::Unallocated(None), self.shelf.size - at.0));
+        }
+        let (piece, entry) = self.shelf.l1_piece(at);
+        let l1 = self.tables.l1.get(self.key(piece), || self.shelf.read_l1(&self.host, piece))?;
+        let lost = || unusable(&self.host, format!("no table entry for disk offset {}", at.0));
+        let found = l1.find(entry).ok_or_else(lost)?;
+        let Some(table) = found.what else {
+            return Ok((Mapping::Unallocated(None), u64::from(found.left) * covers - at.0 % covers));
+        };
+        let (piece, unit) = self.shelf.l2_piece(table, at);
+        let first = GuestOffset(at.0 - at.0 % covers);
+        let l2 = self.tables.l2.get(self.key(piece), || self.shelf.read_l2(&self.host, table, piece, first))?;
+        let found = l2.find(unit).ok_or_else(lost)?;
+        let mut units = found.left;
+        if found.what.is_compressed() {
+            // Each is a run of its own.
+            while let Some(next) = l2.find(unit + units).filter(|next| next.what.is_compressed()) {
+                units += next.left;
+            }
+        }
+        let within = at.0 % unit_size;
+        let mapping = found.what.moved(u64::from(found.passed) * unit_size + within);
+        Ok((mapping, u64::from(units) * unit_size - within))
+    }
+
+    fn key(&self, piece: HostOffset) -> Key {
+        Key { floor: self.floor, piece }
+    }
+
+    /// Asks the file below for its holes, where data begins at `place`. What it can't tell is data.
+    fn written(&self, place: u64, len: u64) -> (Allocation, u64) {
+        let host = self.host();
+        if place >= host.len() {
+            return (Allocation::Unwritten, len);
+        }
+        match sys::seek_data(host.file(), place) {
+            Ok(None) => (Allocation::Unwritten, len),
+            Ok(Some(data)) if data > place => (Allocation::Unwritten, len.min(data - place)),
+            Ok(Some(_)) => match sys::seek_hole(host.file(), place) {
+                Ok(Some(hole)) if hole > place => (Allocation::Data, len.min(hole - place)),
+                _ => (Allocation::Data, len),
+            },
+            Err(_) => (Allocation::Data, len),
+        }
+    }
+}
+
+impl Layer for Qcow2 {
+    fn size(&self) -> u64 {
+        self.shelf.size
+    }
+
+    fn span(&self, at: u64, max: u64) -> Result<Span> {
+        let (mapping, len) = self.mapping(GuestOffset(at))?;
+        let len = len.min(max);
+        let span = |allocation, place: Option<HostOffset>| Span {
+            len,
+            allocation,
+            compressed: false,
+            host: place.map(|place| place.0),
+        };
+        Ok(match mapping {
+            Mapping::Unallocated(place) => span(Allocation::Unallocated, place),
+            Mapping::Zero(place) => span(Allocation::Zero, place),
+            Mapping::Compressed(_) => Span { compressed: true, ..span(Allocation::Data, None) },
+            Mapping::Data(place) if self.preallocated => {
+                let (allocation, len) = self.written(place.0, len);
+                Span { len, ..span(allocation, Some(place)) }
+            }
+            Mapping::Data(place) => span(Allocation::Data, Some(place)),
+        })
+    }
+
+    fn host(&self) -> &Host {
+        self.external.as_ref().unwrap_or(&self.host)
+    }
+
+    fn inflate(&self, at: u64, buf: &mut [u8]) -> Result<()> {
+        let geometry = self.shelf.geometry;
+        let (mut at, mut rest) = (at, buf);
+        while !rest.is_empty() {
+            let (mapping, _) = self.mapping(GuestOffset(at))?;
+            let Mapping::Compressed(word) = mapping else {
+                return Err(unusable(&self.host, format!("disk offset {at} is not compressed, though it was before")));
+            };
+            let within = geometry.in_cluster(GuestOffset(at));
+            let len = usize::try_from(geometry.cluster_size() - within).unwrap_or(usize::MAX).min(rest.len());
+            let (now, later) = rest.split_at_mut(len);
+            let entry = CompressedEntry::parse(word, geometry);
+            let (host, floor, compression) = (&self.host, self.floor, self.compression);
+            self.inflaters.read(&Source { host, floor, compression, geometry, entry }, within, now)?;
+            at += len as u64;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn chunk(&self) -> u64 {
+        self.shelf.geometry.cluster_size()
+    }
+
+    fn check_unchanged(&self, live: bool) -> Result<()> {
+        self.host.check_unchanged(live)?;
+        self.external.as_ref().map_or(Ok(()), |external| external.check_unchanged(live))
+    }
+}

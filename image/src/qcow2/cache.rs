@@ -1,0 +1,115 @@
+//! One bounded cache of decoded table pieces, for all floors of a chain.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::Result;
+use crate::qcow2::entry::Mapping;
+use crate::qcow2::geometry::HostOffset;
+use crate::qcow2::runs::Runs;
+
+/// What a piece costs besides its runs.
+const OVERHEAD: usize = 160;
+
+/// Which piece of which table: the floor, and where the piece is in that floor's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) floor: u32,
+    pub(crate) piece: HostOffset,
+}
+
+/// The tables of a whole chain, as far as they are kept.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    /// Offsets of L2 tables.
+    pub(crate) l1: Cache<Option<HostOffset>>,
+    pub(crate) l2: Cache<Mapping>,
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self { l1: Cache::new(2 << 20), l2: Cache::new(8 << 20) }
+    }
+}
+
+/// Pieces asked for lately. Two generations: a piece that is asked for moves to the young one, and when that is full, the old
+/// one is let go of.
+#[derive(Debug)]
+pub(crate) struct Cache<M> {
+    /// Octets of decoded pieces that may be kept.
+    bound: usize,
+    generations: Mutex<Generations<M>>,
+}
+
+#[derive(Debug)]
+struct Generations<M> {
+    young: HashMap<Key, Arc<Runs<M>>>,
+    old: HashMap<Key, Arc<Runs<M>>>,
+    /// Octets of the young.
+    octets: usize,
+}
+
+impl<M: Copy> Cache<M> {
+    fn new(bound: usize) -> Self {
+        let generations = Generations { young: HashMap::new(), old: HashMap::new(), octets: 0 };
+        Self { bound, generations: Mutex::new(generations) }
+    }
+
+    /// The piece of this key, read by `load` if it isn't here. Two that miss it at once both read it.
+    pub(crate) fn get(&self, key: Key, load: impl FnOnce() -> Result<Runs<M>>) -> Result<Arc<Runs<M>>> {
+        if let Some(piece) = self.find(key) {
+            return Ok(piece);
+        }
+        let piece = Arc::new(load()?);
+        self.keep(&mut self.lock(), key, &piece);
+        Ok(piece)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Generations<M>> {
+        self.generations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, key: Key) -> Option<Arc<Runs<M>>> {
+        let mut generations = self.lock();
+        if let Some(piece) = generations.young.get(&key) {
+            return Some(Arc::clone(piece));
+        }
+        let piece = generations.old.remove(&key)?;
+        self.keep(&mut generations, key, &piece);
+        Some(piece)
+    }
+
+    fn keep(&self, generations: &mut Generations<M>, key: Key, piece: &Arc<Runs<M>>) {
+        let octets = piece.octets() + OVERHEAD;
+        if generations.octets + octets > self.bound / 2 {
+            generations.old = std::mem::take(&mut generations.young);
+            generations.octets = 0;
+        }
+        if generations.young.insert(key, Arc::clone(piece)).is_none() {
+            generations.octets += octets;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_bounded_and_what_is_asked_for_again_and_again_stays() {
+        let cache = Cache::<Mapping>::new(1 << 20);
+        let key = |offset| Key { floor: 0, piece: HostOffset(offset) };
+        let mut loads = 0;
+        for offset in 0..100_000 {
+            cache.get(key(offset + 1), || Ok(Runs::default())).unwrap();
+            let often = || {
+                loads += 1;
+                Ok(Runs::default())
+            };
+            cache.get(key(0), often).unwrap();
+            let generations = cache.lock();
+            assert!((generations.young.len() + generations.old.len()) * OVERHEAD <= 1 << 20);
+        }
+        assert_eq!(loads, 1);
+    }
+}

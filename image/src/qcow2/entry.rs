@@ -1,0 +1,197 @@
+//! Table entries: the raw words, and what they mean.
+
+use crate::qcow2::geometry::{Geometry, HostOffset};
+use crate::qcow2::subcluster::Subclusters;
+
+/// Bits 9 to 55 of an entry: an offset in the image file (qcow2 specification, "Cluster mapping").
+const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+/// Bit 63, QCOW_OFLAG_COPIED: the refcount is exactly one.
+const COPIED: u64 = 1 << 63;
+/// Bit 62 of an L2 entry: a compressed cluster.
+const COMPRESSED: u64 = 1 << 62;
+/// Bit 0 of a standard cluster descriptor: the cluster reads as zeros.
+const ZERO: u64 = 1;
+
+/// What is wrong with an entry, as the end of a sentence.
+pub(crate) type Flaw = &'static str;
+
+pub(crate) const RESERVED_BITS: Flaw = "has reserved bits set";
+const UNALIGNED: Flaw = "has an offset that is no multiple of the cluster size";
+
+/// A word of an L1 table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct L1Entry(pub(crate) u64);
+
+impl L1Entry {
+    /// The offset of its L2 table, if it has one.
+    pub(crate) fn table(self, geometry: Geometry) -> Result<Option<HostOffset>, Flaw> {
+        if self.0 & !(OFFSET | COPIED) != 0 {
+            return Err(RESERVED_BITS);
+        }
+        aligned(self.0 & OFFSET, geometry)
+    }
+}
+
+/// A word of an L2 table, without the bitmap that stands behind it in extended ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct L2Entry(pub(crate) u64);
+
+/// What an L2 entry says of its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cluster {
+    /// A compressed cluster; the descriptor is in the word.
+    Compressed,
+    /// Its place is not allocated.
+    Unallocated,
+    /// Reads as zeros, allocated or not.
+    Zero(Option<HostOffset>),
+    /// Octets at this offset.
+    Normal(HostOffset),
+}
+
+impl L2Entry {
+    /// Its meaning. `external`: guest data lies in a file of its own, where offset 0 is a place like others.
+    pub(crate) fn cluster(self, geometry: Geometry, version: u32, external: bool) -> Result<Cluster, Flaw> {
+        if self.0 & COMPRESSED != 0 {
+            return if external {
+                Err("is compressed, in an image with an external data file")
+            } else {
+                Ok(Cluster::Compressed)
+            };
+        }
+        let zero = self.0 & ZERO != 0;
+        if self.0 & !(OFFSET | COPIED | ZERO) != 0 || (zero && geometry.extended_l2) {
+            return Err(RESERVED_BITS);
+        }
+        if zero && version < 3 {
+            return Err("is a zero cluster, which version 2 does not have");
+        }
+        let place = aligned(self.0 & OFFSET, geometry)?;
+        Ok(match place {
+            _ if zero => Cluster::Zero(place),
+            Some(offset) => Cluster::Normal(offset),
+            None if external && self.0 & COPIED != 0 => Cluster::Normal(HostOffset(0)),
+            None => Cluster::Unallocated,
+        })
+    }
+}
+
+fn aligned(offset: u64, geometry: Geometry) -> Result<Option<HostOffset>, Flaw> {
+    if geometry.misalignment(offset) != 0 {
+        return Err(UNALIGNED);
+    }
+    Ok((offset != 0).then_some(HostOffset(offset)))
+}
+
+/// What a cluster or subcluster is to a reader. Offsets are in the file that holds guest data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mapping {
+    /// Not in this image; it may have a place all the same, as one of an allocated cluster's subclusters.
+    Unallocated(Option<HostOffset>),
+    /// Zeros; it may have a place.
+    Zero(Option<HostOffset>),
+    /// Octets at this offset.
+    Data(HostOffset),
+    /// A compressed cluster, by its L2 word.
+    Compressed(u64),
+}
+
+impl Mapping {
+    /// The mapping of what lies `octets` behind the beginning of a run with this one.
+    pub(crate) fn moved(self, octets: u64) -> Self {
+        let moved = |place: HostOffset| HostOffset(place.0 + octets);
+        match self {
+            Self::Unallocated(place) => Self::Unallocated(place.map(moved)),
+            Self::Zero(place) => Self::Zero(place.map(moved)),
+            Self::Data(place) => Self::Data(moved(place)),
+            Self::Compressed(word) => Self::Compressed(word),
+        }
+    }
+
+    pub(crate) fn is_compressed(self) -> bool {
+        matches!(self, Self::Compressed(_))
+    }
+
+    /// The mapping of subcluster `index` of this cluster (qcow2 specification, "Extended L2 Entries").
+    pub(crate) fn of_subcluster(
+        cluster: Cluster,
+        bits: Subclusters,
+        index: u32,
+        geometry: Geometry,
+    ) -> Result<Self, Flaw> {
+        let within = u64::from(index) * geometry.subcluster_size();
+        let place = match cluster {
+            Cluster::Normal(place) => Some(HostOffset(place.0 + within)),
+            Cluster::Unallocated | Cluster::Zero(_) | Cluster::Compressed => None,
+        };
+        Ok(match (bits.is_zero(index), bits.is_allocated(index)) {
+            (true, true) => return Err("has a subcluster that is both zeros and data"),
+            (true, false) => Self::Zero(place),
+            (false, true) => Self::Data(place.ok_or("has a subcluster with data, but no cluster for it")?),
+            (false, false) => Self::Unallocated(place),
+        })
+    }
+}
+
+impl From<Cluster> for Mapping {
+    /// Of an image without subclusters. A compressed cluster has no mapping but its word.
+    fn from(cluster: Cluster) -> Self {
+        match cluster {
+            Cluster::Unallocated | Cluster::Compressed => Self::Unallocated(None),
+            Cluster::Zero(place) => Self::Zero(place),
+            Cluster::Normal(offset) => Self::Data(offset),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Geometry = Geometry { cluster_bits: 16, extended_l2: false };
+    const EXTENDED: Geometry = Geometry { cluster_bits: 16, extended_l2: true };
+
+    #[test]
+    fn l1_entries_are_an_offset_and_a_flag_and_nothing_else() {
+        let table = |word| L1Entry(word).table(PLAIN);
+        assert_eq!(table(0), Ok(None));
+        assert_eq!(table(COPIED), Ok(None));
+        assert_eq!(table(COPIED | 0x5_0000), Ok(Some(HostOffset(0x5_0000))));
+        assert_eq!(table(0x5_0200), Err(UNALIGNED));
+        for bit in (0..9).chain(56..63) {
+            assert_eq!(table(0x5_0000 | 1 << bit), Err(RESERVED_BITS), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn l2_entries_mean_what_version_and_data_file_make_of_them() {
+        let of = |word, version, external| L2Entry(word).cluster(PLAIN, version, external);
+        assert_eq!(of(0, 3, false), Ok(Cluster::Unallocated));
+        assert_eq!(of(COPIED, 3, false), Ok(Cluster::Unallocated));
+        assert_eq!(of(COPIED, 3, true), Ok(Cluster::Normal(HostOffset(0))));
+        assert_eq!(of(0, 3, true), Ok(Cluster::Unallocated));
+        assert_eq!(of(0x5_0000, 2, false), Ok(Cluster::Normal(HostOffset(0x5_0000))));
+        assert_eq!(of(ZERO, 3, false), Ok(Cluster::Zero(None)));
+        assert_eq!(of(ZERO | 0x5_0000, 3, false), Ok(Cluster::Zero(Some(HostOffset(0x5_0000)))));
+        assert_eq!(of(COMPRESSED | 0x123, 2, false), Ok(Cluster::Compressed));
+        assert!(of(ZERO, 2, false).is_err() && of(COMPRESSED, 3, true).is_err());
+        assert_eq!(of(0x5_0200, 3, false), Err(UNALIGNED));
+        for bit in (1..9).chain(56..62) {
+            assert_eq!(of(0x5_0000 | 1 << bit, 3, false), Err(RESERVED_BITS), "bit {bit}");
+        }
+        assert_eq!(L2Entry(ZERO).cluster(EXTENDED, 3, false), Err(RESERVED_BITS));
+    }
+
+    #[test]
+    fn subclusters_are_zeros_data_or_nothing_and_only_data_needs_a_cluster() {
+        let of = |cluster, bits, index| Mapping::of_subcluster(cluster, Subclusters(bits), index, EXTENDED);
+        let normal = Cluster::Normal(HostOffset(0x5_0000));
+        assert_eq!(of(normal, 1 << 3, 3), Ok(Mapping::Data(HostOffset(0x5_0000 + 3 * 2048))));
+        assert_eq!(of(normal, 1 << 35, 3), Ok(Mapping::Zero(Some(HostOffset(0x5_0000 + 3 * 2048)))));
+        assert_eq!(of(normal, 1 << 3, 4), Ok(Mapping::Unallocated(Some(HostOffset(0x5_0000 + 4 * 2048)))));
+        assert!(of(normal, 1 << 3 | 1 << 35, 3).is_err());
+        assert_eq!(of(Cluster::Unallocated, 1 << 32, 0), Ok(Mapping::Zero(None)));
+        assert_eq!(of(Cluster::Unallocated, 0, 31), Ok(Mapping::Unallocated(None)));
+        assert!(of(Cluster::Unallocated, 1, 0).is_err());
+    }
+}

@@ -1,0 +1,121 @@
+//! Header extensions: what stands between the header's fields and the backing file's name.
+//!
+//! qcow2 specification, "Header extensions", "String header extensions", "Bitmaps extension".
+
+use super::feature::FeatureNames;
+use super::field::{be32, be64, printable, string, unusable};
+use super::geometry::HostOffset;
+use crate::{Host, Result};
+
+const END: u32 = 0;
+const BACKING_FORMAT: u32 = 0xe279_2aca;
+const FEATURE_NAMES: u32 = 0x6803_f857;
+const BITMAPS: u32 = 0x2385_2875;
+const CRYPTO: u32 = 0x0537_be77;
+const DATA_FILE: u32 = 0x4441_5441;
+
+/// The name of a format has fewer octets: the size of QEMU's `backing_format`.
+const FORMAT_NAME_MAX: usize = 15;
+/// Octets of the bitmaps extension.
+const BITMAPS_LEN: usize = 24;
+/// QEMU's QCOW2_MAX_BITMAPS.
+const BITMAPS_MAX: u32 = 65535;
+/// QEMU's QCOW2_MAX_BITMAP_DIRECTORY_SIZE, in octets.
+const DIRECTORY_MAX: u64 = 1024 * BITMAPS_MAX as u64;
+/// Unknown types that are remembered: a header may have a hundred thousand.
+const UNKNOWN_KEPT: usize = 16;
+
+/// Where the bitmap directory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BitmapDirectory {
+    /// Bitmaps in it, 1 to 65535.
+    pub(crate) count: u32,
+    /// Where it begins: at a cluster.
+    pub(crate) offset: HostOffset,
+    /// Octets, at most 64 MiB.
+    pub(crate) len: u64,
+}
+
+/// What the extensions say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Extensions {
+    /// The declared format of the backing file, in octets that are safe to print. An empty one is none, as in QEMU.
+    pub(crate) backing_format: Option<String>,
+    /// The external data file's name, as it stands there.
+    pub(crate) data_file: Option<Vec<u8>>,
+    /// Names of features.
+    pub(crate) names: FeatureNames,
+    /// The bitmap directory, if it is current.
+    pub(crate) bitmaps: Option<BitmapDirectory>,
+    /// Types of extensions that were passed over, the first of them.
+    pub(crate) unknown: Vec<u32>,
+}
+
+impl Extensions {
+    /// Reads the area `from..to` of the first cluster, all of whose octets are `cluster`. Bitmaps that are not current are passed over.
+    pub(crate) fn read(host: &Host, cluster: &[u8], from: usize, to: usize, bitmaps_are_current: bool) -> Result<Self> {
+        let mut found = Self::default();
+        let mut at = from;
+        while at < to {
+            let wrong = |what: String| Err(unusable(host, format!("header extension at {at:#x}: {what}")));
+            if to - at < 8 {
+                return wrong(format!("only {} octets are left for it, up to {to:#x}", to - at));
+            }
+            let (kind, len) = (be32(cluster, at), be32(cluster, at + 4));
+            let room = to - at - 8;
+            let Some(len) = usize::try_from(len).ok().filter(|&len| len <= room) else {
+                return wrong(format!("its {len} octets run past {to:#x}, where the area of extensions ends"));
+            };
+            let data = &cluster[at + 8..][..len];
+            match kind {
+                END => return Ok(found),
+                BACKING_FORMAT if len > FORMAT_NAME_MAX => {
+                    return wrong(format!("a backing format's name of {len} octets, {FORMAT_NAME_MAX} are the most"));
+                }
+                BACKING_FORMAT => {
+                    let name = string(data);
+                    found.backing_format = (!name.is_empty()).then(|| printable(name));
+                }
+                FEATURE_NAMES => found.names = FeatureNames::read(data),
+                BITMAPS if len != BITMAPS_LEN => {
+                    return wrong(format!("a bitmaps extension of {len} octets, not {BITMAPS_LEN}"));
+                }
+                BITMAPS if bitmaps_are_current => match directory(cluster.len(), data) {
+                    Ok(directory) => found.bitmaps = Some(directory),
+                    Err(what) => return wrong(what),
+                },
+                BITMAPS => {}
+                // An encrypted image was refused before, so that this can't be one.
+                CRYPTO => {
+                    return wrong("an encryption header, though crypt_method says that there is no encryption".into());
+                }
+                DATA_FILE => found.data_file = Some(string(data).to_vec()),
+                unknown if found.unknown.len() < UNKNOWN_KEPT => found.unknown.push(unknown),
+                _ => {}
+            }
+            at += 8 + len.next_multiple_of(8);
+        }
+        Ok(found)
+    }
+}
+
+/// Reads the bitmaps extension; QEMU's checks.
+fn directory(cluster_size: usize, data: &[u8]) -> std::result::Result<BitmapDirectory, String> {
+    let (count, reserved, len, offset) = (be32(data, 0), be32(data, 4), be64(data, 8), be64(data, 16));
+    if reserved != 0 {
+        return Err(format!("the reserved field of the bitmaps extension is {reserved:#x}, not 0"));
+    }
+    if count == 0 || count > BITMAPS_MAX {
+        return Err(format!("nb_bitmaps is {count}: can be 1 to {BITMAPS_MAX}"));
+    }
+    if len == 0 || len > DIRECTORY_MAX {
+        return Err(format!("bitmap_directory_size is {len}: can be 1 to {DIRECTORY_MAX} octets"));
+    }
+    if offset == 0 || offset % cluster_size as u64 != 0 {
+        return Err(format!("bitmap_directory_offset is {offset:#x}: not at a cluster behind the header"));
+    }
+    Ok(BitmapDirectory { count, offset: HostOffset(offset), len })
+}
+
+#[cfg(test)]
+mod tests;

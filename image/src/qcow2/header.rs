@@ -1,0 +1,363 @@
+//! The header: what the image is, and where its tables are.
+//!
+//! qcow2 specification, "Header" and "Additional fields". Limits are QEMU's, by its names; the checks are those of its
+//! `qcow2_do_open`, and that no table lies in another.
+
+use xfer_hole_proto::LEN_MAX;
+
+use super::compressed::Compression;
+use super::extension::Extensions;
+use super::feature::{EXTENDED_L2, Features};
+use super::field::{Field, string, unusable};
+use super::geometry::{CLUSTER_BITS_MAX, CLUSTER_BITS_MIN, Geometry, HostOffset};
+use super::place::Place;
+use super::snapshot;
+use crate::{Error, Host, Result};
+
+const MAGIC: &[u8; 4] = b"QFI\xfb";
+
+const VERSION: Field = Field::new("version", 4);
+const BACKING_OFFSET: Field = Field::new("backing_file_offset", 8);
+const BACKING_SIZE: Field = Field::new("backing_file_size", 16);
+const CLUSTER_BITS: Field = Field::new("cluster_bits", 20);
+const SIZE: Field = Field::new("size", 24);
+const CRYPT_METHOD: Field = Field::new("crypt_method", 32);
+const L1_SIZE: Field = Field::new("l1_size", 36);
+const L1_OFFSET: Field = Field::new("l1_table_offset", 40);
+const REFCOUNT_OFFSET: Field = Field::new("refcount_table_offset", 48);
+const REFCOUNT_CLUSTERS: Field = Field::new("refcount_table_clusters", 56);
+const SNAPSHOTS: Field = Field::new("nb_snapshots", 60);
+const SNAPSHOTS_OFFSET: Field = Field::new("snapshots_offset", 64);
+const INCOMPATIBLE: Field = Field::new("incompatible_features", 72);
+const COMPATIBLE: Field = Field::new("compatible_features", 80);
+const AUTOCLEAR: Field = Field::new("autoclear_features", 88);
+const REFCOUNT_ORDER: Field = Field::new("refcount_order", 96);
+const HEADER_LENGTH: Field = Field::new("header_length", 100);
+const COMPRESSION_TYPE: Field = Field::new("compression_type", 104);
+
+/// Octets of a version 2 header.
+const LENGTH_V2: u32 = 72;
+/// Octets that a version 3 header has at least.
+const LENGTH_V3: u32 = 104;
+/// Octets of a backing file's name.
+const BACKING_MAX: u32 = 1023;
+/// QEMU's QCOW_MAX_REFTABLE_SIZE, in octets.
+const REFCOUNT_TABLE_MAX: u64 = 8 << 20;
+/// QEMU's QCOW_MAX_L1_SIZE, in octets.
+pub(crate) const L1_MAX: u64 = 32 << 20;
+/// QEMU's QCOW_MAX_SNAPSHOTS.
+const SNAPSHOTS_MAX: u32 = 65536;
+/// Reference counts have up to 2^6 bits.
+const REFCOUNT_ORDER_MAX: u32 = 6;
+/// QEMU counts a disk in these octets: what is less at its end, it leaves out.
+const SECTOR: u64 = 512;
+
+/// An L1 table: the disk's own or a snapshot's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct L1 {
+    /// Where it begins.
+    pub(crate) offset: HostOffset,
+    /// Entries, of eight octets each: at most 32 MiB of them. What lies behind them on the disk is unallocated.
+    pub(crate) entries: u64,
+}
+
+impl L1 {
+    /// Refuses one that is too long.
+    pub(crate) fn check_len(self, host: &Host, field: Field) -> Result<()> {
+        match self.entries * 8 {
+            0..=L1_MAX => Ok(()),
+            _ => Err(field.bad(host, self.entries, format_args!("an L1 table of more than {L1_MAX} octets"))),
+        }
+    }
+
+    /// Refuses one that hasn't as many entries as `size` octets of disk need.
+    pub(crate) fn check_covers(self, host: &Host, field: Field, geometry: Geometry, size: u64) -> Result<()> {
+        match geometry.l1_entries(size) {
+            needed if needed <= self.entries => Ok(()),
+            needed => {
+                Err(field.bad(host, self.entries, format_args!("a disk of {size} octets needs {needed} L1 entries")))
+            }
+        }
+    }
+}
+
+/// The refcount table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RefcountTable {
+    /// Where it begins.
+    pub(crate) offset: HostOffset,
+    /// Clusters, at most 8 MiB of them.
+    pub(crate) clusters: u32,
+}
+
+/// The snapshot table's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SnapshotTable {
+    /// Where it begins, if there are any.
+    pub(crate) offset: HostOffset,
+    /// Snapshots, at most 65536.
+    pub(crate) count: u32,
+}
+
+/// A header that was found to be sound.
+#[derive(Clone, Debug)]
+pub(crate) struct Header {
+    /// 2 or 3.
+    pub(crate) version: u32,
+    /// Cluster size and kind of L2 entries.
+    pub(crate) geometry: Geometry,
+    /// Octets of the virtual disk: a multiple of 512, as QEMU has it.
+    pub(crate) size: u64,
+    /// Octets of the virtual disk as the header has it.
+    pub(crate) stated_size: u64,
+    /// The disk's own L1 table.
+    pub(crate) l1: L1,
+    /// The refcount table.
+    pub(crate) refcount_table: RefcountTable,
+    /// A reference count has 2^this bits.
+    pub(crate) refcount_order: u32,
+    /// The snapshot table.
+    pub(crate) snapshots: SnapshotTable,
+    /// The backing file's name as it stands there, UTF-8 or not, not empty.
+    pub(crate) backing_name: Option<Vec<u8>>,
+    /// How clusters are compressed, if any are.
+    pub(crate) compression: Compression,
+    /// The feature bits, none of which is unknown and incompatible.
+    pub(crate) features: Features,
+    /// The rest. There is an external data file's name if, by the features, there is such a file.
+    pub(crate) extensions: Extensions,
+}
+
+impl Header {
+    /// Reads the header of a qcow2 image. Whatever it refuses, it says where and why.
+    pub(crate) fn read(host: &Host) -> Result<Self> {
+        // What a short file hasn't got is zeros, and no table can lie there.
+        let mut cluster = vec![0; 1 << CLUSTER_BITS_MIN];
+        host.read_at(0, &mut cluster)?;
+        if !cluster.starts_with(MAGIC) {
+            return Err(unusable(host, "not a qcow2 image: it doesn't begin with \"QFI\\xfb\""));
+        }
+        let version = VERSION.u32(&cluster);
+        if !(2..=3).contains(&version) {
+            return Err(VERSION.bad(host, version, "only versions 2 and 3 of qcow2 can be read"));
+        }
+        let cluster_bits = CLUSTER_BITS.u32(&cluster);
+        if !(CLUSTER_BITS_MIN..=CLUSTER_BITS_MAX).contains(&cluster_bits) {
+            let why = format_args!("clusters can have 2^{CLUSTER_BITS_MIN} to 2^{CLUSTER_BITS_MAX} octets");
+            return Err(CLUSTER_BITS.bad(host, cluster_bits, why));
+        }
+        refuse_encryption(host, CRYPT_METHOD.u32(&cluster))?;
+        let raw = RawHeader { version, cluster_bits, cluster };
+        raw.check(host)
+    }
+
+    /// The name of the file that guest data lies in, if that is another.
+    pub(crate) fn data_file(&self) -> Option<&[u8]> {
+        self.extensions.data_file.as_deref().filter(|_| self.features.has_data_file())
+    }
+
+    /// The tables that the header points at. The snapshot table's length is not known but for the least of it.
+    pub(crate) fn places(&self) -> [Place; 3] {
+        let place = |name, field, offset: HostOffset, len| Place { name, field, offset: offset.0, len };
+        let refcount_len = u64::from(self.refcount_table.clusters) << self.geometry.cluster_bits;
+        let snapshots_len = u64::from(self.snapshots.count) * snapshot::ENTRY_MIN;
+        [
+            place("L1 table", L1_OFFSET, self.l1.offset, self.l1.entries * 8),
+            place("refcount table", REFCOUNT_OFFSET, self.refcount_table.offset, refcount_len),
+            place("snapshot table", SNAPSHOTS_OFFSET, self.snapshots.offset, snapshots_len),
+        ]
+    }
+
+    /// What a user should know before trusting what is read.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.features.is_dirty() {
+            warnings.push("its dirty bit is set: it was not closed cleanly, or is in use".into());
+        }
+        if self.features.is_corrupt() {
+            warnings.push("its corrupt bit is set: what is read of it may be wrong".into());
+        }
+        if self.size != self.stated_size {
+            let (stated, lost) = (self.stated_size, self.stated_size - self.size);
+            warnings.push(format!(
+                "its size of {stated} octets is no multiple of {SECTOR}: the last {lost} are left out, as QEMU does"
+            ));
+        }
+        warnings
+    }
+}
+
+/// Ciphertext must never be taken for the disk.
+fn refuse_encryption(host: &Host, method: u32) -> Result<()> {
+    let scheme = match method {
+        0 => return Ok(()),
+        1 => "AES",
+        2 => "LUKS",
+        _ => return Err(CRYPT_METHOD.bad(host, method, "an unknown encryption")),
+    };
+    let refusal =
+        CRYPT_METHOD.bad(host, method, format_args!("the image is encrypted ({scheme}), which can't be read"));
+    Err(refusal.hint("decrypt it with qemu-img convert, which takes its secret with --object and --image-opts"))
+}
+
+/// The first octets of the file, of which version and cluster size are known to be good.
+struct RawHeader {
+    version: u32,
+    cluster_bits: u32,
+    cluster: Vec<u8>,
+}
+
+impl RawHeader {
+    /// A field of version 3, zero in version 2.
+    fn v3<T: Default>(&self, value: T) -> T {
+        if self.version >= 3 { value } else { T::default() }
+    }
+
+    fn check(mut self, host: &Host) -> Result<Header> {
+        let cluster_size = 1u64 << self.cluster_bits;
+        let length = if self.version >= 3 { HEADER_LENGTH.u32(&self.cluster) } else { LENGTH_V2 };
+        if self.version >= 3 && (length < LENGTH_V3 || u64::from(length) > cluster_size) {
+            let why = format_args!("can be {LENGTH_V3} octets to a cluster of {cluster_size}");
+            return Err(HEADER_LENGTH.bad(host, length, why));
+        }
+        self.cluster.resize(usize_of(cluster_size), 0);
+        let (_, rest) = self.cluster.split_at_mut(1 << CLUSTER_BITS_MIN);
+        host.read_at(1 << CLUSTER_BITS_MIN, rest)?;
+
+        let (backing, extensions_end) = self.backing(host, length)?;
+        let features = Features {
+            incompatible: self.v3(INCOMPATIBLE.u64(&self.cluster)),
+            compatible: self.v3(COMPATIBLE.u64(&self.cluster)),
+            autoclear: self.v3(AUTOCLEAR.u64(&self.cluster)),
+        };
+        let extensions =
+            Extensions::read(host, &self.cluster, usize_of(length), extensions_end, features.bitmaps_are_current());
+        if features.unknown() != 0 {
+            // Names are to be had where the extensions are sound; the refusal comes anyway.
+            let words = extensions.map(|found| found.names).unwrap_or_default().of(features.unknown());
+            return Err(INCOMPATIBLE.bad_offset(
+                host,
+                features.incompatible,
+                format_args!("unknown features: {words}"),
+            ));
+        }
+        let extensions = extensions?;
+        check_data_file(host, features, &extensions)?;
+        let geometry = Geometry { cluster_bits: self.cluster_bits, extended_l2: features.extended_l2() };
+        if geometry.subcluster_size() < 1 << CLUSTER_BITS_MIN {
+            let why =
+                format_args!("too small for extended L2 entries (incompatible bit {})", EXTENDED_L2.trailing_zeros());
+            return Err(CLUSTER_BITS.bad(host, self.cluster_bits, why));
+        }
+        let stated_size = SIZE.u64(&self.cluster);
+        let header = Header {
+            version: self.version,
+            geometry,
+            size: stated_size / SECTOR * SECTOR,
+            stated_size,
+            l1: L1 { offset: HostOffset(L1_OFFSET.u64(&self.cluster)), entries: u64::from(L1_SIZE.u32(&self.cluster)) },
+            refcount_table: RefcountTable {
+                offset: HostOffset(REFCOUNT_OFFSET.u64(&self.cluster)),
+                clusters: REFCOUNT_CLUSTERS.u32(&self.cluster),
+            },
+            refcount_order: if self.version >= 3 { REFCOUNT_ORDER.u32(&self.cluster) } else { 4 },
+            snapshots: SnapshotTable {
+                offset: HostOffset(SNAPSHOTS_OFFSET.u64(&self.cluster)),
+                count: SNAPSHOTS.u32(&self.cluster),
+            },
+            backing_name: backing,
+            compression: self.compression(host, length, features)?,
+            features,
+            extensions,
+        };
+        check_numbers(host, &header)?;
+        Ok(header)
+    }
+
+    /// The backing file's name, and where the extensions end.
+    fn backing(&self, host: &Host, header_length: u32) -> Result<(Option<Vec<u8>>, usize)> {
+        let (offset, len) = (BACKING_OFFSET.u64(&self.cluster), BACKING_SIZE.u32(&self.cluster));
+        if offset == 0 {
+            return Ok((None, self.cluster.len()));
+        }
+        if offset < u64::from(header_length) || offset > self.cluster.len() as u64 {
+            let why = format_args!(
+                "not between the header's end at {header_length:#x} and its cluster's at {:#x}",
+                self.cluster.len()
+            );
+            return Err(BACKING_OFFSET.bad_offset(host, offset, why));
+        }
+        let room = self.cluster.len() as u64 - offset;
+        if len > BACKING_MAX || u64::from(len) > room {
+            let why = format_args!("the backing file's name has room for {} octets", room.min(u64::from(BACKING_MAX)));
+            return Err(BACKING_SIZE.bad(host, len, why));
+        }
+        let name = string(&self.cluster[usize_of(offset)..][..usize_of(len)]);
+        Ok(((!name.is_empty()).then(|| name.to_vec()), usize_of(offset)))
+    }
+
+    /// The kind of compression; the feature bit has to agree.
+    fn compression(&self, host: &Host, header_length: u32, features: Features) -> Result<Compression> {
+        let there = u64::from(header_length) > COMPRESSION_TYPE.at;
+        let kind = if there { self.cluster[usize_of(COMPRESSION_TYPE.at)] } else { 0 };
+        let bad = |why: &str| -> Error { COMPRESSION_TYPE.bad(host, kind, why) };
+        match (kind, features.has_compression_type()) {
+            (0, false) => Ok(Compression::Zlib),
+            (1, true) => Ok(Compression::Zstd),
+            (0, true) => Err(bad("zlib, but incompatible bit 3 says that it isn't")),
+            (1, false) => Err(bad("zstd, but incompatible bit 3, which says so, is not set")),
+            _ => Err(bad("an unknown compression, only zlib (0) and zstd (1) can be read")),
+        }
+    }
+}
+
+/// A data file is named if there is one.
+fn check_data_file(host: &Host, features: Features, extensions: &Extensions) -> Result<()> {
+    let named = extensions.data_file.as_ref().is_some_and(|name| !name.is_empty());
+    if features.has_data_file() && !named {
+        let why = "guest data lies in an external data file, which the image doesn't name";
+        return Err(INCOMPATIBLE.bad_offset(host, features.incompatible, why));
+    }
+    if features.data_file_raw() && !features.has_data_file() {
+        return Err(AUTOCLEAR.bad_offset(
+            host,
+            features.autoclear,
+            "a raw external data file, but there is no external data file",
+        ));
+    }
+    Ok(())
+}
+
+/// Counts, sizes, and the places of tables.
+fn check_numbers(host: &Host, header: &Header) -> Result<()> {
+    let &Header { geometry, refcount_order, refcount_table, snapshots, l1, stated_size, .. } = header;
+    if refcount_order > REFCOUNT_ORDER_MAX {
+        return Err(REFCOUNT_ORDER.bad(host, refcount_order, "reference counts have at most 2^6 bits"));
+    }
+    let clusters = refcount_table.clusters;
+    if clusters == 0 {
+        return Err(REFCOUNT_CLUSTERS.bad(host, clusters, "there is no refcount table"));
+    }
+    if u64::from(clusters) << geometry.cluster_bits > REFCOUNT_TABLE_MAX {
+        let why = format_args!("a refcount table of more than {REFCOUNT_TABLE_MAX} octets");
+        return Err(REFCOUNT_CLUSTERS.bad(host, clusters, why));
+    }
+    if snapshots.count > SNAPSHOTS_MAX {
+        return Err(SNAPSHOTS.bad(host, snapshots.count, format_args!("more than {SNAPSHOTS_MAX} snapshots")));
+    }
+    l1.check_len(host, L1_SIZE)?;
+    if stated_size > LEN_MAX {
+        return Err(SIZE.bad(host, stated_size, "more octets than a disk can have"));
+    }
+    l1.check_covers(host, L1_SIZE, geometry, stated_size)?;
+    let places = header.places();
+    (0..places.len()).try_for_each(|index| places[index].check(host, geometry, &places[..index]))
+}
+
+/// Of a number that is known to fit: it is at most a cluster.
+fn usize_of(number: impl TryInto<usize>) -> usize {
+    number.try_into().unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests;

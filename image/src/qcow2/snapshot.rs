@@ -1,0 +1,192 @@
+//! Internal snapshots: the table that lists them, read in pieces, and the one that a user names.
+//!
+//! qcow2 specification, "Snapshots". Limits are QEMU's, by its names.
+
+use xfer_hole_proto::LEN_MAX;
+
+use super::field::{Field, be16, be32, be64, printable, string, unusable};
+use super::geometry::HostOffset;
+use super::header::{Header, L1};
+use super::place::Place;
+use super::window::Window;
+use crate::{Error, Host, Kind, Result};
+
+/// Octets that an entry has at least.
+pub(crate) const ENTRY_MIN: u64 = 40;
+/// QEMU's QCOW_MAX_SNAPSHOT_EXTRA_DATA, in octets.
+const EXTRA_MAX: u32 = 1024;
+/// QEMU's QCOW_MAX_SNAPSHOTS_SIZE: octets of the whole table.
+const TABLE_MAX: u64 = 64 << 20;
+/// Snapshots that a message names.
+const NAMED: usize = 8;
+
+/// An internal snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    /// What tells it from the others: mostly a number. As it stands there, UTF-8 or not.
+    pub(crate) id: Box<[u8]>,
+    /// What the user called it. As it stands there, UTF-8 or not.
+    pub(crate) name: Box<[u8]>,
+    /// Its L1 table, to be had by [`Snapshot::l1`]: not yet checked.
+    unchecked_l1: L1,
+    /// Where its entry begins in the file.
+    at: u64,
+    /// Octets of its virtual disk: its own, or today's if its entry doesn't say. A multiple of 512.
+    pub(crate) disk_size: u64,
+    /// The entry itself says how long the disk is.
+    own_size: bool,
+    /// Octets of the guest's saved state; 0 if there is none.
+    pub(crate) vm_state_size: u64,
+    /// When it was made: seconds since 1970.
+    pub(crate) date_sec: u32,
+    /// Nanoseconds of that second.
+    pub(crate) date_nsec: u32,
+    /// Nanoseconds that the guest had been running.
+    pub(crate) vm_clock_nsec: u64,
+    /// Instructions that the guest had run, if they were counted.
+    pub(crate) icount: Option<u64>,
+}
+
+impl Snapshot {
+    /// Its L1 table, found to be sound as the disk's own is. Where the disk was shorter when the snapshot was made, and its entry
+    /// doesn't say so, the table may be shorter too: what lies behind it is unallocated.
+    pub(crate) fn l1(&self, host: &Host, header: &Header) -> Result<L1> {
+        let (offset, size) =
+            (Field::new("snapshot's l1_table_offset", self.at), Field::new("snapshot's l1_size", self.at + 8));
+        let l1 = self.unchecked_l1;
+        l1.check_len(host, size)?;
+        if self.own_size {
+            l1.check_covers(host, size, header.geometry, self.disk_size)?;
+        }
+        let place = Place { name: "snapshot's L1 table", field: offset, offset: l1.offset.0, len: l1.entries * 8 };
+        place.check(host, header.geometry, &header.places())?;
+        Ok(l1)
+    }
+
+    /// It as a message names it.
+    fn shown(&self) -> String {
+        format!("{} (ID {})", printable(&self.name), printable(&self.id))
+    }
+}
+
+/// The snapshots of an image, in the order of their table. Ends after the first error.
+pub(crate) struct Snapshots<'a> {
+    host: &'a Host,
+    window: Window<'a>,
+    /// Where the table has to end at the latest, and whether that is because of the file's end.
+    cut_by_file: bool,
+    /// Today's size of the disk in octets.
+    size: u64,
+    count: u32,
+    next: u32,
+}
+
+impl<'a> Snapshots<'a> {
+    /// The snapshots of the image with this header.
+    pub(crate) fn new(host: &'a Host, header: &Header) -> Self {
+        let HostOffset(start) = header.snapshots.offset;
+        let (limit, len) = (start.saturating_add(TABLE_MAX), host.len());
+        let window = Window::new(host, start, limit.min(len));
+        Self { host, window, cut_by_file: len < limit, size: header.size, count: header.snapshots.count, next: 0 }
+    }
+
+    /// The snapshot that has this ID, else the one that has this name.
+    pub(crate) fn find(self, wanted: &[u8]) -> Result<Snapshot> {
+        let (host, count) = (self.host, self.count as usize);
+        let (mut named, mut again, mut known) = (None, false, Vec::new());
+        for snapshot in self {
+            let snapshot = snapshot?;
+            if *snapshot.id == *wanted {
+                return Ok(snapshot);
+            }
+            if known.len() < NAMED {
+                known.push(snapshot.shown());
+            }
+            if *snapshot.name == *wanted {
+                again = named.is_some();
+                named = named.or(Some(snapshot));
+            }
+        }
+        let refused = |what: String| Error::new(Kind::Refused, host.path(), what);
+        let wanted = printable(wanted);
+        match named {
+            Some(_) if again => Err(refused(format!("more than one snapshot has the name {wanted}"))
+                .hint("name it by its ID, which xfer-hole info lists")),
+            Some(snapshot) => Ok(snapshot),
+            None if count == 0 => Err(refused(format!("there is no snapshot {wanted}: the image has none"))),
+            None => {
+                let more =
+                    if count > known.len() { format!(" and {} more", count - known.len()) } else { String::new() };
+                Err(refused(format!("there is no snapshot {wanted}, there are {}{more}", known.join(", "))))
+            }
+        }
+    }
+
+    fn read(&mut self) -> Result<Snapshot> {
+        self.window.align();
+        let at = self.window.at();
+        let fixed = self.take(at, 40)?;
+        let (l1_offset, l1_entries) = (be64(fixed, 0), be32(fixed, 8));
+        let (id_len, name_len) = (be16(fixed, 12), be16(fixed, 14));
+        let (date_sec, date_nsec, vm_clock_nsec) = (be32(fixed, 16), be32(fixed, 20), be64(fixed, 24));
+        let (short_state_size, extra_len) = (be32(fixed, 32), be32(fixed, 36));
+        if extra_len > EXTRA_MAX {
+            let why = format_args!("more than {EXTRA_MAX} octets");
+            return Err(Field::new("snapshot's extra_data_size", at + 36).bad(self.host, extra_len, why));
+        }
+        let today = self.size;
+        let extra = self.take(at, extra_len)?;
+        let field = |at: usize| extra.get(at..at + 8).map(|octets| be64(octets, 0));
+        let vm_state_size = field(0).unwrap_or(u64::from(short_state_size));
+        let (own_size, icount) = (field(8), field(16).filter(|&count| count != u64::MAX));
+        let stated = own_size.unwrap_or(today);
+        if stated > LEN_MAX {
+            let why = "more octets than a disk can have";
+            return Err(Field::new("snapshot's disk size", at + 48).bad(self.host, stated, why));
+        }
+        Ok(Snapshot {
+            id: string(self.take(at, u32::from(id_len))?).into(),
+            name: string(self.take(at, u32::from(name_len))?).into(),
+            unchecked_l1: L1 { offset: HostOffset(l1_offset), entries: u64::from(l1_entries) },
+            at,
+            disk_size: stated / 512 * 512,
+            own_size: own_size.is_some(),
+            vm_state_size,
+            date_sec,
+            date_nsec,
+            vm_clock_nsec,
+            icount,
+        })
+    }
+
+    /// The next octets of the entry that begins at `entry`.
+    fn take(&mut self, entry: u64, len: u32) -> Result<&[u8]> {
+        let (host, index, count, cut_by_file) = (self.host, self.next, self.count, self.cut_by_file);
+        self.window.take(len)?.ok_or_else(|| {
+            let why = match cut_by_file {
+                true => format!("runs past the end of the file, which has {} octets", host.len()),
+                false => format!("makes the table longer than {TABLE_MAX} octets"),
+            };
+            unusable(host, format!("snapshot {index} of {count}, at {entry:#x}: {why}"))
+        })
+    }
+}
+
+impl Iterator for Snapshots<'_> {
+    type Item = Result<Snapshot>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next >= self.count {
+            return None;
+        }
+        self.next += 1;
+        let snapshot = self.read();
+        if snapshot.is_err() {
+            self.next = self.count;
+        }
+        Some(snapshot)
+    }
+}
+
+#[cfg(test)]
+mod tests;

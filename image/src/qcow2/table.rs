@@ -1,0 +1,200 @@
+//! L1 and L2 tables: checked once, then read and decoded in pieces as they are asked for.
+
+use std::ops::Range;
+
+use crate::qcow2::entry::{Cluster, Flaw, L1Entry, L2Entry, Mapping, RESERVED_BITS};
+use crate::qcow2::field::unusable;
+use crate::qcow2::geometry::{Geometry, GuestOffset, HostOffset};
+use crate::qcow2::runs::Runs;
+use crate::qcow2::subcluster::Subclusters;
+use crate::{Host, Result};
+
+/// Octets of a table that are read and decoded at once.
+const PIECE: u64 = 8 << 10;
+/// Octets of an L1 entry (qcow2 specification, "Cluster mapping").
+const L1_ENTRY: u64 = 8;
+
+/// A part of an image file that holds one of its tables.
+#[derive(Clone, Debug)]
+pub(crate) struct Region {
+    pub(crate) what: &'static str,
+    pub(crate) octets: Range<u64>,
+}
+
+impl Region {
+    /// The first of these that has an octet in common with `octets`.
+    fn hit<'a>(regions: &'a [Self], octets: &Range<u64>) -> Option<&'a Self> {
+        regions.iter().find(|region| region.octets.start < octets.end && octets.start < region.octets.end)
+    }
+}
+
+/// How the tables of one disk in an image are to be read.
+#[derive(Clone, Debug)]
+pub(crate) struct Shelf {
+    pub(crate) geometry: Geometry,
+    pub(crate) version: u32,
+    /// Where the L1 table begins.
+    pub(crate) l1: HostOffset,
+    pub(crate) l1_entries: u64,
+    /// The disk's size in octets: what tables say behind it counts for nothing.
+    pub(crate) size: u64,
+    /// Guest data lies in a file of its own.
+    pub(crate) external: bool,
+    /// Where no L2 table and no data may lie.
+    pub(crate) regions: Vec<Region>,
+}
+
+impl Shelf {
+    /// Checks every L1 entry: what it says itself, and that L2 tables lie apart from each other and from all other tables.
+    pub(crate) fn check(&self, host: &Host) -> Result<()> {
+        let mut tables = Vec::new();
+        let mut buffer = vec![0; 64 << 10];
+        let entries = self.l1_entries.min(self.geometry.l1_entries(self.size));
+        for first in (0..entries).step_by(buffer.len() / 8) {
+            let octets = ((entries - first) * L1_ENTRY).min(buffer.len() as u64);
+            let octets = &mut buffer[..usize::try_from(octets).unwrap_or_default()];
+            host.read_at(self.l1.0 + first * L1_ENTRY, octets)?;
+            for (index, word) in (first..).zip(words(octets)).filter(|(_, word)| *word != 0) {
+                tables.extend(self.l1_entry(host, index, word)?);
+            }
+        }
+        tables.sort_unstable();
+        match tables.windows(2).find(|two| two[0] == two[1]) {
+            Some(two) => Err(unusable(host, format!("two L1 entries have the L2 table at {:#x}", two[0].0))),
+            None => Ok(()),
+        }
+    }
+
+    /// What an L1 entry says, checked.
+    fn l1_entry(&self, host: &Host, index: u64, word: u64) -> Result<Option<HostOffset>> {
+        let wrong = |what: &str| {
+            let at = self.l1.0 + index * L1_ENTRY;
+            unusable(host, format!("L1 entry at {at:#x} {what}"))
+        };
+        let Some(table) = L1Entry(word).table(self.geometry).map_err(wrong)? else { return Ok(None) };
+        if table.0 >= host.len() {
+            return Err(wrong(&format!("has its L2 table at {:#x}, past the end of the file", table.0)));
+        }
+        if let Some(region) = Region::hit(&self.regions, &self.cluster(table)) {
+            return Err(wrong(&format!("has its L2 table at {:#x}, where the {} is", table.0, region.what)));
+        }
+        Ok(Some(table))
+    }
+
+    /// The octets of a cluster.
+    fn cluster(&self, at: HostOffset) -> Range<u64> {
+        at.0..at.0 + self.geometry.cluster_size()
+    }
+
+    /// Where the piece of the L1 table is that speaks of `at`, and which of its entries does.
+    pub(crate) fn l1_piece(&self, at: GuestOffset) -> (HostOffset, u32) {
+        piece(self.l1, self.geometry.l1_index(at), L1_ENTRY)
+    }
+
+    /// The offsets of L2 tables in a piece of the L1 table.
+    pub(crate) fn read_l1(&self, host: &Host, piece: HostOffset) -> Result<Runs<Option<HostOffset>>> {
+        let first = (piece.0 - self.l1.0) / L1_ENTRY;
+        let octets = read(host, piece, (self.l1_entries - first) * L1_ENTRY)?;
+        let mut runs = Runs::default();
+        for (index, word) in (first..).zip(words(&octets)) {
+            let table = self.l1_entry(host, index, word)?;
+            runs.push(1, table, |before: Option<HostOffset>, _| before.is_none() && table.is_none());
+        }
+        Ok(runs.close())
+    }
+
+    /// Where the piece of an L2 table is that speaks of `at`, and which of its subclusters that is.
+    pub(crate) fn l2_piece(&self, table: HostOffset, at: GuestOffset) -> (HostOffset, u32) {
+        let (piece, entry) = piece(table, self.geometry.l2_index(at), self.geometry.l2_entry_size());
+        (piece, entry * self.geometry.subclusters() + self.geometry.subcluster(at))
+    }
+
+    /// What a piece of an L2 table says, by subclusters. The table speaks of the disk from `guest` on.
+    pub(crate) fn read_l2(
+        &self,
+        host: &Host,
+        table: HostOffset,
+        piece: HostOffset,
+        guest: GuestOffset,
+    ) -> Result<Runs<Mapping>> {
+        let entry_size = self.geometry.l2_entry_size();
+        let first = (piece.0 - table.0) / entry_size;
+        let octets = read(host, piece, self.cluster(table).end - piece.0)?;
+        let mut words = words(&octets);
+        let mut runs = Runs::default();
+        for index in first.. {
+            let guest = GuestOffset(guest.0 + index * self.geometry.cluster_size());
+            let Some(entry) = words.next().map(L2Entry).filter(|_| guest.0 < self.size) else { break };
+            let bits = self.geometry.extended_l2.then(|| Subclusters(words.next().unwrap_or_default()));
+            let wrong = |flaw: &str| {
+                let at = table.0 + index * entry_size;
+                unusable(host, format!("L2 entry at {at:#x} {flaw}"))
+            };
+            let cluster = entry.cluster(self.geometry, self.version, self.external).map_err(wrong)?;
+            self.check_place(cluster, guest, table).map_err(|what| wrong(&what))?;
+            self.decode(entry, cluster, bits, &mut runs).map_err(wrong)?;
+        }
+        Ok(runs.close())
+    }
+
+    /// Guest data lies where no table is, or in a file of its own at its own place.
+    fn check_place(&self, cluster: Cluster, guest: GuestOffset, table: HostOffset) -> Result<(), String> {
+        let (Cluster::Normal(place) | Cluster::Zero(Some(place))) = cluster else { return Ok(()) };
+        if self.external {
+            let wrong = || format!("has its cluster at {:#x} of the data file, not at {:#x}", place.0, guest.0);
+            return if place.0 == guest.0 { Ok(()) } else { Err(wrong()) };
+        }
+        let what = if place == table {
+            Some("L2 table itself")
+        } else {
+            Region::hit(&self.regions, &self.cluster(place)).map(|region| region.what)
+        };
+        what.map_or(Ok(()), |what| Err(format!("has its cluster at {:#x}, where the {what} is", place.0)))
+    }
+
+    /// Adds what an entry says of its cluster's parts.
+    fn decode(
+        &self,
+        entry: L2Entry,
+        cluster: Cluster,
+        bits: Option<Subclusters>,
+        runs: &mut Runs<Mapping>,
+    ) -> Result<(), Flaw> {
+        let unit = self.geometry.subcluster_size();
+        let mut push = |units: u32, mapping: Mapping| {
+            let goes_on = |before: Mapping, units: u32| before.moved(u64::from(units) * unit) == mapping;
+            runs.push(units, mapping, |before, units| !mapping.is_compressed() && goes_on(before, units));
+        };
+        match (cluster, bits) {
+            // Its bitmap is reserved (qcow2 specification, "Extended L2 Entries").
+            (Cluster::Compressed, Some(Subclusters(1..))) => return Err(RESERVED_BITS),
+            (Cluster::Compressed, _) => push(self.geometry.subclusters(), Mapping::Compressed(entry.0)),
+            (_, None) => push(1, cluster.into()),
+            (_, Some(bits)) => {
+                for index in 0..self.geometry.subclusters() {
+                    push(1, Mapping::of_subcluster(cluster, bits, index, self.geometry)?);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where the piece of a table is that holds entry `index`, and which entry of the piece that is.
+fn piece(table: HostOffset, index: u64, entry_size: u64) -> (HostOffset, u32) {
+    let octets = index * entry_size;
+    let within = octets % PIECE;
+    (HostOffset(table.0 + octets - within), u32::try_from(within / entry_size).unwrap_or(u32::MAX))
+}
+
+/// A piece, or the `rest` of its table. A table may be longer than its file: zeros there.
+fn read(host: &Host, piece: HostOffset, rest: u64) -> Result<Vec<u8>> {
+    let mut octets = vec![0; usize::try_from(rest.min(PIECE)).unwrap_or_default()];
+    host.read_at(piece.0, &mut octets)?;
+    Ok(octets)
+}
+
+/// The big-endian words of a table.
+fn words(octets: &[u8]) -> impl Iterator<Item = u64> + '_ {
+    octets.chunks_exact(8).map(|word| word.iter().fold(0, |value, &octet| value << 8 | u64::from(octet)))
+}

@@ -1,0 +1,55 @@
+//! Names as they stand in messages, and as a shell takes them.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::shown;
+
+/// A name out of an image, between quotes and safe to print.
+pub(crate) fn named(name: &Path) -> String {
+    format!("\"{}\"", shown(name))
+}
+
+/// A path as a word of a shell's command line; with control characters or octets that are no UTF-8, as a word of bash's.
+pub(crate) fn quoted(path: &Path) -> String {
+    let octets = path.as_os_str().as_bytes();
+    let plain = |octet: &u8| octet.is_ascii_alphanumeric() || b"/._-+,=:@%".contains(octet);
+    match path.to_str() {
+        // A dash in front would be an option.
+        Some(text) if text.starts_with('-') => quoted(Path::new(&format!("./{text}"))),
+        Some(text) if !octets.is_empty() && octets.iter().all(plain) => text.into(),
+        Some(text) if !text.chars().any(char::is_control) => format!("'{}'", text.replace('\'', "'\\''")),
+        _ => format!("$'{}'", octets.escape_ascii()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_shell_takes_back_what_was_quoted() {
+        for name in [
+            &b"disk.vmdk"[..],
+            b"a b/c",
+            b"it's",
+            b"$HOME;`x`",
+            b"",
+            b"\"",
+            b"a\nb",
+            b"caf\xc3\xa9",
+            b"\xff\x01'\\",
+            b"~",
+            b"*",
+        ] {
+            let word = quoted(Path::new(OsStr::from_bytes(name)));
+            assert!(!word.chars().any(char::is_control), "{word}");
+            let out = Command::new("bash").args(["-c", &format!("printf %s {word}")]).output().unwrap();
+            assert_eq!(out.stdout, name, "{word}");
+        }
+        assert_eq!(quoted(Path::new("-rf")), "./-rf");
+    }
+}

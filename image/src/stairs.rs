@@ -1,0 +1,104 @@
+//! The way down a chain: opens a disk with all that it is backed by, floor by floor, and checks it before anything is read.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::backing::Backing;
+use crate::layer::Layer;
+use crate::qcow2::Qcow2;
+use crate::qcow2::bitmap::Bitmaps;
+use crate::qcow2::cache::Tables;
+use crate::qcow2::header::Header;
+use crate::qcow2::inflater::Inflaters;
+use crate::qcow2::snapshot::Snapshots;
+use crate::raw::Raw;
+use crate::{Chain, Format, Host, Kind, Method, Opening, Result, shown};
+
+impl Chain {
+    /// Opens the disk at `path`, and all that it is backed by.
+    pub fn open(path: &Path, how: &Opening) -> Result<Self> {
+        let (host, format) = how.top(path)?;
+        let mut stairs =
+            Stairs { how, seen: Vec::new(), floors: Vec::new(), size: None, warnings: Vec::new(), method: None };
+        let shared = (Arc::new(Tables::default()), Arc::new(Inflaters::default()));
+        let mut next = Some((host, format));
+        while let Some((host, format)) = next.take() {
+            next = match format {
+                Format::Raw => stairs.raw(host)?,
+                Format::Qcow2 => stairs.qcow2(host, shared.clone())?,
+                // Refused already, by whoever opened it.
+                other => return Err(other.refusal(path)),
+            };
+        }
+        let Stairs { floors, size, warnings, method, .. } = stairs;
+        Ok(Self { floors, size: size.unwrap_or_default(), format, warnings, method })
+    }
+}
+
+/// The way down a chain.
+struct Stairs<'a> {
+    how: &'a Opening,
+    /// Every file met.
+    seen: Vec<(u64, u64)>,
+    floors: Vec<Box<dyn Layer>>,
+    /// Octets of the top's disk, once it is known.
+    size: Option<u64>,
+    warnings: Vec<String>,
+    method: Option<Method>,
+}
+
+impl Stairs<'_> {
+    /// Every file has one place in a chain.
+    fn enter(&mut self, host: &Host) -> Result<()> {
+        let identity = host.identity()?;
+        if self.seen.contains(&identity) {
+            return Err(host.error(Kind::Refused, "is in its own backing chain: a loop"));
+        }
+        self.seen.push(identity);
+        Ok(())
+    }
+
+    fn raw(&mut self, host: Host) -> Result<Option<(Host, Format)>> {
+        self.enter(&host)?;
+        self.size.get_or_insert(host.len());
+        let raw = Raw::of(host, self.how.method)?;
+        self.method = Some(raw.method());
+        self.floors.push(Box::new(raw));
+        Ok(None)
+    }
+
+    fn qcow2(&mut self, host: Host, shared: (Arc<Tables>, Arc<Inflaters>)) -> Result<Option<(Host, Format)>> {
+        self.enter(&host)?;
+        let header = Header::read(&host)?;
+        // Snapshots and bitmaps are read by few, but an image whose lists of them are broken is broken, and QEMU doesn't open it.
+        Snapshots::new(&host, &header).try_for_each(|snapshot| snapshot.map(drop))?;
+        Bitmaps::new(&host, &header)?.try_for_each(|bitmap| bitmap.map(drop))?;
+        let name = shown(host.path());
+        self.warnings.extend(header.warnings().into_iter().map(|text| format!("{name}: {text}")));
+        let floor = u32::try_from(self.floors.len()).unwrap_or(u32::MAX);
+        let wanted = self.how.snapshot.as_ref().filter(|_| floor == 0);
+        let disk = match wanted {
+            Some(wanted) => {
+                let snapshot = Snapshots::new(&host, &header).find(wanted.as_bytes())?;
+                (snapshot.l1(&host, &header)?, snapshot.disk_size)
+            }
+            None => (header.l1, header.size),
+        };
+        let external = self.data_file(host.path(), &header)?;
+        let next = Backing::of(&header).map(|backing| backing.open(host.path(), self.how)).transpose()?;
+        self.size.get_or_insert(disk.1);
+        self.floors.push(Box::new(Qcow2::new(host, external, &header, disk, floor, shared)?));
+        Ok(next)
+    }
+
+    /// The file that guest data lies in, if the image `named_by` has it outside.
+    fn data_file(&mut self, named_by: &Path, header: &Header) -> Result<Option<Host>> {
+        let Some(name) = header.data_file() else { return Ok(None) };
+        let host = self.how.gate.open(named_by, "data file", Path::new(OsStr::from_bytes(name)))?;
+        self.how.guard(&host)?;
+        self.enter(&host)?;
+        Ok(Some(host))
+    }
+}

@@ -1,0 +1,366 @@
+//! `xfer-hole info`: what an image is, and what it lies on. It is what one looks with when an image can't be read, so a floor that
+//! can't be opened is told of, and is no failure.
+
+use std::cell::Cell;
+use std::io::{self, Write};
+
+use serde::{Serialize, Serializer};
+use xfer_hole_image::{Backing, Floors, Info, SnapshotInfo, shown};
+use xfer_hole_link::Messages;
+
+use crate::cli::{InfoArgs, OutputKind};
+use crate::cmd::floor::{Bitmap, Floor};
+use crate::cmd::output::{Output, failed};
+use crate::error::Error;
+use crate::source::no_pipe;
+
+/// Prints what there is to tell.
+pub(crate) fn info(args: &InfoArgs, messages: Messages) -> Result<(), Error> {
+    let how = args.source.opening()?;
+    let info = Info::read(&args.image, &how).map_err(|error| no_pipe(&args.image, error))?;
+    messages.verbose(format_args!("format {}", info.format));
+    warn(&info, messages);
+    let mut out = Output::stdout()?;
+    let floors = info.floors(&how);
+    let printed = match args.output {
+        OutputKind::Human => human(&mut out, &info, floors, messages),
+        OutputKind::Json => json(&mut out, &info, floors, messages),
+    };
+    printed.and_then(|()| out.flush()).map_err(failed)
+}
+
+fn warn(info: &Info, messages: Messages) {
+    for warning in &info.warnings {
+        messages.warn(warning);
+    }
+}
+
+/// A top image, and below it all others, each in the same form.
+#[derive(Serialize)]
+struct WithChain<'a> {
+    #[serde(flatten)]
+    floor: Floor<'a>,
+    chain: Below<'a>,
+}
+
+/// The floors below. They are looked at one by one while they are printed: there may be many, and each may have many snapshots.
+struct Below<'a> {
+    floors: Cell<Option<Floors<'a>>>,
+    messages: Messages,
+}
+
+/// A floor that can't be opened. None is below it.
+#[derive(Serialize)]
+struct Unopened {
+    error: String,
+}
+
+impl Serialize for Below<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeSeq as _;
+        let mut list = serializer.serialize_seq(None)?;
+        for floor in self.floors.take().into_iter().flatten() {
+            match floor {
+                Ok(info) => {
+                    warn(&info, self.messages);
+                    list.serialize_element(&Floor::of(&info))?;
+                }
+                Err(error) => {
+                    unopened(&error, self.messages);
+                    list.serialize_element(&Unopened { error: error.to_string() })?;
+                }
+            }
+        }
+        list.end()
+    }
+}
+
+/// For programs.
+fn json(out: &mut dyn Write, info: &Info, floors: Floors<'_>, messages: Messages) -> io::Result<()> {
+    let chain = Below { floors: Cell::new(Some(floors)), messages };
+    // As qemu-img indents it.
+    let pretty = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut json = serde_json::Serializer::with_formatter(&mut *out, pretty);
+    WithChain { floor: Floor::of(info), chain }.serialize(&mut json)?;
+    writeln!(out)
+}
+
+fn unopened(error: &xfer_hole_image::Error, messages: Messages) {
+    messages.warn(error);
+    if let Some(hint) = error.hint_text() {
+        messages.hint(hint);
+    }
+}
+
+/// For people: a paragraph for each floor.
+fn human(out: &mut dyn Write, info: &Info, floors: Floors<'_>, messages: Messages) -> io::Result<()> {
+    paragraph(out, info)?;
+    for floor in floors {
+        match floor {
+            Ok(info) => {
+                // What was said of the floor before stands before what is wrong with this one, on a terminal too.
+                out.flush()?;
+                warn(&info, messages);
+                writeln!(out)?;
+                paragraph(out, &info)?;
+            }
+            Err(error) => {
+                out.flush()?;
+                unopened(&error, messages);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn paragraph(out: &mut dyn Write, info: &Info) -> io::Result<()> {
+    let mut line = |name: &str, value: &dyn std::fmt::Display| writeln!(out, "{:<15} {value}", format!("{name}:"));
+    let yes = |is| if is { "yes" } else { "no" };
+    line("image", &shown(&info.path))?;
+    match &info.qcow2 {
+        Some(qcow2) => line("format", &format_args!("{}, version {}", info.format, qcow2.version))?,
+        None => line("format", &info.format)?,
+    }
+    line("virtual size", &octets(info.virtual_size))?;
+    line("file size", &octets(info.file_size))?;
+    line("allocated", &octets(info.actual_size))?;
+    if let Some(qcow2) = &info.qcow2 {
+        line("cluster size", &octets(qcow2.cluster_size))?;
+        line("compression", &qcow2.compression)?;
+        line("refcount bits", &qcow2.refcount_bits)?;
+        line("lazy refcounts", &yes(qcow2.lazy_refcounts))?;
+        line("extended L2", &yes(qcow2.extended_l2))?;
+        line("dirty", &yes(qcow2.dirty))?;
+        line("corrupt", &yes(qcow2.corrupt))?;
+        if let Some(file) = &qcow2.data_file {
+            let raw = if file.raw { ", raw" } else { "" };
+            line("data file", &format_args!("{}{raw}", shown(&file.name)))?;
+        }
+    }
+    if let Some(Backing { name, format }) = &info.backing {
+        line("backing file", &shown(name.as_ref()))?;
+        line("backing format", &shown(format.as_deref().unwrap_or("not declared").as_ref()))?;
+    }
+    if !info.snapshots.is_empty() {
+        snapshots(out, &info.snapshots)?;
+    }
+    let bitmaps = info.qcow2.as_ref().map_or(&[][..], |qcow2| &qcow2.bitmaps);
+    if !bitmaps.is_empty() {
+        writeln!(out, "bitmaps:")?;
+        for bitmap in bitmaps {
+            let Bitmap { name, granularity, flags } = Bitmap::of(bitmap);
+            let flags: String = flags.iter().map(|flag| format!(", {flag}")).collect();
+            writeln!(out, "  {}: granularity {granularity}{flags}", shown(name.as_ref()))?;
+        }
+    }
+    Ok(())
+}
+
+fn snapshots(out: &mut dyn Write, snapshots: &[SnapshotInfo]) -> io::Result<()> {
+    let name = |snapshot: &SnapshotInfo| shown(snapshot.name.as_ref());
+    let id = |snapshot: &SnapshotInfo| shown(snapshot.id.as_ref());
+    // A name may be long; one that is, doesn't push all others away.
+    let wide = |names: &dyn Fn(&SnapshotInfo) -> String| {
+        snapshots.iter().map(|snapshot| names(snapshot).chars().count()).max().unwrap_or_default().clamp(4, 32)
+    };
+    let (ids, names) = (wide(&id), wide(&name));
+    writeln!(out, "snapshots:")?;
+    let (date, size) = ("date (UTC)", "virtual size");
+    writeln!(out, "  {:<ids$}  {:<names$}  {date:<19}  {size:>19}  vm state", "id", "name")?;
+    for snapshot in snapshots {
+        let date = date_of(snapshot.date_sec);
+        let (size, state) = (snapshot.virtual_size, snapshot.vm_state_size);
+        let (id, name) = (id(snapshot), name(snapshot));
+        writeln!(out, "  {id:<ids$}  {name:<names$}  {date:<19}  {size:>19}  {state}")?;
+    }
+    Ok(())
+}
+
+/// "1572864 octets (1.5 MiB)".
+fn octets(octets: u64) -> String {
+    let power = octets.checked_ilog2().unwrap_or_default() / 10;
+    if power == 0 {
+        return format!("{octets} octets");
+    }
+    let unit = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"][power as usize - 1];
+    // Tenths, rounded down: a size is never said to be more than it is.
+    let tenths = (u128::from(octets) * 10) >> (10 * power);
+    match tenths % 10 {
+        0 => format!("{octets} octets ({} {unit})", tenths / 10),
+        tenth => format!("{octets} octets ({}.{tenth} {unit})", tenths / 10),
+    }
+}
+
+/// Seconds since 1970 as a date and a time of UTC.
+fn date_of(seconds: u32) -> String {
+    let (mut day, second) = (seconds / 86400, seconds % 86400);
+    let is_leap = |year: u32| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let mut year = 1970;
+    while day >= 365 + u32::from(is_leap(year)) {
+        day -= 365 + u32::from(is_leap(year));
+        year += 1;
+    }
+    let february = 28 + u32::from(is_leap(year));
+    let mut month = 1;
+    for days in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        if day < days {
+            break;
+        }
+        day -= days;
+        month += 1;
+    }
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year}-{month:02}-{:02} {hour:02}:{minute:02}:{second:02}", day + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use xfer_hole_image::{BitmapInfo, DataFileInfo, Opening, Qcow2Info};
+
+    use super::*;
+
+    /// An image as a qcow2 image could be, in the file `name` of `dir`.
+    fn image(dir: &tempfile::TempDir, name: &str, how: &Opening) -> Info {
+        let path = dir.path().join(name);
+        fs::write(&path, [0; 512]).unwrap();
+        let mut info = Info::read(&path, how).unwrap();
+        info.path = name.into();
+        info.actual_size = 4096;
+        info.qcow2 = Some(Qcow2Info {
+            version: 3,
+            cluster_size: 65536,
+            refcount_bits: 16,
+            compression: "zlib",
+            lazy_refcounts: false,
+            dirty: true,
+            corrupt: false,
+            extended_l2: false,
+            data_file: Some(DataFileInfo { name: "d\n.raw".into(), raw: true }),
+            bitmaps: vec![BitmapInfo { name: "b".into(), granularity: 65536, auto: true, in_use: true }],
+        });
+        info.snapshots.push(SnapshotInfo {
+            id: "1".into(),
+            name: "be\nfore".into(),
+            virtual_size: 1024,
+            vm_state_size: 0,
+            date_sec: 1_795_268_997,
+            date_nsec: 427_161_000,
+            vm_clock_nsec: 1_500_000_000,
+            icount: Some(0),
+        });
+        info
+    }
+
+    fn printed(info: &Info, how: &Opening) -> (serde_json::Value, String) {
+        let messages = Messages::new("xfer-hole", 0);
+        let (mut text, mut table) = (Vec::new(), Vec::new());
+        json(&mut text, info, info.floors(how), messages).unwrap();
+        human(&mut table, info, info.floors(how), messages).unwrap();
+        (serde_json::from_slice(&text).unwrap(), String::from_utf8(table).unwrap())
+    }
+
+    #[test]
+    fn all_that_there_is_to_tell_is_told_under_the_names_of_qemu_img() {
+        let (dir, how) = (tempfile::tempdir().unwrap(), Opening::default());
+        let (told, table) = printed(&image(&dir, "o.qcow2", &how), &how);
+        assert_eq!(
+            told,
+            serde_json::json!({
+                "filename": "o.qcow2", "format": "raw", "virtual-size": 512, "actual-size": 4096, "cluster-size": 65536,
+                "dirty-flag": true,
+                "snapshots": [{
+                    "id": "1", "name": "be\nfore", "vm-state-size": 0, "date-sec": 1_795_268_997, "date-nsec": 427_161_000,
+                    "vm-clock-sec": 1, "vm-clock-nsec": 500_000_000, "icount": 0, "virtual-size": 1024,
+                }],
+                "format-specific": { "type": "qcow2", "data": {
+                    "compat": "1.1", "compression-type": "zlib", "lazy-refcounts": false, "refcount-bits": 16,
+                    "corrupt": false, "extended-l2": false, "data-file": "d\n.raw", "data-file-raw": true,
+                    "bitmaps": [{ "name": "b", "granularity": 65536, "flags": ["in-use", "auto"] }],
+                }},
+                "chain": [],
+            })
+        );
+        assert_eq!(
+            table,
+            r"image:          o.qcow2
+format:         raw, version 3
+virtual size:   512 octets
+file size:      512 octets
+allocated:      4096 octets (4 KiB)
+cluster size:   65536 octets (64 KiB)
+compression:    zlib
+refcount bits:  16
+lazy refcounts: no
+extended L2:    no
+dirty:          yes
+corrupt:        no
+data file:      d\n.raw, raw
+snapshots:
+  id    name      date (UTC)                  virtual size  vm state
+  1     be\nfore  2026-11-21 13:49:57                 1024  0
+bitmaps:
+  b: granularity 65536, in-use, auto
+"
+        );
+    }
+
+    #[test]
+    fn a_floor_is_told_of_in_the_same_form_and_one_that_cannot_be_opened_with_its_reason() {
+        let (dir, how) = (tempfile::tempdir().unwrap(), Opening::default());
+        let mut info = image(&dir, "o.qcow2", &how);
+        info.path = dir.path().join("o.qcow2");
+        fs::write(dir.path().join("base"), [0; 1024]).unwrap();
+        info.backing = Some(Backing { name: "base".into(), format: Some("raw".into()) });
+        let (told, table) = printed(&info, &how);
+        let base = dir.path().join("base").to_str().unwrap().to_owned();
+        assert_eq!(told["backing-filename"], "base");
+        assert_eq!(told["backing-filename-format"], "raw");
+        assert_eq!(told["full-backing-filename"], *base);
+        assert_eq!(told["chain"][0]["filename"], *base);
+        assert_eq!((&told["chain"][0]["virtual-size"], told["chain"].as_array().unwrap().len()), (&1024.into(), 1));
+        assert!(table.contains("backing file:   base\nbacking format: raw\n"), "{table}");
+        assert!(table.contains(&format!("\n\nimage:          {base}\nformat:         raw\n")), "{table}");
+
+        info.backing = Some(Backing { name: "gone".into(), format: Some("raw".into()) });
+        let (told, table) = printed(&info, &how);
+        let error = told["chain"][0]["error"].as_str().unwrap();
+        assert!(error.ends_with("o.qcow2: backing file \"gone\": no such file or directory"), "{error}");
+        assert!(!table.contains("\n\n"), "{table}");
+
+        info.backing = Some(Backing { name: "o.qcow2".into(), format: Some("raw".into()) });
+        let (told, _) = printed(&info, &how);
+        let error = told["chain"][0]["error"].as_str().unwrap();
+        assert!(error.ends_with("is below itself: its backing files go in a circle"), "{error}");
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, date) in [
+            (0, "1970-01-01 00:00:00"),
+            (951_782_399, "2000-02-28 23:59:59"),
+            (951_782_400, "2000-02-29 00:00:00"),
+            (978_307_199, "2000-12-31 23:59:59"),
+            (1_795_268_997, "2026-11-21 13:49:57"),
+            (u32::MAX, "2106-02-07 06:28:15"),
+        ] {
+            assert_eq!(date_of(seconds), date);
+        }
+    }
+
+    #[test]
+    fn sizes_are_exact_and_readable() {
+        for (size, text) in [
+            (0, "0 octets"),
+            (1023, "1023 octets"),
+            (1024, "1024 octets (1 KiB)"),
+            (1_572_864, "1572864 octets (1.5 MiB)"),
+            ((1 << 30) - 1, "1073741823 octets (1023.9 MiB)"),
+            (1 << 40, "1099511627776 octets (1 TiB)"),
+            (u64::MAX, "18446744073709551615 octets (15.9 EiB)"),
+        ] {
+            assert_eq!(octets(size), text);
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! `xfer-hole map`: what is where, extent by extent.
+
+use std::io::Write;
+
+use xfer_hole_image::{Extent, Image, Result as ImageResult, Status, shown};
+use xfer_hole_link::Messages;
+
+use crate::cli::{MapArgs, OutputKind};
+use crate::cmd::output::{Output, failed};
+use crate::error::Error;
+
+/// Prints the map.
+pub(crate) fn map(args: &MapArgs, messages: Messages) -> Result<(), Error> {
+    let chain = args.source.open(&args.image, messages)?;
+    let mut out = Output::stdout()?;
+    match args.output {
+        OutputKind::Human => human(&mut out, &chain, chain.mapped_size())?,
+        OutputKind::Json => json(&mut out, &chain, chain.mapped_size())?,
+    }
+    out.flush().map_err(failed)
+}
+
+/// The extents of a disk, where neighbours that are alike are one.
+struct Merged<'a> {
+    image: &'a dyn Image,
+    /// Where the map ends: at the disk's end, or at the end of its last sector.
+    end: u64,
+    at: u64,
+    /// An extent that may go on.
+    last: Option<Extent>,
+    /// Whether an extent goes on with the next one.
+    goes_on: fn(&Extent, &Extent) -> bool,
+}
+
+impl<'a> Merged<'a> {
+    fn new(image: &'a dyn Image, end: u64, goes_on: fn(&Extent, &Extent) -> bool) -> Self {
+        Self { image, end, at: 0, last: None, goes_on }
+    }
+
+    fn extent(&self) -> ImageResult<Extent> {
+        let (at, size) = (self.at, self.image.size());
+        if at < size {
+            return self.image.extent(at, size - at);
+        }
+        // Behind a raw disk that ends within a sector, as QEMU has it.
+        let (status, host) = (Status::Zero, Some(at));
+        Ok(Extent { start: at, len: self.end - at, status, depth: 0, present: true, compressed: false, host })
+    }
+}
+
+impl Iterator for Merged<'_> {
+    type Item = ImageResult<Extent>;
+
+    fn next(&mut self) -> Option<ImageResult<Extent>> {
+        while self.at < self.end {
+            let extent = match self.extent() {
+                Ok(extent) => extent,
+                Err(error) => {
+                    self.at = self.end;
+                    self.last = None;
+                    return Some(Err(error));
+                }
+            };
+            self.at = extent.end();
+            match &mut self.last {
+                Some(last) if (self.goes_on)(last, &extent) => last.len += extent.len,
+                last => {
+                    if let Some(done) = last.replace(extent) {
+                        return Some(Ok(done));
+                    }
+                }
+            }
+        }
+        self.last.take().map(Ok)
+    }
+}
+
+/// The rule of `qemu-img map` (its entry_mergeable): all is alike, and the places in the file adjoin.
+fn as_qemu(one: &Extent, other: &Extent) -> bool {
+    same_kind(one, other)
+        && match (one.host, other.host) {
+            (Some(at), Some(next)) => at.checked_add(one.len) == Some(next),
+            (None, None) => true,
+            _ => false,
+        }
+}
+
+/// For people: all is alike, wherever it lies.
+fn same_kind(one: &Extent, other: &Extent) -> bool {
+    let kind = |extent: &Extent| (extent.status, extent.depth, extent.present, extent.compressed);
+    kind(one) == kind(other)
+}
+
+/// What `qemu-img map --output=json` prints, field for field and line for line.
+fn json(out: &mut dyn Write, image: &dyn Image, end: u64) -> Result<(), Error> {
+    write!(out, "[").map_err(failed)?;
+    if end == 0 {
+        // A disk without octets has one entry, which says nothing.
+        let nothing = r#"{ "start": 0, "length": 0, "depth": 0, "present": false, "zero": false, "data": false, "compressed": false}"#;
+        write!(out, "{nothing}").map_err(failed)?;
+    }
+    for (index, extent) in Merged::new(image, end, as_qemu).enumerate() {
+        let Extent { start, len, depth, present, compressed, status, host } = extent?;
+        let (zero, data) = (status != Status::Data, status != Status::Zero);
+        let between = if index > 0 { ",\n" } else { "" };
+        write!(
+            out,
+            "{between}{{ \"start\": {start}, \"length\": {len}, \"depth\": {depth}, \"present\": {present}, \
+             \"zero\": {zero}, \"data\": {data}, \"compressed\": {compressed}"
+        )
+        .map_err(failed)?;
+        match host {
+            Some(offset) => write!(out, ", \"offset\": {offset}}}"),
+            None => write!(out, "}}"),
+        }
+        .map_err(failed)?;
+    }
+    writeln!(out, "]").map_err(failed)
+}
+
+/// The words of the table, in the order of its totals.
+const WORDS: [&str; 5] = ["data", "compressed", "preallocated", "zero", "hole"];
+
+/// Which of them an extent is.
+fn word(extent: &Extent) -> usize {
+    match extent.status {
+        Status::Data if extent.compressed => 1,
+        Status::Data => 0,
+        Status::Unwritten => 2,
+        Status::Zero if extent.present => 3,
+        Status::Zero => 4,
+    }
+}
+
+/// A table: start, length, status, depth, file; and totals.
+fn human(out: &mut dyn Write, image: &dyn Image, end: u64) -> Result<(), Error> {
+    let width = end.to_string().len().max("length".len());
+    writeln!(out, "{:>width$}  {:>width$}  {:<12}  depth  file", "start", "length", "status").map_err(failed)?;
+    let (mut extents, mut totals) = (0_u64, [0; WORDS.len()]);
+    for extent in Merged::new(image, end, same_kind) {
+        let extent = extent?;
+        let word = word(&extent);
+        extents += 1;
+        totals[word] += extent.len;
+        // What no floor has lies in no file.
+        let file = image.host(extent.depth).filter(|_| extent.present).map(|host| shown(host.path()));
+        let (start, len, depth, word) = (extent.start, extent.len, extent.depth, WORDS[word]);
+        let file = file.unwrap_or_else(|| "-".into());
+        writeln!(out, "{start:>width$}  {len:>width$}  {word:<12}  {depth:>5}  {file}").map_err(failed)?;
+    }
+    let each = WORDS.iter().zip(totals).filter(|&(_, octets)| octets > 0);
+    let each: String = each.map(|(word, octets)| format!(", {octets} {word}")).collect();
+    writeln!(out, "total: {end} octets in {extents} extents{each}").map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use xfer_hole_image::Host;
+
+    use super::*;
+
+    /// Extents that are what they are said to be.
+    struct Listed(Vec<Extent>, u64);
+
+    impl Image for Listed {
+        fn size(&self) -> u64 {
+            self.1
+        }
+
+        fn extent(&self, at: u64, max: u64) -> ImageResult<Extent> {
+            let whole = self.0.iter().find(|extent| extent.end() > at).unwrap();
+            let host = whole.host.map(|offset| offset + (at - whole.start));
+            Ok(Extent { start: at, len: (whole.end() - at).min(max), host, ..*whole })
+        }
+
+        fn read(&self, _: &Extent, _: u64, _: &mut [u8]) -> ImageResult<()> {
+            unreachable!("a map reads nothing")
+        }
+
+        fn host(&self, _: u32) -> Option<&Host> {
+            None
+        }
+
+        fn check_unchanged(&self, _: bool) -> ImageResult<()> {
+            Ok(())
+        }
+    }
+
+    /// Extents of 4 KiB by letter, `+` where the place adjoins that of the one before.
+    fn listed(kinds: &str) -> Listed {
+        let mut extents: Vec<Extent> = Vec::new();
+        for letter in kinds.chars().filter(|&c| c != '+') {
+            let start = extents.len() as u64 * 4096;
+            let (status, depth, present, compressed, host) = match letter {
+                'd' => (Status::Data, 0, true, false, Some(start + (1 << 20))),
+                'D' => (Status::Data, 0, true, false, Some(start + (1 << 30))),
+                'b' => (Status::Data, 1, true, false, Some(start + (1 << 20))),
+                'c' => (Status::Data, 0, true, true, None),
+                'u' => (Status::Unwritten, 0, true, false, Some(start + (1 << 20))),
+                'z' => (Status::Zero, 0, true, false, None),
+                'a' => (Status::Zero, 0, true, false, Some(start + (1 << 20))),
+                _ => (Status::Zero, 1, false, false, None),
+            };
+            extents.push(Extent { start, len: 4096, status, depth, present, compressed, host });
+        }
+        let size = extents.len() as u64 * 4096;
+        Listed(extents, size)
+    }
+
+    fn printed(print: impl FnOnce(&mut dyn Write) -> Result<(), Error>) -> String {
+        let mut out = Vec::new();
+        print(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn neighbours_are_one_where_qemu_img_makes_them_one() {
+        for (kinds, lens) in [
+            ("ddd", vec![3]),
+            ("dDd", vec![1, 1, 1]),
+            ("cc", vec![2]),
+            ("zzaazz", vec![2, 2, 2]),
+            ("uudd", vec![2, 2]),
+            ("hhzz", vec![2, 2]),
+            ("ddbb", vec![2, 2]),
+            ("", vec![]),
+        ] {
+            let image = listed(kinds);
+            let merged = Merged::new(&image, image.1, as_qemu).map(|extent| extent.unwrap().len / 4096);
+            assert_eq!(merged.collect::<Vec<_>>(), lens, "{kinds}");
+        }
+    }
+
+    #[test]
+    fn json_is_what_qemu_img_prints() {
+        let image = listed("ddcuzh");
+        assert_eq!(
+            printed(|out| json(out, &image, image.1)),
+            r#"[{ "start": 0, "length": 8192, "depth": 0, "present": true, "zero": false, "data": true, "compressed": false, "offset": 1048576},
+{ "start": 8192, "length": 4096, "depth": 0, "present": true, "zero": false, "data": true, "compressed": true},
+{ "start": 12288, "length": 4096, "depth": 0, "present": true, "zero": true, "data": true, "compressed": false, "offset": 1060864},
+{ "start": 16384, "length": 4096, "depth": 0, "present": true, "zero": true, "data": false, "compressed": false},
+{ "start": 20480, "length": 4096, "depth": 1, "present": false, "zero": true, "data": false, "compressed": false}]
+"#
+        );
+        assert_eq!(
+            printed(|out| json(out, &listed(""), 0)),
+            "[{ \"start\": 0, \"length\": 0, \"depth\": 0, \"present\": false, \"zero\": false, \"data\": false, \
+             \"compressed\": false}]\n"
+        );
+    }
+
+    #[test]
+    fn a_disk_that_ends_within_a_sector_is_mapped_to_its_end() {
+        let mut image = listed("d");
+        image.1 -= 96;
+        let extents: Vec<Extent> = Merged::new(&image, 4096, as_qemu).map(Result::unwrap).collect();
+        let tail = &extents[1];
+        assert_eq!((tail.start, tail.len, tail.status, tail.host), (4000, 96, Status::Zero, Some(4000)));
+    }
+
+    #[test]
+    fn the_table_for_people_has_totals() {
+        let image = listed("dDczzhu");
+        assert_eq!(
+            printed(|out| human(out, &image, image.1)),
+            " start  length  status        depth  file
+     0    8192  data              0  -
+  8192    4096  compressed        0  -
+ 12288    8192  zero              0  -
+ 20480    4096  hole              1  -
+ 24576    4096  preallocated      0  -
+total: 28672 octets in 5 extents, 8192 data, 4096 compressed, 4096 preallocated, 8192 zero, 4096 hole
+"
+        );
+    }
+}

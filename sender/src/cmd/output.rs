@@ -1,0 +1,41 @@
+//! Standard output, for what was asked for.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
+
+use xfer_hole_image::sys;
+
+use crate::error::Error;
+
+/// Octets that are gathered before they are written.
+const GATHER: usize = 64 << 10;
+
+/// Standard output, past the runtime's own buffer, which would be flushed line by line.
+pub(crate) struct Output(File);
+
+impl Output {
+    pub(crate) fn stdout() -> Result<BufWriter<Self>, Error> {
+        let out = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
+        Ok(BufWriter::with_capacity(GATHER, Self(out.into())))
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        sys::write_all(&self.0, octets)?;
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A failed write of what was asked for. That nobody reads on, as `head` doesn't, is no news to the user.
+pub(crate) fn failed(source: io::Error) -> Error {
+    match source.kind() {
+        io::ErrorKind::BrokenPipe => Error::Unread,
+        _ => Error::Output(source),
+    }
+}

@@ -1,0 +1,129 @@
+//! The image that a command reads: the flags that all commands have for it, and its opening.
+
+use std::path::{Path, PathBuf};
+
+use clap::{ArgAction, Args, ValueEnum};
+use xfer_hole_image::{Chain, Error as ImageError, Gate, Method, Opening};
+use xfer_hole_link::Messages;
+
+use crate::error::Error;
+
+/// How the image is read, whatever is done with it.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "How it is read")]
+pub(crate) struct ImageArgs {
+    /// The image's format; auto looks for it at the beginning, raw takes the file as it is, whatever is in it
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(crate) format: Format,
+
+    /// The format of backing files that are not declared to have one; it is never looked for in them
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub(crate) backing_format: Option<BackingFormat>,
+
+    /// Read this internal snapshot, not the present state
+    #[arg(long, value_name = "NAME|ID")]
+    pub(crate) snapshot: Option<String>,
+
+    /// Files that an image names may lie below this directory, too, and not only below the image's own; can be repeated
+    #[arg(long, value_name = "DIR")]
+    pub(crate) allow: Vec<PathBuf>,
+
+    /// Open no file that an image names
+    #[arg(long, conflicts_with = "allow")]
+    pub(crate) no_backing: bool,
+
+    /// Read an image that another program, such as a running QEMU, may be writing to
+    #[arg(short = 'U', long)]
+    pub(crate) force_share: bool,
+
+    /// How the extents of raw images are found; if not given, seek, and scan where that is not to be had
+    #[arg(long, value_name = "HOW", value_enum)]
+    pub(crate) extents: Option<Extents>,
+
+    /// Say what is done; twice, when a disk is sent: each record
+    #[arg(short, long, action = ArgAction::Count, help_heading = "What is said")]
+    pub(crate) verbose: u8,
+}
+
+/// What the image is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Looked for at its beginning
+    #[default]
+    Auto,
+    /// The disk itself
+    Raw,
+    /// QEMU's qcow2
+    Qcow2,
+}
+
+/// What backing files are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BackingFormat {
+    /// The disk itself
+    Raw,
+    /// QEMU's qcow2
+    Qcow2,
+}
+
+/// How extents are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Extents {
+    /// By SEEK_DATA and SEEK_HOLE
+    Seek,
+    /// By FIEMAP
+    Fiemap,
+    /// By reading everything
+    Scan,
+}
+
+impl ImageArgs {
+    /// What was typed, for the image crate. The directories that are allowed must be there.
+    pub(crate) fn opening(&self) -> Result<Opening, Error> {
+        use xfer_hole_image::Format as Is;
+        Ok(Opening {
+            format: match self.format {
+                Format::Auto => None,
+                Format::Raw => Some(Is::Raw),
+                Format::Qcow2 => Some(Is::Qcow2),
+            },
+            backing_format: self.backing_format.map(|format| match format {
+                BackingFormat::Raw => Is::Raw,
+                BackingFormat::Qcow2 => Is::Qcow2,
+            }),
+            gate: Gate::new(&self.allow, self.no_backing)?,
+            force_share: self.force_share,
+            snapshot: self.snapshot.clone(),
+            method: self.extents.map(|extents| match extents {
+                Extents::Seek => Method::Seek,
+                Extents::Fiemap => Method::Fiemap,
+                Extents::Scan => Method::Scan,
+            }),
+        })
+    }
+
+    /// Opens the image and all that it lies on, and says what there is to know of it.
+    pub(crate) fn open(&self, image: &Path, messages: Messages) -> Result<Chain, Error> {
+        let chain = Chain::open(image, &self.opening()?).map_err(|error| no_pipe(image, error))?;
+        for warning in chain.warnings() {
+            messages.warn(warning);
+        }
+        let floors = chain.floors();
+        match floors {
+            1 => messages.verbose(format_args!("format {}", chain.format())),
+            _ => messages.verbose(format_args!("format {}, a chain of {floors} images", chain.format())),
+        }
+        if let Some(method) = chain.method() {
+            messages.verbose(format_args!("extents by {}", method.word()));
+        }
+        Ok(chain)
+    }
+}
+
+/// Adds a hint for those who take `-` for standard input.
+pub(crate) fn no_pipe(image: &Path, error: ImageError) -> ImageError {
+    match image.to_str() {
+        Some("-") => error.hint("a disk can't be read from a pipe: name the file or device"),
+        _ => error,
+    }
+}

@@ -1,0 +1,126 @@
+//! What qemu-img says an image is, and whether ours is the same: octets, holes, extents.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Deserialize;
+
+use crate::qcow2::qemu_img;
+use crate::{Receiver, Tools, assert_holes_within, assert_same, holes, holes_within, run, send_to};
+
+/// One line of `map --output=json`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "they are qemu-img's")]
+pub struct Mapped {
+    pub start: u64,
+    pub length: u64,
+    pub depth: u32,
+    pub present: bool,
+    pub zero: bool,
+    pub data: bool,
+    pub compressed: bool,
+    pub offset: Option<u64>,
+}
+
+impl Mapped {
+    /// True if `next` goes on where and as this one ends.
+    fn goes_on(&self, next: &Self) -> bool {
+        let alike = Self { start: self.start, length: self.length, offset: self.offset, ..next.clone() };
+        *self == alike
+            && self.start + self.length == next.start
+            && match (self.offset, next.offset) {
+                (Some(offset), Some(next)) => offset + self.length == next,
+                (here, next) => here.is_none() && next.is_none(),
+            }
+    }
+}
+
+/// A map's lines, with neighbours that are alike merged.
+#[track_caller]
+pub fn merged(map: &str) -> Vec<Mapped> {
+    let lines: Vec<Mapped> = serde_json::from_str(map).unwrap_or_else(|error| panic!("{error}: {map}"));
+    let mut merged: Vec<Mapped> = Vec::new();
+    for line in lines {
+        match merged.last_mut() {
+            Some(last) if last.goes_on(&line) => last.length += line.length,
+            _ => merged.push(line),
+        }
+    }
+    merged
+}
+
+/// `qemu-img map --output=json`
+#[track_caller]
+pub fn qemu_map(image: &Path) -> String {
+    qemu_img(&["map", "--output=json", "-f", "qcow2"], image)
+}
+
+/// The disk in an image as qemu-img reads it: a raw file beside it.
+#[track_caller]
+pub fn qemu_disk(image: &Path) -> PathBuf {
+    let disk = image.with_extension("judge");
+    let name = image.file_name().unwrap().to_str().unwrap();
+    qemu_img(&["convert", "-f", "qcow2", "-O", "raw", name], &disk);
+    disk
+}
+
+/// A copy of the image that has gone back to a snapshot: what qemu-img reads in it, the snapshot holds.
+#[track_caller]
+pub fn gone_back(image: &Path, snapshot: &str) -> PathBuf {
+    let copy = image.with_file_name(format!("back-to-{snapshot}.qcow2"));
+    fs::copy(image, &copy).unwrap();
+    qemu_img(&["snapshot", "-a", snapshot], &copy);
+    copy
+}
+
+/// `xfer-hole map --output json ARGS IMAGE`, which must succeed.
+#[track_caller]
+pub fn our_map(tools: &Tools, args: &[&str], image: &Path) -> String {
+    let outcome = run(Command::new(&tools.xfer_hole).args(["map", "--output", "json"]).args(args).arg(image), b"");
+    String::from_utf8(outcome.ok().out).unwrap()
+}
+
+/// Fails unless `xfer-hole ARGS IMAGE | recv-hole` gives the disk that qemu-img reads in the image, as sparse, and without a
+/// word; and unless the maps are the same.
+#[track_caller]
+pub fn assert_as_qemu(tools: &Tools, image: &Path, args: &[&str]) {
+    assert_eq!(assert_as(tools, image, args, image), "", "{} {args:?}", image.display());
+}
+
+/// The same, where qemu-img is to look at another image, and for images that are warned of: gives what was said.
+#[track_caller]
+pub fn assert_as(tools: &Tools, image: &Path, args: &[&str], judged: &Path) -> String {
+    let (disk, dest) = (qemu_disk(judged), image.with_extension("ours"));
+    let what = format!("{} {args:?}", image.display());
+    let _not_there = fs::remove_file(&dest);
+    let (sent, received) = send_to(tools, args, image, Receiver::Binary, &dest);
+    assert_eq!(sent.code, Some(0), "{what}: {}", sent.err);
+    assert_eq!((received.code, received.err.as_str()), (Some(0), ""), "{what}");
+    assert_same(&disk, &dest);
+    assert_holes_within(&holes_within(&disk, 4096), &holes(&dest), &what);
+    assert_eq!(merged(&our_map(tools, args, image)), merged(&qemu_map(judged)), "{what}");
+    fs::remove_file(disk).unwrap();
+    fs::remove_file(dest).unwrap();
+    sent.err
+}
+
+/// Fails unless `xfer-hole ARGS IMAGE` and `map` refuse the image: exit 2, the same one line that begins as ours do and holds
+/// all of `words` (capitals don't count), nothing of the image on standard output. Gives what was said, hints too.
+#[track_caller]
+pub fn assert_refused(tools: &Tools, image: &Path, args: &[&str], words: &[&str]) -> String {
+    let ours = |command: &[&str]| {
+        // Some of what is to be refused would never end.
+        let mut guarded = Command::new("timeout");
+        run(guarded.args(["-s", "KILL", "20"]).arg(&tools.xfer_hole).args(command).args(args).arg(image), b"")
+    };
+    let sent = ours(&[]).refused(&["xfer-hole: "]);
+    let said = sent.complaints()[0].to_lowercase();
+    for word in words {
+        assert!(said.contains(&word.to_lowercase()), "\"{word}\" is not in: {}", sent.err);
+    }
+    let mapped = ours(&["map"]).refused(&[]);
+    assert_eq!(mapped.err, sent.err, "map and send give the same reason");
+    sent.err
+}

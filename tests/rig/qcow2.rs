@@ -1,0 +1,255 @@
+//! Images as test cases: what qemu-img creates and qemu-io writes, step by step.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::run::find;
+
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// One octet, again and again.
+    Same(u8),
+    /// Octets that no compression makes smaller, by a seed.
+    Noise(u64),
+    /// Octets that compression makes some three times smaller, by a seed.
+    Text(u64),
+}
+
+/// One thing that qemu-io does to an image. Offsets and lengths are in octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Writes.
+    Write(u64, u64, Fill),
+    /// Writes compressed clusters: offset and length are multiples of the cluster size.
+    Compressed(u64, u64, Fill),
+    /// Writes zeros, and keeps the place.
+    Zero(u64, u64),
+    /// Writes zeros, and gives the place up.
+    Unmap(u64, u64),
+    /// Discards.
+    Discard(u64, u64),
+}
+
+impl Op {
+    /// As a command of qemu-io, which finds its fills in `folder`.
+    fn command(self, folder: &Path) -> String {
+        let filled = |fill: Fill, len| match fill {
+            Fill::Same(octet) => format!("-P {octet}"),
+            Fill::Noise(_) | Fill::Text(_) => format!("-s {}", fill.file(folder, len)),
+        };
+        match self {
+            Self::Write(at, len, fill) => format!("write -q {} {at} {len}", filled(fill, len)),
+            Self::Compressed(at, len, fill) => format!("write -q -c {} {at} {len}", filled(fill, len)),
+            Self::Zero(at, len) => format!("write -q -z {at} {len}"),
+            Self::Unmap(at, len) => format!("write -q -z -u {at} {len}"),
+            Self::Discard(at, len) => format!("discard -q {at} {len}"),
+        }
+    }
+}
+
+/// How much of a fill is without repetition.
+const PERIOD: usize = (1 << 20) + 4096;
+
+impl Fill {
+    /// The file that qemu-io takes it from.
+    fn file(self, folder: &Path, len: u64) -> String {
+        let len = usize::try_from(len).unwrap().min(PERIOD);
+        let path = folder.join(format!("{self:?}{len}"));
+        if !path.exists() {
+            fs::write(&path, self.octets(len)).unwrap();
+        }
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// So many octets of it.
+    pub fn octets(self, len: usize) -> Vec<u8> {
+        let (mut state, share) = match self {
+            Self::Same(octet) => return vec![octet; len],
+            Self::Noise(seed) => (seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15), 32),
+            Self::Text(seed) => (seed.wrapping_add(1).wrapping_mul(0xbf58_476d_1ce4_e5b9), 10),
+        };
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            u8::try_from(state >> 56).unwrap()
+        };
+        (0..len).map(|at| if at % 32 < share { next() } else { b'a' + u8::try_from(at % 32).unwrap() }).collect()
+    }
+}
+
+/// A step of an image's life.
+#[derive(Clone, Debug)]
+enum Step {
+    Op(Op),
+    /// An internal snapshot of this name.
+    Snapshot(String),
+    /// To another size in octets.
+    Resize(u64),
+}
+
+/// An image to be made.
+#[derive(Clone, Debug)]
+pub struct Qcow2 {
+    size: Option<u64>,
+    options: Vec<String>,
+    backing: Option<(String, Option<String>)>,
+    steps: Vec<Step>,
+    forgiving: bool,
+}
+
+impl Qcow2 {
+    /// An image of this virtual size in octets.
+    pub fn new(size: u64) -> Self {
+        Self { size: Some(size), options: Vec::new(), backing: None, steps: Vec::new(), forgiving: false }
+    }
+
+    /// An image of the size of its backing file, in this format.
+    pub fn over(backing: &str, format: &str) -> Self {
+        Self { size: None, ..Self::new(0) }.backing(backing, Some(format))
+    }
+
+    /// An option of `qemu-img create -o`: "cluster_size=4k"; several may be given at once, with commas.
+    #[must_use]
+    pub fn option(mut self, option: &str) -> Self {
+        self.options.extend((!option.is_empty()).then(|| option.to_owned()));
+        self
+    }
+
+    /// A backing file by the name that is written into the image, and its declared format, if any. It need not be there.
+    #[must_use]
+    pub fn backing(mut self, name: &str, format: Option<&str>) -> Self {
+        self.backing = Some((name.into(), format.map(Into::into)));
+        self
+    }
+
+    /// One thing more that qemu-io does.
+    #[must_use]
+    pub fn op(mut self, op: Op) -> Self {
+        self.steps.push(Step::Op(op));
+        self
+    }
+
+    /// Things more that qemu-io does.
+    #[must_use]
+    pub fn ops(self, ops: impl IntoIterator<Item = Op>) -> Self {
+        ops.into_iter().fold(self, Self::op)
+    }
+
+    /// Writes.
+    #[must_use]
+    pub fn write(self, at: u64, len: u64, fill: Fill) -> Self {
+        self.op(Op::Write(at, len, fill))
+    }
+
+    /// Goes on where qemu-io can't do something, as writing compressed what is there already.
+    #[must_use]
+    pub fn forgiving(self) -> Self {
+        Self { forgiving: true, ..self }
+    }
+
+    /// Takes a snapshot.
+    #[must_use]
+    pub fn snapshot(mut self, name: &str) -> Self {
+        self.steps.push(Step::Snapshot(name.into()));
+        self
+    }
+
+    /// Makes it larger or smaller.
+    #[must_use]
+    pub fn resize(mut self, size: u64) -> Self {
+        self.steps.push(Step::Resize(size));
+        self
+    }
+
+    /// Makes the file, anew.
+    #[track_caller]
+    pub fn make(&self, path: &Path) {
+        let _not_there = fs::remove_file(path);
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let mut args: Vec<String> = ["create", "-q", "-f", "qcow2"].map(String::from).into();
+        if !self.options.is_empty() {
+            args.extend(["-o".into(), self.options.join(",")]);
+        }
+        if let Some((backing, _)) = &self.backing {
+            // One whose size is given is not looked for.
+            args.extend(["-b".into(), backing.clone()]);
+            args.extend(self.size.is_some().then(|| "-u".into()));
+        }
+        if let Some((_, Some(format))) = &self.backing {
+            args.extend(["-F".into(), format.clone()]);
+        }
+        // A backing file without a format can't be given here any more: it is written in afterwards.
+        let bare = self.backing.as_ref().is_some_and(|(_, format)| format.is_none());
+        if bare {
+            args.retain(|arg| arg != "-u");
+            let at = args.iter().position(|arg| arg == "-b").unwrap();
+            args.drain(at..at + 2);
+        }
+        args.push(name.into());
+        args.extend(self.size.map(|size| size.to_string()));
+        qemu("qemu-img", path, &args);
+        self.live(path);
+        if let (true, Some((backing, _))) = (bare, &self.backing) {
+            crate::octets::name_backing(path, backing);
+        }
+    }
+
+    /// Does the steps alone, to an image that is there.
+    #[track_caller]
+    pub fn live(&self, path: &Path) {
+        let fills = tempfile::tempdir().unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let mut batch: Vec<String> = Vec::new();
+        let write = |batch: &mut Vec<String>| {
+            if !batch.is_empty() {
+                let commands = batch.drain(..).flat_map(|command| ["-c".into(), command]);
+                let args: Vec<String> =
+                    ["-f", "qcow2", "-d", "unmap"].map(String::from).into_iter().chain(commands).collect();
+                let (done, said) = ran("qemu-io", path, &[&args[..], &[name.into()]].concat());
+                assert!(self.forgiving || (done && said.is_empty()), "{args:?}: {said}");
+            }
+        };
+        for step in &self.steps {
+            match step {
+                Step::Op(op) => batch.push(op.command(fills.path())),
+                Step::Snapshot(snapshot) => {
+                    write(&mut batch);
+                    qemu("qemu-img", path, &["snapshot".into(), "-c".into(), snapshot.clone(), name.into()]);
+                }
+                Step::Resize(size) => {
+                    write(&mut batch);
+                    let args = ["resize", "-q", "--shrink", "-f", "qcow2", name, &size.to_string()].map(String::from);
+                    qemu("qemu-img", path, &args);
+                }
+            }
+        }
+        write(&mut batch);
+    }
+}
+
+/// Runs one of QEMU's programs in the folder of an image, from where it looks for data files. Gives whether that went well, and
+/// what it said on both outputs.
+fn ran(program: &str, image: &Path, args: &[String]) -> (bool, String) {
+    let found = find(program).unwrap_or_else(|| panic!("{program} is not installed"));
+    let folder = image.parent().unwrap();
+    let output = Command::new(found).args(args).current_dir(folder).stdin(Stdio::null()).output().unwrap();
+    let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
+    (output.status.success(), said.concat())
+}
+
+#[track_caller]
+fn qemu(program: &str, image: &Path, args: &[String]) -> String {
+    let (done, said) = ran(program, image, args);
+    assert!(done, "{program} {args:?}: {said}");
+    said
+}
+
+/// `qemu-img ARGS IMAGE`, which must succeed: its standard output.
+#[track_caller]
+pub fn qemu_img(args: &[&str], image: &Path) -> String {
+    let name = image.file_name().unwrap().to_str().unwrap();
+    qemu("qemu-img", image, &args.iter().chain(&[name]).map(|arg| (*arg).to_owned()).collect::<Vec<_>>())
+}
