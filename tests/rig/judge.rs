@@ -40,7 +40,10 @@ impl Mapped {
 /// A map's lines, with neighbours that are alike merged.
 #[track_caller]
 pub fn merged(map: &str) -> Vec<Mapped> {
-    let lines: Vec<Mapped> = serde_json::from_str(map).unwrap_or_else(|error| panic!("{error}: {map}"));
+    join(serde_json::from_str(map).unwrap_or_else(|error| panic!("{error}: {map}")))
+}
+
+fn join(lines: Vec<Mapped>) -> Vec<Mapped> {
     let mut merged: Vec<Mapped> = Vec::new();
     for line in lines {
         match merged.last_mut() {
@@ -49,6 +52,15 @@ pub fn merged(map: &str) -> Vec<Mapped> {
         }
     }
     merged
+}
+
+/// A map without what the file system below tells: whether data was ever written depends on the file, and on whether the image
+/// looks preallocated, which differs between copies.
+#[track_caller]
+pub fn by_tables(map: &str) -> Vec<Mapped> {
+    let mut lines = merged(map);
+    lines.iter_mut().for_each(|line| line.zero &= !line.data);
+    join(lines)
 }
 
 /// `qemu-img map --output=json`
@@ -78,6 +90,8 @@ pub fn gone_back(image: &Path, snapshot: &str) -> PathBuf {
 /// `xfer-hole map --output json ARGS IMAGE`, which must succeed.
 #[track_caller]
 pub fn our_map(tools: &Tools, args: &[&str], image: &Path) -> String {
+    // Whether digests travel is nothing to a map.
+    let args = args.iter().filter(|arg| **arg != "--hash");
     let outcome = run(Command::new(&tools.xfer_hole).args(["map", "--output", "json"]).args(args).arg(image), b"");
     String::from_utf8(outcome.ok().out).unwrap()
 }
@@ -100,7 +114,12 @@ pub fn assert_as(tools: &Tools, image: &Path, args: &[&str], judged: &Path) -> S
     assert_eq!((received.code, received.err.as_str()), (Some(0), ""), "{what}");
     assert_same(&disk, &dest);
     assert_holes_within(&holes_within(&disk, 4096), &holes(&dest), &what);
-    assert_eq!(merged(&our_map(tools, args, image)), merged(&qemu_map(judged)), "{what}");
+    let (ours, theirs) = (our_map(tools, args, image), qemu_map(judged));
+    if judged == image {
+        assert_eq!(merged(&ours), merged(&theirs), "{what}");
+    } else {
+        assert_eq!(by_tables(&ours), by_tables(&theirs), "{what}");
+    }
     fs::remove_file(disk).unwrap();
     fs::remove_file(dest).unwrap();
     sent.err

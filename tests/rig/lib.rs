@@ -20,7 +20,9 @@ mod vectors;
 
 pub use disk::{Disk, Hole, extents, holes, holes_within};
 pub use filesystem::{Filesystem, Fs, LoopDevice};
-pub use judge::{Mapped, assert_as, assert_as_qemu, assert_refused, gone_back, merged, our_map, qemu_disk, qemu_map};
+pub use judge::{
+    Mapped, assert_as, assert_as_qemu, assert_refused, by_tables, gone_back, merged, our_map, qemu_disk, qemu_map,
+};
 pub use octets::{Field, l1_entry, l2_entry, peek, poke, stretch_header, write_at};
 pub use pairs::{pairs, pairwise, product};
 pub use qcow2::{Fill, Op, Qcow2, qemu_img};

@@ -48,6 +48,11 @@ fn every_flag_is_there_and_explained() {
         "scan",
         "--detect-zeroes",
         "--format",
+        "--backing-format",
+        "--snapshot",
+        "--allow",
+        "--no-backing",
+        "--force-share",
         "--live",
         "--progress",
         "--print-digest",
@@ -57,6 +62,14 @@ fn every_flag_is_there_and_explained() {
     ];
     for flag in flags {
         assert!(sender.contains(flag), "{flag}");
+    }
+    for command in ["map", "info"] {
+        let said = help(xfer_hole(&[command, "--help"]));
+        for flag in
+            ["--output", "--format", "--backing-format", "--snapshot", "--allow", "--no-backing", "--force-share"]
+        {
+            assert!(said.contains(flag), "{command} {flag}");
+        }
     }
     let receiver = help(recv_hole(&["--help"], b""));
     let flags = [
@@ -84,7 +97,7 @@ fn wrong_usage_is_exit_2_and_touches_nothing() {
     fs::write(&dest, "the old disk").unwrap();
     let before = Before::of(&dest);
     let (name, stream) = (image.to_str().unwrap(), pour(&tools!(), &[], &image));
-    let wrong: [&[&str]; 21] = [
+    let wrong: [&[&str]; 26] = [
         &[],
         &["--no-such-flag", name],
         &[name, "out.img"],
@@ -103,6 +116,11 @@ fn wrong_usage_is_exit_2_and_touches_nothing() {
         &["--hash", "--detect-zeroes=off", name],
         &["--extents", "magic", name],
         &["--format", "vmdk", name],
+        &["--backing-format", "auto", name],
+        &["map"],
+        &["info"],
+        &["map", "--output", "xml", name],
+        &["map", "--hash", name],
         &["--print-digest", name],
         &["--print-receiver", name],
         &["--progress=loud", name],

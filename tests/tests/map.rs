@@ -62,6 +62,25 @@ fn json_is_that_of_qemu_img_to_the_letter() {
 }
 
 #[test]
+fn chains_in_which_nothing_is_allocated_are_mapped_to_the_letter_too() {
+    let (tools, fs) = (tools!(), tmpfs());
+    let sizes = [3 * M, M, 2 * M + 512, 5 * M];
+    for (base, format) in [("base.raw", "raw"), ("base.qcow2", "qcow2")] {
+        match format {
+            "raw" => Disk::empty(M + 100).make(&fs.join(base)),
+            _ => Qcow2::new(M + 512).make(&fs.join(base)),
+        }
+        let mut below = (base.to_owned(), format);
+        for (floor, size) in sizes.into_iter().enumerate() {
+            let name = format!("floor{floor}.qcow2");
+            Qcow2::new(size).backing(&below.0, Some(below.1)).make(&fs.join(&name));
+            assert_eq!(our_map(&tools, &[], &fs.join(&name)), qemu_map(&fs.join(&name)));
+            below = (name, "qcow2");
+        }
+    }
+}
+
+#[test]
 fn an_image_without_octets_is_an_empty_list() {
     let (tools, fs) = (tools!(), tmpfs());
     let image = fs.join("disk.qcow2");

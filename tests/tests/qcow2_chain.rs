@@ -2,12 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use rig::{
-    Disk, Filesystem, Fill, Fs, Op, Qcow2, assert_as, assert_as_qemu, assert_refused, merged, our_map, pour, qemu_img,
-    records, tools, write_at,
+    Disk, Field, Filesystem, Fill, Fs, Op, Qcow2, Running, assert_as, assert_as_qemu, assert_refused, merged, our_map,
+    peek, pour, qemu_img, records, tools, write_at,
 };
 use xfer_hole_proto::Record;
 
@@ -194,6 +198,36 @@ fn bases_are_found_by_every_kind_of_name() {
 }
 
 #[test]
+fn a_name_is_octets_and_need_not_be_text() {
+    let (tools, fs) = (tools!(), tmpfs());
+    let top = fs.join("top.qcow2");
+    Disk::empty(M).with(0, 100 * K, 1).make(&fs.path().join(OsStr::from_bytes(b"b\xffse.raw")));
+    Qcow2::new(M).backing("b?se.raw", Some("raw")).make(&top);
+    write_at(&top, peek(&top, Field::BACKING_OFFSET) + 1, b"\xff");
+    assert_as_qemu(&tools, &top, &[]);
+}
+
+#[test]
+fn a_base_that_changes_while_it_is_sent_is_told_of() {
+    let (tools, fs) = (tools!(), tmpfs());
+    let (base, top) = (fs.join("base.raw"), fs.join("top.qcow2"));
+    for (args, code) in [(&[][..], Some(2)), (&["--live"], Some(0))] {
+        Disk::empty(8 * M).with(0, 8 * M, 1).make(&base);
+        Qcow2::over("base.raw", "raw").write(0, 64 * K, Fill::Same(1)).make(&top);
+        let (mut read, write) = io::pipe().unwrap();
+        let sender = Running::between(Stdio::null(), Command::new(&tools.xfer_hole).args(args).arg(&top), write);
+        read.read_exact(&mut [0]).unwrap();
+        write_at(&base, 7 * M, &[9; 512]);
+        io::copy(&mut read, &mut io::sink()).unwrap();
+        let outcome = sender.end();
+        assert_eq!(outcome.code, code, "{args:?} {}", outcome.err);
+        if code == Some(2) {
+            outcome.refused(&["base.raw", "changed"]);
+        }
+    }
+}
+
+#[test]
 fn names_are_relative_to_the_image_that_names_them() {
     let (tools, fs) = (tools!(), tmpfs());
     fs::create_dir_all(fs.join("one/two")).unwrap();
@@ -206,7 +240,7 @@ fn names_are_relative_to_the_image_that_names_them() {
     // From wherever the tool is called.
     let stream = pour(&tools, &[], &fs.join("top.qcow2"));
     for (folder, name) in [(".", "top.qcow2"), ("one", "../top.qcow2"), ("one/two", "./../../top.qcow2")] {
-        let mut command = std::process::Command::new(&tools.xfer_hole);
+        let mut command = Command::new(&tools.xfer_hole);
         assert!(rig::run(command.arg(name).current_dir(fs.join(folder)), b"").ok().out == stream, "{folder}");
     }
 }

@@ -6,8 +6,8 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use rig::{
-    Disk, Field, Filesystem, Fill, Fs, Op, Qcow2, assert_as, assert_as_qemu, l1_entry, l2_entry, merged, our_map, peek,
-    poke, qemu_img, qemu_map, stretch_header, tool, tools, write_at,
+    Disk, Field, Filesystem, Fill, Fs, LoopDevice, Op, Qcow2, assert_as, assert_as_qemu, l1_entry, l2_entry, merged,
+    our_map, peek, poke, qemu_img, qemu_map, stretch_header, tool, tools, write_at,
 };
 
 const K: u64 = 1 << 10;
@@ -331,6 +331,16 @@ fn an_absent_l1_entry_is_a_hole_and_an_absent_table_is_none() {
     Qcow2::new(0).make(&image);
     poke(&image, Field::L1_SIZE, 0);
     assert_as_qemu(&tools, &image, &[]);
+}
+
+#[test]
+fn an_image_on_a_block_device_is_read() {
+    let (tools, fs, device) = (tools!(), tmpfs(), LoopDevice::filled(8 * M, 7));
+    let image = fs.join("disk.qcow2");
+    Qcow2::new(41 * 64 * K).ops(all_kinds(64 * K, 41 * 64 * K)).make(&image);
+    fs::write(device.path(), fs::read(&image).unwrap()).unwrap();
+    assert!(rig::pour(&tools, &["--hash"], device.path()) == rig::pour(&tools, &["--hash"], &image));
+    assert_eq!(rig::by_tables(&our_map(&tools, &[], device.path())), rig::by_tables(&qemu_map(&image)));
 }
 
 /// The records and END of a stream, without its first line and payloads, are what the disk is, not what holds it.

@@ -67,21 +67,19 @@ fn sixty_floors_are_read_within_64_mib() {
 fn sixteen_tebibytes_are_read_within_64_mib_and_an_empty_one_is_128_octets_on_the_wire() {
     let fs = Filesystem::new(Fs::Xfs, 512 * M);
     let image = fs.join("disk.qcow2");
-    for size in [T, 16 * T] {
-        for options in ["", "extended_l2=on", "cluster_size=2M"] {
-            Qcow2::new(size).option(options).make(&image);
-            let stream = pour(&tools!(), &[], &image);
-            assert!(stream.len() <= 128, "{size} {options}: {} octets", stream.len());
-            assert_small(&[], &image);
-            let ends = [
-                Op::Write(0, K, Fill::Same(1)),
-                Op::Write(size / 2, M, Fill::Noise(1)),
-                Op::Write(size - K, K, Fill::Same(2)),
-            ];
-            Qcow2::new(size).ops(ends).live(&image);
-            assert_as_qemu(&tools!(), &image, &[]);
-            assert_small(&["--hash"], &image);
-        }
+    for (size, options) in [(T, ""), (16 * T, ""), (16 * T, "extended_l2=on"), (16 * T, "cluster_size=2M")] {
+        Qcow2::new(size).option(options).make(&image);
+        let stream = pour(&tools!(), &[], &image);
+        assert!(stream.len() <= 128, "{size} {options}: {} octets", stream.len());
+        assert_small(&[], &image);
+        let ends = [
+            Op::Write(0, K, Fill::Same(1)),
+            Op::Write(size / 2, M, Fill::Noise(1)),
+            Op::Write(size - K, K, Fill::Same(2)),
+        ];
+        Qcow2::new(size).ops(ends).live(&image);
+        assert_as_qemu(&tools!(), &image, &[]);
+        assert_small(&["--hash"], &image);
     }
 }
 
@@ -89,14 +87,14 @@ fn sixteen_tebibytes_are_read_within_64_mib_and_an_empty_one_is_128_octets_on_th
 fn an_l1_table_of_32_mib_in_each_of_many_floors_is_not_kept() {
     let fs = Filesystem::new(Fs::Tmpfs, 1 << 30);
     // 4 KiB clusters: 8 TiB take an L1 table of 32 MiB, the largest there is.
-    for floor in 0..6 {
+    for floor in 0..3 {
         let disk = Qcow2::new(8 * T).option("cluster_size=4k");
         let disk = if floor == 0 { disk } else { disk.backing(&format!("floor{}", floor - 1), Some("qcow2")) };
         let place = |n: u64| Op::Write(n * T + floor * 64 * K, 8 * K, Fill::Noise(floor));
         disk.ops((0..8).map(place)).make(&fs.join(&format!("floor{floor}")));
     }
-    assert_as_qemu(&tools!(), &fs.join("floor5"), &[]);
-    assert_small(&["--hash"], &fs.join("floor5"));
+    assert_as_qemu(&tools!(), &fs.join("floor2"), &[]);
+    assert_small(&["--hash"], &fs.join("floor2"));
 }
 
 #[test]
@@ -104,7 +102,7 @@ fn large_clusters_that_are_compressed_are_read_within_64_mib() {
     let fs = Filesystem::new(Fs::Tmpfs, 1 << 30);
     let (raw, image) = (fs.join("disk.raw"), fs.join("disk.qcow2"));
     let text = [Fill::Text(1), Fill::Noise(1), Fill::Same(1)].map(|fill| fill.octets(16 << 20)).concat();
-    fs::write(&raw, text.repeat(3)).unwrap();
+    fs::write(&raw, text.repeat(2)).unwrap();
     for method in ["zlib", "zstd"] {
         let options = format!("compression_type={method},cluster_size=2M");
         let names = [raw.to_str().unwrap(), image.to_str().unwrap()];

@@ -68,7 +68,7 @@ impl Floor {
         })
     }
 
-    fn image(&self, number: usize) -> Qcow2 {
+    fn image(&self, number: usize, over: Option<&(String, &str)>) -> Qcow2 {
         let mut options = vec![format!("cluster_size={}", self.cluster())];
         let extended = self.extended && self.bits >= 14;
         if self.old && !extended && !self.zstd && !self.external {
@@ -77,8 +77,11 @@ impl Floor {
         options.extend(extended.then(|| "extended_l2=on".into()));
         options.extend(self.zstd.then(|| "compression_type=zstd".into()));
         options.extend(self.external.then(|| format!("data_file=data{number}")));
-        options.extend((self.preallocated && number == 0).then(|| "preallocation=metadata".into()));
+        options.extend((self.preallocated && over.is_none()).then(|| "preallocation=metadata".into()));
         let mut image = Qcow2::new(self.size()).option(&options.join(",")).forgiving();
+        if let Some((base, format)) = over {
+            image = image.backing(base, Some(format));
+        }
         for (done, &act) in self.acts.iter().enumerate() {
             image = self.fitted(act).into_iter().fold(image, Qcow2::op);
             if self.snapshots.contains(&done) && !self.external {
@@ -135,11 +138,8 @@ fn as_qemu(tools: &Tools, fs: &Filesystem, raw: Option<&Disk>, floors: &[Floor])
         ("base.raw".to_owned(), "raw")
     });
     for (number, floor) in floors.iter().enumerate() {
-        let (name, mut image) = (format!("floor{number}"), floor.image(number));
-        if let Some((base, format)) = &base {
-            image = image.backing(base, Some(format));
-        }
-        image.make(&fs.join(&name));
+        let name = format!("floor{number}");
+        floor.image(number, base.as_ref()).make(&fs.join(&name));
         base = Some((name, "qcow2"));
     }
     let top = fs.join(&base.unwrap().0);
@@ -154,7 +154,7 @@ fn runner(cases: u32) -> TestRunner {
     TestRunner::new(ProptestConfig {
         cases,
         failure_persistence: None,
-        max_shrink_iters: 300,
+        max_shrink_iters: 60,
         ..ProptestConfig::default()
     })
 }

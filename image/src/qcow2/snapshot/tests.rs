@@ -153,27 +153,42 @@ fn a_snapshots_l1_table_is_judged_as_the_disks_own() {
     // The disk of a snapshot without a size of its own may have grown since.
     assert_eq!(judged(b"", 0x40000, 0).unwrap().entries, 0);
     for (extra, offset, entries, words) in [
-        (&sized[..], 0x40000, 1, "l1_size at 0x20008 is 1: a disk of 1073741824 octets needs 2 L1 entries"),
-        (b"", 0x40000, u32::MAX, "l1_size at 0x20008 is 4294967295: an L1 table of more than 33554432 octets"),
-        (b"", 0x40008, 1, "l1_table_offset at 0x20000 is 0x40008: not a multiple of the cluster size of 65536 octets"),
-        (b"", 0, 1, "l1_table_offset at 0x20000 is 0x0: the snapshot's L1 table overlaps the header's cluster"),
+        (&sized[..], 0x40000, 1, "snapshot's l1_size at 0x20008 is 1: a disk of 1073741824 octets needs 2 L1 entries"),
+        (
+            b"",
+            0x40000,
+            u32::MAX,
+            "snapshot's l1_size at 0x20008 is 4294967295: an L1 table of more than 33554432 octets",
+        ),
+        (
+            b"",
+            0x40008,
+            1,
+            "snapshot's l1_table_offset at 0x20000 is 0x40008: not a multiple of the cluster size of 65536 octets",
+        ),
+        (
+            b"",
+            0,
+            1,
+            "snapshot's l1_table_offset at 0x20000 is 0x0: the snapshot's L1 table overlaps the header's cluster",
+        ),
         (
             b"",
             0x20000,
             1,
-            "l1_table_offset at 0x20000 is 0x20000: the snapshot's L1 table overlaps the snapshot table at 0x20000",
+            "snapshot's l1_table_offset at 0x20000 is 0x20000: the snapshot's L1 table overlaps the snapshot table at 0x20000",
         ),
         (
             b"",
             0x30000,
             1,
-            "l1_table_offset at 0x20000 is 0x30000: the snapshot's L1 table overlaps the L1 table at 0x30000",
+            "snapshot's l1_table_offset at 0x20000 is 0x30000: the snapshot's L1 table overlaps the L1 table at 0x30000",
         ),
         (
             b"",
             0x50000,
             1,
-            "l1_table_offset at 0x20000 is 0x50000: the snapshot's L1 table begins past the end of the file, which has 327680 octets",
+            "snapshot's l1_table_offset at 0x20000 is 0x50000: the snapshot's L1 table begins past the end of the file, which has 327680 octets",
         ),
     ] {
         assert_eq!(refusal(judged(extra, offset, entries).map(drop)), words);
