@@ -90,8 +90,9 @@ pub fn gone_back(image: &Path, snapshot: &str) -> PathBuf {
 /// `xfer-hole map --output json ARGS IMAGE`, which must succeed.
 #[track_caller]
 pub fn our_map(tools: &Tools, args: &[&str], image: &Path) -> String {
-    // Whether digests travel is nothing to a map.
-    let args = args.iter().filter(|arg| **arg != "--hash");
+    // Whether digests travel, and of what, is nothing to a map.
+    let of_digests = |at: usize| args[at].starts_with("--hash") || (at > 0 && args[at - 1] == "--hash-interval");
+    let args = (0..args.len()).filter(|&at| !of_digests(at)).map(|at| args[at]);
     let outcome = run(Command::new(&tools.xfer_hole).args(["map", "--output", "json"]).args(args).arg(image), b"");
     String::from_utf8(outcome.ok().out).unwrap()
 }
