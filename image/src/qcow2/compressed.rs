@@ -73,7 +73,7 @@ mod tests {
             let geometry = Geometry { cluster_bits, extended_l2: false };
             let entry = CompressedEntry::parse(word, geometry);
             prop_assert!((1..=2 * geometry.cluster_size()).contains(&entry.len()));
-            prop_assert!((entry.offset.0 + entry.len()) % 512 == 0 && entry.offset.0 + entry.len() <= 1 << 62);
+            prop_assert!((entry.offset.0 + entry.len()).is_multiple_of(512) && entry.offset.0 + entry.len() <= 1 << 62);
         }
     }
 }

@@ -23,7 +23,7 @@ fn counts(host: &Host, header: &Header) -> Result<bool> {
     if end < threshold {
         return Ok(false);
     }
-    let block_clusters = cluster_size * 8 >> header.refcount_order;
+    let block_clusters = (cluster_size * 8) >> header.refcount_order;
     let table = header.refcount_table;
     let table_entries = u64::from(table.clusters) * (cluster_size / 8);
     let (mut clusters, mut used, mut read) = (end, 0, 0);
