@@ -35,6 +35,12 @@ impl Chain {
         self.method
     }
 
+    /// The same of what was noticed while it was read.
+    #[must_use]
+    pub fn noticed(&self) -> Vec<String> {
+        self.floors.iter().filter_map(|floor| floor.noticed()).collect()
+    }
+
     /// Images and raw disks, 1 for a disk that nothing backs.
     #[must_use]
     pub fn floors(&self) -> usize {

@@ -159,17 +159,7 @@ impl Format {
         let to = quoted(&beside(path));
         match self {
             Self::Luks2 => None,
-            Self::Luks => {
-                // A comma in an option's value is written twice.
-                let file =
-                    path.as_os_str().as_bytes().split(|&octet| octet == b',').collect::<Vec<_>>().join(&b",,"[..]);
-                let mut options = OsString::from("driver=luks,key-secret=key,file.filename=");
-                options.push(OsString::from_vec(file));
-                let options = quoted(Path::new(&options));
-                Some(format!(
-                    "qemu-img convert --object secret,id=key,file=KEYFILE --image-opts {options} -O qcow2 {to}"
-                ))
-            }
+            Self::Luks => Some(with_key("driver=luks,key-secret=key,file.filename=", path)),
             _ => Some(format!("qemu-img convert -f {self} -O qcow2 {} {to}", quoted(path))),
         }
     }
@@ -179,6 +169,21 @@ impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// The qemu-img line that makes a plain image of an encrypted qcow2 image.
+pub(crate) fn decrypting(path: &Path) -> String {
+    with_key("driver=qcow2,encrypt.key-secret=key,file.filename=", path)
+}
+
+/// The line that converts an image that has to be opened with these options, which end where its name comes, and a key.
+fn with_key(options: &str, path: &Path) -> String {
+    // A comma in an option's value is written twice.
+    let file = path.as_os_str().as_bytes().split(|&octet| octet == b',').collect::<Vec<_>>().join(&b",,"[..]);
+    let mut options = OsString::from(options);
+    options.push(OsString::from_vec(file));
+    let (options, to) = (quoted(Path::new(&options)), quoted(&beside(path)));
+    format!("qemu-img convert --object secret,id=key,file=KEYFILE --image-opts {options} -O qcow2 {to}")
 }
 
 /// The name of a new qcow2 image beside this one.

@@ -46,6 +46,9 @@ pub(crate) trait Layer: Debug + Send + Sync {
     /// Octets that are best read together: those of a cluster where clusters may be compressed.
     fn chunk(&self) -> u64;
 
+    /// What was noticed while it was read, and what a user should know.
+    fn noticed(&self) -> Option<String>;
+
     /// Asks whether its files are still those of the beginning.
     fn check_unchanged(&self, live: bool) -> Result<()>;
 }

@@ -25,6 +25,7 @@ mod table;
 mod window;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::layer::{Allocation, Layer, Span};
 use crate::qcow2::cache::{Key, Tables};
@@ -36,7 +37,7 @@ use crate::qcow2::header::{Header, L1};
 use crate::qcow2::inflater::{Inflaters, Source};
 use crate::qcow2::place::Place;
 use crate::qcow2::table::{Region, Shelf};
-use crate::{Host, Result, sys};
+use crate::{Host, Result, shown, sys};
 
 /// One qcow2 image, of which backing files are nobody's business here.
 #[derive(Debug)]
@@ -52,6 +53,8 @@ pub(crate) struct Qcow2 {
     preallocated: bool,
     tables: Arc<Tables>,
     inflaters: Arc<Inflaters>,
+    /// A cluster was met that begins past the end of its file.
+    cut_short: AtomicBool,
 }
 
 impl Qcow2 {
@@ -81,7 +84,17 @@ impl Qcow2 {
         shelf.check(&host)?;
         let preallocated = refcount::is_preallocated(&host, header);
         let compression = header.compression;
-        Ok(Self { floor, host, external, shelf, compression, preallocated, tables, inflaters })
+        Ok(Self {
+            floor,
+            host,
+            external,
+            shelf,
+            compression,
+            preallocated,
+            tables,
+            inflaters,
+            cut_short: AtomicBool::new(false),
+        })
     }
 
     /// What lies at `at`, and how many octets of it at most: those until the answer changes, or the table's piece ends.
@@ -144,6 +157,11 @@ impl Layer for Qcow2 {
     fn span(&self, at: u64, max: u64) -> Result<Span> {
         let (mapping, len) = self.mapping(GuestOffset(at))?;
         let len = len.min(max);
+        if let Mapping::Data(HostOffset(place)) = mapping
+            && place + len > self.host().len().next_multiple_of(self.shelf.geometry.cluster_size())
+        {
+            self.cut_short.store(true, Ordering::Relaxed);
+        }
         let span = |allocation, place: Option<HostOffset>| Span {
             len,
             allocation,
@@ -188,6 +206,13 @@ impl Layer for Qcow2 {
 
     fn chunk(&self) -> u64 {
         self.shelf.geometry.cluster_size()
+    }
+
+    fn noticed(&self) -> Option<String> {
+        let (name, len) = (shown(self.host().path()), self.host().len());
+        let what =
+            || format!("{name}: ends at {len:#x}, before data that its tables tell of: zeros there, as QEMU has it");
+        self.cut_short.load(Ordering::Relaxed).then(what)
     }
 
     fn check_unchanged(&self, live: bool) -> Result<()> {

@@ -126,6 +126,10 @@ impl Layer for Raw {
         1
     }
 
+    fn noticed(&self) -> Option<String> {
+        None
+    }
+
     fn check_unchanged(&self, live: bool) -> Result<()> {
         self.host.check_unchanged(live)
     }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::backing::Backing;
@@ -20,8 +20,15 @@ impl Chain {
     /// Opens the disk at `path`, and all that it is backed by.
     pub fn open(path: &Path, how: &Opening) -> Result<Self> {
         let (host, format) = how.top(path)?;
-        let mut stairs =
-            Stairs { how, seen: Vec::new(), floors: Vec::new(), size: None, warnings: Vec::new(), method: None };
+        let mut stairs = Stairs {
+            how,
+            seen: Vec::new(),
+            named_by: None,
+            floors: Vec::new(),
+            size: None,
+            warnings: Vec::new(),
+            method: None,
+        };
         let shared = (Arc::new(Tables::default()), Arc::new(Inflaters::default()));
         let mut next = Some((host, format));
         while let Some((host, format)) = next.take() {
@@ -42,6 +49,8 @@ struct Stairs<'a> {
     how: &'a Opening,
     /// Every file met.
     seen: Vec<(u64, u64)>,
+    /// The image that names the next floor.
+    named_by: Option<PathBuf>,
     floors: Vec<Box<dyn Layer>>,
     /// Octets of the top's disk, once it is known.
     size: Option<u64>,
@@ -71,7 +80,10 @@ impl Stairs<'_> {
 
     fn qcow2(&mut self, host: Host, shared: (Arc<Tables>, Arc<Inflaters>)) -> Result<Option<(Host, Format)>> {
         self.enter(&host)?;
-        let header = Header::read(&host)?;
+        let header = Header::read(&host).map_err(|error| match &self.named_by {
+            Some(image) if error.hint_text().is_none() => error.hint(format!("{} says that it is qcow2", shown(image))),
+            _ => error,
+        })?;
         // Snapshots and bitmaps are read by few, but an image whose lists of them are broken is broken, and QEMU doesn't open it.
         Snapshots::new(&host, &header).try_for_each(|snapshot| snapshot.map(drop))?;
         Bitmaps::new(&host, &header)?.try_for_each(|bitmap| bitmap.map(drop))?;
@@ -89,6 +101,7 @@ impl Stairs<'_> {
         let external = self.data_file(host.path(), &header)?;
         let next = Backing::of(&header).map(|backing| backing.open(host.path(), self.how)).transpose()?;
         self.size.get_or_insert(disk.1);
+        self.named_by = Some(host.path().into());
         self.floors.push(Box::new(Qcow2::new(host, external, &header, disk, floor, shared)?));
         Ok(next)
     }

@@ -24,12 +24,26 @@ Sizes take K, M, G, T (1024), KB, MB, GB, TB (1000).
 Exit status is 0 when the whole disk was sent, 2 for every failure.";
 
 const MAP_STATUS: &str = "\
+Examples:
+  xfer-hole map disk.qcow2
+  xfer-hole map --output json --snapshot monday disk.qcow2
+
 A status is one of
   data          octets lie in the file as they are
   compressed    octets lie in the file compressed
   preallocated  the image has a place for them, which reads as zeros
   zero          the image, or the hole of a raw one, says that they are zeros
-  hole          no image of the chain has them: zeros";
+  hole          no image of the chain has them: zeros
+
+Exit status is 0 when all of it was printed, 2 for every failure.";
+
+const INFO_STATUS: &str = "\
+Examples:
+  xfer-hole info disk.qcow2
+  xfer-hole info --output json --allow /srv/golden overlay.qcow2
+
+A backing file that can't be opened is warned of.
+Exit status is 0 when the image itself could be read, 2 for every failure.";
 
 /// Sends a disk image as what is in it: data, and how long the holes are.
 #[derive(Clone, Debug, Parser)]
@@ -114,7 +128,7 @@ pub(crate) struct MapArgs {
 
 /// The words behind `info`.
 #[derive(Clone, Debug, Args)]
-#[command(max_term_width = 100)]
+#[command(after_help = INFO_STATUS, max_term_width = 100)]
 pub(crate) struct InfoArgs {
     /// The image or block device
     pub(crate) image: PathBuf,
@@ -133,7 +147,7 @@ pub(crate) enum OutputKind {
     /// For people
     #[default]
     Human,
-    /// As qemu-img prints it with --output=json
+    /// JSON, with qemu-img's names for what both tell
     Json,
 }
 

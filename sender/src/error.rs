@@ -58,7 +58,9 @@ impl Error {
     pub(crate) fn hint(&self) -> Option<&str> {
         match self {
             Self::Usage(_) => Some("see xfer-hole --help"),
-            Self::Dest(_) => Some("pipe it: xfer-hole IMAGE | recv-hole DEST"),
+            Self::Dest(_) => {
+                Some("pipe it: xfer-hole IMAGE | recv-hole DEST; options of map and info go behind these words")
+            }
             Self::Terminal => Some("pipe it into recv-hole, or into ssh"),
             Self::Image(error) => error.hint_text(),
             Self::Closed | Self::Thread(_) | Self::BrokenPipe | Self::Unread | Self::Output(_) | Self::Stream(_) => {

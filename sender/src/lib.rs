@@ -92,6 +92,7 @@ fn send_disk(cli: &Cli, messages: Messages) -> Result<(), Error> {
     let sent = send::send(&disk, &job, &mut wire, &tally, messages);
     drop(progress);
     let fingerprint = sent?;
+    disk.noticed().iter().for_each(|noticed| messages.warn(noticed));
     messages.verbose(format_args!(
         "sent a disk of {} octets: {} of data, {} on the wire",
         tally.size(),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, ValueEnum};
-use xfer_hole_image::{Chain, Error as ImageError, Gate, Method, Opening};
+use xfer_hole_image::{Chain, Error as ImageError, Format as Is, Gate, Method, Opening, shown};
 use xfer_hole_link::Messages;
 
 use crate::error::Error;
@@ -20,7 +20,7 @@ pub(crate) struct ImageArgs {
     #[arg(long, value_name = "FORMAT", value_enum)]
     pub(crate) backing_format: Option<BackingFormat>,
 
-    /// Read this internal snapshot, not the present state
+    /// Read this internal snapshot, in its own size, not the present state
     #[arg(long, value_name = "NAME|ID")]
     pub(crate) snapshot: Option<String>,
 
@@ -28,7 +28,7 @@ pub(crate) struct ImageArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) allow: Vec<PathBuf>,
 
-    /// Open no file that an image names
+    /// Open no file that an image names: an image that needs another is refused
     #[arg(long, conflicts_with = "allow")]
     pub(crate) no_backing: bool,
 
@@ -80,7 +80,6 @@ pub(crate) enum Extents {
 impl ImageArgs {
     /// What was typed, for the image crate. The directories that are allowed must be there.
     pub(crate) fn opening(&self) -> Result<Opening, Error> {
-        use xfer_hole_image::Format as Is;
         Ok(Opening {
             format: match self.format {
                 Format::Auto => None,
@@ -108,6 +107,9 @@ impl ImageArgs {
         for warning in chain.warnings() {
             messages.warn(warning);
         }
+        if self.format == Format::Auto && chain.format() == Is::Raw && is_named_as_image(image) {
+            messages.warn(format_args!("{}: is read as a raw disk, which its name doesn't say", shown(image)));
+        }
         let floors = chain.floors();
         match floors {
             1 => messages.verbose(format_args!("format {}", chain.format())),
@@ -118,6 +120,13 @@ impl ImageArgs {
         }
         Ok(chain)
     }
+}
+
+/// True for names that promise something else than a raw disk: of other formats, or compressed.
+fn is_named_as_image(image: &Path) -> bool {
+    const NAMES: [&str; 13] =
+        ["qcow", "qcow2", "qed", "vmdk", "vdi", "vhd", "vhdx", "vpc", "gz", "xz", "bz2", "zst", "zip"];
+    image.extension().is_some_and(|extension| NAMES.iter().any(|name| extension.eq_ignore_ascii_case(name)))
 }
 
 /// Adds a hint for those who take `-` for standard input.

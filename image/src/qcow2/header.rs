@@ -12,6 +12,7 @@ use super::field::{Field, string, unusable};
 use super::geometry::{CLUSTER_BITS_MAX, CLUSTER_BITS_MIN, Geometry, HostOffset};
 use super::place::Place;
 use super::snapshot;
+use crate::format::decrypting;
 use crate::{Error, Host, Result};
 
 const MAGIC: &[u8; 4] = b"QFI\xfb";
@@ -197,7 +198,7 @@ fn refuse_encryption(host: &Host, method: u32) -> Result<()> {
     };
     let refusal =
         CRYPT_METHOD.bad(host, method, format_args!("the image is encrypted ({scheme}), which can't be read"));
-    Err(refusal.hint("decrypt it with qemu-img convert, which takes its secret with --object and --image-opts"))
+    Err(refusal.hint(decrypting(host.path())))
 }
 
 /// The first octets of the file, of which version and cluster size are known to be good.

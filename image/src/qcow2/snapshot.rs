@@ -65,7 +65,7 @@ impl Snapshot {
 
     /// It as a message names it.
     fn shown(&self) -> String {
-        format!("{} (ID {})", printable(&self.name), printable(&self.id))
+        format!("\"{}\" (ID {})", printable(&self.name), printable(&self.id))
     }
 }
 
@@ -110,14 +110,14 @@ impl<'a> Snapshots<'a> {
         let refused = |what: String| Error::new(Kind::Refused, host.path(), what);
         let wanted = printable(wanted);
         match named {
-            Some(_) if again => Err(refused(format!("more than one snapshot has the name {wanted}"))
+            Some(_) if again => Err(refused(format!("more than one snapshot has the name \"{wanted}\""))
                 .hint("name it by its ID, which xfer-hole info lists")),
             Some(snapshot) => Ok(snapshot),
-            None if count == 0 => Err(refused(format!("there is no snapshot {wanted}: the image has none"))),
+            None if count == 0 => Err(refused(format!("there is no snapshot \"{wanted}\": the image has none"))),
             None => {
                 let more =
                     if count > known.len() { format!(" and {} more", count - known.len()) } else { String::new() };
-                Err(refused(format!("there is no snapshot {wanted}, there are {}{more}", known.join(", "))))
+                Err(refused(format!("there is no snapshot \"{wanted}\", there are {}{more}", known.join(", "))))
             }
         }
     }

@@ -31,7 +31,7 @@ pub(crate) fn info(args: &InfoArgs, messages: Messages) -> Result<(), Error> {
 
 fn warn(info: &Info, messages: Messages) {
     for warning in &info.warnings {
-        messages.warn(warning);
+        messages.warn(format_args!("{}: {warning}", shown(&info.path)));
     }
 }
 

@@ -62,7 +62,7 @@ fn snapshots_of_qemu_img_are_listed_and_found() {
         assert_eq!(find(&image, "3").unwrap(), snapshots[2]);
         assert_eq!(
             refusal(find(&image, "after").map(drop)),
-            "there is no snapshot after, there are before (ID 1), 2 (ID 2), ünïcode name (ID 3)"
+            r#"there is no snapshot "after", there are "before" (ID 1), "2" (ID 2), "ünïcode name" (ID 3)"#
         );
     }
 }
@@ -73,10 +73,10 @@ fn an_id_goes_before_a_name_and_a_name_that_two_have_is_refused() {
     assert_eq!(&*find(&image, "2").unwrap().name, b"x");
     assert_eq!(&*find(&image, "only").unwrap().id, b"4");
     let error = find(&image, "x").unwrap_err();
-    assert!(error.to_string().ends_with("more than one snapshot has the name x"), "{error}");
+    assert!(error.to_string().ends_with(r#"more than one snapshot has the name "x""#), "{error}");
     assert!(error.hint_text().unwrap().contains("by its ID"));
     let none = refusal(find(&Specimen::v3(), "x").map(drop));
-    assert_eq!(none, "there is no snapshot x: the image has none");
+    assert_eq!(none, r#"there is no snapshot "x": the image has none"#);
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn many_and_strange_names_make_one_line() {
     let many = (0..20).map(|n| (n.to_string(), format!("n{n}\n\x1b[2J"))).collect::<Vec<_>>();
     let image = table(&many.iter().map(|(id, name)| (&**id, &**name, b"".as_slice())).collect::<Vec<_>>());
     let words = refusal(find(&image, "x\ny").map(drop));
-    assert!(words.starts_with("there is no snapshot x\\ny, there are n0\\n\\u{1b}[2J (ID 0), "), "{words}");
+    assert!(words.starts_with(r#"there is no snapshot "x\ny", there are "n0\n\u{1b}[2J" (ID 0), "#), "{words}");
     assert!(words.ends_with(" and 12 more"), "{words}");
 }
 
