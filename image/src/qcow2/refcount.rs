@@ -1,6 +1,8 @@
 //! Whether an image was preallocated: clusters that its refcounts say are in use, and that its file has no blocks for.
 
+use crate::qcow2::field::be64;
 use crate::qcow2::header::Header;
+use crate::qcow2::window::Window;
 use crate::{Host, Result};
 
 /// Octets of refcount blocks that are read at most.
@@ -25,21 +27,18 @@ fn counts(host: &Host, header: &Header) -> Result<bool> {
     }
     let block_clusters = (cluster_size * 8) >> header.refcount_order;
     let table = header.refcount_table;
-    let table_entries = u64::from(table.clusters) * (cluster_size / 8);
+    let table_end = table.offset.0 + u64::from(table.clusters) * cluster_size;
+    let mut entries = Window::new(host, table.offset.0, table_end.min(host.len()));
     let (mut clusters, mut used, mut read) = (end, 0, 0);
     let mut buffer = vec![0; 64 << 10];
-    for index in 0..table_entries {
-        if clusters == 0 || read >= ENOUGH {
-            break;
-        }
-        let mut word = [0; 8];
-        host.read_at(table.offset.0 + index * 8, &mut word)?;
-        let block = u64::from_be_bytes(word) & OFFSET;
+    while let Some(word) = entries.take(8)?.filter(|_| clusters > 0 && read < ENOUGH) {
+        let block = be64(word, 0) & OFFSET;
         if !block.is_multiple_of(cluster_size) {
             return Ok(false);
         }
         let here = clusters.min(block_clusters);
-        if block != 0 {
+        // Past the end of the file all are zero.
+        if block != 0 && block < host.len() {
             let octets = (here << header.refcount_order).div_ceil(8);
             for start in (0..octets).step_by(buffer.len()) {
                 let len = (octets - start).min(buffer.len() as u64);
@@ -75,6 +74,7 @@ fn used_clusters(octets: &[u8], order: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::qcow2::specimen::Specimen;
 
     #[test]
     fn refcounts_of_every_width_are_counted() {
@@ -84,5 +84,18 @@ mod tests {
         assert_eq!(used_clusters(&[0b1000_0101, 0, 1], 3), 2);
         assert_eq!(used_clusters(&[0, 1, 0, 0, 1, 0], 4), 2);
         assert_eq!(used_clusters(&[0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], 6), 2);
+    }
+
+    #[test]
+    fn clusters_in_use_that_the_file_has_no_blocks_for_are_preallocated_and_blocks_past_its_end_count_for_nothing() {
+        let image = Specimen::v3();
+        let judged = || is_preallocated(&image.host(), &image.header().unwrap());
+        assert!(!judged());
+        for block in [0xffff_ffff_ffff_0000, 0x8000_0000_0000_0000, 4 << 16, 0x200] {
+            image.put64(1 << 16, block);
+            assert!(!judged(), "{block:#x}");
+        }
+        image.put64(1 << 16, 2 << 16).put64(2 << 16, 0x0001_0001_0001_0001);
+        assert!(judged());
     }
 }
