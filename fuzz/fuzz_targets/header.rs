@@ -2,19 +2,13 @@
 
 #![no_main]
 
+mod place;
+
 use std::fs;
-use std::path::PathBuf;
-use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
+use place::PATH;
 use xfer_hole_image::{Chain, Format, Info, Opening};
-
-/// The image under test, alone in a folder of its own, in memory.
-static PATH: LazyLock<PathBuf> = LazyLock::new(|| {
-    let folder = PathBuf::from(format!("/dev/shm/xfer-hole-fuzz.{}", std::process::id()));
-    fs::create_dir_all(&folder).expect("/dev/shm is needed");
-    folder.join("image.qcow2")
-});
 
 fuzz_target!(|octets: &[u8]| {
     // Always the magic and a version, so that nothing is spent on finding them.

@@ -3,20 +3,14 @@
 
 #![no_main]
 
+mod place;
+
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
-use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
+use place::PATH;
 use xfer_hole_image::{Blocks, Chain, Format, Gate, Image, Opening, Payload, Run, Shape, Status};
-
-/// The image under test, alone in a folder of its own, in memory.
-static PATH: LazyLock<PathBuf> = LazyLock::new(|| {
-    let folder = PathBuf::from(format!("/dev/shm/xfer-hole-fuzz.{}", std::process::id()));
-    fs::create_dir_all(&folder).expect("/dev/shm is needed");
-    folder.join("image.qcow2")
-});
 
 /// Extents looked at, and octets read, of images that claim more.
 const EXTENTS: usize = 512;

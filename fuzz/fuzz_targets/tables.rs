@@ -2,19 +2,13 @@
 
 #![no_main]
 
+mod place;
+
 use std::fs;
-use std::path::PathBuf;
-use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
+use place::PATH;
 use xfer_hole_image::{Chain, Format, Image, Opening, Status};
-
-/// The image under test, alone in a folder of its own, in memory.
-static PATH: LazyLock<PathBuf> = LazyLock::new(|| {
-    let folder = PathBuf::from(format!("/dev/shm/xfer-hole-fuzz.{}", std::process::id()));
-    fs::create_dir_all(&folder).expect("/dev/shm is needed");
-    folder.join("image.qcow2")
-});
 
 /// A header (qcow2 specification, "Header") with the L1 table in cluster 1, the refcount table in cluster 2, and an L2 table in
 /// each of clusters 3 and 4.
