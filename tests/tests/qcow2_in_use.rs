@@ -27,14 +27,17 @@ fn held(image: &Path, format: &str) -> Running {
 
 /// The locks that the system knows of on this file: their first and last octet.
 fn locks(image: &Path) -> Vec<(u64, u64)> {
-    let inode = fs::metadata(image).unwrap().ino();
+    let stat = fs::metadata(image).unwrap();
+    // Inode numbers are those of one file system: others have the same.
+    let (dev, inode) = (stat.dev(), stat.ino());
+    let file = format!(" {:02x}:{:02x}:{inode} ", nix::sys::stat::major(dev), nix::sys::stat::minor(dev));
     let all = fs::read_to_string("/proc/locks").unwrap();
     let range = |line: &str| {
         let mut words = line.split_whitespace().rev();
         let last = words.next()?.parse().unwrap_or(u64::MAX);
         Some((words.next()?.parse().ok()?, last))
     };
-    all.lines().filter(|line| line.contains(&format!(":{inode} "))).filter_map(range).collect()
+    all.lines().filter(|line| line.contains(&file)).filter_map(range).collect()
 }
 
 fn ext4() -> Filesystem {
