@@ -37,7 +37,7 @@ use crate::qcow2::header::{Header, L1};
 use crate::qcow2::inflater::{Inflaters, Source};
 use crate::qcow2::place::Place;
 use crate::qcow2::table::{Region, Shelf};
-use crate::{Host, Result, shown, sys};
+use crate::{Host, Method, Result, shown, sys};
 
 /// One qcow2 image, of which backing files are nobody's business here.
 #[derive(Debug)]
@@ -66,6 +66,7 @@ impl Qcow2 {
         (l1, size): (L1, u64),
         floor: u32,
         (tables, inflaters): (Arc<Tables>, Arc<Inflaters>),
+        method: Option<Method>,
     ) -> Result<Self> {
         let geometry = header.geometry;
         let mut regions = vec![Region { what: "header", octets: 0..geometry.cluster_size() }];
@@ -82,7 +83,8 @@ impl Qcow2 {
             regions,
         };
         shelf.check(&host)?;
-        let preallocated = refcount::is_preallocated(&host, header);
+        // Who wants everything read doesn't trust the file system's holes.
+        let preallocated = method != Some(Method::Scan) && refcount::is_preallocated(&host, header);
         let compression = header.compression;
         Ok(Self {
             floor,

@@ -7,7 +7,12 @@ use crate::shown;
 
 /// A name out of an image, between quotes and safe to print.
 pub(crate) fn named(name: &Path) -> String {
-    format!("\"{}\"", shown(name))
+    const LONGEST: usize = 1100;
+    let text = shown(name);
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("\"{}...\"", &text[..end]),
+        None => format!("\"{text}\""),
+    }
 }
 
 /// A path as a word of a shell's command line; with control characters or octets that are no UTF-8, as a word of bash's.

@@ -102,7 +102,7 @@ impl Stairs<'_> {
         let next = Backing::of(&header).map(|backing| backing.open(host.path(), self.how)).transpose()?;
         self.size.get_or_insert(disk.1);
         self.named_by = Some(host.path().into());
-        self.floors.push(Box::new(Qcow2::new(host, external, &header, disk, floor, shared)?));
+        self.floors.push(Box::new(Qcow2::new(host, external, &header, disk, floor, shared, self.how.method)?));
         Ok(next)
     }
 

@@ -11,6 +11,8 @@ use crate::{Host, Result};
 
 /// Octets of a table that are read and decoded at once.
 const PIECE: u64 = 8 << 10;
+/// The same of an extended L2 table, of which each entry may become 32 runs: the cache has to hold pieces of many floors.
+const EXTENDED_PIECE: u64 = 512;
 /// Octets of an L1 entry (qcow2 specification, "Cluster mapping").
 const L1_ENTRY: u64 = 8;
 
@@ -88,13 +90,13 @@ impl Shelf {
 
     /// Where the piece of the L1 table is that speaks of `at`, and which of its entries does.
     pub(crate) fn l1_piece(&self, at: GuestOffset) -> (HostOffset, u32) {
-        piece(self.l1, self.geometry.l1_index(at), L1_ENTRY)
+        piece(self.l1, self.geometry.l1_index(at), L1_ENTRY, PIECE)
     }
 
     /// The offsets of L2 tables in a piece of the L1 table.
     pub(crate) fn read_l1(&self, host: &Host, piece: HostOffset) -> Result<Runs<Option<HostOffset>>> {
         let first = (piece.0 - self.l1.0) / L1_ENTRY;
-        let octets = read(host, piece, (self.l1_entries - first) * L1_ENTRY)?;
+        let octets = read(host, piece, ((self.l1_entries - first) * L1_ENTRY).min(PIECE))?;
         let mut runs = Runs::default();
         for (index, word) in (first..).zip(words(&octets)) {
             let table = self.l1_entry(host, index, word)?;
@@ -103,9 +105,14 @@ impl Shelf {
         Ok(runs.close())
     }
 
+    /// Octets of a piece of an L2 table.
+    fn l2_size(&self) -> u64 {
+        if self.geometry.extended_l2 { EXTENDED_PIECE } else { PIECE }
+    }
+
     /// Where the piece of an L2 table is that speaks of `at`, and which of its subclusters that is.
     pub(crate) fn l2_piece(&self, table: HostOffset, at: GuestOffset) -> (HostOffset, u32) {
-        let (piece, entry) = piece(table, self.geometry.l2_index(at), self.geometry.l2_entry_size());
+        let (piece, entry) = piece(table, self.geometry.l2_index(at), self.geometry.l2_entry_size(), self.l2_size());
         (piece, entry * self.geometry.subclusters() + self.geometry.subcluster(at))
     }
 
@@ -119,7 +126,7 @@ impl Shelf {
     ) -> Result<Runs<Mapping>> {
         let entry_size = self.geometry.l2_entry_size();
         let first = (piece.0 - table.0) / entry_size;
-        let octets = read(host, piece, self.cluster(table).end - piece.0)?;
+        let octets = read(host, piece, (self.cluster(table).end - piece.0).min(self.l2_size()))?;
         let mut words = words(&octets);
         let mut runs = Runs::default();
         for index in first.. {
@@ -181,15 +188,15 @@ impl Shelf {
 }
 
 /// Where the piece of a table is that holds entry `index`, and which entry of the piece that is.
-fn piece(table: HostOffset, index: u64, entry_size: u64) -> (HostOffset, u32) {
+fn piece(table: HostOffset, index: u64, entry_size: u64, size: u64) -> (HostOffset, u32) {
     let octets = index * entry_size;
-    let within = octets % PIECE;
+    let within = octets % size;
     (HostOffset(table.0 + octets - within), u32::try_from(within / entry_size).unwrap_or(u32::MAX))
 }
 
-/// A piece, or the `rest` of its table. A table may be longer than its file: zeros there.
-fn read(host: &Host, piece: HostOffset, rest: u64) -> Result<Vec<u8>> {
-    let mut octets = vec![0; usize::try_from(rest.min(PIECE)).unwrap_or_default()];
+/// So many octets of a table. It may be longer than its file: zeros there.
+fn read(host: &Host, piece: HostOffset, len: u64) -> Result<Vec<u8>> {
+    let mut octets = vec![0; usize::try_from(len).unwrap_or_default()];
     host.read_at(piece.0, &mut octets)?;
     Ok(octets)
 }
