@@ -29,16 +29,16 @@ impl Chain {
         &self.warnings
     }
 
-    /// How the extents of the raw disk at the bottom are found, if there is one.
-    #[must_use]
-    pub fn method(&self) -> Option<Method> {
-        self.method
-    }
-
     /// The same of what was noticed while it was read.
     #[must_use]
     pub fn noticed(&self) -> Vec<String> {
         self.floors.iter().filter_map(|floor| floor.noticed()).collect()
+    }
+
+    /// How the extents of the raw disk at the bottom are found, if there is one.
+    #[must_use]
+    pub fn method(&self) -> Option<Method> {
+        self.method
     }
 
     /// Images and raw disks, 1 for a disk that nothing backs.

@@ -3,10 +3,11 @@
 use std::ops::Range;
 
 use crate::qcow2::entry::{Cluster, Flaw, L1Entry, L2Entry, Mapping, RESERVED_BITS};
-use crate::qcow2::field::unusable;
+use crate::qcow2::field::{be64, unusable};
 use crate::qcow2::geometry::{Geometry, GuestOffset, HostOffset};
 use crate::qcow2::runs::Runs;
 use crate::qcow2::subcluster::Subclusters;
+use crate::qcow2::window::Window;
 use crate::{Host, Result};
 
 /// Octets of a table that are read and decoded at once.
@@ -37,6 +38,7 @@ pub(crate) struct Shelf {
     pub(crate) version: u32,
     /// Where the L1 table begins.
     pub(crate) l1: HostOffset,
+    /// As many as the disk's size needs, or fewer.
     pub(crate) l1_entries: u64,
     /// The disk's size in octets: what tables say behind it counts for nothing.
     pub(crate) size: u64,
@@ -50,15 +52,10 @@ impl Shelf {
     /// Checks every L1 entry: what it says itself, and that L2 tables lie apart from each other and from all other tables.
     pub(crate) fn check(&self, host: &Host) -> Result<()> {
         let mut tables = Vec::new();
-        let mut buffer = vec![0; 64 << 10];
-        let entries = self.l1_entries.min(self.geometry.l1_entries(self.size));
-        for first in (0..entries).step_by(buffer.len() / 8) {
-            let octets = ((entries - first) * L1_ENTRY).min(buffer.len() as u64);
-            let octets = &mut buffer[..usize::try_from(octets).unwrap_or_default()];
-            host.read_at(self.l1.0 + first * L1_ENTRY, octets)?;
-            for (index, word) in (first..).zip(words(octets)).filter(|(_, word)| *word != 0) {
-                tables.extend(self.l1_entry(host, index, word)?);
-            }
+        let mut window = Window::new(host, self.l1.0, self.l1.0 + self.l1_entries * L1_ENTRY);
+        for index in 0..self.l1_entries {
+            let word = window.take(8)?.map_or(0, |word| be64(word, 0));
+            tables.extend(self.l1_entry(host, index, word)?);
         }
         tables.sort_unstable();
         match tables.windows(2).find(|two| two[0] == two[1]) {
@@ -203,5 +200,5 @@ fn read(host: &Host, piece: HostOffset, len: u64) -> Result<Vec<u8>> {
 
 /// The big-endian words of a table.
 fn words(octets: &[u8]) -> impl Iterator<Item = u64> + '_ {
-    octets.chunks_exact(8).map(|word| word.iter().fold(0, |value, &octet| value << 8 | u64::from(octet)))
+    octets.chunks_exact(8).map(|word| be64(word, 0))
 }
