@@ -2,13 +2,13 @@
 # recv-hole.sh: write the disk that xfer-hole sends on standard input.
 # shellcheck disable=SC2250,SC2249 # size: no idle braces, no empty cases
 code=2 tmp='' left=''
-# Any way out but the last line of main fails, a cut-off copy's too.
+# Any way out but receive's last line fails, a cut-off copy's too.
 trap '[ -z "$tmp" ] || rm -rf -- "$tmp"; exit "$code"' EXIT
 
 # Definitions
 #   part   DEST.part, renamed after END
-#   place  DEST written directly: with -i, or a device
-#   pipe   DEST takes octets in order only: -, a fifo, a character device
+#   place  DEST written directly: -i, or a device
+#   pipe   DEST takes octets in order: -, a fifo, a character device
 #   spool  an unlinked file, where a hashed payload waits for its check
 #
 # Design
@@ -24,13 +24,17 @@ trap '[ -z "$tmp" ] || rm -rf -- "$tmp"; exit "$code"' EXIT
 
 usage='usage: recv-hole.sh [-i] [-s] [-n] DEST < stream'
 
+say() {
+	printf 'recv-hole.sh: %s\n' "$1" >&2
+}
+
 # warn TEXT: a terminal is to obey none of it
 warn() {
 	t=$1 m=''
 	while x=${t%%[!\ -~]*} && [ "$x" != "$t" ]; do
 		m=$m$x\? t=${t#"$x"?}
 	done
-	printf 'recv-hole.sh: %s\n' "$m$t" >&2
+	say "$m$t"
 }
 
 die() {
@@ -132,7 +136,7 @@ scratch() {
 		$quick >"$tmp/sum" 2>/dev/null <"$tmp/lines" &
 		exec 5>"$tmp/lines" 7<"$tmp/sum"
 	fi
-	# without /proc they keep their names until the end
+	# without /proc, names stay until the end
 	[ -e /proc/self/fd/6 ] || return 0
 	spool=/proc/self/fd/4 err=/proc/self/fd/6
 	rm -rf -- "$tmp" && tmp=''
@@ -191,7 +195,7 @@ zero() {
 		[ "$t$rest" = 00 ] || set -- "$1" odd
 	fi
 	if [ -n "$zap" ] && [ "$#" -eq 1 ]; then
-		# the block that the disk ends in is to go whole
+		# the disk's last block is to go whole
 		total=$1
 		[ "$dev:$ahead" != ":$size" ] || add "$1" 65536
 		for t in "$total" "$1"; do
@@ -202,7 +206,7 @@ zero() {
 	pour "$1" if=/dev/zero
 }
 
-# held MAJOR:MINOR: is it mounted, swapped to, or part of another device?
+# held MAJOR:MINOR: is it mounted, swapped to, or part of another?
 held() {
 	while read -r x y t z; do
 		[ "$t" != "$1" ] || return 0
@@ -217,7 +221,7 @@ held() {
 		[ "$x" != DEVNAME ] || z=${y##*/}
 	done <"/sys/dev/block/$1/uevent"
 	set +f
-	# btrfs shows no device of its own in mountinfo
+	# btrfs hides its devices in mountinfo
 	set -- /sys/dev/block/"$1"/holders/* /sys/fs/btrfs/*/devices/"$z"
 	set -f
 	for x; do
@@ -334,7 +338,7 @@ target() {
 		# a leftover may be others'
 		look "$part"
 		case $mode in -*) grab && rm -f -- "$part" 2>/dev/null && look "$part" ;; esac
-		# noclobber follows no link and takes no other's file
+		# noclobber takes no link, no other's file
 		set -C
 		{ [ -z "$mode" ] && command exec 3>"$part"; } 2>/dev/null || die "can't create $t (-i writes in place)"
 		set +C
@@ -459,7 +463,7 @@ data() {
 		return
 	fi
 	$take count="$n" >"$spool" 2>"$err" || broke "can't write a temporary file"
-	# openssl starts slower than sha256sum, and wins from 1 MB on
+	# openssl starts slower, and wins from 1 MB on
 	t=$quick
 	[ "${#n}" -lt 7 ] || t=${strong:-"$quick"}
 	t=$($t <"$spool" 2>/dev/null)
@@ -557,7 +561,7 @@ publish() {
 	[ -z "$kept" ] || stamp
 	[ "$now" = "$was" ] || die "$show changed while parts of it were kept"
 	same
-	mv -f -- "$part" "$dest" 2>"$err" || broke "can't rename over $show (-i writes in place)"
+	$move -- "$part" "$dest" 2>"$err" || broke "can't rename over $show (-i writes in place)"
 	left=", though $show has been replaced"
 	[ -n "$nosync" ] || sync ${dir:+"$dir"} 2>/dev/null || die "can't sync its directory"
 }
@@ -582,6 +586,7 @@ give() {
 		done
 	fi
 	umask "$mask"
+	$also
 	chmod "$oct" "$part" 2>/dev/null || die "can't set the mode of $show.part"
 }
 
@@ -600,7 +605,7 @@ tools() {
 	have sha256sum && quick=sha256sum
 }
 
-main() {
+ready() {
 	set -fu
 	g=1000000000
 	mask=$(umask)
@@ -612,7 +617,24 @@ main() {
 	# shellcheck disable=SC3045 # no -v, no limit
 	{ ulimit -v 524288; } 2>/dev/null || :
 	exec 3>/dev/null
-	inplace='' skip='' nosync='' dev='' old='' had=''
+	inplace='' skip='' nosync='' dev='' old='' had='' also=: move='mv -f'
+}
+
+receive() {
+	opening
+	scratch
+	target
+	# sync with a name tells of failure
+	dir=${dest%/*}/
+	[ "$nosync$kind" != part ] || sync "$dir" 2>/dev/null || dir=''
+	records
+	ending
+	publish
+	code=0
+}
+
+main() {
+	ready
 	while getopts :isnh t; do
 		case $t in
 		i) inplace=place ;;
@@ -627,16 +649,7 @@ main() {
 	dest=$1
 	tools
 	resolve
-	opening
-	scratch
-	target
-	# a sync that takes a name tells of failure
-	dir=${dest%/*}/
-	[ "$nosync$kind" != part ] || sync "$dir" 2>/dev/null || dir=''
-	records
-	ending
-	publish
-	code=0
+	receive
 }
 
 main "$@"

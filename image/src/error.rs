@@ -97,7 +97,7 @@ impl fmt::Display for Error {
 // `source()` stays empty: Display has said it.
 impl std::error::Error for Error {}
 
-/// A path that is safe to print: control characters escaped.
+/// A path, or another's text, that is safe to print: control characters escaped.
 #[must_use]
 pub fn shown(path: &Path) -> String {
     let mut text = String::new();

@@ -50,6 +50,6 @@ pub use opening::Opening;
 pub use plan::{Plan, Step, Want};
 pub use raw::Method;
 pub use sift::{Piece, Sift};
-pub use sink::{Sink, Target, TargetOptions};
+pub use sink::{Owner, Sink, Target, TargetOptions, parse_mode, parse_owner};
 pub use stamp::Stamp;
-pub use tally::Tally;
+pub use tally::{Phase, Tally};

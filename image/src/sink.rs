@@ -8,10 +8,13 @@ use crate::{Result, sys};
 mod device;
 mod file;
 mod part;
+mod path;
 mod place;
+mod rights;
 mod stream;
 mod target;
 
+pub use rights::{Owner, parse_mode, parse_owner};
 pub use target::{Target, TargetOptions};
 
 /// Takes a disk's octets at their places. Offsets and lengths are in octets of the disk.

@@ -7,6 +7,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FallocateFlags, FcntlArg, SpliceFFlags, fallocate, fcntl, splice};
@@ -212,6 +213,38 @@ pub(crate) fn exchange(one: &Path, other: &Path) -> io::Result<()> {
     Ok(nix::fcntl::renameat2(here, one, here, other, nix::fcntl::RenameFlags::RENAME_EXCHANGE)?)
 }
 
+/// renameat2(2) RENAME_NOREPLACE: fails with EEXIST if there is a file by the new name.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    let here = nix::fcntl::AT_FDCWD;
+    Ok(nix::fcntl::renameat2(here, from, here, to, nix::fcntl::RenameFlags::RENAME_NOREPLACE)?)
+}
+
+/// openat2(2) of a directory beneath another one, by a path without links. Fails with ENOSYS where the kernel has no such call.
+pub fn open_dir_beneath(dir: &File, path: &Path) -> io::Result<File> {
+    use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    // EAGAIN: something was renamed at the same time, and the kernel can't tell whether that leads out.
+    for _ in 0..100 {
+        match openat2(dir, path, how) {
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            opened => return Ok(opened?.into()),
+        }
+    }
+    Err(Errno::EAGAIN.into())
+}
+
+/// mkdirat(2), with what the umask leaves.
+pub fn make_dir_at(dir: &File, name: &Path) -> io::Result<()> {
+    Ok(nix::sys::stat::mkdirat(dir, name, nix::sys::stat::Mode::from_bits_truncate(0o777))?)
+}
+
+/// fchdir(2): names are looked up in this directory from here on.
+pub fn enter(dir: &File) -> io::Result<()> {
+    Ok(nix::unistd::fchdir(dir)?)
+}
+
 /// geteuid(2).
 pub(crate) fn effective_user() -> u32 {
     nix::unistd::geteuid().as_raw()
@@ -271,6 +304,20 @@ fn wait_for(fd: BorrowedFd<'_>, what: PollFlags) -> io::Result<()> {
     match poll(&mut [PollFd::new(fd, what)], PollTimeout::NONE) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// poll(2): whether something is to be read, or the end, before so long has passed.
+pub fn wait_readable(fd: BorrowedFd<'_>, most: Duration) -> io::Result<bool> {
+    let over = Instant::now() + most;
+    loop {
+        let left = over.saturating_duration_since(Instant::now()).as_millis();
+        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], left) {
+            Ok(0) if Instant::now() < over => {}
+            Err(Errno::EINTR) => {}
+            ready => return Ok(ready? > 0),
+        }
     }
 }
 

@@ -1,6 +1,42 @@
 //! How far a transfer is: atomics that the data path adds to and the rim reads.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+/// What a transfer is at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing flows yet.
+    #[default]
+    Preparing,
+    /// A disk goes out.
+    Sending,
+    /// A disk comes in.
+    Receiving,
+    /// A disk is copied on this machine.
+    Copying,
+    /// What is to be a hole is zeroed.
+    Zeroing,
+    /// All is written, and becomes durable.
+    Syncing,
+}
+
+impl Phase {
+    const ALL: [Self; 6] =
+        [Self::Preparing, Self::Sending, Self::Receiving, Self::Copying, Self::Zeroing, Self::Syncing];
+
+    /// Its name.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Preparing => "preparing",
+            Self::Sending => "sending",
+            Self::Receiving => "receiving",
+            Self::Copying => "copying",
+            Self::Zeroing => "zeroing",
+            Self::Syncing => "syncing",
+        }
+    }
+}
 
 /// Counters of one transfer, in octets.
 #[derive(Debug, Default)]
@@ -9,6 +45,7 @@ pub struct Tally {
     disk: AtomicU64,
     data: AtomicU64,
     wire: AtomicU64,
+    phase: AtomicU8,
 }
 
 impl Tally {
@@ -30,6 +67,16 @@ impl Tally {
     /// Octets of the stream.
     pub fn add_wire(&self, octets: u64) {
         self.wire.fetch_add(octets, Ordering::Relaxed);
+    }
+
+    /// Tells what the transfer is at.
+    pub fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// What the transfer is at.
+    pub fn phase(&self) -> Phase {
+        Phase::ALL.get(usize::from(self.phase.load(Ordering::Relaxed))).copied().unwrap_or_default()
     }
 
     /// The disk's size.

@@ -28,32 +28,38 @@ impl Messages {
         Self { name, verbose }
     }
 
-    fn say(self, what: &dyn Display) {
+    /// A line that was asked for, under the program's name.
+    pub fn say(self, what: impl Display) {
         // One write, so that lines of two programs on one terminal stay whole. If it can't be said, it can't be helped.
         let _said = io::stderr().write_all(format!("{}: {what}\n", self.name).as_bytes());
     }
 
     /// Something that the user should know, though it works.
     pub fn warn(self, what: impl Display) {
-        self.say(&format_args!("warning: {what}"));
+        self.say(format_args!("warning: {what}"));
+    }
+
+    /// What the other side said, under its name.
+    pub fn relay(self, host: &str, line: &str) {
+        self.say(format_args!("{host}: {line}"));
     }
 
     /// What to do about something that was warned of.
     pub fn hint(self, what: impl Display) {
-        self.say(&format_args!("hint: {what}"));
+        self.say(format_args!("hint: {what}"));
     }
 
     /// Something that was asked for with `-v`.
     pub fn verbose(self, what: impl Display) {
         if self.verbose > 0 {
-            self.say(&what);
+            self.say(what);
         }
     }
 
     /// Something that was asked for with `-vv`.
     pub fn trace(self, what: impl Display) {
         if self.verbose > 1 {
-            self.say(&what);
+            self.say(what);
         }
     }
 
@@ -77,7 +83,7 @@ impl Messages {
             };
         }
         let text = error.render().to_string();
-        self.say(&text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+        self.say(text.strip_prefix("error: ").unwrap_or(&text).trim_end());
         ExitCode::from(TROUBLE)
     }
 
@@ -90,7 +96,7 @@ impl Messages {
     /// The one line of a failure, and its hint.
     #[must_use]
     pub fn fail(self, what: impl Display, hint: Option<&str>) -> ExitCode {
-        self.say(&what);
+        self.say(what);
         if let Some(hint) = hint {
             self.hint(hint);
         }

@@ -149,9 +149,10 @@ impl From<io::Error> for Error {
     }
 }
 
-/// An error before its place is known.
-#[derive(Debug)]
-pub(crate) struct Flaw {
+/// An error without a place: in a line that belongs to no disk, or before its place is known.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{what}")]
+pub struct Flaw {
     pub(crate) kind: Kind,
     pub(crate) what: String,
 }
@@ -159,6 +160,12 @@ pub(crate) struct Flaw {
 impl Flaw {
     pub(crate) fn new(kind: Kind, what: impl Into<String>) -> Self {
         Self { kind, what: what.into() }
+    }
+
+    /// What is wrong.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     pub(crate) fn at(self, record: u64, offset: u64) -> Error {

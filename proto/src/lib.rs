@@ -15,8 +15,9 @@
 //!
 //! `SPEC.md` beside this crate is the normative text. This crate does no I/O, knows no async runtime and has no unsafe
 //! code: [`StreamDecoder`] and [`StreamEncoder`] turn octets into [`Item`]s and back, and [`Cursor`] alone judges
-//! whether the records cover the disk.
+//! whether the records cover the disk. [`Answer`] is what a receiver says back, where a link has both directions.
 
+mod answer;
 mod codec;
 mod cursor;
 mod digest;
@@ -24,10 +25,11 @@ mod error;
 mod line;
 mod record;
 
+pub use answer::{ANSWER_LINE_MAX, Answer, CONVERSATION, NOISE_MAX, SILENCE_SECONDS};
 pub use codec::{Item, StreamDecoder, StreamEncoder};
 pub use cursor::{Cursor, OutOfStep};
 pub use digest::{Digest, Fingerprint, Hasher};
-pub use error::{Error, Fault, Kind};
+pub use error::{Error, Fault, Flaw, Kind};
 pub use record::{
     Base, Dialect, End, FAIL_LINE_MAX, FAIL_TEXT_MAX, GRAIN_DEFAULT, GRAIN_MIN, INTERVAL_DEFAULT, INTERVAL_MAX,
     INTERVAL_MIN, LEN_MAX, LINE_MAX, Open, Reason, Record, Sums, WAIT_SECONDS,

@@ -15,24 +15,24 @@ pub(crate) const FAIL: &[u8] = b"FAIL ";
 const VERSION: &[u8] = b"1";
 
 /// The words of a line: exactly one space between two, none before the first or behind the last.
-struct Words<'a>(std::slice::Split<'a, u8, fn(&u8) -> bool>);
+pub(crate) struct Words<'a>(std::slice::Split<'a, u8, fn(&u8) -> bool>);
 
 impl<'a> Words<'a> {
-    fn of(line: &'a [u8]) -> Self {
+    pub(crate) fn of(line: &'a [u8]) -> Self {
         Self(line.split(|&c| c == b' '))
     }
 
-    fn next(&mut self) -> Option<&'a [u8]> {
+    pub(crate) fn next(&mut self) -> Option<&'a [u8]> {
         self.0.next()
     }
 
-    fn end(&mut self) -> Result<(), Flaw> {
+    pub(crate) fn end(&mut self) -> Result<(), Flaw> {
         self.next().map_or(Ok(()), |word| Err(Flaw::new(Kind::Line, format!("unexpected {}", quoted(word)))))
     }
 }
 
 /// Stream text that is safe to print.
-fn quoted(text: &[u8]) -> String {
+pub(crate) fn quoted(text: &[u8]) -> String {
     const SHOWN: usize = 40;
     let more = if text.len() > SHOWN { "..." } else { "" };
     format!("\"{}{more}\"", text[..text.len().min(SHOWN)].escape_ascii())
@@ -58,7 +58,8 @@ fn len(word: Option<&[u8]>, what: &str) -> Result<u64, Flaw> {
         .ok_or_else(|| Flaw::new(Kind::Number, format!("{what} {} is larger than {LEN_MAX}", quoted(word))))
 }
 
-fn digest(word: Option<&[u8]>) -> Result<Option<Digest>, Flaw> {
+/// A digest, if there is a word.
+pub(crate) fn digest(word: Option<&[u8]>) -> Result<Option<Digest>, Flaw> {
     word.map(|word| {
         Digest::parse(word).ok_or_else(|| Flaw::new(Kind::Line, format!("{} is not a digest", quoted(word))))
     })

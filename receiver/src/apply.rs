@@ -20,6 +20,8 @@ pub(crate) struct Rules {
     pub(crate) require_hash: bool,
     /// In octets.
     pub(crate) max_size: Option<u64>,
+    /// Parts of what is there may be kept.
+    pub(crate) allow_base: bool,
 }
 
 impl Rules {
@@ -68,6 +70,9 @@ pub(crate) fn apply(
         Some(Item::Base(base)) => (Some(base.size), None),
         first => (None, first),
     };
+    if base.is_some() && !rules.allow_base {
+        return Err(Error::NoBase);
+    }
     let sink = target.open(size, base)?;
     let mut river = River { input, sink, rules, tally, messages, buffer: Vec::new(), splices: true };
     let ended = river.run(first);

@@ -1,10 +1,10 @@
 //! The command line: what the user typed, and what it comes to.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Parser};
-use xfer_hole_image::TargetOptions;
-use xfer_hole_link::{ProgressKind, parse_size};
+use xfer_hole_link::{ProgressKind, RshArgs, TargetArgs, parse_size};
 use xfer_hole_proto::Dialect;
 
 use crate::apply::Rules;
@@ -20,25 +20,44 @@ Sizes take K, M, G, T (1024), KB, MB, GB, TB (1000).
 Exit status is 0 when the whole disk is there, synced and under its final name; 2 for every failure.
 DEST is then as it was, unless it is a device or --in-place was given, and what arrived is in DEST.part.";
 
-/// Receives a disk image from xfer-hole on standard input, and rebuilds it with its holes.
+/// Receives a disk image from xfer-hole, and rebuilds it with its holes.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "recv-hole", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(override_usage = "recv-hole [OPTIONS] DEST < STREAM\n       recv-hole [OPTIONS] HOST:IMAGE DEST")]
 pub(crate) struct Cli {
-    /// The file to make or replace, a block device to overwrite, or "-" for the full octets on standard output
-    pub(crate) dest: PathBuf,
+    /// DEST: the file to make or replace, a block device to overwrite, or "-" for the full octets on standard output. HOST:IMAGE: an
+    /// image on another machine, also USER@HOST:IMAGE or ssh://[USER@]HOST[:PORT]/IMAGE, which xfer-hole sends from there; without it
+    /// the stream comes on standard input
+    #[arg(value_names = ["HOST:IMAGE", "DEST"], num_args = 1.., required_unless_present_any = ["restrict", "speaks"])]
+    pub(crate) words: Vec<OsString>,
 
-    /// Update an existing file directly, without DEST.part; an interruption leaves it half old, half new. A file that isn't there
-    /// yet is made as without this flag
-    #[arg(long, help_heading = "How it is written")]
-    pub(crate) in_place: bool,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
 
-    /// DEST, a block device, reads as zeros already: don't write its holes
-    #[arg(long, help_heading = "How it is written")]
-    pub(crate) target_is_zero: bool,
+    #[command(flatten)]
+    pub(crate) rsh: RshArgs,
 
-    /// Don't wait until the disk is on stable storage; if the machine fails soon after, old and new may be lost
-    #[arg(long, help_heading = "How it is written")]
-    pub(crate) no_sync: bool,
+    /// Give this option to the xfer-hole at the other side, such as --snapshot=NAME; can be repeated
+    #[arg(
+        short = 'M',
+        long,
+        value_name = "OPTION",
+        allow_hyphen_values = true,
+        help_heading = "How the other side is reached"
+    )]
+    pub(crate) remote_option: Vec<OsString>,
+
+    /// Accept an image from another machine without digests: less work for both
+    #[arg(long, conflicts_with = "require_hash", help_heading = "How the other side is reached")]
+    pub(crate) no_hash: bool,
+
+    /// For programs that hold both directions of a link: standard output takes the answers
+    #[arg(long, conflicts_with = "classic", help_heading = "How the other side is reached")]
+    pub(crate) converse: bool,
+
+    /// Whether this version of the conversation is spoken
+    #[arg(long, value_name = "VERSION", exclusive = true, hide = true)]
+    pub(crate) speaks: Option<u32>,
 
     /// Refuse a stream without digests
     #[arg(long, conflicts_with = "classic", help_heading = "What is accepted")]
@@ -47,6 +66,17 @@ pub(crate) struct Cli {
     /// Refuse a disk larger than this
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "What is accepted")]
     pub(crate) max_size: Option<u64>,
+
+    /// For "command=" in authorized_keys: take the request from SSH_ORIGINAL_COMMAND, and write beneath DIR only; see
+    /// xfer-hole-restrict(7)
+    #[arg(long, value_name = "DIR", help_heading = "What is accepted",
+          conflicts_with_all = ["words", "in_place", "target_is_zero", "no_sync", "no_clobber", "mkpath", "chmod", "chown", "dry_run",
+                                "converse", "classic", "progress", "print_digest", "verbose"])]
+    pub(crate) restrict: Option<PathBuf>,
+
+    /// With --restrict: what is there already may be kept and told of
+    #[arg(long, requires = "restrict", help_heading = "What is accepted")]
+    pub(crate) allow_read: bool,
 
     /// Read the dialect of 2014, which has no size, no end and no digests: a cut can't be seen
     #[arg(long, help_heading = "What is accepted")]
@@ -67,15 +97,16 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
-    pub(crate) fn target_options(&self) -> TargetOptions {
-        TargetOptions { in_place: self.in_place, no_sync: self.no_sync, target_is_zero: self.target_is_zero }
-    }
-
     pub(crate) fn dialect(&self) -> Dialect {
         if self.classic { Dialect::Classic } else { Dialect::V1 }
     }
 
     pub(crate) fn rules(&self) -> Rules {
-        Rules { dialect: self.dialect(), require_hash: self.require_hash, max_size: self.max_size }
+        Rules {
+            dialect: self.dialect(),
+            require_hash: self.require_hash,
+            max_size: self.max_size,
+            allow_base: self.restrict.is_none() || self.allow_read,
+        }
     }
 }

@@ -1,6 +1,10 @@
 //! Why a disk wasn't received.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use thiserror::Error;
+use xfer_hole_image::shown;
 use xfer_hole_proto::Kind;
 
 /// Each is one line; the hint stands apart.
@@ -15,6 +19,33 @@ pub(crate) enum Error {
     /// We were started without one.
     #[error("standard output is closed")]
     OutputClosed,
+    /// Nothing came for too long.
+    #[error("nothing came for {} seconds: the link is taken for dead", .0.as_secs())]
+    Silent(Duration),
+    /// Wrong words on the command line.
+    #[error("{0}")]
+    Usage(String),
+    /// A word that is none for an image or a target.
+    #[error("{}: {what}", shown(.word))]
+    Word {
+        /// As it was typed.
+        word: PathBuf,
+        /// What is wrong with it.
+        what: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// The other side, or the way to it, failed.
+    #[error("{what}")]
+    Far {
+        /// What it said last.
+        what: String,
+        /// What to do about it.
+        hint: Option<&'static str>,
+    },
+    /// Whoever asked was told of the failure.
+    #[error("the other side was told")]
+    Told,
     /// The user asked for digests.
     #[error("the stream carries no digests, and --require-hash was given")]
     NoHash,
@@ -26,6 +57,18 @@ pub(crate) enum Error {
         /// In octets.
         max: u64,
     },
+    /// Nobody asked for anything, as when the key is used for a shell.
+    #[error("no transfer was asked for: SSH_ORIGINAL_COMMAND is not set")]
+    NoRequest,
+    /// The request has another shape.
+    #[error("the request is refused: {0}")]
+    Request(&'static str),
+    /// The request is good, but not here.
+    #[error("this receiver is restricted, and refuses {0}")]
+    Forbidden(&'static str),
+    /// What is there may not be kept.
+    #[error("this receiver is restricted, and refuses a stream that keeps parts of an older image")]
+    NoBase,
     /// The target can't be written.
     #[error(transparent)]
     Image(#[from] xfer_hole_image::Error),
@@ -43,9 +86,28 @@ pub(crate) enum Error {
 }
 
 impl Error {
+    /// The error itself, without what is left behind.
+    pub(crate) fn cause(&self) -> &Self {
+        match self {
+            Self::Begun { error, .. } => error.cause(),
+            error => error,
+        }
+    }
+
+    /// The same, for another reason.
+    pub(crate) fn because(self, cause: Self) -> Self {
+        match self {
+            Self::Begun { remains, .. } => Self::Begun { error: cause.into(), remains },
+            _ => cause,
+        }
+    }
+
     /// What to do about it, where that is known.
     pub(crate) fn hint(&self) -> Option<&str> {
         match self {
+            Self::Usage(_) => Some("see recv-hole --help"),
+            Self::Word { hint, .. } => hint.as_deref(),
+            Self::Far { hint, .. } => *hint,
             Self::InputTerminal => Some("pipe a stream into it: xfer-hole IMAGE | recv-hole DEST"),
             Self::OutputTerminal => Some("pipe it into a program that reads a disk"),
             Self::NoHash => Some("send with xfer-hole --hash"),
@@ -54,7 +116,8 @@ impl Error {
             Self::Stream(error) if error.kind() == Kind::NotAStream => {
                 Some("a stream comes from xfer-hole; one in the dialect of 2014 needs --classic")
             }
-            Self::OutputClosed | Self::TooLarge { .. } | Self::Stream(_) => None,
+            Self::NoRequest | Self::Request(_) | Self::Forbidden(_) | Self::NoBase => None,
+            Self::Silent(_) | Self::Told | Self::OutputClosed | Self::TooLarge { .. } | Self::Stream(_) => None,
         }
     }
 }

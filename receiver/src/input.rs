@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio_util::codec::Decoder;
 use xfer_hole_image::sys::{self, Spliced};
 use xfer_hole_image::{Sink, Tally};
-use xfer_hole_proto::{Dialect, Item, StreamDecoder};
+use xfer_hole_proto::{Dialect, Item, NOISE_MAX, StreamDecoder};
 
 use crate::error::Error;
 
@@ -17,6 +18,8 @@ use crate::error::Error;
 const GATHER: usize = 64 << 10;
 /// The pipe we ask for: fewer switches between the two ends.
 const PIPE: i32 = 1 << 20;
+/// How the open line begins, wherever a login's last words end.
+const OPEN: &[u8] = b"XFER-HOLE 1 ";
 
 fn unreadable(source: io::Error) -> Error {
     xfer_hole_image::Error::io("standard input", "cannot read", source).into()
@@ -27,15 +30,64 @@ pub(crate) struct Input {
     file: File,
     gathered: BytesMut,
     decoder: StreamDecoder,
+    link: Link,
+    /// END has come, and nothing behind it is waited for.
+    over: bool,
     tally: Arc<Tally>,
+}
+
+/// What is known of the link that the stream comes by.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Link {
+    /// Silence that is taken for its death; none for a pipe or a file, whose writer may take its time.
+    pub(crate) patience: Option<Duration>,
+    /// A login at the other side may have said something ahead of the stream.
+    pub(crate) noisy: bool,
+    /// The sender waits for an answer: END is the end, and the link stays open.
+    pub(crate) answered: bool,
 }
 
 impl Input {
     /// The stream on standard input.
-    pub(crate) fn stdin(dialect: Dialect, tally: Arc<Tally>) -> Result<Self, Error> {
-        let file: File = io::stdin().as_fd().try_clone_to_owned().map_err(unreadable)?.into();
+    pub(crate) fn stdin(dialect: Dialect, link: Link, tally: Arc<Tally>) -> Result<Self, Error> {
+        let file = io::stdin().as_fd().try_clone_to_owned().map_err(unreadable)?;
+        Ok(Self::new(file.into(), dialect, link, tally))
+    }
+
+    /// The stream from this pipe or file.
+    pub(crate) fn new(file: File, dialect: Dialect, link: Link, tally: Arc<Tally>) -> Self {
         sys::enlarge_pipe(file.as_fd(), PIPE);
-        Ok(Self { file, gathered: BytesMut::with_capacity(GATHER), decoder: StreamDecoder::new(dialect), tally })
+        let decoder = StreamDecoder::new(dialect);
+        Self { file, gathered: BytesMut::with_capacity(GATHER), decoder, link, over: false, tally }
+    }
+
+    /// Passes over octets that are the sender's, and no part of the stream.
+    pub(crate) fn skip(&mut self, mut octets: usize) -> Result<(), Error> {
+        while octets > 0 {
+            if self.gathered.is_empty() && self.gather()? == 0 {
+                return Err(self.cut().into());
+            }
+            let some = octets.min(self.gathered.len());
+            drop(self.gathered.split_to(some));
+            octets -= some;
+        }
+        Ok(())
+    }
+
+    /// Passes over what a login has said ahead of the open line: none if there is no open line.
+    fn pass_noise(&mut self) -> Result<(), Error> {
+        let mut looked = 0;
+        loop {
+            let found = self.gathered[looked..].windows(OPEN.len()).position(|words| words == OPEN);
+            if let Some(found) = found {
+                drop(self.gathered.split_to(looked + found));
+                return Ok(());
+            }
+            looked = self.gathered.len().saturating_sub(OPEN.len() - 1);
+            if self.gathered.len() > NOISE_MAX || self.gather()? == 0 {
+                return Ok(());
+            }
+        }
     }
 
     /// What has been decoded so far.
@@ -45,30 +97,50 @@ impl Input {
 
     /// The next item; `None` where the stream has rightly ended.
     pub(crate) fn next(&mut self) -> Result<Option<Item>, Error> {
+        if std::mem::take(&mut self.link.noisy) {
+            self.pass_noise()?;
+        }
         loop {
             if let Some(item) = self.decoder.decode(&mut self.gathered)? {
+                self.over = self.link.answered && matches!(item, Item::End(_));
                 return Ok(Some(item));
             }
-            let held = self.gathered.len();
-            self.gathered.resize(held + GATHER, 0);
-            let read = self.read(held);
-            self.gathered.truncate(held + *read.as_ref().unwrap_or(&0));
-            if read? == 0 {
+            if self.over {
+                return Ok(None);
+            }
+            if self.gather()? == 0 {
                 return Ok(self.decoder.decode_eof(&mut self.gathered)?);
             }
         }
     }
 
-    fn read(&mut self, from: usize) -> Result<usize, Error> {
-        let octets = sys::read_some(&self.file, &mut self.gathered[from..]).map_err(unreadable)?;
+    /// Reads some octets behind those that were gathered: how many, none at the end.
+    fn gather(&mut self) -> Result<usize, Error> {
+        self.wait()?;
+        let held = self.gathered.len();
+        self.gathered.resize(held + GATHER, 0);
+        let read = sys::read_some(&self.file, &mut self.gathered[held..]).map_err(unreadable);
+        self.gathered.truncate(held + *read.as_ref().unwrap_or(&0));
+        let octets = read?;
         self.tally.add_wire(octets as u64);
         Ok(octets)
+    }
+
+    /// Waits until there is something to be read, as long as there is patience.
+    fn wait(&self) -> Result<(), Error> {
+        match self.link.patience {
+            Some(patience) if !sys::wait_readable(self.file.as_fd(), patience).map_err(unreadable)? => {
+                Err(Error::Silent(patience))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Reads payload that is awaited into `buf`, as much as comes at once; nothing if the stream is cut.
     pub(crate) fn payload(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
         let awaited = usize::try_from(self.decoder.payload_left()).unwrap_or(usize::MAX).min(buf.len());
         let octets = if self.gathered.is_empty() {
+            self.wait()?;
             let octets = sys::read_some(&self.file, &mut buf[..awaited]).map_err(unreadable)?;
             self.tally.add_wire(octets as u64);
             octets
@@ -91,6 +163,7 @@ impl Input {
         if self.gathered() {
             return Ok(Spliced::Refused);
         }
+        self.wait()?;
         let most = self.decoder.payload_left().min(most);
         let spliced = sink.data_from_pipe(at, self.file.as_fd(), most)?;
         if let Spliced::Moved(octets) = spliced {

@@ -1,10 +1,11 @@
 //! The command line: what the user typed ([`Cli`]), and what sending comes to ([`Job`]).
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use xfer_hole_image::{Shape, UNIT};
-use xfer_hole_link::{ProgressKind, parse_size};
+use xfer_hole_link::{ProgressKind, RshArgs, TargetArgs, parse_size};
 use xfer_hole_proto::{Dialect, GRAIN_DEFAULT, GRAIN_MIN, INTERVAL_DEFAULT, INTERVAL_MAX, INTERVAL_MIN, Sums};
 
 use crate::error::Error;
@@ -54,18 +55,27 @@ pub(crate) struct Cli {
     pub(crate) command: Option<Command>,
 
     /// The disk to send: a raw or qcow2 image or a block device
-    #[arg(required_unless_present = "print_receiver")]
+    #[arg(required_unless_present_any = ["print_receiver", "speaks"])]
     pub(crate) image: Option<PathBuf>,
 
-    /// Where to: "-" or nothing is standard output, for a pipe into recv-hole or recv-hole.sh
-    pub(crate) dest: Option<PathBuf>,
+    /// Where to: HOST:PATH, USER@HOST:PATH or ssh://[USER@]HOST[:PORT]/PATH on another machine, or PATH on this one: a file to make or
+    /// replace, a directory to make it in, or a block device. "-" or nothing is standard output, for a pipe into recv-hole
+    pub(crate) dest: Option<OsString>,
 
-    /// Send a SHA-256 with each interval, so that nothing arrives unverified
+    /// One too many: to be refused with what to do.
+    #[arg(hide = true)]
+    pub(crate) more: Vec<OsString>,
+
+    /// Send a SHA-256 with each interval, so that nothing arrives unverified. To another machine that is so without this flag
     #[arg(long, help_heading = "What is sent")]
     pub(crate) hash: bool,
 
+    /// Send no SHA-256 to another machine
+    #[arg(long, conflicts_with = "hash", help_heading = "What is sent")]
+    pub(crate) no_hash: bool,
+
     /// Interval of the digests: a power of two, 4K to 16M; 1M if not given
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "hash", help_heading = "What is sent")]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "no_hash", help_heading = "What is sent")]
     pub(crate) hash_interval: Option<u64>,
 
     /// Send holes shorter than this as data; with --hash it is the grain: a power of two, 512 to the interval
@@ -77,11 +87,30 @@ pub(crate) struct Cli {
     pub(crate) classic: bool,
 
     #[command(flatten)]
+    pub(crate) target: TargetArgs,
+
+    #[command(flatten)]
+    pub(crate) rsh: RshArgs,
+
+    /// What receives at the other side: recv-hole, recv-hole.sh, which goes along and needs only sh, or, as auto has it, the first if it
+    /// is installed there
+    #[arg(long, value_name = "KIND", value_enum, default_value_t, help_heading = "How the other side is reached")]
+    pub(crate) receiver: Receiver,
+
+    /// For programs that hold both directions of a link: the receiver's answers come on standard input
+    #[arg(long, conflicts_with = "classic", help_heading = "How the other side is reached")]
+    pub(crate) converse: bool,
+
+    /// Whether this version of the conversation is spoken
+    #[arg(long, value_name = "VERSION", exclusive = true, hide = true)]
+    pub(crate) speaks: Option<u32>,
+
+    #[command(flatten)]
     pub(crate) source: ImageArgs,
 
     /// Whether zeros in what the extents call data are sent as holes
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t, help_heading = "How it is read")]
-    pub(crate) detect_zeroes: Detect,
+    #[arg(long, value_name = "WHEN", value_enum, help_heading = "How it is read")]
+    pub(crate) detect_zeroes: Option<Detect>,
 
     /// Accept that the image changes while it is sent: what arrives is then not of one moment. Changes are noticed of files only,
     /// not of block devices
@@ -94,7 +123,7 @@ pub(crate) struct Cli {
     pub(crate) progress: ProgressKind,
 
     /// Print the disk's fingerprint on standard error, to compare it with the receiver's
-    #[arg(long, requires = "hash", help_heading = "What is said")]
+    #[arg(long, conflicts_with = "no_hash", help_heading = "What is said")]
     pub(crate) print_digest: bool,
 
     /// Write recv-hole.sh, the receiver that needs nothing but sh, to standard output
@@ -152,55 +181,94 @@ pub(crate) enum OutputKind {
 }
 
 /// Whether zeros are looked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Detect {
     /// In blocks of 4 KiB
-    #[default]
     On,
     /// Extents alone are trusted
     Off,
 }
 
+/// What receives at the other side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Receiver {
+    /// recv-hole if it is there, else the script
+    #[default]
+    Auto,
+    /// recv-hole
+    Binary,
+    /// recv-hole.sh
+    Sh,
+}
+
+impl Receiver {
+    /// As it stands in a request.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Binary => "binary",
+            Self::Sh => "sh",
+        }
+    }
+}
+
+/// Whom a disk is sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Towards {
+    /// Whoever reads standard output, or a file of this machine.
+    Unknown,
+    /// recv-hole at the other side.
+    Binary,
+    /// recv-hole.sh at the other side: each record costs it a process.
+    Sh,
+}
+
 /// What is to be done, checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
-    pub(crate) image: PathBuf,
     pub(crate) dialect: Dialect,
     pub(crate) sums: Option<Sums>,
     pub(crate) shape: Shape,
     pub(crate) live: bool,
 }
 
+/// Towards sh: records are long and holes are not short, in octets.
+const SH_INTERVAL: u64 = INTERVAL_MAX;
+const SH_HOLE: u64 = 64 << 10;
+
 impl Cli {
     /// What was typed, checked as far as that can be done without touching anything.
-    pub(crate) fn job(&self) -> Result<Job, Error> {
-        if let Some(dest) = self.dest.as_ref().filter(|dest| dest.as_os_str() != "-") {
-            return Err(Error::Dest(dest.clone()));
+    pub(crate) fn job(&self, towards: Towards) -> Result<Job, Error> {
+        let detect = self.detect_zeroes != Some(Detect::Off);
+        let hash = self.hash || (towards != Towards::Unknown && !self.no_hash);
+        for (given, flag) in [(self.hash_interval.is_some(), "--hash-interval"), (self.print_digest, "--print-digest")]
+        {
+            if given && !hash {
+                return Err(Error::usage(format!("{flag} needs --hash")));
+            }
         }
-        let detect = self.detect_zeroes == Detect::On;
-        let sums = self.hash.then(|| self.sums()).transpose()?;
+        let sums = hash.then(|| self.sums(towards)).transpose()?;
         let shape = match sums {
             Some(_) if !detect => {
-                return Err(Error::usage("--detect-zeroes=off can't be had with --hash, which goes by content"));
+                let what = "--detect-zeroes=off can't be had with digests, which go by content";
+                return Err(Error::usage(if self.hash { what.into() } else { format!("{what}: add --no-hash") }));
             }
             Some(sums) => Shape::canonical(sums),
-            None => Shape::plain(detect, self.min_hole.unwrap_or(1)),
+            None => Shape::plain(detect, self.min_hole.unwrap_or(if towards == Towards::Sh { SH_HOLE } else { 1 })),
         };
         if self.min_hole.is_some_and(|octets| octets > UNIT) {
             return Err(Error::usage(format!("--min-hole takes up to {UNIT} octets")));
         }
-        Ok(Job {
-            image: self.image.clone().unwrap_or_default(),
-            dialect: if self.classic { Dialect::Classic } else { Dialect::V1 },
-            sums,
-            shape,
-            live: self.live,
-        })
+        Ok(Job { dialect: if self.classic { Dialect::Classic } else { Dialect::V1 }, sums, shape, live: self.live })
     }
 
-    fn sums(&self) -> Result<Sums, Error> {
-        let interval = self.hash_interval.unwrap_or(INTERVAL_DEFAULT);
-        let grain = self.min_hole.unwrap_or(GRAIN_DEFAULT.min(interval));
+    fn sums(&self, towards: Towards) -> Result<Sums, Error> {
+        let (interval, grain) = match towards {
+            Towards::Sh => (SH_INTERVAL, SH_HOLE),
+            Towards::Unknown | Towards::Binary => (INTERVAL_DEFAULT, GRAIN_DEFAULT),
+        };
+        let interval = self.hash_interval.unwrap_or(interval);
+        let grain = self.min_hole.unwrap_or(grain.min(interval));
         Sums::new(interval, grain).ok_or_else(|| {
             Error::usage(format!(
                 "--hash-interval must be a power of two from {INTERVAL_MIN} to {INTERVAL_MAX}, \

@@ -12,9 +12,19 @@ pub(crate) enum Error {
     /// Wrong words on the command line.
     #[error("{0}")]
     Usage(String),
-    /// A destination that is not standard output.
-    #[error("{}: only \"-\", standard output, can be written to", shown(.0))]
-    Dest(PathBuf),
+    /// A word that is none for an image or a destination.
+    #[error("{}: {what}", shown(.word))]
+    Word {
+        /// As it was typed.
+        word: PathBuf,
+        /// What is wrong with it.
+        what: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// The other side, or the way to it, failed.
+    #[error("{0}")]
+    Far(String),
     /// Nobody wants a disk on the screen.
     #[error("standard output is a terminal, which a disk is not written to")]
     Terminal,
@@ -24,12 +34,15 @@ pub(crate) enum Error {
     /// The receiver went away.
     #[error("broken pipe: the receiver ended before the whole disk was sent")]
     BrokenPipe,
-    /// Whoever read what we print has had enough.
+    /// Whoever read what we print has had enough, and knows why.
     #[error("broken pipe: nobody reads on")]
     Unread,
     /// The stream can't be written.
     #[error("standard output: cannot write: {}", reason(.0))]
     Output(io::Error),
+    /// The receiver's answers can't be read.
+    #[error("standard input: cannot read: {}", reason(.0))]
+    Input(io::Error),
     /// The system has no thread for us.
     #[error("cannot start a thread: {}", reason(.0))]
     Thread(io::Error),
@@ -46,6 +59,11 @@ impl Error {
         Self::Usage(text.into())
     }
 
+    /// A failed read of the answers.
+    pub(crate) fn input(source: io::Error) -> Self {
+        Self::Input(source)
+    }
+
     /// A failed write of the stream.
     pub(crate) fn output(source: io::Error) -> Self {
         match source.kind() {
@@ -54,18 +72,26 @@ impl Error {
         }
     }
 
+    /// True if it was the receiver, or the way to it, that didn't take the stream.
+    pub(crate) fn is_of_output(&self) -> bool {
+        matches!(self, Self::BrokenPipe | Self::Output(_))
+    }
+
     /// What to do about it, where that is known.
     pub(crate) fn hint(&self) -> Option<&str> {
         match self {
             Self::Usage(_) => Some("see xfer-hole --help"),
-            Self::Dest(_) => {
-                Some("pipe it: xfer-hole IMAGE | recv-hole DEST; options of map and info go behind these words")
-            }
+            Self::Word { hint, .. } => hint.as_deref(),
             Self::Terminal => Some("pipe it into recv-hole, or into ssh"),
             Self::Image(error) => error.hint_text(),
-            Self::Closed | Self::Thread(_) | Self::BrokenPipe | Self::Unread | Self::Output(_) | Self::Stream(_) => {
-                None
-            }
+            Self::Far(_)
+            | Self::Input(_)
+            | Self::Closed
+            | Self::Thread(_)
+            | Self::BrokenPipe
+            | Self::Unread
+            | Self::Output(_)
+            | Self::Stream(_) => None,
         }
     }
 }

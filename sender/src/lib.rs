@@ -2,10 +2,13 @@
 
 mod cli;
 mod cmd;
+mod converse;
 mod error;
+mod push;
 mod send;
 mod source;
 mod wire;
+mod words;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -14,11 +17,14 @@ use std::sync::Arc;
 
 use clap::Parser;
 use xfer_hole_image::{Host, Image, Tally, shown, sys};
-use xfer_hole_link::{Messages, Progress};
+use xfer_hole_link::{Messages, Place, Progress};
+use xfer_hole_proto::CONVERSATION;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, Towards};
 use crate::error::Error;
+use crate::push::Push;
 use crate::wire::Wire;
+use crate::words::Words;
 
 /// The receiver in POSIX sh, as this program carries it to where none is installed.
 pub const RECV_HOLE_SH: &str = include_str!("../recv-hole.sh");
@@ -53,31 +59,40 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn go(cli: &Cli, messages: Messages) -> Result<(), Error> {
     sys::ignore_file_size_signal();
-    if sys::was_closed(io::stdout()) {
-        return Err(Error::Closed);
-    }
     match &cli.command {
-        None => send_disk(cli, messages),
+        None => disk(cli, messages),
+        Some(_) if sys::was_closed(io::stdout()) => Err(Error::Closed),
         Some(Command::Map(args)) => cmd::map::map(args, messages),
         Some(Command::Info(args)) => cmd::info::info(args, messages),
     }
 }
 
-fn send_disk(cli: &Cli, messages: Messages) -> Result<(), Error> {
+/// All that is done with a disk but to tell of it.
+fn disk(cli: &Cli, messages: Messages) -> Result<(), Error> {
+    if let Some(version) = cli.speaks {
+        return if version == CONVERSATION { Ok(()) } else { Err(Error::Unread) };
+    }
+    let words = Words::of(cli)?;
+    if matches!(words.dest, Place::Stream) && sys::was_closed(io::stdout()) {
+        return Err(Error::Closed);
+    }
     if cli.print_receiver {
         let mut out = io::stdout();
         return out.write_all(RECV_HOLE_SH.as_bytes()).and_then(|()| out.flush()).map_err(Error::output);
     }
-    let job = cli.job()?;
-    if io::stdout().is_terminal() {
-        return Err(Error::Terminal);
+    let towards = if matches!(words.dest, Place::Remote(_)) { Towards::Binary } else { Towards::Unknown };
+    let job = cli.job(towards)?;
+    if matches!(words.dest, Place::Stream) {
+        if io::stdout().is_terminal() {
+            return Err(Error::Terminal);
+        }
+        if cli.classic {
+            messages.warn(
+                "the dialect of 2014 has no end: the receiver can't tell a stream that was cut short from a whole one",
+            );
+        }
     }
-    if cli.classic {
-        messages.warn(
-            "the dialect of 2014 has no end: the receiver can't tell a stream that was cut short from a whole one",
-        );
-    }
-    let disk = cli.source.open(&job.image, messages)?;
+    let disk = cli.source.open(&words.image, messages)?;
     let floors = u32::try_from(disk.floors()).unwrap_or(u32::MAX);
     let in_use = (0..floors).filter_map(|depth| disk.host(depth)).filter(|host| host.is_in_use() && !job.live);
     for host in in_use.map(Host::path) {
@@ -88,8 +103,13 @@ fn send_disk(cli: &Cli, messages: Messages) -> Result<(), Error> {
     }
     let tally = Arc::new(Tally::default());
     let progress = Progress::start(cli.progress, NAME, Arc::clone(&tally));
-    let mut wire = Wire::stdout(job.dialect, Arc::clone(&tally))?;
-    let sent = send::send(&disk, &job, &mut wire, &tally, messages);
+    let sent = match &words.dest {
+        Place::Stream if cli.converse => converse::converse(&disk, &job, cli, &tally, messages),
+        Place::Stream => Wire::stdout(job.dialect, Arc::clone(&tally))
+            .and_then(|mut wire| send::send(&disk, &job, &mut wire, &tally, messages)),
+        Place::Remote(remote) => Push { cli, image: &words.image, remote, tally: &tally, messages }.run(&disk),
+        Place::Local(_) => Err(Error::usage("local copy comes by merge")),
+    };
     drop(progress);
     let fingerprint = sent?;
     disk.noticed().iter().for_each(|noticed| messages.warn(noticed));

@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use tokio_util::codec::Encoder;
 use xfer_hole_image::sys::{self, Spliced};
 use xfer_hole_image::{Host, Image, Kind, Part, Payload, Tally};
+use xfer_hole_link::Answers;
 use xfer_hole_proto::{Dialect, Fingerprint, Item, Reason, Record, StreamEncoder, WAIT_SECONDS};
 
 use crate::error::Error;
@@ -42,6 +43,10 @@ pub(crate) struct Wire {
     spliced: bool,
     /// When something was written last.
     said: Instant,
+    /// Where the receiver answers: nothing is sent to one that has given up.
+    answers: Option<Answers>,
+    /// FAIL was said.
+    gave_up: bool,
     tally: Arc<Tally>,
 }
 
@@ -52,7 +57,8 @@ impl Wire {
         Ok(Self::new(out.into(), dialect, tally))
     }
 
-    fn new(out: File, dialect: Dialect, tally: Arc<Tally>) -> Self {
+    /// A stream to this pipe or file.
+    pub(crate) fn new(out: File, dialect: Dialect, tally: Arc<Tally>) -> Self {
         sys::enlarge_pipe(out.as_fd(), PIPE);
         Self {
             out,
@@ -63,8 +69,15 @@ impl Wire {
             splices: true,
             spliced: false,
             said: Instant::now(),
+            answers: None,
+            gave_up: false,
             tally,
         }
+    }
+
+    /// Takes the receiver's last answer for the end of the stream.
+    pub(crate) fn heed(&mut self, answers: Answers) {
+        self.answers = Some(answers);
     }
 
     /// A line without payload.
@@ -165,12 +178,22 @@ impl Wire {
                 // A stream that ends between two records is whole there. One that ends inside a payload isn't.
                 Dialect::Classic => Item::Record(Record::Data { len: 1, digest: None }),
             })?;
+            self.flush()?;
+            self.gave_up = self.dialect == Dialect::V1;
         }
         self.flush()
     }
 
+    /// True if the receiver was told why no more comes.
+    pub(crate) fn has_said_why(&self) -> bool {
+        self.gave_up
+    }
+
     /// Says WAIT, if nothing else has been said for long.
     pub(crate) fn idle(&mut self) -> Result<(), Error> {
+        if self.answers.as_ref().is_some_and(Answers::has_ended) {
+            return Err(Error::BrokenPipe);
+        }
         if self.dialect == Dialect::V1 && self.said.elapsed() >= WAIT {
             self.line(Item::Wait)?;
             self.flush()?;

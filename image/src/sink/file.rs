@@ -4,6 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use crate::sink::Sink;
 use crate::sink::place::Place;
+use crate::sink::rights::Rights;
 use crate::{Error, Kind, Result, shown, sys};
 
 /// No file system's block is larger, in octets.
@@ -15,6 +16,8 @@ pub(crate) struct InPlace {
     pub(crate) size: Option<u64>,
     /// What the file had before: behind that there is nothing to be zeroed.
     pub(crate) held: u64,
+    /// Given already, but a mode may lose its set-id bits while the file is written.
+    pub(crate) rights: Rights,
     pub(crate) sync: bool,
 }
 
@@ -61,6 +64,8 @@ impl Sink for InPlace {
             return Err(Error::new(Kind::Changed, &self.place.path, what));
         }
         self.place.set_len(size)?;
+        let given = self.rights.give(&self.place.file);
+        given.map_err(|(what, source)| Error::io(&self.place.path, what, source))?;
         if self.sync {
             self.place.sync()?;
         }

@@ -7,9 +7,14 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::sink::Sink;
+use crate::sink::path::{Made, parent};
 use crate::sink::place::Place;
+use crate::sink::rights::Rights;
+use crate::sink::target::not_here;
+use crate::sink::{Sink, TargetOptions};
 use crate::zero::is_zero;
 use crate::{Error, Kind, Result, Stamp, reason, shown, sys};
 
@@ -18,12 +23,23 @@ const KEEP_COPY: usize = 256 << 10;
 /// Shorter runs are not worth a call to make room for them, in octets.
 const ROOM_MIN: u64 = 128 << 10;
 const KEEP_GRAIN: usize = 4 << 10;
+/// The longest that a lock is waited for.
+const PATIENCE_MAX: Duration = Duration::from_secs(90);
+/// How often a lock that is waited for is tried.
+const PATIENCE_PACE: Duration = Duration::from_millis(200);
 
 pub(crate) struct Part {
     /// `DEST.part`.
     place: Place,
     dest: PathBuf,
+    /// Directories that were made for it.
+    made: Made,
     sync: bool,
+    /// DEST must not be there.
+    no_clobber: bool,
+    /// The caller isn't told of a DEST that is there.
+    confined: bool,
+    rights: Rights,
     /// The mode of a DEST that wasn't there before.
     fresh_mode: u32,
     /// Blocks are taken before they are written: on ext4 that saves a third of the time, elsewhere it saves none.
@@ -40,29 +56,54 @@ struct Old {
 
 impl Part {
     /// Makes and locks `DEST.part`, of `size` octets if that is known, all hole. `keep`: the old DEST has to be read for KEEP.
-    pub(crate) fn create(dest: PathBuf, size: Option<u64>, keep: bool, sync: bool, fresh_mode: u32) -> Result<Self> {
+    pub(crate) fn create(
+        dest: PathBuf,
+        size: Option<u64>,
+        keep: bool,
+        fresh_mode: u32,
+        options: TargetOptions,
+    ) -> Result<Self> {
         let old = keep.then(|| Old::open(&dest)).transpose()?;
         let part = beside(&dest);
-        let file = lock(&part)?;
-        let failed = |what: &str, source| Error::io(&part, what, source);
-        file.set_permissions(Permissions::from_mode(0o600)).map_err(|source| failed("cannot set the mode", source))?;
-        if let Some(size) = size {
-            // Seeking past a hole in a growing file would get it preallocated on some file systems: sized first.
-            file.set_len(size).map_err(|source| {
-                let _not_wanted = fs::remove_file(&part);
-                failed(&format!("cannot make a file of {size} octets"), source)
-            })?;
-        }
-        Ok(Self { make_room: sys::is_ext4(&file), place: Place::new(file, part), dest, sync, fresh_mode, old })
+        let made = if options.mkpath { Made::make(parent(&dest))? } else { Made::default() };
+        let file = lock(&part, &options).inspect_err(|_| made.remove())?;
+        let TargetOptions { no_sync, no_clobber, confined, mode, owner, .. } = options;
+        let rights = Rights { mode, owner };
+        prepare(&file, size, rights).map_err(|(what, source)| {
+            // Nothing is lost with it.
+            let _not_wanted = fs::remove_file(&part);
+            made.remove();
+            Error::io(&part, what, source)
+        })?;
+        let (make_room, place) = (sys::is_ext4(&file), Place::new(file, part));
+        Ok(Self { make_room, place, dest, made, sync: !no_sync, no_clobber, confined, rights, fresh_mode, old })
     }
 
     /// Gives the new file its name.
     fn publish(&self) -> io::Result<()> {
+        if self.no_clobber {
+            return self.publish_new();
+        }
         // A file that is renamed over another is written out first by ext4, though nobody asked for it here: change names instead.
         if !self.sync && self.exchange().is_ok() {
             return Ok(());
         }
         fs::rename(&self.place.path, &self.dest)
+    }
+
+    /// Gives it its name if there is none by that name: the system tells, in one step.
+    fn publish_new(&self) -> io::Result<()> {
+        let (part, dest) = (&self.place.path, &self.dest);
+        match sys::rename_new(part, dest) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+            // File systems that can't (NFS) can make a second name.
+            Err(_) => {
+                fs::hard_link(part, dest)?;
+                let _left = fs::remove_file(part);
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// Changes the two names, and removes the old file, which is `.part` then and is locked as long.
@@ -77,38 +118,63 @@ impl Part {
         Ok(())
     }
 
-    /// Gives the new file the owner and mode of the old one. Says so where the owner isn't permitted.
-    fn take_over_owner_and_mode(&self) -> Result<Option<String>> {
-        let failed = |source| Error::io(&self.place.path, "cannot set the mode", source);
-        let old = match fs::metadata(&self.dest) {
-            Ok(old) => old,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.place.file.set_permissions(Permissions::from_mode(self.fresh_mode)).map_err(failed)?;
-                return Ok(None);
+    /// Gives the new file the owner and mode that were asked for, else those of the old one. Says so where the old owner isn't
+    /// permitted.
+    fn give_owner_and_mode(&self) -> Result<Option<String>> {
+        let failed = |what: &'static str, source| Error::io(&self.place.path, what, source);
+        let (mut mode, mut note) = (self.fresh_mode, None);
+        if let Some(old) = self.looked_up()? {
+            let owner = self.rights.owner.unwrap_or_default();
+            let new = self.place.file.metadata().map_err(|source| failed("cannot set the mode", source))?;
+            mode = old.mode() & 0o7777;
+            if self.confined || self.rights.owner.is_some() {
+                // Set-id bits are for the octets that had them.
+                mode &= 0o777;
             }
-            Err(source) => return Err(Error::io(&self.dest, "cannot look at the old file", source)),
-        };
-        let new = self.place.file.metadata().map_err(failed)?;
-        let mut mode = old.mode() & 0o7777;
-        let mut note = None;
-        let same_owner = (old.uid(), old.gid()) == (new.uid(), new.gid());
-        if !same_owner && let Err(error) = fchown(&self.place.file, Some(old.uid()), Some(old.gid())) {
-            // Set-id bits of another owner are not ours to give, nor what a group may to another group.
-            let group_kept = new.gid() == old.gid() || fchown(&self.place.file, None, Some(old.gid())).is_ok();
-            mode &= if group_kept { 0o777 } else { 0o707 };
-            let rights = if group_kept { "" } else { ", so its group gets no rights" };
             let (uid, gid) = (old.uid(), old.gid());
-            note = Some(format!("cannot give it the old owner {uid}:{gid}{rights}: {}", reason(&error)));
+            let user = (owner.user.is_none() && uid != new.uid()).then_some(uid);
+            let group = (owner.group.is_none() && gid != new.gid()).then_some(gid);
+            if (user.is_some() || group.is_some())
+                && let Err(error) = fchown(&self.place.file, user, group)
+            {
+                // Set-id bits of another owner are not ours to give, nor what a group may to another group.
+                let group_kept = group.is_none() || fchown(&self.place.file, None, group).is_ok();
+                mode &= if group_kept { 0o777 } else { 0o707 };
+                let rights = if group_kept { "" } else { ", so its group gets no rights" };
+                note = Some(format!("cannot give it the old owner {uid}:{gid}{rights}: {}", reason(&error)));
+            }
         }
-        self.place.file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
-        Ok(note)
+        let rights = Rights { mode: Some(self.rights.mode.unwrap_or(mode)), ..self.rights };
+        rights.give(&self.place.file).map_err(|(what, source)| failed(what, source))?;
+        Ok(note.filter(|_| !self.confined))
     }
+
+    /// The file that is to be replaced, if there is one.
+    fn looked_up(&self) -> Result<Option<fs::Metadata>> {
+        match fs::symlink_metadata(&self.dest) {
+            _ if self.no_clobber => Ok(None),
+            Ok(old) => Ok(Some(old)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(Error::io(&self.dest, "cannot look at the old file", source)),
+        }
+    }
+}
+
+/// Makes a new, locked `.part` ready for octets.
+fn prepare(file: &File, size: Option<u64>, rights: Rights) -> Result<(), (String, io::Error)> {
+    let private = file.set_permissions(Permissions::from_mode(0o600));
+    private.map_err(|source| ("cannot set the mode".to_owned(), source))?;
+    rights.try_owner(file).map_err(|(what, source)| (what.to_owned(), source))?;
+    // Seeking past a hole in a growing file would get it preallocated on some file systems: sized first.
+    let sized = size.map_or(Ok(()), |size| file.set_len(size));
+    sized.map_err(|source| (format!("cannot make a file of {} octets", size.unwrap_or_default()), source))
 }
 
 impl Old {
     fn open(dest: &Path) -> Result<Self> {
         let failed = |source| Error::io(dest, "cannot read what is to be kept", source);
-        let file = File::open(dest).map_err(failed)?;
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(dest);
+        let file = file.map_err(failed)?;
         let stamp = Stamp::of(&file.metadata().map_err(failed)?);
         Ok(Self { file, stamp, kept: AtomicBool::new(false) })
     }
@@ -132,21 +198,29 @@ fn open_part(part: &Path) -> io::Result<(File, bool)> {
 }
 
 /// Opens `.part` without following a link, and locks it: it is ours alone from here on.
-fn lock(part: &Path) -> Result<File> {
+fn lock(part: &Path, options: &TargetOptions) -> Result<File> {
     let failed = |source: io::Error| match source.raw_os_error() {
+        // Where the reason could be what stands there, it isn't told.
+        Some(libc::ELOOP | libc::EISDIR | libc::ENXIO | libc::EACCES) if options.confined => not_here(part),
         Some(libc::ELOOP) => Error::new(Kind::Refused, part, "is a symbolic link, which is not followed")
             .hint("remove it, if nobody needs it"),
         _ => Error::io(part, "cannot create", source),
     };
+    let deadline = options.patience.map(|patience| Instant::now() + patience.min(PATIENCE_MAX));
     // Between opening and locking, its owner may have renamed or removed it: then the lock is on another file than the name.
     for _ in 0..100 {
         let (file, made) = open_part(part).map_err(failed)?;
         let stat = file.metadata().map_err(failed)?;
+        if !stat.is_file() && options.confined {
+            return Err(not_here(part));
+        }
         if !stat.is_file() {
             return Err(Error::new(Kind::Refused, part, "is there already and is no regular file"));
         }
         match file.try_lock() {
             Ok(()) => {}
+            // Its file is looked at anew when it is free: who held it may have given it its name.
+            Err(fs::TryLockError::WouldBlock) if deadline.is_some_and(|end| outlived(&file, end)) => continue,
             Err(fs::TryLockError::WouldBlock) => {
                 return Err(Error::new(Kind::Refused, part, "is being written by another receiver"));
             }
@@ -163,9 +237,26 @@ fn lock(part: &Path) -> Result<File> {
         }
         // A leftover, with whoever may have it open, or by whatever other name: a new one in its place. Emptying it instead would
         // have ext4 write everything out when it is closed.
-        fs::remove_file(part).map_err(|source| Error::io(part, "cannot remove the leftover", source))?;
+        fs::remove_file(part).map_err(|source| match options.confined {
+            true => not_here(part),
+            false => Error::io(part, "cannot remove the leftover", source),
+        })?;
     }
     Err(Error::new(Kind::Refused, part, "is made and removed by others all the time"))
+}
+
+/// Waits for the holder of a lock to let go of it, as long as it doesn't write: true if it did. Every write changes the times; the
+/// blocks don't count, which writing back changes too.
+fn outlived(file: &File, end: Instant) -> bool {
+    let look = || file.metadata().ok().map(|stat| Stamp::of(&stat));
+    let before = look();
+    while before.is_some() && look() == before && Instant::now() < end {
+        thread::sleep(PATIENCE_PACE);
+        if !matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)) {
+            return true;
+        }
+    }
+    false
 }
 
 impl Sink for Part {
@@ -228,7 +319,7 @@ impl Sink for Part {
 
     fn finish(self: Box<Self>, size: u64) -> Result<Vec<String>> {
         self.place.set_len(size)?;
-        let note = self.take_over_owner_and_mode()?;
+        let note = self.give_owner_and_mode()?;
         if self.sync {
             self.place.sync()?;
         }
@@ -242,24 +333,20 @@ impl Sink for Part {
             let what = "was replaced by another file while it was written";
             return Err(Error::new(Kind::Changed, &self.place.path, what));
         }
-        self.publish().map_err(|source| Error::io(&self.dest, "cannot rename the new file over it", source))?;
+        self.publish().map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists if self.no_clobber => {
+                Error::new(Kind::Changed, &self.dest, "was made by somebody else meanwhile, and --no-clobber was given")
+            }
+            _ => Error::io(&self.dest, "cannot rename the new file over it", source),
+        })?;
         if self.sync {
             let folder = parent(&self.dest);
-            let synced = File::open(folder).and_then(|folder| folder.sync_all());
+            let synced = File::open(folder).and_then(|folder| folder.sync_all()).and_then(|()| self.made.sync());
             synced.map_err(|source| {
                 let what = format!("cannot sync the directory, though {} is the new disk", shown(&self.dest));
                 Error::io(folder, what, source).published()
             })?;
         }
         Ok(note.into_iter().collect())
-    }
-}
-
-/// The directory that a name stands in.
-pub(crate) fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
-        Some(folder) => folder,
-        None => Path::new("/"),
     }
 }

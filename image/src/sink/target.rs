@@ -8,6 +8,7 @@
 //! regular file, or none yet     DEST.part, rename    Part
 //! ```
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
@@ -19,13 +20,15 @@ use std::time::Duration;
 
 use crate::sink::device::Device;
 use crate::sink::file::InPlace;
-use crate::sink::part::{Part, parent};
+use crate::sink::part::Part;
+use crate::sink::path::{missing, parent};
 use crate::sink::place::Place;
+use crate::sink::rights::{Owner, Rights};
 use crate::sink::stream::Stream;
 use crate::{Error, Kind, Result, Sink, sys};
 
 /// What the user allows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TargetOptions {
     /// Update an existing regular file directly.
     pub in_place: bool,
@@ -33,6 +36,28 @@ pub struct TargetOptions {
     pub no_sync: bool,
     /// A block device holds zeros already: holes need not be written.
     pub target_is_zero: bool,
+    /// A DEST that is there is refused, and so is one that somebody else makes meanwhile.
+    pub no_clobber: bool,
+    /// Directories that lead to DEST and aren't there are made when writing begins.
+    pub mkpath: bool,
+    /// The file's permissions, 0 to 0o7777. Without: those of the file that is replaced, or what the umask leaves.
+    pub mode: Option<u32>,
+    /// The file's owner. Without: that of the file that is replaced, where that is permitted.
+    pub owner: Option<Owner>,
+    /// What the file is called if DEST is a directory, or ends in a slash: one component. Without, a directory is refused.
+    pub name: Option<OsString>,
+    /// How long a lock of `.part` is waited for, 90 s at most, while its holder writes nothing: it may be dead, and its system is yet
+    /// to find out. Without, a lock is refused at once.
+    pub patience: Option<Duration>,
+    /// DEST is named by somebody who may write here, and not read. It is a regular file or a new one, no link is followed, nothing
+    /// but plain permissions is taken over from an old file, and messages don't tell what was there.
+    pub confined: bool,
+}
+
+impl TargetOptions {
+    fn rights(&self) -> Rights {
+        Rights { mode: self.mode, owner: self.owner }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,36 +81,59 @@ pub struct Target {
 impl Target {
     /// Looks at DEST; `-` is standard output. Refuses what can't be written without losing something, touches nothing.
     pub fn find(dest: &Path, options: TargetOptions) -> Result<Self> {
-        let fresh_mode = 0o666 & !sys::umask();
-        let found = |path: &Path, way| Ok(Self { path: path.into(), way, options, fresh_mode });
         if dest.as_os_str() == "-" {
-            return found(Path::new("standard output"), Way::Stdout);
+            return Self::found(Path::new("standard output"), Way::Stdout, options);
         }
-        let stat = match fs::metadata(dest) {
-            Ok(stat) => Some(stat),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(source) => return Err(Error::io(dest, "cannot write there", source)),
+        let (dest, stat) = match &options.name {
+            Some(name) => in_directory(dest, name, &options)?,
+            None => (dest.to_path_buf(), look(dest, &options)?),
         };
+        let dest = dest.as_path();
+        if options.no_clobber && fs::symlink_metadata(dest).is_ok() {
+            return Err(Error::new(Kind::Refused, dest, "is there already, and --no-clobber was given"));
+        }
         let kind = stat.as_ref().map(Metadata::file_type);
         match kind {
+            Some(kind) if options.confined && !kind.is_file() => return Err(not_here(dest)),
             Some(kind) if kind.is_dir() => {
                 return Err(Error::new(Kind::Refused, dest, "is a directory").hint("name the file to be made in it"));
             }
-            Some(kind) if kind.is_block_device() => return found(dest, Way::Device),
-            Some(kind) if kind.is_fifo() || kind.is_char_device() => return found(dest, Way::Stream),
+            Some(kind) if kind.is_block_device() => return Self::found(dest, Way::Device, options),
+            Some(kind) if kind.is_fifo() || kind.is_char_device() => return Self::found(dest, Way::Stream, options),
             Some(kind) if !kind.is_file() => {
                 return Err(Error::new(Kind::Refused, dest, "is no file, device or pipe"));
             }
             _ => {}
         }
-        let dest = follow(dest)?;
+        let dest = if options.confined { dest.to_path_buf() } else { follow(dest)? };
         match stat {
-            Some(_) if options.in_place => found(&dest, Way::InPlace),
+            // Its other names may stand where the caller may not write.
+            Some(stat) if options.in_place && options.confined && stat.nlink() > 1 => Err(not_here(&dest)),
+            Some(_) if options.in_place => Self::found(&dest, Way::InPlace, options),
             stat => {
-                check_can_rename_over(&dest, stat.as_ref())?;
-                found(&dest, Way::Part)
+                check_can_rename_over(&dest, stat.as_ref(), &options)?;
+                Self::found(&dest, Way::Part, options)
             }
         }
+    }
+
+    fn found(path: &Path, way: Way, options: TargetOptions) -> Result<Self> {
+        if !matches!(way, Way::InPlace | Way::Part) && (options.mode.is_some() || options.owner.is_some()) {
+            return Err(Error::new(Kind::Refused, path, "is no regular file, which --chmod and --chown are for"));
+        }
+        Ok(Self { path: path.into(), way, options, fresh_mode: 0o666 & !sys::umask() })
+    }
+
+    /// The file or device that is written, links followed; as it stands in messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// True if it is a regular file, or becomes one; false for devices, pipes and standard output.
+    #[must_use]
+    pub fn is_file(&self) -> bool {
+        matches!(self.way, Way::InPlace | Way::Part)
     }
 
     /// Makes it ready for a disk of `size` octets (`None`: nobody knows, the 2014 dialect). `base`: the stream has BASE, and
@@ -110,11 +158,41 @@ impl Target {
                 let file = OpenOptions::new().write(true).custom_flags(libc::O_NOCTTY).open(&path).map_err(failed)?;
                 Box::new(Stream { file, path, sync })
             }
-            Way::Device => Box::new(open_device(path, size, options)?),
-            Way::InPlace => Box::new(open_in_place(path, size, sync)?),
-            Way::Part => Box::new(Part::create(path, size, base.is_some(), sync, fresh_mode)?),
+            Way::Device => Box::new(open_device(path, size, &options)?),
+            Way::InPlace => Box::new(open_in_place(path, size, &options)?),
+            Way::Part => Box::new(Part::create(path, size, base.is_some(), fresh_mode, options)?),
         })
     }
+}
+
+/// What is there by this name, if anything.
+fn look(dest: &Path, options: &TargetOptions) -> Result<Option<Metadata>> {
+    let stat = if options.confined { fs::symlink_metadata(dest) } else { fs::metadata(dest) };
+    match stat {
+        Ok(stat) => Ok(Some(stat)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::io(dest, "cannot write there", source)),
+    }
+}
+
+/// DEST itself, or the file of this name in it if it is a directory.
+fn in_directory(dest: &Path, name: &OsStr, options: &TargetOptions) -> Result<(PathBuf, Option<Metadata>)> {
+    let stat = look(dest, options)?;
+    let slash = dest.as_os_str().as_bytes().ends_with(b"/");
+    if !slash && !stat.as_ref().is_some_and(Metadata::is_dir) {
+        return Ok((dest.to_path_buf(), stat));
+    }
+    if Path::new(name).file_name() != Some(name) {
+        return Err(Error::new(Kind::Refused, dest, "is a directory, in which no file can have the name given"));
+    }
+    let dest = dest.join(name);
+    let stat = look(&dest, options)?;
+    Ok((dest, stat))
+}
+
+/// The one refusal of a caller who may not know what is there.
+pub(crate) fn not_here(dest: &Path) -> Error {
+    Error::new(Kind::Refused, dest, "cannot be made or replaced here")
 }
 
 /// The name behind symbolic links, which need not exist yet.
@@ -133,15 +211,16 @@ fn follow(dest: &Path) -> Result<PathBuf> {
 }
 
 /// Refuses a name that a new file can't be renamed to, before anything is sent.
-fn check_can_rename_over(dest: &Path, old: Option<&Metadata>) -> Result<()> {
+fn check_can_rename_over(dest: &Path, old: Option<&Metadata>, options: &TargetOptions) -> Result<()> {
     let hinted = |error: Error| match old {
-        Some(_) => error.hint("use --in-place to update the file directly"),
-        None => error,
+        Some(_) if !options.confined => error.hint("use --in-place to update the file directly"),
+        _ => error,
     };
-    let folder = parent(dest);
+    let folder = if options.mkpath { missing(parent(dest)).1 } else { parent(dest) };
     let folder_stat = fs::metadata(folder).map_err(|source| Error::io(folder, "no such directory", source));
     let folder_stat = folder_stat.map_err(|error| match error.system().map(io::Error::kind) {
-        Some(io::ErrorKind::NotFound) => Error::new(Kind::Refused, folder, "no such directory"),
+        Some(io::ErrorKind::NotFound) => Error::new(Kind::Refused, folder, "no such directory")
+            .hint("--mkpath makes the directories that lead to it"),
         _ => error,
     })?;
     if !folder_stat.is_dir() {
@@ -160,6 +239,9 @@ fn check_can_rename_over(dest: &Path, old: Option<&Metadata>) -> Result<()> {
         _ if sticky => "belongs to somebody else, in a directory where only owners rename",
         _ => return Ok(()),
     };
+    if options.confined {
+        return Err(not_here(dest));
+    }
     Err(hinted(Error::new(Kind::Refused, dest, format!("cannot be renamed over: it {why}"))))
 }
 
@@ -172,7 +254,7 @@ fn check_base(path: &Path, way: Way, base: u64) -> Result<()> {
             return refused("the stream keeps parts of an older image, which can't be kept here".into());
         }
         Way::Device => File::open(path).and_then(|device| sys::device_size(&device)).map_err(failed)?,
-        Way::InPlace | Way::Part => match fs::metadata(path) {
+        Way::InPlace | Way::Part => match fs::symlink_metadata(path) {
             Ok(old) => old.len(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return refused(format!(
@@ -188,7 +270,7 @@ fn check_base(path: &Path, way: Way, base: u64) -> Result<()> {
     Ok(())
 }
 
-fn open_device(path: PathBuf, size: Option<u64>, options: TargetOptions) -> Result<Device> {
+fn open_device(path: PathBuf, size: Option<u64>, options: &TargetOptions) -> Result<Device> {
     // O_EXCL without O_CREAT: fails with EBUSY on a block device that is mounted or otherwise held.
     let opened = OpenOptions::new().read(true).write(true).custom_flags(libc::O_EXCL).open(&path);
     let file = opened.map_err(|source| match source.raw_os_error() {
@@ -205,11 +287,19 @@ fn open_device(path: PathBuf, size: Option<u64>, options: TargetOptions) -> Resu
     Ok(Device { place: Place::new(file, path), size: holds, sync, target_is_zero })
 }
 
-fn open_in_place(path: PathBuf, size: Option<u64>, sync: bool) -> Result<InPlace> {
+fn open_in_place(path: PathBuf, size: Option<u64>, options: &TargetOptions) -> Result<InPlace> {
     let failed = |what: &str, source| Error::io(&path, what, source);
-    let opened = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(&path);
+    let opened =
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path);
     let file = opened.map_err(|source| failed("cannot open", source))?;
+    let stat = file.metadata().map_err(|source| failed("cannot tell the size", source))?;
+    if !stat.is_file() {
+        return Err(Error::new(Kind::Changed, &path, "is no regular file any more"));
+    }
     lock_in_place(&file, &path)?;
+    // Before the first octet: what isn't permitted is to be known while the file is as it was.
+    let rights = options.rights();
+    rights.give(&file).map_err(|(what, source)| failed(what, source))?;
     let holds = file.metadata().map_err(|source| failed("cannot tell the size", source))?.len();
     let grown = size.filter(|&size| size > holds);
     if let Some(size) = grown {
@@ -219,7 +309,7 @@ fn open_in_place(path: PathBuf, size: Option<u64>, sync: bool) -> Result<InPlace
     if grown.is_some() {
         place.touch();
     }
-    Ok(InPlace { place, size, held: holds, sync })
+    Ok(InPlace { place, size, held: holds, rights, sync: !options.no_sync })
 }
 
 /// One writer at a time, and no running QEMU: it holds shared locks of octets 100 and on (what it uses) and 200 and on

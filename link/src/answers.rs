@@ -1,0 +1,248 @@
+//! What the receiver says back to a sender (SPEC.md, "The conversation"), heard by a thread while the stream flows.
+
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use xfer_hole_image::{Tally, reason, shown, sys};
+use xfer_hole_proto::{ANSWER_LINE_MAX, Answer, Digest, NOISE_MAX};
+
+use crate::Messages;
+
+/// How the READY line begins: login noise may stand in front of it on the same line.
+const READY: &[u8] = b"XFER-HOLE-READY ";
+/// How often silence is looked for.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How a conversation ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The image is there, durable, under its name; with the digest of its fingerprint, if the receiver told it.
+    Done(Option<Digest>),
+    /// The receiver gave up, and this is why.
+    Failed(String),
+    /// The receiver went away without a word. What it said last that was no answer may tell why.
+    Closed(Option<String>),
+    /// Nothing moved, and nothing was heard, for so long.
+    Silent(Duration),
+}
+
+/// The receiver's answers so far.
+#[derive(Clone)]
+pub struct Answers(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Whose warnings these are.
+    host: Option<String>,
+    messages: Messages,
+    /// To be done when it ends otherwise than well: whoever writes has to be stopped.
+    stop: Box<dyn Fn() + Send + Sync>,
+}
+
+struct State {
+    ready: Option<Vec<String>>,
+    ending: Option<Ending>,
+    heard: Instant,
+    /// The last line of what was passed over before READY.
+    noise: Option<String>,
+}
+
+impl Answers {
+    /// Begins to listen. `stop` is called when the conversation fails, from another thread. Warnings of the receiver are
+    /// relayed with the host's name.
+    pub fn listen(
+        from: File,
+        host: Option<String>,
+        messages: Messages,
+        stop: impl Fn() + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let state = State { ready: None, ending: None, heard: Instant::now(), noise: None };
+        let shared = Shared { state: Mutex::new(state), changed: Condvar::new(), host, messages, stop: Box::new(stop) };
+        let answers = Self(Arc::new(shared));
+        let ear = answers.clone();
+        thread::Builder::new().spawn(move || ear.hear(&from))?;
+        Ok(answers)
+    }
+
+    /// Takes silence for a dead link, once the receiver is ready: `patience` without an answer, and without octets that leave.
+    pub fn watch(&self, tally: Arc<Tally>, patience: Duration) -> io::Result<()> {
+        let eye = self.clone();
+        thread::Builder::new().spawn(move || eye.look(&tally, patience))?;
+        Ok(())
+    }
+
+    /// Waits for READY: its words.
+    pub fn ready(&self) -> Result<Vec<String>, Ending> {
+        let mut state = self.state();
+        loop {
+            if let Some(words) = &state.ready {
+                return Ok(words.clone());
+            }
+            if let Some(ending) = &state.ending {
+                return Err(ending.clone());
+            }
+            state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// True if no more is to be sent.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.state().ending.is_some()
+    }
+
+    /// Waits until it ends; `None` if that takes longer than `most`.
+    #[must_use]
+    pub fn ending(&self, most: Option<Duration>) -> Option<Ending> {
+        let over = most.map(|most| Instant::now() + most);
+        let mut state = self.state();
+        loop {
+            if let Some(ending) = &state.ending {
+                return Some(ending.clone());
+            }
+            let wait = over.map_or(Duration::from_secs(3600), |over| over.saturating_duration_since(Instant::now()));
+            if wait.is_zero() {
+                return None;
+            }
+            state = self.0.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first ending stands.
+    fn end(&self, ending: Ending) {
+        let mut state = self.state();
+        if state.ending.is_some() {
+            return;
+        }
+        let well = matches!(ending, Ending::Done(_));
+        state.ending = Some(ending);
+        drop(state);
+        self.0.changed.notify_all();
+        if !well {
+            (self.0.stop)();
+        }
+    }
+
+    fn hear(&self, from: &File) {
+        let mut line = Vec::new();
+        let mut noise = 0;
+        let mut buffer = [0; 4096];
+        loop {
+            let octets = match sys::read_some(from, &mut buffer) {
+                Ok(0) => break,
+                Ok(octets) => octets,
+                Err(error) => {
+                    return self.end(Ending::Failed(format!("cannot hear the receiver: {}", reason(&error))));
+                }
+            };
+            let ready = {
+                let mut state = self.state();
+                state.heard = Instant::now();
+                state.ready.is_some()
+            };
+            noise += if ready { 0 } else { octets };
+            for &octet in &buffer[..octets] {
+                if octet != b'\n' {
+                    // Longer lines are no answers; noise may have them.
+                    if line.len() < ANSWER_LINE_MAX {
+                        line.push(octet);
+                    }
+                    continue;
+                }
+                if self.take(&line) {
+                    return;
+                }
+                line.clear();
+            }
+            if noise > NOISE_MAX && self.state().ready.is_none() {
+                return self.end(Ending::Failed("it says much, and nothing of a receiver".into()));
+            }
+        }
+        if !line.is_empty() {
+            self.take(&line);
+        }
+        let noise = self.state().noise.take();
+        self.end(Ending::Closed(noise));
+    }
+
+    /// Takes a line; true if it is the last that matters.
+    fn take(&self, line: &[u8]) -> bool {
+        let ready = self.state().ready.is_some();
+        let answer = match (Answer::parse(line), ready) {
+            (Ok(answer @ (Answer::Ready(_) | Answer::Fail(_) | Answer::Note(_) | Answer::Wait)), false) => answer,
+            (_, false) => {
+                let begin = line.windows(READY.len()).position(|words| words == READY);
+                match begin.map(|begin| Answer::parse(&line[begin..])) {
+                    Some(Ok(answer)) => answer,
+                    Some(Err(flaw)) => {
+                        self.end(Ending::Failed(flaw.to_string()));
+                        return true;
+                    }
+                    None => {
+                        if !line.is_empty() {
+                            self.state().noise = Some(shown(String::from_utf8_lossy(line).trim().as_ref()));
+                        }
+                        return false;
+                    }
+                }
+            }
+            (Ok(answer), true) => answer,
+            (Err(flaw), true) => {
+                self.end(Ending::Failed(flaw.to_string()));
+                return true;
+            }
+        };
+        match answer {
+            Answer::Ready(words) => {
+                let mut state = self.state();
+                state.ready.get_or_insert(words);
+                drop(state);
+                self.0.changed.notify_all();
+            }
+            Answer::Wait => {}
+            Answer::Note(note) => match &self.0.host {
+                Some(host) => self.0.messages.warn(format_args!("{host}: {note}")),
+                None => self.0.messages.warn(note),
+            },
+            Answer::Done(digest) => {
+                self.end(Ending::Done(digest));
+                return true;
+            }
+            Answer::Fail(text) => {
+                self.end(Ending::Failed(text.to_string()));
+                return true;
+            }
+        }
+        false
+    }
+
+    fn look(&self, tally: &Tally, patience: Duration) {
+        let mut left = tally.wire();
+        let mut moved = Instant::now();
+        loop {
+            thread::sleep(LOOK);
+            let wire = tally.wire();
+            if wire != left {
+                (left, moved) = (wire, Instant::now());
+            }
+            let state = self.state();
+            if state.ending.is_some() {
+                return;
+            }
+            let quiet = moved.max(state.heard).elapsed();
+            let dead = state.ready.is_some() && quiet >= patience;
+            drop(state);
+            if dead {
+                return self.end(Ending::Silent(patience));
+            }
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The program that holds the link: ssh, as our child.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use xfer_hole_image::{reason, shown, sys};
+
+use crate::Messages;
+
+/// How long a child that has no more to do may take to end.
+const LINGER: Duration = Duration::from_secs(5);
+/// How long what it says last may take to arrive once it has ended. Not until end of file: a master connection keeps it open.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+/// How long a line of the child is held back: the last before it ends is the reason, and needn't be said twice.
+const HOLD: Duration = Duration::from_secs(1);
+/// Octets of a line that are relayed.
+const LINE: usize = 1024;
+
+/// The other side, as far as the program that holds the link to it tells.
+pub struct Far {
+    host: String,
+    program: String,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    messages: Messages,
+    host: String,
+}
+
+struct State {
+    /// `None` when it has been waited for: its number may be another's then.
+    pid: Option<Pid>,
+    status: Option<ExitStatus>,
+    /// A line that is held back.
+    held: Option<String>,
+    /// It says no more.
+    deaf: bool,
+}
+
+impl Far {
+    /// Starts the child: with it come its standard input and its standard output. What it says on standard error is relayed with the
+    /// host's name. The error is one line.
+    pub fn start(mut command: Command, host: String, messages: Messages) -> Result<(Self, File, File), String> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let failed = |source: io::Error| format!("cannot start {}: {}", shown(program.as_ref()), reason(&source));
+        let (to_child, to) = io::pipe().map_err(failed)?;
+        let (from, from_child) = io::pipe().map_err(failed)?;
+        let (errors, errors_of_child) = io::pipe().map_err(failed)?;
+        let child = command.stdin(to_child).stdout(from_child).stderr(Stdio::from(errors_of_child)).spawn();
+        // Its own ends are the child's alone: else they would never be closed.
+        drop(command);
+        let child = child.map_err(failed)?;
+        let pid = Pid::from_raw(child.id().cast_signed());
+        let state = State { pid: Some(pid), status: None, held: None, deaf: false };
+        let shared =
+            Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), messages, host: host.clone() });
+        let (waiter, ear) = (Arc::clone(&shared), Arc::clone(&shared));
+        let errors: File = OwnedFd::from(errors).into();
+        thread::Builder::new().spawn(move || ear.relay(&errors)).map_err(failed)?;
+        thread::Builder::new().spawn(move || waiter.wait(child)).map_err(failed)?;
+        Ok((Self { host, program, shared }, OwnedFd::from(to).into(), OwnedFd::from(from).into()))
+    }
+
+    /// What ends the child, from any thread.
+    pub fn stopper(&self) -> impl Fn() + Send + Sync + use<> {
+        let shared = Arc::clone(&self.shared);
+        move || shared.kill()
+    }
+
+    /// All has been said: waits until the child has ended, and ends it if that takes too long.
+    pub fn close(&self) {
+        if self.shared.status(LINGER).is_none() {
+            self.shared.kill();
+        }
+        let mut state = self.shared.state();
+        self.shared.release(&mut state);
+    }
+
+    /// Why the link was lost, as far as can be told: what the child said last, or how it ended. Ends it.
+    #[must_use]
+    pub fn why(&self, noise: Option<&str>) -> String {
+        let status = self.shared.status(LINGER);
+        self.shared.kill();
+        let last = self.shared.last_words();
+        let Self { host, program, .. } = self;
+        let program = shown(program.as_ref());
+        match (last.as_deref().or(noise), status.and_then(|status| status.code())) {
+            (Some(line), _) => format!("{host}: {line}"),
+            (_, Some(0)) => format!("{host}: the connection ended before the image was whole there"),
+            (_, Some(code)) => format!("{host}: the connection ended: {program} exited with status {code}"),
+            (_, None) => format!("{host}: the connection ended: {program} was killed"),
+        }
+    }
+
+    /// How the child ended, if it has.
+    #[must_use]
+    pub fn code(&self) -> Option<i32> {
+        self.shared.state().status.and_then(|status| status.code())
+    }
+}
+
+impl Drop for Far {
+    fn drop(&mut self) {
+        self.shared.kill();
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kill(&self) {
+        // Under the lock, so that it isn't waited for meanwhile and its number given to another.
+        if let Some(pid) = self.state().pid {
+            let _gone = kill(pid, Signal::SIGTERM);
+        }
+    }
+
+    fn wait(&self, mut child: Child) {
+        // Seen, but not taken away yet: its number is still its own.
+        let _seen = nix::sys::wait::waitid(
+            nix::sys::wait::Id::Pid(Pid::from_raw(child.id().cast_signed())),
+            nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT,
+        );
+        let mut state = self.state();
+        state.pid = None;
+        state.status = child.wait().ok();
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Waits for the child's end, so long at most.
+    fn status(&self, most: Duration) -> Option<ExitStatus> {
+        let state = self.until(most, |state| state.pid.is_none());
+        state.status
+    }
+
+    fn until(&self, most: Duration, so: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+        let over = Instant::now() + most;
+        let mut state = self.state();
+        loop {
+            let left = over.saturating_duration_since(Instant::now());
+            if so(&state) || left.is_zero() {
+                return state;
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn last_words(&self) -> Option<String> {
+        self.until(LAST_WORDS, |state| state.deaf).held.take()
+    }
+
+    fn release(&self, state: &mut State) {
+        if let Some(line) = state.held.take() {
+            self.messages.relay(&self.host, &line);
+        }
+    }
+
+    /// Relays lines, each when the next has come or a moment later.
+    fn relay(&self, errors: &File) {
+        let mut line = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            if !sys::wait_readable(errors.as_fd(), HOLD).unwrap_or(true) {
+                let mut state = self.state();
+                self.release(&mut state);
+                continue;
+            }
+            let octets = sys::read_some(errors, &mut buffer).unwrap_or(0);
+            for &octet in &buffer[..octets] {
+                match octet {
+                    b'\n' => self.hold(&mut line),
+                    _ if line.len() < LINE => line.push(octet),
+                    _ => {}
+                }
+            }
+            if octets == 0 {
+                break;
+            }
+        }
+        self.hold(&mut line);
+        self.state().deaf = true;
+        self.changed.notify_all();
+    }
+
+    fn hold(&self, line: &mut Vec<u8>) {
+        let text = String::from_utf8_lossy(line);
+        let text = text.trim();
+        if !text.is_empty() {
+            let mut state = self.state();
+            self.release(&mut state);
+            state.held = Some(shown(text.as_ref()));
+        }
+        line.clear();
+    }
+}

@@ -1,0 +1,94 @@
+//! What is asked of the other side's shell (SPEC.md, "The request"): one command of plain words that every login shell passes on
+//! as they are.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write;
+use std::os::unix::ffi::OsStrExt;
+
+/// The command of sh that takes the sh text from standard input. No newline, no quote and no `!` in it: csh minds.
+const TAKE: &str = r#"eval "$(dd ibs=1 count=$2 2>/dev/null)""#;
+/// The same for a sender at the other side: words are decoded, and then it is run.
+const RUN: &str = r#"n=$#; while [ $n -gt 0 ]; do w=$(printf %b_ "$1"); shift; set -- "$@" "${w%_}"; n=$((n-1)); done; exec xfer-hole "$@""#;
+
+/// A word as it stands in a request, without its quotes: octets of `A-Za-z0-9/._,+:@%=-` as they are, every other as `\0` and three
+/// octal digits, which `printf %b` gives back.
+#[must_use]
+pub fn coded(word: &OsStr) -> String {
+    let mut text = String::with_capacity(word.len());
+    for &octet in word.as_bytes() {
+        if octet.is_ascii_alphanumeric() || b"/._,+:@%=-".contains(&octet) {
+            text.push(char::from(octet));
+        } else {
+            let _infallible = write!(text, "\\0{octet:03o}");
+        }
+    }
+    text
+}
+
+/// A text as one word of sh.
+#[must_use]
+pub fn quoted_for_sh(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// The push that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Options, such as `no-sync` and `chmod=600`.
+    pub options: Vec<String>,
+    /// The name of the file to make, or of a directory.
+    pub dest: OsString,
+    /// The name of the file in that directory.
+    pub name: OsString,
+}
+
+impl Request {
+    /// The command; `octets` of sh text are to follow on standard input.
+    #[must_use]
+    pub fn command(&self, octets: usize) -> String {
+        let mut command = format!("exec sh -c '{TAKE}' recv-hole 1 {octets}");
+        for option in &self.options {
+            let _infallible = write!(command, " '{}'", coded(OsStr::new(option)));
+        }
+        let _infallible = write!(command, " -- '{}' '{}'", coded(&self.dest), coded(&self.name));
+        command
+    }
+}
+
+/// The command that runs `xfer-hole` with these words at the other side.
+#[must_use]
+pub fn pull_command(words: &[OsString]) -> String {
+    let mut command = format!("exec sh -c '{RUN}' xfer-hole");
+    for word in words {
+        let _infallible = write!(command, " '{}'", coded(word));
+    }
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_coded_so_that_no_shell_sees_anything_in_them() {
+        assert_eq!(coded(OsStr::new("/srv/a-b_c.img")), "/srv/a-b_c.img");
+        assert_eq!(coded(OsStr::new("it's $x!\\\n~")), r"it\0047s\0040\0044x\0041\0134\0012\0176");
+        assert_eq!(coded(OsStr::from_bytes(&[0xff, 0xc3])), r"\0377\0303");
+    }
+
+    #[test]
+    fn a_request_has_one_shape() {
+        let request = Request { options: vec!["no-sync".into()], dest: "a b".into(), name: "disk.img".into() };
+        assert_eq!(
+            request.command(17),
+            r#"exec sh -c 'eval "$(dd ibs=1 count=$2 2>/dev/null)"' recv-hole 1 17 'no-sync' -- 'a\0040b' 'disk.img'"#
+        );
+    }
+
+    #[test]
+    fn commands_have_nothing_in_them_that_csh_would_change() {
+        for command in [TAKE, RUN] {
+            assert!(!command.contains(['\'', '!', '\n', '\\']), "{command}");
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The way to another machine: the user's OpenSSH, or whatever else runs a command there.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::{Remote, parse_size};
+
+/// Seconds after which ssh asks whether the other side still lives, and after which it gives up connecting, where the user's
+/// configuration doesn't say. It asks three times.
+const ALIVE: u32 = 15;
+const CONNECT: u32 = 30;
+
+/// How the other side is reached.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "How the other side is reached")]
+pub struct RshArgs {
+    /// Run this instead of ssh: a program and its words, to which the options below, the host and the command are added. The options
+    /// are for OpenSSH
+    #[arg(short = 'e', long, value_name = "COMMAND")]
+    pub rsh: Option<String>,
+
+    /// Connect to this port
+    #[arg(short = 'P', long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+
+    /// Log in with the private key in this file
+    #[arg(short = 'i', long, value_name = "KEY")]
+    pub identity: Option<OsString>,
+
+    /// Connect through this host, or through several, with commas between them
+    #[arg(short = 'J', long, value_name = "JUMP")]
+    pub jump: Option<String>,
+
+    /// Give ssh this option, as in its configuration file; can be repeated
+    #[arg(short = 'o', long, value_name = "OPTION")]
+    pub ssh_option: Vec<String>,
+
+    /// Let ssh read this configuration file
+    #[arg(short = 'F', long, value_name = "FILE")]
+    pub ssh_config: Option<OsString>,
+
+    /// Let ssh compress what it carries
+    #[arg(short = 'C', long)]
+    pub compress: bool,
+
+    /// Use IPv4 only
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    pub ipv4: bool,
+
+    /// Use IPv6 only
+    #[arg(short = '6', long)]
+    pub ipv6: bool,
+
+    /// Give up when nothing has moved for so many seconds; 60 if not given
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub timeout: Option<u32>,
+
+    /// Move no more octets in a second than this
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    pub bwlimit: Option<u64>,
+}
+
+/// A rate in octets a second, as sizes are written.
+fn parse_rate(text: &str) -> Result<u64, String> {
+    parse_size(text).and_then(|rate| if rate == 0 { Err("a rate of nothing moves nothing".into()) } else { Ok(rate) })
+}
+
+/// Silence that is taken for a dead link, where the user says nothing.
+const PATIENCE: u32 = 60;
+
+impl RshArgs {
+    /// The silence that is taken for a dead link.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(self.timeout.unwrap_or(PATIENCE).into())
+    }
+
+    /// The first of the flags that only make sense with another machine, as it is typed.
+    #[must_use]
+    pub fn first_given(&self) -> Option<&'static str> {
+        self.rsh.as_ref().map(|_| "--rsh").or_else(|| self.first_of_ssh())
+    }
+
+    /// The first of those that are for OpenSSH alone.
+    fn first_of_ssh(&self) -> Option<&'static str> {
+        let given = [
+            (self.port.is_some(), "--port"),
+            (self.identity.is_some(), "--identity"),
+            (self.jump.is_some(), "--jump"),
+            (!self.ssh_option.is_empty(), "--ssh-option"),
+            (self.ssh_config.is_some(), "--ssh-config"),
+            (self.compress, "--compress"),
+            (self.ipv4, "--ipv4"),
+            (self.ipv6, "--ipv6"),
+        ];
+        given.into_iter().find_map(|(given, flag)| given.then_some(flag))
+    }
+
+    /// The command that runs `script` at the other side. The error is one line.
+    pub fn command(&self, remote: &Remote, script: &str) -> Result<Command, String> {
+        let words = match &self.rsh {
+            Some(rsh) => words(rsh)?,
+            None => vec!["ssh".into()],
+        };
+        let (program, rest) = words.split_first().ok_or("--rsh names no program")?;
+        let is_ssh = Path::new(program).file_name().is_some_and(|name| name == "ssh");
+        let mut args: Vec<OsString> = rest.iter().map(Into::into).collect();
+        if is_ssh {
+            args.extend(self.ssh_words(remote));
+            args.extend(alive_words(program, &args, remote));
+            // What a configuration may ask for besides: none of it belongs to a transfer.
+            for option in ["RemoteCommand=none", "RequestTTY=no", "PermitLocalCommand=no", "ClearAllForwardings=yes"] {
+                args.push("-o".into());
+                args.push(option.into());
+            }
+            args.extend(["-x", "-a", "--"].map(Into::into));
+        } else if let Some(flag) = self.first_of_ssh() {
+            return Err(format!("{flag} is for ssh, and --rsh names another program"));
+        } else if let Some(port) = remote.port {
+            return Err(format!("port {port} is for ssh, and --rsh names another program"));
+        }
+        let mut command = Command::new(program);
+        command.args(args).arg(remote.destination()).arg(script);
+        Ok(command)
+    }
+
+    fn ssh_words(&self, remote: &Remote) -> Vec<OsString> {
+        let mut args: Vec<OsString> = Vec::new();
+        let mut add = |flag: &str, value: OsString| args.extend([flag.into(), value]);
+        if let Some(file) = &self.ssh_config {
+            add("-F", file.clone());
+        }
+        if let Some(port) = remote.port.or(self.port) {
+            add("-p", port.to_string().into());
+        }
+        if let Some(key) = &self.identity {
+            add("-i", key.clone());
+        }
+        if let Some(jump) = &self.jump {
+            add("-J", jump.into());
+        }
+        for option in &self.ssh_option {
+            add("-o", option.into());
+        }
+        let flags = [(self.compress, "-C"), (self.ipv4, "-4"), (self.ipv6, "-6")];
+        args.extend(flags.into_iter().filter(|(given, _)| *given).map(|(_, flag)| flag.into()));
+        args
+    }
+}
+
+/// The options that end a dead connection, where the user's configuration has none: ssh itself is asked what it would do.
+fn alive_words(program: &str, args: &[OsString], remote: &Remote) -> Vec<OsString> {
+    let asked = Command::new(program)
+        .arg("-G")
+        .args(args)
+        .arg("--")
+        .arg(remote.destination())
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output();
+    let said = asked.map(|asked| asked.stdout).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let has = |line: &str| said.lines().any(|said| said == line);
+    let mut words: Vec<OsString> = Vec::new();
+    if has("serveraliveinterval 0") {
+        words.extend(["-o".into(), format!("ServerAliveInterval={ALIVE}").into()]);
+    }
+    if has("connecttimeout none") {
+        words.extend(["-o".into(), format!("ConnectTimeout={CONNECT}").into()]);
+    }
+    words
+}
+
+/// The words of a command line, by blanks and quotes as in a shell; nothing else of a shell is in it.
+fn words(text: &str) -> Result<Vec<String>, String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            ' ' | '\t' | '\n' => words.extend(word.take()),
+            '\'' | '"' => {
+                let word = word.get_or_insert_default();
+                loop {
+                    match letters.next().ok_or("--rsh has a quote without its end")? {
+                        end if end == letter => break,
+                        '\\' if letter == '"' => word.extend(letters.next()),
+                        inside => word.push(inside),
+                    }
+                }
+            }
+            '\\' => word.get_or_insert_default().extend(letters.next()),
+            letter => word.get_or_insert_default().push(letter),
+        }
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remote() -> Remote {
+        Remote { user: Some("me".into()), host: "host".into(), port: None, path: "x".into() }
+    }
+
+    fn line(command: &Command) -> Vec<String> {
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        words.map(|word| word.to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn another_program_gets_the_host_and_the_command_and_nothing_else() {
+        let args = RshArgs { rsh: Some("lxc-run 'a b' \"c\\\"d\" e\\ f".into()), ..RshArgs::default() };
+        let command = args.command(&remote(), "true").unwrap();
+        assert_eq!(line(&command), ["lxc-run", "a b", "c\"d", "e f", "me@host", "true"]);
+        let args = RshArgs { rsh: Some("other".into()), compress: true, ..RshArgs::default() };
+        assert!(args.command(&remote(), "true").unwrap_err().contains("--compress"));
+        assert!(words("a 'b").is_err());
+    }
+
+    #[test]
+    fn ssh_gets_its_options_before_the_host_and_the_port_of_the_url_first() {
+        let args = RshArgs { port: Some(1), ssh_option: vec!["User=you".into()], ipv4: true, ..RshArgs::default() };
+        let command = args.command(&Remote { port: Some(2222), ..remote() }, "true").unwrap();
+        let line = line(&command);
+        assert_eq!(line[..6], ["ssh", "-p", "2222", "-o", "User=you", "-4"]);
+        assert_eq!(line[line.len() - 3..], ["--", "me@host", "true"]);
+    }
+}

@@ -1,0 +1,102 @@
+//! What a receiver says back (SPEC.md, "The conversation"), and that it is still there when it has nothing to say.
+
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use xfer_hole_image::sys;
+use xfer_hole_proto::{Answer, WAIT_SECONDS};
+
+/// The silence that WAIT breaks.
+const WAIT: Duration = Duration::from_secs(WAIT_SECONDS);
+
+/// The receiver's way back to the sender. Dropped, it falls silent and is closed.
+pub struct Talk(Arc<Shared>);
+
+struct Shared {
+    mouth: Mutex<Mouth>,
+    over: Condvar,
+}
+
+struct Mouth {
+    /// `None` when all is said.
+    out: Option<File>,
+    said: Instant,
+}
+
+impl Talk {
+    /// Begins to say WAIT whenever nothing else was said for 15 seconds.
+    pub fn start(out: File) -> io::Result<Self> {
+        let mouth = Mutex::new(Mouth { out: Some(out), said: Instant::now() });
+        let shared = Arc::new(Shared { mouth, over: Condvar::new() });
+        let ticker = Arc::clone(&shared);
+        thread::Builder::new().spawn(move || ticker.tick())?;
+        Ok(Self(shared))
+    }
+
+    /// Says this. A sender that doesn't hear it any more is found out by reading from it.
+    pub fn say(&self, answer: &Answer) {
+        self.0.mouth().say(answer);
+    }
+}
+
+impl Drop for Talk {
+    fn drop(&mut self) {
+        self.0.mouth().out = None;
+        self.0.over.notify_all();
+    }
+}
+
+impl Shared {
+    fn mouth(&self) -> MutexGuard<'_, Mouth> {
+        self.mouth.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tick(&self) {
+        let mut mouth = self.mouth();
+        while mouth.out.is_some() {
+            let left = WAIT.saturating_sub(mouth.said.elapsed());
+            if left.is_zero() {
+                mouth.say(&Answer::Wait);
+                continue;
+            }
+            mouth = self.over.wait_timeout(mouth, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Mouth {
+    fn say(&mut self, answer: &Answer) {
+        if let Some(out) = &self.out {
+            let _heard = sys::write_all(out, answer.text().as_bytes());
+        }
+        self.said = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, pipe};
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    #[test]
+    fn silence_of_fifteen_seconds_is_broken_by_wait_and_dropping_closes() {
+        let (mut heard, out) = pipe().unwrap();
+        let talk = Talk::start(OwnedFd::from(out).into()).unwrap();
+        talk.say(&Answer::Ready(Vec::new()));
+        talk.0.mouth().said -= WAIT;
+        talk.0.over.notify_all();
+        let mut said = vec![0; b"XFER-HOLE-READY 1\nWAIT\n".len()];
+        heard.read_exact(&mut said).unwrap();
+        assert_eq!(said, b"XFER-HOLE-READY 1\nWAIT\n");
+        talk.say(&Answer::Done(None));
+        drop(talk);
+        let mut rest = String::new();
+        heard.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "DONE\n");
+    }
+}

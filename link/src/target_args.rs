@@ -1,0 +1,99 @@
+//! How a target is to be written: the flags that the receiver has, and the sender for it.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::Args;
+use xfer_hole_image::{TargetOptions, parse_mode, parse_owner};
+
+/// How it is written.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "How it is written")]
+pub struct TargetArgs {
+    /// Update an existing file directly, without DEST.part; an interruption leaves it half old, half new. A file that isn't there
+    /// yet is made as without this flag
+    #[arg(long)]
+    pub in_place: bool,
+
+    /// DEST, a block device, reads as zeros already: don't write its holes
+    #[arg(long)]
+    pub target_is_zero: bool,
+
+    /// Don't wait until the disk is on stable storage; if the machine fails soon after, old and new may be lost
+    #[arg(long)]
+    pub no_sync: bool,
+
+    /// Leave a DEST that is there already as it is, and fail
+    #[arg(long, conflicts_with = "in_place")]
+    pub no_clobber: bool,
+
+    /// Make the directories that DEST is to lie in
+    #[arg(long)]
+    pub mkpath: bool,
+
+    /// Give the file these permissions, in octal
+    #[arg(long, value_name = "MODE", value_parser = parse_mode)]
+    pub chmod: Option<u32>,
+
+    /// Give the file this owner: USER, USER:GROUP or :GROUP
+    #[arg(long, value_name = "OWNER")]
+    pub chown: Option<String>,
+
+    /// Check all that can be checked, say what would be done, and write nothing
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+}
+
+impl TargetArgs {
+    /// For a target on this machine. `name` is that of the file, if DEST is a directory; `patience` how long a lock is waited for.
+    /// The error is one line.
+    pub fn options(&self, name: Option<OsString>, patience: Option<Duration>) -> Result<TargetOptions, String> {
+        let owner = self.chown.as_deref().map(parse_owner).transpose().map_err(|error| format!("--chown: {error}"))?;
+        Ok(TargetOptions {
+            in_place: self.in_place,
+            no_sync: self.no_sync,
+            target_is_zero: self.target_is_zero,
+            no_clobber: self.no_clobber,
+            mkpath: self.mkpath,
+            mode: self.chmod,
+            owner,
+            name,
+            patience,
+            confined: false,
+        })
+    }
+
+    /// For a target on another machine: the options of a request (SPEC.md, "The request").
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let flags = [
+            (self.in_place, "in-place"),
+            (self.target_is_zero, "target-is-zero"),
+            (self.no_sync, "no-sync"),
+            (self.no_clobber, "no-clobber"),
+            (self.mkpath, "mkpath"),
+            (self.dry_run, "dry-run"),
+        ];
+        let mut words: Vec<String> =
+            flags.into_iter().filter(|(given, _)| *given).map(|(_, word)| word.to_owned()).collect();
+        words.extend(self.chmod.map(|mode| format!("chmod={mode:o}")));
+        words.extend(self.chown.as_ref().map(|owner| format!("chown={owner}")));
+        words
+    }
+
+    /// The first of the flags that was given, as it is typed.
+    #[must_use]
+    pub fn first_given(&self) -> Option<&'static str> {
+        let given = [
+            (self.in_place, "--in-place"),
+            (self.target_is_zero, "--target-is-zero"),
+            (self.no_sync, "--no-sync"),
+            (self.no_clobber, "--no-clobber"),
+            (self.mkpath, "--mkpath"),
+            (self.chmod.is_some(), "--chmod"),
+            (self.chown.is_some(), "--chown"),
+            (self.dry_run, "--dry-run"),
+        ];
+        given.into_iter().find_map(|(given, flag)| given.then_some(flag))
+    }
+}

@@ -1,0 +1,138 @@
+//! The receiver's lines back to the sender, where a link has both directions (SPEC.md, "The conversation").
+
+use std::fmt;
+
+use crate::error::Flaw;
+use crate::line::{Words, digest, quoted};
+use crate::{Digest, FAIL_TEXT_MAX, Kind, Reason};
+
+/// The conversation's version, in the READY line (SPEC.md, `ready`).
+pub const CONVERSATION: u32 = 1;
+/// The longest answer in octets, its LF included (SPEC.md, "Limits").
+pub const ANSWER_LINE_MAX: usize = 1024;
+/// Octets of other text that a sender passes over before the first answer (SPEC.md, "Limits").
+pub const NOISE_MAX: usize = 64 << 10;
+/// After this many seconds of silence either end may take the link for dead (SPEC.md, "Limits").
+pub const SILENCE_SECONDS: u64 = 60;
+
+const READY: &[u8] = b"XFER-HOLE-READY";
+
+/// A line from the receiver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The target has been looked at and may be written. The words say what the receiver is; each is printable ASCII
+    /// without a space, and who doesn't know one ignores it.
+    Ready(Vec<String>),
+    /// Still here.
+    Wait,
+    /// The disk is whole, synced, under its name. With the digest of its fingerprint if the receiver has it.
+    Done(Option<Digest>),
+    /// The receiver gives up, and says why.
+    Fail(Reason),
+    /// Something that the sender's user should know, though it works.
+    Note(Reason),
+}
+
+impl Answer {
+    /// The word of READY by which a receiver says that each record costs it a process.
+    pub const SH: &str = "sh";
+
+    /// Reads a line off the link, without its LF. It knows no order: that is the caller's.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::TooLong`] if the line with its LF would be longer than [`ANSWER_LINE_MAX`]; [`Kind::Version`] for a READY
+    /// of another version; [`Kind::Line`] for all else that the grammar doesn't have.
+    pub fn parse(line: &[u8]) -> Result<Self, Flaw> {
+        if line.len() >= ANSWER_LINE_MAX {
+            return Err(Flaw::new(Kind::TooLong, format!("a line of more than {ANSWER_LINE_MAX} octets")));
+        }
+        let mut words = Words::of(line);
+        let first = words.next().unwrap_or_default();
+        // FAIL and NOTE have text behind them, which may hold any number of spaces.
+        let text = || line.get(first.len() + 1..).unwrap_or_default();
+        let answer = match first {
+            READY => return ready(words),
+            b"WAIT" => Self::Wait,
+            b"DONE" => Self::Done(digest(words.next())?),
+            b"FAIL" => return reason("FAIL", text()).map(Self::Fail),
+            b"NOTE" => return reason("NOTE", text()).map(Self::Note),
+            _ => return Err(Flaw::new(Kind::Line, format!("{} is no answer of a receiver", quoted(line)))),
+        };
+        words.end()?;
+        Ok(answer)
+    }
+
+    /// The line with its LF, as it goes over the link.
+    #[must_use]
+    pub fn text(&self) -> String {
+        format!("{self}\n")
+    }
+}
+
+/// What stands behind XFER-HOLE-READY.
+fn ready(mut words: Words<'_>) -> Result<Answer, Flaw> {
+    let version = words.next().unwrap_or_default();
+    if version != CONVERSATION.to_string().as_bytes() {
+        let what = format!("conversation {} is not spoken here, only version {CONVERSATION}", quoted(version));
+        return Err(Flaw::new(Kind::Version, what));
+    }
+    let mut said = Vec::new();
+    while let Some(word) = words.next() {
+        if word.is_empty() || !word.iter().all(u8::is_ascii_graphic) {
+            return Err(Flaw::new(Kind::Line, format!("{} is no word of READY", quoted(word))));
+        }
+        said.push(word.iter().copied().map(char::from).collect());
+    }
+    Ok(Answer::Ready(said))
+}
+
+fn reason(word: &str, text: &[u8]) -> Result<Reason, Flaw> {
+    let what = || format!("{word} whose text is not 1 to {FAIL_TEXT_MAX} printable characters");
+    Reason::parse(text).ok_or_else(|| Flaw::new(Kind::Line, what()))
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready(words) => {
+                write!(f, "XFER-HOLE-READY {CONVERSATION}")?;
+                words.iter().try_for_each(|word| write!(f, " {word}"))
+            }
+            Self::Wait => f.write_str("WAIT"),
+            Self::Done(None) => f.write_str("DONE"),
+            Self::Done(Some(digest)) => write!(f, "DONE {digest}"),
+            Self::Fail(reason) => write!(f, "FAIL {reason}"),
+            Self::Note(reason) => write!(f, "NOTE {reason}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_is_what_is_heard() {
+        let ready = |words: &[&str]| Answer::Ready(words.iter().map(|&word| word.to_owned()).collect());
+        for (answer, text) in [
+            (ready(&[]), "XFER-HOLE-READY 1\n".to_owned()),
+            (ready(&["recv-hole", "sh"]), "XFER-HOLE-READY 1 recv-hole sh\n".to_owned()),
+            (Answer::Wait, "WAIT\n".to_owned()),
+            (Answer::Done(None), "DONE\n".to_owned()),
+            (Answer::Done(Some(Digest::of(b"x"))), format!("DONE {}\n", Digest::of(b"x"))),
+            (Answer::Fail(Reason::new("disk.img:  no space")), "FAIL disk.img:  no space\n".to_owned()),
+            (Answer::Note(Reason::new(" old owner")), "NOTE  old owner\n".to_owned()),
+        ] {
+            assert_eq!(answer.text(), text);
+            assert_eq!(Answer::parse(text.trim_end_matches('\n').as_bytes()).unwrap(), answer);
+        }
+    }
+
+    #[test]
+    fn the_longest_reason_fits_its_line() {
+        let long = Answer::Fail(Reason::new(&"x".repeat(5000)));
+        assert!(long.text().len() <= ANSWER_LINE_MAX);
+        assert_eq!(Answer::parse(long.to_string().as_bytes()).unwrap(), long);
+    }
+}

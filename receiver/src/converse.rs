@@ -1,0 +1,87 @@
+//! A receiver that answers: the stream comes in on one side of a link, and what becomes of it goes back on the other
+//! (SPEC.md, "The conversation").
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use xfer_hole_image::{Tally, Target, shown};
+use xfer_hole_link::{Messages, Talk};
+use xfer_hole_proto::{Answer, Dialect, Reason};
+
+use crate::apply::{self, Done, Rules};
+use crate::error::Error;
+use crate::input::{Input, Link};
+
+/// What READY says that we are.
+const WORD: &str = "recv-hole";
+
+/// A stream that is answered.
+pub(crate) struct Converse {
+    pub(crate) input: Input,
+    pub(crate) talk: Talk,
+}
+
+impl Converse {
+    /// By standard input and standard output.
+    pub(crate) fn stdio(patience: Duration, tally: &Arc<Tally>) -> Result<Self, Error> {
+        let unwritable = |source| Error::Image(xfer_hole_image::Error::io("standard output", "cannot write", source));
+        let stdout: File = io::stdout().as_fd().try_clone_to_owned().map_err(unwritable)?.into();
+        let talk = Talk::start(stdout).map_err(unwritable)?;
+        let link = Link { patience: Some(patience), noisy: false, answered: true };
+        let input = Input::stdin(Dialect::V1, link, Arc::clone(tally))?;
+        Ok(Self { input, talk })
+    }
+
+    /// Says that the target may be written.
+    pub(crate) fn ready(&self) {
+        self.talk.say(&Answer::Ready(vec![WORD.into()]));
+    }
+
+    /// Receives the disk, and says that it is there; a failure is the caller's to tell.
+    pub(crate) fn run(
+        &mut self,
+        target: Target,
+        rules: &Rules,
+        tally: &Tally,
+        messages: Messages,
+    ) -> Result<Done, Error> {
+        let dest = shown(target.path());
+        let done = apply::apply(&mut self.input, target, rules, tally, messages)?;
+        for note in &done.notes {
+            self.talk.say(&Answer::Note(Reason::new(&format!("{dest}: {note}"))));
+        }
+        self.talk.say(&Answer::Done(done.fingerprint.map(|fingerprint| fingerprint.digest)));
+        Ok(done)
+    }
+
+    /// The same after saying that the target may be written; a dry run ends there.
+    pub(crate) fn receive(
+        &mut self,
+        target: Target,
+        dry_run: bool,
+        rules: &Rules,
+        tally: &Tally,
+        messages: Messages,
+    ) -> Result<(), Error> {
+        self.ready();
+        if dry_run {
+            self.talk.say(&Answer::Done(None));
+            return Ok(());
+        }
+        self.run(target, rules, tally, messages).map(drop)
+    }
+
+    /// Says that no disk will be there, and why.
+    pub(crate) fn fail(&self, error: &Error) {
+        self.talk.say(&Answer::Fail(Reason::new(&error.to_string())));
+    }
+
+    /// The same, where nobody else is to be told.
+    pub(crate) fn tell(&self, error: &Error) -> Error {
+        self.fail(error);
+        Error::Told
+    }
+}

@@ -1,0 +1,176 @@
+//! The request of a sender that reaches us by ssh: one fixed shape, read strictly.
+//!
+//! ```text
+//! exec sh -c 'TEXT' recv-hole 1 LEN 'OPTION' ... -- 'DEST' 'NAME'
+//! ```
+//!
+//! One space stands between two words. TEXT is what a shell would run, and is ignored here. LEN octets of shell text come ahead of
+//! the stream. The quoted words behind LEN are coded: `A-Za-z0-9/._,+:@%=-` stand as they are, every other octet is `\0OOO`.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
+
+use xfer_hole_proto::CONVERSATION;
+
+use crate::error::Error;
+
+/// The longest request, in octets.
+const REQUEST_MAX: usize = 64 << 10;
+/// The longest shell text ahead of the stream, in octets.
+const PREAMBLE_MAX: usize = 256 << 10;
+/// The longest path that the system takes, in octets.
+const PATH_MAX: usize = 4095;
+/// The longest patience with silence that may be asked for, in seconds.
+const WAIT_MAX: u64 = 24 * 60 * 60;
+
+/// Which receiver the sender wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// This program, else the script.
+    #[default]
+    Auto,
+    /// This program.
+    Binary,
+    /// The script.
+    Sh,
+}
+
+/// What a sender asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) receiver: Wanted,
+    pub(crate) in_place: bool,
+    pub(crate) target_is_zero: bool,
+    pub(crate) no_sync: bool,
+    pub(crate) no_clobber: bool,
+    pub(crate) mkpath: bool,
+    pub(crate) dry_run: bool,
+    /// 0 to 0o7777.
+    pub(crate) chmod: Option<u32>,
+    /// As it was said: names are those of this machine.
+    pub(crate) chown: Option<String>,
+    /// The far end's patience with silence.
+    pub(crate) max_wait: Option<Duration>,
+    /// Never empty.
+    pub(crate) dest: OsString,
+    /// What to call the file if DEST is a directory: one component.
+    pub(crate) name: OsString,
+    /// Octets of shell text on standard input, ahead of the stream.
+    pub(crate) preamble: usize,
+}
+
+impl Request {
+    /// Reads a request. Whatever isn't exactly one is refused.
+    pub(crate) fn parse(request: &[u8]) -> Result<Self, Error> {
+        Self::read(request).map_err(Error::Request)
+    }
+
+    fn read(request: &[u8]) -> Result<Self, &'static str> {
+        if request.len() > REQUEST_MAX {
+            return Err("it is too long");
+        }
+        let rest = request.strip_prefix(b"exec sh -c '").ok_or("it is no transfer")?;
+        let end = rest.iter().position(|&octet| octet == b'\'').ok_or("it is no transfer")?;
+        let rest = rest[end..].strip_prefix(b"' recv-hole ").ok_or("it is no transfer")?;
+        let mut words = rest.split(|&octet| octet == b' ');
+        if words.next() != Some(CONVERSATION.to_string().as_bytes()) {
+            return Err("its version is not 1");
+        }
+        let len = words.next().and_then(number).and_then(|len| usize::try_from(len).ok());
+        let len = len.filter(|&len| len <= PREAMBLE_MAX);
+        let mut asked = Self { preamble: len.ok_or("the length of its script is wrong")?, ..Self::default() };
+        let mut seen = Vec::new();
+        loop {
+            match words.next() {
+                Some(b"--") => break,
+                Some(word) => asked.option(&decoded(word)?, &mut seen)?,
+                None => return Err("it has no target"),
+            }
+        }
+        asked.dest = OsString::from_vec(decoded(words.next().ok_or("it has no target")?)?);
+        let name = decoded(words.next().ok_or("it has no name")?)?;
+        if words.next().is_some() {
+            return Err("something follows its last word");
+        }
+        if asked.dest.len() > PATH_MAX {
+            return Err("its target is too long");
+        }
+        if name.contains(&b'/') || [&b"."[..], b".."].contains(&&name[..]) {
+            return Err("its name is no name of a file");
+        }
+        asked.name = OsString::from_vec(name);
+        Ok(asked)
+    }
+
+    /// Takes note of an option: each at most once.
+    fn option(&mut self, word: &[u8], seen: &mut Vec<Vec<u8>>) -> Result<(), &'static str> {
+        let equals = word.iter().position(|&octet| octet == b'=');
+        let (key, value) = equals.map_or((word, None), |at| (&word[..at], Some(&word[at + 1..])));
+        if seen.iter().any(|before| before == key) {
+            return Err("an option of it stands twice");
+        }
+        seen.push(key.to_vec());
+        const WRONG: &str = "the value of an option of it is wrong";
+        match (key, value) {
+            (b"receiver", Some(b"auto")) => self.receiver = Wanted::Auto,
+            (b"receiver", Some(b"binary")) => self.receiver = Wanted::Binary,
+            (b"receiver", Some(b"sh")) => self.receiver = Wanted::Sh,
+            (b"in-place", None) => self.in_place = true,
+            (b"target-is-zero", None) => self.target_is_zero = true,
+            (b"no-sync", None) => self.no_sync = true,
+            (b"no-clobber", None) => self.no_clobber = true,
+            (b"mkpath", None) => self.mkpath = true,
+            (b"dry-run", None) => self.dry_run = true,
+            (b"chmod", Some(mode)) => {
+                let mode = str::from_utf8(mode).ok().and_then(|mode| xfer_hole_image::parse_mode(mode).ok());
+                self.chmod = Some(mode.ok_or(WRONG)?);
+            }
+            (b"chown", Some(owner)) if !owner.is_empty() => {
+                self.chown = Some(str::from_utf8(owner).map_err(|_| WRONG)?.to_owned());
+            }
+            (b"max-wait", Some(seconds)) => {
+                let seconds = number(seconds).filter(|seconds| (1..=WAIT_MAX).contains(seconds));
+                self.max_wait = Some(Duration::from_secs(seconds.ok_or(WRONG)?));
+            }
+            _ => return Err("an option of it is unknown"),
+        }
+        Ok(())
+    }
+}
+
+/// Decimal digits, without a leading zero.
+fn number(word: &[u8]) -> Option<u64> {
+    let digits = word.iter().all(u8::is_ascii_digit) && !word.is_empty() && (word.len() == 1 || word[0] != b'0');
+    if digits { str::from_utf8(word).ok()?.parse().ok() } else { None }
+}
+
+/// Octets that stand for themselves in a coded word.
+fn is_plain(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || b"/._,+:@%=-".contains(&octet)
+}
+
+/// The octets of a quoted and coded word. There is one way to code them; none of them is NUL, and there is at least one.
+fn decoded(word: &[u8]) -> Result<Vec<u8>, &'static str> {
+    const WRONG: &str = "a word of it is not coded as it has to be";
+    let inner = word.strip_prefix(b"'").and_then(|word| word.strip_suffix(b"'")).ok_or(WRONG)?;
+    let mut octets = Vec::with_capacity(inner.len());
+    let mut left = inner;
+    while let Some((&first, rest)) = left.split_first() {
+        if is_plain(first) {
+            octets.push(first);
+            left = rest;
+            continue;
+        }
+        let (code, rest) = rest.split_at_checked(4).filter(|_| first == b'\\').ok_or(WRONG)?;
+        let octal = code[0] == b'0' && code.iter().all(|digit| (b'0'..=b'7').contains(digit));
+        let value = code.iter().fold(0, |value, digit| value * 8 + u32::from(digit.wrapping_sub(b'0')));
+        let octet = u8::try_from(value).ok().filter(|&octet| octal && octet != 0 && !is_plain(octet));
+        octets.push(octet.ok_or(WRONG)?);
+        left = rest;
+    }
+    if octets.is_empty() { Err(WRONG) } else { Ok(octets) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! A receiver for a key of which little is trusted: it may write disks beneath one directory, and nothing else.
+//!
+//! The request comes by the environment, as sshd gives it where a forced command runs. DEST's directory is looked up so that it
+//! can't be left, and entered; what follows knows DEST by its bare name.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use xfer_hole_image::{Kind, TargetOptions, sys};
+
+use crate::error::Error;
+use crate::request::{Request, Wanted};
+
+/// What sshd calls the command that the client asked for.
+const COMMAND: &str = "SSH_ORIGINAL_COMMAND";
+
+/// What a key may do.
+#[derive(Clone, Debug)]
+pub(crate) struct Restrict {
+    /// Everything is written beneath it.
+    pub(crate) dir: PathBuf,
+    /// What is there may be kept and told of.
+    pub(crate) allow_read: bool,
+}
+
+impl Restrict {
+    /// Takes the request, and enters DEST's directory: the request's `dest` is `./NAME` afterwards. Nothing is written but the
+    /// directories that `mkpath` asks for.
+    pub(crate) fn accept(&self) -> Result<Request, Error> {
+        let command = env::var_os(COMMAND).ok_or(Error::NoRequest)?;
+        let mut request = Request::parse(command.as_bytes())?;
+        self.judge(&request)?;
+        request.dest = self.enter(&request)?;
+        Ok(request)
+    }
+
+    /// How a target is written that was asked for so.
+    pub(crate) fn target_options(request: &Request) -> TargetOptions {
+        TargetOptions {
+            in_place: request.in_place,
+            no_sync: request.no_sync,
+            no_clobber: request.no_clobber,
+            // The directories are there by now, unless nothing is to be written anyway.
+            mkpath: request.mkpath && request.dry_run,
+            mode: request.chmod,
+            confined: true,
+            ..TargetOptions::default()
+        }
+    }
+
+    /// Refuses what this key may not ask for.
+    fn judge(&self, request: &Request) -> Result<(), Error> {
+        let forbidden = |what| Err(Error::Forbidden(what));
+        if request.receiver == Wanted::Sh {
+            return forbidden("--receiver sh: no script runs here, only recv-hole itself");
+        }
+        if request.chown.is_some() {
+            return forbidden("--chown: files belong to the account that receives them");
+        }
+        if request.target_is_zero {
+            return forbidden("--target-is-zero: no devices are written here");
+        }
+        if request.chmod.is_some_and(|mode| mode & !0o777 != 0) {
+            return forbidden("--chmod with more than read, write and execute");
+        }
+        if !self.allow_read && request.in_place {
+            return forbidden("--in-place: nothing that is here may be kept");
+        }
+        if !self.allow_read && request.no_clobber {
+            return forbidden("--no-clobber: what is here isn't told");
+        }
+        Ok(())
+    }
+
+    /// Enters the directory that DEST lies in, and gives the name that is left. With `dry_run`, missing directories are left in it.
+    fn enter(&self, request: &Request) -> Result<OsString, Error> {
+        let failed = |source| xfer_hole_image::Error::io("the directory given by --restrict", "cannot open", source);
+        let mut at = File::open(&self.dir).map_err(failed)?;
+        let dest = self.relative(request.dest.as_bytes())?;
+        let mut parts = components(dest)?;
+        let slash = dest.ends_with(b"/") || dest.ends_with(b"/.");
+        let last = if slash { None } else { parts.pop() };
+        for (n, part) in parts.iter().enumerate() {
+            match step(&at, part, request)? {
+                Some(dir) => at = dir,
+                None => {
+                    sys::enter(&at).map_err(no_way)?;
+                    let name = last.unwrap_or(&request.name);
+                    let left = parts[n..].iter().copied().chain([name]);
+                    return Ok([OsStr::new(".")].into_iter().chain(left).collect::<PathBuf>().into_os_string());
+                }
+            }
+        }
+        let name = match last {
+            None => &request.name,
+            // A directory takes the file under the name that the sender gave.
+            Some(last) => match sys::open_dir_beneath(&at, Path::new(last)) {
+                Ok(dir) => {
+                    at = dir;
+                    &request.name
+                }
+                Err(error) => match error.raw_os_error() {
+                    // No directory: a link, too, is a name that a target has a look at.
+                    Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => last,
+                    _ => return Err(no_way(error)),
+                },
+            },
+        };
+        sys::enter(&at).map_err(no_way)?;
+        Ok(Path::new(".").join(name).into_os_string())
+    }
+
+    /// DEST without the directory's own name, if that stands in front, as it is known here. What is left is looked up beneath it.
+    fn relative<'a>(&self, dest: &'a [u8]) -> Result<&'a [u8], Error> {
+        if !dest.starts_with(b"/") {
+            return Ok(dest);
+        }
+        let real = fs::canonicalize(&self.dir).unwrap_or_default();
+        let below = |dir: &Path| {
+            let dir = dir.as_os_str().as_bytes();
+            let dir = dir.strip_suffix(b"/").unwrap_or(dir);
+            dest.strip_prefix(dir).filter(|rest| dir.starts_with(b"/") && rest.starts_with(b"/"))
+        };
+        let rest = below(&self.dir).or_else(|| below(&real));
+        rest.ok_or(Error::Forbidden("a target that begins with a slash and isn't beneath the directory allowed here"))
+    }
+}
+
+/// The names that DEST consists of, `.` left out; none if it is the directory itself.
+fn components(dest: &[u8]) -> Result<Vec<&OsStr>, Error> {
+    let parts: Vec<_> = dest.split(|&octet| octet == b'/').filter(|part| !part.is_empty() && part != b".").collect();
+    if parts.contains(&&b".."[..]) {
+        return Err(Error::Forbidden("a target with \"..\" in it"));
+    }
+    Ok(parts.into_iter().map(OsStr::from_bytes).collect())
+}
+
+/// The directory of this name in another one, made if that was asked for; `None` if it would be made.
+fn step(at: &File, name: &OsStr, request: &Request) -> Result<Option<File>, Error> {
+    let name = Path::new(name);
+    match sys::open_dir_beneath(at, name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && request.mkpath => {
+            if request.dry_run {
+                return Ok(None);
+            }
+            match sys::make_dir_at(at, name) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(no_way(error)),
+                _ => {}
+            }
+            if !request.no_sync {
+                at.sync_all().map_err(no_way)?;
+            }
+            sys::open_dir_beneath(at, name).map(Some).map_err(no_way)
+        }
+        opened => opened.map(Some).map_err(no_way),
+    }
+}
+
+/// Why DEST's directory can't be entered.
+fn no_way(error: io::Error) -> Error {
+    const DIR: &str = "the target's directory";
+    let refused = |kind, what| xfer_hole_image::Error::new(kind, DIR, what).into();
+    match error.raw_os_error() {
+        Some(libc::ENOSYS) => refused(Kind::Unsupported, "cannot be kept within bounds: this system has no openat2"),
+        Some(libc::ELOOP | libc::EXDEV | libc::ENOTDIR) => refused(Kind::Refused, "is no directory within bounds"),
+        _ => xfer_hole_image::Error::io(DIR, "cannot be entered", error).into(),
+    }
+}

@@ -1,0 +1,87 @@
+//! The words for the image and its target, and what can't be had with them.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use xfer_hole_image::shown;
+use xfer_hole_link::{Place, Remote};
+
+use crate::cli::Cli;
+use crate::error::Error;
+
+/// What is to come from where.
+#[derive(Debug)]
+pub(crate) struct Words {
+    /// None: the stream comes on standard input.
+    pub(crate) source: Option<Remote>,
+    pub(crate) dest: PathBuf,
+}
+
+impl Words {
+    /// What was typed. Refuses what is not done by this program, or not by these flags, with the line that does it.
+    pub(crate) fn of(cli: &Cli) -> Result<Self, Error> {
+        let refused = |word: &OsStr, what: &str, hint: String| {
+            Err(Error::Word { word: word.into(), what: what.into(), hint: Some(hint) })
+        };
+        let (source, dest) = match cli.words.as_slice() {
+            [] => return Err(Error::Usage("DEST is missing".into())),
+            [dest] => (None, dest),
+            [source, dest] => (Some(source), dest),
+            [_, _, more, ..] => {
+                return refused(more, "one image is received at a time, and this would be the third word", HINT.into());
+            }
+        };
+        if cli.converse {
+            // Another program's words: nothing in them means anything but a name.
+            return match source {
+                Some(_) => Err(Error::Usage("--converse takes a DEST and nothing else".into())),
+                None if dest == "-" => Err(Error::Usage("--converse needs standard output for its answers".into())),
+                None => Ok(Self { source: None, dest: dest.into() }),
+            };
+        }
+        let dest = match (place(dest)?, source) {
+            (Place::Stream, _) => PathBuf::from("-"),
+            (Place::Local(path), _) => path,
+            (Place::Remote(_), Some(_)) => {
+                return refused(
+                    dest,
+                    "is on another machine, to which xfer-hole sends",
+                    "xfer-hole IMAGE HOST:PATH".into(),
+                );
+            }
+            (Place::Remote(_), None) => {
+                let hint = format!(
+                    "recv-hole {} DEST gets it here; a local name with a colon is written ./NAME",
+                    shown(dest.as_ref())
+                );
+                return refused(dest, "is on another machine", hint);
+            }
+        };
+        let source = match source.map(|word| place(word).map(|place| (word, place))).transpose()? {
+            None => None,
+            Some((_, Place::Remote(remote))) => Some(remote),
+            Some((word, _)) => {
+                let hint = format!("xfer-hole {} {} copies it", shown(word.as_ref()), shown(&dest));
+                return refused(word, "is no image on another machine", hint);
+            }
+        };
+        if source.is_none() {
+            let given = cli.rsh.first_given().or((!cli.remote_option.is_empty()).then_some("--remote-option"));
+            if let Some(flag) = given.or(cli.no_hash.then_some("--no-hash")) {
+                return Err(Error::Usage(format!("{flag} is for another machine, and there is none: HOST:IMAGE")));
+            }
+            if cli.rsh.bwlimit.is_some() {
+                return Err(Error::Usage("--bwlimit is for the sender of a stream to be told".into()));
+            }
+        } else if cli.classic {
+            return Err(Error::Usage("--classic is a stream on standard input, and takes no HOST:IMAGE".into()));
+        }
+        Ok(Self { source, dest })
+    }
+}
+
+const HINT: &str = "for IMAGE in a b; do recv-hole \"HOST:$IMAGE\" DIRECTORY/ || break; done";
+
+fn place(word: &OsStr) -> Result<Place, Error> {
+    Place::parse(word).map_err(|what| Error::Word { word: word.into(), what, hint: None })
+}

@@ -1,0 +1,288 @@
+# shellcheck shell=sh
+# shellcheck disable=SC2250,SC2249 # size: no idle braces, no empty cases
+# shellcheck disable=SC2154,SC2034,SC2317 # the script, in front as `script`, sets, reads and calls the rest
+# shellcheck disable=SC2015 # what stands before || may fail either way
+# far-end.sh: receives an image as the sender's request asks for, and answers.
+#
+# It is read from standard input, behind which the stream follows. It becomes
+# the recv-hole that is installed, or three processes: the first waits for the
+# others and says how it ended; `work` receives, by the functions of the script;
+# `watch` says WAIT, and ends a dead link. What they leave to each other:
+#   asked own bits patience   the request's options
+#   target                    DEST, or the name in it
+
+fail() {
+	printf 'FAIL %.900s\n' "$1"
+	exit 2
+}
+
+# decode CODED: word=what it stands for, newlines at its end too
+decode() {
+	case $1 in *[!A-Za-z0-9/._,+:@%=\\-]*) fail "a word of the request is not coded" ;; esac
+	word=$(printf %bx "$1")
+	word=${word%x}
+}
+
+asked() {
+	case $asked in *" $1 "*) ;; *) return 1 ;; esac
+}
+
+# request 1 LEN OPTION.. -- DEST NAME: what is wanted; becomes recv-hole if it can
+request() {
+	[ "$1" = 1 ] || fail "the request is of another version"
+	shift 2
+	asked=' ' own='' bits='' patience=60 receiver=auto
+	# what is shifted out comes back behind the names, as recv-hole has it
+	while [ "$1" != -- ]; do
+		x=$1
+		decode "$x"
+		shift
+		case $word in
+		receiver=auto | receiver=binary | receiver=sh) receiver=${word#*=} && continue ;;
+		in-place | target-is-zero | no-sync | no-clobber | mkpath | dry-run) asked="$asked$word " ;;
+		chmod=[0-7][0-7][0-7] | chmod=[0-7][0-7][0-7][0-7]) bits=${word#*=} ;;
+		chown=[!-]*) own=${word#*=} ;;
+		max-wait=[1-9] | max-wait=[1-9][0-9] | max-wait=[1-9][0-9][0-9] | max-wait=[1-9][0-9][0-9][0-9])
+			patience=${word#*=} word=timeout=$patience
+			;;
+		*) fail "unknown option in the request: $x" ;;
+		esac
+		set -- "$@" "--$word"
+	done
+	decode "$3"
+	name=$word
+	decode "$2"
+	target=$word
+	shift 3
+	case $target in -*) target=./$target ;; esac
+	if [ -d "$target" ]; then
+		target=${target%/}/$name
+	else
+		case $target in */) target=$target$name ;; esac
+	fi
+	[ "$receiver" != sh ] || return 0
+	if recv-hole --speaks 1 </dev/null >/dev/null 2>&1; then
+		exec recv-hole --converse "$@" -- "$target"
+	fi
+	[ "$receiver" = auto ] || fail "no recv-hole is installed there that speaks this version"
+}
+
+# fell SIGNAL PID: a process and its children
+fell() {
+	kill -STOP "$2" || return 0
+	kids=''
+	read -r kids <"/proc/$2/task/$2/children"
+	for kid in $kids; do
+		fell KILL "$kid"
+	done
+	kill -"$1" "$2"
+	kill -CONT "$2"
+} 2>/dev/null
+
+# family PID: its descendants, and in now what all have read so far
+family() {
+	kids='' n=''
+	read -r x n <"/proc/$1/io"
+	read -r kids <"/proc/$1/task/$1/children"
+	now="$now $1:$n"
+	for kid in $kids; do
+		all="$all $kid"
+		family "$kid"
+	done
+} 2>/dev/null
+
+# silent: does `work` wait for octets, and none come? Its dd reads what it has
+# open itself; what else it started works on the disk, but for the lines' hasher.
+silent() {
+	[ -r "/proc/$work/io" ] && [ -r "/proc/$work/task/$work/children" ] || return 1
+	all='' now=''
+	family "$work"
+	[ "$now" = "$before" ] || {
+		before=$now
+		return 1
+	}
+	# shellcheck disable=SC2012 # a link's target stands at the end, be the rest as it may
+	pipe=$(ls -l "/proc/$work/fd/0") busy=''
+	for x in $all; do
+		# shellcheck disable=SC2012
+		link=$(ls -l "/proc/$x/fd/0") what=''
+		read -r what <"/proc/$x/stat"
+		case ${link##* -> }:$what in
+		*/lines*:*) ;;
+		"${pipe##* -> }":*"(dd) S "* | "${pipe##* -> }":*"(busybox) S "*) return 0 ;;
+		*) busy=1 ;;
+		esac
+	done
+	[ -z "$busy" ]
+} 2>/dev/null
+
+# orphan: is the first process gone? One that nobody has waited for yet can still be signalled.
+orphan() {
+	what="? $$ "
+	read -r what </proc/self/stat
+	case ${what##*) } in "? $$ "* | [!Z]" $$ "*) return 1 ;; esac
+} 2>/dev/null
+
+watch() {
+	trap '' PIPE
+	said=0 still=0 before='' tick=5 how=HUP
+	[ "$patience" -ge 30 ] || tick=1
+	# nothing of the link is left to a sleep that outlives this
+	while sleep "$tick" >/dev/null 2>&1 && ! orphan; do
+		said=$((said + tick))
+		[ "$said" -lt 15 ] || {
+			said=0
+			printf 'WAIT\n' 2>/dev/null || break
+		}
+		still=$((still + tick))
+		silent || still=0
+		[ "$still" -lt "$patience" ] || {
+			how=ALRM
+			break
+		}
+	done
+	fell "$how" "$work"
+}
+
+# adorn: the owner and mode that were asked for, before .part has its name
+adorn() {
+	[ -z "$own" ] || x=$(chown -- "$own" "$part" 2>&1) || die "can't give $show to $own: ${x#*: }"
+	oct=${bits:-$oct}
+}
+
+# settle -- PART DEST: a rename that replaces nothing
+settle() {
+	ln -- "$2" "$3" 2>/dev/null && rm -f -- "$2" && return
+	[ ! -e "$3" ] || die "$show is there already"
+	mv -f "$@"
+}
+
+# path: make DEST's directory, or see where it could be made
+path() {
+	dir=${dest%/*}/
+	case $dest in */*) ;; *) dir=./ ;; esac
+	[ ! -d "$dir" ] || return 0
+	asked mkpath || die "no such directory: $dir"
+	if asked dry-run; then
+		while [ ! -e "$dir" ]; do
+			x=${dir%/} dir=./
+			case $x in */*) dir=${x%/*}/ ;; esac
+		done
+	else
+		x=$(umask "$mask" && mkdir -p -- "$dir" 2>&1) || die "can't make the directory $dir: ${x##*: }"
+	fi
+}
+
+# probe: can DEST be written? It is as it was afterwards.
+probe() {
+	if [ "$kind" != part ]; then
+		[ -z "$own$bits" ] || [ "$kind$dev" = place ] || die "$show is a device: it keeps its owner and mode"
+		[ "$kind" = place ] || return 0
+		x=$(dd of="$dest" conv=notrunc count=0 </dev/null 2>&1) || die "can't open $show: ${x##*: }"
+		[ -z "$dev" ] || device
+		return
+	fi
+	part=$dest.part x=${dest%/*}/
+	[ ! -d "$x" ] || dir=$x
+	if [ -e "$part" ] || [ -h "$part" ] || asked dry-run; then
+		[ -w "$dir" ] && [ -x "$dir" ] || die "can't write in $dir"
+	elif (set -C && : >"$part") 2>/dev/null; then
+		oct=''
+		(adorn)
+		x=$?
+		rm -f -- "$part"
+		code=3
+		[ "$x" = 0 ] || exit
+		code=2
+	else
+		x=$(mkdir -- "$part" 2>&1)
+		die "can't create $show.part: ${x##*: }"
+	fi
+}
+
+# queue: wait for a receiver whose link is dead, and refuse if one is alive
+queue() {
+	file=${part:-"$dest"} turn=0
+	have flock && [ -e "$file" ] && [ "$kind" != pipe ] || return 0
+	{ command exec 3<>"$file"; } 2>/dev/null || return 0
+	until flock -n 0 0>&3 2>/dev/null; do
+		x=$dest dest=$file
+		stamp
+		dest=$x
+		[ "$turn" = 0 ] || [ "$now" = "$was" ] || die "$file is being written by another receiver"
+		was=$now turn=$((turn + 1))
+		[ "$turn" -lt 45 ] || die "$file is in use by another receiver"
+		sleep 2
+	done
+	exec 3>/dev/null
+}
+
+work() {
+	# all but its last line, that runs it
+	eval "${script%main*}"
+	say() {
+		printf '%s %.900s\n' "$answer" "$1"
+	}
+	die() {
+		answer=FAIL
+		warn "$1$left"
+		code=3
+		exit 3
+	}
+	answer=NOTE part=''
+	ready
+	dest=$target show=$target
+	! asked in-place || inplace=place
+	! asked no-sync || nosync=1
+	! asked target-is-zero || zero() {
+		pass "$1"
+	}
+	! asked no-clobber || move=settle
+	also=adorn
+	tools
+	! asked no-clobber || [ ! -e "$dest" ] && [ ! -h "$dest" ] || die "$show is there already"
+	path
+	resolve
+	probe
+	queue
+	printf 'XFER-HOLE-READY 1 sh\n'
+	if asked dry-run; then
+		code=0
+		exit
+	fi
+	part=''
+	receive
+	if [ "$kind" = place ] && [ -n "$own$bits" ]; then
+		part=$dest oct=''
+		adorn
+		[ -z "$bits" ] || chmod "$bits" "$dest" || die "can't set the mode of $show"
+	fi
+}
+
+far_end() {
+	LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
+	export LC_ALL PATH
+	request "$@"
+	exec 8<&0
+	(work) <&8 8<&- &
+	work=$!
+	exec </dev/null 8<&-
+	watch &
+	watch=$!
+	trap 'fell KILL "$work"; fell KILL "$watch"; fail "ended by a signal"' HUP INT TERM
+	trap : PIPE
+	wait "$work" 2>/dev/null
+	x=$?
+	fell KILL "$watch"
+	wait "$watch" 2>/dev/null
+	n=$((x & 127))
+	case $x in
+	0) printf 'DONE\n' && exit ;;
+	3) exit 2 ;;
+	[0-9] | [0-9][0-9]) ;;
+	*) [ "$n" != 14 ] || fail "nothing came for $patience seconds: the link is taken for dead" ;;
+	esac
+	fail "the receiver ended with status $x"
+}
+
+far_end "$@"

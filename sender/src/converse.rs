@@ -1,0 +1,59 @@
+//! One disk to whoever holds both ends of us: the stream on standard output, the receiver's answers on standard input.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::process;
+use std::sync::Arc;
+use std::time::Duration;
+
+use xfer_hole_image::{Image, Tally};
+use xfer_hole_link::{Answers, Ending, Messages};
+use xfer_hole_proto::Fingerprint;
+
+use crate::cli::{Cli, Job};
+use crate::error::Error;
+use crate::send;
+use crate::wire::Wire;
+
+/// How long the receiver may take to say why it doesn't take any more.
+const LAST_WORD: Duration = Duration::from_secs(5);
+
+/// Sends the disk when the receiver is ready, and waits until it is done.
+pub(crate) fn converse(
+    disk: &dyn Image,
+    job: &Job,
+    cli: &Cli,
+    tally: &Arc<Tally>,
+    messages: Messages,
+) -> Result<Option<Fingerprint>, Error> {
+    let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(Error::input)?;
+    // A sender has nothing to lose, and may be held up in a write that nobody takes.
+    let stop = || process::exit(2);
+    let answers = Answers::listen(stdin.into(), None, messages, stop).map_err(Error::Thread)?;
+    answers.watch(Arc::clone(tally), cli.rsh.patience()).map_err(Error::Thread)?;
+    answers.ready().map_err(ended)?;
+    let mut wire = Wire::stdout(job.dialect, Arc::clone(tally))?;
+    wire.heed(answers.clone());
+    let sent = send::send(disk, job, &mut wire, tally, messages);
+    match sent {
+        Ok(fingerprint) => match answers.ending(None) {
+            Some(Ending::Done(_)) => Ok(fingerprint),
+            ending => Err(ended(ending.unwrap_or(Ending::Closed(None)))),
+        },
+        Err(error) if error.is_of_output() => Err(answers.ending(Some(LAST_WORD)).map_or(error, ended)),
+        // The receiver has our reason, and tells its user.
+        Err(_) if wire.has_said_why() => Err(Error::Unread),
+        Err(error) => Err(error),
+    }
+}
+
+fn ended(ending: Ending) -> Error {
+    match ending {
+        // It tells its user itself.
+        Ending::Failed(_) | Ending::Closed(_) => Error::Unread,
+        Ending::Done(_) => Error::Far("the receiver said that it was done before it was".into()),
+        Ending::Silent(patience) => {
+            Error::Far(format!("the link is dead: nothing moved for {} seconds", patience.as_secs()))
+        }
+    }
+}

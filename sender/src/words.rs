@@ -1,0 +1,75 @@
+//! The words for the image and its destination, and what can't be had with them.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use xfer_hole_image::shown;
+use xfer_hole_link::{Place, quoted_for_sh};
+
+use crate::cli::Cli;
+use crate::error::Error;
+
+/// What is to go where.
+#[derive(Debug)]
+pub(crate) struct Words {
+    pub(crate) image: PathBuf,
+    pub(crate) dest: Place,
+}
+
+impl Words {
+    /// What was typed. Refuses what is not done by this program, or not by these flags, with the line that does it.
+    pub(crate) fn of(cli: &Cli) -> Result<Self, Error> {
+        let dest = cli.dest.as_deref().unwrap_or(OsStr::new("-"));
+        let image = cli.image.clone().unwrap_or_default();
+        let refused = |word: &OsStr, what: &str, hint: Option<String>| {
+            Err(Error::Word { word: word.into(), what: what.into(), hint })
+        };
+        if let Some(more) = cli.more.first() {
+            let hint = "for IMAGE in *.qcow2; do xfer-hole \"$IMAGE\" HOST:DIRECTORY/ || break; done";
+            return refused(more, "one image is sent at a time, and this would be the third word", Some(hint.into()));
+        }
+        let word = |word: &OsStr| shell_word(word);
+        let from = place(image.as_os_str())?;
+        let to = place(dest)?;
+        match (&from, &to) {
+            (Place::Remote(there), Place::Remote(_)) => {
+                let (host, path) = (there.destination(), word(&there.path));
+                let hint = format!("ssh {host} xfer-hole {path} {}", word(dest));
+                return refused(image.as_os_str(), "a disk is sent from here, not from another machine", Some(hint));
+            }
+            (Place::Remote(_), to) => {
+                let dest = if matches!(to, Place::Stream) { "DEST".into() } else { word(dest) };
+                let hint = format!("recv-hole {} {dest} (a local name with a colon: ./NAME)", word(image.as_os_str()));
+                return refused(image.as_os_str(), "is on another machine, from which recv-hole gets it", Some(hint));
+            }
+            _ => {}
+        }
+        let remote = matches!(to, Place::Remote(_));
+        let given = cli.rsh.first_given().filter(|_| !remote);
+        if let Some(flag) = given {
+            return Err(Error::usage(format!("{flag} is for another machine, and there is none: HOST:PATH")));
+        }
+        let given = cli.target.first_given().filter(|_| matches!(to, Place::Stream));
+        if let Some(flag) = given {
+            return Err(Error::usage(format!("{flag} is for the receiver of a stream to be told, or for a DEST")));
+        }
+        if cli.converse && !matches!(to, Place::Stream) {
+            return Err(Error::usage("--converse goes by standard input and output, and takes no DEST"));
+        }
+        if cli.classic && !matches!(to, Place::Stream) {
+            return Err(Error::usage("--classic is a stream on standard output, and takes no DEST"));
+        }
+        Ok(Self { image, dest: to })
+    }
+}
+
+fn place(word: &OsStr) -> Result<Place, Error> {
+    Place::parse(word).map_err(|what| Error::Word { word: word.into(), what, hint: None })
+}
+
+/// A word as it can be typed.
+fn shell_word(word: &OsStr) -> String {
+    let text = shown(word.as_ref());
+    let plain = !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "/._,+:@%=-".contains(c));
+    if plain { text } else { quoted_for_sh(&text) }
+}
