@@ -640,7 +640,7 @@ main() {
 		i) inplace=place ;;
 		s) skip=1 ;;
 		n) nosync=1 ;;
-		h) printf '%s\n  %s\n' "$usage" '-i in place, -s no digests: nothing is verified, -n no sync; DEST - is stdout' && code=0 && exit ;;
+		h) printf '%s\n  %s\n' "$usage" '-i in place, -s no digests: nothing is verified, -n no sync; - is stdout' && code=0 && exit ;;
 		*) die "$usage" ;;
 		esac
 	done

@@ -20,7 +20,7 @@ fail() {
 decode() {
 	case $1 in *[!A-Za-z0-9/._,+:@%=\\-]*) fail "a word of the request is not coded" ;; esac
 	word=$(printf %bx "$1")
-	word=${word%x}
+	case $word in *x) word=${word%x} ;; *) fail "the locale of sh there can't hold the name $1" ;; esac
 }
 
 asked() {
@@ -40,11 +40,10 @@ request() {
 		case $word in
 		receiver=auto | receiver=binary | receiver=sh) receiver=${word#*=} && continue ;;
 		in-place | target-is-zero | no-sync | no-clobber | mkpath | dry-run) asked="$asked$word " ;;
-		chmod=[0-7][0-7][0-7] | chmod=[0-7][0-7][0-7][0-7]) bits=${word#*=} ;;
-		chown=[!-]*) own=${word#*=} ;;
-		max-wait=[1-9] | max-wait=[1-9][0-9] | max-wait=[1-9][0-9][0-9] | max-wait=[1-9][0-9][0-9][0-9])
-			patience=${word#*=} word=timeout=$patience
-			;;
+		chmod=*[!0-7]* | max-wait=*[!0-9]*) fail "no number in the request: $x" ;;
+		chmod=?*) bits=${word#*=} ;;
+		chown=?*) own=${word#*=} ;;
+		max-wait=[1-9]*) patience=${word#*=} word=timeout=$patience ;;
 		*) fail "unknown option in the request: $x" ;;
 		esac
 		set -- "$@" "--$word"
@@ -67,17 +66,23 @@ request() {
 	[ "$receiver" = auto ] || fail "no recv-hole is installed there that speaks this version"
 }
 
-# fell SIGNAL PID: a process and its children
+# fell PID: a process and its children
 fell() {
-	kill -STOP "$2" || return 0
+	kill -STOP "$1" || return 0
 	kids=''
-	read -r kids <"/proc/$2/task/$2/children"
+	read -r kids <"/proc/$1/task/$1/children"
 	for kid in $kids; do
-		fell KILL "$kid"
+		fell "$kid"
 	done
-	kill -"$1" "$2"
-	kill -CONT "$2"
+	kill -KILL "$1"
 } 2>/dev/null
+
+# cease TEXT
+cease() {
+	fell "$work"
+	fell "$watch"
+	fail "$1"
+}
 
 # family PID: its descendants, and in now what all have read so far
 family() {
@@ -116,32 +121,29 @@ silent() {
 	[ -z "$busy" ]
 } 2>/dev/null
 
-# orphan: is the first process gone? One that nobody has waited for yet can still be signalled.
+# orphan: is the first process gone? (That a signal can be sent proves nothing.)
 orphan() {
-	what="? $$ "
+	what=") ? $$ "
 	read -r what </proc/self/stat
-	case ${what##*) } in "? $$ "* | [!Z]" $$ "*) return 1 ;; esac
+	case ${what##*\)} in ' '?" $$ "*) return 1 ;; esac
 } 2>/dev/null
 
 watch() {
 	trap '' PIPE
-	said=0 still=0 before='' tick=5 how=HUP
+	said=0 still=0 before='' tick=5
 	[ "$patience" -ge 30 ] || tick=1
 	# nothing of the link is left to a sleep that outlives this
 	while sleep "$tick" >/dev/null 2>&1 && ! orphan; do
 		said=$((said + tick))
 		[ "$said" -lt 15 ] || {
 			said=0
-			printf 'WAIT\n' 2>/dev/null || break
+			printf 'WAIT\n' 2>/dev/null || kill -HUP "$$"
 		}
 		still=$((still + tick))
 		silent || still=0
-		[ "$still" -lt "$patience" ] || {
-			how=ALRM
-			break
-		}
+		[ "$still" -lt "$patience" ] || kill -USR1 "$$"
 	done
-	fell "$how" "$work"
+	fell "$work"
 }
 
 # adorn: the owner and mode that were asked for, before .part has its name
@@ -186,6 +188,10 @@ probe() {
 	[ ! -d "$x" ] || dir=$x
 	if [ -e "$part" ] || [ -h "$part" ] || asked dry-run; then
 		[ -w "$dir" ] && [ -x "$dir" ] || die "can't write in $dir"
+		# root's -w may not see a read-only file system; nothing is there to be removed
+		[ -e "$part" ] || [ -h "$part" ] || x=$(rmdir -- "$part" 2>&1) || case $x in
+		*[Rr]ead-only*) die "can't write in $dir: read-only file system" ;;
+		esac
 	elif (set -C && : >"$part") 2>/dev/null; then
 		oct=''
 		(adorn)
@@ -240,7 +246,9 @@ work() {
 	! asked no-clobber || move=settle
 	also=adorn
 	tools
-	! asked no-clobber || [ ! -e "$dest" ] && [ ! -h "$dest" ] || die "$show is there already"
+	if asked no-clobber && { [ -e "$dest" ] || [ -h "$dest" ]; }; then
+		die "$show is there already"
+	fi
 	path
 	resolve
 	probe
@@ -264,25 +272,27 @@ far_end() {
 	export LC_ALL PATH
 	request "$@"
 	exec 8<&0
-	(work) <&8 8<&- &
+	work <&8 8<&- &
 	work=$!
 	exec </dev/null 8<&-
 	watch &
 	watch=$!
-	trap 'fell KILL "$work"; fell KILL "$watch"; fail "ended by a signal"' HUP INT TERM
+	trap 'cease "ended by a signal"' HUP INT TERM
+	trap 'cease "nothing came for $patience seconds: the link is taken for dead"' USR1
 	trap : PIPE
-	wait "$work" 2>/dev/null
-	x=$?
-	fell KILL "$watch"
+	# some shells tell of one that is only stopped, to be killed
+	while
+		wait "$work" 2>/dev/null
+		x=$?
+		kill -0 "$work" 2>/dev/null
+	do :; done
+	fell "$watch"
 	wait "$watch" 2>/dev/null
-	n=$((x & 127))
 	case $x in
 	0) printf 'DONE\n' && exit ;;
 	3) exit 2 ;;
-	[0-9] | [0-9][0-9]) ;;
-	*) [ "$n" != 14 ] || fail "nothing came for $patience seconds: the link is taken for dead" ;;
+	*) fail "the receiver ended with status $x" ;;
 	esac
-	fail "the receiver ended with status $x"
 }
 
 far_end "$@"

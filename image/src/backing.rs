@@ -30,7 +30,7 @@ impl Backing {
     }
 
     /// Opens it for the image `named_by`, through the gate, and tells its format, which is one that we read.
-    pub(crate) fn open(&self, named_by: &Path, how: &Opening) -> Result<(Host, Format)> {
+    pub(crate) fn open(&self, named_by: &Path, dir: Option<&Path>, how: &Opening) -> Result<(Host, Format)> {
         let read = Named::read(named_by, &self.name)?;
         let declared = match &self.format {
             Some(name) => Some(Format::of_name(name).ok_or_else(|| self.unknown(named_by, name))?),
@@ -40,7 +40,7 @@ impl Backing {
         if !format.is_read() {
             return Err(format.refusal_below(named_by, WHAT, &read.file));
         }
-        let host = how.gate.open(named_by, WHAT, &read.file)?;
+        let host = how.gate.open(named_by, dir, WHAT, &read.file)?;
         how.guard(&host)?;
         Ok((host, format))
     }
@@ -90,7 +90,11 @@ mod tests {
         ] {
             let backing = Backing { name: name.into(), format: declared.map(str::to_owned) };
             let how = Opening { backing_format: flag, ..Opening::default() };
-            assert_eq!(backing.open(&image, &how).unwrap().1, is, "{name} {declared:?} {flag:?}");
+            assert_eq!(
+                backing.open(&image, Some(&dir.path().canonicalize().unwrap()), &how).unwrap().1,
+                is,
+                "{name} {declared:?} {flag:?}"
+            );
         }
     }
 
@@ -99,7 +103,7 @@ mod tests {
         let image = Path::new("o.qcow2");
         let refusal = |format: Option<&str>| {
             let backing = Backing { name: "b".into(), format: format.map(str::to_owned) };
-            backing.open(image, &Opening::default()).unwrap_err()
+            backing.open(image, None, &Opening::default()).unwrap_err()
         };
         let error = refusal(None);
         assert_eq!(

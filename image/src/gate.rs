@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::host::settled;
 use crate::quote::{named, quoted};
 use crate::{Error, Host, Kind, Result};
 
@@ -31,8 +32,8 @@ impl Gate {
     }
 
     /// Opens the file that the image `named_by` (its path as given) calls `name` and uses as `what` ("backing file"). A relative
-    /// name is relative to the directory in the image's path.
-    pub fn open(&self, named_by: &Path, what: &str, name: &Path) -> Result<Host> {
+    /// name is relative to the directory in the image's path, which was `dir` when the image was opened.
+    pub(crate) fn open(&self, named_by: &Path, dir: Option<&Path>, what: &str, name: &Path) -> Result<Host> {
         let refused = |why: String| Error::new(Kind::Refused, named_by, format!("{what} {} {why}", named(name)));
         let failed = |source| Error::io(named_by, format!("{what} {}", named(name)), source);
         if self.closed {
@@ -43,13 +44,14 @@ impl Gate {
         if octets.is_empty() || octets.contains(&0) {
             return Err(refused("is no name of a file".into()));
         }
-        let path = path_of(named_by, name);
+        let own = dir
+            .ok_or_else(|| refused("is not looked for: the true path of the image's directory can't be told".into()))?;
+        let (dir, entry) = settled(&own.join(name));
         // Only looked at: a fifo or a device does nothing when it is opened so.
-        let place = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(&path).map_err(failed)?;
+        let place = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(entry).map_err(failed)?;
         let link = proc_link(&place);
         let lies = fs::read_link(&link).map_err(|source| no_proc(named_by, what, name, source))?;
-        let own = fs::canonicalize(directory(named_by)).map_err(failed)?;
-        if ![&own].into_iter().chain(&self.allow).any(|dir| lies.starts_with(dir)) {
+        if !lies.starts_with(own) && !self.allow.iter().any(|dir| lies.starts_with(dir)) {
             return Err(self.outside(named_by, what, name, &lies));
         }
         let kind = place.metadata().map_err(failed)?.file_type();
@@ -58,7 +60,7 @@ impl Gate {
             return Err(refused(is.into()));
         }
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&link).map_err(failed)?;
-        Host::of(file, &path)
+        Host::of(file, &path_of(named_by, name), dir)
     }
 
     /// The refusal of a file that `lies` where it may not.
@@ -78,7 +80,7 @@ impl Gate {
 }
 
 /// The directory in an image's path as given.
-fn directory(image: &Path) -> &Path {
+pub(crate) fn directory(image: &Path) -> &Path {
     image.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -138,7 +140,8 @@ mod tests {
 
         /// What the file named by `image` holds, or why it isn't opened.
         fn open(&self, gate: &Gate, image: &str, name: &Path) -> std::result::Result<String, (Kind, String, String)> {
-            let opened = gate.open(&self.at(image), "backing file", name);
+            let dir = fs::canonicalize(directory(&self.at(image))).unwrap();
+            let opened = gate.open(&self.at(image), Some(&dir), "backing file", name);
             let host = opened.map_err(|error| {
                 let text =
                     |text: &str| text.replace(&self.dir.path().canonicalize().unwrap().display().to_string(), "DIR");
@@ -173,9 +176,29 @@ mod tests {
     #[test]
     fn a_host_is_called_by_the_image_s_directory_and_the_name() {
         let place = Place::new();
-        let host = Gate::default().open(&place.at("link/overlay"), "backing file", Path::new("base")).unwrap();
+        let dir = place.at("images").canonicalize().unwrap();
+        let image = place.at("link/overlay");
+        let host = Gate::default().open(&image, Some(&dir), "backing file", Path::new("base")).unwrap();
         assert_eq!(host.path(), place.at("link/base"));
         assert_eq!(path_of(Path::new("overlay"), Path::new("base")), Path::new("base"));
+    }
+
+    #[test]
+    fn a_directory_that_takes_the_place_of_the_image_s_after_it_was_opened_is_not_looked_into() {
+        let place = Place::new();
+        fs::write(place.at("images/overlay"), "").unwrap();
+        let image = Host::open(&place.at("link/overlay")).unwrap();
+        fs::remove_file(place.at("link")).unwrap();
+        symlink("secret", place.at("link")).unwrap();
+        let base = Gate::default().open(image.path(), image.dir(), "backing file", Path::new("base")).unwrap();
+        let mut octets = [0; 11];
+        base.read_at(0, &mut octets).unwrap();
+        assert_eq!(&octets, b"images/base");
+        let dir = place.at("images").canonicalize().unwrap();
+        assert_eq!(base.dir(), Some(&*dir));
+        // A true directory that is moved away takes its files with it.
+        fs::rename(place.at("images"), place.at("away")).unwrap();
+        assert!(Gate::default().open(image.path(), image.dir(), "backing file", Path::new("base")).is_err());
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! A file that a disk's octets lie in: a regular file or a block device, of which nothing but octets is known.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use xfer_hole_proto::LEN_MAX;
 
+use crate::gate::directory;
 use crate::{Error, Kind, Result, Stamp, sys};
 
 /// A regular file or block device, open for reading.
@@ -14,6 +16,9 @@ use crate::{Error, Kind, Result, Stamp, sys};
 pub struct Host {
     file: File,
     path: PathBuf,
+    /// The true directory in the path as given, as it was before the file was opened: names in an image are relative to it. None
+    /// where the system doesn't tell.
+    dir: Option<PathBuf>,
     len: u64,
     /// Regular files only.
     stamp: Option<Stamp>,
@@ -22,13 +27,14 @@ pub struct Host {
 impl Host {
     /// Opens it. Fifos, directories and the like are refused.
     pub fn open(path: &Path) -> Result<Self> {
+        let (dir, entry) = settled(path);
         // Non-blocking, so that a fifo in the disk's place doesn't hang us.
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-        Self::of(file.map_err(|source| Error::io(path, "cannot open", source))?, path)
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(entry);
+        Self::of(file.map_err(|source| Error::io(path, "cannot open", source))?, path, dir)
     }
 
-    /// A file that is open for reading already, and is called `path` in messages.
-    pub(crate) fn of(file: File, path: &Path) -> Result<Self> {
+    /// A file that is open for reading already, is called `path` in messages, and stands in `dir`.
+    pub(crate) fn of(file: File, path: &Path, dir: Option<PathBuf>) -> Result<Self> {
         let failed = |source| Error::io(path, "cannot open", source);
         let stat = file.metadata().map_err(failed)?;
         let (len, stamp) = if stat.is_file() {
@@ -44,7 +50,7 @@ impl Host {
         }
         sys::set_blocking(&file).map_err(failed)?;
         sys::advise_sequential(&file);
-        Ok(Self { file, path: path.into(), len, stamp })
+        Ok(Self { file, path: path.into(), dir, len, stamp })
     }
 
     /// The file itself, to be spliced from.
@@ -57,6 +63,11 @@ impl Host {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The true directory that names in it are relative to, if it could be told when it was opened.
+    pub(crate) fn dir(&self) -> Option<&Path> {
+        self.dir.as_deref()
     }
 
     /// Octets, as they were when it was opened.
@@ -134,4 +145,13 @@ impl Host {
     pub(crate) fn io(&self, what: impl Into<String>, source: io::Error) -> Error {
         Error::io(&self.path, what, source)
     }
+}
+
+/// The true directory that a name stands in, and the name in it: once looked up, it is no other directory when others are moved.
+pub(crate) fn settled(path: &Path) -> (Option<PathBuf>, PathBuf) {
+    let dir = fs::canonicalize(directory(path)).ok();
+    // "image/" and "image/." are more than a name.
+    let name = path.file_name().filter(|name| path.as_os_str().as_bytes().ends_with(name.as_bytes()));
+    let entry = dir.as_deref().zip(name).map_or_else(|| path.into(), |(dir, name)| dir.join(name));
+    (dir, entry)
 }

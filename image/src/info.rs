@@ -36,6 +36,8 @@ pub struct Info {
     pub warnings: Vec<String>,
     /// What makes two names the same file.
     identity: (u64, u64),
+    /// The true directory that the names in it are relative to.
+    dir: Option<PathBuf>,
 }
 
 /// What only qcow2 images have.
@@ -142,6 +144,7 @@ impl Info {
             qcow2: None,
             warnings: Vec::new(),
             identity: host.identity()?,
+            dir: host.dir().map(Into::into),
         };
         if format == Format::Qcow2 {
             info.look_into(host, snapshot)?;
@@ -204,8 +207,8 @@ impl Info {
         Floors { how, next: self.below(), seen: vec![self.identity] }
     }
 
-    fn below(&self) -> Option<(PathBuf, Backing)> {
-        Some((self.path.clone(), self.backing.clone()?))
+    fn below(&self) -> Option<(PathBuf, Option<PathBuf>, Backing)> {
+        Some((self.path.clone(), self.dir.clone(), self.backing.clone()?))
     }
 }
 
@@ -213,8 +216,8 @@ impl Info {
 #[derive(Debug)]
 pub struct Floors<'a> {
     how: &'a Opening,
-    /// The image that names the next one, and what it says of it.
-    next: Option<(PathBuf, Backing)>,
+    /// The image that names the next one, its directory, and what it says of it.
+    next: Option<(PathBuf, Option<PathBuf>, Backing)>,
     seen: Vec<(u64, u64)>,
 }
 
@@ -222,8 +225,8 @@ impl Iterator for Floors<'_> {
     type Item = Result<Info>;
 
     fn next(&mut self) -> Option<Result<Info>> {
-        let (named_by, backing) = self.next.take()?;
-        let looked = backing.open(&named_by, self.how).and_then(|(host, format)| {
+        let (named_by, dir, backing) = self.next.take()?;
+        let looked = backing.open(&named_by, dir.as_deref(), self.how).and_then(|(host, format)| {
             let info = Info::of(&host, format, None)?;
             if self.seen.contains(&info.identity) {
                 return Err(Error::new(

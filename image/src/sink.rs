@@ -36,6 +36,11 @@ pub trait Sink: Send + Sync {
     /// The `len` octets at `at` read as zeros.
     fn hole(&self, at: u64, len: u64) -> Result<()>;
 
+    /// True if a hole is work: old octets are really zeroed.
+    fn zeroes(&self) -> bool {
+        false
+    }
+
     /// The `len` octets at `at` are those that the target held before.
     fn keep(&self, at: u64, len: u64) -> Result<()>;
 

@@ -98,8 +98,8 @@ impl Stairs<'_> {
             }
             None => (header.l1, header.size),
         };
-        let external = self.data_file(host.path(), &header)?;
-        let next = Backing::of(&header).map(|backing| backing.open(host.path(), self.how)).transpose()?;
+        let external = self.data_file(&host, &header)?;
+        let next = Backing::of(&header).map(|backing| backing.open(host.path(), host.dir(), self.how)).transpose()?;
         self.size.get_or_insert(disk.1);
         self.named_by = Some(host.path().into());
         self.floors.push(Box::new(Qcow2::new(host, external, &header, disk, floor, shared, self.how.method)?));
@@ -107,9 +107,10 @@ impl Stairs<'_> {
     }
 
     /// The file that guest data lies in, if the image `named_by` has it outside.
-    fn data_file(&mut self, named_by: &Path, header: &Header) -> Result<Option<Host>> {
+    fn data_file(&mut self, named_by: &Host, header: &Header) -> Result<Option<Host>> {
         let Some(name) = header.data_file() else { return Ok(None) };
-        let host = self.how.gate.open(named_by, "data file", Path::new(OsStr::from_bytes(name)))?;
+        let host =
+            self.how.gate.open(named_by.path(), named_by.dir(), "data file", Path::new(OsStr::from_bytes(name)))?;
         self.how.guard(&host)?;
         self.enter(&host)?;
         Ok(Some(host))

@@ -96,6 +96,7 @@ mod ioctl {
     nix::ioctl_write_ptr_bad!(blkzeroout, nix::request_code_none!(0x12, 127), [u64; 2]);
     nix::ioctl_read_bad!(fionread, libc::FIONREAD, libc::c_int);
     nix::ioctl_read_bad!(blksszget, nix::request_code_none!(0x12, 104), libc::c_int);
+    nix::ioctl_read_bad!(tiocgwinsz, libc::TIOCGWINSZ, libc::winsize);
 }
 
 /// ioctl(2) BLKGETSIZE64: a block device's size.
@@ -255,6 +256,28 @@ pub fn ignore_file_size_signal() {
     use nix::sys::signal::{SigHandler, Signal, signal};
     // SAFETY: ignoring a signal runs no code of ours.
     let _before = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
+}
+
+/// sigaction(2), asked only: whether this signal is ignored, as nohup and shells' background jobs have it when they start us.
+pub fn is_ignored(signal: i32) -> bool {
+    // SAFETY: sigaction is plain data, for which all zeros is a value.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    // SAFETY: nothing is set, and the kernel's answer goes into one struct sigaction.
+    let result = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) };
+    result == 0 && action.sa_sigaction == libc::SIG_IGN
+}
+
+/// ioctl(2) TIOCGWINSZ: how many columns a terminal has; `None` if it is none, or doesn't tell.
+pub fn terminal_columns(fd: impl AsFd) -> Option<usize> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the kernel writes one struct winsize.
+    unsafe { ioctl::tiocgwinsz(fd.as_fd().as_raw_fd(), &raw mut size) }.ok()?;
+    (size.ws_col > 0).then(|| usize::from(size.ws_col))
+}
+
+/// poll(2), without waiting: whether some octets can be written now. A closed or broken stream can: it fails at once.
+pub fn takes_writes(fd: impl AsFd) -> bool {
+    poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)], PollTimeout::ZERO) != Ok(0)
 }
 
 /// umask(2), read by setting it and setting it back: only before other threads make files.

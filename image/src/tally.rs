@@ -5,18 +5,18 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 /// What a transfer is at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
-    /// Nothing flows yet.
+    /// Opening, asking and being answered: nothing of the disk has been moved.
     #[default]
     Preparing,
-    /// A disk goes out.
+    /// The disk goes out.
     Sending,
-    /// A disk comes in.
+    /// The disk comes in.
     Receiving,
-    /// A disk is copied on this machine.
+    /// The disk goes from file to file on one machine.
     Copying,
-    /// What is to be a hole is zeroed.
+    /// Old octets are really zeroed where the disk has a hole.
     Zeroing,
-    /// All is written, and becomes durable.
+    /// All of the disk is written, and on its way to stable storage and to its final name.
     Syncing,
 }
 
@@ -24,7 +24,7 @@ impl Phase {
     const ALL: [Self; 6] =
         [Self::Preparing, Self::Sending, Self::Receiving, Self::Copying, Self::Zeroing, Self::Syncing];
 
-    /// Its name.
+    /// Its name, as people and programs are told.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -38,17 +38,27 @@ impl Phase {
     }
 }
 
-/// Counters of one transfer, in octets.
+/// Counters of one transfer, in octets: none of them ever falls.
 #[derive(Debug, Default)]
 pub struct Tally {
+    phase: AtomicU8,
     size: AtomicU64,
     disk: AtomicU64,
     data: AtomicU64,
     wire: AtomicU64,
-    phase: AtomicU8,
 }
 
 impl Tally {
+    /// Tells what the transfer is at from now on.
+    pub fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// What the transfer is at.
+    pub fn phase(&self) -> Phase {
+        Phase::ALL[usize::from(self.phase.load(Ordering::Relaxed)) % Phase::ALL.len()]
+    }
+
     /// Tells the disk's size, once it is known.
     pub fn set_size(&self, octets: u64) {
         self.size.store(octets, Ordering::Relaxed);
@@ -69,17 +79,7 @@ impl Tally {
         self.wire.fetch_add(octets, Ordering::Relaxed);
     }
 
-    /// Tells what the transfer is at.
-    pub fn set_phase(&self, phase: Phase) {
-        self.phase.store(phase as u8, Ordering::Relaxed);
-    }
-
-    /// What the transfer is at.
-    pub fn phase(&self) -> Phase {
-        Phase::ALL.get(usize::from(self.phase.load(Ordering::Relaxed))).copied().unwrap_or_default()
-    }
-
-    /// The disk's size.
+    /// The disk's size; 0 until it is known.
     pub fn size(&self) -> u64 {
         self.size.load(Ordering::Relaxed)
     }
@@ -97,5 +97,20 @@ impl Tally {
     /// Octets of the stream so far.
     pub fn wire(&self) -> u64 {
         self.wire.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tally_gives_back_the_phase_it_was_told() {
+        let tally = Tally::default();
+        assert_eq!(tally.phase(), Phase::Preparing);
+        for phase in Phase::ALL {
+            tally.set_phase(phase);
+            assert_eq!((tally.phase(), tally.phase().word()), (phase, phase.word()));
+        }
     }
 }

@@ -1,15 +1,24 @@
-//! What both ends share towards the user (arguments, messages, progress), and the way to the other side.
+//! What both ends share towards the user (arguments, messages, progress, signals, and the rim that they live on), and the way to the
+//! other side.
 
 mod answers;
+mod bar;
+mod event;
 mod far;
 mod message;
 mod place;
 mod progress;
 mod request;
+mod rim;
 mod rsh;
+mod screen;
+mod signal;
 mod size;
+mod status;
+mod summary;
 mod talk;
 mod target_args;
+mod throttle;
 
 pub use answers::{Answers, Ending};
 pub use far::Far;
@@ -17,7 +26,11 @@ pub use message::Messages;
 pub use place::{Place, Remote, copy_name};
 pub use progress::{Progress, ProgressKind};
 pub use request::{Request, coded, pull_command, quoted_for_sh};
+pub use rim::Rim;
 pub use rsh::RshArgs;
-pub use size::parse_size;
+pub use signal::Signals;
+pub use size::{parse_size, size_text};
+pub use summary::Summary;
 pub use talk::Talk;
 pub use target_args::TargetArgs;
+pub use throttle::Throttle;

@@ -4,62 +4,93 @@
 //! - A message is one line, `name: what: why`, lower case, no full stop.
 //! - A hint has a line of its own.
 //! - Nothing is said of a success, unless it was asked for.
+//! - Where programs listen, each of them is a JSON object.
 
 use std::fmt::Display;
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use xfer_hole_image::reason;
 
+use crate::{event, screen};
+
 /// Exit code of every failure, as of wrong usage.
-const TROUBLE: u8 = 2;
+pub(crate) const TROUBLE: u8 = 2;
 
 /// Speaks to the user under the program's name.
 #[derive(Clone, Copy, Debug)]
 pub struct Messages {
     name: &'static str,
     verbose: u8,
+    json: bool,
 }
 
 impl Messages {
     /// `name` stands at the beginning of each line.
     #[must_use]
     pub fn new(name: &'static str, verbose: u8) -> Self {
-        Self { name, verbose }
+        Self { name, verbose, json: false }
     }
 
-    /// A line that was asked for, under the program's name.
-    pub fn say(self, what: impl Display) {
-        // One write, so that lines of two programs on one terminal stay whole. If it can't be said, it can't be helped.
-        let _said = io::stderr().write_all(format!("{}: {what}\n", self.name).as_bytes());
+    /// The same for programs, if `json`: each message is then a line of JSON, see xfer-hole-progress(7).
+    #[must_use]
+    pub fn json(self, json: bool) -> Self {
+        Self { json, ..self }
+    }
+
+    /// The program's name.
+    pub(crate) fn name(self) -> &'static str {
+        self.name
+    }
+
+    /// True if programs listen.
+    pub(crate) fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// A message as it is written: `event` for programs, `kind` for people.
+    pub(crate) fn line(self, event: &str, kind: &str, what: impl Display) -> String {
+        if self.json {
+            event::said(self.name, event, &what.to_string())
+        } else {
+            format!("{}: {kind}{what}\n", self.name)
+        }
+    }
+
+    fn say(self, event: &str, kind: &str, what: impl Display) {
+        screen::say(&self.line(event, kind, what));
     }
 
     /// Something that the user should know, though it works.
     pub fn warn(self, what: impl Display) {
-        self.say(format_args!("warning: {what}"));
+        self.say("warning", "warning: ", what);
     }
 
     /// What the other side said, under its name.
     pub fn relay(self, host: &str, line: &str) {
-        self.say(format_args!("{host}: {line}"));
+        self.note(format_args!("{host}: {line}"));
     }
 
     /// What to do about something that was warned of.
     pub fn hint(self, what: impl Display) {
-        self.say(format_args!("hint: {what}"));
+        self.say("hint", "hint: ", what);
+    }
+
+    /// Something that belongs to what was done, and is said without being asked for.
+    pub fn note(self, what: impl Display) {
+        self.say("note", "", what);
     }
 
     /// Something that was asked for with `-v`.
     pub fn verbose(self, what: impl Display) {
         if self.verbose > 0 {
-            self.say(what);
+            self.note(what);
         }
     }
 
     /// Something that was asked for with `-vv`.
     pub fn trace(self, what: impl Display) {
         if self.verbose > 1 {
-            self.say(what);
+            self.note(what);
         }
     }
 
@@ -71,7 +102,11 @@ impl Messages {
 
     /// A result that was asked for: a bare line, to be compared or cut out by programs.
     pub fn result(self, what: impl Display) {
-        let _said = io::stderr().write_all(format!("{what}\n").as_bytes());
+        if self.json {
+            self.say("result", "", what);
+        } else {
+            screen::say(&format!("{what}\n"));
+        }
     }
 
     /// What the command line's parser has to say: help and version, or what is wrong with the words.
@@ -82,8 +117,16 @@ impl Messages {
                 Err(error) => self.fail(format_args!("standard output: cannot write: {}", reason(&error)), None),
             };
         }
+        // The parser says it in several lines: what is wrong, tips, how it is called, and where more is said.
         let text = error.render().to_string();
-        self.say(text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+        let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
+        let line = what.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+        self.say("error", "", line.strip_prefix("error: ").unwrap_or(&line));
+        let mut tips = rest.lines().filter_map(|line| line.trim().strip_prefix("tip: ")).peekable();
+        if tips.peek().is_none() {
+            self.hint(format_args!("{} --help says what can be said", self.name));
+        }
+        tips.for_each(|tip| self.hint(tip));
         ExitCode::from(TROUBLE)
     }
 
@@ -96,7 +139,7 @@ impl Messages {
     /// The one line of a failure, and its hint.
     #[must_use]
     pub fn fail(self, what: impl Display, hint: Option<&str>) -> ExitCode {
-        self.say(what);
+        self.say("error", "", what);
         if let Some(hint) = hint {
             self.hint(hint);
         }

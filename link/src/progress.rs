@@ -1,133 +1,195 @@
-//! How far a transfer is, on a terminal: a bar that the tally moves.
+//! How far a transfer is, while it runs and at its end: for people a line that is redrawn, for programs JSON.
 
-use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::fmt::Display;
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
-use xfer_hole_image::Tally;
+use tokio::task::AbortHandle;
+use tokio::time::{MissedTickBehavior, interval};
+use xfer_hole_image::{Phase, Tally};
 
-/// How often it is drawn.
-const TICK: Duration = Duration::from_millis(200);
+use crate::event::{self, Outcome};
+use crate::message::TROUBLE;
+use crate::status::{Meter, Status};
+use crate::{Messages, Rim, Signals, Summary, bar, screen};
+
+/// How often the bar is drawn.
+const DRAW: Duration = Duration::from_millis(200);
+/// How often programs are told, if the phase stays the same.
+const TELL: Duration = Duration::from_secs(1);
+/// How often it is looked for a new phase.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Which progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ProgressKind {
-    /// A bar if standard error is a terminal.
+    /// A bar if standard error is a terminal
     Auto,
-    /// A bar, wherever standard error goes.
+    /// A bar, wherever standard error goes
     Bar,
-    /// Nothing.
+    /// All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)
+    Json,
+    /// Nothing
     #[default]
     None,
 }
 
-/// Draws a bar from a tally until it is dropped.
+/// Shows a transfer from its beginning to its end, which is told once, by whoever is first: [`done`](Self::done),
+/// [`fail`](Self::fail), or a signal.
 pub struct Progress {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    shown: Arc<Shown>,
+    ticks: AbortHandle,
+    ended: bool,
+}
+
+/// What is shown, for all who show it.
+pub(crate) struct Shown {
+    kind: ProgressKind,
+    messages: Messages,
+    tally: Arc<Tally>,
+    began: Instant,
+    course: Mutex<Course>,
+}
+
+#[derive(Default)]
+struct Course {
+    meter: Meter,
+    /// What programs were told last, and when.
+    told: Option<(Phase, Duration)>,
 }
 
 impl Progress {
-    /// Begins to draw. `name` stands before the bar.
+    /// Begins to show what `tally` says. `messages` are JSON if `kind` is; signals end what is shown.
     #[must_use]
-    pub fn start(kind: ProgressKind, name: &'static str, tally: Arc<Tally>) -> Self {
-        let terminal = io::stderr().is_terminal();
-        let stop = Arc::new(AtomicBool::new(false));
-        let target = match kind {
-            ProgressKind::None => return Self { stop, thread: None },
-            ProgressKind::Auto if !terminal => return Self { stop, thread: None },
-            _ if terminal => ProgressDrawTarget::stderr_with_hz(5),
-            _ => ProgressDrawTarget::term_like_with_hz(Box::new(PlainErr), 5),
+    pub fn start(rim: &Rim, signals: &Signals, kind: ProgressKind, messages: Messages, tally: Arc<Tally>) -> Self {
+        let kind = match kind {
+            ProgressKind::Auto if io::stderr().is_terminal() => ProgressKind::Bar,
+            ProgressKind::Auto => ProgressKind::None,
+            kind => kind,
         };
-        let stopped = Arc::clone(&stop);
-        // Where no thread is to be had, the disk moves without a bar.
-        let thread = thread::Builder::new().spawn(move || draw(target, name, &tally, &stopped)).ok();
-        Self { stop, thread }
+        let shown = Arc::new(Shown { kind, messages, tally, began: Instant::now(), course: Mutex::default() });
+        signals.show(Arc::clone(&shown));
+        shown.tick();
+        let ticking = Arc::clone(&shown);
+        let every = match kind {
+            ProgressKind::Bar => DRAW,
+            ProgressKind::Json => LOOK,
+            // Nothing is shown, but the rate is known when it is asked for.
+            ProgressKind::Auto | ProgressKind::None => TELL,
+        };
+        let ticks = rim.handle().spawn(async move {
+            let mut clock = interval(every);
+            clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                clock.tick().await;
+                ticking.tick();
+            }
+        });
+        Self { shown, ticks: ticks.abort_handle(), ended: false }
+    }
+
+    /// The disk is where it should be. The summary is said to people if `summary`; `digest` is for programs.
+    pub fn done(mut self, digest: Option<&str>, summary: bool) -> ExitCode {
+        self.close();
+        let Shown { messages, tally, began, .. } = &*self.shown;
+        if summary && !messages.is_json() {
+            messages.note(Summary::of(tally, began.elapsed()));
+        }
+        self.end(Outcome::Done, 0, None, digest);
+        ExitCode::SUCCESS
+    }
+
+    /// It failed, for this reason.
+    pub fn fail(mut self, error: impl Display, hint: Option<&str>) -> ExitCode {
+        self.close();
+        let error = error.to_string();
+        let code = self.shown.messages.fail(&error, hint);
+        self.end(Outcome::Failed, TROUBLE, Some(&error), None);
+        code
+    }
+
+    /// It failed, and whoever is to know why knows it.
+    pub fn fail_quietly(mut self) -> ExitCode {
+        self.close();
+        self.end(Outcome::Failed, TROUBLE, None, None);
+        self.shown.messages.fail_quietly()
+    }
+
+    /// Nothing is drawn any more. A signal that was faster ends the process here.
+    fn close(&mut self) {
+        self.ended = true;
+        self.ticks.abort();
+        screen::close();
+    }
+
+    fn end(&self, outcome: Outcome, exit: u8, error: Option<&str>, digest: Option<&str>) {
+        if let Some(line) = self.shown.last_line(outcome, exit, error, digest) {
+            screen::say(&line);
+        }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            let _ended = thread.join();
+        if !self.ended {
+            self.close();
+            self.end(Outcome::Failed, TROUBLE, None, None);
         }
     }
 }
 
-fn draw(target: ProgressDrawTarget, name: &'static str, tally: &Tally, stop: &AtomicBool) {
-    let bar = ProgressBar::with_draw_target(None, target);
-    let template = "{prefix} {percent:>3}% [{wide_bar}] {bytes} of {total_bytes}, {msg}, {bytes_per_sec}, {eta}";
-    // The template is ours and fits; indicatif's own is as good a bar.
-    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_prefix(name);
-    loop {
-        let stopped = stop.load(Ordering::Acquire);
-        let size = tally.size();
-        // Before the size is known there is nothing to show.
-        if size > 0 {
-            bar.set_length(size);
-            // The tally's parts are read one after the other: never more than the whole.
-            bar.set_position(tally.disk().min(size));
-            bar.set_message(format!("{} data", indicatif::HumanBytes(tally.data())));
+impl Shown {
+    fn course(&self) -> MutexGuard<'_, Course> {
+        self.course.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows what there is to be shown by now.
+    fn tick(&self) {
+        let mut course = self.course();
+        let now = self.began.elapsed();
+        let status = course.meter.look(&self.tally, now);
+        let name = self.messages.name();
+        match self.kind {
+            ProgressKind::Bar => screen::try_draw(bar::line(name, &status, screen::columns())),
+            ProgressKind::Json => {
+                let due = course.told.is_none_or(|(phase, at)| phase != status.phase || now.saturating_sub(at) >= TELL);
+                if due && screen::try_say(&event::progress(name, &status)) {
+                    course.told = Some((status.phase, now));
+                }
+            }
+            ProgressKind::Auto | ProgressKind::None => {}
         }
-        if stopped {
-            break;
+    }
+
+    fn status(&self) -> Status {
+        self.course().meter.look(&self.tally, self.began.elapsed())
+    }
+
+    /// Says the line that somebody asked for, if it can be said now: true if so.
+    pub(crate) fn asked(&self) -> bool {
+        let (name, status) = (self.messages.name(), self.status());
+        let json = self.messages.is_json();
+        screen::try_say(&if json { event::progress(name, &status) } else { format!("{name}: {status}\n") })
+    }
+
+    /// The last line for programs, if they listen.
+    pub(crate) fn last_line(
+        &self,
+        outcome: Outcome,
+        exit: u8,
+        error: Option<&str>,
+        digest: Option<&str>,
+    ) -> Option<String> {
+        if !self.messages.is_json() {
+            return None;
         }
-        thread::park_timeout(TICK);
-    }
-    bar.abandon();
-}
-
-/// Standard error that is no terminal, for a bar asked for by name: redrawn behind a carriage return.
-#[derive(Debug)]
-struct PlainErr;
-
-impl PlainErr {
-    fn write(text: &str) -> io::Result<()> {
-        io::stderr().write_all(text.as_bytes())
-    }
-}
-
-impl TermLike for PlainErr {
-    fn width(&self) -> u16 {
-        79
-    }
-
-    fn move_cursor_up(&self, _n: usize) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn move_cursor_down(&self, _n: usize) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn move_cursor_right(&self, _n: usize) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn move_cursor_left(&self, _n: usize) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn write_line(&self, text: &str) -> io::Result<()> {
-        Self::write(text)?;
-        Self::write("\n")
-    }
-
-    fn write_str(&self, text: &str) -> io::Result<()> {
-        Self::write(text)
-    }
-
-    fn clear_line(&self) -> io::Result<()> {
-        Self::write("\r")
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        Ok(())
+        let mut status = self.status();
+        if outcome == Outcome::Done {
+            // A disk of no octets has a size too.
+            status.size = Some(self.tally.size());
+        }
+        Some(event::end(self.messages.name(), &status, outcome, exit, error, digest))
     }
 }

@@ -1,32 +1,96 @@
-//! Sizes as coreutils take them.
+//! Sizes, as coreutils take them and as people read them.
+
+/// The powers of 1024, or with a B behind them of 1000. Those beyond E are too large for any disk.
+const UNITS: &str = "KMGTPEZYRQ";
+/// Those that may be small letters. A small b is 512 octets to coreutils, and an octet to others: it is refused.
+const SMALL: &str = "kmgt";
 
 /// Reads a size in octets: `4096`, `64K` and `64KiB` (1024), `64KB` (1000), and so on through `M`, `G`, `T`, `P`, `E`.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
-    let number: u64 =
-        number.parse().map_err(|_| "expected a number of octets, such as 4096, 64K or 1MiB".to_owned())?;
+    if number.is_empty() {
+        return Err("expected a number of octets, such as 4096, 64K or 1MiB".to_owned());
+    }
+    let unknown = || {
+        format!("unknown unit \"{}\": K, KiB, M, MiB ... are powers of 1024, KB, MB ... of 1000", unit.escape_default())
+    };
     let mut letters = unit.chars();
-    let power = match letters.next().map(|c| c.to_ascii_uppercase()) {
-        None | Some('B') if unit.len() < 2 => 0,
-        Some(letter) => match "KMGTPE".find(letter) {
-            Some(place) => u32::try_from(place).unwrap_or_default() + 1,
-            None => return Err(format!("unknown unit \"{}\"", unit.escape_default())),
-        },
-        None => 0,
+    let factor = match (letters.next(), letters.as_str()) {
+        (None, _) | (Some('B'), "") => Some(1),
+        (Some(letter), rest) => {
+            let place = UNITS.find(letter).or_else(|| SMALL.find(letter)).ok_or_else(unknown)?;
+            let base: u64 = match rest {
+                "" | "iB" => 1024,
+                "B" => 1000,
+                _ => return Err(unknown()),
+            };
+            base.checked_pow(u32::try_from(place).unwrap_or(u32::MAX).saturating_add(1))
+        }
     };
-    let base: u64 = match letters.as_str() {
-        "" | "iB" => 1024,
-        "B" => 1000,
-        _ => return Err(format!("unknown unit \"{}\"", unit.escape_default())),
+    let octets = factor.and_then(|factor| number.parse::<u64>().ok()?.checked_mul(factor));
+    octets.ok_or_else(|| "too large".to_owned())
+}
+
+/// A size in octets as people read it: binary units, three figures, without decimals where it is exact.
+#[must_use]
+pub fn size_text(octets: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let (mut place, mut unit) = (0, 1_u64);
+    // 1023.6 KiB would be written as 1024 KiB: that is a MiB.
+    while place + 1 < UNITS.len() && u128::from(octets) * 2 >= (u128::from(unit) << 11) - u128::from(unit) {
+        place += 1;
+        unit <<= 10;
+    }
+    if octets.is_multiple_of(unit) {
+        return format!("{} {}", octets / unit, UNITS[place]);
+    }
+    let whole = octets / unit;
+    let decimals = match whole {
+        0..10 => 2,
+        10..100 => 1,
+        _ => 0,
     };
-    let factor = base.checked_pow(power);
-    factor.and_then(|factor| number.checked_mul(factor)).ok_or_else(|| "too large".to_owned())
+    // Rounded to hundredths, tenths or ones; what rounds up to another figure loses a decimal.
+    let power = 10_u128.pow(decimals);
+    let scaled = (u128::from(octets) * power + u128::from(unit) / 2) / u128::from(unit);
+    match (scaled / power, decimals) {
+        (10, 2) => format!("10.0 {}", UNITS[place]),
+        (100, 1) => format!("100 {}", UNITS[place]),
+        (whole, 0) => format!("{whole} {}", UNITS[place]),
+        (whole, 1) => format!("{whole}.{} {}", scaled % power, UNITS[place]),
+        (whole, _) => format!("{whole}.{:02} {}", scaled % power, UNITS[place]),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_told_by_three_figures_and_exact_ones_without_decimals() {
+        for (octets, text) in [
+            (0, "0 B"),
+            (1, "1 B"),
+            (1023, "1023 B"),
+            (1024, "1 KiB"),
+            (1025, "1.00 KiB"),
+            (1536, "1.50 KiB"),
+            (10 << 10, "10 KiB"),
+            ((10 << 10) - 1, "10.0 KiB"),
+            ((100 << 10) - 1, "100 KiB"),
+            (12_345, "12.1 KiB"),
+            (123_456, "121 KiB"),
+            ((1 << 20) - 1, "1.00 MiB"),
+            (1 << 20, "1 MiB"),
+            (8 << 30, "8 GiB"),
+            ((1 << 30) + 4711, "1.00 GiB"),
+            (6_000_000_000_000, "5.46 TiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(size_text(octets), text, "{octets}");
+        }
+    }
 
     #[test]
     fn sizes_are_what_coreutils_make_of_them() {
@@ -44,6 +108,11 @@ mod tests {
             ("2GiB", 2 << 30),
             ("16T", 16 << 40),
             ("7E", 7 << 60),
+            ("2m", 2 << 20),
+            ("2g", 2 << 30),
+            ("3tB", 3_000_000_000_000),
+            ("1PiB", 1 << 50),
+            ("1EB", 1_000_000_000_000_000_000),
         ] {
             assert_eq!(parse_size(text), Ok(octets), "{text}");
         }
@@ -51,9 +120,28 @@ mod tests {
 
     #[test]
     fn what_is_no_size_is_refused() {
-        for text in
-            ["", "K", "-1", "+1", "1.5G", "1 K", "1X", "1Ki", "1KiBB", "1BB", "16E", "99999999999999999999", "\u{660}"]
-        {
+        for text in [
+            "",
+            "K",
+            "-1",
+            "+1",
+            "1.5G",
+            "1 K",
+            "1X",
+            "1Ki",
+            "1kib",
+            "1b",
+            "1p",
+            "1e",
+            "0x10",
+            "1KiBB",
+            "1BB",
+            "16E",
+            "1Z",
+            "1QiB",
+            "99999999999999999999",
+            "\u{660}",
+        ] {
             assert!(parse_size(text).is_err(), "{text}");
         }
     }

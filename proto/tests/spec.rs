@@ -14,7 +14,7 @@ use xfer_hole_proto as proto;
 use xfer_hole_proto::{Dialect, Fault, Kind};
 
 /// ABNF rules that RFC 5234 defines.
-const CORE_RULES: [&str; 4] = ["DIGIT", "LF", "OCTET", "SP"];
+const CORE_RULES: [&str; 5] = ["ALPHA", "DIGIT", "LF", "OCTET", "SP"];
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -34,6 +34,11 @@ fn man_page() -> Option<String> {
 fn fenced<'a>(text: &'a str, name: &str) -> &'a str {
     let (_, rest) = text.split_once(&format!("```{name}\n")).unwrap();
     rest.split_once("```").unwrap().0
+}
+
+/// The grammar: of the stream, of the answers, of the request.
+fn grammars(spec: &str) -> Vec<&str> {
+    spec.split("```abnf\n").skip(1).map(|rest| rest.split_once("```").unwrap().0).collect()
 }
 
 /// The rows of the table under that heading, their cells without back quotes.
@@ -76,6 +81,9 @@ fn the_limits_are_those_of_the_crate() {
         ("GRAIN_MIN", proto::GRAIN_MIN),
         ("GRAIN_DEFAULT", proto::GRAIN_DEFAULT),
         ("WAIT_SECONDS", proto::WAIT_SECONDS),
+        ("SILENCE_SECONDS", proto::SILENCE_SECONDS),
+        ("ANSWER_LINE_MAX", proto::ANSWER_LINE_MAX as u64),
+        ("NOISE_MAX", proto::NOISE_MAX as u64),
     ]
     .into();
     let spec = spec();
@@ -118,7 +126,9 @@ fn the_kinds_of_error_are_those_of_the_crate() {
 fn every_rule_of_the_grammar_is_defined_once_and_used() {
     let spec = spec();
     let (mut defined, mut used) = (BTreeSet::new(), BTreeSet::new());
-    for line in fenced(&spec, "abnf").lines() {
+    // A rule goes on where a line begins with a space.
+    let grammar = grammars(&spec).concat().replace("\n ", " ");
+    for line in grammar.lines() {
         let (name, rest) = line.split_once('=').unwrap();
         assert!(defined.insert(name.trim()), "{name} is defined twice");
         // Quoted text stands at the odd places of a split at quotes; a comment runs to the line's end.
@@ -132,12 +142,13 @@ fn every_rule_of_the_grammar_is_defined_once_and_used() {
     }
     // What no rule uses is a start of its own.
     let starts: Vec<&str> = defined.into_iter().filter(|name| !used.contains(*name)).collect();
-    assert_eq!(starts, ["classic", "fingerprint", "stream"]);
+    assert_eq!(starts, ["answers", "classic", "fingerprint", "request", "stream"]);
 }
 
 #[test]
 fn the_man_page_has_the_same_grammar_and_the_same_example() {
     let Some(page) = man_page() else { return };
     let spec = spec();
-    assert_eq!(literal_blocks(&page), [fenced(&spec, "abnf"), fenced(&spec, "stream")]);
+    let [stream, answers, request] = grammars(&spec)[..] else { panic!("three grammars") };
+    assert_eq!(literal_blocks(&page), [stream, answers, request, fenced(&spec, "stream")]);
 }

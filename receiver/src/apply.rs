@@ -1,8 +1,10 @@
 //! From items to a disk. With digests, no octet reaches the sink unverified.
 
+use std::cell::Cell;
+
 use xfer_hole_image::sys::Spliced;
-use xfer_hole_image::{Sink, Tally, Target};
-use xfer_hole_link::Messages;
+use xfer_hole_image::{Phase, Sink, Tally, Target};
+use xfer_hole_link::{Messages, Signals};
 use xfer_hole_proto::{Dialect, Digest, Fingerprint, Item, Kind, Open, Reason, Record};
 
 use crate::error::Error;
@@ -56,6 +58,7 @@ pub(crate) fn apply(
     target: Target,
     rules: &Rules,
     tally: &Tally,
+    signals: &Signals,
     messages: Messages,
 ) -> Result<Done, Error> {
     let (size, first) = match rules.dialect {
@@ -74,7 +77,19 @@ pub(crate) fn apply(
         return Err(Error::NoBase);
     }
     let sink = target.open(size, base)?;
-    let mut river = River { input, sink, rules, tally, messages, buffer: Vec::new(), splices: true };
+    signals.set_remains(Some(sink.remains()));
+    tally.set_phase(Phase::Receiving);
+    let mut river = River {
+        input,
+        sink,
+        rules,
+        tally,
+        signals,
+        messages,
+        touched: Cell::new(false),
+        buffer: Vec::new(),
+        splices: true,
+    };
     let ended = river.run(first);
     let River { input, sink, .. } = river;
     let remains = sink.remains();
@@ -82,7 +97,9 @@ pub(crate) fn apply(
         let fingerprint = input.decoder().fingerprint();
         let at = input.decoder().at();
         tally.set_size(at);
+        tally.set_phase(Phase::Syncing);
         let notes = sink.finish(size.unwrap_or(at))?;
+        signals.set_remains(Some("the whole disk was received".to_owned()));
         Ok(Done { fingerprint, notes })
     });
     done.map_err(|error| match error {
@@ -111,7 +128,10 @@ struct River<'a> {
     sink: Box<dyn Sink>,
     rules: &'a Rules,
     tally: &'a Tally,
+    signals: &'a Signals,
     messages: Messages,
+    /// Something was written: what would be left behind is no longer what it was.
+    touched: Cell<bool>,
     buffer: Vec<u8>,
     /// Until it turns out that input and target can't be spliced.
     splices: bool,
@@ -153,10 +173,27 @@ impl River<'_> {
         match record {
             Record::Data { len, digest: Some(digest) } => self.interval(at, len, digest)?,
             Record::Data { len, digest: None } => self.plain(at, len)?,
-            Record::Hole { len } => self.sink.hole(at, len)?,
-            Record::Keep { len } => self.sink.keep(at, len)?,
+            Record::Hole { len } => self.hole(at, len)?,
+            Record::Keep { len } => {
+                self.sink.keep(at, len)?;
+                self.tally.add_disk(len);
+            }
         }
-        self.tally.add_disk(record.len());
+        Ok(())
+    }
+
+    fn hole(&mut self, at: u64, len: u64) -> Result<(), Error> {
+        if self.sink.zeroes() {
+            self.tally.set_phase(Phase::Zeroing);
+            if !self.touched.get() {
+                // It may take long, and nobody can say how far it is.
+                self.signals.set_remains(None);
+            }
+        }
+        self.sink.hole(at, len)?;
+        self.tally.add_disk(len);
+        self.tally.set_phase(Phase::Receiving);
+        self.touch();
         Ok(())
     }
 
@@ -193,7 +230,7 @@ impl River<'_> {
             let most = expected - at;
             let octets = match self.splice(at, most)? {
                 Spliced::Moved(octets) => {
-                    self.tally.add_data(octets);
+                    self.count(octets);
                     octets
                 }
                 Spliced::Refused => {
@@ -230,7 +267,19 @@ impl River<'_> {
 
     fn write(&self, at: u64, octets: &Verified<'_>) -> Result<(), Error> {
         self.sink.data(at, octets.0)?;
-        self.tally.add_data(octets.0.len() as u64);
+        self.count(octets.0.len() as u64);
         Ok(())
+    }
+
+    fn count(&self, octets: u64) {
+        self.tally.add_disk(octets);
+        self.tally.add_data(octets);
+        self.touch();
+    }
+
+    fn touch(&self) {
+        if !self.touched.replace(true) {
+            self.signals.set_remains(Some(self.sink.remains()));
+        }
     }
 }

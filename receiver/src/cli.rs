@@ -28,7 +28,7 @@ pub(crate) struct Cli {
     /// DEST: the file to make or replace, a block device to overwrite, or "-" for the full octets on standard output. HOST:IMAGE: an
     /// image on another machine, also USER@HOST:IMAGE or ssh://[USER@]HOST[:PORT]/IMAGE, which xfer-hole sends from there; without it
     /// the stream comes on standard input
-    #[arg(value_names = ["HOST:IMAGE", "DEST"], num_args = 1.., required_unless_present_any = ["restrict", "speaks"])]
+    #[arg(value_name = "DEST", required_unless_present_any = ["restrict", "speaks"])]
     pub(crate) words: Vec<OsString>,
 
     #[command(flatten)]
@@ -55,8 +55,8 @@ pub(crate) struct Cli {
     #[arg(long, conflicts_with = "classic", help_heading = "How the other side is reached")]
     pub(crate) converse: bool,
 
-    /// Whether this version of the conversation is spoken
-    #[arg(long, value_name = "VERSION", exclusive = true, hide = true)]
+    /// For programs: end with 0 if this version of the conversation is spoken, else with 2
+    #[arg(long, value_name = "VERSION", exclusive = true, help_heading = "How the other side is reached")]
     pub(crate) speaks: Option<u32>,
 
     /// Refuse a stream without digests
@@ -82,10 +82,14 @@ pub(crate) struct Cli {
     #[arg(long, help_heading = "What is accepted")]
     pub(crate) classic: bool,
 
-    /// Show how far it is
-    #[arg(long, value_name = "KIND", value_enum, num_args = 0..=1, require_equals = true, default_value = "none",
-          default_missing_value = "auto", help_heading = "What is said")]
-    pub(crate) progress: ProgressKind,
+    /// Show how far it is: auto is a bar if standard error is a terminal. If not given: auto for HOST:IMAGE, and none for a stream
+    /// on standard input
+    #[arg(long, value_name = "KIND", value_enum, help_heading = "What is said")]
+    pub(crate) progress: Option<ProgressKind>,
+
+    /// Say nothing but warnings, and why it failed
+    #[arg(short, long, conflicts_with = "verbose", help_heading = "What is said")]
+    pub(crate) quiet: bool,
 
     /// Print the disk's fingerprint on standard error, to compare it with the sender's
     #[arg(long, help_heading = "What is said")]

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use xfer_hole_image::{Tally, Target, shown};
-use xfer_hole_link::{Messages, Talk};
-use xfer_hole_proto::{Answer, Dialect, Reason};
+use xfer_hole_link::Talk;
+use xfer_hole_proto::{Answer, Dialect, Fingerprint, Reason};
 
-use crate::apply::{self, Done, Rules};
+use crate::Work;
+use crate::apply::Done;
 use crate::error::Error;
 use crate::input::{Input, Link};
 
@@ -41,15 +42,9 @@ impl Converse {
     }
 
     /// Receives the disk, and says that it is there; a failure is the caller's to tell.
-    pub(crate) fn run(
-        &mut self,
-        target: Target,
-        rules: &Rules,
-        tally: &Tally,
-        messages: Messages,
-    ) -> Result<Done, Error> {
+    pub(crate) fn run(&mut self, target: Target, work: Work<'_>) -> Result<Done, Error> {
         let dest = shown(target.path());
-        let done = apply::apply(&mut self.input, target, rules, tally, messages)?;
+        let done = work.apply(&mut self.input, target)?;
         for note in &done.notes {
             self.talk.say(&Answer::Note(Reason::new(&format!("{dest}: {note}"))));
         }
@@ -62,16 +57,14 @@ impl Converse {
         &mut self,
         target: Target,
         dry_run: bool,
-        rules: &Rules,
-        tally: &Tally,
-        messages: Messages,
-    ) -> Result<(), Error> {
+        work: Work<'_>,
+    ) -> Result<Option<Fingerprint>, Error> {
         self.ready();
         if dry_run {
             self.talk.say(&Answer::Done(None));
-            return Ok(());
+            return Ok(None);
         }
-        self.run(target, rules, tally, messages).map(drop)
+        Ok(self.run(target, work)?.fingerprint)
     }
 
     /// Says that no disk will be there, and why.

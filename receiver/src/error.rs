@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
-use xfer_hole_image::shown;
+use xfer_hole_image::{reason, shown};
 use xfer_hole_proto::Kind;
 
 /// Each is one line; the hint stands apart.
@@ -46,6 +46,9 @@ pub(crate) enum Error {
     /// Whoever asked was told of the failure.
     #[error("the other side was told")]
     Told,
+    /// The system has no thread for us.
+    #[error("cannot start a thread: {}", reason(.0))]
+    Thread(std::io::Error),
     /// The user asked for digests.
     #[error("the stream carries no digests, and --require-hash was given")]
     NoHash,
@@ -117,7 +120,12 @@ impl Error {
                 Some("a stream comes from xfer-hole; one in the dialect of 2014 needs --classic")
             }
             Self::NoRequest | Self::Request(_) | Self::Forbidden(_) | Self::NoBase => None,
-            Self::Silent(_) | Self::Told | Self::OutputClosed | Self::TooLarge { .. } | Self::Stream(_) => None,
+            Self::Silent(_)
+            | Self::Told
+            | Self::OutputClosed
+            | Self::Thread(_)
+            | Self::TooLarge { .. }
+            | Self::Stream(_) => None,
         }
     }
 }

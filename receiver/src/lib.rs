@@ -18,9 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use xfer_hole_image::{Tally, Target, shown, sys};
-use xfer_hole_link::{Messages, Progress};
-use xfer_hole_proto::CONVERSATION;
+use xfer_hole_image::{Tally, Target, TargetOptions, shown, sys};
+use xfer_hole_link::{Messages, Progress, ProgressKind, Rim, Signals};
+use xfer_hole_proto::{CONVERSATION, Fingerprint};
 
 use crate::apply::Done;
 use crate::cli::Cli;
@@ -48,105 +48,127 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return Messages::new(NAME, 0).usage(&error),
     };
-    let messages = Messages::new(NAME, cli.verbose);
-    match go(&cli, messages) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Error::Told) => messages.fail_quietly(),
-        Err(error) => messages.fail(&error, error.hint()),
-    }
-}
-
-fn go(cli: &Cli, messages: Messages) -> Result<(), Error> {
-    sys::ignore_file_size_signal();
     if let Some(version) = cli.speaks {
-        return if version == CONVERSATION { Ok(()) } else { Err(Error::Told) };
+        return if version == CONVERSATION { ExitCode::SUCCESS } else { Messages::new(NAME, 0).fail_quietly() };
     }
+    sys::ignore_file_size_signal();
+    let messages = Messages::new(NAME, cli.verbose).json(cli.progress == Some(ProgressKind::Json));
+    let watched = Rim::start().and_then(|rim| Ok((Signals::watch(&rim, messages)?, rim)));
+    let (signals, rim) = match watched {
+        Ok(watched) => watched,
+        Err(error) => return messages.fail(Error::Thread(error), None),
+    };
     let tally = Arc::new(Tally::default());
-    if let Some(dir) = &cli.restrict {
-        let restrict = Restrict { dir: dir.clone(), allow_read: cli.allow_read };
-        return restricted(cli, &restrict, &tally, messages);
-    }
-    let words = Words::of(cli)?;
-    if let Some(remote) = &words.source {
-        return Pull { cli, remote, dest: &words.dest, tally: &tally, messages }.run();
-    }
-    if cli.converse {
-        return answered(cli, &words.dest, &tally, messages);
-    }
-    if io::stdin().is_terminal() {
-        return Err(Error::InputTerminal);
-    }
-    if words.dest.as_os_str() == "-" {
-        if io::stdout().is_terminal() {
-            return Err(Error::OutputTerminal);
+    let work = Work { cli: &cli, tally: &tally, signals: &signals, messages };
+    let words = if cli.restrict.is_some() { Ok(Words::default()) } else { Words::of(&cli) };
+    // Whoever is at the other end of a stream or a conversation is the one to show something.
+    let pulls = words.as_ref().is_ok_and(|words| words.source.is_some());
+    let kind = if pulls && !cli.quiet { ProgressKind::Auto } else { ProgressKind::None };
+    let progress = Progress::start(&rim, &signals, cli.progress.unwrap_or(kind), messages, Arc::clone(&tally));
+    match words.and_then(|words| work.go(&words)) {
+        Ok(fingerprint) => {
+            let summary = if pulls { !cli.quiet && !cli.target.dry_run } else { cli.verbose > 0 };
+            progress.done(fingerprint.map(|fingerprint| fingerprint.to_string()).as_deref(), summary)
         }
-        if sys::was_closed(io::stdout()) {
-            return Err(Error::OutputClosed);
+        Err(Error::Told) => progress.fail_quietly(),
+        Err(error) => progress.fail(&error, error.hint()),
+    }
+}
+
+/// What all ways to receive a disk have in common.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    cli: &'a Cli,
+    tally: &'a Arc<Tally>,
+    signals: &'a Signals,
+    messages: Messages,
+}
+
+impl Work<'_> {
+    /// Receives the disk: its fingerprint, if the stream has digests.
+    fn go(self, words: &Words) -> Result<Option<Fingerprint>, Error> {
+        let cli = self.cli;
+        if let Some(dir) = &cli.restrict {
+            return self.restricted(&Restrict { dir: dir.clone(), allow_read: cli.allow_read });
         }
-    }
-    if cli.classic {
-        messages.warn("the dialect of 2014 has no end: a stream that was cut short can't be told from a whole one");
-    }
-    let options = cli.target.options(None, None).map_err(Error::Usage)?;
-    let target = Target::find(&words.dest, options)?;
-    if cli.target.dry_run {
-        messages.say(format_args!("would write {}", shown(target.path())));
-        return Ok(());
-    }
-    let progress = Progress::start(cli.progress, NAME, Arc::clone(&tally));
-    let link = Link { patience: cli.rsh.timeout.map(|_| cli.rsh.patience()), ..Link::default() };
-    let mut input = Input::stdin(cli.dialect(), link, Arc::clone(&tally))?;
-    let received = apply::apply(&mut input, target, &cli.rules(), &tally, messages);
-    drop(progress);
-    tell(cli, &words.dest, &received?, &tally, messages);
-    Ok(())
-}
-
-/// Receives from a sender that hears us: all that goes wrong is said to it.
-fn answered(cli: &Cli, dest: &Path, tally: &Arc<Tally>, messages: Messages) -> Result<(), Error> {
-    let mut converse = Converse::stdio(cli.rsh.patience(), tally)?;
-    let target =
-        cli.target.options(None, Some(LOCK)).map_err(Error::Usage).and_then(|options| Ok(Target::find(dest, options)?));
-    let received =
-        target.and_then(|target| converse.receive(target, cli.target.dry_run, &cli.rules(), tally, messages));
-    received.map_err(|error| converse.tell(&error))
-}
-
-/// The same for one who may not do much here.
-fn restricted(cli: &Cli, restrict: &Restrict, tally: &Arc<Tally>, messages: Messages) -> Result<(), Error> {
-    let asked = restrict.accept();
-    let asked_for = asked.as_ref().ok().and_then(|asked| asked.max_wait);
-    // Whoever set a limit here has the last word.
-    let patience = asked_for.filter(|asked| cli.rsh.timeout.is_none() || *asked < cli.rsh.patience());
-    let patience = patience.unwrap_or(cli.rsh.patience());
-    let mut converse = Converse::stdio(patience, tally)?;
-    let received = asked.and_then(|asked| {
-        converse.input.skip(asked.preamble)?;
-        let target = Target::find(Path::new(&asked.dest), Restrict::target_options(&asked))?;
-        converse.receive(target, asked.dry_run, &cli.rules(), tally, messages)
-    });
-    received.map_err(|error| converse.tell(&error))
-}
-
-/// What there is to be told of a disk that is there.
-fn tell(cli: &Cli, dest: &Path, done: &Done, tally: &Tally, messages: Messages) {
-    for note in &done.notes {
-        messages.warn(format_args!("{}: {note}", shown(dest)));
-    }
-    messages.verbose(format_args!(
-        "received a disk of {} octets: {} of data, {} on the wire",
-        tally.size(),
-        tally.data(),
-        tally.wire()
-    ));
-    match done.fingerprint {
-        Some(fingerprint) => {
-            messages.verbose(format_args!("fingerprint {fingerprint}"));
-            if cli.print_digest {
-                messages.result(fingerprint);
+        if let Some(remote) = &words.source {
+            return Pull { work: self, remote, dest: &words.dest }.run();
+        }
+        if cli.converse {
+            return self.answered(&words.dest);
+        }
+        if io::stdin().is_terminal() {
+            return Err(Error::InputTerminal);
+        }
+        if words.dest.as_os_str() == "-" {
+            if io::stdout().is_terminal() {
+                return Err(Error::OutputTerminal);
+            }
+            if sys::was_closed(io::stdout()) {
+                return Err(Error::OutputClosed);
             }
         }
-        None if cli.print_digest => messages.warn("the stream carried no fingerprint"),
-        None => {}
+        if cli.classic {
+            self.messages
+                .warn("the dialect of 2014 has no end: a stream that was cut short can't be told from a whole one");
+        }
+        let options = cli.target.options(None, None).map_err(Error::Usage)?;
+        let target = Target::find(&words.dest, options)?;
+        if cli.target.dry_run {
+            self.messages.note(format_args!("would write {}", shown(target.path())));
+            return Ok(None);
+        }
+        let link = Link { patience: cli.rsh.timeout.map(|_| cli.rsh.patience()), ..Link::default() };
+        let mut input = Input::stdin(cli.dialect(), link, Arc::clone(self.tally))?;
+        let done = self.apply(&mut input, target)?;
+        Ok(self.tell(&words.dest, &done))
+    }
+
+    fn apply(self, input: &mut Input, target: Target) -> Result<Done, Error> {
+        apply::apply(input, target, &self.cli.rules(), self.tally, self.signals, self.messages)
+    }
+
+    /// Receives from a sender that hears us: all that goes wrong is said to it.
+    fn answered(self, dest: &Path) -> Result<Option<Fingerprint>, Error> {
+        let mut converse = Converse::stdio(self.cli.rsh.patience(), self.tally)?;
+        let options = self.cli.target.options(None, Some(LOCK)).map_err(Error::Usage);
+        let target = options.and_then(|options| Ok(Target::find(dest, options)?));
+        let received = target.and_then(|target| converse.receive(target, self.cli.target.dry_run, self));
+        received.map_err(|error| converse.tell(&error))
+    }
+
+    /// The same for one who may not do much here.
+    fn restricted(self, restrict: &Restrict) -> Result<Option<Fingerprint>, Error> {
+        let asked = restrict.accept();
+        let asked_for = asked.as_ref().ok().and_then(|asked| asked.max_wait);
+        // Whoever set a limit here has the last word.
+        let ours = self.cli.rsh.patience();
+        let patience = asked_for.filter(|asked| self.cli.rsh.timeout.is_none() || *asked < ours).unwrap_or(ours);
+        let mut converse = Converse::stdio(patience, self.tally)?;
+        let received = asked.and_then(|asked| {
+            converse.input.skip(asked.preamble)?;
+            let options = TargetOptions { patience: Some(LOCK), ..Restrict::target_options(&asked) };
+            let target = Target::find(Path::new(&asked.dest), options)?;
+            converse.receive(target, asked.dry_run, self)
+        });
+        received.map_err(|error| converse.tell(&error))
+    }
+
+    /// Tells what there is to be told of a disk that is there.
+    fn tell(self, dest: &Path, done: &Done) -> Option<Fingerprint> {
+        for note in &done.notes {
+            self.messages.warn(format_args!("{}: {note}", shown(dest)));
+        }
+        match done.fingerprint {
+            Some(fingerprint) => {
+                self.messages.verbose(format_args!("fingerprint {fingerprint}"));
+                if self.cli.print_digest {
+                    self.messages.result(fingerprint);
+                }
+            }
+            None if self.cli.print_digest => self.messages.warn("the stream carried no fingerprint"),
+            None => {}
+        }
+        done.fingerprint
     }
 }

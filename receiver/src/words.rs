@@ -10,7 +10,7 @@ use crate::cli::Cli;
 use crate::error::Error;
 
 /// What is to come from where.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Words {
     /// None: the stream comes on standard input.
     pub(crate) source: Option<Remote>,

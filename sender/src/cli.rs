@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use xfer_hole_image::{Shape, UNIT};
-use xfer_hole_link::{ProgressKind, RshArgs, TargetArgs, parse_size};
+use xfer_hole_link::{ProgressKind, RshArgs, TargetArgs, Throttle, parse_size};
 use xfer_hole_proto::{Dialect, GRAIN_DEFAULT, GRAIN_MIN, INTERVAL_DEFAULT, INTERVAL_MAX, INTERVAL_MIN, Sums};
 
 use crate::error::Error;
@@ -49,6 +49,7 @@ Exit status is 0 when the image itself could be read, 2 for every failure.";
 /// Sends a disk image as what is in it: data, and how long the holes are.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "xfer-hole", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(override_usage = "xfer-hole [OPTIONS] IMAGE [DEST]\n       xfer-hole <map|info> [OPTIONS] IMAGE")]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -60,11 +61,8 @@ pub(crate) struct Cli {
 
     /// Where to: HOST:PATH, USER@HOST:PATH or ssh://[USER@]HOST[:PORT]/PATH on another machine, or PATH on this one: a file to make or
     /// replace, a directory to make it in, or a block device. "-" or nothing is standard output, for a pipe into recv-hole
-    pub(crate) dest: Option<OsString>,
-
-    /// One too many: to be refused with what to do.
-    #[arg(hide = true)]
-    pub(crate) more: Vec<OsString>,
+    // More than one is refused with what to do.
+    pub(crate) dest: Vec<OsString>,
 
     /// Send a SHA-256 with each interval, so that nothing arrives unverified. To another machine that is so without this flag
     #[arg(long, help_heading = "What is sent")]
@@ -101,8 +99,8 @@ pub(crate) struct Cli {
     #[arg(long, conflicts_with = "classic", help_heading = "How the other side is reached")]
     pub(crate) converse: bool,
 
-    /// Whether this version of the conversation is spoken
-    #[arg(long, value_name = "VERSION", exclusive = true, hide = true)]
+    /// For programs: end with 0 if this version of the conversation is spoken, else with 2
+    #[arg(long, value_name = "VERSION", exclusive = true, help_heading = "How the other side is reached")]
     pub(crate) speaks: Option<u32>,
 
     #[command(flatten)]
@@ -117,10 +115,14 @@ pub(crate) struct Cli {
     #[arg(long, help_heading = "How it is read")]
     pub(crate) live: bool,
 
-    /// Show how far it is
-    #[arg(long, value_name = "KIND", value_enum, num_args = 0..=1, require_equals = true, default_value = "none",
-          default_missing_value = "auto", help_heading = "What is said")]
-    pub(crate) progress: ProgressKind,
+    /// Show how far it is: auto is a bar if standard error is a terminal. If not given: auto, and none for a stream on standard
+    /// output
+    #[arg(long, value_name = "KIND", value_enum, help_heading = "What is said")]
+    pub(crate) progress: Option<ProgressKind>,
+
+    /// Say nothing but warnings, and why it failed
+    #[arg(short, long, conflicts_with = "verbose", help_heading = "What is said")]
+    pub(crate) quiet: bool,
 
     /// Print the disk's fingerprint on standard error, to compare it with the receiver's
     #[arg(long, conflicts_with = "no_hash", help_heading = "What is said")]
@@ -260,6 +262,11 @@ impl Cli {
             return Err(Error::usage(format!("--min-hole takes up to {UNIT} octets")));
         }
         Ok(Job { dialect: if self.classic { Dialect::Classic } else { Dialect::V1 }, sums, shape, live: self.live })
+    }
+
+    /// What holds back the octets that leave.
+    pub(crate) fn throttle(&self) -> Option<Throttle> {
+        self.rsh.bwlimit.map(Throttle::new)
     }
 
     fn sums(&self, towards: Towards) -> Result<Sums, Error> {

@@ -32,7 +32,7 @@ pub(crate) fn converse(
     let answers = Answers::listen(stdin.into(), None, messages, stop).map_err(Error::Thread)?;
     answers.watch(Arc::clone(tally), cli.rsh.patience()).map_err(Error::Thread)?;
     answers.ready().map_err(ended)?;
-    let mut wire = Wire::stdout(job.dialect, Arc::clone(tally))?;
+    let mut wire = Wire::stdout(job.dialect, Arc::clone(tally), cli.throttle())?;
     wire.heed(answers.clone());
     let sent = send::send(disk, job, &mut wire, tally, messages);
     match sent {

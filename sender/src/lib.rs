@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use clap::Parser;
 use xfer_hole_image::{Host, Image, Tally, shown, sys};
-use xfer_hole_link::{Messages, Place, Progress};
-use xfer_hole_proto::CONVERSATION;
+use xfer_hole_link::{Messages, Place, Progress, ProgressKind, Rim, Signals};
+use xfer_hole_proto::{CONVERSATION, Fingerprint};
 
 use crate::cli::{Cli, Command, Towards};
 use crate::error::Error;
@@ -49,40 +49,71 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Map(args)) => args.source.verbose,
         Some(Command::Info(args)) => args.source.verbose,
     };
-    let messages = Messages::new(NAME, verbose);
-    match go(&cli, messages) {
+    sys::ignore_file_size_signal();
+    let messages = Messages::new(NAME, verbose).json(cli.progress == Some(ProgressKind::Json));
+    let told = match &cli.command {
+        None if cli.print_receiver => print(RECV_HOLE_SH),
+        None => match cli.speaks {
+            None => return transfer(&cli, messages),
+            Some(CONVERSATION) => Ok(()),
+            Some(_) => Err(Error::Unread),
+        },
+        Some(_) if sys::was_closed(io::stdout()) => Err(Error::Closed),
+        Some(Command::Map(args)) => cmd::map::map(args, messages),
+        Some(Command::Info(args)) => cmd::info::info(args, messages),
+    };
+    match told {
         Ok(()) => ExitCode::SUCCESS,
         Err(Error::Unread) => messages.fail_quietly(),
         Err(error) => messages.fail(&error, error.hint()),
     }
 }
 
-fn go(cli: &Cli, messages: Messages) -> Result<(), Error> {
-    sys::ignore_file_size_signal();
-    match &cli.command {
-        None => disk(cli, messages),
-        Some(_) if sys::was_closed(io::stdout()) => Err(Error::Closed),
-        Some(Command::Map(args)) => cmd::map::map(args, messages),
-        Some(Command::Info(args)) => cmd::info::info(args, messages),
+fn print(text: &str) -> Result<(), Error> {
+    if sys::was_closed(io::stdout()) {
+        return Err(Error::Closed);
+    }
+    let mut out = io::stdout();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::output)
+}
+
+/// A disk goes somewhere, and that is shown.
+fn transfer(cli: &Cli, messages: Messages) -> ExitCode {
+    let watched = Rim::start().and_then(|rim| Ok((Signals::watch(&rim, messages)?, rim)));
+    let (signals, rim) = match watched {
+        Ok(watched) => watched,
+        Err(error) => return messages.fail(Error::Thread(error), None),
+    };
+    let words = Words::of(cli);
+    // Whoever reads the stream is the one to show something.
+    let streams = words.as_ref().is_ok_and(|words| matches!(words.dest, Place::Stream));
+    let kind = if streams || cli.quiet { ProgressKind::None } else { ProgressKind::Auto };
+    let tally = Arc::new(Tally::default());
+    let progress = Progress::start(&rim, &signals, cli.progress.unwrap_or(kind), messages, Arc::clone(&tally));
+    match words.and_then(|words| go(cli, &words, &tally, &signals, messages)) {
+        Ok(fingerprint) => {
+            let summary = if streams { cli.source.verbose > 0 } else { !cli.quiet && !cli.target.dry_run };
+            progress.done(fingerprint.map(|fingerprint| fingerprint.to_string()).as_deref(), summary)
+        }
+        Err(Error::Unread) => progress.fail_quietly(),
+        Err(error) => progress.fail(&error, error.hint()),
     }
 }
 
-/// All that is done with a disk but to tell of it.
-fn disk(cli: &Cli, messages: Messages) -> Result<(), Error> {
-    if let Some(version) = cli.speaks {
-        return if version == CONVERSATION { Ok(()) } else { Err(Error::Unread) };
-    }
-    let words = Words::of(cli)?;
-    if matches!(words.dest, Place::Stream) && sys::was_closed(io::stdout()) {
-        return Err(Error::Closed);
-    }
-    if cli.print_receiver {
-        let mut out = io::stdout();
-        return out.write_all(RECV_HOLE_SH.as_bytes()).and_then(|()| out.flush()).map_err(Error::output);
-    }
+/// Moves the disk: its fingerprint, if there are digests.
+fn go(
+    cli: &Cli,
+    words: &Words,
+    tally: &Arc<Tally>,
+    signals: &Signals,
+    messages: Messages,
+) -> Result<Option<Fingerprint>, Error> {
     let towards = if matches!(words.dest, Place::Remote(_)) { Towards::Binary } else { Towards::Unknown };
     let job = cli.job(towards)?;
     if matches!(words.dest, Place::Stream) {
+        if sys::was_closed(io::stdout()) {
+            return Err(Error::Closed);
+        }
         if io::stdout().is_terminal() {
             return Err(Error::Terminal);
         }
@@ -101,29 +132,21 @@ fn disk(cli: &Cli, messages: Messages) -> Result<(), Error> {
             shown(host)
         ));
     }
-    let tally = Arc::new(Tally::default());
-    let progress = Progress::start(cli.progress, NAME, Arc::clone(&tally));
-    let sent = match &words.dest {
-        Place::Stream if cli.converse => converse::converse(&disk, &job, cli, &tally, messages),
-        Place::Stream => Wire::stdout(job.dialect, Arc::clone(&tally))
-            .and_then(|mut wire| send::send(&disk, &job, &mut wire, &tally, messages)),
-        Place::Remote(remote) => Push { cli, image: &words.image, remote, tally: &tally, messages }.run(&disk),
-        Place::Local(_) => Err(Error::usage("local copy comes by merge")),
+    let fingerprint = match &words.dest {
+        Place::Stream if cli.converse => converse::converse(&disk, &job, cli, tally, messages)?,
+        Place::Stream => {
+            let mut wire = Wire::stdout(job.dialect, Arc::clone(tally), cli.throttle())?;
+            send::send(&disk, &job, &mut wire, tally, messages)?
+        }
+        Place::Remote(remote) => Push { cli, image: &words.image, remote, tally, signals, messages }.run(&disk)?,
+        Place::Local(_) => return Err(Error::usage("local copy comes by merge")),
     };
-    drop(progress);
-    let fingerprint = sent?;
     disk.noticed().iter().for_each(|noticed| messages.warn(noticed));
-    messages.verbose(format_args!(
-        "sent a disk of {} octets: {} of data, {} on the wire",
-        tally.size(),
-        tally.data(),
-        tally.wire()
-    ));
-    if let Some(fingerprint) = fingerprint {
+    if let Some(fingerprint) = &fingerprint {
         messages.verbose(format_args!("fingerprint {fingerprint}"));
         if cli.print_digest {
             messages.result(fingerprint);
         }
     }
-    Ok(())
+    Ok(fingerprint)
 }

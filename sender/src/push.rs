@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use xfer_hole_image::{Image, Phase, Plan, Tally, Want, shown, sys};
-use xfer_hole_link::{Answers, Ending, Far, Messages, Remote, Request, copy_name, quoted_for_sh};
+use xfer_hole_link::{Answers, Ending, Far, Messages, Remote, Request, Signals, copy_name, quoted_for_sh};
 use xfer_hole_proto::{Answer, Dialect, Fingerprint};
 
 use crate::RECV_HOLE_SH;
@@ -32,7 +32,7 @@ fn would_send(disk: &dyn Image, image: &Path, remote: &Remote, messages: Message
     }
     let (image, dest, size) = (shown(image), shown(remote.path.as_ref()), disk.size());
     let host = remote.destination();
-    messages.say(format_args!("would send {image}, a disk of {size} octets with {data} of data, to {host}:{dest}"));
+    messages.note(format_args!("would send {image}, a disk of {size} octets with {data} of data, to {host}:{dest}"));
     Ok(())
 }
 
@@ -42,6 +42,7 @@ pub(crate) struct Push<'a> {
     pub(crate) image: &'a Path,
     pub(crate) remote: &'a Remote,
     pub(crate) tally: &'a Arc<Tally>,
+    pub(crate) signals: &'a Signals,
     pub(crate) messages: Messages,
 }
 
@@ -59,6 +60,7 @@ impl Push<'_> {
         self.messages.verbose(format_args!("runs {}", command.get_program().to_string_lossy()));
         let host = self.remote.host.clone();
         let (far, to, from) = Far::start(command, host.clone(), self.messages).map_err(Error::Far)?;
+        self.signals.on_end(Box::new(far.stopper()));
         let answers = Answers::listen(from, Some(host), self.messages, far.stopper()).map_err(Error::Thread)?;
         answers.watch(Arc::clone(self.tally), patience).map_err(Error::Thread)?;
         // If it isn't taken, the answer says why.
@@ -72,7 +74,7 @@ impl Push<'_> {
         }
         let towards = if words.iter().any(|word| word == Answer::SH) { Towards::Sh } else { Towards::Binary };
         let job = self.cli.job(towards)?;
-        let mut wire = Wire::new(to, Dialect::V1, Arc::clone(self.tally));
+        let mut wire = Wire::new(to, Dialect::V1, Arc::clone(self.tally), self.cli.throttle());
         wire.heed(answers.clone());
         let sent = send::send(disk, &job, &mut wire, self.tally, self.messages);
         // The end of the stream, which sh waits for.

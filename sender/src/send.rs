@@ -3,7 +3,7 @@
 use std::num::NonZero;
 use std::thread;
 
-use xfer_hole_image::{Image, Piece, Sift, Tally, Workers};
+use xfer_hole_image::{Image, Phase, Piece, Sift, Tally, Workers};
 use xfer_hole_link::Messages;
 use xfer_hole_proto::{Dialect, Fingerprint, Item, Open, Reason};
 
@@ -54,12 +54,15 @@ fn records(disk: &dyn Image, job: &Job, wire: &mut Wire, tally: &Tally, messages
                 let word = if record.payload_len() > 0 { "DATA" } else { "HOLE" };
                 messages.trace(format_args!("{word} {} at {}", record.len(), tally.disk()));
             }
+            tally.set_phase(Phase::Sending);
             match piece {
+                // The wire counts its octets as they go.
                 Piece::Data(payload, _) => wire.data(record, payload, disk)?,
-                Piece::Hole(_) | Piece::Nothing => wire.line(Item::Record(record))?,
+                Piece::Hole(_) | Piece::Nothing => {
+                    wire.line(Item::Record(record))?;
+                    tally.add_disk(record.len());
+                }
             }
-            tally.add_disk(record.len());
-            tally.add_data(record.payload_len());
         }
         Ok::<(), Error>(())
     })?;

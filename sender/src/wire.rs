@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use tokio_util::codec::Encoder;
 use xfer_hole_image::sys::{self, Spliced};
 use xfer_hole_image::{Host, Image, Kind, Part, Payload, Tally};
-use xfer_hole_link::Answers;
+use xfer_hole_link::{Answers, Throttle};
 use xfer_hole_proto::{Dialect, Fingerprint, Item, Reason, Record, StreamEncoder, WAIT_SECONDS};
 
 use crate::error::Error;
@@ -48,17 +48,18 @@ pub(crate) struct Wire {
     /// FAIL was said.
     gave_up: bool,
     tally: Arc<Tally>,
+    throttle: Option<Throttle>,
 }
 
 impl Wire {
-    /// A stream to standard output.
-    pub(crate) fn stdout(dialect: Dialect, tally: Arc<Tally>) -> Result<Self, Error> {
+    /// A stream to standard output, held back by `throttle`.
+    pub(crate) fn stdout(dialect: Dialect, tally: Arc<Tally>, throttle: Option<Throttle>) -> Result<Self, Error> {
         let out = io::stdout().as_fd().try_clone_to_owned().map_err(Error::output)?;
-        Ok(Self::new(out.into(), dialect, tally))
+        Ok(Self::new(out.into(), dialect, tally, throttle))
     }
 
     /// A stream to this pipe or file.
-    pub(crate) fn new(out: File, dialect: Dialect, tally: Arc<Tally>) -> Self {
+    pub(crate) fn new(out: File, dialect: Dialect, tally: Arc<Tally>, throttle: Option<Throttle>) -> Self {
         sys::enlarge_pipe(out.as_fd(), PIPE);
         Self {
             out,
@@ -72,6 +73,7 @@ impl Wire {
             answers: None,
             gave_up: false,
             tally,
+            throttle,
         }
     }
 
@@ -103,25 +105,28 @@ impl Wire {
         self.encoder.encode(Item::Record(record), &mut self.gathered)?;
         if read_first {
             self.gathered.extend_from_slice(&self.buffer);
-            self.encoder.payload_passed(all)?;
+            self.passed(all)?;
             return self.flush_if(GATHER);
         }
         for part in payload.parts() {
             match part {
                 Part::Octets(octets) if octets.len() < LARGE => {
                     self.encoder.encode(Item::Payload(octets.clone()), &mut self.gathered)?;
+                    self.count(octets.len() as u64);
                     self.flush_if(GATHER)?;
                 }
                 Part::Octets(octets) => {
                     self.flush()?;
-                    self.write(octets)?;
-                    self.encoder.payload_passed(octets.len() as u64)?;
+                    for piece in octets.chunks(usize::try_from(self.piece()).unwrap_or(usize::MAX)) {
+                        self.write(piece)?;
+                        self.passed(piece.len() as u64)?;
+                    }
                 }
                 Part::Range { depth, at, len } if *len < SPLICE => {
                     self.buffer.clear();
                     read(&mut self.buffer, file(disk, *depth)?, *at, *len)?;
                     self.gathered.extend_from_slice(&self.buffer);
-                    self.encoder.payload_passed(*len)?;
+                    self.passed(*len)?;
                     self.flush_if(GATHER)?;
                 }
                 Part::Range { depth, at, len } => self.range(file(disk, *depth)?, *at, *len)?,
@@ -135,7 +140,8 @@ impl Wire {
         self.flush()?;
         let end = at + len;
         while self.splices && at < end {
-            let octets = match sys::splice_to_pipe(file.file(), at, self.out.as_fd(), end - at) {
+            let most = (end - at).min(self.piece());
+            let octets = match sys::splice_to_pipe(file.file(), at, self.out.as_fd(), most) {
                 Ok(Spliced::Moved(octets)) if octets > 0 => octets,
                 // Nothing more in the file: reading says whether there should be.
                 Ok(Spliced::Moved(_)) => break,
@@ -148,7 +154,7 @@ impl Wire {
             self.spliced = true;
             self.wrote(octets);
             at += octets;
-            self.encoder.payload_passed(octets)?;
+            self.passed(octets)?;
         }
         while at < end {
             let octets = (end - at).min(COPY);
@@ -158,7 +164,7 @@ impl Wire {
             self.write(&buffer)?;
             self.buffer = buffer;
             at += octets;
-            self.encoder.payload_passed(octets)?;
+            self.passed(octets)?;
         }
         Ok(())
     }
@@ -224,15 +230,37 @@ impl Wire {
         if self.gathered.len() >= full { self.flush() } else { Ok(()) }
     }
 
+    /// The most octets to move at once.
+    fn piece(&self) -> u64 {
+        self.throttle.as_ref().map_or(u64::MAX, Throttle::piece)
+    }
+
     fn write(&mut self, octets: &[u8]) -> Result<(), Error> {
-        sys::write_all(&self.out, octets).map_err(Error::output)?;
-        self.wrote(octets.len() as u64);
+        for piece in octets.chunks(usize::try_from(self.piece()).unwrap_or(usize::MAX)) {
+            sys::write_all(&self.out, piece).map_err(Error::output)?;
+            self.wrote(piece.len() as u64);
+        }
         Ok(())
     }
 
     fn wrote(&mut self, octets: u64) {
         self.tally.add_wire(octets);
         self.said = Instant::now();
+        if let Some(throttle) = &mut self.throttle {
+            throttle.passed(octets);
+        }
+    }
+
+    /// Payload that has been written or gathered.
+    fn passed(&mut self, octets: u64) -> Result<(), Error> {
+        self.encoder.payload_passed(octets)?;
+        self.count(octets);
+        Ok(())
+    }
+
+    fn count(&self, octets: u64) {
+        self.tally.add_disk(octets);
+        self.tally.add_data(octets);
     }
 }
 
@@ -265,7 +293,7 @@ mod tests {
 
     fn said_by(dialect: Dialect, talk: impl FnOnce(&mut Wire) -> Result<(), Error>) -> String {
         let (mut reader, writer) = pipe().unwrap();
-        let mut wire = Wire::new(OwnedFd::from(writer).into(), dialect, Arc::new(Tally::default()));
+        let mut wire = Wire::new(OwnedFd::from(writer).into(), dialect, Arc::new(Tally::default()), None);
         if dialect == Dialect::V1 {
             wire.line(Item::Open(Open { size: 8192, sums: None })).unwrap();
         }
@@ -361,7 +389,7 @@ mod tests {
             reader.read_to_end(&mut said).map(|_| said)
         });
         let tally = Arc::new(Tally::default());
-        let mut wire = Wire::new(OwnedFd::from(writer).into(), Dialect::V1, Arc::clone(&tally));
+        let mut wire = Wire::new(OwnedFd::from(writer).into(), Dialect::V1, Arc::clone(&tally), None);
         talk(&mut wire).unwrap();
         assert!(wire.splices && wire.spliced);
         drop(wire);
@@ -369,7 +397,7 @@ mod tests {
         assert_eq!(tally.wire(), expected.len() as u64);
         // Into what can't be spliced to.
         let path = named("out");
-        let mut wire = Wire::new(File::create(&path).unwrap(), Dialect::V1, Arc::default());
+        let mut wire = Wire::new(File::create(&path).unwrap(), Dialect::V1, Arc::default(), None);
         talk(&mut wire).unwrap();
         assert!(!wire.splices && !wire.spliced);
         assert!(fs::read(&path).unwrap() == expected);
@@ -380,7 +408,7 @@ mod tests {
     fn what_is_spliced_breaks_the_silence_too() {
         let (raw, _) = disk("silence");
         let (_reader, writer) = pipe().unwrap();
-        let mut wire = Wire::new(OwnedFd::from(writer).into(), Dialect::V1, Arc::default());
+        let mut wire = Wire::new(OwnedFd::from(writer).into(), Dialect::V1, Arc::default(), None);
         wire.line(Item::Open(Open { size: 40_000, sums: None })).unwrap();
         wire.line(Item::Record(Record::Data { len: 40_000, digest: None })).unwrap();
         wire.flush().unwrap();

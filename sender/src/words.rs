@@ -1,6 +1,6 @@
 //! The words for the image and its destination, and what can't be had with them.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use xfer_hole_image::shown;
@@ -19,12 +19,12 @@ pub(crate) struct Words {
 impl Words {
     /// What was typed. Refuses what is not done by this program, or not by these flags, with the line that does it.
     pub(crate) fn of(cli: &Cli) -> Result<Self, Error> {
-        let dest = cli.dest.as_deref().unwrap_or(OsStr::new("-"));
+        let dest = cli.dest.first().map_or(OsStr::new("-"), OsString::as_os_str);
         let image = cli.image.clone().unwrap_or_default();
         let refused = |word: &OsStr, what: &str, hint: Option<String>| {
             Err(Error::Word { word: word.into(), what: what.into(), hint })
         };
-        if let Some(more) = cli.more.first() {
+        if let Some(more) = cli.dest.get(1) {
             let hint = "for IMAGE in *.qcow2; do xfer-hole \"$IMAGE\" HOST:DIRECTORY/ || break; done";
             return refused(more, "one image is sent at a time, and this would be the third word", Some(hint.into()));
         }

@@ -98,6 +98,25 @@ impl Filesystem {
     }
 }
 
+/// A file system that takes no changes: whoever makes one waits until this is dropped.
+#[derive(Debug)]
+pub struct Frozen<'a>(&'a Filesystem);
+
+impl<'a> Frozen<'a> {
+    /// Freezes it, after all that was written has been stored.
+    pub fn new(filesystem: &'a Filesystem) -> Self {
+        requires(&["fsfreeze"]);
+        drop(tool("fsfreeze", &["-f", filesystem.mount.to_str().unwrap()]));
+        Self(filesystem)
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        let _thawed = std::process::Command::new("fsfreeze").arg("-u").arg(&self.0.mount).status();
+    }
+}
+
 impl Drop for Filesystem {
     fn drop(&mut self) {
         if self.mounted {

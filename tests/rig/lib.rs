@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test's rig a panic is the message")]
 
+mod commands;
+mod completion;
 mod disk;
 mod filesystem;
 mod judge;
@@ -16,10 +18,13 @@ mod run;
 mod running;
 mod sshd;
 mod stream;
+mod tmux;
 mod vectors;
 
+pub use commands::{assert_kept, checkout, commands, flags, flags_named, programs};
+pub use completion::{Shell, completion};
 pub use disk::{Disk, Hole, extents, holes, holes_within};
-pub use filesystem::{Filesystem, Fs, LoopDevice};
+pub use filesystem::{Filesystem, Frozen, Fs, LoopDevice};
 pub use judge::{
     Mapped, assert_as, assert_as_qemu, assert_refused, by_tables, gone_back, merged, our_map, qemu_disk, qemu_map,
 };
@@ -31,6 +36,7 @@ pub use run::{Outcome, Tools, assert_same, pour, run, send_to, tool};
 pub use running::{Before, Running, mode, part_of, wait_until};
 pub use sshd::{HOST, Sshd};
 pub use stream::{assert_holes_within, holes_of, items, records};
+pub use tmux::Tmux;
 pub use vectors::{Bad, Dest, Good, Index, Tongue, vector};
 
 /// Fails, naming what is missing, unless all these programs are installed and we are root where that is needed.

@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::Outcome;
@@ -63,6 +63,30 @@ impl Running {
     pub fn kill(mut self) -> Outcome {
         killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL).unwrap();
         self.outcome()
+    }
+
+    /// Sends it a signal, once it handles it.
+    pub fn signal(&mut self, signal: Signal) {
+        let status = format!("/proc/{}/status", self.child.id());
+        wait_until("the signal is handled", || {
+            let status = fs::read_to_string(&status).unwrap();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");
+            u64::from_str_radix(caught.trim(), 16).unwrap() >> (signal as u32 - 1) & 1 == 1
+        });
+        kill(self.pid(), signal).unwrap();
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    /// Waits until it has ended, though its input hasn't.
+    pub fn outlived(mut self) -> Outcome {
+        let stdin = self.stdin.take();
+        let outcome = self.outcome();
+        drop(stdin);
+        outcome
     }
 
     /// True while it hasn't ended.

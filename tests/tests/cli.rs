@@ -54,7 +54,10 @@ fn every_flag_is_there_and_explained() {
         "--no-backing",
         "--force-share",
         "--live",
+        "--bwlimit",
         "--progress",
+        "json",
+        "--quiet",
         "--print-digest",
         "--verbose",
         "--print-receiver",
@@ -80,6 +83,8 @@ fn every_flag_is_there_and_explained() {
         "--max-size",
         "--classic",
         "--progress",
+        "json",
+        "--quiet",
         "--print-digest",
         "--verbose",
         "--version",
@@ -97,7 +102,7 @@ fn wrong_usage_is_exit_2_and_touches_nothing() {
     fs::write(&dest, "the old disk").unwrap();
     let before = Before::of(&dest);
     let (name, stream) = (image.to_str().unwrap(), pour(&tools!(), &[], &image));
-    let wrong: [&[&str]; 26] = [
+    let wrong: [&[&str]; 29] = [
         &[],
         &["--no-such-flag", name],
         &[name, "out.img"],
@@ -124,6 +129,9 @@ fn wrong_usage_is_exit_2_and_touches_nothing() {
         &["--print-digest", name],
         &["--print-receiver", name],
         &["--progress=loud", name],
+        &["--progress", name],
+        &["--quiet", "--verbose", name],
+        &["--bwlimit", "fast", name],
     ];
     for args in wrong {
         let outcome = xfer_hole(args);

@@ -50,6 +50,10 @@ impl Sink for Device {
         self.place.write_zeros(last, end - last)
     }
 
+    fn zeroes(&self) -> bool {
+        !self.target_is_zero
+    }
+
     fn keep(&self, _at: u64, _len: u64) -> Result<()> {
         Ok(())
     }

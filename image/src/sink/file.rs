@@ -49,6 +49,10 @@ impl Sink for InPlace {
         self.place.write_zeros(at, old)
     }
 
+    fn zeroes(&self) -> bool {
+        true
+    }
+
     fn keep(&self, _at: u64, _len: u64) -> Result<()> {
         Ok(())
     }

@@ -293,8 +293,8 @@ fn open_in_place(path: PathBuf, size: Option<u64>, options: &TargetOptions) -> R
         OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path);
     let file = opened.map_err(|source| failed("cannot open", source))?;
     let stat = file.metadata().map_err(|source| failed("cannot tell the size", source))?;
-    if !stat.is_file() {
-        return Err(Error::new(Kind::Changed, &path, "is no regular file any more"));
+    if !stat.is_file() || (options.confined && stat.nlink() > 1) {
+        return Err(Error::new(Kind::Changed, &path, "is another file than it was"));
     }
     lock_in_place(&file, &path)?;
     // Before the first octet: what isn't permitted is to be known while the file is as it was.

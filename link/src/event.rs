@@ -1,0 +1,115 @@
+//! What programs are told: one JSON object a line. The shape is documented in xfer-hole-progress(7).
+
+use serde::Serialize;
+
+use crate::status::{Status, rate_of};
+
+/// The shape's version.
+const VERSION: u32 = 1;
+
+/// How a transfer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Outcome {
+    Done,
+    Failed,
+    Interrupted,
+}
+
+#[derive(Serialize)]
+struct Head<'a> {
+    version: u32,
+    program: &'a str,
+    event: &'a str,
+}
+
+#[derive(Serialize)]
+struct Said<'a> {
+    #[serde(flatten)]
+    head: Head<'a>,
+    text: &'a str,
+}
+
+#[derive(Serialize)]
+struct Totals {
+    disk_size: Option<u64>,
+    disk_done: u64,
+    data: u64,
+    wire: u64,
+    /// In seconds, to the millisecond.
+    elapsed: f64,
+    rate: u64,
+}
+
+impl Totals {
+    fn of(status: &Status, rate: u64) -> Self {
+        Self {
+            disk_size: status.size,
+            disk_done: status.disk,
+            data: status.data,
+            wire: status.wire,
+            elapsed: (status.elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+            rate,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Progress<'a> {
+    #[serde(flatten)]
+    head: Head<'a>,
+    phase: &'a str,
+    #[serde(flatten)]
+    totals: Totals,
+    /// In whole seconds.
+    left: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct End<'a> {
+    #[serde(flatten)]
+    head: Head<'a>,
+    outcome: Outcome,
+    exit: u8,
+    error: Option<&'a str>,
+    digest: Option<&'a str>,
+    #[serde(flatten)]
+    totals: Totals,
+}
+
+fn head<'a>(program: &'a str, event: &'a str) -> Head<'a> {
+    Head { version: VERSION, program, event }
+}
+
+fn line(object: &impl Serialize) -> String {
+    // Strings and numbers can't fail to be written.
+    serde_json::to_string(object).unwrap_or_default() + "\n"
+}
+
+/// Something that is said in words: a warning, a hint, a note, an error, a result.
+pub(crate) fn said(program: &str, event: &str, text: &str) -> String {
+    line(&Said { head: head(program, event), text })
+}
+
+/// How far it is.
+pub(crate) fn progress(program: &str, status: &Status) -> String {
+    line(&Progress {
+        head: head(program, "progress"),
+        phase: status.phase.word(),
+        totals: Totals::of(status, status.rate),
+        left: status.left.map(|left| left.as_secs()),
+    })
+}
+
+/// How it ended: the last line. The rate is that of the whole.
+pub(crate) fn end(
+    program: &str,
+    status: &Status,
+    outcome: Outcome,
+    exit: u8,
+    error: Option<&str>,
+    digest: Option<&str>,
+) -> String {
+    let totals = Totals::of(status, rate_of(status.data, status.elapsed));
+    line(&End { head: head(program, "end"), outcome, exit, error, digest, totals })
+}

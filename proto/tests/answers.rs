@@ -1,0 +1,88 @@
+//! Every vector of an answer, read and written.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use xfer_hole_proto::{Answer, FAIL_TEXT_MAX};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Index {
+    good: BTreeMap<String, Meaning>,
+    bad: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(tag = "answer", rename_all = "lowercase", deny_unknown_fields)]
+enum Meaning {
+    Ready { words: Vec<String> },
+    Wait,
+    Done { digest: Option<String> },
+    Fail { reason: String },
+    Note { reason: String },
+}
+
+impl From<&Answer> for Meaning {
+    fn from(answer: &Answer) -> Self {
+        match answer {
+            Answer::Ready(words) => Self::Ready { words: words.clone() },
+            Answer::Wait => Self::Wait,
+            Answer::Done(digest) => Self::Done { digest: digest.map(|digest| digest.to_string()) },
+            Answer::Fail(reason) => Self::Fail { reason: reason.to_string() },
+            Answer::Note(reason) => Self::Note { reason: reason.to_string() },
+        }
+    }
+}
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors/answers").join(name)
+}
+
+fn index() -> Index {
+    serde_json::from_slice(&fs::read(folder("index.json")).unwrap()).unwrap()
+}
+
+/// The line of a vector, without its LF, which is its only one.
+fn line(group: &str, name: &str) -> Vec<u8> {
+    let mut octets = fs::read(folder(group).join(name)).unwrap();
+    assert_eq!(octets.pop(), Some(b'\n'), "{name}");
+    assert!(!octets.contains(&b'\n'), "{name}");
+    octets
+}
+
+#[test]
+fn index_and_folders_name_the_same_answers() {
+    let names = |group: &str| -> BTreeSet<String> {
+        fs::read_dir(folder(group)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let index = index();
+    assert_eq!(names("good"), index.good.keys().cloned().collect());
+    assert_eq!(names("bad"), index.bad.keys().cloned().collect());
+    for name in names("good").union(&names("bad")) {
+        assert!(name.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'_')), "{name}");
+    }
+}
+
+#[test]
+fn good_answers_mean_what_the_index_says_and_are_written_as_they_were_read() {
+    for (name, meaning) in index().good {
+        let line = line("good", &name);
+        let answer = Answer::parse(&line).unwrap_or_else(|flaw| panic!("{name}: {flaw}"));
+        assert_eq!(Meaning::from(&answer), meaning, "{name}");
+        assert!(answer.text().as_bytes() == [&line[..], b"\n"].concat(), "{name}");
+    }
+}
+
+#[test]
+fn bad_answers_are_refused_with_the_kind_of_the_index_in_words_that_are_safe_to_print() {
+    for (name, kind) in index().bad {
+        let flaw = Answer::parse(&line("bad", &name)).expect_err(&name);
+        assert_eq!(flaw.kind().word(), kind, "{name}: {flaw}");
+        let said = flaw.to_string();
+        assert!(said.len() <= FAIL_TEXT_MAX && said.bytes().all(|c| matches!(c, b' '..=b'~')), "{name}: {said}");
+    }
+}
