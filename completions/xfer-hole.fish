@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_xfer_hole_global_optspecs
-    string join \n hash no-hash hash-interval= min-hole= classic in-place target-is-zero no-sync no-clobber mkpath chmod= chown= n/dry-run e/rsh= P/port= i/identity= J/jump= o/ssh-option= F/ssh-config= C/compress 4/ipv4 6/ipv6 timeout= bwlimit= receiver= converse speaks= format= backing-format= snapshot= allow= no-backing U/force-share extents= v/verbose detect-zeroes= live progress= q/quiet print-digest print-receiver h/help V/version
+    string join \n hash no-hash hash-interval= min-hole= classic in-place target-is-zero no-sync no-clobber mkpath chmod= chown= n/dry-run e/rsh= P/port= i/identity= J/jump= o/ssh-option= F/ssh-config= C/compress 4/ipv4 6/ipv6 timeout= bwlimit= receiver= converse speaks= format= backing-format= snapshot= allow= no-backing U/force-share extents= v/verbose detect-zeroes= live reflink= progress= q/quiet print-digest print-receiver h/help V/version
 end
 
 function __fish_xfer_hole_needs_command
@@ -36,7 +36,7 @@ complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -s o -
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -s F -l ssh-config -d 'Let ssh read this configuration file' -r
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l timeout -d 'Give up when nothing has moved for so many seconds; 60 if not given' -r
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l bwlimit -d 'Move no more octets in a second than this' -r
-complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l receiver -d 'What receives at the other side: recv-hole, recv-hole.sh, which goes along and needs only sh, or, as auto has it, the first if it is installed there' -r -f -a "auto\t'recv-hole if it is there, else the script'
+complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l receiver -d 'What receives at the other side: recv-hole, recv-hole.sh, which goes along and needs only sh, or, as auto has it, the first if it is installed there; if not given, auto' -r -f -a "auto\t'recv-hole if it is there, else the script'
 binary\t'recv-hole'
 sh\t'recv-hole.sh'"
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l speaks -d 'For programs: end with 0 if this version of the conversation is spoken, else with 2' -r
@@ -50,8 +50,11 @@ complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l all
 complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l extents -d 'How the extents of raw images are found; if not given, seek, and scan where that is not to be had' -r -f -a "seek\t'By SEEK_DATA and SEEK_HOLE'
 fiemap\t'By FIEMAP'
 scan\t'By reading everything'"
-complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l detect-zeroes -d 'Whether zeros in what the extents call data are sent as holes' -r -f -a "on\t'In blocks of 4 KiB'
+complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l detect-zeroes -d 'Whether zeros in what the extents call data become holes; on if not given' -r -f -a "on\t'In blocks of 4 KiB'
 off\t'Extents alone are trusted'"
+complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l reflink -d 'Whether a copy shares its blocks with the image: auto does where that can be, if the image is raw and no flag has zeros looked for; if not given, auto' -r -f -a "auto\t'If it can'
+always\t'Or it is refused'
+never\t'All is copied'"
 complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l progress -d 'Show how far it is: auto is a bar if standard error is a terminal. If not given: auto, and none for a stream on standard output' -r -f -a "auto\t'A bar if standard error is a terminal'
 bar\t'A bar, wherever standard error goes'
 json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'

@@ -13,6 +13,7 @@ mod deal;
 mod gather;
 mod judge;
 mod payload;
+mod pour;
 mod workers;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use std::sync::atomic::AtomicBool;
 use xfer_hole_proto::{Digest, GRAIN_DEFAULT, GRAIN_MIN, Sums};
 
 pub use payload::{Part, Payload};
+pub use pour::{Pour, put};
 pub use workers::Workers;
 
 use crate::{Image, Result};

@@ -47,6 +47,18 @@ impl Chain {
         self.floors.len()
     }
 
+    /// All files that it lies in, those of the top first.
+    pub fn files(&self) -> impl Iterator<Item = &Host> {
+        self.floors.iter().flat_map(|floor| floor.files())
+    }
+
+    /// The regular file that is this disk, octet for octet.
+    #[must_use]
+    pub fn plain(&self) -> Option<&Host> {
+        let top = self.host(0).filter(|_| self.floors.len() == 1 && self.format == Format::Raw);
+        top.filter(|host| !host.is_device())
+    }
+
     fn floor(&self, depth: u32) -> Option<&dyn Layer> {
         self.floors.get(usize::try_from(depth).unwrap_or(usize::MAX)).map(AsRef::as_ref)
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use xfer_hole_proto::LEN_MAX;
 
 use crate::gate::directory;
+use crate::same::Storage;
 use crate::{Error, Kind, Result, Stamp, sys};
 
 /// A regular file or block device, open for reading.
@@ -87,6 +88,11 @@ impl Host {
     pub(crate) fn identity(&self) -> Result<(u64, u64)> {
         let stat = self.file.metadata().map_err(|source| self.io("cannot look at it", source))?;
         Ok(if self.is_device() { (u64::MAX, stat.rdev()) } else { (stat.dev(), stat.ino()) })
+    }
+
+    /// What it is, to be held against other names.
+    pub(crate) fn storage(&self) -> Option<Storage> {
+        self.file.metadata().ok().map(|stat| Storage::of(&stat))
     }
 
     /// Octets that the file system has allocated for it.

@@ -40,6 +40,11 @@ pub(crate) trait Layer: Debug + Send + Sync {
     /// The file that [`Span::host`] is an offset of.
     fn host(&self) -> &Host;
 
+    /// All its files.
+    fn files(&self) -> Vec<&Host> {
+        vec![self.host()]
+    }
+
     /// Fills `buf` from `at`, where all is compressed data.
     fn inflate(&self, at: u64, buf: &mut [u8]) -> Result<()>;
 

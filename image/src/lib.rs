@@ -29,6 +29,7 @@ mod plan;
 mod qcow2;
 mod quote;
 mod raw;
+mod same;
 mod sift;
 mod sink;
 mod stairs;
@@ -38,7 +39,7 @@ mod tally;
 mod zero;
 
 pub use backing::Backing;
-pub use block::{Block, Blocks, Part, Payload, Run, Shape, UNIT, Workers};
+pub use block::{Block, Blocks, Part, Payload, Pour, Run, Shape, UNIT, Workers, put};
 pub use chain::Chain;
 pub use error::{Error, Kind, Result, reason, shown};
 pub use extent::{Extent, Image, Status};

@@ -186,6 +186,10 @@ impl Layer for Qcow2 {
         self.external.as_ref().unwrap_or(&self.host)
     }
 
+    fn files(&self) -> Vec<&Host> {
+        [&self.host].into_iter().chain(&self.external).collect()
+    }
+
     fn inflate(&self, at: u64, buf: &mut [u8]) -> Result<()> {
         let geometry = self.shelf.geometry;
         let (mut at, mut rest) = (at, buf);

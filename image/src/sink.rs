@@ -1,6 +1,8 @@
 //! Where a disk is written: positional, so that many workers may pour into it. Sources are random access, the wire is
 //! ordered, sinks are positional.
 
+use std::fs::File;
+use std::io;
 use std::os::fd::BorrowedFd;
 
 use crate::{Result, sys};
@@ -33,6 +35,22 @@ pub trait Sink: Send + Sync {
         Ok(sys::Spliced::Refused)
     }
 
+    /// Has the kernel copy, or share, up to `len` octets at `from` of a file to `at`: how many, 0 at that file's end.
+    /// [`Spliced::Refused`](sys::Spliced::Refused), and nothing copied, where that is not to be had.
+    fn data_from_file(&self, _at: u64, _file: &File, _from: u64, _len: u64) -> Result<sys::Spliced> {
+        Ok(sys::Spliced::Refused)
+    }
+
+    /// Shares the blocks of a file that is the whole disk, holes and all. Fails, and nothing is changed, where that is not to be had.
+    fn share(&self, _file: &File) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// True if octets may come in any order, and from many threads; else only from the disk's beginning to its end.
+    fn is_positional(&self) -> bool {
+        true
+    }
+
     /// The `len` octets at `at` read as zeros.
     fn hole(&self, at: u64, len: u64) -> Result<()>;
 
@@ -43,6 +61,9 @@ pub trait Sink: Send + Sync {
 
     /// The `len` octets at `at` are those that the target held before.
     fn keep(&self, at: u64, len: u64) -> Result<()>;
+
+    /// Nothing was written, and nothing will be: takes back what making it ready has made.
+    fn give_up(self: Box<Self>) {}
 
     /// What is left behind if nothing more happens from here on: a half sentence for the message of a failure.
     fn remains(&self) -> String;

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FallocateFlags, FcntlArg, SpliceFFlags, fallocate, fcntl, splice};
+use nix::fcntl::{AtFlags, FallocateFlags, FcntlArg, SpliceFFlags, copy_file_range, fallocate, fcntl, splice};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{AccessFlags, Whence, faccessat, lseek};
 
@@ -95,6 +95,8 @@ mod ioctl {
     nix::ioctl_read!(blkgetsize64, 0x12, 114, u64);
     nix::ioctl_write_ptr_bad!(blkzeroout, nix::request_code_none!(0x12, 127), [u64; 2]);
     nix::ioctl_read_bad!(fionread, libc::FIONREAD, libc::c_int);
+    // FICLONE is _IOW(0x94, 9, int): <linux/fs.h>.
+    nix::ioctl_write_int!(ficlone, 0x94, 9);
     nix::ioctl_read_bad!(blksszget, nix::request_code_none!(0x12, 104), libc::c_int);
     nix::ioctl_read_bad!(tiocgwinsz, libc::TIOCGWINSZ, libc::winsize);
 }
@@ -137,6 +139,26 @@ pub(crate) fn zero_range(file: &File, at: u64, len: u64) -> io::Result<()> {
 /// fallocate(2): the range gets its blocks now, in one piece, and reads as zeros until it is written.
 pub(crate) fn make_room(file: &File, at: u64, len: u64) -> io::Result<()> {
     Ok(fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, signed(at)?, signed(len)?)?)
+}
+
+/// ioctl(2) FICLONE: the file shares all octets and holes of another from now on.
+pub(crate) fn share_all(file: &File, of: &File) -> io::Result<()> {
+    // SAFETY: the kernel takes the number of a descriptor, which is open as long as `of` is.
+    unsafe { ioctl::ficlone(file.as_raw_fd(), of.as_raw_fd() as _) }?;
+    Ok(())
+}
+
+/// copy_file_range(2) of up to `len` octets at `from` of a file to `at` of another: the kernel copies them, or has them shared.
+pub(crate) fn copy_range(source: &File, from: u64, file: &File, at: u64, len: u64) -> io::Result<Spliced> {
+    let (mut from, mut at) = (signed(from)?, signed(at)?);
+    let len = usize::try_from(len.min(SPLICE_MAX)).unwrap_or(usize::MAX);
+    match copy_file_range(source, Some(&mut from), file, Some(&mut at), len) {
+        Ok(octets) => Ok(Spliced::Moved(octets as u64)),
+        Err(Errno::EINVAL | Errno::EXDEV | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM | Errno::ETXTBSY) => {
+            Ok(Spliced::Refused)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// fstatfs(2): whether the file lies on ext4 (or its elders, which have the same number).

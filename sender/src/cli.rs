@@ -1,11 +1,11 @@
 //! The command line: what the user typed ([`Cli`]), and what sending comes to ([`Job`]).
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use xfer_hole_image::{Shape, UNIT};
-use xfer_hole_link::{ProgressKind, RshArgs, TargetArgs, Throttle, parse_size};
+use xfer_hole_image::{Shape, TargetOptions, UNIT};
+use xfer_hole_link::{ProgressKind, RshArgs, TargetArgs, Throttle, copy_name, parse_size};
 use xfer_hole_proto::{Dialect, GRAIN_DEFAULT, GRAIN_MIN, INTERVAL_DEFAULT, INTERVAL_MAX, INTERVAL_MIN, Sums};
 
 use crate::error::Error;
@@ -17,12 +17,13 @@ Examples:
   xfer-hole --hash disk.img | ssh host recv-hole disk.img
   xfer-hole --print-receiver > recv-hole.sh
   xfer-hole disk.img | ssh host sh recv-hole.sh disk.img
+  xfer-hole disk.qcow2 /dev/vg0/disk
   xfer-hole map disk.qcow2
   xfer-hole info --output json disk.qcow2
 
 An image that is called map or info is sent as ./map or ./info.
 Sizes take K, M, G, T (1024), KB, MB, GB, TB (1000).
-Exit status is 0 when the whole disk was sent, 2 for every failure.";
+Exit status is 0 when the whole disk was sent, or is copied, 2 for every failure.";
 
 const MAP_STATUS: &str = "\
 Examples:
@@ -91,9 +92,9 @@ pub(crate) struct Cli {
     pub(crate) rsh: RshArgs,
 
     /// What receives at the other side: recv-hole, recv-hole.sh, which goes along and needs only sh, or, as auto has it, the first if it
-    /// is installed there
-    #[arg(long, value_name = "KIND", value_enum, default_value_t, help_heading = "How the other side is reached")]
-    pub(crate) receiver: Receiver,
+    /// is installed there; if not given, auto
+    #[arg(long, value_name = "KIND", value_enum, help_heading = "How the other side is reached")]
+    pub(crate) receiver: Option<Receiver>,
 
     /// For programs that hold both directions of a link: the receiver's answers come on standard input
     #[arg(long, conflicts_with = "classic", help_heading = "How the other side is reached")]
@@ -106,7 +107,7 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) source: ImageArgs,
 
-    /// Whether zeros in what the extents call data are sent as holes
+    /// Whether zeros in what the extents call data become holes; on if not given
     #[arg(long, value_name = "WHEN", value_enum, help_heading = "How it is read")]
     pub(crate) detect_zeroes: Option<Detect>,
 
@@ -114,6 +115,11 @@ pub(crate) struct Cli {
     /// not of block devices
     #[arg(long, help_heading = "How it is read")]
     pub(crate) live: bool,
+
+    /// Whether a copy shares its blocks with the image: auto does where that can be, if the image is raw and no flag has zeros
+    /// looked for; if not given, auto
+    #[arg(long, value_name = "WHEN", value_enum, help_heading = "How it is written")]
+    pub(crate) reflink: Option<Reflink>,
 
     /// Show how far it is: auto is a bar if standard error is a terminal. If not given: auto, and none for a stream on standard
     /// output
@@ -225,6 +231,30 @@ pub(crate) enum Towards {
     Sh,
 }
 
+/// Whether a copy shares its blocks with the image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Reflink {
+    /// If it can
+    #[default]
+    Auto,
+    /// Or it is refused
+    Always,
+    /// All is copied
+    Never,
+}
+
+/// A copy to be made on this machine, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Copying {
+    pub(crate) job: Job,
+    pub(crate) options: TargetOptions,
+    pub(crate) reflink: Reflink,
+    /// Zeros are to be looked for, or digests to be made: nothing is shared as it stands.
+    pub(crate) looks: bool,
+    /// Shorter holes are to become data.
+    pub(crate) fills: bool,
+}
+
 /// What is to be done, checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
@@ -239,6 +269,26 @@ const SH_INTERVAL: u64 = INTERVAL_MAX;
 const SH_HOLE: u64 = 64 << 10;
 
 impl Cli {
+    /// What was typed for a copy of `image` on this machine.
+    pub(crate) fn copying(&self, image: &Path) -> Result<Copying, Error> {
+        if self.classic {
+            return Err(Error::usage("--classic is a dialect of the stream, which a copy on this machine has none of"));
+        }
+        let reflink = self.reflink.unwrap_or_default();
+        let looks = self.hash || self.min_hole.is_some() || self.detect_zeroes == Some(Detect::On);
+        if looks && reflink == Reflink::Always {
+            let flags = "--hash, --min-hole or --detect-zeroes on";
+            return Err(Error::usage(format!("--reflink always copies as it stands, and can't be had with {flags}")));
+        }
+        Ok(Copying {
+            job: self.job(Towards::Unknown)?,
+            options: self.target.options(Some(copy_name(image)), None).map_err(Error::Usage)?,
+            reflink,
+            looks,
+            fills: self.min_hole.is_some_and(|octets| octets > 1),
+        })
+    }
+
     /// What was typed, checked as far as that can be done without touching anything.
     pub(crate) fn job(&self, towards: Towards) -> Result<Job, Error> {
         let detect = self.detect_zeroes != Some(Detect::Off);

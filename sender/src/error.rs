@@ -46,7 +46,23 @@ pub(crate) enum Error {
     /// The system has no thread for us.
     #[error("cannot start a thread: {}", reason(.0))]
     Thread(io::Error),
-    /// The disk can't be read.
+    /// A failure after writing of a copy began.
+    #[error("{error}; {remains}")]
+    Begun {
+        /// What went wrong.
+        error: Box<Error>,
+        /// What is left behind.
+        remains: String,
+    },
+    /// Blocks were to be shared, and can't be.
+    #[error("{}: cannot share its blocks, as --reflink always wants it: {why}", shown(.image))]
+    Reflink {
+        /// The disk.
+        image: PathBuf,
+        /// Half a sentence.
+        why: String,
+    },
+    /// The disk can't be read, or the copy not be written.
     #[error(transparent)]
     Image(#[from] xfer_hole_image::Error),
     /// We were about to write a stream that the receiver would refuse.
@@ -84,6 +100,8 @@ impl Error {
             Self::Word { hint, .. } => hint.as_deref(),
             Self::Terminal => Some("pipe it into recv-hole, or into ssh"),
             Self::Image(error) => error.hint_text(),
+            Self::Begun { error, .. } => error.hint(),
+            Self::Reflink { .. } => Some("leave --reflink out to have it copied where it can't be shared"),
             Self::Far(_)
             | Self::Input(_)
             | Self::Closed

@@ -3,6 +3,7 @@
 mod cli;
 mod cmd;
 mod converse;
+mod copy;
 mod error;
 mod push;
 mod send;
@@ -16,11 +17,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use xfer_hole_image::{Host, Image, Tally, shown, sys};
+use xfer_hole_image::{Chain, Tally, shown, sys};
 use xfer_hole_link::{Messages, Place, Progress, ProgressKind, Rim, Signals};
 use xfer_hole_proto::{CONVERSATION, Fingerprint};
 
 use crate::cli::{Cli, Command, Towards};
+use crate::copy::Copy;
 use crate::error::Error;
 use crate::push::Push;
 use crate::wire::Wire;
@@ -124,13 +126,8 @@ fn go(
         }
     }
     let disk = cli.source.open(&words.image, messages)?;
-    let floors = u32::try_from(disk.floors()).unwrap_or(u32::MAX);
-    let in_use = (0..floors).filter_map(|depth| disk.host(depth)).filter(|host| host.is_in_use() && !job.live);
-    for host in in_use.map(Host::path) {
-        messages.warn(format_args!(
-            "{}: is mounted or in use; if it changes while it is sent, nothing will tell",
-            shown(host)
-        ));
+    if !job.live {
+        warn_in_use(&disk, messages);
     }
     let fingerprint = match &words.dest {
         Place::Stream if cli.converse => converse::converse(&disk, &job, cli, tally, messages)?,
@@ -139,7 +136,7 @@ fn go(
             send::send(&disk, &job, &mut wire, tally, messages)?
         }
         Place::Remote(remote) => Push { cli, image: &words.image, remote, tally, signals, messages }.run(&disk)?,
-        Place::Local(_) => return Err(Error::usage("local copy comes by merge")),
+        Place::Local(dest) => Copy { cli, image: &words.image, dest, tally, signals, messages }.run(&disk)?,
     };
     disk.noticed().iter().for_each(|noticed| messages.warn(noticed));
     if let Some(fingerprint) = &fingerprint {
@@ -149,4 +146,14 @@ fn go(
         }
     }
     Ok(fingerprint)
+}
+
+/// Warns of devices that may change while they are read.
+fn warn_in_use(disk: &Chain, messages: Messages) {
+    for host in disk.files().filter(|host| host.is_in_use()) {
+        messages.warn(format_args!(
+            "{}: is mounted or in use; if it changes while it is read, nothing will tell",
+            shown(host.path())
+        ));
+    }
 }

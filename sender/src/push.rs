@@ -50,7 +50,7 @@ impl Push<'_> {
     /// Sends the disk, and waits until it is durable under its final name.
     pub(crate) fn run(&self, disk: &dyn Image) -> Result<Option<Fingerprint>, Error> {
         let patience = self.cli.rsh.patience();
-        let mut options = vec![format!("receiver={}", self.cli.receiver.word())];
+        let mut options = vec![format!("receiver={}", self.cli.receiver.unwrap_or_default().word())];
         options.push(format!("max-wait={}", patience.as_secs()));
         options.extend(self.cli.target.words());
         let request = Request { options, dest: self.remote.path.clone(), name: copy_name(self.image) };

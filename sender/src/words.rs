@@ -53,6 +53,15 @@ impl Words {
         if let Some(flag) = given {
             return Err(Error::usage(format!("{flag} is for the receiver of a stream to be told, or for a DEST")));
         }
+        if cli.reflink.is_some() && !matches!(to, Place::Local(_)) {
+            return Err(Error::usage("--reflink is for a copy on this machine"));
+        }
+        if cli.receiver.is_some() && !remote {
+            return Err(Error::usage("--receiver is for another machine, and there is none: HOST:PATH"));
+        }
+        if cli.rsh.bwlimit.is_some() && matches!(to, Place::Local(_)) {
+            return Err(Error::usage("--bwlimit is for what leaves this machine"));
+        }
         if cli.converse && !matches!(to, Place::Stream) {
             return Err(Error::usage("--converse goes by standard input and output, and takes no DEST"));
         }

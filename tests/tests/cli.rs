@@ -102,10 +102,9 @@ fn wrong_usage_is_exit_2_and_touches_nothing() {
     fs::write(&dest, "the old disk").unwrap();
     let before = Before::of(&dest);
     let (name, stream) = (image.to_str().unwrap(), pour(&tools!(), &[], &image));
-    let wrong: [&[&str]; 29] = [
+    let wrong: [&[&str]; 28] = [
         &[],
         &["--no-such-flag", name],
-        &[name, "out.img"],
         &[name, "-", "more"],
         &["--hash-interval", "1M", name],
         &["--hash", "--hash-interval", "1000000", name],

@@ -19,6 +19,9 @@ const GRAINS: u64 = 16 << 10;
 /// Steps after which a deal is long enough, however few octets they are.
 const STEPS: usize = 4096;
 
+/// Octets of a deal at most that is poured into a sink: small disks are to have some for each thread.
+const POUR_UNIT: u64 = 8 << 20;
+
 /// Where the octets of a stretch come from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Source {
@@ -111,6 +114,13 @@ impl<'a> Dealer<'a> {
     pub(crate) fn new(image: &'a dyn Image, shape: &Shape) -> Self {
         let (plan, cut) = (Plan::whole(image), Cut::of(image, shape));
         Self { plan, size: image.size(), cut, at: 0, step: None, ahead: None, failed: false }
+    }
+
+    /// Deals for those who pour into a sink, and hold only a little of a deal at a time.
+    pub(crate) fn for_pouring(image: &'a dyn Image, shape: &Shape) -> Self {
+        let dealer = Self::new(image, shape);
+        let unit = POUR_UNIT.max(dealer.cut.align);
+        Self { cut: Cut { unit, memory: 2 * unit, ..dealer.cut }, ..dealer }
     }
 
     /// The most octets that a deal of such a disk has in memory.

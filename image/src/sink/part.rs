@@ -181,7 +181,7 @@ impl Old {
 }
 
 /// `DEST.part`.
-fn beside(dest: &Path) -> PathBuf {
+pub(crate) fn beside(dest: &Path) -> PathBuf {
     let mut name = OsString::from(dest);
     name.push(".part");
     name.into()
@@ -275,6 +275,14 @@ impl Sink for Part {
         self.place.splice(at, pipe, len)
     }
 
+    fn data_from_file(&self, at: u64, file: &File, from: u64, len: u64) -> Result<sys::Spliced> {
+        self.place.copy(at, file, from, len)
+    }
+
+    fn share(&self, file: &File) -> io::Result<()> {
+        sys::share_all(&self.place.file, file)
+    }
+
     fn hole(&self, _at: u64, _len: u64) -> Result<()> {
         // A new file is all hole.
         Ok(())
@@ -311,6 +319,13 @@ impl Sink for Part {
             at += from as u64;
         }
         Ok(())
+    }
+
+    fn give_up(self: Box<Self>) {
+        if self.place.is_named() {
+            // It is empty: a leftover like any other, if it stays.
+            let _left = fs::remove_file(&self.place.path);
+        }
     }
 
     fn remains(&self) -> String {

@@ -48,6 +48,12 @@ impl Place {
         sys::splice_from_pipe(pipe, &self.file, at, len).map_err(|source| self.cannot_write(at, source))
     }
 
+    /// Has the kernel copy octets of a file.
+    pub(crate) fn copy(&self, at: u64, file: &File, from: u64, len: u64) -> Result<sys::Spliced> {
+        self.touch();
+        sys::copy_range(file, from, &self.file, at, len).map_err(|source| self.cannot_write(at, source))
+    }
+
     /// True if its name is still this file's: nobody put another in its place.
     pub(crate) fn is_named(&self) -> bool {
         let opened = self.file.metadata().map(|stat| (stat.dev(), stat.ino()));
@@ -60,6 +66,10 @@ impl Place {
     }
 
     pub(crate) fn set_len(&self, size: u64) -> Result<()> {
+        // XFS writes a file out when it is closed after it was set to the size that it had: nobody asked for that.
+        if self.file.metadata().is_ok_and(|stat| stat.len() == size) {
+            return Ok(());
+        }
         self.file.set_len(size).map_err(|source| Error::io(&self.path, "cannot set the size", source))
     }
 

@@ -24,6 +24,10 @@ impl Sink for Stream {
         self.write(octets)
     }
 
+    fn is_positional(&self) -> bool {
+        false
+    }
+
     fn hole(&self, at: u64, len: u64) -> Result<()> {
         write_zeros(at, len, |_, zeros| self.write(zeros))
     }

@@ -18,14 +18,15 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use crate::same::Storage;
 use crate::sink::device::Device;
 use crate::sink::file::InPlace;
-use crate::sink::part::Part;
+use crate::sink::part::{Part, beside};
 use crate::sink::path::{missing, parent};
 use crate::sink::place::Place;
 use crate::sink::rights::{Owner, Rights};
 use crate::sink::stream::Stream;
-use crate::{Error, Kind, Result, Sink, sys};
+use crate::{Chain, Error, Kind, Result, Sink, shown, sys};
 
 /// What the user allows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -134,6 +135,44 @@ impl Target {
     #[must_use]
     pub fn is_file(&self) -> bool {
         matches!(self.way, Way::InPlace | Way::Part)
+    }
+
+    /// Refuses a DEST that is a file of the disk to be written there, by whatever name, or would take its place.
+    pub fn check_apart(&self, disk: &Chain) -> Result<()> {
+        if matches!(self.way, Way::Stdout | Way::Stream) {
+            return Ok(());
+        }
+        let part = (self.way == Way::Part).then(|| beside(&self.path));
+        for name in [Some(&self.path), part.as_ref()].into_iter().flatten() {
+            let Some(storage) = Storage::at(name) else { continue };
+            let mut files = disk.files();
+            let read = files.find(|host| host.storage().is_some_and(|read| read.is_shared(&storage)));
+            if let Some(host) = read {
+                let host = shown(host.path());
+                return Err(Error::new(Kind::Refused, name, format!("is the same as {host}, which is to be read"))
+                    .hint("name another file to be made"));
+            }
+        }
+        Ok(())
+    }
+
+    /// True if it will be a new file.
+    #[must_use]
+    pub fn is_new_file(&self) -> bool {
+        self.way == Way::Part
+    }
+
+    /// How it would be written: a half sentence.
+    #[must_use]
+    pub fn plan(&self) -> String {
+        let path = shown(&self.path);
+        match self.way {
+            Way::Stdout | Way::Stream => format!("{path}, as a stream of octets"),
+            Way::Device => format!("the device {path}, in place"),
+            Way::InPlace => format!("the file {path}, in place"),
+            Way::Part if self.path.exists() => format!("a new file that replaces {path}"),
+            Way::Part => format!("the new file {path}"),
+        }
     }
 
     /// Makes it ready for a disk of `size` octets (`None`: nobody knows, the 2014 dialect). `base`: the stream has BASE, and

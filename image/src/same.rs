@@ -1,0 +1,58 @@
+//! Whether two names lead to the same storage: links, other nodes of a device, a partition and its disk, a loop device and its file.
+
+use std::fs::{self, Metadata};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// A file, by device and inode, or a block device, by its own number.
+type Identity = (u64, u64);
+
+/// What a name leads to.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    own: Identity,
+    /// What it is a part of, or lies in.
+    around: Vec<Identity>,
+}
+
+impl Storage {
+    /// The storage at this name, if there is something. Links are followed.
+    pub(crate) fn at(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().map(|stat| Self::of(&stat))
+    }
+
+    /// The storage with this `stat` answer.
+    pub(crate) fn of(stat: &Metadata) -> Self {
+        let device = stat.file_type().is_block_device();
+        let around = if device { around(stat.rdev()) } else { Vec::new() };
+        Self { own: identity(stat), around }
+    }
+
+    /// True if writing one may change the other.
+    pub(crate) fn is_shared(&self, other: &Self) -> bool {
+        self.own == other.own || self.around.contains(&other.own) || other.around.contains(&self.own)
+    }
+}
+
+/// The whole disk of a partition, and the files behind a loop device. What the system doesn't tell is nothing.
+fn around(device: u64) -> Vec<Identity> {
+    let numbers = format!("/sys/dev/block/{}:{}", libc::major(device), libc::minor(device));
+    let Ok(mut folder) = fs::canonicalize(numbers) else { return Vec::new() };
+    let mut found = Vec::new();
+    if folder.join("partition").exists() && folder.pop() {
+        let number = fs::read_to_string(folder.join("dev")).unwrap_or_default();
+        let number = number
+            .trim()
+            .split_once(':')
+            .and_then(|(major, minor)| Some(libc::makedev(major.parse().ok()?, minor.parse().ok()?)));
+        found.extend(number.map(|number| (u64::MAX, number)));
+    }
+    let backing = fs::read_to_string(folder.join("loop/backing_file")).unwrap_or_default();
+    let backing = PathBuf::from(backing.strip_suffix('\n').unwrap_or(&backing));
+    found.extend(fs::metadata(backing).ok().map(|stat| identity(&stat)));
+    found
+}
+
+fn identity(stat: &Metadata) -> Identity {
+    if stat.file_type().is_block_device() { (u64::MAX, stat.rdev()) } else { (stat.dev(), stat.ino()) }
+}

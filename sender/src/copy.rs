@@ -1,0 +1,157 @@
+//! A copy on this machine: a disk goes from its image into a file or device, without a stream between them.
+
+use std::io;
+use std::num::NonZero;
+use std::path::Path;
+use std::thread;
+
+use bytes::BytesMut;
+use tokio_util::codec::Encoder;
+use xfer_hole_image::{Chain, Image, Phase, Piece, Pour, Sift, Sink, Tally, Target, Workers, put, reason, shown};
+use xfer_hole_link::{Messages, Signals};
+use xfer_hole_proto::{Dialect, Fingerprint, Item, Open, StreamEncoder};
+
+use crate::cli::{Cli, Copying, Reflink};
+use crate::error::Error;
+
+/// Threads that pour, at most: more would wait for each other at the target.
+const POURING: usize = 8;
+
+/// What came of a copy: the disk's fingerprint, if it was asked for, and what the user should know of the target.
+type Copied = (Option<Fingerprint>, Vec<String>);
+
+/// A copy: what it needs besides the disk.
+pub(crate) struct Copy<'a> {
+    pub(crate) cli: &'a Cli,
+    pub(crate) image: &'a Path,
+    pub(crate) dest: &'a Path,
+    pub(crate) tally: &'a Tally,
+    pub(crate) signals: &'a Signals,
+    pub(crate) messages: Messages,
+}
+
+impl Copy<'_> {
+    /// Copies the disk.
+    pub(crate) fn run(&self, disk: &Chain) -> Result<Option<Fingerprint>, Error> {
+        let copying = self.cli.copying(self.image)?;
+        let target = Target::find(self.dest, copying.options.clone())?;
+        target.check_apart(disk)?;
+        let shares = self.shares(&copying, disk, &target)?;
+        let dest = shown(target.path());
+        if self.cli.target.dry_run {
+            let (image, size, plan) = (shown(self.image), disk.size(), target.plan());
+            self.messages.note(format_args!("would copy {image}, a disk of {size} octets, to {plan}"));
+            return Ok(None);
+        }
+        self.tally.set_size(disk.size());
+        let (fingerprint, notes) = self.copy(disk, &copying, target, shares)?;
+        for note in notes {
+            self.messages.warn(format_args!("{dest}: {note}"));
+        }
+        Ok(fingerprint)
+    }
+
+    /// Whether it may be tried to share the image's blocks as they stand.
+    fn shares(&self, copying: &Copying, disk: &Chain, target: &Target) -> Result<bool, Error> {
+        let why = match copying.reflink {
+            Reflink::Never => return Ok(false),
+            _ if disk.plain().is_none() => "only a raw image in a regular file can be shared as it stands",
+            _ if !target.is_new_file() => "only a new file can take them",
+            _ => return Ok(!copying.looks),
+        };
+        match copying.reflink {
+            Reflink::Always => Err(self.cannot_share(why)),
+            Reflink::Auto | Reflink::Never => Ok(false),
+        }
+    }
+
+    fn cannot_share(&self, why: impl Into<String>) -> Error {
+        Error::Reflink { image: self.image.to_owned(), why: why.into() }
+    }
+
+    /// Writes the target, and gives it its name once the disk is found to be what it was.
+    fn copy(&self, disk: &Chain, copying: &Copying, target: Target, shares: bool) -> Result<Copied, Error> {
+        let size = disk.size();
+        let tally = self.tally;
+        let sink = target.open(Some(size), None)?;
+        self.signals.set_remains(Some(sink.remains()));
+        tally.set_phase(Phase::Copying);
+        let shared = match disk.plain().filter(|_| shares).map(|host| sink.share(host.file())) {
+            Some(Err(error)) if copying.reflink == Reflink::Always => {
+                sink.give_up();
+                return Err(self.cannot_share(why_not(&error)));
+            }
+            Some(Ok(())) => true,
+            Some(Err(_)) | None => false,
+        };
+        let poured = if shared {
+            tally.add_disk(size);
+            Ok(None)
+        } else if copying.job.sums.is_some() || copying.fills || !sink.is_positional() {
+            in_order(disk, copying, sink.as_ref(), tally)
+        } else {
+            let share = copying.reflink != Reflink::Never;
+            let pour = Pour { image: disk, shape: copying.job.shape, sink: sink.as_ref(), share, tally };
+            pour.all(workers()).map(|()| None).map_err(Error::from)
+        };
+        let remains = sink.remains();
+        let copied = poured.and_then(|fingerprint| {
+            disk.check_unchanged(copying.job.live)?;
+            if !copying.options.no_sync {
+                tally.set_phase(Phase::Syncing);
+            }
+            let notes = sink.finish(size)?;
+            self.signals.set_remains(Some("the whole disk was copied".to_owned()));
+            Ok((fingerprint, notes))
+        });
+        copied.map_err(|error| match error {
+            Error::Image(error) if error.is_published() => error.into(),
+            error => Error::Begun { error: error.into(), remains },
+        })
+    }
+}
+
+/// The system's reason why blocks can't be shared, in words that fit.
+fn why_not(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::CrossesDevices => "the copy would be on another file system".into(),
+        io::ErrorKind::Unsupported => "this file system can't".into(),
+        _ => reason(error),
+    }
+}
+
+fn workers() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get).min(POURING)
+}
+
+/// Pours from the disk's beginning to its end, where the order counts: for digests, for holes that are too short for one, for
+/// pipes. The encoder judges the records, as it does for a stream that nobody reads.
+fn in_order(disk: &Chain, copying: &Copying, sink: &dyn Sink, tally: &Tally) -> Result<Option<Fingerprint>, Error> {
+    let (job, size) = (&copying.job, disk.size());
+    let (mut encoder, mut lines, mut buffer) = (StreamEncoder::new(Dialect::V1), BytesMut::new(), Vec::new());
+    encoder.encode(Item::Open(Open { size, sums: job.sums }), &mut lines)?;
+    thread::scope(|scope| {
+        let blocks = Workers::start(scope, disk, job.shape, workers()).map_err(Error::Thread)?;
+        let mut at = 0;
+        for piece in Sift::new(blocks, &job.shape) {
+            let piece = piece?;
+            let Some(record) = piece.record() else { continue };
+            lines.clear();
+            encoder.encode(Item::Record(record), &mut lines)?;
+            match piece {
+                Piece::Data(payload, _) => {
+                    put(disk, &payload, sink, at, &mut buffer)?;
+                    encoder.payload_passed(payload.len())?;
+                }
+                Piece::Hole(len) => sink.hole(at, len)?,
+                Piece::Nothing => {}
+            }
+            at += record.len();
+            tally.add_disk(record.len());
+            tally.add_data(record.payload_len());
+        }
+        Ok::<(), Error>(())
+    })?;
+    encoder.encode(Item::End(encoder.end()), &mut lines)?;
+    Ok(encoder.fingerprint())
+}
