@@ -270,6 +270,8 @@ work() {
 far_end() {
 	LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
 	export LC_ALL PATH
+	# from here on silence is a dead link's
+	printf 'WAIT\n'
 	request "$@"
 	exec 8<&0
 	work <&8 8<&- &

@@ -45,6 +45,8 @@ struct Shared {
 
 struct State {
     ready: Option<Vec<String>>,
+    /// A receiver, and no login, has said something.
+    begun: bool,
     ending: Option<Ending>,
     heard: Instant,
     /// The last line of what was passed over before READY.
@@ -60,7 +62,7 @@ impl Answers {
         messages: Messages,
         stop: impl Fn() + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let state = State { ready: None, ending: None, heard: Instant::now(), noise: None };
+        let state = State { ready: None, begun: false, ending: None, heard: Instant::now(), noise: None };
         let shared = Shared { state: Mutex::new(state), changed: Condvar::new(), host, messages, stop: Box::new(stop) };
         let answers = Self(Arc::new(shared));
         let ear = answers.clone();
@@ -68,7 +70,7 @@ impl Answers {
         Ok(answers)
     }
 
-    /// Takes silence for a dead link, once the receiver is ready: `patience` without an answer, and without octets that leave.
+    /// Takes silence for a dead link, once the receiver has said something: `patience` without an answer, and without octets that leave.
     pub fn watch(&self, tally: Arc<Tally>, patience: Duration) -> io::Result<()> {
         let eye = self.clone();
         thread::Builder::new().spawn(move || eye.look(&tally, patience))?;
@@ -177,7 +179,7 @@ impl Answers {
     fn take(&self, line: &[u8]) -> bool {
         let ready = self.state().ready.is_some();
         let answer = match (Answer::parse(line), ready) {
-            (Ok(answer @ (Answer::Ready(_) | Answer::Fail(_) | Answer::Note(_) | Answer::Wait)), false) => answer,
+            (Ok(answer @ (Answer::Ready(_) | Answer::Fail(_) | Answer::Wait)), false) => answer,
             (_, false) => {
                 let begin = line.windows(READY.len()).position(|words| words == READY);
                 match begin.map(|begin| Answer::parse(&line[begin..])) {
@@ -200,6 +202,7 @@ impl Answers {
                 return true;
             }
         };
+        self.state().begun = true;
         match answer {
             Answer::Ready(words) => {
                 let mut state = self.state();
@@ -238,7 +241,7 @@ impl Answers {
                 return;
             }
             let quiet = moved.max(state.heard).elapsed();
-            let dead = state.ready.is_some() && quiet >= patience;
+            let dead = state.begun && quiet >= patience;
             drop(state);
             if dead {
                 return self.end(Ending::Silent(patience));

@@ -197,7 +197,11 @@ impl Shared {
 
     fn hold(&self, line: &mut Vec<u8>) {
         let text = String::from_utf8_lossy(line);
-        let text = text.trim();
+        let text = match text.trim() {
+            // Which pipe broke is of interest to ssh alone.
+            text if text.starts_with("client_loop: send disconnect: ") => "the connection was lost",
+            text => text,
+        };
         if !text.is_empty() {
             let mut state = self.state();
             self.release(&mut state);

@@ -5,8 +5,11 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 
+use xfer_hole_image::shown;
+
 /// The command of sh that takes the sh text from standard input. No newline, no quote and no `!` in it: csh minds.
-const TAKE: &str = r#"eval "$(dd ibs=1 count=$2 2>/dev/null)""#;
+/// Where there is no dd, it is tried again to be heard.
+const TAKE: &str = r#"eval "$(dd ibs=1 count=$2 2>/dev/null || echo exec dd count=0)""#;
 /// The same for a sender at the other side: words are decoded, and then it is run.
 const RUN: &str = r#"n=$#; while [ $n -gt 0 ]; do w=$(printf %b_ "$1"); shift; set -- "$@" "${w%_}"; n=$((n-1)); done; exec xfer-hole "$@""#;
 
@@ -29,6 +32,14 @@ pub fn coded(word: &OsStr) -> String {
 #[must_use]
 pub fn quoted_for_sh(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// A word as it can be typed, for hints.
+#[must_use]
+pub fn shell_word(word: &OsStr) -> String {
+    let text = shown(word.as_ref());
+    let plain = !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "/._,+:@%=-".contains(c));
+    if plain { text } else { quoted_for_sh(&text) }
 }
 
 /// The push that is asked for.
@@ -81,7 +92,7 @@ mod tests {
         let request = Request { options: vec!["no-sync".into()], dest: "a b".into(), name: "disk.img".into() };
         assert_eq!(
             request.command(17),
-            r#"exec sh -c 'eval "$(dd ibs=1 count=$2 2>/dev/null)"' recv-hole 1 17 'no-sync' -- 'a\0040b' 'disk.img'"#
+            r#"exec sh -c 'eval "$(dd ibs=1 count=$2 2>/dev/null || echo exec dd count=0)"' recv-hole 1 17 'no-sync' -- 'a\0040b' 'disk.img'"#
         );
     }
 

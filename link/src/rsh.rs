@@ -156,6 +156,8 @@ impl RshArgs {
 fn alive_words(program: &str, args: &[OsString], remote: &Remote) -> Vec<OsString> {
     let asked = Command::new(program)
         .arg("-G")
+        // Debian's ssh takes BatchMode for a wish to wait a quarter of an hour for a dead link; the first to say so wins.
+        .args(["-o", "BatchMode=no"])
         .args(args)
         .arg("--")
         .arg(remote.destination())

@@ -75,7 +75,14 @@ impl Pull<'_> {
 
     /// Where the stream ended too soon, what ended it is the reason.
     fn lost(&self, far: &Far, error: Error) -> Error {
-        let Error::Stream(stream) = error.cause() else { return error };
+        let stream = match error.cause() {
+            Error::Stream(stream) => stream,
+            Error::Silent(_) => {
+                let what = format!("{}: {}", self.remote.host, error.cause());
+                return error.because(Error::Far { what, hint: None });
+            }
+            _ => return error,
+        };
         match stream.kind() {
             Kind::Cut | Kind::NotAStream => {
                 let what = far.why(None);

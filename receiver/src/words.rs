@@ -3,8 +3,7 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use xfer_hole_image::shown;
-use xfer_hole_link::{Place, Remote};
+use xfer_hole_link::{Place, Remote, shell_word};
 
 use crate::cli::Cli;
 use crate::error::Error;
@@ -42,17 +41,15 @@ impl Words {
         let dest = match (place(dest)?, source) {
             (Place::Stream, _) => PathBuf::from("-"),
             (Place::Local(path), _) => path,
-            (Place::Remote(_), Some(_)) => {
-                return refused(
-                    dest,
-                    "is on another machine, to which xfer-hole sends",
-                    "xfer-hole IMAGE HOST:PATH".into(),
-                );
+            (Place::Remote(_), Some(source)) => {
+                let source = if source == "-" { "IMAGE".into() } else { shell_word(source) };
+                let hint = format!("xfer-hole {source} {}", shell_word(dest));
+                return refused(dest, "is on another machine, to which xfer-hole sends", hint);
             }
             (Place::Remote(_), None) => {
                 let hint = format!(
                     "recv-hole {} DEST gets it here; a local name with a colon is written ./NAME",
-                    shown(dest.as_ref())
+                    shell_word(dest)
                 );
                 return refused(dest, "is on another machine", hint);
             }
@@ -61,7 +58,7 @@ impl Words {
             None => None,
             Some((_, Place::Remote(remote))) => Some(remote),
             Some((word, _)) => {
-                let hint = format!("xfer-hole {} {} copies it", shown(word.as_ref()), shown(&dest));
+                let hint = format!("xfer-hole {} {} copies it", shell_word(word), shell_word(dest.as_os_str()));
                 return refused(word, "is no image on another machine", hint);
             }
         };

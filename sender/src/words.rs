@@ -3,8 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use xfer_hole_image::shown;
-use xfer_hole_link::{Place, quoted_for_sh};
+use xfer_hole_link::{Place, shell_word};
 
 use crate::cli::Cli;
 use crate::error::Error;
@@ -28,18 +27,18 @@ impl Words {
             let hint = "for IMAGE in *.qcow2; do xfer-hole \"$IMAGE\" HOST:DIRECTORY/ || break; done";
             return refused(more, "one image is sent at a time, and this would be the third word", Some(hint.into()));
         }
-        let word = |word: &OsStr| shell_word(word);
         let from = place(image.as_os_str())?;
         let to = place(dest)?;
         match (&from, &to) {
             (Place::Remote(there), Place::Remote(_)) => {
-                let (host, path) = (there.destination(), word(&there.path));
-                let hint = format!("ssh {host} xfer-hole {path} {}", word(dest));
+                let (host, path) = (there.destination(), shell_word(&there.path));
+                let hint = format!("ssh {host} xfer-hole {path} {}", shell_word(dest));
                 return refused(image.as_os_str(), "a disk is sent from here, not from another machine", Some(hint));
             }
             (Place::Remote(_), to) => {
-                let dest = if matches!(to, Place::Stream) { "DEST".into() } else { word(dest) };
-                let hint = format!("recv-hole {} {dest} (a local name with a colon: ./NAME)", word(image.as_os_str()));
+                let dest = if matches!(to, Place::Stream) { "DEST".into() } else { shell_word(dest) };
+                let hint =
+                    format!("recv-hole {} {dest} (a local name with a colon: ./NAME)", shell_word(image.as_os_str()));
                 return refused(image.as_os_str(), "is on another machine, from which recv-hole gets it", Some(hint));
             }
             _ => {}
@@ -74,11 +73,4 @@ impl Words {
 
 fn place(word: &OsStr) -> Result<Place, Error> {
     Place::parse(word).map_err(|what| Error::Word { word: word.into(), what, hint: None })
-}
-
-/// A word as it can be typed.
-fn shell_word(word: &OsStr) -> String {
-    let text = shown(word.as_ref());
-    let plain = !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "/._,+:@%=-".contains(c));
-    if plain { text } else { quoted_for_sh(&text) }
 }

@@ -5,13 +5,17 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test's rig a panic is the message")]
 
+mod account;
 mod commands;
 mod completion;
 mod disk;
+mod far_end;
 mod filesystem;
 mod judge;
+mod network;
 mod octets;
 mod pairs;
+mod process;
 mod qcow2;
 mod receiver;
 mod run;
@@ -25,18 +29,24 @@ pub use commands::{assert_kept, checkout, commands, flags, flags_named, programs
 pub use completion::{Shell, completion};
 pub use disk::{Disk, Hole, extents, holes, holes_within};
 pub use filesystem::{Filesystem, Frozen, Fs, LoopDevice};
+mod toolbox;
+pub use account::{Account, Belongings};
+pub use far_end::FarEnd;
 pub use judge::{
     Mapped, assert_as, assert_as_qemu, assert_refused, by_tables, gone_back, merged, our_map, qemu_disk, qemu_map,
 };
+pub use network::Network;
 pub use octets::{Field, l1_entry, l2_entry, peek, poke, stretch_header, write_at};
 pub use pairs::{pairs, pairwise, product};
+pub use process::Process;
 pub use qcow2::{Fill, Op, Qcow2, qemu_img};
 pub use receiver::{Receiver, SHELLS, script};
 pub use run::{Outcome, Tools, assert_same, pour, run, send_to, tool};
 pub use running::{Before, Running, mode, part_of, wait_until};
-pub use sshd::{HOST, Sshd};
+pub use sshd::{HOST, Setup, Sshd};
 pub use stream::{assert_holes_within, holes_of, items, records};
 pub use tmux::Tmux;
+pub use toolbox::Toolbox;
 pub use vectors::{Bad, Dest, Good, Index, Tongue, vector};
 
 /// Fails, naming what is missing, unless all these programs are installed and we are root where that is needed.

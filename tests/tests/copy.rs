@@ -346,7 +346,8 @@ fn how_a_disk_is_written_is_no_matter_of_a_stream() {
     let image = folder.path().join("disk.img");
     disk().make(&image);
     for args in [&["--in-place"][..], &["--no-sync"], &["--target-is-zero"], &["-n"], &["--reflink", "auto"]] {
-        let refused = run(Command::new(tools!().xfer_hole).args(args).arg(&image), b"").refused(&[args[0].trim_start_matches("-n")]);
+        let refused = run(Command::new(tools!().xfer_hole).args(args).arg(&image), b"")
+            .refused(&[args[0].trim_start_matches("-n")]);
         assert!(refused.out.is_empty());
     }
     copy(&["--classic"], &image, &folder.path().join("copy.img")).refused(&["--classic"]);

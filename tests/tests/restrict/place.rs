@@ -31,7 +31,9 @@ pub(crate) fn request(options: &[&str], dest: &[u8], name: &[u8]) -> String {
     let options: String = options.iter().map(|option| format!("{} ", coded(option.as_bytes()))).collect();
     let len = PREAMBLE.len();
     let (dest, name) = (coded(dest), coded(name));
-    format!("exec sh -c 'eval \"$(dd ibs=1 count=$2 2>/dev/null)\"' recv-hole 1 {len} {options}-- {dest} {name}")
+    format!(
+        "exec sh -c 'eval \"$(dd ibs=1 count=$2 2>/dev/null || echo exec dd count=0)\"' recv-hole 1 {len} {options}-- {dest} {name}"
+    )
 }
 
 /// The directory that a key may write to, what is around it, and a disk to send there.
