@@ -39,6 +39,7 @@ request() {
 		shift
 		case $word in
 		receiver=auto | receiver=binary | receiver=sh) receiver=${word#*=} && continue ;;
+		private) umask 077 && continue ;;
 		in-place | target-is-zero | no-sync | no-clobber | mkpath | dry-run) asked="$asked$word " ;;
 		chmod=*[!0-7]* | max-wait=*[!0-9]*) fail "no number in the request: $x" ;;
 		chmod=?*) bits=${word#*=} ;;
@@ -135,7 +136,7 @@ watch() {
 	# nothing of the link is left to a sleep that outlives this
 	while sleep "$tick" >/dev/null 2>&1 && ! orphan; do
 		said=$((said + tick))
-		[ "$said" -lt 15 ] || {
+		[ "$said" -lt "$often" ] || {
 			said=0
 			printf 'WAIT\n' 2>/dev/null || kill -HUP "$$"
 		}
@@ -230,7 +231,8 @@ work() {
 		printf '%s %.900s\n' "$answer" "$1"
 	}
 	die() {
-		answer=FAIL
+		answer=FAIL t=${1%" (-s skips them)"}
+		[ "$t" = "$1" ] || set -- "$t (--no-hash sends none)"
 		warn "$1$left"
 		code=3
 		exit 3
@@ -251,6 +253,13 @@ work() {
 	fi
 	path
 	resolve
+	case $kind$dest in
+	part/dev/shm/*) ;;
+	part/dev/*) die "$show is no device, and a file is not made there" ;;
+	esac
+	if asked target-is-zero && [ -z "$dev" ]; then
+		die "$show is no block device, which --target-is-zero is for"
+	fi
 	probe
 	queue
 	printf 'XFER-HOLE-READY 1 sh\n'
@@ -270,8 +279,12 @@ work() {
 far_end() {
 	LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
 	export LC_ALL PATH
-	# from here on silence is a dead link's
+	# from here on silence is a dead link's, and the request's timer has done its work
 	printf 'WAIT\n'
+	if [ -n "${w:-}" ]; then
+		fell "$w"
+		wait "$w" 2>/dev/null
+	fi
 	request "$@"
 	exec 8<&0
 	work <&8 8<&- &

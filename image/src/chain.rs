@@ -2,6 +2,7 @@
 
 use crate::layer::{Allocation, Layer};
 use crate::{Error, Extent, Format, Host, Image, Kind, Method, Result, Status};
+use std::os::unix::fs::MetadataExt;
 
 /// A disk and all that it is backed by.
 #[derive(Debug)]
@@ -50,6 +51,12 @@ impl Chain {
     /// All files that it lies in, those of the top first.
     pub fn files(&self) -> impl Iterator<Item = &Host> {
         self.floors.iter().flat_map(|floor| floor.files())
+    }
+
+    /// True if one of its files is a regular one that not everybody may read: a copy of it isn't for everybody, either.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        self.files().any(|host| !host.is_device() && host.file().metadata().is_ok_and(|stat| stat.mode() & 0o004 == 0))
     }
 
     /// The regular file that is this disk, octet for octet.

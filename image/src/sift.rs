@@ -46,6 +46,12 @@ impl<I> Sift<I> {
         Self { blocks, min_hole: shape.min_hole(), runs: Vec::new().into_iter(), hole: 0, data: None }
     }
 
+    /// Octets of a hole that has begun, is long enough to be one, and is no piece yet.
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        if self.hole < self.min_hole { 0 } else { self.hole }
+    }
+
     /// The hole that has come to its end: data if it is too short for a hole.
     fn close_hole(&mut self) -> Option<Piece> {
         let len = std::mem::take(&mut self.hole);

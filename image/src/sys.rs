@@ -310,6 +310,11 @@ pub fn umask() -> u32 {
     mask.bits()
 }
 
+/// umask(2): what is made from now on is for nobody but its owner.
+pub fn keep_private() {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+}
+
 /// fcntl(2) F_GETFL and fstat(2): whether we were started with this standard stream closed. The runtime then opens /dev/null in its
 /// place, for reading and writing, which nobody who names /dev/null does.
 pub fn was_closed(fd: impl AsFd) -> bool {

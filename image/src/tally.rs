@@ -8,6 +8,8 @@ pub enum Phase {
     /// Opening, asking and being answered: nothing of the disk has been moved.
     #[default]
     Preparing,
+    /// The other side is called, which may ask for a password.
+    Connecting,
     /// The disk goes out.
     Sending,
     /// The disk comes in.
@@ -21,14 +23,22 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 6] =
-        [Self::Preparing, Self::Sending, Self::Receiving, Self::Copying, Self::Zeroing, Self::Syncing];
+    const ALL: [Self; 7] = [
+        Self::Preparing,
+        Self::Connecting,
+        Self::Sending,
+        Self::Receiving,
+        Self::Copying,
+        Self::Zeroing,
+        Self::Syncing,
+    ];
 
     /// Its name, as people and programs are told.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Preparing => "preparing",
+            Self::Connecting => "connecting",
             Self::Sending => "sending",
             Self::Receiving => "receiving",
             Self::Copying => "copying",

@@ -6,13 +6,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use xfer_hole_image::{Tally, reason, shown, sys};
+use xfer_hole_image::{reason, shown, sys};
 use xfer_hole_proto::{ANSWER_LINE_MAX, Answer, Digest, NOISE_MAX};
 
 use crate::Messages;
 
 /// How the READY line begins: login noise may stand in front of it on the same line.
 const READY: &[u8] = b"XFER-HOLE-READY ";
+/// How long a receiver that has gone away may take to end.
+const LINGER: Duration = Duration::from_secs(5);
+/// Warnings of the receiver that are relayed: more is a flood.
+const NOTES: usize = 100;
 /// How often silence is looked for.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -40,7 +44,7 @@ struct Shared {
     host: Option<String>,
     messages: Messages,
     /// To be done when it ends otherwise than well: whoever writes has to be stopped.
-    stop: Box<dyn Fn() + Send + Sync>,
+    stop: Box<dyn Fn(&Ending) + Send + Sync>,
 }
 
 struct State {
@@ -49,6 +53,7 @@ struct State {
     begun: bool,
     ending: Option<Ending>,
     heard: Instant,
+    notes: usize,
     /// The last line of what was passed over before READY.
     noise: Option<String>,
 }
@@ -60,9 +65,9 @@ impl Answers {
         from: File,
         host: Option<String>,
         messages: Messages,
-        stop: impl Fn() + Send + Sync + 'static,
+        stop: impl Fn(&Ending) + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let state = State { ready: None, begun: false, ending: None, heard: Instant::now(), noise: None };
+        let state = State { ready: None, begun: false, ending: None, heard: Instant::now(), notes: 0, noise: None };
         let shared = Shared { state: Mutex::new(state), changed: Condvar::new(), host, messages, stop: Box::new(stop) };
         let answers = Self(Arc::new(shared));
         let ear = answers.clone();
@@ -70,10 +75,12 @@ impl Answers {
         Ok(answers)
     }
 
-    /// Takes silence for a dead link, once the receiver has said something: `patience` without an answer, and without octets that leave.
-    pub fn watch(&self, tally: Arc<Tally>, patience: Duration) -> io::Result<()> {
+    /// Takes `patience` without an answer for a dead link, once the receiver has said something, or `at_once`. Octets that leave tell
+    /// nothing: pipes and sockets take some millions of them that never arrive.
+    pub fn watch(&self, patience: Duration, at_once: bool) -> io::Result<()> {
         let eye = self.clone();
-        thread::Builder::new().spawn(move || eye.look(&tally, patience))?;
+        eye.state().begun |= at_once;
+        thread::Builder::new().spawn(move || eye.look(patience))?;
         Ok(())
     }
 
@@ -124,12 +131,13 @@ impl Answers {
         if state.ending.is_some() {
             return;
         }
-        let well = matches!(ending, Ending::Done(_));
-        state.ending = Some(ending);
+        // Who has gone away may still say why, to others than us.
+        let stops = matches!(ending, Ending::Failed(_) | Ending::Silent(_));
+        state.ending = Some(ending.clone());
         drop(state);
         self.0.changed.notify_all();
-        if !well {
-            (self.0.stop)();
+        if stops {
+            (self.0.stop)(&ending);
         }
     }
 
@@ -172,7 +180,10 @@ impl Answers {
             self.take(&line);
         }
         let noise = self.state().noise.take();
-        self.end(Ending::Closed(noise));
+        let ending = Ending::Closed(noise);
+        self.end(ending.clone());
+        thread::sleep(LINGER);
+        (self.0.stop)(&ending);
     }
 
     /// Takes a line; true if it is the last that matters.
@@ -204,17 +215,29 @@ impl Answers {
         };
         self.state().begun = true;
         match answer {
+            Answer::Ready(_) if ready => {
+                self.end(Ending::Failed("it is ready for the second time".into()));
+                return true;
+            }
             Answer::Ready(words) => {
-                let mut state = self.state();
-                state.ready.get_or_insert(words);
-                drop(state);
+                self.state().ready = Some(words);
                 self.0.changed.notify_all();
             }
             Answer::Wait => {}
-            Answer::Note(note) => match &self.0.host {
-                Some(host) => self.0.messages.warn(format_args!("{host}: {note}")),
-                None => self.0.messages.warn(note),
-            },
+            Answer::Note(note) => {
+                let mut state = self.state();
+                state.notes += 1;
+                let enough = state.notes > NOTES;
+                drop(state);
+                match &self.0.host {
+                    _ if enough => {
+                        self.end(Ending::Failed(format!("it has more than {NOTES} warnings")));
+                        return true;
+                    }
+                    Some(host) => self.0.messages.warn(format_args!("{host}: {note}")),
+                    None => self.0.messages.warn(note),
+                }
+            }
             Answer::Done(digest) => {
                 self.end(Ending::Done(digest));
                 return true;
@@ -227,21 +250,14 @@ impl Answers {
         false
     }
 
-    fn look(&self, tally: &Tally, patience: Duration) {
-        let mut left = tally.wire();
-        let mut moved = Instant::now();
+    fn look(&self, patience: Duration) {
         loop {
             thread::sleep(LOOK);
-            let wire = tally.wire();
-            if wire != left {
-                (left, moved) = (wire, Instant::now());
-            }
             let state = self.state();
             if state.ending.is_some() {
                 return;
             }
-            let quiet = moved.max(state.heard).elapsed();
-            let dead = state.begun && quiet >= patience;
+            let dead = state.begun && state.heard.elapsed() >= patience;
             drop(state);
             if dead {
                 return self.end(Ending::Silent(patience));

@@ -96,7 +96,15 @@ mod tests {
     #[test]
     fn every_line_fits_into_any_window_and_names_the_phase_where_it_can() {
         let mut states = vec![half_way(), Status::default()];
-        let all = [Phase::Preparing, Phase::Sending, Phase::Receiving, Phase::Copying, Phase::Zeroing, Phase::Syncing];
+        let all = [
+            Phase::Preparing,
+            Phase::Connecting,
+            Phase::Sending,
+            Phase::Receiving,
+            Phase::Copying,
+            Phase::Zeroing,
+            Phase::Syncing,
+        ];
         for phase in all {
             let huge = u64::MAX - 1;
             let left = Some(Duration::from_secs(1 << 40));

@@ -18,10 +18,14 @@ use crate::Messages;
 const LINGER: Duration = Duration::from_secs(5);
 /// How long what it says last may take to arrive once it has ended. Not until end of file: a master connection keeps it open.
 const LAST_WORDS: Duration = Duration::from_millis(300);
+/// How long a signal of the terminal may take to be heard by us, once it has ended the child.
+const OURS: Duration = Duration::from_millis(200);
 /// How long a line of the child is held back: the last before it ends is the reason, and needn't be said twice.
 const HOLD: Duration = Duration::from_secs(1);
 /// Octets of a line that are relayed.
 const LINE: usize = 1024;
+/// Lines that are relayed: more is a flood.
+const LINES: usize = 1000;
 
 /// The other side, as far as the program that holds the link to it tells.
 pub struct Far {
@@ -31,6 +35,9 @@ pub struct Far {
 }
 
 struct Shared {
+    /// `None` when the child has been waited for: its number may be another's then. Never held while something is said: whoever handles
+    /// a signal wants it.
+    pid: Mutex<Option<Pid>>,
     state: Mutex<State>,
     changed: Condvar,
     messages: Messages,
@@ -38,11 +45,12 @@ struct Shared {
 }
 
 struct State {
-    /// `None` when it has been waited for: its number may be another's then.
-    pid: Option<Pid>,
+    ended: bool,
     status: Option<ExitStatus>,
     /// A line that is held back.
     held: Option<String>,
+    /// Lines that were relayed.
+    relayed: usize,
     /// It says no more.
     deaf: bool,
 }
@@ -61,9 +69,9 @@ impl Far {
         drop(command);
         let child = child.map_err(failed)?;
         let pid = Pid::from_raw(child.id().cast_signed());
-        let state = State { pid: Some(pid), status: None, held: None, deaf: false };
-        let shared =
-            Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), messages, host: host.clone() });
+        let state = Mutex::new(State { ended: false, status: None, held: None, relayed: 0, deaf: false });
+        let (pid, changed) = (Mutex::new(Some(pid)), Condvar::new());
+        let shared = Arc::new(Shared { pid, state, changed, messages, host: host.clone() });
         let (waiter, ear) = (Arc::clone(&shared), Arc::clone(&shared));
         let errors: File = OwnedFd::from(errors).into();
         thread::Builder::new().spawn(move || ear.relay(&errors)).map_err(failed)?;
@@ -82,8 +90,7 @@ impl Far {
         if self.shared.status(LINGER).is_none() {
             self.shared.kill();
         }
-        let mut state = self.shared.state();
-        self.shared.release(&mut state);
+        self.shared.release();
     }
 
     /// Why the link was lost, as far as can be told: what the child said last, or how it ended. Ends it.
@@ -91,6 +98,8 @@ impl Far {
     pub fn why(&self, noise: Option<&str>) -> String {
         let status = self.shared.status(LINGER);
         self.shared.kill();
+        // A signal that ended the child was for us too, and is the reason then.
+        thread::sleep(OURS);
         let last = self.shared.last_words();
         let Self { host, program, .. } = self;
         let program = shown(program.as_ref());
@@ -121,10 +130,15 @@ impl Shared {
     }
 
     fn kill(&self) {
-        // Under the lock, so that it isn't waited for meanwhile and its number given to another.
-        if let Some(pid) = self.state().pid {
+        // Under the lock, so that it isn't waited for meanwhile and its number given to another. One that was stopped is to hear it.
+        if let Some(pid) = *self.pid() {
             let _gone = kill(pid, Signal::SIGTERM);
+            let _gone = kill(pid, Signal::SIGCONT);
         }
+    }
+
+    fn pid(&self) -> MutexGuard<'_, Option<Pid>> {
+        self.pid.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wait(&self, mut child: Child) {
@@ -133,16 +147,19 @@ impl Shared {
             nix::sys::wait::Id::Pid(Pid::from_raw(child.id().cast_signed())),
             nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT,
         );
+        let mut pid = self.pid();
+        *pid = None;
+        let status = child.wait().ok();
+        drop(pid);
         let mut state = self.state();
-        state.pid = None;
-        state.status = child.wait().ok();
+        (state.ended, state.status) = (true, status);
         drop(state);
         self.changed.notify_all();
     }
 
     /// Waits for the child's end, so long at most.
     fn status(&self, most: Duration) -> Option<ExitStatus> {
-        let state = self.until(most, |state| state.pid.is_none());
+        let state = self.until(most, |state| state.ended);
         state.status
     }
 
@@ -162,8 +179,14 @@ impl Shared {
         self.until(LAST_WORDS, |state| state.deaf).held.take()
     }
 
-    fn release(&self, state: &mut State) {
-        if let Some(line) = state.held.take() {
+    /// Says the line that was held back.
+    fn release(&self) {
+        let mut state = self.state();
+        let line = state.held.take();
+        state.relayed += usize::from(line.is_some());
+        let enough = state.relayed > LINES;
+        drop(state);
+        if let Some(line) = line.filter(|_| !enough) {
             self.messages.relay(&self.host, &line);
         }
     }
@@ -174,8 +197,7 @@ impl Shared {
         let mut buffer = [0; 4096];
         loop {
             if !sys::wait_readable(errors.as_fd(), HOLD).unwrap_or(true) {
-                let mut state = self.state();
-                self.release(&mut state);
+                self.release();
                 continue;
             }
             let octets = sys::read_some(errors, &mut buffer).unwrap_or(0);
@@ -203,9 +225,8 @@ impl Shared {
             text => text,
         };
         if !text.is_empty() {
-            let mut state = self.state();
-            self.release(&mut state);
-            state.held = Some(shown(text.as_ref()));
+            self.release();
+            self.state().held = Some(shown(text.as_ref()));
         }
         line.clear();
     }

@@ -31,6 +31,6 @@ pub use rsh::RshArgs;
 pub use signal::Signals;
 pub use size::{parse_size, size_text};
 pub use summary::Summary;
-pub use talk::Talk;
+pub use talk::{Talk, wait_after};
 pub use target_args::TargetArgs;
 pub use throttle::Throttle;

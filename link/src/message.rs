@@ -114,6 +114,7 @@ impl Messages {
         if !error.use_stderr() {
             return match error.print() {
                 Ok(()) => ExitCode::SUCCESS,
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => self.fail_quietly(),
                 Err(error) => self.fail(format_args!("standard output: cannot write: {}", reason(&error)), None),
             };
         }
@@ -122,7 +123,9 @@ impl Messages {
         let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
         let line = what.lines().map(str::trim).collect::<Vec<_>>().join(" ");
         self.say("error", "", line.strip_prefix("error: ").unwrap_or(&line));
-        let mut tips = rest.lines().filter_map(|line| line.trim().strip_prefix("tip: ")).peekable();
+        // How a flag is passed as something else is no help to who has mistyped one.
+        let tips = rest.lines().filter_map(|line| line.trim().strip_prefix("tip: "));
+        let mut tips = tips.filter(|tip| !tip.starts_with("to pass ")).peekable();
         if tips.peek().is_none() {
             self.hint(format_args!("{} --help says what can be said", self.name));
         }

@@ -152,6 +152,8 @@ impl Shown {
         let status = course.meter.look(&self.tally, now);
         let name = self.messages.name();
         match self.kind {
+            // The line belongs to what ssh asks.
+            ProgressKind::Bar if status.phase == Phase::Connecting => screen::try_draw(String::new()),
             ProgressKind::Bar => screen::try_draw(bar::line(name, &status, screen::columns())),
             ProgressKind::Json => {
                 let due = course.told.is_none_or(|(phase, at)| phase != status.phase || now.saturating_sub(at) >= TELL);

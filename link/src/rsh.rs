@@ -56,7 +56,7 @@ pub struct RshArgs {
     pub ipv6: bool,
 
     /// Give up when nothing has moved for so many seconds; 60 if not given
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(3..=86_400))]
     pub timeout: Option<u32>,
 
     /// Move no more octets in a second than this
@@ -73,6 +73,16 @@ fn parse_rate(text: &str) -> Result<u64, String> {
 const PATIENCE: u32 = 60;
 
 impl RshArgs {
+    /// True if silence counts before the other side has said anything: ssh may be asking for a password then.
+    #[must_use]
+    pub fn counts_from_the_start(&self) -> bool {
+        self.timeout.is_some()
+            && self
+                .rsh
+                .as_ref()
+                .is_some_and(|rsh| words(rsh).is_ok_and(|words| words.first().is_some_and(|program| !is_ssh(program))))
+    }
+
     /// The silence that is taken for a dead link.
     #[must_use]
     pub fn patience(&self) -> Duration {
@@ -107,9 +117,8 @@ impl RshArgs {
             None => vec!["ssh".into()],
         };
         let (program, rest) = words.split_first().ok_or("--rsh names no program")?;
-        let is_ssh = Path::new(program).file_name().is_some_and(|name| name == "ssh");
         let mut args: Vec<OsString> = rest.iter().map(Into::into).collect();
-        if is_ssh {
+        if is_ssh(program) {
             args.extend(self.ssh_words(remote));
             args.extend(alive_words(program, &args, remote));
             // What a configuration may ask for besides: none of it belongs to a transfer.
@@ -152,7 +161,11 @@ impl RshArgs {
     }
 }
 
-/// The options that end a dead connection, where the user's configuration has none: ssh itself is asked what it would do.
+fn is_ssh(program: &str) -> bool {
+    Path::new(program).file_name().is_some_and(|name| name == "ssh")
+}
+
+/// The options that the user's configuration leaves to us, chiefly those that end a dead connection: ssh itself is asked what it would do.
 fn alive_words(program: &str, args: &[OsString], remote: &Remote) -> Vec<OsString> {
     let asked = Command::new(program)
         .arg("-G")
@@ -170,6 +183,10 @@ fn alive_words(program: &str, args: &[OsString], remote: &Remote) -> Vec<OsStrin
     let mut words: Vec<OsString> = Vec::new();
     if has("serveraliveinterval 0") {
         words.extend(["-o".into(), format!("ServerAliveInterval={ALIVE}").into()]);
+    }
+    // A master that ends with us takes with it all who ride on it. One that is there already is used nevertheless.
+    if has("controlpersist no") {
+        words.extend(["-o".into(), "ControlMaster=no".into()]);
     }
     if has("connecttimeout none") {
         words.extend(["-o".into(), format!("ConnectTimeout={CONNECT}").into()]);

@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 use xfer_hole_image::sys;
 
 use crate::event::Outcome;
+use crate::message::TROUBLE;
 use crate::progress::Shown;
 use crate::{Messages, Rim, screen};
 
@@ -23,6 +25,7 @@ type Ending = Box<dyn FnOnce() + Send>;
 #[derive(Clone)]
 pub struct Signals {
     shared: Arc<Shared>,
+    rim: Handle,
 }
 
 struct Shared {
@@ -85,11 +88,12 @@ impl Signals {
                         process::exit(code);
                     }
                     // A task of its own, so that a second signal is heard.
-                    tokio::spawn(end(Arc::clone(&shared), name, code));
+                    let error = shared.with_remains(format!("interrupted by {name}"));
+                    tokio::spawn(end(Arc::clone(&shared), error, Outcome::Interrupted, code));
                 }
             });
         }
-        Ok(Self { shared })
+        Ok(Self { shared, rim: rim.handle().clone() })
     }
 
     /// What is left behind if a signal ends the process from now on: a half sentence, as `kept out.img.part`; `None` if nothing is
@@ -103,16 +107,28 @@ impl Signals {
         lock(&self.shared.endings).push(ending);
     }
 
+    /// It has failed, for this reason, and whoever moves octets has been told. If the process hasn't come to its end by itself after
+    /// `grace`, it is held up where nothing reaches it, and is ended.
+    pub fn give_up_after(&self, grace: Duration, error: String) {
+        let shared = Arc::clone(&self.shared);
+        self.rim.spawn(async move {
+            sleep(grace).await;
+            if !shared.ending.swap(true, Ordering::Relaxed) {
+                end(shared, error, Outcome::Failed, i32::from(TROUBLE)).await;
+            }
+        });
+    }
+
     pub(crate) fn show(&self, shown: Arc<Shown>) {
         *lock(&self.shared.shown) = Some(shown);
     }
 }
 
 /// Ends the process, unless it has come to its end by itself.
-async fn end(shared: Arc<Shared>, name: &'static str, code: i32) {
+async fn end(shared: Arc<Shared>, error: String, outcome: Outcome, code: i32) {
     let mut ends = None;
     for _ in 0..TRY.1 {
-        ends = screen::try_seize(|| shared.last_words(name, code));
+        ends = screen::try_seize(|| shared.last_words(&error, outcome, code));
         if ends.is_some() {
             break;
         }
@@ -127,15 +143,15 @@ async fn end(shared: Arc<Shared>, name: &'static str, code: i32) {
 }
 
 impl Shared {
-    fn last_words(&self, name: &str, code: i32) -> String {
-        let mut error = format!("interrupted by {name}");
-        if let Some(remains) = &*lock(&self.remains) {
-            error += &format!("; {remains}");
-        }
-        let mut lines = self.messages.line("error", "", &error);
+    fn with_remains(&self, error: String) -> String {
+        lock(&self.remains).as_ref().map_or_else(|| error.clone(), |remains| format!("{error}; {remains}"))
+    }
+
+    fn last_words(&self, error: &str, outcome: Outcome, code: i32) -> String {
+        let mut lines = self.messages.line("error", "", error);
         if let Some(shown) = &*lock(&self.shown) {
             let exit = u8::try_from(code).unwrap_or(u8::MAX);
-            lines.extend(shown.last_line(Outcome::Interrupted, exit, Some(&error), None));
+            lines.extend(shown.last_line(outcome, exit, Some(error), None));
         }
         lines
     }

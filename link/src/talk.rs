@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 use xfer_hole_image::sys;
 use xfer_hole_proto::{Answer, WAIT_SECONDS};
 
-/// The silence that WAIT breaks.
-const WAIT: Duration = Duration::from_secs(WAIT_SECONDS);
+/// The silence that WAIT breaks towards one who takes `patience` of it for a dead link: 15 seconds, and less for the impatient.
+#[must_use]
+pub fn wait_after(patience: Duration) -> Duration {
+    Duration::from_secs(WAIT_SECONDS).min(patience / 3)
+}
 
 /// The receiver's way back to the sender. Dropped, it falls silent and is closed.
 pub struct Talk(Arc<Shared>);
@@ -24,12 +27,14 @@ struct Mouth {
     /// `None` when all is said.
     out: Option<File>,
     said: Instant,
+    /// The silence that WAIT breaks.
+    wait: Duration,
 }
 
 impl Talk {
-    /// Begins to say WAIT whenever nothing else was said for 15 seconds.
-    pub fn start(out: File) -> io::Result<Self> {
-        let mouth = Mutex::new(Mouth { out: Some(out), said: Instant::now() });
+    /// Begins to say WAIT whenever nothing else was said for long, where `patience` of silence is a dead link's.
+    pub fn start(out: File, patience: Duration) -> io::Result<Self> {
+        let mouth = Mutex::new(Mouth { out: Some(out), said: Instant::now(), wait: wait_after(patience) });
         let shared = Arc::new(Shared { mouth, over: Condvar::new() });
         let ticker = Arc::clone(&shared);
         thread::Builder::new().spawn(move || ticker.tick())?;
@@ -57,7 +62,7 @@ impl Shared {
     fn tick(&self) {
         let mut mouth = self.mouth();
         while mouth.out.is_some() {
-            let left = WAIT.saturating_sub(mouth.said.elapsed());
+            let left = mouth.wait.saturating_sub(mouth.said.elapsed());
             if left.is_zero() {
                 mouth.say(&Answer::Wait);
                 continue;
@@ -84,11 +89,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_impatient_hear_three_times_as_often_as_they_ask() {
+        assert_eq!(wait_after(Duration::from_secs(60)), Duration::from_secs(15));
+        assert_eq!(wait_after(Duration::from_secs(6)), Duration::from_secs(2));
+    }
+
+    #[test]
     fn silence_of_fifteen_seconds_is_broken_by_wait_and_dropping_closes() {
         let (mut heard, out) = pipe().unwrap();
-        let talk = Talk::start(OwnedFd::from(out).into()).unwrap();
+        let talk = Talk::start(OwnedFd::from(out).into(), Duration::from_secs(60)).unwrap();
         talk.say(&Answer::Ready(Vec::new()));
-        talk.0.mouth().said -= WAIT;
+        talk.0.mouth().said -= Duration::from_secs(WAIT_SECONDS);
         talk.0.over.notify_all();
         let mut said = vec![0; b"XFER-HOLE-READY 1\nWAIT\n".len()];
         heard.read_exact(&mut said).unwrap();

@@ -11,14 +11,15 @@ use crate::apply::Rules;
 
 const EXAMPLES: &str = "\
 Examples:
+  recv-hole hypervisor:/dev/vg0/web web.img
+  recv-hole -M --snapshot=monday hypervisor:web.qcow2 backup/
   xfer-hole disk.img | recv-hole copy.img
-  ssh host xfer-hole --hash /var/lib/disk.img | recv-hole --require-hash disk.img
-  xfer-hole disk.img | ssh host recv-hole /dev/vg0/disk
   recv-hole - < disk.stream | VBoxManage convertfromraw stdin disk.vdi 8589934592
 
-Sizes take K, M, G, T (1024), KB, MB, GB, TB (1000).
-Exit status is 0 when the whole disk is there, synced and under its final name; 2 for every failure.
-DEST is then as it was, unless it is a device or --in-place was given, and what arrived is in DEST.part.";
+A directory takes the image's name, with .img for what names of images end in. A local name with a colon is written ./a:b.
+Sizes and rates take K, M, G, T (1024), KB, MB, GB, TB (1000).
+Exit status is 0 when the whole disk is there, synced and under its final name; 2 for every failure; 128 and its number for SIGINT,
+SIGTERM and SIGHUP. DEST is then as it was, unless it is a device or --in-place was given, and what arrived is in DEST.part.";
 
 /// Receives a disk image from xfer-hole, and rebuilds it with its holes.
 #[derive(Clone, Debug, Parser)]

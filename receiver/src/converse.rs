@@ -30,7 +30,7 @@ impl Converse {
     pub(crate) fn stdio(patience: Duration, tally: &Arc<Tally>) -> Result<Self, Error> {
         let unwritable = |source| Error::Image(xfer_hole_image::Error::io("standard output", "cannot write", source));
         let stdout: File = io::stdout().as_fd().try_clone_to_owned().map_err(unwritable)?.into();
-        let talk = Talk::start(stdout).map_err(unwritable)?;
+        let talk = Talk::start(stdout, patience).map_err(unwritable)?;
         let link = Link { patience: Some(patience), noisy: false, answered: true };
         let input = Input::stdin(Dialect::V1, link, Arc::clone(tally))?;
         Ok(Self { input, talk })

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio_util::codec::Decoder;
 use xfer_hole_image::sys::{self, Spliced};
-use xfer_hole_image::{Sink, Tally};
+use xfer_hole_image::{Sink, Tally, shown};
 use xfer_hole_proto::{Dialect, Item, NOISE_MAX, StreamDecoder};
 
 use crate::error::Error;
@@ -33,6 +33,8 @@ pub(crate) struct Input {
     link: Link,
     /// END has come, and nothing behind it is waited for.
     over: bool,
+    /// The last line that came instead of a stream.
+    noise: Option<String>,
     tally: Arc<Tally>,
 }
 
@@ -58,7 +60,7 @@ impl Input {
     pub(crate) fn new(file: File, dialect: Dialect, link: Link, tally: Arc<Tally>) -> Self {
         sys::enlarge_pipe(file.as_fd(), PIPE);
         let decoder = StreamDecoder::new(dialect);
-        Self { file, gathered: BytesMut::with_capacity(GATHER), decoder, link, over: false, tally }
+        Self { file, gathered: BytesMut::with_capacity(GATHER), decoder, link, over: false, noise: None, tally }
     }
 
     /// Passes over octets that are the sender's, and no part of the stream.
@@ -77,6 +79,11 @@ impl Input {
     /// Passes over what a login has said ahead of the open line: none if there is no open line.
     fn pass_noise(&mut self) -> Result<(), Error> {
         let mut looked = 0;
+        // ssh may be asking for a password until the first octet comes.
+        let patience = self.link.patience.take();
+        let begun = self.gather();
+        self.link.patience = patience;
+        begun?;
         loop {
             let found = self.gathered[looked..].windows(OPEN.len()).position(|words| words == OPEN);
             if let Some(found) = found {
@@ -85,6 +92,9 @@ impl Input {
             }
             looked = self.gathered.len().saturating_sub(OPEN.len() - 1);
             if self.gathered.len() > NOISE_MAX || self.gather()? == 0 {
+                let text = String::from_utf8_lossy(&self.gathered);
+                let last = text.lines().rev().map(str::trim).find(|line| !line.is_empty());
+                self.noise = last.map(|line| shown(line.chars().take(200).collect::<String>().as_ref()));
                 return Ok(());
             }
         }
@@ -151,6 +161,11 @@ impl Input {
         };
         self.decoder.payload_passed(octets as u64)?;
         Ok(octets)
+    }
+
+    /// What came last, where it was no stream.
+    pub(crate) fn noise(&self) -> Option<&str> {
+        self.noise.as_deref()
     }
 
     /// True if octets were read ahead, which have to be taken from here.

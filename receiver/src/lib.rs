@@ -91,6 +91,14 @@ impl Work<'_> {
         if let Some(dir) = &cli.restrict {
             return self.restricted(&Restrict { dir: dir.clone(), allow_read: cli.allow_read });
         }
+        if words.dest.as_os_str() == "-" {
+            if io::stdout().is_terminal() {
+                return Err(Error::OutputTerminal);
+            }
+            if sys::was_closed(io::stdout()) {
+                return Err(Error::OutputClosed);
+            }
+        }
         if let Some(remote) = &words.source {
             return Pull { work: self, remote, dest: &words.dest }.run();
         }
@@ -99,14 +107,6 @@ impl Work<'_> {
         }
         if io::stdin().is_terminal() {
             return Err(Error::InputTerminal);
-        }
-        if words.dest.as_os_str() == "-" {
-            if io::stdout().is_terminal() {
-                return Err(Error::OutputTerminal);
-            }
-            if sys::was_closed(io::stdout()) {
-                return Err(Error::OutputClosed);
-            }
         }
         if cli.classic {
             self.messages
@@ -140,13 +140,15 @@ impl Work<'_> {
     /// The same for one who may not do much here.
     fn restricted(self, restrict: &Restrict) -> Result<Option<Fingerprint>, Error> {
         let asked = restrict.accept();
-        let asked_for = asked.as_ref().ok().and_then(|asked| asked.max_wait);
-        // Whoever set a limit here has the last word.
-        let ours = self.cli.rsh.patience();
-        let patience = asked_for.filter(|asked| self.cli.rsh.timeout.is_none() || *asked < ours).unwrap_or(ours);
+        // Less patience may be asked for, more is ours to give.
+        let (ours, theirs) = (self.cli.rsh.patience(), asked.as_ref().ok().and_then(|asked| asked.max_wait));
+        let patience = theirs.map_or(ours, |theirs| theirs.min(ours));
         let mut converse = Converse::stdio(patience, self.tally)?;
         let received = asked.and_then(|asked| {
             converse.input.skip(asked.preamble)?;
+            if asked.private {
+                sys::keep_private();
+            }
             let options = TargetOptions { patience: Some(LOCK), ..Restrict::target_options(&asked) };
             let target = Target::find(Path::new(&asked.dest), options)?;
             converse.receive(target, asked.dry_run, self)

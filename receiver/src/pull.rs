@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
-use xfer_hole_image::{Target, shown};
+use xfer_hole_image::{Phase, Target, shown};
 use xfer_hole_link::{Far, Remote, Talk, copy_name, pull_command};
 use xfer_hole_proto::{Dialect, Fingerprint, Item, Kind};
 
@@ -32,18 +32,21 @@ impl Pull<'_> {
         let target = Target::find(self.dest, options)?;
         let command = pull_command(&self.words());
         let command = cli.rsh.command(self.remote, &command).map_err(Error::Usage)?;
+        tally.set_phase(Phase::Connecting);
         let started = Far::start(command, self.remote.host.clone(), messages);
         let (far, to, from) = started.map_err(|what| Error::Far { what, hint: None })?;
         signals.on_end(Box::new(far.stopper()));
-        let talk = Talk::start(to).map_err(Error::Thread)?;
-        let link = Link { patience: Some(cli.rsh.patience()), noisy: true, answered: true };
+        let patience = cli.rsh.patience();
+        let talk = Talk::start(to, patience).map_err(Error::Thread)?;
+        let link = Link { patience: Some(patience), noisy: true, answered: true };
         let input = Input::new(from, Dialect::V1, link, Arc::clone(tally));
         let mut converse = Converse { input, talk };
         converse.ready();
         let path = target.path().to_owned();
         if cli.target.dry_run {
             // That it can be read is known when it is offered.
-            let offered = converse.input.next().map_err(|error| self.lost(&far, error))?;
+            let offered = converse.input.next();
+            let offered = offered.map_err(|error| self.lost(&far, converse.input.noise(), error))?;
             if let Some(Item::Open(open)) = offered {
                 messages.note(format_args!("would write a disk of {} octets to {}", open.size, shown(&path)));
             }
@@ -57,7 +60,7 @@ impl Pull<'_> {
             }
             Err(error) => {
                 converse.fail(&error);
-                Err(self.lost(&far, error))
+                Err(self.lost(&far, converse.input.noise(), error))
             }
         }
     }
@@ -74,7 +77,7 @@ impl Pull<'_> {
     }
 
     /// Where the stream ended too soon, what ended it is the reason.
-    fn lost(&self, far: &Far, error: Error) -> Error {
+    fn lost(&self, far: &Far, noise: Option<&str>, error: Error) -> Error {
         let stream = match error.cause() {
             Error::Stream(stream) => stream,
             Error::Silent(_) => {
@@ -85,7 +88,7 @@ impl Pull<'_> {
         };
         match stream.kind() {
             Kind::Cut | Kind::NotAStream => {
-                let what = far.why(None);
+                let what = far.why(noise.map(|noise| noise.strip_prefix("FAIL ").unwrap_or(noise)));
                 error.because(if far.code() == Some(NOT_FOUND) {
                     let what = format!("{}: xfer-hole is not installed there, or not found", self.remote.host);
                     Error::Far { what, hint: Some("a pull needs it at the other side; a push does not") }

@@ -46,6 +46,8 @@ pub(crate) struct Request {
     pub(crate) no_clobber: bool,
     pub(crate) mkpath: bool,
     pub(crate) dry_run: bool,
+    /// A new file is for nobody but its owner.
+    pub(crate) private: bool,
     /// 0 to 0o7777.
     pub(crate) chmod: Option<u32>,
     /// As it was said: names are those of this machine.
@@ -122,6 +124,7 @@ impl Request {
             (b"no-clobber", None) => self.no_clobber = true,
             (b"mkpath", None) => self.mkpath = true,
             (b"dry-run", None) => self.dry_run = true,
+            (b"private", None) => self.private = true,
             (b"chmod", Some(mode)) => {
                 let mode = str::from_utf8(mode).ok().and_then(|mode| xfer_hole_image::parse_mode(mode).ok());
                 self.chmod = Some(mode.ok_or(WRONG)?);

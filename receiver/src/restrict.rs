@@ -166,7 +166,10 @@ fn no_way(error: io::Error) -> Error {
     let refused = |kind, what| xfer_hole_image::Error::new(kind, DIR, what).into();
     match error.raw_os_error() {
         Some(libc::ENOSYS) => refused(Kind::Unsupported, "cannot be kept within bounds: this system has no openat2"),
-        Some(libc::ELOOP | libc::EXDEV | libc::ENOTDIR) => refused(Kind::Refused, "is no directory within bounds"),
+        // One answer for all: what is there instead isn't told.
+        Some(libc::ELOOP | libc::EXDEV | libc::ENOTDIR | libc::ENOENT | libc::EACCES) => {
+            refused(Kind::Refused, "is not there, or is no directory within bounds")
+        }
         _ => xfer_hole_image::Error::io(DIR, "cannot be entered", error).into(),
     }
 }

@@ -13,17 +13,20 @@ use crate::source::ImageArgs;
 
 const EXAMPLES: &str = "\
 Examples:
-  xfer-hole disk.qcow2 | recv-hole copy.img
-  xfer-hole --hash disk.img | ssh host recv-hole disk.img
-  xfer-hole --print-receiver > recv-hole.sh
+  xfer-hole web.qcow2 hypervisor:/srv/images/
+  xfer-hole web.qcow2 ssh://me@hypervisor:2222/dev/vg0/web
+  xfer-hole -J jump --bwlimit 5M web.qcow2 inside:web.img
+  xfer-hole web.qcow2 copy.img
+  xfer-hole --hash disk.img | recv-hole copy.img
   xfer-hole disk.img | ssh host sh recv-hole.sh disk.img
-  xfer-hole disk.qcow2 /dev/vg0/disk
   xfer-hole map disk.qcow2
   xfer-hole info --output json disk.qcow2
 
-An image that is called map or info is sent as ./map or ./info.
-Sizes take K, M, G, T (1024), KB, MB, GB, TB (1000).
-Exit status is 0 when the whole disk was sent, or is copied, 2 for every failure.";
+A directory takes the image's name, with .img for what names of images end in: web.qcow2 becomes web.img.
+A local name with a colon is written ./a:b, and an image that is called map or info ./map or ./info.
+Sizes and rates take K, M, G, T (1024), KB, MB, GB, TB (1000).
+Exit status is 0 when the disk was sent, and for a DEST when it is whole there, synced and under its name; 2 for every failure;
+128 and its number for SIGINT, SIGTERM and SIGHUP.";
 
 const MAP_STATUS: &str = "\
 Examples:

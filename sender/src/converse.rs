@@ -28,12 +28,13 @@ pub(crate) fn converse(
 ) -> Result<Option<Fingerprint>, Error> {
     let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(Error::input)?;
     // A sender has nothing to lose, and may be held up in a write that nobody takes.
-    let stop = || process::exit(2);
+    let stop = |_: &Ending| process::exit(2);
     let answers = Answers::listen(stdin.into(), None, messages, stop).map_err(Error::Thread)?;
-    answers.watch(Arc::clone(tally), cli.rsh.patience()).map_err(Error::Thread)?;
+    let patience = cli.rsh.patience();
+    answers.watch(patience, true).map_err(Error::Thread)?;
     answers.ready().map_err(ended)?;
     let mut wire = Wire::stdout(job.dialect, Arc::clone(tally), cli.throttle())?;
-    wire.heed(answers.clone());
+    wire.heed(answers.clone(), patience);
     let sent = send::send(disk, job, &mut wire, tally, messages);
     match sent {
         Ok(fingerprint) => match answers.ending(None) {
@@ -53,7 +54,7 @@ fn ended(ending: Ending) -> Error {
         Ending::Failed(_) | Ending::Closed(_) => Error::Unread,
         Ending::Done(_) => Error::Far("the receiver said that it was done before it was".into()),
         Ending::Silent(patience) => {
-            Error::Far(format!("the link is dead: nothing moved for {} seconds", patience.as_secs()))
+            Error::Far(format!("the link is dead: nothing was heard for {} seconds", patience.as_secs()))
         }
     }
 }

@@ -7,7 +7,7 @@ use std::thread;
 
 use bytes::BytesMut;
 use tokio_util::codec::Encoder;
-use xfer_hole_image::{Chain, Image, Phase, Piece, Pour, Sift, Sink, Tally, Target, Workers, put, reason, shown};
+use xfer_hole_image::{Chain, Image, Phase, Piece, Pour, Sift, Sink, Tally, Target, Workers, put, reason, shown, sys};
 use xfer_hole_link::{Messages, Signals};
 use xfer_hole_proto::{Dialect, Fingerprint, Item, Open, StreamEncoder};
 
@@ -34,6 +34,9 @@ impl Copy<'_> {
     /// Copies the disk.
     pub(crate) fn run(&self, disk: &Chain) -> Result<Option<Fingerprint>, Error> {
         let copying = self.cli.copying(self.image)?;
+        if disk.is_private() {
+            sys::keep_private();
+        }
         let target = Target::find(self.dest, copying.options.clone())?;
         target.check_apart(disk)?;
         let shares = self.shares(&copying, disk, &target)?;

@@ -102,6 +102,9 @@ impl Error {
             Self::Image(error) => error.hint_text(),
             Self::Begun { error, .. } => error.hint(),
             Self::Reflink { .. } => Some("leave --reflink out to have it copied where it can't be shared"),
+            Self::Far(why) if why.contains("no such directory") => {
+                Some("--mkpath makes the directories that lead to it")
+            }
             Self::Far(_)
             | Self::Input(_)
             | Self::Closed

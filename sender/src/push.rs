@@ -1,10 +1,11 @@
 //! One disk to another machine: one connection, and the receiver's word that the image is there.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use xfer_hole_image::{Image, Phase, Plan, Tally, Want, shown, sys};
+use xfer_hole_image::{Chain, Image, Phase, Plan, Tally, Want, shown, sys};
 use xfer_hole_link::{Answers, Ending, Far, Messages, Remote, Request, Signals, copy_name, quoted_for_sh};
 use xfer_hole_proto::{Answer, Dialect, Fingerprint};
 
@@ -18,22 +19,12 @@ use crate::wire::Wire;
 const FAR_END_SH: &str = include_str!("../far-end.sh");
 /// How long the receiver may take to say why it doesn't take any more.
 const LAST_WORD: Duration = Duration::from_secs(10);
+/// How long we may take to end by ourselves when all is lost.
+const GRACE: Duration = Duration::from_secs(3);
+
 /// The text of sh that goes ahead of the stream.
 fn preamble() -> String {
     format!("script={}\n{FAR_END_SH}", quoted_for_sh(RECV_HOLE_SH))
-}
-
-/// Says what a dry run has found: how much there is by the extents, of which zeros may still be found.
-fn would_send(disk: &dyn Image, image: &Path, remote: &Remote, messages: Messages) -> Result<(), Error> {
-    let mut data = 0;
-    for step in Plan::whole(disk) {
-        let step = step?;
-        data += if step.want == Want::Copy { step.extent.len } else { 0 };
-    }
-    let (image, dest, size) = (shown(image), shown(remote.path.as_ref()), disk.size());
-    let host = remote.destination();
-    messages.note(format_args!("would send {image}, a disk of {size} octets with {data} of data, to {host}:{dest}"));
-    Ok(())
 }
 
 /// A push: what it needs besides the disk.
@@ -46,54 +37,90 @@ pub(crate) struct Push<'a> {
     pub(crate) messages: Messages,
 }
 
+/// The other side on the line, and ready.
+struct Call {
+    far: Far,
+    answers: Answers,
+    /// Where the stream goes.
+    to: File,
+    towards: Towards,
+}
+
 impl Push<'_> {
     /// Sends the disk, and waits until it is durable under its final name.
-    pub(crate) fn run(&self, disk: &dyn Image) -> Result<Option<Fingerprint>, Error> {
-        let patience = self.cli.rsh.patience();
-        let mut options = vec![format!("receiver={}", self.cli.receiver.unwrap_or_default().word())];
+    pub(crate) fn run(&self, disk: &Chain) -> Result<Option<Fingerprint>, Error> {
+        let call = self.call(disk)?;
+        if self.cli.target.dry_run {
+            self.tally.set_size(disk.size());
+            drop(call.to);
+            call.far.close();
+            return self.would_send(disk).map(|()| None);
+        }
+        let (host, dest) = (&self.remote.host, shown(self.remote.path.as_ref()));
+        let remains = if self.cli.target.in_place {
+            format!("{host}:{dest} may be updated in part")
+        } else {
+            format!("{host}:{dest} is as it was, unless it is a device there")
+        };
+        self.signals.set_remains(Some(remains.clone()));
+        self.send(disk, call).map_err(|error| match error {
+            Error::Far(why) if !why.contains("; ") => Error::Far(format!("{why}; {remains}")),
+            error => error,
+        })
+    }
+
+    /// Has the receiver started, and waits until it is ready.
+    fn call(&self, disk: &Chain) -> Result<Call, Error> {
+        let Self { cli, remote, messages, .. } = self;
+        let patience = cli.rsh.patience();
+        let mut options = vec![format!("receiver={}", cli.receiver.unwrap_or_default().word())];
         options.push(format!("max-wait={}", patience.as_secs()));
-        options.extend(self.cli.target.words());
-        let request = Request { options, dest: self.remote.path.clone(), name: copy_name(self.image) };
+        options.extend(disk.is_private().then(|| "private".to_owned()));
+        options.extend(cli.target.words());
+        let request = Request { options, dest: remote.path.clone(), name: copy_name(self.image) };
         let preamble = preamble();
-        let command = request.command(preamble.len());
-        let command = self.cli.rsh.command(self.remote, &command).map_err(Error::Usage)?;
-        self.messages.verbose(format_args!("runs {}", command.get_program().to_string_lossy()));
-        let host = self.remote.host.clone();
-        let (far, to, from) = Far::start(command, host.clone(), self.messages).map_err(Error::Far)?;
+        let command = cli.rsh.command(remote, &request.command(preamble.len())).map_err(Error::Usage)?;
+        messages.verbose(format_args!("runs {}", command.get_program().to_string_lossy()));
+        self.tally.set_phase(Phase::Connecting);
+        let host = remote.host.clone();
+        let (far, to, from) = Far::start(command, host.clone(), *messages).map_err(Error::Far)?;
         self.signals.on_end(Box::new(far.stopper()));
-        let answers = Answers::listen(from, Some(host), self.messages, far.stopper()).map_err(Error::Thread)?;
-        answers.watch(Arc::clone(self.tally), patience).map_err(Error::Thread)?;
+        let (stopper, signals, name) = (far.stopper(), self.signals.clone(), host.clone());
+        let stop = move |ending: &Ending| {
+            stopper();
+            // A write that somebody holds the other end of, and nobody takes, would hold us up for ever.
+            signals.give_up_after(GRACE, ended(&name, ending));
+        };
+        let answers = Answers::listen(from, Some(host), *messages, stop).map_err(Error::Thread)?;
+        answers.watch(patience, cli.rsh.counts_from_the_start()).map_err(Error::Thread)?;
         // If it isn't taken, the answer says why.
         let _taken = sys::write_all(&to, preamble.as_bytes());
         let words = answers.ready().map_err(|ending| self.failed(&far, ending))?;
-        self.messages.verbose(format_args!("{}: receives by {}", self.remote.host, words.join(" ")));
-        if self.cli.target.dry_run {
-            drop(to);
-            far.close();
-            return would_send(disk, self.image, self.remote, self.messages).map(|()| None);
-        }
+        self.tally.set_phase(Phase::Preparing);
+        messages.verbose(format_args!("{}: receives by {}", remote.host, words.join(" ")));
         let towards = if words.iter().any(|word| word == Answer::SH) { Towards::Sh } else { Towards::Binary };
+        Ok(Call { far, answers, to, towards })
+    }
+
+    fn send(&self, disk: &Chain, call: Call) -> Result<Option<Fingerprint>, Error> {
+        let Call { far, answers, to, towards } = call;
         let job = self.cli.job(towards)?;
         let mut wire = Wire::new(to, Dialect::V1, Arc::clone(self.tally), self.cli.throttle());
-        wire.heed(answers.clone());
+        wire.heed(answers.clone(), self.cli.rsh.patience());
         let sent = send::send(disk, &job, &mut wire, self.tally, self.messages);
         // The end of the stream, which sh waits for.
         drop(wire);
-        let fingerprint = match sent {
-            Ok(fingerprint) => fingerprint,
-            Err(error) if error.is_of_output() => {
-                let ending = answers.ending(Some(LAST_WORD)).unwrap_or(Ending::Closed(None));
-                return Err(self.failed(&far, ending));
+        let ending = match &sent {
+            Ok(_) => {
+                self.tally.set_phase(Phase::Syncing);
+                answers.ending(None)
             }
-            Err(error) => {
-                // It hears why, and ends by itself.
-                let _ending = answers.ending(Some(LAST_WORD));
-                return Err(error);
-            }
+            // It hears why, and ends by itself.
+            Err(_) => answers.ending(Some(LAST_WORD)),
         };
-        self.tally.set_phase(Phase::Syncing);
-        match answers.ending(None) {
-            Some(Ending::Done(digest)) => {
+        match (sent, ending.unwrap_or(Ending::Closed(None))) {
+            (Err(error), _) if !error.is_of_output() => Err(error),
+            (Ok(fingerprint), Ending::Done(digest)) => {
                 let ours = fingerprint.map(|fingerprint| fingerprint.digest);
                 if let (Some(theirs), Some(ours)) = (digest, ours)
                     && theirs != ours
@@ -104,19 +131,40 @@ impl Push<'_> {
                 far.close();
                 Ok(fingerprint)
             }
-            ending => Err(self.failed(&far, ending.unwrap_or(Ending::Closed(None)))),
+            (_, ending) => Err(self.failed(&far, ending)),
         }
     }
 
+    /// Says what a dry run has found: how much there is by the extents, of which zeros may still be found.
+    fn would_send(&self, disk: &Chain) -> Result<(), Error> {
+        let mut data = 0;
+        for step in Plan::whole(disk) {
+            let step = step?;
+            data += if step.want == Want::Copy { step.extent.len } else { 0 };
+        }
+        let (image, dest, size) = (shown(self.image), shown(self.remote.path.as_ref()), disk.size());
+        let host = self.remote.destination();
+        let what = format!("would send {image}, a disk of {size} octets with {data} of data, to {host}:{dest}");
+        self.messages.note(what);
+        Ok(())
+    }
+
     fn failed(&self, far: &Far, ending: Ending) -> Error {
-        let host = &self.remote.host;
         Error::Far(match ending {
-            Ending::Failed(why) => format!("{host}: {why}"),
             Ending::Closed(noise) => far.why(noise.as_deref()),
-            Ending::Silent(patience) => {
-                format!("{host}: the link is dead: nothing moved for {} seconds", patience.as_secs())
-            }
-            Ending::Done(_) => format!("{host}: said that it was done before it was"),
+            ending => ended(&self.remote.host, &ending),
         })
+    }
+}
+
+/// Why there is no image at the other side, as the answers tell.
+fn ended(host: &str, ending: &Ending) -> String {
+    match ending {
+        Ending::Failed(why) => format!("{host}: {why}"),
+        Ending::Closed(_) => format!("{host}: the connection ended before the image was whole there"),
+        Ending::Silent(patience) => {
+            format!("{host}: the link is dead: nothing was heard for {} seconds", patience.as_secs())
+        }
+        Ending::Done(_) => format!("{host}: said that it was done before it was"),
     }
 }

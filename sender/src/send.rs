@@ -44,24 +44,33 @@ fn records(disk: &dyn Image, job: &Job, wire: &mut Wire, tally: &Tally, messages
         // Blocks are read and judged ahead of what is written. Dropping `blocks` ends the reading.
         let workers = thread::available_parallelism().map_or(1, NonZero::get).min(WORKERS);
         let blocks = Workers::start(scope, disk, job.shape, workers).map_err(Error::Thread)?;
-        for piece in Sift::new(blocks, &job.shape) {
+        let mut sift = Sift::new(blocks, &job.shape);
+        // Zeros are counted as they are seen: what is nothing but zeros has to show that it gets on.
+        let (mut seen, mut at) = (0, 0);
+        while let Some(piece) = sift.next() {
             let piece = piece?;
+            tally.set_phase(Phase::Sending);
+            let pending = sift.pending();
+            tally.add_disk(pending.saturating_sub(seen));
             let Some(record) = piece.record() else {
+                seen = pending;
                 wire.idle()?;
                 continue;
             };
             if messages.traces() {
                 let word = if record.payload_len() > 0 { "DATA" } else { "HOLE" };
-                messages.trace(format_args!("{word} {} at {}", record.len(), tally.disk()));
+                messages.trace(format_args!("{word} {} at {at}", record.len()));
             }
-            tally.set_phase(Phase::Sending);
+            at += record.len();
             match piece {
                 // The wire counts its octets as they go.
                 Piece::Data(payload, _) => wire.data(record, payload, disk)?,
-                Piece::Hole(_) | Piece::Nothing => {
+                Piece::Hole(len) => {
                     wire.line(Item::Record(record))?;
-                    tally.add_disk(record.len());
+                    tally.add_disk(len.saturating_sub(seen));
+                    seen = 0;
                 }
+                Piece::Nothing => {}
             }
         }
         Ok::<(), Error>(())

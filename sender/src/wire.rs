@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use tokio_util::codec::Encoder;
 use xfer_hole_image::sys::{self, Spliced};
 use xfer_hole_image::{Host, Image, Kind, Part, Payload, Tally};
-use xfer_hole_link::{Answers, Throttle};
+use xfer_hole_link::{Answers, Throttle, wait_after};
 use xfer_hole_proto::{Dialect, Fingerprint, Item, Reason, Record, StreamEncoder, WAIT_SECONDS};
 
 use crate::error::Error;
@@ -24,7 +24,7 @@ const LARGE: usize = 32 << 10;
 const SPLICE: u64 = 16 << 10;
 /// Octets that are read and written at once where they can't be spliced.
 const COPY: u64 = 256 << 10;
-/// The silence that WAIT breaks.
+/// The silence that WAIT breaks where nobody says how patient the receiver is.
 const WAIT: Duration = Duration::from_secs(WAIT_SECONDS);
 /// The pipe we ask for: fewer switches between the two ends.
 const PIPE: i32 = 1 << 20;
@@ -43,6 +43,8 @@ pub(crate) struct Wire {
     spliced: bool,
     /// When something was written last.
     said: Instant,
+    /// The silence that WAIT breaks.
+    wait: Duration,
     /// Where the receiver answers: nothing is sent to one that has given up.
     answers: Option<Answers>,
     /// FAIL was said.
@@ -70,6 +72,7 @@ impl Wire {
             splices: true,
             spliced: false,
             said: Instant::now(),
+            wait: WAIT,
             answers: None,
             gave_up: false,
             tally,
@@ -77,9 +80,10 @@ impl Wire {
         }
     }
 
-    /// Takes the receiver's last answer for the end of the stream.
-    pub(crate) fn heed(&mut self, answers: Answers) {
+    /// Takes the receiver's last answer for the end of the stream; it takes `patience` of silence for a dead link.
+    pub(crate) fn heed(&mut self, answers: Answers, patience: Duration) {
         self.answers = Some(answers);
+        self.wait = wait_after(patience);
     }
 
     /// A line without payload.
@@ -200,7 +204,7 @@ impl Wire {
         if self.answers.as_ref().is_some_and(Answers::has_ended) {
             return Err(Error::BrokenPipe);
         }
-        if self.dialect == Dialect::V1 && self.said.elapsed() >= WAIT {
+        if self.dialect == Dialect::V1 && self.said.elapsed() >= self.wait {
             self.line(Item::Wait)?;
             self.flush()?;
         }

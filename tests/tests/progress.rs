@@ -300,5 +300,6 @@ fn bwlimit_holds_the_stream_to_its_rate() {
         assert!(began.elapsed() >= std::time::Duration::from_millis(1400), "{:?}", began.elapsed());
         assert!(!args.is_empty() || limited == whole);
     }
-    assert!(pour(&tools!(), &["--bwlimit", "0"], &image) == whole);
+    let refused = run(Command::new(tools!().xfer_hole).args(["--bwlimit", "0"]).arg(&image), b"");
+    assert!(refused.code == Some(2) && refused.err.contains("a rate of nothing moves nothing"), "{}", refused.err);
 }

@@ -249,6 +249,15 @@ fn follow(dest: &Path) -> Result<PathBuf> {
     Err(Error::new(Kind::Refused, dest, "too many symbolic links"))
 }
 
+/// A new file among devices would be one in memory, by a mistyped name.
+fn check_no_device_was_meant(dest: &Path, folder: &Path) -> Result<()> {
+    let folder = fs::canonicalize(folder).unwrap_or_default();
+    if folder.starts_with("/dev") && !folder.starts_with("/dev/shm") {
+        return Err(Error::new(Kind::Refused, dest, "is no device, and a file is not made there"));
+    }
+    Ok(())
+}
+
 /// Refuses a name that a new file can't be renamed to, before anything is sent.
 fn check_can_rename_over(dest: &Path, old: Option<&Metadata>, options: &TargetOptions) -> Result<()> {
     let hinted = |error: Error| match old {
@@ -267,7 +276,7 @@ fn check_can_rename_over(dest: &Path, old: Option<&Metadata>, options: &TargetOp
     }
     sys::can_write_dir(folder)
         .map_err(|source| hinted(Error::io(folder, "cannot make files in this directory", source)))?;
-    let Some(old) = old else { return Ok(()) };
+    let Some(old) = old else { return check_no_device_was_meant(dest, folder) };
     let fixed = sys::fixed(dest);
     let user = sys::effective_user();
     let sticky = folder_stat.mode() & 0o1000 != 0 && user != 0 && ![old.uid(), folder_stat.uid()].contains(&user);

@@ -14,12 +14,11 @@ fn coded(octets: &[u8]) -> String {
     format!("'{}'", octets.iter().map(code).collect::<String>())
 }
 
-const PLAIN: &str =
-    "exec sh -c 'eval \"$(dd ibs=1 count=$2 2>/dev/null || echo exec dd count=0)\"' recv-hole 1 0 -- 'a' 'b'";
+const PLAIN: &str = "exec sh -c '(sleep 80 && kill -9 $$) </dev/null >/dev/null 2>&1 & w=$! ; eval \"$(dd ibs=1 count=$2 2>/dev/null || echo exec dd count=0)\"' recv-hole 1 0 -- 'a' 'b'";
 
 #[test]
 fn a_request_says_what_is_asked_for() {
-    let words = "'receiver=binary' 'in-place' 'target-is-zero' 'no-sync' 'no-clobber' 'mkpath' 'dry-run' 'chmod=0640' \
+    let words = "'receiver=binary' 'in-place' 'target-is-zero' 'no-sync' 'no-clobber' 'mkpath' 'dry-run' 'private' 'chmod=0640' \
                  'chown=me:you' 'max-wait=90'";
     let text = format!("exec sh -c 'any;$(thing)\n' recv-hole 1 4096 {words} -- 'a/b\\0040c' '-n\\0047'");
     let asked = Request::parse(text.as_bytes()).unwrap();
@@ -31,6 +30,7 @@ fn a_request_says_what_is_asked_for() {
         no_clobber: true,
         mkpath: true,
         dry_run: true,
+        private: true,
         chmod: Some(0o640),
         chown: Some("me:you".into()),
         max_wait: Some(Duration::from_secs(90)),
@@ -46,7 +46,7 @@ fn a_request_says_what_is_asked_for() {
 #[test]
 fn a_request_with_one_octet_less_or_another_one_is_another_or_none() {
     let good = Request::parse(PLAIN.as_bytes()).unwrap();
-    let script = PLAIN.find("eval").unwrap()..PLAIN.find("' recv").unwrap();
+    let script = PLAIN.find("(sleep").unwrap()..PLAIN.find("' recv").unwrap();
     for at in 0..PLAIN.len() {
         let cut = Request::parse(&PLAIN.as_bytes()[..at]);
         assert!(cut.is_err(), "cut at {at}");
