@@ -57,12 +57,12 @@ impl Wire {
     /// A stream to standard output, held back by `throttle`.
     pub(crate) fn stdout(dialect: Dialect, tally: Arc<Tally>, throttle: Option<Throttle>) -> Result<Self, Error> {
         let out = io::stdout().as_fd().try_clone_to_owned().map_err(Error::output)?;
+        sys::enlarge_pipe(out.as_fd(), PIPE);
         Ok(Self::new(out.into(), dialect, tally, throttle))
     }
 
-    /// A stream to this pipe or file.
+    /// A stream to this pipe or file, which stays as it is: a larger pipe makes ssh slower.
     pub(crate) fn new(out: File, dialect: Dialect, tally: Arc<Tally>, throttle: Option<Throttle>) -> Self {
-        sys::enlarge_pipe(out.as_fd(), PIPE);
         Self {
             out,
             dialect,
