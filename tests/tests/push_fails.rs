@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
-use std::fs;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -278,4 +278,26 @@ fn accounts_of_others_are_not_touched() {
     let image = far.image("disk.img", &disk());
     far.push(&[], &image, other.home("x")).blamed(HOST, &["permission denied"]);
     assert!(!other.home("x").exists());
+}
+
+#[test]
+fn a_write_that_nobody_takes_holds_nobody_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, far) = (folder.path().join("disk.img"), folder.path().join("far"));
+    Disk::empty(8 * MIB).with(0, 8 * MIB, 1).make(&image);
+    // Its child keeps the link open, and takes nothing from it.
+    for (says, args, why) in [
+        ("READY 1 sh\\nFAIL it is enough\\n", &[][..], "far-end: it is enough"),
+        ("READY 1 sh\\n", &["--timeout", "3"], "far-end: the link is dead"),
+    ] {
+        fs::write(
+            &far,
+            format!("#!/bin/sh\nexec 3<&0\nsleep 60 <&3 >/dev/null 2>&1 &\nprintf 'XFER-HOLE-{says}'\nexec sleep 60\n"),
+        )
+        .unwrap();
+        fs::set_permissions(&far, Permissions::from_mode(0o755)).unwrap();
+        let mut command = Command::new("timeout");
+        command.arg("40").arg(tools!().xfer_hole).arg("-e").arg(&far).args(args).arg(&image).arg("far-end:/nowhere");
+        run(&mut command, b"").refused(&[why]);
+    }
 }
