@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use xfer_hole_proto::LEN_MAX;
 
 use crate::gate::directory;
-use crate::same::Storage;
+use crate::same::{Storage, identity};
 use crate::{Error, Kind, Result, Stamp, sys};
 
 /// A regular file or block device, open for reading.
@@ -87,7 +87,7 @@ impl Host {
     /// What makes two names the same file: device and inode, or the device's own number.
     pub(crate) fn identity(&self) -> Result<(u64, u64)> {
         let stat = self.file.metadata().map_err(|source| self.io("cannot look at it", source))?;
-        Ok(if self.is_device() { (u64::MAX, stat.rdev()) } else { (stat.dev(), stat.ino()) })
+        Ok(identity(&stat))
     }
 
     /// What it is, to be held against other names.

@@ -53,6 +53,7 @@ fn around(device: u64) -> Vec<Identity> {
     found
 }
 
-fn identity(stat: &Metadata) -> Identity {
+/// What makes two names the same file: device and inode, or the device's own number.
+pub(crate) fn identity(stat: &Metadata) -> Identity {
     if stat.file_type().is_block_device() { (u64::MAX, stat.rdev()) } else { (stat.dev(), stat.ino()) }
 }

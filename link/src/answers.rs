@@ -1,5 +1,6 @@
 //! What the receiver says back to a sender (SPEC.md, "The conversation"), heard by a thread while the stream flows.
 
+use std::fmt::{self, Display, Formatter};
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -31,6 +32,20 @@ pub enum Ending {
     Closed(Option<String>),
     /// Nothing moved, and nothing was heard, for so long.
     Silent(Duration),
+}
+
+/// Why there is no image, but for [`Ending::Done`], which came too early then.
+impl Display for Ending {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done(_) => f.write_str("said that it was done before it was"),
+            Self::Failed(why) => f.write_str(why),
+            Self::Closed(_) => f.write_str("the connection ended before the image was whole there"),
+            Self::Silent(patience) => {
+                write!(f, "the link is dead: nothing was heard for {} seconds", patience.as_secs())
+            }
+        }
+    }
 }
 
 /// The receiver's answers so far.

@@ -25,7 +25,7 @@ pub use far::Far;
 pub use message::Messages;
 pub use place::{Place, Remote, copy_name};
 pub use progress::{Progress, ProgressKind};
-pub use request::{Request, coded, pull_command, quoted_for_sh, shell_word};
+pub use request::{Request, coded, is_plain, pull_command, quoted_for_sh, shell_word};
 pub use rim::Rim;
 pub use rsh::RshArgs;
 pub use signal::Signals;

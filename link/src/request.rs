@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 
 use xfer_hole_image::shown;
+use xfer_hole_proto::CONVERSATION;
 
 /// The command of sh that takes the sh text from standard input. No newline, no quote, and no `!` but before a space in it: csh minds.
 /// If the link dies meanwhile, a timer ends it, which the text puts an end to. Where there is no dd, it is tried again to be heard.
@@ -13,13 +14,19 @@ const TAKE: &str = r#"(sleep 80 && kill -9 $$) </dev/null >/dev/null 2>&1 & w=$!
 /// The same for a sender at the other side: words are decoded, and then it is run.
 const RUN: &str = r#"n=$#; while [ $n -gt 0 ]; do w=$(printf %b_ "$1"); shift; set -- "$@" "${w%_}"; n=$((n-1)); done; exec xfer-hole "$@""#;
 
+/// True for octets that stand for themselves in a request (SPEC.md, `plain`).
+#[must_use]
+pub fn is_plain(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || b"/._,+:@%=-".contains(&octet)
+}
+
 /// A word as it stands in a request, without its quotes: octets of `A-Za-z0-9/._,+:@%=-` as they are, every other as `\0` and three
 /// octal digits, which `printf %b` gives back.
 #[must_use]
 pub fn coded(word: &OsStr) -> String {
     let mut text = String::with_capacity(word.len());
     for &octet in word.as_bytes() {
-        if octet.is_ascii_alphanumeric() || b"/._,+:@%=-".contains(&octet) {
+        if is_plain(octet) {
             text.push(char::from(octet));
         } else {
             let _infallible = write!(text, "\\0{octet:03o}");
@@ -57,7 +64,7 @@ impl Request {
     /// The command; `octets` of sh text are to follow on standard input.
     #[must_use]
     pub fn command(&self, octets: usize) -> String {
-        let mut command = format!("exec sh -c '{TAKE}' recv-hole 1 {octets}");
+        let mut command = format!("exec sh -c '{TAKE}' recv-hole {CONVERSATION} {octets}");
         for option in &self.options {
             let _infallible = write!(command, " '{}'", coded(OsStr::new(option)));
         }

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use clap::Args;
+use xfer_hole_proto::SILENCE_SECONDS;
 
 use crate::{Remote, parse_size};
 
@@ -69,9 +70,6 @@ fn parse_rate(text: &str) -> Result<u64, String> {
     parse_size(text).and_then(|rate| if rate == 0 { Err("a rate of nothing moves nothing".into()) } else { Ok(rate) })
 }
 
-/// Silence that is taken for a dead link, where the user says nothing.
-const PATIENCE: u32 = 60;
-
 impl RshArgs {
     /// True if silence counts before the other side has said anything: ssh may be asking for a password then.
     #[must_use]
@@ -86,7 +84,7 @@ impl RshArgs {
     /// The silence that is taken for a dead link.
     #[must_use]
     pub fn patience(&self) -> Duration {
-        Duration::from_secs(self.timeout.unwrap_or(PATIENCE).into())
+        Duration::from_secs(self.timeout.map_or(SILENCE_SECONDS, u64::from))
     }
 
     /// The first of the flags that only make sense with another machine, as it is typed.

@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
+use xfer_hole_link::is_plain;
 use xfer_hole_proto::CONVERSATION;
 
 use crate::error::Error;
@@ -146,11 +147,6 @@ impl Request {
 fn number(word: &[u8]) -> Option<u64> {
     let digits = word.iter().all(u8::is_ascii_digit) && !word.is_empty() && (word.len() == 1 || word[0] != b'0');
     if digits { str::from_utf8(word).ok()?.parse().ok() } else { None }
-}
-
-/// Octets that stand for themselves in a coded word.
-fn is_plain(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || b"/._,+:@%=-".contains(&octet)
 }
 
 /// The octets of a quoted and coded word. There is one way to code them; none of them is NUL, and there is at least one.

@@ -273,10 +273,7 @@ const SH_HOLE: u64 = 64 << 10;
 
 impl Cli {
     /// What was typed for a copy of `image` on this machine.
-    pub(crate) fn copying(&self, image: &Path) -> Result<Copying, Error> {
-        if self.classic {
-            return Err(Error::usage("--classic is a dialect of the stream, which a copy on this machine has none of"));
-        }
+    pub(crate) fn copying(&self, image: &Path, job: Job) -> Result<Copying, Error> {
         let reflink = self.reflink.unwrap_or_default();
         let looks = self.hash || self.min_hole.is_some() || self.detect_zeroes == Some(Detect::On);
         if looks && reflink == Reflink::Always {
@@ -284,7 +281,7 @@ impl Cli {
             return Err(Error::usage(format!("--reflink always copies as it stands, and can't be had with {flags}")));
         }
         Ok(Copying {
-            job: self.job(Towards::Unknown)?,
+            job,
             options: self.target.options(Some(copy_name(image)), None).map_err(Error::Usage)?,
             reflink,
             looks,

@@ -53,8 +53,6 @@ fn ended(ending: Ending) -> Error {
         // It tells its user itself.
         Ending::Failed(_) | Ending::Closed(_) => Error::Unread,
         Ending::Done(_) => Error::Far("the receiver said that it was done before it was".into()),
-        Ending::Silent(patience) => {
-            Error::Far(format!("the link is dead: nothing was heard for {} seconds", patience.as_secs()))
-        }
+        ending @ Ending::Silent(_) => Error::Far(ending.to_string()),
     }
 }

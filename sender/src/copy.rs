@@ -11,7 +11,7 @@ use xfer_hole_image::{Chain, Image, Phase, Piece, Pour, Sift, Sink, Tally, Targe
 use xfer_hole_link::{Messages, Signals};
 use xfer_hole_proto::{Dialect, Fingerprint, Item, Open, StreamEncoder};
 
-use crate::cli::{Cli, Copying, Reflink};
+use crate::cli::{Cli, Copying, Job, Reflink};
 use crate::error::Error;
 
 /// Threads that pour, at most: more would wait for each other at the target.
@@ -32,8 +32,8 @@ pub(crate) struct Copy<'a> {
 
 impl Copy<'_> {
     /// Copies the disk.
-    pub(crate) fn run(&self, disk: &Chain) -> Result<Option<Fingerprint>, Error> {
-        let copying = self.cli.copying(self.image)?;
+    pub(crate) fn run(&self, disk: &Chain, job: Job) -> Result<Option<Fingerprint>, Error> {
+        let copying = self.cli.copying(self.image, job)?;
         if disk.is_private() {
             sys::keep_private();
         }

@@ -136,7 +136,7 @@ fn go(
             send::send(&disk, &job, &mut wire, tally, messages)?
         }
         Place::Remote(remote) => Push { cli, image: &words.image, remote, tally, signals, messages }.run(&disk)?,
-        Place::Local(dest) => Copy { cli, image: &words.image, dest, tally, signals, messages }.run(&disk)?,
+        Place::Local(dest) => Copy { cli, image: &words.image, dest, tally, signals, messages }.run(&disk, job)?,
     };
     disk.noticed().iter().for_each(|noticed| messages.warn(noticed));
     if let Some(fingerprint) = &fingerprint {

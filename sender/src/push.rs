@@ -89,7 +89,7 @@ impl Push<'_> {
         let stop = move |ending: &Ending| {
             stopper();
             // A write that somebody holds the other end of, and nobody takes, would hold us up for ever.
-            signals.give_up_after(GRACE, ended(&name, ending));
+            signals.give_up_after(GRACE, format!("{name}: {ending}"));
         };
         let answers = Answers::listen(from, Some(host), *messages, stop).map_err(Error::Thread)?;
         answers.watch(patience, cli.rsh.counts_from_the_start()).map_err(Error::Thread)?;
@@ -152,19 +152,7 @@ impl Push<'_> {
     fn failed(&self, far: &Far, ending: Ending) -> Error {
         Error::Far(match ending {
             Ending::Closed(noise) => far.why(noise.as_deref()),
-            ending => ended(&self.remote.host, &ending),
+            ending => format!("{}: {ending}", self.remote.host),
         })
-    }
-}
-
-/// Why there is no image at the other side, as the answers tell.
-fn ended(host: &str, ending: &Ending) -> String {
-    match ending {
-        Ending::Failed(why) => format!("{host}: {why}"),
-        Ending::Closed(_) => format!("{host}: the connection ended before the image was whole there"),
-        Ending::Silent(patience) => {
-            format!("{host}: the link is dead: nothing was heard for {} seconds", patience.as_secs())
-        }
-        Ending::Done(_) => format!("{host}: said that it was done before it was"),
     }
 }

@@ -1,17 +1,15 @@
 //! What a request says, and what is none.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// The coding that a sender uses.
+/// A word as a sender codes and quotes it.
 fn coded(octets: &[u8]) -> String {
-    let code = |&octet: &u8| {
-        if is_plain(octet) { char::from(octet).to_string() } else { format!("\\0{octet:03o}") }
-    };
-    format!("'{}'", octets.iter().map(code).collect::<String>())
+    format!("'{}'", xfer_hole_link::coded(OsStr::from_bytes(octets)))
 }
 
 const PLAIN: &str = "exec sh -c '(sleep 80 && kill -9 $$) </dev/null >/dev/null 2>&1 & w=$! ; eval \"$(dd ibs=1 count=$2 2>/dev/null || echo exec dd count=0)\"' recv-hole 1 0 -- 'a' 'b'";
