@@ -40,7 +40,7 @@ request() {
 		case $word in
 		receiver=auto | receiver=binary | receiver=sh) receiver=${word#*=} && continue ;;
 		private) umask 077 && continue ;;
-		in-place | target-is-zero | no-sync | no-clobber | mkpath | dry-run) asked="$asked$word " ;;
+		in-place | target-is-zero | no-sync | direct | no-clobber | mkpath | dry-run) asked="$asked$word " ;;
 		chmod=*[!0-7]* | max-wait=*[!0-9]*) fail "no number in the request: $x" ;;
 		chmod=?*) bits=${word#*=} ;;
 		chown=?*) own=${word#*=} ;;
@@ -133,6 +133,8 @@ watch() {
 	trap '' PIPE
 	said=0 still=0 before='' tick=5
 	[ "$patience" -ge 30 ] || tick=1
+	often=15
+	[ "$patience" -ge 45 ] || often=$((patience / 3))
 	# nothing of the link is left to a sleep that outlives this
 	while sleep "$tick" >/dev/null 2>&1 && ! orphan; do
 		said=$((said + tick))
@@ -263,6 +265,7 @@ work() {
 	probe
 	queue
 	printf 'XFER-HOLE-READY 1 sh\n'
+	! asked direct || warn "recv-hole.sh writes through the page cache: --direct is for recv-hole"
 	if asked dry-run; then
 		code=0
 		exit

@@ -530,11 +530,16 @@ fn a_far_end_that_has_nothing_to_say_says_wait() {
     let mut lines = [0; HERE.len() + READY.len() + 5];
     answers.read_exact(&mut lines).unwrap();
     assert_eq!(lines, format!("{HERE}{READY}WAIT\n").as_bytes());
-    assert!(start.elapsed() < Duration::from_secs(30), "too late for a sender's patience of a minute");
+    let taken = start.elapsed();
+    assert!(taken < Duration::from_secs(30), "too late for a sender's patience of a minute");
+    assert!(taken >= Duration::from_secs(10), "it has been silent for {taken:?} only");
     child.stdin.take().unwrap().write_all(&stream[1000..]).unwrap();
     let mut last = String::new();
     answers.read_to_string(&mut last).unwrap();
     assert_eq!(last, "DONE\n");
+    let mut blamed = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut blamed).unwrap();
+    assert_eq!(blamed, "");
     assert!(child.wait().unwrap().success());
 }
 
