@@ -1,0 +1,67 @@
+//! How long records take to become octets, and records again.
+
+use std::hint::black_box;
+
+use bytes::{Bytes, BytesMut};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use tokio_util::codec::{Decoder, Encoder};
+use xfer_hole_proto::{Dialect, Digest, Item, Open, Record, StreamDecoder, StreamEncoder, Sums};
+
+/// Pieces of data, with as many holes between them.
+const PIECES: u64 = 10_000;
+/// Octets of each.
+const LEN: u64 = 4096;
+
+fn codec(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("codec");
+    group.throughput(Throughput::Elements(2 * PIECES));
+    for (name, sums) in [("plain", None), ("digests", Some(Sums::default()))] {
+        let items = items(sums);
+        // As a sender does it, whose buffer leaves before it is large.
+        let gone = |octets: &mut BytesMut| {
+            if octets.len() > 64 << 10 {
+                octets.clear();
+            }
+        };
+        group.bench_function(format!("encode {name}"), |bencher| bencher.iter(|| black_box(encode(&items, gone))));
+        let octets = encode(&items, |_| {});
+        group.bench_function(format!("decode {name}"), |bencher| {
+            bencher.iter_batched(|| octets.clone(), |mut octets| decode(&mut octets), BatchSize::LargeInput);
+        });
+    }
+    group.finish();
+}
+
+/// A stream as far as END.
+fn items(sums: Option<Sums>) -> Vec<Item> {
+    let payload = Bytes::from(vec![b'x'; usize::try_from(LEN).unwrap_or_default()]);
+    let digest = sums.map(|_| Digest::of(&payload));
+    let record = [
+        Item::Record(Record::Data { len: LEN, digest }),
+        Item::Payload(payload),
+        Item::Record(Record::Hole { len: LEN }),
+    ];
+    let records = (0..PIECES).flat_map(|_| record.clone());
+    [Item::Open(Open { size: 2 * PIECES * LEN, sums })].into_iter().chain(records).collect()
+}
+
+/// Encodes; `take` is shown what there is behind each item.
+fn encode(items: &[Item], take: impl Fn(&mut BytesMut)) -> BytesMut {
+    let (mut encoder, mut octets) = (StreamEncoder::new(Dialect::V1), BytesMut::new());
+    for item in items {
+        encoder.encode(item.clone(), &mut octets).expect("an item that fits");
+        take(&mut octets);
+    }
+    encoder.encode(Item::End(encoder.end()), &mut octets).expect("an end");
+    octets
+}
+
+fn decode(octets: &mut BytesMut) {
+    let mut decoder = StreamDecoder::new(Dialect::V1);
+    while let Some(item) = decoder.decode(octets).expect("a sound stream") {
+        black_box(item);
+    }
+}
+
+criterion_group!(benches, codec);
+criterion_main!(benches);

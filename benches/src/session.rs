@@ -1,0 +1,271 @@
+//! One run of the bench: it makes the disks, and has all contenders of a case move them in turns.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use crate::case::{Case, On, Way};
+use crate::contender::{Contender, Side, Target, Tools, Wire, contenders, key};
+use crate::disk::{Disk, Maker};
+use crate::error::{Error, Result, Told};
+use crate::line::Tap;
+use crate::measure::{Measure, Memory};
+use crate::ranges;
+use crate::seeded::Seeded;
+use crate::stats::Spread;
+use crate::tool::{self, find, text};
+use crate::work;
+
+/// Where everything is, and how often it is done.
+#[derive(Debug)]
+pub struct Session {
+    /// Makes the disks.
+    pub maker: Maker,
+    /// Takes results: on disk, and in memory.
+    pub places: [PathBuf; 2],
+    /// The commands.
+    pub tools: Tools,
+    /// What measures them.
+    pub measure: Measure,
+    /// Rounds in which each contender has one turn.
+    pub runs: u32,
+}
+
+/// What one contender has come to.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// What it is asked for by.
+    pub key: &'static str,
+    /// How the report calls it.
+    pub name: &'static str,
+    /// Whose it is.
+    pub side: Side,
+    /// Seconds.
+    pub time: Spread,
+    /// Seconds of processors, the median.
+    pub cpu: f64,
+    /// Memory at most, in octets.
+    pub memory: Memory,
+    /// Octets on the wire, where there is one that can be looked at.
+    pub wire: Option<u64>,
+    /// What its result takes, in octets; `None` if there is none.
+    pub allocated: Option<u64>,
+}
+
+/// A case, and what all contenders have come to.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// The case.
+    pub case: Case,
+    /// The name of the file system that results were written to.
+    pub file_system: &'static str,
+    /// What the disk takes as a raw file, in octets.
+    pub disk_allocated: u64,
+    /// One for each contender.
+    pub rows: Vec<Row>,
+    /// Who was left out, and why: one line each.
+    pub failed: Vec<(Side, String)>,
+}
+
+/// Seconds after which a contender that isn't ours has no more turns than it needs for a median of three.
+const ENOUGH: f64 = 40.0;
+/// What a result may take more than the raw disk: file systems keep their own tables in blocks, too.
+const SLACK: u64 = 1 << 20;
+
+impl Session {
+    /// Makes the disk of a case, and measures all that can move it.
+    ///
+    /// # Errors
+    /// If the disk can't be made, or a command fails that hasn't before.
+    pub fn run(&self, case: &Case) -> Result<Table> {
+        let disk = self.maker.disk(case.kind)?;
+        let place = &self.places[usize::from(case.on == On::Tmpfs)];
+        let file_system = work::file_system(place);
+        let device = |path: &Path| fs::metadata(path).map(|about| about.dev()).told(path.display());
+        let target = Target {
+            out: place.join("out.img"),
+            reserves: file_system == "ext4",
+            at_home: device(place)? == device(&disk.raw)?,
+            bmap: self.block_map(case, &disk)?,
+        };
+        let all = contenders(case, &disk, &target, &self.tools)?;
+        let mut table =
+            Table { case: *case, file_system, disk_allocated: disk.allocated, rows: Vec::new(), failed: Vec::new() };
+        warm(&disk)?;
+        let mut fit = Vec::new();
+        for contender in &all {
+            eprintln!("bench: {}: {}", case.name(), contender.line);
+            match self.prove(contender, &disk, &target) {
+                Ok(row) => fit.push((contender, row, Vec::new())),
+                Err(why) => {
+                    eprintln!("bench: {}: {}: {why}", case.name(), contender.name);
+                    table.failed.push((contender.side, format!("{}: {why}", contender.name)));
+                }
+            }
+        }
+        self.turns(&mut fit, &target)?;
+        for (_, mut row, times) in fit {
+            let [time, cpu] = [0, 1].map(|at| times.iter().map(|took: &[f64; 2]| took[at]).collect::<Vec<_>>());
+            if let (Some(time), Some(cpu)) = (Spread::of(&time), Spread::of(&cpu)) {
+                row.time = time;
+                row.cpu = cpu.median;
+                table.rows.push(row);
+            }
+        }
+        clear(&target.out)?;
+        Ok(table)
+    }
+
+    /// A contender's first runs: the result is checked, memory and octets on the wire are looked at.
+    fn prove(&self, contender: &Contender, disk: &Disk, target: &Target) -> Result<Row> {
+        let memory = self.measure.memory(&contender.line, Tap::Closed, || clear(&target.out))?;
+        let allocated = contender.makes.then(|| judge(contender, disk, &target.out)).transpose()?;
+        clear(&target.out)?;
+        let wire = match contender.wire {
+            Wire::Unknown => None,
+            Wire::Tapped => self.measure.wire(&contender.line)?,
+            Wire::Told => self.measure.told_wire(&contender.line)?,
+        };
+        let time = Spread { median: 0.0, least: 0.0, most: 0.0 };
+        let Contender { key, name, side, .. } = *contender;
+        Ok(Row { key, name, side, time, cpu: 0.0, memory, wire, allocated })
+    }
+
+    /// Each contender once a round, in an order that is another one each time.
+    fn turns(&self, fit: &mut [(&Contender, Row, Vec<[f64; 2]>)], target: &Target) -> Result<()> {
+        let mut order: Vec<usize> = (0..fit.len()).collect();
+        let mut seeded = Seeded::new(u64::from(std::process::id()));
+        for round in 0..self.runs {
+            seeded.shuffle(&mut order);
+            for &at in &order {
+                let (contender, _, times) = &mut fit[at];
+                let spent: f64 = times.iter().map(|took| took[0]).sum();
+                if round >= 3 && spent > ENOUGH && contender.side != Side::Ours {
+                    continue;
+                }
+                clear(&target.out)?;
+                let took = self.measure.time(&contender.line, Tap::Closed)?;
+                times.push([took.time, took.cpu]);
+            }
+        }
+        Ok(())
+    }
+
+    /// What bmaptool needs to know beforehand.
+    fn block_map(&self, case: &Case, disk: &Disk) -> Result<Option<PathBuf>> {
+        if case.way != Way::Local || disk.format != "raw" || disk.size >= 1 << 40 || find("bmaptool").is_none() {
+            return Ok(None);
+        }
+        let map = disk.path.with_extension("bmap");
+        if !map.exists() {
+            tool::run("bmaptool", ["-q", "create", "-o", text(&map)?, text(&disk.path)?])?;
+        }
+        Ok(Some(map))
+    }
+}
+
+/// Removes a result and what a run may have left beside it.
+fn clear(out: &Path) -> Result<()> {
+    for path in [out.to_owned(), out.with_extension("img.part"), out.with_extension("img.bmap")] {
+        match fs::remove_file(&path) {
+            Err(why) if why.kind() != std::io::ErrorKind::NotFound => return Err(why).told(path.display()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Reads all data of the disk once, so that it lies in the page cache.
+fn warm(disk: &Disk) -> Result<()> {
+    let mut piece = vec![0; 1 << 20];
+    let mut files = vec![(disk.raw.clone(), ranges::read(&disk.ranges)?)];
+    if disk.path != disk.raw {
+        files.push((disk.path.clone(), ranges::of(&disk.path)?));
+    }
+    for (path, ranges) in files {
+        let file = File::open(&path).told(path.display())?;
+        for range in ranges {
+            let mut at = range.start;
+            while at < range.start + range.len {
+                let len = usize::try_from(range.start + range.len - at).unwrap_or(usize::MAX).min(piece.len());
+                match file.read_at(&mut piece[..len], at).told(path.display())? {
+                    0 => break,
+                    len => at += len as u64,
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Holds a result against the disk: the same octets, and no more blocks than it takes. Comes back with the octets that it takes.
+fn judge(contender: &Contender, disk: &Disk, out: &Path) -> Result<u64> {
+    tool::run("qemu-img", ["compare", "-q", "-f", "raw", "-F", "raw", text(&disk.raw)?, text(out)?])
+        .told("the result is another disk")?;
+    let about = fs::metadata(out).told(out.display())?;
+    if about.len() != disk.size {
+        return Err(Error::new(format!("the result has {} octets, the disk {}", about.len(), disk.size)));
+    }
+    let allocated = about.blocks() * 512;
+    // Towards a shell, shorter holes are data.
+    let by_sh = [key::SSH_SH, key::PUSH_SH, key::PUSH_SH_PLAIN].contains(&contender.key);
+    let data = ranges::total_by(&ranges::read(&disk.ranges)?, if by_sh { 64 << 10 } else { 4096 }).max(disk.allocated);
+    if contender.side == Side::Ours && allocated > data + data / 100 + SLACK {
+        return Err(Error::new(format!("the result takes {allocated} octets, its data {data}")));
+    }
+    Ok(allocated)
+}
+
+/// What qemu-img, the kernel and others say they are: one line each.
+#[must_use]
+pub fn machine(places: &[PathBuf; 2]) -> Vec<String> {
+    let mut lines = Vec::new();
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let mut about = String::new();
+    let _unread = File::open("/proc/cpuinfo").and_then(|mut file| file.read_to_string(&mut about));
+    let model =
+        about.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("", |(_, name)| name);
+    let mut memory = String::new();
+    let _unread = File::open("/proc/meminfo").and_then(|mut file| file.read_to_string(&mut memory));
+    let total =
+        memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
+    lines.push(format!("{cores} cores ({model}), {} GiB of memory", total.unwrap_or(0).div_ceil(1 << 20)));
+    let kernel = tool::run("uname", ["-sr"]).unwrap_or_default();
+    let [disk, memory] = [0, 1].map(|at| work::file_system(&places[at]));
+    lines.push(format!("{}; disks and results on {disk}, and results on {memory}", kernel.trim()));
+    let versions = [("qemu-img", "--version"), ("nbdcopy", "--version"), ("cp", "--version"), ("rsync", "--version")];
+    let first = |(program, word): (&str, &str)| {
+        let said = tool::run(program, [word]).ok()?;
+        said.lines().next().map(|line| line.split(" (Debian").next().unwrap_or(line).trim().to_owned())
+    };
+    lines.push(versions.into_iter().filter_map(first).collect::<Vec<_>>().join(", "));
+    lines
+}
+
+impl Table {
+    /// The medians of those that are asked for by this key: the least of them, in seconds.
+    #[must_use]
+    pub fn time_of(&self, key: &str) -> Option<f64> {
+        let times = self.rows.iter().filter(|row| row.key == key).map(|row| row.time.median);
+        times.min_by(f64::total_cmp)
+    }
+
+    /// The fastest peer that we want to be ahead of, in seconds.
+    #[must_use]
+    pub fn best_peer(&self) -> Option<f64> {
+        let rivals = self.rows.iter().filter(|row| row.side == Side::Rival).map(|row| row.time.median);
+        rivals.min_by(f64::total_cmp)
+    }
+
+    /// The floor that a contender stands on, in seconds.
+    #[must_use]
+    pub fn floor_of(&self, row: &Row) -> Option<f64> {
+        match row.key {
+            key::PIPE | key::PIPE_HASH | key::FLOOR_PIPE => self.time_of(key::FLOOR_PIPE),
+            key::MAP | key::QEMU_MAP | key::FLOOR_SHA => None,
+            _ if self.case.way == Way::Ssh => self.time_of(key::FLOOR_SSH),
+            _ => self.time_of(key::FLOOR_COPY),
+        }
+    }
+}
