@@ -19,6 +19,7 @@ none\t'Nothing'"
 complete -c recv-hole -l in-place -d 'Update an existing file directly, without DEST.part; an interruption leaves it half old, half new. A file that isn\'t there yet is made as without this flag'
 complete -c recv-hole -l target-is-zero -d 'DEST, a block device, reads as zeros already: don\'t write its holes'
 complete -c recv-hole -l no-sync -d 'Don\'t wait until the disk is on stable storage; if the machine fails soon after, old and new may be lost'
+complete -c recv-hole -l direct -d 'Leave the page cache of the machine as it is, here and at the other side: read and write by O_DIRECT, and where that is not to be had, drop from the cache what was moved'
 complete -c recv-hole -l no-clobber -d 'Leave a DEST that is there already as it is, and fail'
 complete -c recv-hole -l mkpath -d 'Make the directories that DEST is to lie in'
 complete -c recv-hole -s n -l dry-run -d 'Check all that can be checked, say what would be done, and write nothing'

@@ -29,7 +29,7 @@ _xfer__hole() {
 
     case "${cmd}" in
         xfer__hole)
-            opts="-n -e -P -i -J -o -F -C -4 -6 -U -v -q -h -V --hash --no-hash --hash-interval --min-hole --classic --in-place --target-is-zero --no-sync --no-clobber --mkpath --chmod --chown --dry-run --rsh --port --identity --jump --ssh-option --ssh-config --compress --ipv4 --ipv6 --timeout --bwlimit --receiver --converse --speaks --format --backing-format --snapshot --allow --no-backing --force-share --extents --verbose --detect-zeroes --live --reflink --progress --quiet --print-digest --print-receiver --help --version map info"
+            opts="-n -e -P -i -J -o -F -C -4 -6 -U -v -q -h -V --hash --no-hash --hash-interval --min-hole --classic --in-place --target-is-zero --no-sync --direct --no-clobber --mkpath --chmod --chown --dry-run --rsh --port --identity --jump --ssh-option --ssh-config --compress --ipv4 --ipv6 --timeout --bwlimit --receiver --converse --speaks --format --backing-format --snapshot --allow --no-backing --force-share --extents --verbose --detect-zeroes --live --reflink --progress --quiet --print-digest --print-receiver --help --version map info"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

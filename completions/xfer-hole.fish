@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_xfer_hole_global_optspecs
-    string join \n hash no-hash hash-interval= min-hole= classic in-place target-is-zero no-sync no-clobber mkpath chmod= chown= n/dry-run e/rsh= P/port= i/identity= J/jump= o/ssh-option= F/ssh-config= C/compress 4/ipv4 6/ipv6 timeout= bwlimit= receiver= converse speaks= format= backing-format= snapshot= allow= no-backing U/force-share extents= v/verbose detect-zeroes= live reflink= progress= q/quiet print-digest print-receiver h/help V/version
+    string join \n hash no-hash hash-interval= min-hole= classic in-place target-is-zero no-sync direct no-clobber mkpath chmod= chown= n/dry-run e/rsh= P/port= i/identity= J/jump= o/ssh-option= F/ssh-config= C/compress 4/ipv4 6/ipv6 timeout= bwlimit= receiver= converse speaks= format= backing-format= snapshot= allow= no-backing U/force-share extents= v/verbose detect-zeroes= live reflink= progress= q/quiet print-digest print-receiver h/help V/version
 end
 
 function __fish_xfer_hole_needs_command
@@ -65,6 +65,7 @@ complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l cla
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l in-place -d 'Update an existing file directly, without DEST.part; an interruption leaves it half old, half new. A file that isn\'t there yet is made as without this flag'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l target-is-zero -d 'DEST, a block device, reads as zeros already: don\'t write its holes'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l no-sync -d 'Don\'t wait until the disk is on stable storage; if the machine fails soon after, old and new may be lost'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l direct -d 'Leave the page cache of the machine as it is, here and at the other side: read and write by O_DIRECT, and where that is not to be had, drop from the cache what was moved'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l no-clobber -d 'Leave a DEST that is there already as it is, and fail'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l mkpath -d 'Make the directories that DEST is to lie in'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -s n -l dry-run -d 'Check all that can be checked, say what would be done, and write nothing'

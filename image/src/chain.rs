@@ -33,7 +33,8 @@ impl Chain {
     /// The same of what was noticed while it was read.
     #[must_use]
     pub fn noticed(&self) -> Vec<String> {
-        self.floors.iter().filter_map(|floor| floor.noticed()).collect()
+        let floors = self.floors.iter().filter_map(|floor| floor.noticed());
+        floors.chain(self.files().filter_map(Host::noticed)).collect()
     }
 
     /// How the extents of the raw disk at the bottom are found, if there is one.
@@ -114,7 +115,7 @@ impl Image for Chain {
     fn read(&self, extent: &Extent, at: u64, buf: &mut [u8]) -> Result<()> {
         let floor = self.floor(extent.depth).ok_or_else(|| Error::new(Kind::Io, "chain", "has no such floor"))?;
         match extent.host.filter(|_| !extent.compressed) {
-            Some(host) => floor.host().read_at(host + (at - extent.start), buf),
+            Some(host) => floor.host().read_data_at(host + (at - extent.start), buf),
             None => floor.inflate(at, buf),
         }
     }
@@ -125,6 +126,10 @@ impl Image for Chain {
 
     fn chunk(&self) -> u64 {
         self.floors.iter().map(|floor| floor.chunk()).max().unwrap_or(1)
+    }
+
+    fn is_direct(&self) -> bool {
+        self.files().any(Host::is_direct)
     }
 
     fn check_unchanged(&self, live: bool) -> Result<()> {

@@ -62,6 +62,11 @@ pub trait Image: Send + Sync {
         1
     }
 
+    /// True if it is to be read past the page cache: then nothing may stay in its files until it is sent.
+    fn is_direct(&self) -> bool {
+        false
+    }
+
     /// Asks whether the octets are still those of the beginning. `live` accepts all changes but a shorter file.
     fn check_unchanged(&self, live: bool) -> Result<()>;
 

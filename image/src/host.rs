@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use xfer_hole_proto::LEN_MAX;
 
+use crate::direct::Direct;
 use crate::gate::directory;
 use crate::same::{Storage, identity};
-use crate::{Error, Kind, Result, Stamp, sys};
+use crate::{Error, Kind, Result, Stamp, shown, sys};
 
 /// A regular file or block device, open for reading.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub struct Host {
     len: u64,
     /// Regular files only.
     stamp: Option<Stamp>,
+    /// The way past the page cache, if it is to stay as it is.
+    direct: Option<Direct>,
 }
 
 impl Host {
@@ -51,7 +54,30 @@ impl Host {
         }
         sys::set_blocking(&file).map_err(failed)?;
         sys::advise_sequential(&file);
-        Ok(Self { file, path: path.into(), dir, len, stamp })
+        Ok(Self { file, path: path.into(), dir, len, stamp, direct: None })
+    }
+
+    /// The same, to be read past the page cache, as far as that can be.
+    pub(crate) fn directly(self) -> Result<Self> {
+        let direct = Direct::open(&self.file, self.len).map_err(|source| self.io("cannot open", source))?;
+        Ok(Self { direct: Some(direct), ..self })
+    }
+
+    /// True if it is to be read past the page cache.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.direct.is_some()
+    }
+
+    /// That it can't be read past the page cache, if that was asked for, is so, and wasn't told before.
+    pub(crate) fn refuses_direct(&self) -> Option<String> {
+        let what = self.direct.as_ref()?.refusal()?;
+        Some(format!("{}: {what}", shown(&self.path)))
+    }
+
+    /// What was noticed of that while it was read.
+    pub(crate) fn noticed(&self) -> Option<String> {
+        let what = self.direct.as_ref()?.noticed()?;
+        Some(format!("{}: {what}", shown(&self.path)))
     }
 
     /// The file itself, to be spliced from.
@@ -111,10 +137,25 @@ impl Host {
     /// Fills `buf` from `at`. Behind the length that the file had at the beginning there are zeros, as QEMU has it; before it,
     /// a short read is an error: what can't be read never becomes zeros.
     pub fn read_at(&self, at: u64, buf: &mut [u8]) -> Result<()> {
+        self.fill(at, buf, |there| match &self.direct {
+            None => self.file.read_exact_at(there, at),
+            Some(direct) => direct.read_cached(&self.file, there, at),
+        })
+    }
+
+    /// The same, past the page cache if that is asked for: for the disk's own octets, of which there are many, and each once.
+    pub(crate) fn read_data_at(&self, at: u64, buf: &mut [u8]) -> Result<()> {
+        self.fill(at, buf, |there| match &self.direct {
+            None => self.file.read_exact_at(there, at),
+            Some(direct) => direct.read_exact_at(&self.file, there, at),
+        })
+    }
+
+    fn fill(&self, at: u64, buf: &mut [u8], read: impl FnOnce(&mut [u8]) -> io::Result<()>) -> Result<()> {
         let there = usize::try_from(self.len.saturating_sub(at)).unwrap_or(usize::MAX).min(buf.len());
         let (there, behind) = buf.split_at_mut(there);
         behind.fill(0);
-        self.file.read_exact_at(there, at).map_err(|source| match source.kind() {
+        read(there).map_err(|source| match source.kind() {
             io::ErrorKind::UnexpectedEof => {
                 self.error(Kind::Changed, format!("truncated while it was read, at offset {at} or behind"))
             }

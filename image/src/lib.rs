@@ -11,9 +11,12 @@
 //!
 //! Raw system calls and unsafe code stand in `sys.rs` only.
 
+mod aligned;
 mod backing;
+mod behind;
 mod block;
 mod chain;
+mod direct;
 mod error;
 mod extent;
 mod fiemap;
@@ -30,6 +33,7 @@ mod qcow2;
 mod quote;
 mod raw;
 mod same;
+mod seek;
 mod sift;
 mod sink;
 mod stairs;
@@ -38,6 +42,7 @@ pub mod sys;
 mod tally;
 mod zero;
 
+pub use aligned::Aligned;
 pub use backing::Backing;
 pub use block::{Block, Blocks, Part, Payload, Pour, Run, Shape, UNIT, Workers, put};
 pub use chain::Chain;

@@ -20,6 +20,8 @@ pub struct Opening {
     pub snapshot: Option<String>,
     /// How the extents of raw images are found.
     pub method: Option<Method>,
+    /// The disk's octets are read past the page cache, as far as that can be.
+    pub direct: bool,
 }
 
 impl Opening {

@@ -7,6 +7,7 @@ use std::os::fd::BorrowedFd;
 
 use crate::{Result, sys};
 
+mod bypass;
 mod device;
 mod file;
 mod part;

@@ -59,18 +59,20 @@ struct Stairs<'a> {
 }
 
 impl Stairs<'_> {
-    /// Every file has one place in a chain.
-    fn enter(&mut self, host: &Host) -> Result<()> {
+    /// Every file has one place in a chain, and is read as the user wants it.
+    fn enter(&mut self, host: Host) -> Result<Host> {
         let identity = host.identity()?;
         if self.seen.contains(&identity) {
             return Err(host.error(Kind::Refused, "is in its own backing chain: a loop"));
         }
         self.seen.push(identity);
-        Ok(())
+        let host = if self.how.direct { host.directly()? } else { host };
+        self.warnings.extend(host.refuses_direct());
+        Ok(host)
     }
 
     fn raw(&mut self, host: Host) -> Result<Option<(Host, Format)>> {
-        self.enter(&host)?;
+        let host = self.enter(host)?;
         self.size.get_or_insert(host.len());
         let raw = Raw::of(host, self.how.method)?;
         self.method = Some(raw.method());
@@ -79,7 +81,7 @@ impl Stairs<'_> {
     }
 
     fn qcow2(&mut self, host: Host, shared: (Arc<Tables>, Arc<Inflaters>)) -> Result<Option<(Host, Format)>> {
-        self.enter(&host)?;
+        let host = self.enter(host)?;
         let header = Header::read(&host).map_err(|error| match &self.named_by {
             Some(image) if error.hint_text().is_none() => error.hint(format!("{} says that it is qcow2", shown(image))),
             _ => error,
@@ -112,7 +114,6 @@ impl Stairs<'_> {
         let host =
             self.how.gate.open(named_by.path(), named_by.dir(), "data file", Path::new(OsStr::from_bytes(name)))?;
         self.how.guard(&host)?;
-        self.enter(&host)?;
-        Ok(Some(host))
+        Ok(Some(self.enter(host)?))
     }
 }

@@ -7,11 +7,12 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FallocateFlags, FcntlArg, SpliceFFlags, copy_file_range, fallocate, fcntl, splice};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::unistd::{AccessFlags, Whence, faccessat, lseek};
 
 fn signed(offset: u64) -> io::Result<i64> {
@@ -171,6 +172,82 @@ pub(crate) fn advise_sequential(file: &File) {
     let _advice = nix::fcntl::posix_fadvise(file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
 }
 
+/// posix_fadvise(2) POSIX_FADV_RANDOM: read what is asked for, and nothing ahead of it.
+pub(crate) fn advise_random(file: &File) {
+    let _advice = nix::fcntl::posix_fadvise(file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_RANDOM);
+}
+
+/// posix_fadvise(2) POSIX_FADV_DONTNEED: whole pages of the range leave the page cache, unless they have yet to be written. Only
+/// advice: what becomes of it doesn't matter.
+pub(crate) fn drop_cached(file: &File, at: u64, len: u64) {
+    let (Ok(at), Ok(len)) = (i64::try_from(at), i64::try_from(len)) else { return };
+    let _advice = nix::fcntl::posix_fadvise(file, at, len, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+}
+
+/// sync_file_range(2): starts to write what the page cache has of the range; with `wait`, it is written when this is back. An error that is
+/// told here isn't told again by the next sync of the file.
+pub(crate) fn write_back(file: &File, at: u64, len: u64, wait: bool) -> io::Result<()> {
+    let (at, len) = (signed(at)?, signed(len)?);
+    let around = if wait { libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WAIT_AFTER } else { 0 };
+    // SAFETY: numbers go in, and a number comes out.
+    let result = unsafe { libc::sync_file_range(file.as_raw_fd(), at, len, libc::SYNC_FILE_RANGE_WRITE | around) };
+    match Errno::result(result) {
+        // Only haste, where it isn't to be had.
+        Ok(_) | Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL | Errno::ESPIPE) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// cachestat(2): how many pages of the range the page cache has; `None` where the kernel doesn't tell.
+pub(crate) fn cached_pages(file: &File, at: u64, len: u64) -> Option<u64> {
+    // From Linux 6.5 on.
+    const CACHESTAT: libc::c_long = 451;
+    let range: [u64; 2] = [at, len];
+    let mut counts = [0_u64; 5];
+    let flags: libc::c_uint = 0;
+    // SAFETY: the kernel reads two u64 and writes five.
+    let result = unsafe { libc::syscall(CACHESTAT, file.as_raw_fd(), range.as_ptr(), counts.as_mut_ptr(), flags) };
+    (result == 0).then_some(counts[0])
+}
+
+/// What a file's O_DIRECT asks for, in octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DirectRules {
+    /// Of addresses in memory.
+    pub(crate) memory: u64,
+    /// Of offsets and lengths.
+    pub(crate) offset: u64,
+}
+
+/// statx(2) STATX_DIOALIGN: `None` where nobody tells, as many file systems don't; zeros where O_DIRECT is not to be had.
+pub(crate) fn direct_rules(file: &File) -> Option<DirectRules> {
+    // SAFETY: statx is plain data, for which all zeros is a value.
+    let mut stat: libc::statx = unsafe { mem::zeroed() };
+    // SAFETY: the name is empty and ends in NUL, and the kernel writes one struct statx.
+    let result = unsafe {
+        libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, &raw mut stat)
+    };
+    let told = result == 0 && stat.stx_mask & libc::STATX_DIOALIGN != 0;
+    let rules =
+        || DirectRules { memory: u64::from(stat.stx_dio_mem_align), offset: u64::from(stat.stx_dio_offset_align) };
+    told.then(rules)
+}
+
+/// sysconf(3) _SC_PAGESIZE: octets of a page.
+pub(crate) fn page() -> u64 {
+    // SAFETY: a number goes in, and a number comes out.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(page).ok().filter(|page| page.is_power_of_two()).unwrap_or(4096)
+}
+
+/// open(2) of the same file once more, by /proc and by no other name, with O_DIRECT: a description of its own. Fails where the file
+/// system has no O_DIRECT, and where there is no /proc.
+pub(crate) fn open_direct(file: &File, write: bool) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+    File::options().read(true).write(write).custom_flags(libc::O_DIRECT).open(name)
+}
+
 /// Clears O_NONBLOCK on a file description that we opened ourselves.
 pub(crate) fn set_blocking(file: &File) -> io::Result<()> {
     let flags = nix::fcntl::OFlag::from_bits_truncate(fcntl(file, FcntlArg::F_GETFL)?);
@@ -315,13 +392,29 @@ pub fn keep_private() {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
 }
 
-/// fcntl(2) F_GETFL and fstat(2): whether we were started with this standard stream closed. The runtime then opens /dev/null in its
-/// place, for reading and writing, which nobody who names /dev/null does.
-pub fn was_closed(fd: impl AsFd) -> bool {
-    let Ok(stat) = nix::sys::stat::fstat(fd.as_fd()) else { return true };
-    let null = nix::sys::stat::stat("/dev/null").is_ok_and(|null| null.st_rdev == stat.st_rdev);
-    let flags = fcntl(fd.as_fd(), FcntlArg::F_GETFL).unwrap_or_default();
-    null && flags & libc::O_ACCMODE == libc::O_RDWR
+/// The standard streams that were closed when the process began, a bit each.
+static CLOSED: AtomicU8 = AtomicU8::new(0);
+
+/// Called before the runtime, which opens /dev/null in the place of closed streams: from then on they can't be told from those that
+/// somebody opened there.
+extern "C" fn look_at_streams() {
+    for fd in 0..3 {
+        // SAFETY: asks for the flags of a descriptor, which need not be open.
+        if unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1 {
+            CLOSED.fetch_or(1 << fd, Ordering::Relaxed);
+        }
+    }
+}
+
+// SAFETY: the function takes no arguments, calls nothing but fcntl(2), and doesn't need the runtime.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOOK_AT_STREAMS: extern "C" fn() = look_at_streams;
+
+/// fcntl(2) F_GETFD, asked when the process began: whether it was started with this standard stream closed.
+pub fn was_closed(stream: impl AsFd) -> bool {
+    let fd = stream.as_fd().as_raw_fd();
+    (0..3).contains(&fd) && CLOSED.load(Ordering::Relaxed) & 1 << fd != 0
 }
 
 /// fcntl(2) F_SETPIPE_SZ: asks for a larger pipe. A pipe that can't grow, or no pipe at all, is as good, only slower.
@@ -332,7 +425,7 @@ pub fn enlarge_pipe(fd: BorrowedFd<'_>, octets: i32) {
 /// Waits until the other end has read all that lies in a pipe. Fails with EPIPE when there is no other end any more.
 pub fn drain_pipe(pipe: BorrowedFd<'_>) -> io::Result<()> {
     // Nothing tells when a pipe is empty, so it is looked at again and again; that its reader is gone is told at once.
-    for pause in [1_u8, 1, 2, 4, 8].into_iter().chain(std::iter::repeat(16)) {
+    for pause in (6..14).chain(std::iter::repeat(14)).map(|shift| Duration::from_micros(1 << shift)) {
         let mut octets = 0;
         // SAFETY: the kernel writes one int.
         unsafe { ioctl::fionread(pipe.as_raw_fd(), &raw mut octets) }?;
@@ -340,7 +433,7 @@ pub fn drain_pipe(pipe: BorrowedFd<'_>) -> io::Result<()> {
             break;
         }
         let mut watched = [PollFd::new(pipe, PollFlags::empty())];
-        match poll(&mut watched, PollTimeout::from(pause)) {
+        match ppoll(&mut watched, Some(pause.into()), None) {
             Ok(0) | Err(Errno::EINTR) => {}
             Ok(_) => return Err(Errno::EPIPE.into()),
             Err(error) => return Err(error.into()),
@@ -433,6 +526,12 @@ pub fn splice_to_pipe(file: &File, at: u64, pipe: BorrowedFd<'_>, len: u64) -> i
     spliced(persist(pipe, PollFlags::POLLOUT, || {
         splice(file, Some(&mut offset), pipe, None, len, SpliceFFlags::empty())
     }))
+}
+
+/// splice(2) of up to `len` octets of a pipe, which holds some, to whatever `out` is: between pipes, references to pages are moved.
+pub fn splice_out(pipe: BorrowedFd<'_>, out: BorrowedFd<'_>, len: u64) -> io::Result<Spliced> {
+    let len = usize::try_from(len.min(SPLICE_MAX)).unwrap_or(usize::MAX);
+    spliced(persist(out, PollFlags::POLLOUT, || splice(pipe, None, out, None, len, SpliceFFlags::empty())))
 }
 
 /// splice(2) of up to `len` octets from a pipe to a file at `at`.

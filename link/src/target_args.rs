@@ -23,6 +23,11 @@ pub struct TargetArgs {
     #[arg(long)]
     pub no_sync: bool,
 
+    /// Leave the page cache of the machine as it is, here and at the other side: read and write by O_DIRECT, and where that is not to be
+    /// had, drop from the cache what was moved
+    #[arg(long)]
+    pub direct: bool,
+
     /// Leave a DEST that is there already as it is, and fail
     #[arg(long, conflicts_with = "in_place")]
     pub no_clobber: bool,
@@ -60,6 +65,7 @@ impl TargetArgs {
             name,
             patience,
             confined: false,
+            direct: self.direct,
         })
     }
 
@@ -70,6 +76,7 @@ impl TargetArgs {
             (self.in_place, "in-place"),
             (self.target_is_zero, "target-is-zero"),
             (self.no_sync, "no-sync"),
+            (self.direct, "direct"),
             (self.no_clobber, "no-clobber"),
             (self.mkpath, "mkpath"),
             (self.dry_run, "dry-run"),
@@ -81,7 +88,7 @@ impl TargetArgs {
         words
     }
 
-    /// The first of the flags that was given, as it is typed.
+    /// The first of the flags that was given and is for a target alone, as it is typed.
     #[must_use]
     pub fn first_given(&self) -> Option<&'static str> {
         let given = [

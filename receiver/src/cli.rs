@@ -71,7 +71,7 @@ pub(crate) struct Cli {
     /// For "command=" in authorized_keys: take the request from SSH_ORIGINAL_COMMAND, and write beneath DIR only; see
     /// xfer-hole-restrict(7)
     #[arg(long, value_name = "DIR", help_heading = "What is accepted",
-          conflicts_with_all = ["words", "in_place", "target_is_zero", "no_sync", "no_clobber", "mkpath", "chmod", "chown", "dry_run",
+          conflicts_with_all = ["words", "in_place", "target_is_zero", "no_sync", "direct", "no_clobber", "mkpath", "chmod", "chown", "dry_run",
                                 "converse", "classic", "progress", "print_digest", "verbose"])]
     pub(crate) restrict: Option<PathBuf>,
 

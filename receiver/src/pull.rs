@@ -71,6 +71,7 @@ impl Pull<'_> {
         words.push(if self.work.cli.no_hash { "--no-hash" } else { "--hash" }.into());
         words.push(format!("--timeout={}", self.work.cli.rsh.patience().as_secs()).into());
         words.extend(self.work.cli.rsh.bwlimit.map(|rate| format!("--bwlimit={rate}").into()));
+        words.extend(self.work.cli.target.direct.then(|| "--direct".into()));
         words.extend(self.work.cli.remote_option.iter().cloned());
         words.extend(["--".into(), self.remote.path.clone()]);
         words

@@ -44,6 +44,7 @@ impl Restrict {
             in_place: request.in_place,
             no_sync: request.no_sync,
             no_clobber: request.no_clobber,
+            direct: request.direct,
             // The directories are there by now, unless nothing is to be written anyway.
             mkpath: request.mkpath && request.dry_run,
             mode: request.chmod,

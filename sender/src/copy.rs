@@ -95,7 +95,7 @@ impl Copy<'_> {
         } else {
             let share = copying.reflink != Reflink::Never;
             let pour = Pour { image: disk, shape: copying.job.shape, sink: sink.as_ref(), share, tally };
-            pour.all(workers()).map(|()| None).map_err(Error::from)
+            pour.all(workers(disk)).map(|()| None).map_err(Error::from)
         };
         let remains = sink.remains();
         let copied = poured.and_then(|fingerprint| {
@@ -123,7 +123,11 @@ fn why_not(error: &io::Error) -> String {
     }
 }
 
-fn workers() -> usize {
+fn workers(disk: &Chain) -> usize {
+    // What waits for a device needs no processor.
+    if disk.is_direct() {
+        return POURING;
+    }
     thread::available_parallelism().map_or(1, NonZero::get).min(POURING)
 }
 
@@ -134,9 +138,11 @@ fn in_order(disk: &Chain, copying: &Copying, sink: &dyn Sink, tally: &Tally) -> 
     let (mut encoder, mut lines, mut buffer) = (StreamEncoder::new(Dialect::V1), BytesMut::new(), Vec::new());
     encoder.encode(Item::Open(Open { size, sums: job.sums }), &mut lines)?;
     thread::scope(|scope| {
-        let blocks = Workers::start(scope, disk, job.shape, workers()).map_err(Error::Thread)?;
+        // What was hashed is written, and not what is fetched anew.
+        let shape = job.shape.held(true);
+        let blocks = Workers::start(scope, disk, shape, workers(disk)).map_err(Error::Thread)?;
         let mut at = 0;
-        for piece in Sift::new(blocks, &job.shape) {
+        for piece in Sift::new(blocks, &shape) {
             let piece = piece?;
             let Some(record) = piece.record() else { continue };
             lines.clear();

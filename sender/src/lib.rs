@@ -5,6 +5,7 @@ mod cmd;
 mod converse;
 mod copy;
 mod error;
+mod lift;
 mod push;
 mod send;
 mod source;
@@ -125,7 +126,7 @@ fn go(
             );
         }
     }
-    let disk = cli.source.open(&words.image, messages)?;
+    let disk = cli.source.open(&words.image, cli.target.direct, messages)?;
     if !job.live {
         warn_in_use(&disk, messages);
     }

@@ -98,12 +98,15 @@ impl ImageArgs {
                 Extents::Fiemap => Method::Fiemap,
                 Extents::Scan => Method::Scan,
             }),
+            direct: false,
         })
     }
 
-    /// Opens the image and all that it lies on, and says what there is to know of it.
-    pub(crate) fn open(&self, image: &Path, messages: Messages) -> Result<Chain, Error> {
-        let chain = Chain::open(image, &self.opening()?).map_err(|error| no_pipe(image, error))?;
+    /// Opens the image and all that it lies on, `direct` if its octets are to be read past the page cache, and says what there is to
+    /// know of it.
+    pub(crate) fn open(&self, image: &Path, direct: bool, messages: Messages) -> Result<Chain, Error> {
+        let chain =
+            Chain::open(image, &Opening { direct, ..self.opening()? }).map_err(|error| no_pipe(image, error))?;
         for warning in chain.warnings() {
             messages.warn(warning);
         }

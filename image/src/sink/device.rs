@@ -64,11 +64,13 @@ impl Sink for Device {
     }
 
     fn finish(self: Box<Self>, size: u64) -> Result<Vec<String>> {
+        let mut notes = self.place.settle()?;
         if self.sync {
             self.place.sync()?;
         }
         let tail = self.size.saturating_sub(size);
         let note = format!("the last {tail} octets of the device are left as they were");
-        Ok(if tail > 0 { vec![note] } else { Vec::new() })
+        notes.extend((tail > 0).then_some(note));
+        Ok(notes)
     }
 }

@@ -67,12 +67,13 @@ impl Sink for InPlace {
             let what = "was replaced by another file while it was updated";
             return Err(Error::new(Kind::Changed, &self.place.path, what));
         }
+        let notes = self.place.settle()?;
         self.place.set_len(size)?;
         let given = self.rights.give(&self.place.file);
         given.map_err(|(what, source)| Error::io(&self.place.path, what, source))?;
         if self.sync {
             self.place.sync()?;
         }
-        Ok(Vec::new())
+        Ok(notes)
     }
 }

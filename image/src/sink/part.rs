@@ -67,7 +67,7 @@ impl Part {
         let part = beside(&dest);
         let made = if options.mkpath { Made::make(parent(&dest))? } else { Made::default() };
         let file = lock(&part, &options).inspect_err(|_| made.remove())?;
-        let TargetOptions { no_sync, no_clobber, confined, mode, owner, .. } = options;
+        let TargetOptions { no_sync, no_clobber, confined, mode, owner, direct, .. } = options;
         let rights = Rights { mode, owner };
         prepare(&file, size, rights).map_err(|(what, source)| {
             // Nothing is lost with it.
@@ -76,6 +76,7 @@ impl Part {
             Error::io(&part, what, source)
         })?;
         let (make_room, place) = (sys::is_ext4(&file), Place::new(file, part));
+        let place = if direct { place.directly()? } else { place };
         Ok(Self { make_room, place, dest, made, sync: !no_sync, no_clobber, confined, rights, fresh_mode, old })
     }
 
@@ -333,6 +334,7 @@ impl Sink for Part {
     }
 
     fn finish(self: Box<Self>, size: u64) -> Result<Vec<String>> {
+        let mut notes = self.place.settle()?;
         self.place.set_len(size)?;
         let note = self.give_owner_and_mode()?;
         if self.sync {
@@ -362,6 +364,7 @@ impl Sink for Part {
                 Error::io(folder, what, source).published()
             })?;
         }
-        Ok(note.into_iter().collect())
+        notes.extend(note);
+        Ok(notes)
     }
 }

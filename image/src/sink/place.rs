@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::sink::bypass::Bypass;
 use crate::sink::write_zeros;
 use crate::{Error, Result, sys};
 
@@ -15,11 +16,26 @@ pub(crate) struct Place {
     /// As it stands in messages.
     pub(crate) path: PathBuf,
     touched: AtomicBool,
+    /// The way past the page cache, if it is to stay as it is.
+    bypass: Option<Bypass>,
 }
 
 impl Place {
     pub(crate) fn new(file: File, path: PathBuf) -> Self {
-        Self { file, path, touched: AtomicBool::new(false) }
+        Self { file, path, touched: AtomicBool::new(false), bypass: None }
+    }
+
+    /// The same, to be written past the page cache, as far as that can be.
+    pub(crate) fn directly(self) -> Result<Self> {
+        let bypass = Bypass::open(&self.file).map_err(|source| Error::io(&self.path, "cannot open", source))?;
+        Ok(Self { bypass: Some(bypass), ..self })
+    }
+
+    /// All that is held back is written; what the user should know of it comes back.
+    pub(crate) fn settle(&self) -> Result<Vec<String>> {
+        let Some(bypass) = &self.bypass else { return Ok(Vec::new()) };
+        bypass.settle().map_err(|(at, source)| self.cannot_write(at, source))?;
+        Ok(bypass.noticed().map(ToOwned::to_owned).into_iter().collect())
     }
 
     /// Takes note that it isn't as it was.
@@ -34,7 +50,10 @@ impl Place {
 
     pub(crate) fn write(&self, at: u64, octets: &[u8]) -> Result<()> {
         self.touch();
-        self.file.write_all_at(octets, at).map_err(|source| self.cannot_write(at, source))
+        match &self.bypass {
+            None => self.file.write_all_at(octets, at).map_err(|source| self.cannot_write(at, source)),
+            Some(bypass) => bypass.write(at, octets).map_err(|(at, source)| self.cannot_write(at, source)),
+        }
     }
 
     /// Writes zeros, octet for octet.
@@ -44,12 +63,18 @@ impl Place {
 
     /// Moves octets from a pipe.
     pub(crate) fn splice(&self, at: u64, pipe: BorrowedFd<'_>, len: u64) -> Result<sys::Spliced> {
+        if self.bypass.is_some() {
+            return Ok(sys::Spliced::Refused);
+        }
         self.touch();
         sys::splice_from_pipe(pipe, &self.file, at, len).map_err(|source| self.cannot_write(at, source))
     }
 
     /// Has the kernel copy octets of a file.
     pub(crate) fn copy(&self, at: u64, file: &File, from: u64, len: u64) -> Result<sys::Spliced> {
+        if self.bypass.is_some() {
+            return Ok(sys::Spliced::Refused);
+        }
         self.touch();
         sys::copy_range(file, from, &self.file, at, len).map_err(|source| self.cannot_write(at, source))
     }

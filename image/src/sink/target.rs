@@ -53,6 +53,8 @@ pub struct TargetOptions {
     /// DEST is named by somebody who may write here, and not read. It is a regular file or a new one, no link is followed, nothing
     /// but plain permissions is taken over from an old file, and messages don't tell what was there.
     pub confined: bool,
+    /// Written past the page cache, as far as that can be. Streams have none.
+    pub direct: bool,
 }
 
 impl TargetOptions {
@@ -332,7 +334,9 @@ fn open_device(path: PathBuf, size: Option<u64>, options: &TargetOptions) -> Res
         return Err(Error::new(Kind::Refused, &path, what));
     }
     let (sync, target_is_zero) = (!options.no_sync, options.target_is_zero);
-    Ok(Device { place: Place::new(file, path), size: holds, sync, target_is_zero })
+    let place = Place::new(file, path);
+    let place = if options.direct { place.directly()? } else { place };
+    Ok(Device { place, size: holds, sync, target_is_zero })
 }
 
 fn open_in_place(path: PathBuf, size: Option<u64>, options: &TargetOptions) -> Result<InPlace> {
@@ -354,6 +358,7 @@ fn open_in_place(path: PathBuf, size: Option<u64>, options: &TargetOptions) -> R
         file.set_len(size).map_err(|source| failed(&format!("cannot make it {size} octets long"), source))?;
     }
     let place = Place::new(file, path);
+    let place = if options.direct { place.directly()? } else { place };
     if grown.is_some() {
         place.touch();
     }

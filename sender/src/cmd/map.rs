@@ -11,7 +11,7 @@ use crate::error::Error;
 
 /// Prints the map.
 pub(crate) fn map(args: &MapArgs, messages: Messages) -> Result<(), Error> {
-    let chain = args.source.open(&args.image, messages)?;
+    let chain = args.source.open(&args.image, false, messages)?;
     let mut out = Output::stdout()?;
     match args.output {
         OutputKind::Human => human(&mut out, &chain, chain.mapped_size())?,

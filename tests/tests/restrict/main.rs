@@ -60,6 +60,7 @@ fn good_requests_are_done_beneath_the_directory() {
         (&[][..], &b"new.img"[..], &b"disk.img"[..], "new.img"),
         (&["receiver=auto"], b"./new.img", b"disk.img", "new.img"),
         (&["receiver=binary"], b"old.img", b"disk.img", "old.img"),
+        (&["direct"], b"new.img", b"disk.img", "new.img"),
         (&["no-sync"], b"sub/old.img", b"disk.img", "sub/old.img"),
         (&["max-wait=60"], b"sub//deep/./new.img", b"disk.img", "sub/deep/new.img"),
         (&[], b"sub", b"disk.img", "sub/disk.img"),
