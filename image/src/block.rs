@@ -6,7 +6,7 @@
 //! ```
 //!
 //! [`Blocks`] does that in its turn, [`Workers`] many deals at a time; the blocks are the same. Where octets lie in a file just
-//! as they are, and nobody wants digests, they stay there: they can go from the page cache into a pipe without being copied.
+//! as they are, they are only looked at, and stay there: they can go from the page cache into a pipe without being copied.
 
 mod arena;
 mod deal;
@@ -47,6 +47,8 @@ pub struct Shape {
     /// Shorter holes become data.
     min_hole: u64,
     digests: bool,
+    /// What was read goes on from memory, though it lies in a file just so.
+    held: bool,
 }
 
 impl Shape {
@@ -59,13 +61,20 @@ impl Shape {
             0 | 1 => GRAIN_DEFAULT,
             octets => below(octets).clamp(GRAIN_MIN, GRAIN_DEFAULT),
         };
-        Self { interval: NO_INTERVAL, grain, detect, min_hole, digests: false }
+        Self { interval: NO_INTERVAL, grain, detect, min_hole, digests: false, held: false }
     }
 
     /// The canonical form (proto's SPEC.md): blocks are judged by content alone, and every run of data has its digest.
     #[must_use]
     pub fn canonical(sums: Sums) -> Self {
-        Self { interval: sums.interval(), grain: sums.grain(), detect: true, min_hole: 1, digests: true }
+        Self { interval: sums.interval(), grain: sums.grain(), detect: true, min_hole: 1, digests: true, held: false }
+    }
+
+    /// Whether what is read has to go on from memory, so that it is the very octets that were judged and hashed. Otherwise it is
+    /// fetched again from where it lies, which costs less than a copy of it; a change in between shows by the digest.
+    #[must_use]
+    pub fn held(self, held: bool) -> Self {
+        Self { held: held && self.digests, ..self }
     }
 
     /// Holes shorter than this, in octets, are to travel as data.

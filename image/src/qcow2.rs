@@ -37,7 +37,8 @@ use crate::qcow2::header::{Header, L1};
 use crate::qcow2::inflater::{Inflaters, Source};
 use crate::qcow2::place::Place;
 use crate::qcow2::table::{Region, Shelf};
-use crate::{Host, Method, Result, shown, sys};
+use crate::seek::Seek;
+use crate::{Host, Method, Result, shown};
 
 /// One qcow2 image, of which backing files are nobody's business here.
 #[derive(Debug)]
@@ -51,6 +52,7 @@ pub(crate) struct Qcow2 {
     compression: Compression,
     /// Holes of the file are worth asking for.
     preallocated: bool,
+    seek: Seek,
     tables: Arc<Tables>,
     inflaters: Arc<Inflaters>,
     /// A cluster was met that begins past the end of its file.
@@ -93,14 +95,16 @@ impl Qcow2 {
             shelf,
             compression,
             preallocated,
+            seek: Seek::default(),
             tables,
             inflaters,
             cut_short: AtomicBool::new(false),
         })
     }
 
-    /// What lies at `at`, and how many octets of it at most: those until the answer changes, or the table's piece ends.
-    fn mapping(&self, at: GuestOffset) -> Result<(Mapping, u64)> {
+    /// What lies at `at`, and how many octets of it at most: those until the answer changes, or the table's piece ends. Each
+    /// compressed cluster has an answer of its own; with `neighbours`, those behind it that are compressed too are counted.
+    fn mapping(&self, at: GuestOffset, neighbours: bool) -> Result<(Mapping, u64)> {
         let geometry = self.shelf.geometry;
         let (covers, unit_size) = (geometry.l1_span(), geometry.subcluster_size());
         if geometry.l1_index(at) >= self.shelf.l1_entries {
@@ -118,8 +122,7 @@ impl Qcow2 {
         let l2 = self.tables.l2.get(self.key(piece), || self.shelf.read_l2(&self.host, table, piece, first))?;
         let found = l2.find(unit).ok_or_else(lost)?;
         let mut units = found.left;
-        if found.what.is_compressed() {
-            // Each is a run of its own.
+        if neighbours && found.what.is_compressed() {
             while let Some(next) = l2.find(unit + units).filter(|next| next.what.is_compressed()) {
                 units += next.left;
             }
@@ -139,13 +142,11 @@ impl Qcow2 {
         if place >= host.len() {
             return (Allocation::Unwritten, len);
         }
-        match sys::seek_data(host.file(), place) {
-            Ok(None) => (Allocation::Unwritten, len),
-            Ok(Some(data)) if data > place => (Allocation::Unwritten, len.min(data - place)),
-            Ok(Some(_)) => match sys::seek_hole(host.file(), place) {
-                Ok(Some(hole)) if hole > place => (Allocation::Data, len.min(hole - place)),
-                _ => (Allocation::Data, len),
-            },
+        match self.seek.extent(host.file(), place, host.len()) {
+            Ok((Allocation::Data, data)) => (Allocation::Data, len.min(data)),
+            // A hole at the file's end goes on behind it.
+            Ok((_, hole)) if place + hole == host.len() => (Allocation::Unwritten, len),
+            Ok((_, hole)) => (Allocation::Unwritten, len.min(hole)),
             Err(_) => (Allocation::Data, len),
         }
     }
@@ -157,7 +158,7 @@ impl Layer for Qcow2 {
     }
 
     fn span(&self, at: u64, max: u64) -> Result<Span> {
-        let (mapping, len) = self.mapping(GuestOffset(at))?;
+        let (mapping, len) = self.mapping(GuestOffset(at), true)?;
         let len = len.min(max);
         if let Mapping::Data(HostOffset(place)) = mapping
             && place + len > self.host().len().next_multiple_of(self.shelf.geometry.cluster_size())
@@ -194,7 +195,7 @@ impl Layer for Qcow2 {
         let geometry = self.shelf.geometry;
         let (mut at, mut rest) = (at, buf);
         while !rest.is_empty() {
-            let (mapping, _) = self.mapping(GuestOffset(at))?;
+            let (mapping, _) = self.mapping(GuestOffset(at), false)?;
             let Mapping::Compressed(word) = mapping else {
                 return Err(unusable(&self.host, format!("disk offset {at} is not compressed, though it was before")));
             };

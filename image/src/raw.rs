@@ -6,6 +6,7 @@ use nix::errno::Errno;
 
 use crate::fiemap::Fiemap;
 use crate::layer::{Allocation, Layer, Span};
+use crate::seek::Seek;
 use crate::{Error, Host, Kind, Result, sys};
 
 /// How extents are found.
@@ -36,6 +37,7 @@ impl Method {
 pub(crate) struct Raw {
     host: Host,
     method: Method,
+    seek: Seek,
     fiemap: Fiemap,
 }
 
@@ -59,28 +61,12 @@ impl Raw {
                 method
             }
         };
-        Ok(Self { host, method, fiemap })
+        Ok(Self { host, method, seek: Seek::default(), fiemap })
     }
 
     /// How this disk's extents are found.
     pub(crate) fn method(&self) -> Method {
         self.method
-    }
-
-    fn seek(&self, at: u64) -> io::Result<(Allocation, u64)> {
-        let (file, size) = (self.host.file(), self.host.len());
-        match sys::seek_data(file, at)? {
-            None => Ok((Allocation::Zero, size - at)),
-            Some(data) if data > at => Ok((Allocation::Zero, data.min(size) - at)),
-            Some(_) => {
-                // `None` here: cut short between the two calls. The read that follows will find that out.
-                let end = sys::seek_hole(file, at)?.map_or(size, |hole| hole.min(size));
-                if end <= at {
-                    return Err(io::Error::other("SEEK_HOLE went nowhere"));
-                }
-                Ok((Allocation::Data, end - at))
-            }
-        }
     }
 }
 
@@ -105,7 +91,7 @@ impl Layer for Raw {
         let extent = match self.method {
             // The rest of the last sector.
             _ if at >= len => Ok((Allocation::Zero, max)),
-            Method::Seek => self.seek(at),
+            Method::Seek => self.seek.extent(file, at, len),
             Method::Fiemap => self.fiemap.extent(file, at, len),
             Method::Scan => Ok((Allocation::Data, len - at)),
         };

@@ -6,12 +6,12 @@ pub(crate) static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 /// True if every octet is zero.
 pub(crate) fn is_zero(octets: &[u8]) -> bool {
     // Blocks that hold something mostly begin with it: one look saves the scan.
-    let (head, rest) = octets.split_at(octets.len().min(16));
+    let (head, _) = octets.split_at(octets.len().min(16));
     if head.iter().any(|&octet| octet != 0) {
         return false;
     }
     // Chunks whose OR the compiler turns into vector instructions; one branch a chunk.
-    let chunks = rest.chunks_exact(256);
+    let chunks = octets.chunks_exact(256);
     let tail = chunks.remainder();
     chunks.into_iter().all(|chunk| chunk.iter().fold(0, |or, &octet| or | octet) == 0)
         && tail.iter().all(|&octet| octet == 0)

@@ -34,9 +34,10 @@ fn shapes() -> impl Strategy<Value = Shape> {
     let min_hole = prop_oneof![Just(1), 2..70_000_u64, Just(16 * MIB)];
     prop_oneof![
         (any::<bool>(), min_hole).prop_map(|(detect, min_hole)| Shape::plain(detect, min_hole)),
-        (12..25_u32, 9..15_u32).prop_map(|(interval, grain)| Shape::canonical(
+        (12..25_u32, 9..15_u32, any::<bool>()).prop_map(|(interval, grain, held)| Shape::canonical(
             Sums::new(1 << interval, 1 << grain.min(interval)).unwrap()
-        )),
+        )
+        .held(held)),
     ]
 }
 

@@ -1,10 +1,18 @@
 //! SHA-256 as the stream writes it: 64 lower-case hexadecimal digits (SPEC.md, "Digests").
 
-use std::fmt;
+use std::{fmt, slice};
 
+use sha2::block_api::compress256;
 use sha2::{Digest as _, Sha256};
 
 use crate::Sums;
+
+/// Octets of a block of SHA-256, and of the length at a text's end.
+const BLOCK: usize = 64;
+const LENGTH: usize = 8;
+/// What the state is before the first block (FIPS 180-4, 5.3.3).
+const INITIAL: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 /// A SHA-256 value. Written as 64 lower-case hexadecimal digits, and in no other way.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,6 +26,30 @@ impl Digest {
     #[must_use]
     pub fn of(octets: &[u8]) -> Self {
         Self(Sha256::digest(octets).into())
+    }
+
+    /// The digests of many texts, of which two are worked on at once: a processor with instructions for SHA-256 waits for each of them
+    /// most of the time, and so gets on with the other meanwhile. Told with the text's number, in no order.
+    pub fn of_each<'a>(texts: impl IntoIterator<Item = &'a [u8]>, mut tell: impl FnMut(usize, Self)) {
+        let mut texts = texts.into_iter().enumerate().map(|(number, text)| Lane::new(number, text));
+        let (mut here, mut there) = (texts.next(), texts.next());
+        while let (Some(one), Some(other)) = (&mut here, &mut there) {
+            let both = one.blocks.len().min(other.blocks.len());
+            let (first, second) = (one.next(both), other.next(both));
+            for (block, opposite) in first.iter().zip(second) {
+                compress256(&mut one.state, slice::from_ref(block));
+                compress256(&mut other.state, slice::from_ref(opposite));
+            }
+            for lane in [&mut here, &mut there] {
+                if let Some(done) = lane.take_if(|lane| lane.blocks.is_empty()) {
+                    tell(done.number, done.finish());
+                    *lane = texts.next();
+                }
+            }
+        }
+        if let Some(last) = here.or(there) {
+            tell(last.number, last.finish());
+        }
     }
 
     /// Reads the text form; `None` for anything but 64 of `0-9a-f`.
@@ -34,6 +66,43 @@ impl Digest {
     }
 }
 
+/// A text that is being hashed (FIPS 180-4, 5.1.1 and 6.2).
+struct Lane<'a> {
+    number: usize,
+    state: [u32; 8],
+    /// Whole blocks that are left, and what follows them.
+    blocks: &'a [[u8; BLOCK]],
+    rest: &'a [u8],
+    /// Octets of the whole text.
+    len: usize,
+}
+
+impl<'a> Lane<'a> {
+    fn new(number: usize, text: &'a [u8]) -> Self {
+        let (blocks, rest) = text.as_chunks();
+        Self { number, state: INITIAL, blocks, rest, len: text.len() }
+    }
+
+    fn next(&mut self, count: usize) -> &'a [[u8; BLOCK]] {
+        let (now, later) = self.blocks.split_at(count);
+        self.blocks = later;
+        now
+    }
+
+    fn finish(mut self) -> Digest {
+        compress256(&mut self.state, self.blocks);
+        let mut last = [0; 2 * BLOCK];
+        last[..self.rest.len()].copy_from_slice(self.rest);
+        last[self.rest.len()] = 0x80;
+        let end = if self.rest.len() + 1 + LENGTH > BLOCK { 2 * BLOCK } else { BLOCK };
+        last[end - LENGTH..end].copy_from_slice(&(self.len as u64 * 8).to_be_bytes());
+        compress256(&mut self.state, last[..end].as_chunks().0);
+        let mut digest = [0; 32];
+        digest.as_chunks_mut().0.iter_mut().zip(self.state).for_each(|(place, word)| *place = word.to_be_bytes());
+        Digest(digest)
+    }
+}
+
 fn nibble(digit: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),
@@ -44,7 +113,10 @@ fn nibble(digit: u8) -> Option<u8> {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+        let digits = self.0.iter().flat_map(|octet| [octet >> 4, octet & 15]);
+        let mut text = [0; Self::TEXT_LEN];
+        text.iter_mut().zip(digits).for_each(|(place, digit)| *place = b"0123456789abcdef"[usize::from(digit)]);
+        f.write_str(str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -107,6 +179,24 @@ mod tests {
         assert_eq!(Digest::parse(&text.as_bytes()[1..]), None);
         assert_eq!(Digest::parse(format!("{text}0").as_bytes()), None);
         assert_eq!(Digest::parse(text.replace('e', "g").as_bytes()), None);
+    }
+
+    #[test]
+    fn many_at_once_have_the_digests_that_each_has_alone() {
+        let octets: Vec<u8> = (0..700_u32).map(|at| at.to_be_bytes()[3].wrapping_mul(31)).collect();
+        let lengths = [0, 1, 54, 55, 56, 57, 63, 64, 65, 119, 120, 128, 129, 500];
+        for count in 0..4 {
+            for first in lengths {
+                for then in lengths {
+                    let texts: Vec<_> =
+                        [first, then, 64, first].into_iter().take(count).map(|len| &octets[len / 3..][..len]).collect();
+                    let mut digests = vec![None; count];
+                    Digest::of_each(texts.iter().copied(), |number, digest| digests[number] = Some(digest));
+                    let alone: Vec<_> = texts.iter().map(|text| Some(Digest::of(text))).collect();
+                    assert_eq!(digests, alone);
+                }
+            }
+        }
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub(crate) enum Error {
     /// Nothing came for too long.
     #[error("nothing came for {} seconds: the link is taken for dead", .0.as_secs())]
     Silent(Duration),
+    /// Something else has failed, which is told.
+    #[error("reading was called off")]
+    CalledOff,
     /// Wrong words on the command line.
     #[error("{0}")]
     Usage(String),
@@ -121,6 +124,7 @@ impl Error {
             }
             Self::NoRequest | Self::Request(_) | Self::Forbidden(_) | Self::NoBase => None,
             Self::Silent(_)
+            | Self::CalledOff
             | Self::Told
             | Self::OutputClosed
             | Self::Thread(_)

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio_util::codec::Decoder;
@@ -16,8 +17,12 @@ use crate::error::Error;
 
 /// Octets that are read at once while lines are awaited.
 const GATHER: usize = 64 << 10;
+/// The same behind a payload that went past the gathering: the next may do so too, and what is read of it has to be copied.
+const LINE: usize = 512;
 /// The pipe we ask for: fewer switches between the two ends.
 const PIPE: i32 = 1 << 20;
+/// How often a silent link is left alone to look whether anybody waits for it.
+const LOOK: Duration = Duration::from_millis(250);
 /// How the open line begins, wherever a login's last words end.
 const OPEN: &[u8] = b"XFER-HOLE 1 ";
 
@@ -35,6 +40,10 @@ pub(crate) struct Input {
     over: bool,
     /// The last line that came instead of a stream.
     noise: Option<String>,
+    /// A payload went past the gathering, and nothing was gathered since.
+    passed: bool,
+    /// Set when nobody wants what comes.
+    called_off: Option<Arc<AtomicBool>>,
     tally: Arc<Tally>,
 }
 
@@ -60,7 +69,17 @@ impl Input {
     pub(crate) fn new(file: File, dialect: Dialect, link: Link, tally: Arc<Tally>) -> Self {
         sys::enlarge_pipe(file.as_fd(), PIPE);
         let decoder = StreamDecoder::new(dialect);
-        Self { file, gathered: BytesMut::with_capacity(GATHER), decoder, link, over: false, noise: None, tally }
+        Self {
+            file,
+            gathered: BytesMut::with_capacity(GATHER),
+            decoder,
+            link,
+            over: false,
+            noise: None,
+            passed: false,
+            called_off: None,
+            tally,
+        }
     }
 
     /// Passes over octets that are the sender's, and no part of the stream.
@@ -128,7 +147,7 @@ impl Input {
     fn gather(&mut self) -> Result<usize, Error> {
         self.wait()?;
         let held = self.gathered.len();
-        self.gathered.resize(held + GATHER, 0);
+        self.gathered.resize(held + if std::mem::take(&mut self.passed) { LINE } else { GATHER }, 0);
         let read = sys::read_some(&self.file, &mut self.gathered[held..]).map_err(unreadable);
         self.gathered.truncate(held + *read.as_ref().unwrap_or(&0));
         let octets = read?;
@@ -136,14 +155,30 @@ impl Input {
         Ok(octets)
     }
 
-    /// Waits until there is something to be read, as long as there is patience.
+    /// Waits until there is something to be read, as long as there is patience, and anybody who wants it.
     fn wait(&self) -> Result<(), Error> {
-        match self.link.patience {
-            Some(patience) if !sys::wait_readable(self.file.as_fd(), patience).map_err(unreadable)? => {
-                Err(Error::Silent(patience))
-            }
-            _ => Ok(()),
+        if self.link.patience.is_none() && self.called_off.is_none() {
+            return Ok(());
         }
+        let begun = Instant::now();
+        loop {
+            let left = self.link.patience.map_or(LOOK, |patience| patience.saturating_sub(begun.elapsed()));
+            if sys::wait_readable(self.file.as_fd(), left.min(LOOK)).map_err(unreadable)? {
+                return Ok(());
+            }
+            if self.called_off.as_ref().is_some_and(|called_off| called_off.load(Ordering::Relaxed)) {
+                return Err(Error::CalledOff);
+            }
+            match self.link.patience {
+                Some(patience) if begun.elapsed() >= patience => return Err(Error::Silent(patience)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whoever waits for octets looks at this now and then, and fails when it is set.
+    pub(crate) fn heed(&mut self, called_off: Arc<AtomicBool>) {
+        self.called_off = Some(called_off);
     }
 
     /// Reads payload that is awaited into `buf`, as much as comes at once; nothing if the stream is cut.
@@ -152,6 +187,7 @@ impl Input {
         let octets = if self.gathered.is_empty() {
             self.wait()?;
             let octets = sys::read_some(&self.file, &mut buf[..awaited]).map_err(unreadable)?;
+            self.passed = true;
             self.tally.add_wire(octets as u64);
             octets
         } else {
@@ -182,6 +218,7 @@ impl Input {
         let most = self.decoder.payload_left().min(most);
         let spliced = sink.data_from_pipe(at, self.file.as_fd(), most)?;
         if let Spliced::Moved(octets) = spliced {
+            self.passed = true;
             self.tally.add_wire(octets);
             self.decoder.payload_passed(octets)?;
         }

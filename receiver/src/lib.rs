@@ -8,6 +8,7 @@ mod input;
 mod pull;
 mod request;
 mod restrict;
+mod river;
 mod words;
 
 use std::ffi::OsString;

@@ -35,6 +35,10 @@ pub(crate) fn send(
             let _said = wire.give_up(Reason::new(&error.to_string()));
             Err(error.into())
         }
+        // A receiver that met octets without their digest has ended: this is why.
+        Err(error) if error.is_of_output() && job.sums.is_some() => {
+            Err(disk.check_unchanged(job.live).err().map_or(error, Into::into))
+        }
         Err(error) => Err(error),
     }
 }
@@ -42,7 +46,11 @@ pub(crate) fn send(
 fn records(disk: &dyn Image, job: &Job, wire: &mut Wire, tally: &Tally, messages: Messages) -> Result<(), Error> {
     thread::scope(|scope| {
         // Blocks are read and judged ahead of what is written. Dropping `blocks` ends the reading.
-        let workers = thread::available_parallelism().map_or(1, NonZero::get).min(WORKERS);
+        let all = thread::available_parallelism().map_or(1, NonZero::get);
+        // Hashing takes the receiver as long as us: it may be here, too. Inflating takes us longer.
+        let workers = if job.sums.is_some() && disk.chunk() == 1 { (all / 2).max(1) } else { all }.min(WORKERS);
+        // What waits for a device needs no processor.
+        let workers = if disk.is_direct() { WORKERS } else { workers };
         let blocks = Workers::start(scope, disk, job.shape, workers).map_err(Error::Thread)?;
         let mut sift = Sift::new(blocks, &job.shape);
         // Zeros are counted as they are seen: what is nothing but zeros has to show that it gets on.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use xfer_hole_link::{Answers, Throttle, wait_after};
 use xfer_hole_proto::{Dialect, Fingerprint, Item, Reason, Record, StreamEncoder, WAIT_SECONDS};
 
 use crate::error::Error;
+use crate::lift::Lift;
 
 /// Octets that are gathered before they are written.
 const GATHER: usize = 256 << 10;
@@ -37,8 +39,10 @@ pub(crate) struct Wire {
     gathered: BytesMut,
     /// For what can't be spliced.
     buffer: Vec<u8>,
-    /// Until it turns out that `out` is no pipe, or that a file can't be spliced from.
+    /// `out` is a pipe, and no file has been met that can't be spliced from.
     splices: bool,
+    /// What is spliced goes by here, once something was.
+    lift: Option<Lift>,
     /// Something was spliced.
     spliced: bool,
     /// When something was written last.
@@ -63,13 +67,16 @@ impl Wire {
 
     /// A stream to this pipe or file, which stays as it is: a larger pipe makes ssh slower.
     pub(crate) fn new(out: File, dialect: Dialect, tally: Arc<Tally>, throttle: Option<Throttle>) -> Self {
+        // What lies in a pipe can be told to be gone; what a socket holds can't.
+        let splices = out.metadata().is_ok_and(|stat| stat.file_type().is_fifo());
         Self {
             out,
             dialect,
             encoder: StreamEncoder::new(dialect),
             gathered: BytesMut::with_capacity(2 * GATHER),
             buffer: Vec::new(),
-            splices: true,
+            splices,
+            lift: None,
             spliced: false,
             said: Instant::now(),
             wait: WAIT,
@@ -141,25 +148,12 @@ impl Wire {
 
     /// A large range: from the page cache into the pipe where that can be, else by reading and writing.
     fn range(&mut self, file: &Host, mut at: u64, len: u64) -> Result<(), Error> {
-        self.flush()?;
         let end = at + len;
         while self.splices && at < end {
-            let most = (end - at).min(self.piece());
-            let octets = match sys::splice_to_pipe(file.file(), at, self.out.as_fd(), most) {
-                Ok(Spliced::Moved(octets)) if octets > 0 => octets,
-                // Nothing more in the file: reading says whether there should be.
-                Ok(Spliced::Moved(_)) => break,
-                // Not to be had here, or one of the two failed: reading and writing say which, and why, or go on without.
-                Ok(Spliced::Refused) | Err(_) => {
-                    self.splices = false;
-                    break;
-                }
-            };
-            self.spliced = true;
-            self.wrote(octets);
-            at += octets;
-            self.passed(octets)?;
+            // Nothing of the file: reading says whether there should be something.
+            let 1.. = self.lift(file.file(), &mut at, end)? else { break };
         }
+        self.flush()?;
         while at < end {
             let octets = (end - at).min(COPY);
             let mut buffer = std::mem::take(&mut self.buffer);
@@ -171,6 +165,48 @@ impl Wire {
             self.passed(octets)?;
         }
         Ok(())
+    }
+
+    /// Moves what was gathered and some octets of a file, from `at` on, which goes on behind them: how many of the file.
+    fn lift(&mut self, file: &File, at: &mut u64, end: u64) -> Result<u64, Error> {
+        if self.gathered.len() > Lift::LINES {
+            self.flush()?;
+        }
+        let Some(mut lift) = self.lift.take().or_else(|| Lift::new().ok()) else {
+            self.splices = false;
+            return Ok(0);
+        };
+        let ahead = self.gathered.split();
+        lift.put(&ahead).map_err(Error::output)?;
+        let octets = match lift.fetch(file, *at, (end - *at).min(self.piece())) {
+            Ok(Spliced::Moved(octets)) => octets,
+            // Not to be had here, or it failed: reading says why, or goes on without.
+            Ok(Spliced::Refused) | Err(_) => {
+                self.splices = false;
+                0
+            }
+        };
+        let mut left = ahead.len() as u64 + octets;
+        while left > 0 {
+            match lift.pour(&self.out, left).map_err(Error::output)? {
+                Spliced::Moved(octets) => {
+                    self.wrote(octets);
+                    left -= octets;
+                }
+                Spliced::Refused => {
+                    self.splices = false;
+                    let mut buffer = vec![0; usize::try_from(left.min(COPY)).unwrap_or_default()];
+                    lift.take(&mut buffer).map_err(Error::output)?;
+                    self.write(&buffer)?;
+                    left -= buffer.len() as u64;
+                }
+            }
+        }
+        self.lift = Some(lift);
+        self.spliced = self.spliced || octets > 0;
+        *at += octets;
+        self.passed(octets)?;
+        Ok(octets)
     }
 
     /// END, and all that was gathered.

@@ -1,8 +1,10 @@
-//! The memory that blocks' octets are held in: buffers of one size, used again once their block is gone.
+//! The memory that blocks' octets are held in: buffers of one size that begin at a page, used again once their block is gone.
 
 use std::sync::{Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
+
+use crate::aligned::aligned_bytes;
 
 /// All the buffers there are, but for those in work.
 pub(crate) struct Arenas {
@@ -27,7 +29,7 @@ impl Arenas {
         let free = kept.iter().position(Bytes::is_unique).map(|free| kept.swap_remove(free));
         let free = free.and_then(|free| free.try_into_mut().ok());
         // Nothing asks for more than the size. Pages that nobody touches are none.
-        free.filter(|free| free.len() >= octets).unwrap_or_else(|| BytesMut::zeroed(self.size.max(octets)))
+        free.filter(|free| free.len() >= octets).unwrap_or_else(|| aligned_bytes(self.size.max(octets)))
     }
 
     /// The block that took this buffer is finished.
@@ -41,6 +43,7 @@ impl Arenas {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aligned::ALIGN;
 
     #[test]
     fn a_buffer_is_taken_again_when_nobody_holds_it_and_not_before() {
@@ -51,6 +54,7 @@ mod tests {
         arenas.keep(first);
         let second = arenas.take(8192);
         assert_ne!(second.as_ptr(), place);
+        assert!(place.align_offset(ALIGN) == 0 && second.as_ptr().align_offset(ALIGN) == 0);
         drop(held);
         assert_eq!(arenas.take(1).as_ptr(), place);
         assert_eq!(arenas.take(0).len(), 0);

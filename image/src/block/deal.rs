@@ -9,8 +9,8 @@ use crate::{Extent, Image, Plan, Result, Step, Want};
 const FILE_UNIT: u64 = 64 << 20;
 /// Octets of a deal at most that have to be held in memory, without digests.
 const MEMORY: u64 = 4 << 20;
-/// Octets of a deal at least with digests: small intervals are not dealt one by one.
-const DIGEST_UNIT: u64 = 1 << 20;
+/// Octets of a deal at least with digests: small intervals are not dealt one by one, and two are hashed at once.
+const DIGEST_UNIT: u64 = 2 << 20;
 /// Extents shorter than this, in octets, are read into memory: what is gathered there is written at once. Longer ones are better
 /// spliced, each by a call of its own.
 const FILE_MIN: u64 = 16 << 10;
@@ -51,7 +51,7 @@ pub(crate) struct Deal {
     /// Disk offset, a multiple of the grain.
     pub(crate) start: u64,
     pub(crate) stretches: Vec<Stretch>,
-    /// Octets that have to be in memory.
+    /// Octets that have to be in memory, for a while at least.
     pub(crate) memory: u64,
 }
 
@@ -68,18 +68,37 @@ struct Cut {
     steps: usize,
     /// Long extents may stay in their files.
     files: bool,
+    /// They are read into memory all the same, to be hashed.
+    hashed: bool,
 }
 
 impl Cut {
     fn of(image: &dyn Image, shape: &Shape) -> Self {
         let chunk = image.chunk().max(1);
         if shape.digests {
+            let files = !shape.held && !image.is_direct();
             let unit = shape.interval.max(DIGEST_UNIT).max(chunk);
-            return Self { unit, align: unit, memory: unit, steps: usize::MAX, files: false };
+            return Self { unit, align: unit, memory: unit, steps: usize::MAX, files, hashed: true };
         }
         let align = shape.grain.max(chunk).max(GRAIN_DEFAULT);
         let unit = if shape.detect { FILE_UNIT.min(shape.grain * GRAINS) } else { FILE_UNIT };
-        Self { unit: unit.max(align), align, memory: MEMORY.max(align), steps: STEPS, files: true }
+        Self {
+            unit: unit.max(align),
+            align,
+            memory: MEMORY.max(align),
+            steps: STEPS,
+            files: !image.is_direct(),
+            hashed: false,
+        }
+    }
+
+    /// True if its octets take room in memory.
+    fn is_read(&self, source: &Source) -> bool {
+        match source {
+            Source::Zero => false,
+            Source::Memory(_) => true,
+            Source::File { .. } => self.hashed,
+        }
     }
 
     fn source(&self, step: &Step, at: u64) -> Source {
@@ -162,11 +181,11 @@ impl<'a> Dealer<'a> {
             let mut end = step.extent.end().min(last);
             if full {
                 end = end.min(at.next_multiple_of(cut.align));
-            } else if matches!(source, Source::Memory(_)) {
+            } else if self.cut.is_read(&source) {
                 let room = at + (cut.memory - deal.memory);
                 end = end.min(room - room % cut.align);
             }
-            if matches!(source, Source::Memory(_)) {
+            if self.cut.is_read(&source) {
                 deal.memory += end - at;
             }
             self.at = end;

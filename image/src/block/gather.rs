@@ -4,17 +4,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use xfer_hole_proto::Hasher;
+use xfer_hole_proto::{Digest, Hasher};
 
 use super::arena::Arenas;
 use super::deal::{Deal, Source, Stretch};
 use super::judge::{Judge, fill_short_holes};
 use super::payload::zeros;
 use super::{Block, Part, Payload, Run, Shape};
+use crate::aligned::Aligned;
 use crate::{Error, Extent, Image, Kind, Result};
 
 /// Octets read at once: what is read is still in the cache when it is looked at for zeros.
 const READ: usize = 256 << 10;
+/// Octets of a run from which on it stays in its file, though it was read into memory.
+const STAYS: u64 = 32 << 10;
+/// The same past the page cache, where each read is a request to a device.
+const DIRECT_READ: u64 = 1 << 20;
 
 /// One who makes blocks, one after the other.
 pub(crate) struct Gather<'a> {
@@ -24,12 +29,15 @@ pub(crate) struct Gather<'a> {
     /// Nobody wants the block any more.
     stop: Arc<AtomicBool>,
     /// For what is only looked at.
-    window: Vec<u8>,
+    window: Option<Aligned>,
+    /// Octets read at once into an arena.
+    read: u64,
 }
 
 impl<'a> Gather<'a> {
     pub(crate) fn new(image: &'a dyn Image, shape: Shape, arenas: Arc<Arenas>, stop: Arc<AtomicBool>) -> Self {
-        Self { image, shape, arenas, stop, window: Vec::new() }
+        let read = if image.is_direct() { DIRECT_READ } else { READ as u64 };
+        Self { image, shape, arenas, stop, window: None, read }
     }
 
     /// The block that this deal is.
@@ -40,13 +48,13 @@ impl<'a> Gather<'a> {
         for stretch in &deal.stretches {
             match &stretch.source {
                 Source::Zero => judge.zeros(stretch.len),
-                Source::Memory(extent) => {
+                Source::File { .. } if !self.shape.detect => judge.data(stretch.len),
+                Source::File { extent, .. } if !self.shape.digests => self.read(extent, stretch, None, &mut judge)?,
+                Source::Memory(extent) | Source::File { extent, .. } => {
                     let end = filled + usize::try_from(stretch.len).unwrap_or(usize::MAX);
                     self.read(extent, stretch, Some(&mut arena[filled..end]), &mut judge)?;
                     filled = end;
                 }
-                Source::File { extent, .. } if self.shape.detect => self.read(extent, stretch, None, &mut judge)?,
-                Source::File { .. } => judge.data(stretch.len),
             }
         }
         let mut runs = judge.finish();
@@ -54,24 +62,27 @@ impl<'a> Gather<'a> {
             runs = fill_short_holes(runs, self.shape.min_hole);
         }
         let arena = arena.freeze();
-        let mut places = Places { stretches: &deal.stretches, passed: 0, filled: 0 };
-        let runs = runs.into_iter().map(|(len, data)| {
-            let parts = places.parts(len, data, &arena);
+        let mut places =
+            Places { stretches: &deal.stretches, passed: 0, filled: 0, arena: &arena, digests: self.shape.digests };
+        let mut texts = Vec::new();
+        let runs = runs.into_iter().enumerate().map(|(index, (len, data))| {
             if !data {
+                places.pass(len, |_| {});
                 return Run::Zero(len);
             }
-            let digest = self.shape.digests.then(|| {
-                let mut hasher = Hasher::default();
-                for part in &parts {
-                    if let Part::Octets(octets) = part {
-                        hasher.update(octets);
-                    }
+            let (payload, text) = places.data(len);
+            let digest = match text {
+                Some(Text::Mixed(hasher)) => Some(hasher.digest()),
+                Some(Text::Whole { from, to }) => {
+                    texts.push((index, from, to));
+                    None
                 }
-                hasher.digest()
-            });
-            Run::Data(Payload::from(parts), digest)
+                None => None,
+            };
+            Run::Data(payload, digest)
         });
-        let runs = runs.collect();
+        let mut runs: Vec<_> = runs.collect();
+        hash(&mut runs, &texts, &arena);
         self.arenas.keep(arena);
         Ok(Block { runs })
     }
@@ -85,7 +96,7 @@ impl<'a> Gather<'a> {
         judge: &mut Judge,
     ) -> Result<()> {
         // Never less than what the image would have to read twice otherwise.
-        let step = (READ as u64).max(if place.is_some() { self.image.chunk() } else { 1 });
+        let step = self.read.max(if place.is_some() { self.image.chunk() } else { 1 });
         let (mut at, end) = (stretch.at, stretch.at + stretch.len);
         while at < end {
             if self.stop.load(Ordering::Relaxed) {
@@ -99,8 +110,8 @@ impl<'a> Gather<'a> {
                     now
                 }
                 None => {
-                    self.window.resize(READ, 0);
-                    &mut self.window[..len]
+                    let window = self.window.get_or_insert_with(|| Aligned::zeroed(READ));
+                    &mut window[..len]
                 }
             };
             self.image.read(extent, at, piece)?;
@@ -122,6 +133,46 @@ enum Place {
     File { depth: u32, at: u64, len: u64 },
 }
 
+/// Some octets of a run.
+struct Passed {
+    place: Place,
+    /// Where in the arena they are too, if they were read.
+    read: Option<(usize, usize)>,
+}
+
+/// The octets of a run, to be hashed.
+enum Text {
+    /// They lie in the arena, one behind the other.
+    Whole { from: usize, to: usize },
+    /// Zeros that nobody has made are among them.
+    Mixed(Hasher),
+}
+
+impl Text {
+    fn add(&mut self, place: Place, read: Option<(usize, usize)>, arena: &Bytes) {
+        match (&mut *self, read) {
+            (Self::Whole { to, .. }, Some((_, end))) => *to = end,
+            (Self::Mixed(hasher), Some((from, to))) => hasher.update(&arena[from..to]),
+            (Self::Mixed(hasher), None) => zeros(place.len()).for_each(|zeros| hasher.update(zeros)),
+            (Self::Whole { from, to }, None) => {
+                let mut hasher = Hasher::default();
+                hasher.update(&arena[*from..*to]);
+                *self = Self::Mixed(hasher);
+                self.add(place, None, arena);
+            }
+        }
+    }
+}
+
+/// Gives these runs the digests of their octets, which lie in the arena.
+fn hash(runs: &mut [Run], texts: &[(usize, usize, usize)], arena: &Bytes) {
+    Digest::of_each(texts.iter().map(|&(_, from, to)| &arena[from..to]), |number, made| {
+        if let Some(Run::Data(_, digest)) = runs.get_mut(texts[number].0) {
+            *digest = Some(made);
+        }
+    });
+}
+
 /// The places of a deal's octets, passed run by run.
 struct Places<'a> {
     /// Those that are left.
@@ -130,50 +181,80 @@ struct Places<'a> {
     passed: u64,
     /// Octets of the arena that are passed.
     filled: usize,
+    arena: &'a Bytes,
+    digests: bool,
 }
 
 impl Places<'_> {
-    /// Passes the next `len` octets: their parts, if `wanted`.
-    fn parts(&mut self, mut len: u64, wanted: bool, arena: &Bytes) -> Vec<Part> {
-        let mut parts = Vec::new();
-        let mut held: Option<Place> = None;
+    /// The next `len` octets, which are data, and what is to be hashed of them, if there are to be digests.
+    fn data(&mut self, len: u64) -> (Payload, Option<Text>) {
+        let (mut parts, mut held) = (Vec::new(), None::<Place>);
+        let arena = self.arena;
+        let mut text = self.digests.then_some(Text::Whole { from: self.filled, to: self.filled });
+        self.pass(len, |Passed { place, read }| {
+            if let Some(text) = &mut text {
+                text.add(place, read, arena);
+            }
+            // What is in memory, and is little, is sent from there.
+            let place = match read {
+                Some((from, to)) if len < STAYS => Place::Arena { from, to },
+                _ => place,
+            };
+            held = match held {
+                None => Some(place),
+                Some(before) => before.joined(place).or_else(|| {
+                    before.put(arena, &mut parts);
+                    Some(place)
+                }),
+            };
+        });
+        if let Some(last) = held {
+            // Most runs are of one part: no room for more.
+            parts.reserve_exact(1);
+            last.put(arena, &mut parts);
+        }
+        (Payload::from(parts), text)
+    }
+
+    /// Passes the next `len` octets, and tells of their places.
+    fn pass(&mut self, mut len: u64, mut tell: impl FnMut(Passed)) {
         while len > 0 {
             let Some((stretch, later)) = self.stretches.split_first() else { break };
             let now = len.min(stretch.len - self.passed);
-            let place = match stretch.source {
-                Source::Zero => Place::Nowhere { len: now },
-                Source::Memory(_) => {
+            let read = match stretch.source {
+                Source::Zero => None,
+                Source::File { .. } if !self.digests => None,
+                Source::Memory(_) | Source::File { .. } => {
                     let from = self.filled;
                     self.filled += usize::try_from(now).unwrap_or(usize::MAX);
-                    Place::Arena { from, to: self.filled }
+                    Some((from, self.filled))
                 }
-                Source::File { extent, host } => Place::File { depth: extent.depth, at: host + self.passed, len: now },
             };
-            if wanted {
-                held = match held {
-                    None => Some(place),
-                    Some(before) => before.joined(place).or_else(|| {
-                        before.put(arena, &mut parts);
-                        Some(place)
-                    }),
-                };
-            }
+            let place = match (stretch.source, read) {
+                (Source::File { extent, host }, _) => {
+                    Place::File { depth: extent.depth, at: host + self.passed, len: now }
+                }
+                (_, Some((from, to))) => Place::Arena { from, to },
+                (_, None) => Place::Nowhere { len: now },
+            };
+            tell(Passed { place, read });
             len -= now;
             self.passed += now;
             if self.passed == stretch.len {
                 (self.stretches, self.passed) = (later, 0);
             }
         }
-        if let Some(last) = held {
-            // Most runs are of one part: no room for more.
-            parts.reserve_exact(1);
-            last.put(arena, &mut parts);
-        }
-        parts
     }
 }
 
 impl Place {
+    fn len(self) -> u64 {
+        match self {
+            Self::Nowhere { len } | Self::File { len, .. } => len,
+            Self::Arena { from, to } => (to - from) as u64,
+        }
+    }
+
     /// This place and the next, if they are one.
     fn joined(self, next: Self) -> Option<Self> {
         match (self, next) {
@@ -192,7 +273,7 @@ impl Place {
 
     fn put(self, arena: &Bytes, parts: &mut Vec<Part>) {
         match self {
-            Self::Nowhere { len } => parts.extend(zeros(len)),
+            Self::Nowhere { len } => parts.extend(zeros(len).map(|zeros| Part::Octets(Bytes::from_static(zeros)))),
             Self::Arena { from, to } => parts.push(Part::Octets(arena.slice(from..to))),
             Self::File { depth, at, len } => parts.push(Part::Range { depth, at, len }),
         }

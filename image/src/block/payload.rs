@@ -41,7 +41,7 @@ impl Part {
 impl Payload {
     /// So many zeros.
     pub(crate) fn zeros(len: u64) -> Self {
-        Self { parts: zeros(len).collect() }
+        Self { parts: zeros(len).map(|zeros| Part::Octets(Bytes::from_static(zeros))).collect() }
     }
 
     /// Its parts, in order.
@@ -70,10 +70,10 @@ impl From<Vec<Part>> for Payload {
 }
 
 /// So many zeros, which nobody has to make.
-pub(crate) fn zeros(mut len: u64) -> impl Iterator<Item = Part> {
+pub(crate) fn zeros(mut len: u64) -> impl Iterator<Item = &'static [u8]> {
     std::iter::from_fn(move || {
         let some = usize::try_from(len).unwrap_or(usize::MAX).min(ZEROS.len());
         len -= some as u64;
-        (some > 0).then(|| Part::Octets(Bytes::from_static(&ZEROS[..some])))
+        (some > 0).then(|| &ZEROS[..some])
     })
 }

@@ -13,14 +13,15 @@ use std::thread;
 use super::deal::{Deal, Dealer, Source, Stretch};
 use super::judge::Judge;
 use super::{Part, Payload, Shape};
+use crate::aligned::Aligned;
 use crate::sys::Spliced;
 use crate::{Error, Image, Kind, Result, Sink, Tally};
 
 /// Octets of the disk that are held at once: they are in the cache still when they are judged and written.
 const WINDOW: u64 = 256 << 10;
 
-/// Octets.
-const PAGE: usize = 4096;
+/// The same past the page cache, where each window is a request to a device.
+const DIRECT_WINDOW: u64 = 1 << 20;
 
 /// A disk, and where it is to go.
 #[derive(Clone, Copy)]
@@ -92,9 +93,7 @@ struct Hand<'a> {
     pour: Pour<'a>,
     /// Octets that a window has at most, a power of two: no chunk of the image is read twice.
     size: u64,
-    window: Vec<u8>,
-    /// Where it begins, at a page: the kernel copies faster from and to there.
-    skew: usize,
+    window: Aligned,
     /// Disk offsets: what is in the window, from its beginning.
     from: u64,
     at: u64,
@@ -107,12 +106,12 @@ struct Hand<'a> {
 
 impl<'a> Hand<'a> {
     fn new(pour: Pour<'a>) -> Self {
-        let size = WINDOW.max(pour.shape.grain).max(pour.image.chunk());
+        let window = if pour.image.is_direct() { DIRECT_WINDOW } else { WINDOW };
+        let size = window.max(pour.shape.grain).max(pour.image.chunk());
         let share = pour.share && !pour.shape.detect;
         let judge = Judge::new(0, pour.shape.grain, pour.shape.interval);
-        let window = vec![0; length(size) + PAGE];
-        let skew = window.as_ptr().align_offset(PAGE).min(PAGE);
-        Self { pour, size, window, skew, from: 0, at: 0, judge, hole: (0, 0), share }
+        let window = Aligned::zeroed(length(size));
+        Self { pour, size, window, from: 0, at: 0, judge, hole: (0, 0), share }
     }
 
     fn pour(&mut self, deal: &Deal) -> Result<()> {
@@ -188,7 +187,7 @@ impl<'a> Hand<'a> {
 
     /// Where in the window an offset of the disk is held.
     fn place(&self, at: u64) -> usize {
-        self.skew + length(at - self.from)
+        length(at - self.from)
     }
 
     /// A stretch that lies at `host` of a file, and that nobody looks at.

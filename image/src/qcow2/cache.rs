@@ -47,11 +47,13 @@ struct Generations<M> {
     old: HashMap<Key, Arc<Runs<M>>>,
     /// Octets of the young.
     octets: usize,
+    /// What was asked for last, which is asked for next mostly.
+    last: Option<(Key, Arc<Runs<M>>)>,
 }
 
 impl<M: Copy> Cache<M> {
     fn new(bound: usize) -> Self {
-        let generations = Generations { young: HashMap::new(), old: HashMap::new(), octets: 0 };
+        let generations = Generations { young: HashMap::new(), old: HashMap::new(), octets: 0, last: None };
         Self { bound, generations: Mutex::new(generations) }
     }
 
@@ -71,11 +73,18 @@ impl<M: Copy> Cache<M> {
 
     fn find(&self, key: Key) -> Option<Arc<Runs<M>>> {
         let mut generations = self.lock();
-        if let Some(piece) = generations.young.get(&key) {
+        if let Some((_, piece)) = generations.last.as_ref().filter(|(last, _)| *last == key) {
             return Some(Arc::clone(piece));
         }
-        let piece = generations.old.remove(&key)?;
-        self.keep(&mut generations, key, &piece);
+        let piece = match generations.young.get(&key) {
+            Some(piece) => Arc::clone(piece),
+            None => {
+                let piece = generations.old.remove(&key)?;
+                self.keep(&mut generations, key, &piece);
+                piece
+            }
+        };
+        generations.last = Some((key, Arc::clone(&piece)));
         Some(piece)
     }
 
