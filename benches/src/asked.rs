@@ -92,19 +92,14 @@ pub fn verdicts(tables: &[Table]) -> Vec<Verdict> {
                 }
             };
             let ours = table.rows.iter().find(|row| row.key == ask.ours);
-            let (Some(ours), Some(against)) = (ours, against) else { continue };
-            let ratio = ours.time.median / against;
+            let name = ours.map_or(ask.ours, |row| row.name);
+            let (disk, place) = (table.case.kind.name(), &table.file_system);
+            let ratio = ours.zip(against).map(|(ours, against)| ours.time.median / against);
             verdicts.push(Verdict {
                 number: ask.number,
-                asked: format!(
-                    "{}, {}: {} ≤ {} × {whose}",
-                    table.case.kind.name(),
-                    table.file_system,
-                    ours.name,
-                    ask.limit
-                ),
-                measured: format!("{ratio:.2} ×"),
-                met: ratio <= ask.limit,
+                asked: format!("{disk}, {place}: {name} ≤ {} × {whose}", ask.limit),
+                measured: ratio.map_or_else(|| "not measured".to_owned(), |ratio| format!("{ratio:.2} ×")),
+                met: ratio.is_some_and(|ratio| ratio <= ask.limit),
             });
         }
     }

@@ -14,7 +14,7 @@ pub const GROWTH: &str = "growth";
 #[derive(Clone, Debug, Parser)]
 #[command(name = "bench", max_term_width = 100, args_override_self = true)]
 pub struct Cli {
-    /// Cases to run: names, or parts of names with slashes between them, as in fragments, zlib/local or map; growth. Not given: all, and
+    /// Cases to run: names, or parts of names with slashes between them, as in fragments, guest-zlib/local or map; growth. Not given: all, and
     /// then BENCHMARKS.md, doc/growth.svg and the table in README.md are written
     #[arg(value_name = "CASE")]
     pub words: Vec<String>,

@@ -3,7 +3,9 @@
 //! A [`case`](case::Case) is a disk and a way to move it; its [`contenders`](contender::contenders) are run in turns by a
 //! [`session`](session::Session), and what they come to is [reported](report) and held against what is [asked](asked).
 
+use std::fmt::Display;
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -73,8 +75,8 @@ pub fn main() -> ExitCode {
 pub fn run(cli: &Cli) -> Result<()> {
     let (cases, growth) = cli.cases()?;
     if cli.list {
-        Case::all().iter().for_each(|case| println!("{}", case.name()));
-        println!("{}", cli::GROWTH);
+        Case::all().iter().for_each(|case| say(case.name()));
+        say(cli::GROWTH);
         return Ok(());
     }
     // What a command leaves behind is then ours to wait for, and its processor time is told.
@@ -105,7 +107,7 @@ pub fn run(cli: &Cli) -> Result<()> {
     let mut tables = Vec::new();
     for (at, case) in cases.iter().enumerate() {
         let table = session.run(case)?;
-        println!("{}", report::table(&table));
+        say(report::table(&table));
         tables.push(table);
         let next = cases.get(at + 1).map(|case| case.kind.family());
         if !cli.keep && next != Some(case.kind.family()) {
@@ -120,9 +122,9 @@ pub fn run(cli: &Cli) -> Result<()> {
         Vec::new()
     };
     let asked = asked::verdicts(&tables);
-    println!("{}", report::growth(&panels));
+    say(report::growth(&panels));
     if !asked.is_empty() {
-        println!("{}", report::verdicts(&asked));
+        say(report::verdicts(&asked));
     }
     if let Some(folder) = cli.report() {
         let machine = session::machine(&session.places);
@@ -135,6 +137,11 @@ pub fn run(cli: &Cli) -> Result<()> {
         return Err(Error::new(format!("{wrong} of our own commands failed or made another disk")));
     }
     Ok(())
+}
+
+/// Prints. That nobody reads it is no failure of what was measured.
+fn say(text: impl Display) {
+    let _said = writeln!(io::stdout(), "{text}");
 }
 
 /// The commands, and what of the others is missing: one line on standard error.
@@ -167,6 +174,9 @@ fn enough_room(cli: &Cli) -> Result<()> {
             let (room, needed) = (report::octets(room), report::octets(needed));
             return Err(Error::new(format!("{}: {needed} are needed there, and {room} are free", folder.display())));
         }
+    }
+    if cli.place.canonicalize().ok() == cli.tmpfs.canonicalize().ok() {
+        return Err(Error::new(format!("{}: --where and --tmpfs have to be two folders", cli.place.display())));
     }
     let there = work::file_system(&cli.place);
     if there != "ext4" {

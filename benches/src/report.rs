@@ -271,10 +271,15 @@ mod tests {
         let asked = asked::verdicts(&[measured()]);
         assert_eq!(
             asked.iter().map(|one| (one.number, one.met)).collect::<Vec<_>>(),
-            [(1, true), (1, false), (8, false)]
+            [(1, true), (1, false), (6, false), (8, false)]
         );
         let text = verdicts(&asked);
-        assert!(text.contains("| 0.62 × | met |") && text.contains("| 1.25 × | **not met** |"), "{text}");
+        assert!(
+            text.contains("| 0.62 × | met |")
+                && text.contains("| 1.25 × | **not met** |")
+                && text.contains("| not measured | **not met** |"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -294,7 +299,7 @@ mod tests {
     fn the_report_has_all_of_it() {
         let text = whole(&["a machine".to_owned()], 7, &[measured()], &asked::verdicts(&[measured()]), &[]);
         for part in
-            ["- a machine\n", "medians of 7 rounds", "1 of 3 are met", "### scattered-raw: on this machine, to ext4\n"]
+            ["- a machine\n", "medians of 7 rounds", "1 of 4 are met", "### scattered-raw: on this machine, to ext4\n"]
         {
             assert!(text.contains(part), "{part}: {text}");
         }

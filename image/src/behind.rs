@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::sys;
 
 /// Octets of a window, a power of two.
-const WINDOW: u64 = 8 << 20;
+pub(crate) const WINDOW: u64 = 8 << 20;
 /// Windows that may be in work at a time: as many as there are readers or writers, more or less.
 const OPEN: usize = 8;
 /// Pages that were there before may come and go: fewer than these are no proof.

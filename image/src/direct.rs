@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::aligned::{ALIGN, Aligned};
-use crate::behind::Behind;
+use crate::behind::{Behind, WINDOW};
 use crate::sys::{self, DirectRules};
 
 /// Octets that are read at once where the caller's memory isn't aligned.
@@ -77,8 +77,11 @@ impl Direct {
             told: AtomicBool::new(false),
             bounces: Mutex::default(),
         };
-        // What was read to recognise the file.
-        direct.behind.passed(0, 1)?;
+        // What was read to recognise the file; but where more of it lies in the page cache, that was there before.
+        let warm = sys::cached_pages(file, WINDOW, len.saturating_sub(WINDOW)).is_some_and(|pages| pages > 0);
+        if direct.lane().is_none() || !warm {
+            direct.behind.passed(0, 1)?;
+        }
         if len > 0
             && let Some(lane) = direct.lane()
         {

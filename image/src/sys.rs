@@ -234,7 +234,7 @@ pub(crate) fn direct_rules(file: &File) -> Option<DirectRules> {
 }
 
 /// sysconf(3) _SC_PAGESIZE: octets of a page.
-pub(crate) fn page() -> u64 {
+pub fn page() -> u64 {
     // SAFETY: a number goes in, and a number comes out.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     u64::try_from(page).ok().filter(|page| page.is_power_of_two()).unwrap_or(4096)
@@ -422,6 +422,11 @@ pub fn enlarge_pipe(fd: BorrowedFd<'_>, octets: i32) {
     let _size = fcntl(fd, FcntlArg::F_SETPIPE_SZ(octets));
 }
 
+/// fcntl(2) F_GETPIPE_SZ: octets that a pipe can hold, in pages.
+pub fn pipe_size(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(u64::try_from(fcntl(fd, FcntlArg::F_GETPIPE_SZ)?).unwrap_or_default())
+}
+
 /// Waits until the other end has read all that lies in a pipe. Fails with EPIPE when there is no other end any more.
 pub fn drain_pipe(pipe: BorrowedFd<'_>) -> io::Result<()> {
     // Nothing tells when a pipe is empty, so it is looked at again and again; that its reader is gone is told at once.
@@ -528,10 +533,11 @@ pub fn splice_to_pipe(file: &File, at: u64, pipe: BorrowedFd<'_>, len: u64) -> i
     }))
 }
 
-/// splice(2) of up to `len` octets of a pipe, which holds some, to whatever `out` is: between pipes, references to pages are moved.
-pub fn splice_out(pipe: BorrowedFd<'_>, out: BorrowedFd<'_>, len: u64) -> io::Result<Spliced> {
+/// splice(2) of up to `len` octets of a pipe, which holds some, to another: references to pages are moved.
+pub fn splice_out(pipe: BorrowedFd<'_>, out: BorrowedFd<'_>, len: u64) -> io::Result<u64> {
     let len = usize::try_from(len.min(SPLICE_MAX)).unwrap_or(usize::MAX);
-    spliced(persist(out, PollFlags::POLLOUT, || splice(pipe, None, out, None, len, SpliceFFlags::empty())))
+    let moved = persist(out, PollFlags::POLLOUT, || splice(pipe, None, out, None, len, SpliceFFlags::empty()))?;
+    if moved == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(moved as u64) }
 }
 
 /// splice(2) of up to `len` octets from a pipe to a file at `at`.

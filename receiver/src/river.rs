@@ -112,6 +112,11 @@ impl<'a> River<'a> {
             }
             _ => 1,
         };
+        self.run_by(hands, size, input, first)
+    }
+
+    /// The same by so many, each of whom holds `size` octets at most.
+    fn run_by(self, hands: usize, size: usize, input: &mut Input, first: Option<Item>) -> Result<(), Error> {
         if hands > 1 {
             input.heed(Arc::clone(&self.over));
         }
@@ -354,3 +359,6 @@ impl Hand {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

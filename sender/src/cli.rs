@@ -305,8 +305,7 @@ impl Cli {
                 let what = "--detect-zeroes=off can't be had with digests, which go by content";
                 return Err(Error::usage(if self.hash { what.into() } else { format!("{what}: add --no-hash") }));
             }
-            // A disk that may change is sent as it was when it was hashed.
-            Some(sums) => Shape::canonical(sums).held(self.live),
+            Some(sums) => Shape::canonical(sums),
             None => Shape::plain(detect, self.min_hole.unwrap_or(if towards == Towards::Sh { SH_HOLE } else { 1 })),
         };
         if self.min_hole.is_some_and(|octets| octets > UNIT) {

@@ -4,7 +4,7 @@
 //! here, and no line goes out alone, for which the reader would wake, and wait again.
 
 use std::fs::File;
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::fd::AsFd;
 
 use xfer_hole_image::sys::{self, Spliced};
@@ -20,13 +20,21 @@ pub(crate) struct Lift {
 }
 
 impl Lift {
-    /// The most octets that are [put](Lift::put) at a time: they take one page of the pipe, and there are two at least.
+    /// The most octets that are [put](Lift::put) at a time: they take one page of the pipe.
     pub(crate) const LINES: usize = 4096;
 
-    /// An empty one.
+    /// An empty one. Fails if there is none to be had with room for more than one page: what is put in has to be followed by something
+    /// before anybody takes it out.
     pub(crate) fn new() -> io::Result<Self> {
         let (lower, upper) = io::pipe()?;
         sys::enlarge_pipe(upper.as_fd(), PIPE);
+        Self::of(lower, upper)
+    }
+
+    fn of(lower: PipeReader, upper: PipeWriter) -> io::Result<Self> {
+        if sys::pipe_size(upper.as_fd())? <= sys::page() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         Ok(Self { upper, lower })
     }
 
@@ -41,12 +49,23 @@ impl Lift {
     }
 
     /// Pours up to `len` octets out, of those that were put in: how many.
-    pub(crate) fn pour(&mut self, out: &File, len: u64) -> io::Result<Spliced> {
+    pub(crate) fn pour(&mut self, out: &File, len: u64) -> io::Result<u64> {
         sys::splice_out(self.lower.as_fd(), out.as_fd(), len)
     }
+}
 
-    /// Takes some octets out again, where they can't be poured.
-    pub(crate) fn take(&mut self, octets: &mut [u8]) -> io::Result<()> {
-        self.lower.read_exact(octets)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_of_one_page_is_not_taken_since_it_would_never_have_room_for_a_file() {
+        let pipe = |octets| {
+            let (lower, upper) = io::pipe().unwrap();
+            sys::enlarge_pipe(upper.as_fd(), octets);
+            Lift::of(lower, upper)
+        };
+        assert!(pipe(1).is_err());
+        assert!(pipe(8192).is_ok());
     }
 }

@@ -3,7 +3,7 @@
 use std::num::NonZero;
 use std::thread;
 
-use xfer_hole_image::{Image, Phase, Piece, Sift, Tally, Workers};
+use xfer_hole_image::{Host, Image, Phase, Piece, Sift, Tally, Workers};
 use xfer_hole_link::Messages;
 use xfer_hole_proto::{Dialect, Fingerprint, Item, Open, Reason};
 
@@ -43,6 +43,11 @@ pub(crate) fn send(
     }
 }
 
+/// True if part of the disk lies on a device: nothing tells when that changes, so what was hashed has to be what is sent.
+fn is_on_device(disk: &dyn Image) -> bool {
+    (0..).map_while(|depth| disk.host(depth)).any(Host::is_device)
+}
+
 fn records(disk: &dyn Image, job: &Job, wire: &mut Wire, tally: &Tally, messages: Messages) -> Result<(), Error> {
     thread::scope(|scope| {
         // Blocks are read and judged ahead of what is written. Dropping `blocks` ends the reading.
@@ -51,8 +56,9 @@ fn records(disk: &dyn Image, job: &Job, wire: &mut Wire, tally: &Tally, messages
         let workers = if job.sums.is_some() && disk.chunk() == 1 { (all / 2).max(1) } else { all }.min(WORKERS);
         // What waits for a device needs no processor.
         let workers = if disk.is_direct() { WORKERS } else { workers };
-        let blocks = Workers::start(scope, disk, job.shape, workers).map_err(Error::Thread)?;
-        let mut sift = Sift::new(blocks, &job.shape);
+        let shape = job.shape.held(job.live || !wire.splices() || is_on_device(disk));
+        let blocks = Workers::start(scope, disk, shape, workers).map_err(Error::Thread)?;
+        let mut sift = Sift::new(blocks, &shape);
         // Zeros are counted as they are seen: what is nothing but zeros has to show that it gets on.
         let (mut seen, mut at) = (0, 0);
         while let Some(piece) = sift.next() {

@@ -151,7 +151,8 @@ impl Wire {
         let end = at + len;
         while self.splices && at < end {
             // Nothing of the file: reading says whether there should be something.
-            let 1.. = self.lift(file.file(), &mut at, end)? else { break };
+            let octets @ 1.. = self.lift(file.file(), at, end - at)? else { break };
+            at += octets;
         }
         self.flush()?;
         while at < end {
@@ -167,8 +168,9 @@ impl Wire {
         Ok(())
     }
 
-    /// Moves what was gathered and some octets of a file, from `at` on, which goes on behind them: how many of the file.
-    fn lift(&mut self, file: &File, at: &mut u64, end: u64) -> Result<u64, Error> {
+    /// Moves what was gathered, and up to `len` octets of a file behind it: how many. None where that can't be had, or there is nothing
+    /// more in the file: then nothing was moved.
+    fn lift(&mut self, file: &File, at: u64, len: u64) -> Result<u64, Error> {
         if self.gathered.len() > Lift::LINES {
             self.flush()?;
         }
@@ -178,35 +180,30 @@ impl Wire {
         };
         let ahead = self.gathered.split();
         lift.put(&ahead).map_err(Error::output)?;
-        let octets = match lift.fetch(file, *at, (end - *at).min(self.piece())) {
-            Ok(Spliced::Moved(octets)) => octets,
+        let octets = match lift.fetch(file, at, len.min(self.piece())) {
+            Ok(Spliced::Moved(octets)) if octets > 0 => octets,
             // Not to be had here, or it failed: reading says why, or goes on without.
-            Ok(Spliced::Refused) | Err(_) => {
-                self.splices = false;
-                0
+            refused => {
+                self.splices = matches!(refused, Ok(Spliced::Moved(_)));
+                self.gathered.unsplit(ahead);
+                return Ok(0);
             }
         };
         let mut left = ahead.len() as u64 + octets;
         while left > 0 {
-            match lift.pour(&self.out, left).map_err(Error::output)? {
-                Spliced::Moved(octets) => {
-                    self.wrote(octets);
-                    left -= octets;
-                }
-                Spliced::Refused => {
-                    self.splices = false;
-                    let mut buffer = vec![0; usize::try_from(left.min(COPY)).unwrap_or_default()];
-                    lift.take(&mut buffer).map_err(Error::output)?;
-                    self.write(&buffer)?;
-                    left -= buffer.len() as u64;
-                }
-            }
+            let poured = lift.pour(&self.out, left).map_err(Error::output)?;
+            self.wrote(poured);
+            left -= poured;
         }
         self.lift = Some(lift);
-        self.spliced = self.spliced || octets > 0;
-        *at += octets;
+        self.spliced = true;
         self.passed(octets)?;
         Ok(octets)
+    }
+
+    /// True as long as payload that lies in a file goes out from there.
+    pub(crate) fn splices(&self) -> bool {
+        self.splices
     }
 
     /// END, and all that was gathered.

@@ -96,7 +96,7 @@ impl<'a> Gather<'a> {
         judge: &mut Judge,
     ) -> Result<()> {
         // Never less than what the image would have to read twice otherwise.
-        let step = self.read.max(if place.is_some() { self.image.chunk() } else { 1 });
+        let step = if place.is_some() { self.read.max(self.image.chunk()) } else { READ as u64 };
         let (mut at, end) = (stretch.at, stretch.at + stretch.len);
         while at < end {
             if self.stop.load(Ordering::Relaxed) {
