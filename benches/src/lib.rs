@@ -1,7 +1,7 @@
 //! What is timed, against whom, and how it grows: the runner behind `./bench`, and the floor that it measures against.
 //!
 //! A [`case`](case::Case) is a disk and a way to move it; its [`contenders`](contender::contenders) are run in turns by a
-//! [`session`](session::Session), and what they come to is [reported](report) and held against what is [asked](asked).
+//! [`Session`], and what they come to is [reported](mod@report) and held against what is [asked].
 
 use std::fmt::Display;
 use std::fs;

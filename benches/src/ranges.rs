@@ -68,7 +68,7 @@ pub fn write(ranges: &[Range], path: &Path) -> Result<()> {
     fs::write(path, text).told(path.display())
 }
 
-/// Reads what [`write`] has written.
+/// Reads what [`write()`] has written.
 ///
 /// # Errors
 /// If it can't be read, or isn't that.
