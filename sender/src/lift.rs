@@ -9,8 +9,7 @@ use std::os::fd::AsFd;
 
 use xfer_hole_image::sys::{self, Spliced};
 
-/// The pipe we ask for, in octets.
-const PIPE: i32 = 1 << 20;
+use crate::wire::PIPE;
 
 /// Octets on their way, in order. All that was put in is to be poured out before anything is written past it.
 #[derive(Debug)]

@@ -29,7 +29,7 @@ const COPY: u64 = 256 << 10;
 /// The silence that WAIT breaks where nobody says how patient the receiver is.
 const WAIT: Duration = Duration::from_secs(WAIT_SECONDS);
 /// The pipe we ask for: fewer switches between the two ends.
-const PIPE: i32 = 1 << 20;
+pub(crate) const PIPE: i32 = 1 << 20;
 
 /// The stream, on its way to a descriptor.
 pub(crate) struct Wire {

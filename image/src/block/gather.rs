@@ -16,10 +16,10 @@ use crate::{Error, Extent, Image, Kind, Result};
 
 /// Octets read at once: what is read is still in the cache when it is looked at for zeros.
 const READ: usize = 256 << 10;
-/// Octets of a run from which on it stays in its file, though it was read into memory.
-const STAYS: u64 = 32 << 10;
 /// The same past the page cache, where each read is a request to a device.
 const DIRECT_READ: u64 = 1 << 20;
+/// Octets of a run from which on it stays in its file, though it was read into memory.
+const STAYS: u64 = 32 << 10;
 
 /// One who makes blocks, one after the other.
 pub(crate) struct Gather<'a> {
