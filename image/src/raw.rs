@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use crate::fiemap::Fiemap;
 use crate::layer::{Allocation, Layer, Span};
 use crate::seek::Seek;
-use crate::{Error, Host, Kind, Result, sys};
+use crate::{Error, Host, Kind, Result};
 
 /// How extents are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +46,10 @@ impl Raw {
     /// had.
     pub(crate) fn of(host: Host, method: Option<Method>) -> Result<Self> {
         let (file, size) = (host.file(), host.len());
-        let fiemap = Fiemap::default();
+        let (seek, fiemap) = (Seek::default(), Fiemap::default());
         let probe = |method| match method {
-            Method::Seek => sys::seek_hole(file, 0).map(drop),
+            // What it finds is asked for first.
+            Method::Seek => seek.extent(file, 0, size).map(drop),
             Method::Fiemap if size == 0 => Ok(()),
             Method::Fiemap => fiemap.extent(file, 0, size).map(drop),
             Method::Scan => Ok(()),
@@ -61,7 +62,7 @@ impl Raw {
                 method
             }
         };
-        Ok(Self { host, method, seek: Seek::default(), fiemap })
+        Ok(Self { host, method, seek, fiemap })
     }
 
     /// How this disk's extents are found.
