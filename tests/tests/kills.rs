@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use rig::{
@@ -37,6 +37,18 @@ fn involved(far: &FarEnd) -> Vec<Process> {
     let mut all = far.account.processes();
     all.extend(Process::all().into_iter().filter(|process| process.argv.contains(far.account.name())));
     all
+}
+
+/// Waits until nobody is left; who stays too long is named.
+#[track_caller]
+fn ended(far: &FarEnd, what: &str) {
+    let start = Instant::now();
+    let mut left = involved(far);
+    while !left.is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{what}: a minute later there is still {left:#?}");
+        thread::sleep(Duration::from_millis(1));
+        left = involved(far);
+    }
 }
 
 /// The transfer itself, without a guard that could be killed in its stead.
@@ -75,7 +87,7 @@ fn whoever_is_killed_whenever_there_is_a_whole_image_or_the_old_one_and_no_false
         victim.inspect(|process| process.signal(Signal::SIGKILL));
         let what = format!("round {round}, {}, killed {:?}", receivers[which], victim.map(|process| &process.argv));
         wait_until(&format!("the near end has ended: {what}"), || !sends.lives());
-        wait_until(&format!("the far end has ended: {what}"), || involved(&far).is_empty());
+        ended(&far, &what);
         let sent = sends.end();
         let replaced = fs::metadata(&dest).unwrap().len() == 64 * MIB;
         if replaced {
