@@ -12,7 +12,7 @@ fn coded(octets: &[u8]) -> String {
     format!("'{}'", xfer_hole_link::coded(OsStr::from_bytes(octets)))
 }
 
-const PLAIN: &str = "exec sh -c '(n=80; while sleep 1; kill -0 $$; do n=$((n-1)); [ $n -gt 0 ] || kill -9 $$; done) </dev/null >/dev/null 2>&1 & w=$! ; eval \"$(dd ibs=1 count=$2 2>/dev/null || echo exec dd count=0)\"' recv-hole 1 0 -- 'a' 'b'";
+const PLAIN: &str = "exec sh -c '(n=80; while sleep 1 && kill -0 $$; do n=$((n-1)); [ $n -gt 0 ] || kill -9 $$; done) </dev/null >/dev/null 2>&1 & w=$! ; eval \"$(dd ibs=1 count=$2 2>/dev/null || echo exec dd count=0)\"' recv-hole 1 0 -- 'a' 'b'";
 
 #[test]
 fn a_request_says_what_is_asked_for() {

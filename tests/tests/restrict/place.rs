@@ -32,7 +32,7 @@ pub(crate) fn request(options: &[&str], dest: &[u8], name: &[u8]) -> String {
     let len = PREAMBLE.len();
     let (dest, name) = (coded(dest), coded(name));
     format!(
-        "exec sh -c '(n=80; while sleep 1; kill -0 $$; do n=$((n-1)); [ $n -gt 0 ] || kill -9 $$; done) </dev/null >/dev/null 2>&1 & w=$! ; eval \"$(dd ibs=1 count=$2 2>/dev/null || echo exec dd count=0)\"' recv-hole 1 {len} {options}-- {dest} {name}"
+        "exec sh -c '(n=80; while sleep 1 && kill -0 $$; do n=$((n-1)); [ $n -gt 0 ] || kill -9 $$; done) </dev/null >/dev/null 2>&1 & w=$! ; eval \"$(dd ibs=1 count=$2 2>/dev/null || echo exec dd count=0)\"' recv-hole 1 {len} {options}-- {dest} {name}"
     )
 }
 
