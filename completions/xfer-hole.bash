@@ -16,11 +16,26 @@ _xfer__hole() {
             ",$1")
                 cmd="xfer__hole"
                 ;;
+            xfer__hole,digest)
+                cmd="xfer__hole__subcmd__digest"
+                ;;
+            xfer__hole,fold)
+                cmd="xfer__hole__subcmd__fold"
+                ;;
             xfer__hole,info)
                 cmd="xfer__hole__subcmd__info"
                 ;;
+            xfer__hole,manifest)
+                cmd="xfer__hole__subcmd__manifest"
+                ;;
             xfer__hole,map)
                 cmd="xfer__hole__subcmd__map"
+                ;;
+            xfer__hole,prune)
+                cmd="xfer__hole__subcmd__prune"
+                ;;
+            xfer__hole,verify)
+                cmd="xfer__hole__subcmd__verify"
                 ;;
             *)
                 ;;
@@ -29,7 +44,7 @@ _xfer__hole() {
 
     case "${cmd}" in
         xfer__hole)
-            opts="-n -e -P -i -J -o -F -C -4 -6 -U -v -q -h -V --hash --no-hash --hash-interval --min-hole --classic --in-place --target-is-zero --no-sync --direct --no-clobber --mkpath --chmod --chown --dry-run --rsh --port --identity --jump --ssh-option --ssh-config --compress --ipv4 --ipv6 --timeout --bwlimit --receiver --converse --speaks --format --backing-format --snapshot --allow --no-backing --force-share --extents --verbose --detect-zeroes --live --reflink --progress --quiet --print-digest --print-receiver --help --version map info"
+            opts="-n -e -P -i -J -o -F -C -4 -6 -U -v -q -h -V --hash --no-hash --hash-interval --min-hole --classic --in-place --target-is-zero --no-sync --direct --delta --remember --no-resume --read-back --no-clobber --mkpath --chmod --chown --dry-run --rsh --port --identity --jump --ssh-option --ssh-config --compress --ipv4 --ipv6 --timeout --bwlimit --receiver --converse --speaks --format --backing-format --snapshot --allow --no-backing --force-share --extents --verbose --detect-zeroes --live --reflink --progress --quiet --print-digest --print-receiver --help --version map info fold prune manifest digest verify"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -154,6 +169,74 @@ _xfer__hole() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        xfer__hole__subcmd__digest)
+            opts="-U -v -q -h --hash-interval --min-hole --format --backing-format --snapshot --allow --no-backing --force-share --extents --verbose --direct --progress --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --hash-interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --min-hole)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "auto raw qcow2" -- "${cur}"))
+                    return 0
+                    ;;
+                --backing-format)
+                    COMPREPLY=($(compgen -W "raw qcow2" -- "${cur}"))
+                    return 0
+                    ;;
+                --snapshot)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --extents)
+                    COMPREPLY=($(compgen -W "seek fiemap scan" -- "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto bar json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xfer__hole__subcmd__fold)
+            opts="-n -q -v -h --format --dry-run --no-sync --progress --quiet --verbose --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --format)
+                    COMPREPLY=($(compgen -W "auto raw" -- "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto bar json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         xfer__hole__subcmd__info)
             opts="-U -v -h --output --format --backing-format --snapshot --allow --no-backing --force-share --extents --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -192,6 +275,60 @@ _xfer__hole() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        xfer__hole__subcmd__manifest)
+            opts="-o -U -v -q -h --output --hash-interval --min-hole --format --backing-format --snapshot --allow --no-backing --force-share --extents --verbose --direct --progress --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --hash-interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --min-hole)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "auto raw qcow2" -- "${cur}"))
+                    return 0
+                    ;;
+                --backing-format)
+                    COMPREPLY=($(compgen -W "raw qcow2" -- "${cur}"))
+                    return 0
+                    ;;
+                --snapshot)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --extents)
+                    COMPREPLY=($(compgen -W "seek fiemap scan" -- "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto bar json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         xfer__hole__subcmd__map)
             opts="-U -v -h --output --format --backing-format --snapshot --allow --no-backing --force-share --extents --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -221,6 +358,66 @@ _xfer__hole() {
                     ;;
                 --extents)
                     COMPREPLY=($(compgen -W "seek fiemap scan" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xfer__hole__subcmd__prune)
+            opts="-n -q -v -h --format --dry-run --no-sync --progress --quiet --verbose --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --format)
+                    COMPREPLY=($(compgen -W "auto raw" -- "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto bar json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xfer__hole__subcmd__verify)
+            opts="-U -v -q -h --list --format --backing-format --snapshot --allow --no-backing --force-share --extents --verbose --direct --progress --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --format)
+                    COMPREPLY=($(compgen -W "auto raw qcow2" -- "${cur}"))
+                    return 0
+                    ;;
+                --backing-format)
+                    COMPREPLY=($(compgen -W "raw qcow2" -- "${cur}"))
+                    return 0
+                    ;;
+                --snapshot)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --extents)
+                    COMPREPLY=($(compgen -W "seek fiemap scan" -- "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto bar json none" -- "${cur}"))
                     return 0
                     ;;
                 *)

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_xfer_hole_global_optspecs
-    string join \n hash no-hash hash-interval= min-hole= classic in-place target-is-zero no-sync direct no-clobber mkpath chmod= chown= n/dry-run e/rsh= P/port= i/identity= J/jump= o/ssh-option= F/ssh-config= C/compress 4/ipv4 6/ipv6 timeout= bwlimit= receiver= converse speaks= format= backing-format= snapshot= allow= no-backing U/force-share extents= v/verbose detect-zeroes= live reflink= progress= q/quiet print-digest print-receiver h/help V/version
+    string join \n hash no-hash hash-interval= min-hole= classic in-place target-is-zero no-sync direct delta remember no-resume read-back no-clobber mkpath chmod= chown= n/dry-run e/rsh= P/port= i/identity= J/jump= o/ssh-option= F/ssh-config= C/compress 4/ipv4 6/ipv6 timeout= bwlimit= receiver= converse speaks= format= backing-format= snapshot= allow= no-backing U/force-share extents= v/verbose detect-zeroes= live reflink= progress= q/quiet print-digest print-receiver h/help V/version
 end
 
 function __fish_xfer_hole_needs_command
@@ -24,29 +24,29 @@ function __fish_xfer_hole_using_subcommand
     contains -- $cmd[1] $argv
 end
 
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l hash-interval -d 'Interval of the digests: a power of two, 4K to 16M; 1M if not given' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l min-hole -d 'Send holes shorter than this as data; with --hash it is the grain: a power of two, 512 to the interval' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l chmod -d 'Give the file these permissions, in octal' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l chown -d 'Give the file this owner: USER, USER:GROUP or :GROUP' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -s e -l rsh -d 'Run this instead of ssh: a program and its words, to which the options below, the host and the command are added. The options are for OpenSSH' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -s P -l port -d 'Connect to this port' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -s i -l identity -d 'Log in with the private key in this file' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -s J -l jump -d 'Connect through this host, or through several, with commas between them' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -s o -l ssh-option -d 'Give ssh this option, as in its configuration file; can be repeated' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -s F -l ssh-config -d 'Let ssh read this configuration file' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l timeout -d 'Give up when nothing has moved for so many seconds; 60 if not given' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l bwlimit -d 'Move no more octets in a second than this' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l hash-interval -d 'Interval of the digests: a power of two, 4K to 16M; 1M if not given' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l min-hole -d 'Send holes shorter than this as data; with --hash it is the grain: a power of two, 512 to the interval' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l chmod -d 'Give the file these permissions, in octal' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l chown -d 'Give the file this owner: USER, USER:GROUP or :GROUP' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s e -l rsh -d 'Run this instead of ssh: a program and its words, to which the options below, the host and the command are added. The options are for OpenSSH' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s P -l port -d 'Connect to this port' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s i -l identity -d 'Log in with the private key in this file' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s J -l jump -d 'Connect through this host, or through several, with commas between them' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s o -l ssh-option -d 'Give ssh this option, as in its configuration file; can be repeated' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s F -l ssh-config -d 'Let ssh read this configuration file' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l timeout -d 'Give up when nothing has moved for so many seconds; 60 if not given' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l bwlimit -d 'Move no more octets in a second than this' -r
 complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l receiver -d 'What receives at the other side: recv-hole, recv-hole.sh, which goes along and needs only sh, or, as auto has it, the first if it is installed there; if not given, auto' -r -f -a "auto\t'recv-hole if it is there, else the script'
 binary\t'recv-hole'
 sh\t'recv-hole.sh'"
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l speaks -d 'For programs: end with 0 if this version of the conversation is spoken, else with 2' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l speaks -d 'For programs: end with 0 if this version of the conversation is spoken, else with 2' -r
 complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l format -d 'The image\'s format; auto looks for it at the beginning, raw takes the file as it is, whatever is in it' -r -f -a "auto\t'Looked for at its beginning'
 raw\t'The disk itself'
 qcow2\t'QEMU\'s qcow2'"
 complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l backing-format -d 'The format of backing files that are not declared to have one; it is never looked for in them' -r -f -a "raw\t'The disk itself'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l snapshot -d 'Read this internal snapshot, in its own size, not the present state' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l allow -d 'Files that an image names may lie below this directory, too, and not only below the image\'s own; can be repeated' -r -F
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l snapshot -d 'Read this internal snapshot, in its own size, not the present state' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l allow -d 'Files that an image names may lie below this directory, too, and not only below the image\'s own; can be repeated' -r -F
 complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l extents -d 'How the extents of raw images are found; if not given, seek, and scan where that is not to be had' -r -f -a "seek\t'By SEEK_DATA and SEEK_HOLE'
 fiemap\t'By FIEMAP'
 scan\t'By reading everything'"
@@ -59,31 +59,40 @@ complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l progress -d 'Show h
 bar\t'A bar, wherever standard error goes'
 json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'
 none\t'Nothing'"
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l hash -d 'Send a SHA-256 with each interval, so that nothing arrives unverified. To another machine that is so without this flag'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l no-hash -d 'Send no SHA-256 to another machine'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l classic -d 'Speak the dialect of 2014, which has no size, no end and no digests: a cut can\'t be seen'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l in-place -d 'Update an existing file directly, without DEST.part; an interruption leaves it half old, half new. A file that isn\'t there yet is made as without this flag'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l target-is-zero -d 'DEST, a block device, reads as zeros already: don\'t write its holes'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l no-sync -d 'Don\'t wait until the disk is on stable storage; if the machine fails soon after, old and new may be lost'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l direct -d 'Leave the page cache of the machine as it is, here and at the other side: read and write by O_DIRECT, and where that is not to be had, drop from the cache what was moved'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l no-clobber -d 'Leave a DEST that is there already as it is, and fail'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l mkpath -d 'Make the directories that DEST is to lie in'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -s n -l dry-run -d 'Check all that can be checked, say what would be done, and write nothing'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -s C -l compress -d 'Let ssh compress what it carries'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -s 4 -l ipv4 -d 'Use IPv4 only'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -s 6 -l ipv6 -d 'Use IPv6 only'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l converse -d 'For programs that hold both directions of a link: the receiver\'s answers come on standard input'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l no-backing -d 'Open no file that an image names: an image that needs another is refused'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -s U -l force-share -d 'Read an image that another program, such as a running QEMU, may be writing to'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -s v -l verbose -d 'Say what is done; twice, when a disk is sent: each record'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l live -d 'Accept that the image changes while it is sent: what arrives is then not of one moment. Changes are noticed of files only, not of block devices'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -s q -l quiet -d 'Say nothing but warnings, and why it failed'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l print-digest -d 'Print the disk\'s fingerprint on standard error, to compare it with the receiver\'s'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -l print-receiver -d 'Write recv-hole.sh, the receiver that needs nothing but sh, to standard output'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -s V -l version -d 'Print version'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -a "map" -d 'Print what is where in an image, extent by extent'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info" -a "info" -d 'Print what an image is, and what it lies on'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l hash -d 'Send a SHA-256 with each interval, so that nothing arrives unverified. To another machine that is so without this flag'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l no-hash -d 'Send no SHA-256 to another machine'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l classic -d 'Speak the dialect of 2014, which has no size, no end and no digests: a cut can\'t be seen'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l in-place -d 'Update an existing file directly, without DEST.part; an interruption leaves it half old, half new. A file that isn\'t there yet is made as without this flag'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l target-is-zero -d 'DEST, a block device, reads as zeros already: don\'t write its holes'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l no-sync -d 'Don\'t wait until the disk is on stable storage; if the machine fails soon after, old and new may be lost'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l direct -d 'Leave the page cache of the machine as it is, here and at the other side: read and write by O_DIRECT, and where that is not to be had, drop from the cache what was moved'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l delta -d 'Send only what differs from what DEST holds, interval by interval of 64 KiB; both sides read all of theirs'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l remember -d 'Note the fingerprint of both disks beside them once they are the same, and look there before anything is read: with --delta, a disk that DEST has already is found at once'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l no-resume -d 'Start over where an earlier transfer was cut, instead of going on from its DEST.part'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l read-back -d 'Read the whole disk back once it is stored, past the page cache as far as that can be, and compare it with its digests before it is given its name, or called done'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l no-clobber -d 'Leave a DEST that is there already as it is, and fail'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l mkpath -d 'Make the directories that DEST is to lie in'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s n -l dry-run -d 'Check all that can be checked, say what would be done, and write nothing'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s C -l compress -d 'Let ssh compress what it carries'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s 4 -l ipv4 -d 'Use IPv4 only'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s 6 -l ipv6 -d 'Use IPv6 only'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l converse -d 'For programs that hold both directions of a link: the receiver\'s answers come on standard input'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l no-backing -d 'Open no file that an image names: an image that needs another is refused'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s U -l force-share -d 'Read an image that another program, such as a running QEMU, may be writing to'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s v -l verbose -d 'Say what is done; twice, when a disk is sent: each record'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l live -d 'Accept that the image changes while it is sent: what arrives is then not of one moment. Changes are noticed of files only, not of block devices'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s q -l quiet -d 'Say nothing but warnings, and why it failed'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l print-digest -d 'Print the disk\'s fingerprint on standard error, to compare it with the receiver\'s'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l print-receiver -d 'Write recv-hole.sh, the receiver that needs nothing but sh, to standard output'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s V -l version -d 'Print version'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "map" -d 'Print what is where in an image, extent by extent'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "info" -d 'Print what an image is, and what it lies on'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "fold" -d 'Put the data of a sparse raw file into its parent, the file below it in a chain'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "prune" -d 'Punch out of a sparse raw file what its child, the file above it in a chain, has itself'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "manifest" -d 'Print the disk\'s record lines, with digests and without its octets'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "digest" -d 'Print the disk\'s fingerprint'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "verify" -d 'Compare a disk with a manifest'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l output -d 'How it is printed' -r -f -a "human\t'For people'
 json\t'JSON, with qemu-img\'s names for what both tell'"
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l format -d 'The image\'s format; auto looks for it at the beginning, raw takes the file as it is, whatever is in it' -r -f -a "auto\t'Looked for at its beginning'
@@ -116,3 +125,91 @@ complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l no-backing 
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -s U -l force-share -d 'Read an image that another program, such as a running QEMU, may be writing to'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -s v -l verbose -d 'Say what is done; twice, when a disk is sent: each record'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -l format -d 'What both are: auto refuses files that begin as images of other formats do, raw takes them as they are' -r -f -a "auto\t'Raw, as far as their beginnings show'
+raw\t'Raw, whatever is in them'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -l progress -d 'Show how far it is: auto is a bar if standard error is a terminal' -r -f -a "auto\t'A bar if standard error is a terminal'
+bar\t'A bar, wherever standard error goes'
+json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'
+none\t'Nothing'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -s n -l dry-run -d 'Check all that can be checked, say how much would be done, and write nothing'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -l no-sync -d 'Don\'t wait until it is on stable storage; if the machine fails soon after, it may be lost'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -s q -l quiet -d 'Say nothing but warnings, and why it failed'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -s v -l verbose -d 'Say what is done'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -l format -d 'What both are: auto refuses files that begin as images of other formats do, raw takes them as they are' -r -f -a "auto\t'Raw, as far as their beginnings show'
+raw\t'Raw, whatever is in them'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -l progress -d 'Show how far it is: auto is a bar if standard error is a terminal' -r -f -a "auto\t'A bar if standard error is a terminal'
+bar\t'A bar, wherever standard error goes'
+json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'
+none\t'Nothing'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -s n -l dry-run -d 'Check all that can be checked, say how much would be done, and write nothing'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -l no-sync -d 'Don\'t wait until it is on stable storage; if the machine fails soon after, it may be lost'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -s q -l quiet -d 'Say nothing but warnings, and why it failed'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -s v -l verbose -d 'Say what is done'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s o -l output -d 'The file to make or replace; if not given, standard output' -r -F
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l hash-interval -d 'Interval of the digests: a power of two, 4K to 16M; 1M if not given' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l min-hole -d 'The grain: zeros are found in blocks of this size, a power of two, 512 to the interval; 4K if not given' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l format -d 'The image\'s format; auto looks for it at the beginning, raw takes the file as it is, whatever is in it' -r -f -a "auto\t'Looked for at its beginning'
+raw\t'The disk itself'
+qcow2\t'QEMU\'s qcow2'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l backing-format -d 'The format of backing files that are not declared to have one; it is never looked for in them' -r -f -a "raw\t'The disk itself'
+qcow2\t'QEMU\'s qcow2'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l snapshot -d 'Read this internal snapshot, in its own size, not the present state' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l allow -d 'Files that an image names may lie below this directory, too, and not only below the image\'s own; can be repeated' -r -F
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l extents -d 'How the extents of raw images are found; if not given, seek, and scan where that is not to be had' -r -f -a "seek\t'By SEEK_DATA and SEEK_HOLE'
+fiemap\t'By FIEMAP'
+scan\t'By reading everything'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l progress -d 'Show how far it is: auto is a bar if standard error is a terminal. If not given: auto, and none for a manifest on standard output' -r -f -a "auto\t'A bar if standard error is a terminal'
+bar\t'A bar, wherever standard error goes'
+json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'
+none\t'Nothing'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l no-backing -d 'Open no file that an image names: an image that needs another is refused'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s U -l force-share -d 'Read an image that another program, such as a running QEMU, may be writing to'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s v -l verbose -d 'Say what is done; twice, when a disk is sent: each record'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l direct -d 'Leave the page cache as it is: read by O_DIRECT, and where that is not to be had, drop from the cache what was read'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s q -l quiet -d 'Say nothing but warnings, and why it failed'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l hash-interval -d 'Interval of the digests: a power of two, 4K to 16M; 1M if not given' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l min-hole -d 'The grain: zeros are found in blocks of this size, a power of two, 512 to the interval; 4K if not given' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l format -d 'The image\'s format; auto looks for it at the beginning, raw takes the file as it is, whatever is in it' -r -f -a "auto\t'Looked for at its beginning'
+raw\t'The disk itself'
+qcow2\t'QEMU\'s qcow2'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l backing-format -d 'The format of backing files that are not declared to have one; it is never looked for in them' -r -f -a "raw\t'The disk itself'
+qcow2\t'QEMU\'s qcow2'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l snapshot -d 'Read this internal snapshot, in its own size, not the present state' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l allow -d 'Files that an image names may lie below this directory, too, and not only below the image\'s own; can be repeated' -r -F
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l extents -d 'How the extents of raw images are found; if not given, seek, and scan where that is not to be had' -r -f -a "seek\t'By SEEK_DATA and SEEK_HOLE'
+fiemap\t'By FIEMAP'
+scan\t'By reading everything'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l progress -d 'Show how far it is: auto is a bar if standard error is a terminal. If not given: auto, and none for a manifest on standard output' -r -f -a "auto\t'A bar if standard error is a terminal'
+bar\t'A bar, wherever standard error goes'
+json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'
+none\t'Nothing'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l no-backing -d 'Open no file that an image names: an image that needs another is refused'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -s U -l force-share -d 'Read an image that another program, such as a running QEMU, may be writing to'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -s v -l verbose -d 'Say what is done; twice, when a disk is sent: each record'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l direct -d 'Leave the page cache as it is: read by O_DIRECT, and where that is not to be had, drop from the cache what was read'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -s q -l quiet -d 'Say nothing but warnings, and why it failed'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l format -d 'The image\'s format; auto looks for it at the beginning, raw takes the file as it is, whatever is in it' -r -f -a "auto\t'Looked for at its beginning'
+raw\t'The disk itself'
+qcow2\t'QEMU\'s qcow2'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l backing-format -d 'The format of backing files that are not declared to have one; it is never looked for in them' -r -f -a "raw\t'The disk itself'
+qcow2\t'QEMU\'s qcow2'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l snapshot -d 'Read this internal snapshot, in its own size, not the present state' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l allow -d 'Files that an image names may lie below this directory, too, and not only below the image\'s own; can be repeated' -r -F
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l extents -d 'How the extents of raw images are found; if not given, seek, and scan where that is not to be had' -r -f -a "seek\t'By SEEK_DATA and SEEK_HOLE'
+fiemap\t'By FIEMAP'
+scan\t'By reading everything'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l progress -d 'Show how far it is: auto is a bar if standard error is a terminal. If not given: auto, and none for a manifest on standard output' -r -f -a "auto\t'A bar if standard error is a terminal'
+bar\t'A bar, wherever standard error goes'
+json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'
+none\t'Nothing'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l list -d 'Print all ranges that differ, and nothing else: offset and length in octets, a line each, whole intervals joined'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l no-backing -d 'Open no file that an image names: an image that needs another is refused'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -s U -l force-share -d 'Read an image that another program, such as a running QEMU, may be writing to'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -s v -l verbose -d 'Say what is done; twice, when a disk is sent: each record'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l direct -d 'Leave the page cache as it is: read by O_DIRECT, and where that is not to be had, drop from the cache what was read'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -s q -l quiet -d 'Say nothing but warnings, and why it failed'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -40,7 +40,7 @@ request() {
 		case $word in
 		receiver=auto | receiver=binary | receiver=sh) receiver=${word#*=} && continue ;;
 		private) umask 077 && continue ;;
-		in-place | target-is-zero | no-sync | direct | no-clobber | mkpath | dry-run) asked="$asked$word " ;;
+		in-place | target-is-zero | no-sync | direct | remember | read-back | no-clobber | mkpath | dry-run) asked="$asked$word " ;;
 		chmod=*[!0-7]* | max-wait=*[!0-9]*) fail "no number in the request: $x" ;;
 		chmod=?*) bits=${word#*=} ;;
 		chown=?*) own=${word#*=} ;;
@@ -226,9 +226,21 @@ queue() {
 	exec 3>/dev/null
 }
 
+# script: all of recv-hole.sh but its last line, that runs it. What resume.sh
+# stands before gets other names.
+script() {
+	set -f
+	text='' IFS='
+'
+	for x in ${script%main*}; do
+		case $wrapped in *" ${x%"() {"} "*) x=plain_$x ;; esac
+		text=$text$x$IFS
+	done
+}
+
 work() {
-	# all but its last line, that runs it
-	eval "${script%main*}"
+	script
+	eval "$text"
 	say() {
 		printf '%s %.900s\n' "$answer" "$1"
 	}
@@ -248,6 +260,7 @@ work() {
 		pass "$1"
 	}
 	! asked no-clobber || move=settle
+	! asked read-back || die "recv-hole.sh doesn't read back what it wrote: --read-back needs recv-hole there"
 	also=adorn
 	tools
 	if asked no-clobber && { [ -e "$dest" ] || [ -h "$dest" ]; }; then
@@ -264,9 +277,12 @@ work() {
 	fi
 	probe
 	queue
-	printf 'XFER-HOLE-READY 1 sh\n'
+	x=''
+	! remains || x=' delta part manifest-first'
+	printf 'XFER-HOLE-READY 1 sh%s\n' "$x"
 	! asked direct || warn "recv-hole.sh writes through the page cache: --direct is for recv-hole"
 	if asked dry-run; then
+		printf 'DONE\n'
 		code=0
 		exit
 	fi
@@ -277,6 +293,8 @@ work() {
 		adorn
 		[ -z "$bits" ] || chmod "$bits" "$dest" || die "can't set the mode of $show"
 	fi
+	[ -z "$result" ] || result=" $result"
+	printf 'DONE%s\n' "$result"
 }
 
 far_end() {
@@ -307,7 +325,7 @@ far_end() {
 	fell "$watch"
 	wait "$watch" 2>/dev/null
 	case $x in
-	0) printf 'DONE\n' && exit ;;
+	0) exit 0 ;;
 	3) exit 2 ;;
 	*) fail "the receiver ended with status $x" ;;
 	esac

@@ -128,7 +128,7 @@ pub fn whole(machine: &[String], runs: u32, tables: &[Table], asked: &[Verdict],
     }
     let _always = write!(
         text,
-        "- medians of {runs} rounds, in each of which every command has a turn, in random order; one that isn't ours and has taken 40 s \
+        "- medians of {runs} rounds, in each of which every command has a turn, in random order; one that isn't ours and has taken 12 s \
          has no more than 3\n\n\
          The page cache is warm, and what a run makes is removed before the next begins. All but the cases that say so don't sync. CPU is \
          that of all processes, at both ends (over ssh to 10 ms). Peak memory is of the process tree, in a run of its own: the most that \

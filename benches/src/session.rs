@@ -69,7 +69,7 @@ pub struct Table {
 }
 
 /// Seconds after which a contender that isn't ours has no more turns than it needs for a median of three.
-const ENOUGH: f64 = 40.0;
+const ENOUGH: f64 = 12.0;
 /// What a result may take more than the raw disk: file systems keep their own tables in blocks, too.
 const SLACK: u64 = 1 << 20;
 

@@ -56,7 +56,7 @@ fuzz_target!(|octets: &[u8]| {
     for block in Blocks::new(&chain, Shape::plain(true, 1)) {
         for run in block.expect("what was read can be read").runs {
             match run {
-                Run::Zero(len) => rebuilt.resize(rebuilt.len() + len as usize, 0),
+                Run::Zero(len) | Run::Keep(len) => rebuilt.resize(rebuilt.len() + len as usize, 0),
                 Run::Data(payload, _) => pour(&payload, &file, &mut rebuilt),
             }
         }

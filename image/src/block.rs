@@ -49,6 +49,8 @@ pub struct Shape {
     digests: bool,
     /// What was read goes on from memory, though it lies in a file just so.
     held: bool,
+    /// Nothing goes on but lengths and digests.
+    bare: bool,
 }
 
 impl Shape {
@@ -61,13 +63,14 @@ impl Shape {
             0 | 1 => GRAIN_DEFAULT,
             octets => below(octets).clamp(GRAIN_MIN, GRAIN_DEFAULT),
         };
-        Self { interval: NO_INTERVAL, grain, detect, min_hole, digests: false, held: false }
+        Self { interval: NO_INTERVAL, grain, detect, min_hole, digests: false, held: false, bare: false }
     }
 
     /// The canonical form (proto's SPEC.md): blocks are judged by content alone, and every run of data has its digest.
     #[must_use]
     pub fn canonical(sums: Sums) -> Self {
-        Self { interval: sums.interval(), grain: sums.grain(), detect: true, min_hole: 1, digests: true, held: false }
+        let (interval, grain) = (sums.interval(), sums.grain());
+        Self { interval, grain, detect: true, min_hole: 1, digests: true, held: false, bare: false }
     }
 
     /// Whether what is read has to go on from memory, so that it is the very octets that were judged and hashed. Otherwise it is
@@ -77,19 +80,39 @@ impl Shape {
         Self { held: held && self.digests, ..self }
     }
 
+    /// For those who want digests and no octets: payloads have their lengths and no parts, and memory is free again once it is hashed.
+    #[must_use]
+    pub fn bare(self) -> Self {
+        Self { bare: self.digests, ..self }
+    }
+
     /// Holes shorter than this, in octets, are to travel as data.
     pub(crate) fn min_hole(&self) -> u64 {
         self.min_hole
     }
 }
 
-/// A stretch of a block that is all zeros, or all to be carried.
+/// A stretch of a block that is all zeros, or all to be carried, or all to be kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Run {
     /// So many octets of zeros.
     Zero(u64),
+    /// So many octets that the target holds already.
+    Keep(u64),
     /// This payload, and its digest where digests are asked for.
     Data(Payload, Option<Digest>),
+}
+
+impl Run {
+    /// Octets of the disk.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "no run is empty")]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Zero(len) | Self::Keep(len) => *len,
+            Self::Data(payload, _) => payload.len(),
+        }
+    }
 }
 
 /// What lies in one part of the disk: whole intervals, where there are any.

@@ -18,6 +18,11 @@ pub struct Chain {
 }
 
 impl Chain {
+    /// Raw floors, top first, up to this size.
+    pub(crate) fn of_floors(floors: Vec<Box<dyn Layer>>, size: u64) -> Self {
+        Self { floors, size, format: Format::Raw, warnings: Vec::new(), method: None }
+    }
+
     /// What the top was taken for.
     #[must_use]
     pub fn format(&self) -> Format {
@@ -65,6 +70,15 @@ impl Chain {
     pub fn plain(&self) -> Option<&Host> {
         let top = self.host(0).filter(|_| self.floors.len() == 1 && self.format == Format::Raw);
         top.filter(|host| !host.is_device())
+    }
+
+    /// If this is a block device as it is, of more octets: from now on the disk is its first `size` octets. Tells how many are left.
+    pub fn limit_device(&mut self, size: u64) -> u64 {
+        let is_device =
+            self.floors.len() == 1 && self.format == Format::Raw && self.host(0).is_some_and(Host::is_device);
+        let tail = if is_device { self.size.saturating_sub(size) } else { 0 };
+        self.size -= tail;
+        tail
     }
 
     fn floor(&self, depth: u32) -> Option<&dyn Layer> {

@@ -86,6 +86,11 @@ impl Host {
         &self.file
     }
 
+    /// What it was when it was opened, if it is a regular file.
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        self.stamp
+    }
+
     /// How it is called in messages.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -1,6 +1,6 @@
 //! What is to become of each octet of the disk: steps, lazily, from the image's extents. Moves no data.
 
-use xfer_hole_proto::{Cursor, Open, Record};
+use xfer_hole_proto::{Base, Cursor, Open, Record};
 
 use crate::{Error, Extent, Image, Kind, Result, Status};
 
@@ -11,6 +11,8 @@ pub enum Want {
     Copy,
     /// They are zeros.
     Zero,
+    /// They are not touched: whoever takes the disk has them already.
+    Keep,
 }
 
 /// A part of the disk with one wish.
@@ -26,13 +28,23 @@ pub struct Step {
 pub struct Plan<'a> {
     image: &'a dyn Image,
     cursor: Cursor,
+    /// What no floor has is kept.
+    over: bool,
 }
 
 impl<'a> Plan<'a> {
     /// All of the disk, by its extents.
     #[must_use]
     pub fn whole(image: &'a dyn Image) -> Self {
-        Self { image, cursor: Cursor::new(&Open { size: image.size(), sums: None }, None) }
+        Self { image, cursor: Cursor::new(&Open { size: image.size(), sums: None }, None), over: false }
+    }
+
+    /// What the disk's floors have, to be laid over another disk of its size: what none of them has is kept.
+    #[must_use]
+    pub fn over(image: &'a dyn Image) -> Self {
+        let size = image.size();
+        let base = Base { size, digest: None };
+        Self { image, cursor: Cursor::new(&Open { size, sums: None }, Some(&base)), over: true }
     }
 
     fn draw(&mut self) -> Result<Step> {
@@ -40,6 +52,7 @@ impl<'a> Plan<'a> {
         let extent = self.image.extent(at, self.cursor.size() - at)?;
         let (record, want) = match extent.status {
             Status::Data => (Record::Data { len: extent.len, digest: None }, Want::Copy),
+            _ if self.over && !extent.present => (Record::Keep { len: extent.len }, Want::Keep),
             Status::Unwritten | Status::Zero => (Record::Hole { len: extent.len }, Want::Zero),
         };
         let stepped = self.cursor.step(&record).map_err(|step| step.to_string());

@@ -39,9 +39,33 @@ pub(crate) struct Raw {
     method: Method,
     seek: Seek,
     fiemap: Fiemap,
+    /// What its holes are.
+    holes: Allocation,
 }
 
 impl Raw {
+    /// A file of a chain of raw ones: where it has a hole, it has nothing, and the file below is asked. Space that is only allocated is a
+    /// hole, too. Refused where the file system doesn't tell.
+    pub(crate) fn floor(host: Host) -> Result<Self> {
+        let (seek, fiemap) = (Seek::default(), Fiemap::default());
+        let (file, size) = (host.file(), host.len());
+        // SEEK_DATA takes what is only allocated for data, once somebody has read it.
+        let method = match if size == 0 { Ok(()) } else { fiemap.extent(file, 0, size).map(drop) } {
+            Ok(()) => Method::Fiemap,
+            Err(source) if is_refusal(&source) => Method::Seek,
+            Err(source) => return Err(no_method(&host, Method::Fiemap, source)),
+        };
+        if method == Method::Seek {
+            let first = seek.extent(file, 0, size).map_err(|source| no_method(&host, method, source))?;
+            // Where nobody keeps account of holes, all is data, whatever was written.
+            if first == (Allocation::Data, size) && host.allocated()? < size {
+                let what = "lies on a file system that doesn't tell where a file has holes, and it seems to have some";
+                return Err(host.error(Kind::Unsupported, what));
+            }
+        }
+        Ok(Self { host, method, seek, fiemap, holes: Allocation::Unallocated })
+    }
+
     /// The disk that this file is. Without a `method`, the best that is to be had there; a method asked for by name must be to be
     /// had.
     pub(crate) fn of(host: Host, method: Option<Method>) -> Result<Self> {
@@ -62,7 +86,12 @@ impl Raw {
                 method
             }
         };
-        Ok(Self { host, method, seek, fiemap })
+        Ok(Self { host, method, seek, fiemap, holes: Allocation::Zero })
+    }
+
+    /// The same above another floor, which shows through its holes.
+    pub(crate) fn above(self) -> Self {
+        Self { holes: Allocation::Unallocated, ..self }
     }
 
     /// How this disk's extents are found.
@@ -71,14 +100,20 @@ impl Raw {
     }
 }
 
+/// True if the file system doesn't know the call.
+fn is_refusal(source: &io::Error) -> bool {
+    let refusals = [Errno::EOPNOTSUPP, Errno::ENOTTY, Errno::EINVAL, Errno::ENOSYS];
+    source.raw_os_error().is_some_and(|code| refusals.contains(&Errno::from_raw(code)))
+}
+
 fn no_method(host: &Host, method: Method, source: io::Error) -> Error {
     let word = method.word();
-    match source.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EINVAL | Errno::ENOSYS) => host
+    if is_refusal(&source) {
+        return host
             .error(Kind::Unsupported, format!("extents by {word} are not to be had here"))
-            .hint("leave --extents out, or use --extents scan to read everything"),
-        _ => host.io(format!("cannot find extents by {word}"), source),
+            .hint("leave --extents out, or use --extents scan to read everything");
     }
+    host.io(format!("cannot find extents by {word}"), source)
 }
 
 impl Layer for Raw {
@@ -98,6 +133,7 @@ impl Layer for Raw {
         };
         let failed = |source| self.host.io(format!("cannot find the extent at offset {at}"), source);
         let (allocation, len) = extent.map_err(failed)?;
+        let allocation = if allocation == Allocation::Zero { self.holes } else { allocation };
         Ok(Span { len: len.min(max), allocation, compressed: false, host: Some(at) })
     }
 

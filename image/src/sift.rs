@@ -9,6 +9,8 @@ use crate::{Block, Payload, Result, Run, Shape};
 pub enum Piece {
     /// So many octets of zeros.
     Hole(u64),
+    /// So many octets that the target holds already.
+    Keep(u64),
     /// This payload.
     Data(Payload, Option<Digest>),
     /// Nothing yet: a new block is looked at.
@@ -21,6 +23,7 @@ impl Piece {
     pub fn record(&self) -> Option<Record> {
         match self {
             Self::Hole(len) => Some(Record::Hole { len: *len }),
+            Self::Keep(len) => Some(Record::Keep { len: *len }),
             Self::Data(payload, digest) => Some(Record::Data { len: payload.len(), digest: *digest }),
             Self::Nothing => None,
         }
@@ -35,47 +38,55 @@ pub struct Sift<I> {
     runs: std::vec::IntoIter<Run>,
     /// Zeros that have been seen, and that more zeros may follow.
     hole: u64,
-    /// Data that waits behind that hole.
-    data: Option<(Payload, Option<Digest>)>,
+    /// The same of what is kept; one of the two is 0.
+    keep: u64,
+    /// What ends that hole, or that which is kept.
+    behind: Option<Run>,
 }
 
 impl<I> Sift<I> {
     /// The pieces of these blocks, which are of this shape.
     #[must_use]
     pub fn new(blocks: I, shape: &Shape) -> Self {
-        Self { blocks, min_hole: shape.min_hole(), runs: Vec::new().into_iter(), hole: 0, data: None }
+        Self { blocks, min_hole: shape.min_hole(), runs: Vec::new().into_iter(), hole: 0, keep: 0, behind: None }
     }
 
-    /// Octets of a hole that has begun, is long enough to be one, and is no piece yet.
+    /// Octets of a hole that has begun, is long enough to be one, and is no piece yet; or of what is kept.
     #[must_use]
     pub fn pending(&self) -> u64 {
-        if self.hole < self.min_hole { 0 } else { self.hole }
+        if self.hole < self.min_hole { self.keep } else { self.hole }
     }
 
-    /// The hole that has come to its end: data if it is too short for a hole.
-    fn close_hole(&mut self) -> Option<Piece> {
-        let len = std::mem::take(&mut self.hole);
-        if len >= self.min_hole {
-            return (len > 0).then_some(Piece::Hole(len));
+    /// What has come to its end: a hole that is too short for one is data.
+    fn close(&mut self) -> Option<Piece> {
+        let (hole, keep) = (std::mem::take(&mut self.hole), std::mem::take(&mut self.keep));
+        match (hole, keep) {
+            (0, 0) => None,
+            (0, _) => Some(Piece::Keep(keep)),
+            _ if hole >= self.min_hole => Some(Piece::Hole(hole)),
+            _ => Some(Piece::Data(Payload::zeros(hole), None)),
         }
-        (len > 0).then(|| Piece::Data(Payload::zeros(len), None))
     }
 }
 
-impl<I: Iterator<Item = Result<Block>>> Iterator for Sift<I> {
-    type Item = Result<Piece>;
+impl<I, E> Iterator for Sift<I>
+where
+    I: Iterator<Item = Result<Block, E>>,
+{
+    type Item = Result<Piece, E>;
 
-    fn next(&mut self) -> Option<Result<Piece>> {
+    fn next(&mut self) -> Option<Result<Piece, E>> {
         loop {
-            if let Some((payload, digest)) = self.data.take() {
-                return Some(Ok(Piece::Data(payload, digest)));
-            }
-            match self.runs.next() {
-                Some(Run::Zero(len)) => self.hole += len,
-                Some(Run::Data(payload, digest)) => {
-                    self.data = Some((payload, digest));
-                    if let Some(hole) = self.close_hole() {
-                        return Some(Ok(hole));
+            match self.behind.take().or_else(|| self.runs.next()) {
+                Some(Run::Zero(len)) if self.keep == 0 => self.hole += len,
+                Some(Run::Keep(len)) if self.hole == 0 => self.keep += len,
+                Some(Run::Data(payload, digest)) if self.hole == 0 && self.keep == 0 => {
+                    return Some(Ok(Piece::Data(payload, digest)));
+                }
+                Some(run) => {
+                    self.behind = Some(run);
+                    if let Some(piece) = self.close() {
+                        return Some(Ok(piece));
                     }
                 }
                 None => match self.blocks.next() {
@@ -84,7 +95,7 @@ impl<I: Iterator<Item = Result<Block>>> Iterator for Sift<I> {
                         return Some(Ok(Piece::Nothing));
                     }
                     Some(Err(error)) => return Some(Err(error)),
-                    None => return self.close_hole().map(Ok),
+                    None => return self.close().map(Ok),
                 },
             }
         }

@@ -5,19 +5,25 @@ use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use crate::{Result, sys};
+use crate::{Chain, Error, Kind, Mark, Result, sys};
 
 mod bypass;
 mod device;
 mod file;
+mod holding;
 mod part;
 mod path;
 mod place;
+mod read_back;
 mod rights;
 mod stream;
 mod target;
 
+pub(crate) use file::InPlace;
+pub use holding::Holding;
+pub use read_back::read_back;
 pub use rights::{Owner, parse_mode, parse_owner};
+pub(crate) use target::check_locked;
 pub use target::{Target, TargetOptions};
 
 /// Takes a disk's octets at their places. Offsets and lengths are in octets of the disk.
@@ -68,6 +74,17 @@ pub trait Sink: Send + Sync {
 
     /// What is left behind if nothing more happens from here on: a half sentence for the message of a failure.
     fn remains(&self) -> String;
+
+    /// The disk is whole, and `size` octets long: waits until it is on stable storage, and opens it to be read from there, past the page
+    /// cache as far as that can be. It has no name yet.
+    fn stored(&self, _size: u64) -> Result<Chain> {
+        Err(Error::new(Kind::Refused, "what was written", "cannot be read back"))
+    }
+
+    /// What [`finish`](Sink::finish) sets when a regular file is whole and durable: by it the file's fingerprint can be noted then.
+    fn mark(&self) -> Mark {
+        Mark::default()
+    }
 
     /// The disk is whole, and `size` octets long: syncs it, and gives it its name. What the user should know of it comes back.
     fn finish(self: Box<Self>, size: u64) -> Result<Vec<String>>;

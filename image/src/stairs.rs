@@ -1,6 +1,7 @@
 //! The way down a chain: opens a disk with all that it is backed by, floor by floor, and checks it before anything is read.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::qcow2::header::Header;
 use crate::qcow2::inflater::Inflaters;
 use crate::qcow2::snapshot::Snapshots;
 use crate::raw::Raw;
-use crate::{Chain, Format, Host, Kind, Method, Opening, Result, shown};
+use crate::{Chain, Error, Format, Host, Kind, Method, Opening, Result, shown};
 
 impl Chain {
     /// Opens the disk at `path`, and all that it is backed by.
@@ -41,6 +42,17 @@ impl Chain {
         }
         let Stairs { floors, size, warnings, method, .. } = stairs;
         Ok(Self { floors, size: size.unwrap_or_default(), format, warnings, method })
+    }
+
+    /// The raw disk of `size` octets that an open file or device begins with, to be read past the page cache as far as that can be.
+    pub(crate) fn of_file(file: File, path: &Path, size: u64) -> Result<Self> {
+        let host = Host::of(file, path, None)?.directly()?;
+        if host.len() < size {
+            return Err(Error::new(Kind::Changed, path, format!("has {} octets, and not {size}", host.len())));
+        }
+        let raw = Raw::of(host, None)?;
+        let method = Some(raw.method());
+        Ok(Self { floors: vec![Box::new(raw)], size, format: Format::Raw, warnings: Vec::new(), method })
     }
 }
 

@@ -457,11 +457,20 @@ fn wait_for(fd: BorrowedFd<'_>, what: PollFlags) -> io::Result<()> {
 
 /// poll(2): whether something is to be read, or the end, before so long has passed.
 pub fn wait_readable(fd: BorrowedFd<'_>, most: Duration) -> io::Result<bool> {
+    wait_most(fd, PollFlags::POLLIN, most)
+}
+
+/// The same: whether something can be written. A pipe then takes 4096 octets at once.
+pub fn wait_writable(fd: BorrowedFd<'_>, most: Duration) -> io::Result<bool> {
+    wait_most(fd, PollFlags::POLLOUT, most)
+}
+
+fn wait_most(fd: BorrowedFd<'_>, ready: PollFlags, most: Duration) -> io::Result<bool> {
     let over = Instant::now() + most;
     loop {
         let left = over.saturating_duration_since(Instant::now()).as_millis();
         let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], left) {
+        match poll(&mut [PollFd::new(fd, ready)], left) {
             Ok(0) if Instant::now() < over => {}
             Err(Errno::EINTR) => {}
             ready => return Ok(ready? > 0),

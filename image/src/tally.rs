@@ -20,10 +20,14 @@ pub enum Phase {
     Zeroing,
     /// All of the disk is written, and on its way to stable storage and to its final name.
     Syncing,
+    /// The disk is read for its digests.
+    Hashing,
+    /// All of the disk is stored, and read from there once more.
+    ReadingBack,
 }
 
 impl Phase {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::Preparing,
         Self::Connecting,
         Self::Sending,
@@ -31,6 +35,8 @@ impl Phase {
         Self::Copying,
         Self::Zeroing,
         Self::Syncing,
+        Self::Hashing,
+        Self::ReadingBack,
     ];
 
     /// Its name, as people and programs are told.
@@ -44,6 +50,8 @@ impl Phase {
             Self::Copying => "copying",
             Self::Zeroing => "zeroing",
             Self::Syncing => "syncing",
+            Self::Hashing => "hashing",
+            Self::ReadingBack => "reading back",
         }
     }
 }

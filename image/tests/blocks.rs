@@ -111,7 +111,7 @@ fn pieces(image: &dyn Image, shape: Shape) -> Vec<Piece> {
 fn len(piece: &Piece) -> u64 {
     match piece {
         Piece::Nothing => 0,
-        Piece::Hole(len) => *len,
+        Piece::Hole(len) | Piece::Keep(len) => *len,
         Piece::Data(data, _) => data.len(),
     }
 }
@@ -149,7 +149,7 @@ fn rebuilt(image: &dyn Image, pieces: &[Piece]) -> Vec<u8> {
     let mut octets = Vec::new();
     for piece in pieces {
         match piece {
-            Piece::Nothing => {}
+            Piece::Nothing | Piece::Keep(_) => {}
             Piece::Hole(len) => octets.resize(octets.len() + usize::try_from(*len).unwrap(), 0),
             Piece::Data(data, _) => octets.extend(payload(image, data)),
         }
@@ -339,7 +339,7 @@ fn is_plain(image: &dyn Image, octets: &[u8], detect: bool, min_hole: u64) -> Ve
                 prop_assert!(*len >= min_hole, "a hole of {} at {}", len, at);
                 prop_assert!(before != Some(true), "a hole behind a hole at {}", at);
             }
-            Piece::Nothing => {}
+            Piece::Nothing | Piece::Keep(_) => {}
             Piece::Data(data, digest) => {
                 prop_assert!(!data.is_empty() && digest.is_none());
                 for two in data.parts().windows(2) {

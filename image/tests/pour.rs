@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use proptest::prelude::*;
 use xfer_hole_image::sys::Spliced;
-use xfer_hole_image::{Blocks, Error, Image, Kind, Pour, Result, Shape, Sift, Sink, Tally, put};
+use xfer_hole_image::{Blocks, Error, Image, Kind, Pour, Result, Shape, Sift, Sink, Status, Tally, put};
 use xfer_hole_proto::LEN_MAX;
 
 use mixed::Mixed;
@@ -22,6 +22,7 @@ enum Fate {
     Nothing,
     Data(u8),
     Hole,
+    Kept,
 }
 
 /// Remembers every octet, and bears none twice.
@@ -77,8 +78,9 @@ impl Sink for Memory {
         self.put(at, (0..len).map(|_| Fate::Hole))
     }
 
-    fn keep(&self, _at: u64, _len: u64) -> Result<()> {
-        unreachable!("nothing is kept")
+    fn keep(&self, at: u64, len: u64) -> Result<()> {
+        assert!(len > 0);
+        self.put(at, (0..len).map(|_| Fate::Kept))
     }
 
     fn remains(&self) -> String {
@@ -98,7 +100,7 @@ fn in_order(image: &Mixed, shape: Shape) -> Result<Vec<Fate>, String> {
         match &piece {
             xfer_hole_image::Piece::Data(payload, _) => put(image, payload, &sink, at, &mut buffer).unwrap(),
             xfer_hole_image::Piece::Hole(len) => sink.hole(at, *len).unwrap(),
-            xfer_hole_image::Piece::Nothing => {}
+            xfer_hole_image::Piece::Keep(_) | xfer_hole_image::Piece::Nothing => {}
         }
         at += piece.record().map_or(0, |record| record.len());
     }
@@ -126,11 +128,36 @@ proptest! {
         let right = |(fate, &octet): (&Fate, &u8)| match fate {
             Fate::Data(found) => *found == octet,
             Fate::Hole => octet == 0,
-            Fate::Nothing => false,
+            Fate::Nothing | Fate::Kept => false,
         };
         prop_assert!(fates.iter().zip(&image.octets).all(right));
         let data = fates.iter().filter(|fate| matches!(fate, Fate::Data(_))).count();
         prop_assert_eq!((tally.disk(), tally.data()), (image.size(), data as u64));
+    }
+
+    #[test]
+    fn what_no_floor_has_is_kept_and_all_else_comes_over_it(
+        wishes in mixed::wishes(),
+        from_file in prop_oneof![Just(0), 1000..100_000_u64],
+        count in 1..5_usize,
+    ) {
+        let image = Mixed::make(&wishes, 1);
+        let (sink, tally) = (Memory::new(image.size(), from_file), Tally::default());
+        let shape = Shape::plain(false, 1);
+        Pour { image: &image, shape, sink: &sink, share: from_file > 0, tally: &tally }.over(count).unwrap();
+        let (fates, mut at) = (sink.fates(), 0);
+        while at < image.size() {
+            let extent = image.extent(at, image.size() - at).unwrap();
+            let right = |(fate, &octet): (&Fate, &u8)| match (extent.status, extent.present) {
+                (Status::Data, _) => *fate == Fate::Data(octet),
+                (_, true) => *fate == Fate::Hole,
+                (_, false) => *fate == Fate::Kept,
+            };
+            let there = usize::try_from(at).unwrap()..usize::try_from(extent.end()).unwrap();
+            prop_assert!(fates[there.clone()].iter().zip(&image.octets[there]).all(right), "{:?}", extent);
+            at = extent.end();
+        }
+        prop_assert_eq!(tally.disk(), image.size());
     }
 
     #[test]

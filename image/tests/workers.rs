@@ -174,7 +174,7 @@ fn memory_is_bounded_whatever_the_interval_and_the_number_of_workers() {
 
 fn octets(run: &Run) -> u64 {
     match run {
-        Run::Zero(len) => *len,
+        Run::Zero(len) | Run::Keep(len) => *len,
         Run::Data(payload, _) => payload.len(),
     }
 }

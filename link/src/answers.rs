@@ -8,9 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use xfer_hole_image::{reason, shown, sys};
-use xfer_hole_proto::{ANSWER_LINE_MAX, Answer, Digest, NOISE_MAX};
+use xfer_hole_proto::{ANSWER_LINE_MAX, Answer, Digest, Entry, Manifest, ManifestReader, NOISE_MAX, Record, Want};
 
-use crate::Messages;
+use crate::{Messages, Spool};
 
 /// How the READY line begins: login noise may stand in front of it on the same line.
 const READY: &[u8] = b"XFER-HOLE-READY ";
@@ -18,6 +18,10 @@ const READY: &[u8] = b"XFER-HOLE-READY ";
 const LINGER: Duration = Duration::from_secs(5);
 /// Warnings of the receiver that are relayed: more is a flood.
 const NOTES: usize = 100;
+/// Records of a manifest that may wait: some hundred megabytes, for the most part in a file.
+const RECORDS: u64 = 4 << 20;
+/// How a manifest begins.
+const MANIFEST: &[u8] = b"XFER-HOLE-MANIFEST ";
 /// How often silence is looked for.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -48,6 +52,26 @@ impl Display for Ending {
     }
 }
 
+/// What a receiver answers to WANT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// It has the fingerprint that is wanted.
+    Same,
+    /// It has this, and its records follow.
+    Manifest(Manifest),
+}
+
+/// What is known of a manifest that comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// The next of its records.
+    Record(Record),
+    /// Nothing yet.
+    Nothing,
+    /// All records have been told.
+    End,
+}
+
 /// The receiver's answers so far.
 #[derive(Clone)]
 pub struct Answers(Arc<Shared>);
@@ -71,6 +95,16 @@ struct State {
     notes: usize,
     /// The last line of what was passed over before READY.
     noise: Option<String>,
+    /// What was asked for by WANT.
+    want: Option<Want>,
+    offer: Option<Offer>,
+    /// The manifest that comes, once its first line is there.
+    manifest: Option<ManifestReader>,
+    records: Spool,
+    /// The records are more than may wait: nothing is heard until some are taken.
+    full: bool,
+    /// The records are not wanted any more.
+    drains: bool,
 }
 
 impl Answers {
@@ -82,7 +116,20 @@ impl Answers {
         messages: Messages,
         stop: impl Fn(&Ending) + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let state = State { ready: None, begun: false, ending: None, heard: Instant::now(), notes: 0, noise: None };
+        let state = State {
+            ready: None,
+            begun: false,
+            ending: None,
+            heard: Instant::now(),
+            notes: 0,
+            noise: None,
+            want: None,
+            offer: None,
+            manifest: None,
+            records: Spool::default(),
+            full: false,
+            drains: false,
+        };
         let shared = Shared { state: Mutex::new(state), changed: Condvar::new(), host, messages, stop: Box::new(stop) };
         let answers = Self(Arc::new(shared));
         let ear = answers.clone();
@@ -113,15 +160,84 @@ impl Answers {
         }
     }
 
+    /// Takes note that WANT is about to be said.
+    pub fn ask(&self, want: Want) {
+        self.state().want = Some(want);
+    }
+
+    /// True if WANT was said.
+    #[must_use]
+    pub fn was_asked(&self) -> bool {
+        self.state().want.is_some()
+    }
+
+    /// Waits for the answer to WANT, `most` at most: none if it hasn't come yet.
+    pub fn offer(&self, most: Duration) -> Result<Option<Offer>, Ending> {
+        let mut state = self.wait(most, |state| state.offer.is_some());
+        match (state.offer.take(), &state.ending) {
+            (Some(offer), _) => Ok(Some(offer)),
+            (None, Some(ending)) => Err(ending.clone()),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Waits for the next record of the manifest, `most` at most.
+    pub fn told(&self, most: Duration) -> Result<Told, Ending> {
+        let ended = |state: &State| state.manifest.as_ref().is_some_and(ManifestReader::has_ended);
+        let mut state = self.wait(most, |state| !state.records.is_empty() || ended(state));
+        let unreadable = |error: io::Error| Ending::Failed(format!("cannot read a temporary file: {}", reason(&error)));
+        if let Some(record) = state.records.pop().map_err(unreadable)? {
+            let room = state.full && state.records.len() < RECORDS / 2;
+            drop(state);
+            if room {
+                self.0.changed.notify_all();
+            }
+            return Ok(Told::Record(record));
+        }
+        match &state.ending {
+            _ if ended(&state) => Ok(Told::End),
+            Some(ending) => Err(ending.clone()),
+            None => Ok(Told::Nothing),
+        }
+    }
+
+    /// Waits until the manifest has been told to its end, `most` at most: true if it was.
+    pub fn told_all(&self, most: Duration) -> Result<bool, Ending> {
+        let ended = |state: &State| state.manifest.as_ref().is_some_and(ManifestReader::has_ended);
+        let state = self.wait(most, ended);
+        match &state.ending {
+            _ if ended(&state) => Ok(true),
+            _ if state.full => Err(Ending::Failed("it has more records than can be kept here".into())),
+            Some(ending) => Err(ending.clone()),
+            None => Ok(false),
+        }
+    }
+
+    /// Waits, `most` at most, until it is so, or until it has ended.
+    fn wait(&self, most: Duration, so: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+        let over = Instant::now() + most;
+        let mut state = self.state();
+        while !so(&state) && state.ending.is_none() {
+            let left = over.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state = self.0.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state
+    }
+
     /// True if no more is to be sent.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.state().ending.is_some()
     }
 
-    /// Waits until it ends; `None` if that takes longer than `most`.
+    /// Waits until it ends; `None` if that takes longer than `most`. Nobody wants to know any more what the receiver has.
     #[must_use]
     pub fn ending(&self, most: Option<Duration>) -> Option<Ending> {
+        self.state().drains = true;
+        self.0.changed.notify_all();
         let over = most.map(|most| Instant::now() + most);
         let mut state = self.state();
         loop {
@@ -201,8 +317,70 @@ impl Answers {
         (self.0.stop)(&ending);
     }
 
+    /// Takes a line of the answer to WANT; none if it is none.
+    fn take_offer(&self, line: &[u8]) -> Option<Result<(), String>> {
+        let mut state = self.state();
+        let want = state.want?;
+        let Some(manifest) = &mut state.manifest else {
+            let offer = match line {
+                _ if state.offer == Some(Offer::Same) => return None,
+                b"SAME" if want.digest.is_some() => Offer::Same,
+                _ if line.starts_with(MANIFEST) => match Manifest::parse(line) {
+                    Ok(manifest) if manifest.size > want.size => {
+                        return Some(Err("it has more than was asked for".into()));
+                    }
+                    Ok(manifest) => {
+                        state.manifest = Some(ManifestReader::new(manifest));
+                        Offer::Manifest(manifest)
+                    }
+                    Err(flaw) => return Some(Err(flaw.to_string())),
+                },
+                _ => return None,
+            };
+            state.offer = Some(offer);
+            drop(state);
+            self.0.changed.notify_all();
+            return Some(Ok(()));
+        };
+        let word = line.split(|&octet| octet == b' ').next().unwrap_or_default();
+        if manifest.has_ended() || ![&b"DATA"[..], b"HOLE", b"END"].contains(&word) {
+            return None;
+        }
+        let entry = match manifest.line(line) {
+            Ok(entry) => entry,
+            Err(error) => return Some(Err(error.to_string())),
+        };
+        if let Entry::Record(record) = entry
+            && !state.drains
+        {
+            if let Err(error) = state.records.push(record) {
+                return Some(Err(format!("cannot write a temporary file: {}", reason(&error))));
+            }
+            // Who has told more than we can keep has to wait.
+            while state.records.len() >= RECORDS && state.ending.is_none() && !state.drains {
+                state.full = true;
+                state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            if std::mem::take(&mut state.full) {
+                state.heard = Instant::now();
+            }
+        }
+        drop(state);
+        self.0.changed.notify_all();
+        Some(Ok(()))
+    }
+
     /// Takes a line; true if it is the last that matters.
     fn take(&self, line: &[u8]) -> bool {
+        if let Some(taken) = self.take_offer(line) {
+            return match taken {
+                Ok(()) => false,
+                Err(what) => {
+                    self.end(Ending::Failed(what));
+                    true
+                }
+            };
+        }
         let ready = self.state().ready.is_some();
         let answer = match (Answer::parse(line), ready) {
             (Ok(answer @ (Answer::Ready(_) | Answer::Fail(_) | Answer::Wait)), false) => answer,
@@ -253,6 +431,10 @@ impl Answers {
                     None => self.0.messages.warn(note),
                 }
             }
+            Answer::Same => {
+                self.end(Ending::Failed("it answers what nobody has asked".into()));
+                return true;
+            }
             Answer::Done(digest) => {
                 self.end(Ending::Done(digest));
                 return true;
@@ -272,7 +454,7 @@ impl Answers {
             if state.ending.is_some() {
                 return;
             }
-            let dead = state.begun && state.heard.elapsed() >= patience;
+            let dead = state.begun && !state.full && state.heard.elapsed() >= patience;
             drop(state);
             if dead {
                 return self.end(Ending::Silent(patience));

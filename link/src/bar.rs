@@ -104,6 +104,8 @@ mod tests {
             Phase::Copying,
             Phase::Zeroing,
             Phase::Syncing,
+            Phase::Hashing,
+            Phase::ReadingBack,
         ];
         for phase in all {
             let huge = u64::MAX - 1;

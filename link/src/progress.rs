@@ -91,14 +91,23 @@ impl Progress {
     }
 
     /// The disk is where it should be. The summary is said to people if `summary`; `digest` is for programs.
-    pub fn done(mut self, digest: Option<&str>, summary: bool) -> ExitCode {
+    pub fn done(self, digest: Option<&str>, summary: bool) -> ExitCode {
+        self.ended(0, digest, summary)
+    }
+
+    /// All was compared, and two disks differ: exit status 1.
+    pub fn differs(self, summary: bool) -> ExitCode {
+        self.ended(1, None, summary)
+    }
+
+    fn ended(mut self, exit: u8, digest: Option<&str>, summary: bool) -> ExitCode {
         self.close();
         let Shown { messages, tally, began, .. } = &*self.shown;
         if summary && !messages.is_json() {
             messages.note(Summary::of(tally, began.elapsed()));
         }
-        self.end(Outcome::Done, 0, None, digest);
-        ExitCode::SUCCESS
+        self.end(Outcome::Done, exit, None, digest);
+        ExitCode::from(exit)
     }
 
     /// It failed, for this reason.
@@ -117,8 +126,8 @@ impl Progress {
         self.shown.messages.fail_quietly()
     }
 
-    /// Nothing is drawn any more. A signal that was faster ends the process here.
-    fn close(&mut self) {
+    /// Nothing is drawn any more, so that other things can be printed. A signal that was faster ends the process here.
+    pub fn close(&mut self) {
         self.ended = true;
         self.ticks.abort();
         screen::close();

@@ -68,7 +68,7 @@ impl Status {
 
     /// True in a phase in which the disk moves, so that there are a rate and an end in sight.
     pub(crate) fn moves(&self) -> bool {
-        !matches!(self.phase, Phase::Preparing | Phase::Connecting | Phase::Syncing)
+        !matches!(self.phase, Phase::Preparing | Phase::Connecting | Phase::Syncing | Phase::ReadingBack)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,6 +16,11 @@ use xfer_hole_proto::{Answer, WAIT_SECONDS};
 pub fn wait_after(patience: Duration) -> Duration {
     Duration::from_secs(WAIT_SECONDS).min(patience / 3)
 }
+
+/// How often one who waits to be heard looks whether that is still wanted.
+const LOOK: Duration = Duration::from_millis(250);
+/// Octets that go at once: a pipe that takes anything takes so many.
+const PIECE: usize = 4096;
 
 /// The receiver's way back to the sender. Dropped, it falls silent and is closed.
 pub struct Talk(Arc<Shared>);
@@ -29,16 +36,30 @@ struct Mouth {
     said: Instant,
     /// The silence that WAIT breaks.
     wait: Duration,
+    /// How long a sender may not listen.
+    patience: Duration,
 }
 
 impl Talk {
     /// Begins to say WAIT whenever nothing else was said for long, where `patience` of silence is a dead link's.
     pub fn start(out: File, patience: Duration) -> io::Result<Self> {
-        let mouth = Mutex::new(Mouth { out: Some(out), said: Instant::now(), wait: wait_after(patience) });
+        let mouth = Mutex::new(Mouth { out: Some(out), said: Instant::now(), wait: wait_after(patience), patience });
         let shared = Arc::new(Shared { mouth, over: Condvar::new() });
         let ticker = Arc::clone(&shared);
         thread::Builder::new().spawn(move || ticker.tick())?;
         Ok(Self(shared))
+    }
+
+    /// Says these lines, each with its LF, to a sender that may take its time, until that is `over`.
+    pub fn say_lines(&self, mut lines: &str, over: &AtomicBool) {
+        while !lines.is_empty() {
+            let end = lines.as_bytes()[..lines.len().min(PIECE)].iter().rposition(|&octet| octet == b'\n');
+            let (piece, rest) = lines.split_at(end.map_or(lines.len(), |end| end + 1));
+            if !self.0.mouth().say_text(piece, Some(over)) {
+                return;
+            }
+            lines = rest;
+        }
     }
 
     /// Says this. A sender that doesn't hear it any more is found out by reading from it.
@@ -74,10 +95,27 @@ impl Shared {
 
 impl Mouth {
     fn say(&mut self, answer: &Answer) {
-        if let Some(out) = &self.out {
-            let _heard = sys::write_all(out, answer.text().as_bytes());
+        self.say_text(&answer.text(), None);
+    }
+
+    /// Says it as soon as the sender has room for it: false if it was called off before. One who makes no room for too long hears nothing
+    /// any more, unless something calls us off.
+    fn say_text(&mut self, text: &str, over: Option<&AtomicBool>) -> bool {
+        let begun = Instant::now();
+        while let Some(out) = &self.out {
+            if over.is_some_and(|over| over.load(Ordering::Relaxed)) {
+                return false;
+            }
+            if sys::wait_writable(out.as_fd(), LOOK).unwrap_or(true) {
+                let _heard = sys::write_all(out, text.as_bytes());
+                break;
+            }
+            if over.is_none() && begun.elapsed() >= self.patience {
+                self.out = None;
+            }
         }
         self.said = Instant::now();
+        true
     }
 }
 

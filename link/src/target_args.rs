@@ -28,6 +28,23 @@ pub struct TargetArgs {
     #[arg(long)]
     pub direct: bool,
 
+    /// Send only what differs from what DEST holds, interval by interval of 64 KiB; both sides read all of theirs
+    #[arg(long)]
+    pub delta: bool,
+
+    /// Note the fingerprint of both disks beside them once they are the same, and look there before anything is read: with --delta, a
+    /// disk that DEST has already is found at once
+    #[arg(long, conflicts_with = "no_sync")]
+    pub remember: bool,
+
+    /// Start over where an earlier transfer was cut, instead of going on from its DEST.part
+    #[arg(long, conflicts_with = "delta")]
+    pub no_resume: bool,
+    /// Read the whole disk back once it is stored, past the page cache as far as that can be, and compare it with its digests before it is
+    /// given its name, or called done
+    #[arg(long, conflicts_with = "no_sync")]
+    pub read_back: bool,
+
     /// Leave a DEST that is there already as it is, and fail
     #[arg(long, conflicts_with = "in_place")]
     pub no_clobber: bool,
@@ -66,6 +83,8 @@ impl TargetArgs {
             patience,
             confined: false,
             direct: self.direct,
+            remember: self.remember,
+            read_back: self.read_back,
         })
     }
 
@@ -77,6 +96,8 @@ impl TargetArgs {
             (self.target_is_zero, "target-is-zero"),
             (self.no_sync, "no-sync"),
             (self.direct, "direct"),
+            (self.remember, "remember"),
+            (self.read_back, "read-back"),
             (self.no_clobber, "no-clobber"),
             (self.mkpath, "mkpath"),
             (self.dry_run, "dry-run"),
@@ -95,6 +116,10 @@ impl TargetArgs {
             (self.in_place, "--in-place"),
             (self.target_is_zero, "--target-is-zero"),
             (self.no_sync, "--no-sync"),
+            (self.delta, "--delta"),
+            (self.remember, "--remember"),
+            (self.no_resume, "--no-resume"),
+            (self.read_back, "--read-back"),
             (self.no_clobber, "--no-clobber"),
             (self.mkpath, "--mkpath"),
             (self.chmod.is_some(), "--chmod"),

@@ -31,11 +31,19 @@ pub enum Answer {
     Fail(Reason),
     /// Something that the sender's user should know, though it works.
     Note(Reason),
+    /// The target has the fingerprint that the sender wants.
+    Same,
 }
 
 impl Answer {
     /// The word of READY by which a receiver says that each record costs it a process.
     pub const SH: &str = "sh";
+    /// The word of READY by which a receiver says that it answers WANT.
+    pub const DELTA: &str = "delta";
+    /// The word of READY by which a receiver says that it writes all of its manifest before it reads the stream.
+    pub const FIRST: &str = "manifest-first";
+    /// The word of READY by which a receiver says that it holds a part of an earlier transfer.
+    pub const PART: &str = "part";
 
     /// Reads a line off the link, without its LF. It knows no order: that is the caller's.
     ///
@@ -54,6 +62,7 @@ impl Answer {
         let answer = match first {
             READY => return ready(words),
             b"WAIT" => Self::Wait,
+            b"SAME" => Self::Same,
             b"DONE" => Self::Done(digest(words.next())?),
             b"FAIL" => return reason("FAIL", text()).map(Self::Fail),
             b"NOTE" => return reason("NOTE", text()).map(Self::Note),
@@ -100,6 +109,7 @@ impl fmt::Display for Answer {
                 words.iter().try_for_each(|word| write!(f, " {word}"))
             }
             Self::Wait => f.write_str("WAIT"),
+            Self::Same => f.write_str("SAME"),
             Self::Done(None) => f.write_str("DONE"),
             Self::Done(Some(digest)) => write!(f, "DONE {digest}"),
             Self::Fail(reason) => write!(f, "FAIL {reason}"),
@@ -119,6 +129,7 @@ mod tests {
             (ready(&[]), "XFER-HOLE-READY 1\n".to_owned()),
             (ready(&["recv-hole", "sh"]), "XFER-HOLE-READY 1 recv-hole sh\n".to_owned()),
             (Answer::Wait, "WAIT\n".to_owned()),
+            (Answer::Same, "SAME\n".to_owned()),
             (Answer::Done(None), "DONE\n".to_owned()),
             (Answer::Done(Some(Digest::of(b"x"))), format!("DONE {}\n", Digest::of(b"x"))),
             (Answer::Fail(Reason::new("disk.img:  no space")), "FAIL disk.img:  no space\n".to_owned()),

@@ -9,7 +9,7 @@ use crate::error::Flaw;
 use crate::line::{self, FAIL, MAGIC};
 use crate::{
     Base, Cursor, Dialect, Digest, End, Error, FAIL_LINE_MAX, Fingerprint, Hasher, Kind, LEN_MAX, LINE_MAX, Open,
-    Reason, Record,
+    Reason, Record, Sums,
 };
 
 /// A line of the stream, or a piece of payload.
@@ -54,6 +54,10 @@ struct Judge {
     payload_left: u64,
     lines: Hasher,
     kept: bool,
+    /// The receiver has told what it holds, so that END tells the fingerprint of the whole result.
+    agreed: bool,
+    /// That of END.
+    result: Option<Digest>,
 }
 
 impl Judge {
@@ -63,7 +67,19 @@ impl Judge {
             Dialect::Classic => (Stage::Records, Cursor::unsized_disk()),
         };
         let lines = Hasher::default();
-        Self { dialect, stage, open: None, cursor, records: 0, start: 0, payload_left: 0, lines, kept: false }
+        Self {
+            dialect,
+            stage,
+            open: None,
+            cursor,
+            records: 0,
+            start: 0,
+            payload_left: 0,
+            lines,
+            kept: false,
+            agreed: false,
+            result: None,
+        }
     }
 
     fn hashed(&self) -> bool {
@@ -135,6 +151,7 @@ impl Judge {
             Item::Payload(_) => return order("payload without DATA"),
             Item::End(end) => {
                 self.admit_end(end)?;
+                self.result = end.result;
                 self.stage = Stage::Ended;
             }
             Item::Fail(_) => {
@@ -189,6 +206,10 @@ impl Judge {
             return Err(Flaw::new(Kind::Mismatch, "the record lines don't have the digest that END gives"));
         }
         match end.result {
+            None if self.agreed => {
+                Err(Flaw::new(Kind::Sums, "END without the result's digest, where the receiver has told what it holds"))
+            }
+            Some(_) if self.kept && self.agreed => Ok(()),
             Some(_) if self.kept => Err(Flaw::new(Kind::Sums, "END with the result's digest, one way, after KEEP")),
             Some(result) if result != lines => {
                 Err(Flaw::new(Kind::Mismatch, "END's two digests differ in a stream without KEEP"))
@@ -262,6 +283,29 @@ impl StreamDecoder {
     #[must_use]
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         self.judge.fingerprint()
+    }
+
+    /// From here on END has to tell the digest of the result's fingerprint: the receiver has answered a WANT.
+    pub fn agree(&mut self) {
+        self.judge.agreed = true;
+    }
+
+    /// How digests are taken, once the open line has come, if they are.
+    #[must_use]
+    pub fn sums(&self) -> Option<Sums> {
+        self.judge.open?.sums
+    }
+
+    /// True if END has to tell that.
+    #[must_use]
+    pub fn has_agreed(&self) -> bool {
+        self.judge.agreed
+    }
+
+    /// The digest of the result's fingerprint, once END has come and has told it.
+    #[must_use]
+    pub fn result(&self) -> Option<Digest> {
+        self.judge.result
     }
 
     fn flaw(&self, flaw: Flaw) -> Error {
@@ -395,6 +439,17 @@ impl StreamEncoder {
     pub fn end(&self) -> End {
         let lines = self.judge.hashed().then(|| self.judge.lines.clone().digest());
         End { lines, result: None }
+    }
+
+    /// From here on END has to tell the digest of the result's fingerprint: the receiver has answered a WANT.
+    pub fn agree(&mut self) {
+        self.judge.agreed = true;
+    }
+
+    /// How digests are taken, once the open line is written, if they are.
+    #[must_use]
+    pub fn sums(&self) -> Option<Sums> {
+        self.judge.open?.sums
     }
 
     /// Octets of payload that are still due before the next line.

@@ -21,6 +21,14 @@ pub struct Digest([u8; 32]);
 impl Digest {
     /// Octets of its text form.
     pub const TEXT_LEN: usize = 64;
+    /// Octets that it is.
+    pub const OCTETS: usize = 32;
+
+    /// Its octets, as SHA-256 gives them.
+    #[must_use]
+    pub fn octets(self) -> [u8; Self::OCTETS] {
+        self.0
+    }
 
     /// The digest of these octets.
     #[must_use]
@@ -63,6 +71,12 @@ impl Digest {
             *octet = nibble(pair[0])? << 4 | nibble(pair[1])?;
         }
         Some(Self(octets))
+    }
+}
+
+impl From<[u8; Digest::OCTETS]> for Digest {
+    fn from(octets: [u8; Self::OCTETS]) -> Self {
+        Self(octets)
     }
 }
 

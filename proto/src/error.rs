@@ -118,6 +118,12 @@ impl Error {
         self.kind
     }
 
+    /// What is wrong, in words, without its place.
+    #[must_use]
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
     /// The record's number: from 1; 0 is the open line and BASE. END, FAIL and a cut have the number of the next record.
     #[must_use]
     pub fn record(&self) -> u64 {

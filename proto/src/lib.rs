@@ -15,7 +15,8 @@
 //!
 //! `SPEC.md` beside this crate is the normative text. This crate does no I/O, knows no async runtime and has no unsafe
 //! code: [`StreamDecoder`] and [`StreamEncoder`] turn octets into [`Item`]s and back, and [`Cursor`] alone judges
-//! whether the records cover the disk. [`Answer`] is what a receiver says back, where a link has both directions.
+//! whether the records cover the disk. [`Answer`] is what a receiver says back, where a link has both directions. A
+//! [`Manifest`] is the lines of a disk without its octets.
 
 mod answer;
 mod codec;
@@ -23,6 +24,7 @@ mod cursor;
 mod digest;
 mod error;
 mod line;
+mod manifest;
 mod record;
 
 pub use answer::{ANSWER_LINE_MAX, Answer, CONVERSATION, NOISE_MAX, SILENCE_SECONDS};
@@ -30,6 +32,7 @@ pub use codec::{Item, StreamDecoder, StreamEncoder};
 pub use cursor::{Cursor, OutOfStep};
 pub use digest::{Digest, Fingerprint, Hasher};
 pub use error::{Error, Fault, Flaw, Kind};
+pub use manifest::{Entry, Manifest, ManifestReader, ManifestWriter, Want};
 pub use record::{
     Base, Dialect, End, FAIL_LINE_MAX, FAIL_TEXT_MAX, GRAIN_DEFAULT, GRAIN_MIN, INTERVAL_DEFAULT, INTERVAL_MAX,
     INTERVAL_MIN, LEN_MAX, LINE_MAX, Open, Reason, Record, Sums, WAIT_SECONDS,

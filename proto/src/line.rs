@@ -5,13 +5,16 @@ use std::fmt::Write;
 use crate::codec::Item;
 use crate::error::Flaw;
 use crate::{
-    Base, Digest, End, FAIL_TEXT_MAX, GRAIN_MIN, INTERVAL_MAX, INTERVAL_MIN, Kind, LEN_MAX, Open, Reason, Record, Sums,
+    Base, Digest, End, FAIL_TEXT_MAX, GRAIN_MIN, INTERVAL_MAX, INTERVAL_MIN, Kind, LEN_MAX, Manifest, Open, Reason,
+    Record, Sums, Want,
 };
 
 /// How every open line begins.
 pub(crate) const MAGIC: &[u8] = b"XFER-HOLE ";
 /// How every FAIL line begins.
 pub(crate) const FAIL: &[u8] = b"FAIL ";
+/// How every manifest begins.
+pub(crate) const MANIFEST: &[u8] = b"XFER-HOLE-MANIFEST ";
 const VERSION: &[u8] = b"1";
 
 /// The words of a line: exactly one space between two, none before the first or behind the last.
@@ -80,20 +83,72 @@ pub(crate) fn parse_open(line: &[u8]) -> Result<Open, Flaw> {
     let size = size(words.next(), "size")?;
     let sums = match words.next() {
         None => None,
-        Some(b"sha256") => {
-            let (interval, grain) = (len(words.next(), "interval")?, len(words.next(), "grain")?);
-            Some(Sums::new(interval, grain).ok_or_else(|| {
-                let what = format!(
-                    "interval {interval} and grain {grain} are not powers of two, \
-                     {INTERVAL_MIN} to {INTERVAL_MAX} and {GRAIN_MIN} to the interval"
-                );
-                Flaw::new(Kind::Number, what)
-            })?)
-        }
+        Some(b"sha256") => Some(sums(&mut words)?),
         Some(word) => return Err(Flaw::new(Kind::Line, format!("unknown token {}", quoted(word)))),
     };
     words.end()?;
     Ok(Open { size, sums })
+}
+
+/// What stands behind `sha256`.
+fn sums(words: &mut Words<'_>) -> Result<Sums, Flaw> {
+    let (interval, grain) = (len(words.next(), "interval")?, len(words.next(), "grain")?);
+    Sums::new(interval, grain).ok_or_else(|| {
+        let what = format!(
+            "interval {interval} and grain {grain} are not powers of two, \
+             {INTERVAL_MIN} to {INTERVAL_MAX} and {GRAIN_MIN} to the interval"
+        );
+        Flaw::new(Kind::Number, what)
+    })
+}
+
+/// `size` and `sums`, where both have to be.
+fn size_and_sums(words: &mut Words<'_>) -> Result<(u64, Sums), Flaw> {
+    let size = size(words.next(), "size")?;
+    match words.next() {
+        Some(b"sha256") => Ok((size, sums(words)?)),
+        other => Err(Flaw::new(Kind::Line, format!("{} where sha256 belongs", quoted(other.unwrap_or_default())))),
+    }
+}
+
+/// The first line of a manifest, without its LF.
+pub(crate) fn parse_manifest(line: &[u8]) -> Result<Manifest, Flaw> {
+    let rest = line.strip_prefix(MANIFEST).ok_or_else(|| Flaw::new(Kind::NotAStream, "this is no manifest"))?;
+    let mut words = Words::of(rest);
+    match words.next() {
+        Some(VERSION) => {}
+        other => {
+            let version = quoted(other.unwrap_or_default());
+            let what = format!("version {version} of a manifest is not read here, only version 1");
+            return Err(Flaw::new(Kind::Version, what));
+        }
+    }
+    let (disk, sums) = size_and_sums(&mut words)?;
+    let offered = match words.next() {
+        None => disk,
+        word => {
+            let offered = size(word, "offered length")?;
+            if offered >= disk || !offered.is_multiple_of(sums.interval()) {
+                let what = format!("offered length {offered} is no multiple of the interval below the size {disk}");
+                return Err(Flaw::new(Kind::Number, what));
+            }
+            offered
+        }
+    };
+    words.end()?;
+    Ok(Manifest { size: disk, sums, offered })
+}
+
+/// A WANT line, without its LF.
+pub(crate) fn parse_want(line: &[u8]) -> Result<Want, Flaw> {
+    let mut words = Words::of(line);
+    if words.next() != Some(b"WANT") {
+        return Err(Flaw::new(Kind::Line, format!("{} is no WANT", quoted(line))));
+    }
+    let (size, sums) = size_and_sums(&mut words)?;
+    let digest = digest(words.next())?;
+    words.end()?;
+    Ok(Want { size, sums, digest })
 }
 
 /// The error of a first line that is no open line.

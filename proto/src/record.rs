@@ -113,6 +113,16 @@ pub enum Record {
 }
 
 impl Record {
+    /// The word that its line begins with.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Data { .. } => "DATA",
+            Self::Hole { .. } => "HOLE",
+            Self::Keep { .. } => "KEEP",
+        }
+    }
+
     /// Octets of the disk that it covers.
     #[must_use]
     pub fn len(&self) -> u64 {

@@ -21,6 +21,7 @@ struct Index {
 enum Meaning {
     Ready { words: Vec<String> },
     Wait,
+    Same,
     Done { digest: Option<String> },
     Fail { reason: String },
     Note { reason: String },
@@ -31,6 +32,7 @@ impl From<&Answer> for Meaning {
         match answer {
             Answer::Ready(words) => Self::Ready { words: words.clone() },
             Answer::Wait => Self::Wait,
+            Answer::Same => Self::Same,
             Answer::Done(digest) => Self::Done { digest: digest.map(|digest| digest.to_string()) },
             Answer::Fail(reason) => Self::Fail { reason: reason.to_string() },
             Answer::Note(reason) => Self::Note { reason: reason.to_string() },

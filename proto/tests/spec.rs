@@ -36,7 +36,7 @@ fn fenced<'a>(text: &'a str, name: &str) -> &'a str {
     rest.split_once("```").unwrap().0
 }
 
-/// The grammar: of the stream, of the answers, of the request.
+/// The grammar: of the stream, of the manifest, of the answers, of the request.
 fn grammars(spec: &str) -> Vec<&str> {
     spec.split("```abnf\n").skip(1).map(|rest| rest.split_once("```").unwrap().0).collect()
 }
@@ -66,6 +66,19 @@ fn the_example_is_a_stream_of_exactly_these_octets() {
     assert_eq!(encode(&received.items, Dialect::V1).unwrap(), example.as_bytes());
     let fingerprint = received.fingerprint.unwrap().to_string();
     assert!(spec.contains(&format!("`{fingerprint}`")), "{fingerprint}");
+}
+
+#[test]
+fn the_manifest_of_the_example_has_its_lines_and_its_fingerprint() {
+    let spec = spec();
+    let text = fenced(&spec, "text");
+    let (first, rest) = text.split_once('\n').unwrap();
+    let mut reader = proto::ManifestReader::new(proto::Manifest::parse(first.as_bytes()).unwrap());
+    rest.lines().for_each(|line| drop(reader.line(line.as_bytes()).unwrap()));
+    reader.finish().unwrap();
+    let received = receive(fenced(&spec, "stream").as_bytes(), Dialect::V1, || usize::MAX).unwrap();
+    assert_eq!(reader.fingerprint(), received.fingerprint);
+    assert_eq!(reader.at(), received.size());
 }
 
 #[test]
@@ -142,13 +155,13 @@ fn every_rule_of_the_grammar_is_defined_once_and_used() {
     }
     // What no rule uses is a start of its own.
     let starts: Vec<&str> = defined.into_iter().filter(|name| !used.contains(*name)).collect();
-    assert_eq!(starts, ["answers", "classic", "fingerprint", "request", "stream"]);
+    assert_eq!(starts, ["answers", "asked", "classic", "fingerprint", "request"]);
 }
 
 #[test]
 fn the_man_page_has_the_same_grammar_and_the_same_example() {
     let Some(page) = man_page() else { return };
     let spec = spec();
-    let [stream, answers, request] = grammars(&spec)[..] else { panic!("three grammars") };
-    assert_eq!(literal_blocks(&page), [stream, answers, request, fenced(&spec, "stream")]);
+    let [stream, manifest, answers, request] = grammars(&spec)[..] else { panic!("four grammars") };
+    assert_eq!(literal_blocks(&page), [stream, answers, request, manifest, fenced(&spec, "stream")]);
 }

@@ -1,12 +1,19 @@
 //! One disk, from the stream's open line to its final name.
 
-use xfer_hole_image::{Phase, Tally, Target};
-use xfer_hole_link::{Messages, Signals};
-use xfer_hole_proto::{Dialect, Fingerprint, Item, Open, Sums};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use xfer_hole_image::{Holding, Image, Phase, Sink, Tally, Target, read_back};
+use xfer_hole_link::{Messages, Signals, Talk};
+use xfer_hole_proto::{Answer, Dialect, Digest, Fingerprint, Item, Kind, Open, Record, Want};
 
 use crate::error::Error;
 use crate::input::Input;
+use crate::ledger::Ledger;
 use crate::river::River;
+use crate::survey::survey;
 
 /// What the user accepts.
 #[derive(Clone, Copy, Debug)]
@@ -36,47 +43,210 @@ pub(crate) struct Done {
     pub(crate) notes: Vec<String>,
 }
 
-/// Receives one disk. The target is touched once the open line, and BASE if there is one, have been found good.
-pub(crate) fn apply(
-    input: &mut Input,
-    target: Target,
-    rules: &Rules,
-    tally: &Tally,
-    signals: &Signals,
-    messages: Messages,
-) -> Result<Done, Error> {
-    let open = match rules.dialect {
-        Dialect::Classic => None,
-        Dialect::V1 => Some(open_line(input, rules)?),
-    };
-    let size = open.map(|open| open.size);
-    size.into_iter().for_each(|size| tally.set_size(size));
-    let first = input.next()?;
-    let (base, first) = match first {
+/// What a disk is received by.
+pub(crate) struct Apply<'a> {
+    pub(crate) rules: &'a Rules,
+    pub(crate) tally: &'a Tally,
+    pub(crate) signals: &'a Signals,
+    pub(crate) messages: Messages,
+}
+
+impl Apply<'_> {
+    /// Receives one disk. The target is touched once the open line, and BASE if there is one, have been found good. A sender that is
+    /// answered may ask before that what the target holds.
+    pub(crate) fn run(&self, input: &mut Input, target: Target, talk: Option<&Talk>) -> Result<Done, Error> {
+        if let Some(talk) = talk
+            && let Some(want) = input.want()?
+        {
+            return self.build(input, target, &want, talk);
+        }
+        let rules = self.rules;
+        let open = match rules.dialect {
+            Dialect::Classic => None,
+            Dialect::V1 => Some(open_line(input, rules)?),
+        };
+        let size = open.map(|open| open.size);
+        size.into_iter().for_each(|size| self.tally.set_size(size));
+        let (base, first) = base(input)?;
+        if base.is_some() && !rules.allow_base {
+            return Err(Error::NoBase);
+        }
+        let reads_back = target.is_read_back();
+        if reads_back && open.is_none_or(|open| open.sums.is_none()) {
+            return Err(Error::ReadBack("the stream carries no digests"));
+        }
+        if reads_back && base.is_some() {
+            return Err(Error::ReadBack("the stream keeps parts of an older image, and gives no digest of the whole"));
+        }
+        let sink = target.open(size, base)?;
+        self.begin(sink.as_ref());
+        let remains = || sink.remains();
+        let ended = self.river(sink.as_ref()).run(input, first, open).map_err(|error| begun(error, remains()))?;
+        debug_assert!(ended.is_none(), "nothing was told");
+        self.finish(input, sink, size, None, reads_back)
+    }
+
+    /// Receives a disk as what changes in the one that the target holds, which the sender is told of.
+    fn build(&self, input: &mut Input, target: Target, want: &Want, talk: &Talk) -> Result<Done, Error> {
+        if !self.rules.allow_base {
+            return Err(Error::NoBase);
+        }
+        self.rules.check_size(want.size)?;
+        let known = want.digest.filter(|_| target.recall(want.size, want.sums) == want.digest);
+        // What is to be read back is read.
+        if let Some(digest) = known.filter(|_| !target.is_read_back()) {
+            return self.same(input, &target, want, digest, talk);
+        }
+        let remembered = target.remembered().map(Path::to_owned);
+        let reads_back = target.is_read_back();
+        let holding = target.hold(want.size, true)?;
+        let mark = holding.sink.mark();
+        self.tally.set_size(want.size);
+        self.begin(holding.sink.as_ref());
+        input.agree();
+        let (ledger, over) = (Ledger::default(), Arc::new(AtomicBool::new(false)));
+        let result = thread::scope(|scope| {
+            let survey = || {
+                let told = survey(&holding, want, &ledger, talk, &over);
+                if told.is_err() {
+                    over.store(true, Ordering::Relaxed);
+                }
+                told
+            };
+            let surveying = thread::Builder::new().spawn_scoped(scope, survey).map_err(Error::Thread)?;
+            let flowed = self.stream(input, &holding, want, &ledger, &over);
+            if flowed.is_err() {
+                over.store(true, Ordering::Relaxed);
+            }
+            let surveyed = surveying.join().unwrap_or(Err(Error::CalledOff));
+            match (flowed, surveyed) {
+                (Err(Error::CalledOff), Err(error)) | (Ok(_), Err(error)) | (Err(error), _) => Err(error),
+                (Ok(result), Ok(())) => Ok(result),
+            }
+        });
+        let result = result.map_err(|error| begun(error, holding.sink.remains()))?;
+        let mut done = self.finish(input, holding.sink, Some(want.size), result, reads_back)?;
+        if let (Some(path), Some(fingerprint)) = (remembered, &done.fingerprint) {
+            done.notes.extend(mark.note(&path, fingerprint));
+        }
+        Ok(done)
+    }
+
+    /// The target is the disk that is wanted, as was noted: nothing is touched.
+    fn same(
+        &self,
+        input: &mut Input,
+        target: &Target,
+        want: &Want,
+        digest: Digest,
+        talk: &Talk,
+    ) -> Result<Done, Error> {
+        self.tally.set_size(want.size);
+        input.agree();
+        talk.say(&Answer::Same);
+        let open = open_line(input, self.rules)?;
+        let (_, mut first) = base(input)?;
+        while let Some(item) = first.take().map_or_else(|| input.next(), |item| Ok(Some(item)))? {
+            match item {
+                Item::Record(Record::Keep { len }) => self.tally.add_disk(len),
+                Item::Wait | Item::End(_) => {}
+                Item::Fail(reason) => {
+                    let (record, offset) = input.decoder().place();
+                    return Err(xfer_hole_proto::Error::new(Kind::Fail, record, offset, reason.to_string()).into());
+                }
+                _ => {
+                    let (record, offset) = input.decoder().place_last();
+                    let what = "more than KEEP, where the receiver has the same";
+                    return Err(xfer_hole_proto::Error::new(Kind::Order, record, offset, what).into());
+                }
+            }
+        }
+        let is_it = (open.size, open.sums, input.decoder().result()) == (want.size, Some(want.sums), Some(digest));
+        // Nobody has touched it meanwhile.
+        if !is_it || target.recall(want.size, want.sums) != Some(digest) {
+            let what = "what came is not the disk that was asked for, or the target is another by now";
+            return Err(xfer_hole_proto::Error::new(Kind::Mismatch, 0, 0, what).into());
+        }
+        Ok(Done { fingerprint: Some(Fingerprint { sums: want.sums, digest }), notes: Vec::new() })
+    }
+
+    /// The stream that builds on what was told.
+    fn stream(
+        &self,
+        input: &mut Input,
+        holding: &Holding,
+        want: &Want,
+        ledger: &Ledger,
+        over: &Arc<AtomicBool>,
+    ) -> Result<Option<Digest>, Error> {
+        input.heed(Arc::clone(over));
+        let wrong = |kind, what| Error::from(xfer_hole_proto::Error::new(kind, 0, 0, what));
+        let open = open_line(input, self.rules)?;
+        if (open.size, open.sums) != (want.size, Some(want.sums)) {
+            return Err(wrong(Kind::Order, "another disk than was asked for"));
+        }
+        let (base, first) = base(input)?;
+        let holds = holding.image.size();
+        if base.is_some_and(|base| base > holds) {
+            return Err(wrong(Kind::Keep, "BASE is larger than what was told of"));
+        }
+        let river = self.river(holding.sink.as_ref()).building_on(holding, ledger, Arc::clone(over));
+        let result = river.run(input, first, Some(open))?;
+        if result != input.decoder().result() {
+            let (record, offset) = input.decoder().place();
+            let what = "what came and what was kept are not the sender's disk";
+            return Err(xfer_hole_proto::Error::new(Kind::Mismatch, record, offset, what).into());
+        }
+        Ok(result)
+    }
+
+    fn river<'a>(&'a self, sink: &'a dyn Sink) -> River<'a> {
+        River::new(sink, self.rules, self.tally, self.signals, self.messages)
+    }
+
+    fn begin(&self, sink: &dyn Sink) {
+        self.signals.set_remains(Some(sink.remains()));
+        self.tally.set_phase(Phase::Receiving);
+    }
+
+    fn finish(
+        &self,
+        input: &Input,
+        sink: Box<dyn Sink>,
+        size: Option<u64>,
+        result: Option<Digest>,
+        reads_back: bool,
+    ) -> Result<Done, Error> {
+        let (at, sums) = (input.decoder().at(), input.decoder().sums());
+        let built = result.zip(sums).map(|(digest, sums)| Fingerprint { sums, digest });
+        let fingerprint = built.or(input.decoder().fingerprint());
+        self.tally.set_size(at);
+        let remains = sink.remains();
+        if reads_back {
+            let said = fingerprint.ok_or(Error::ReadBack("the stream gives no digest of the whole"));
+            let read = said.and_then(|said| Ok(read_back(sink.as_ref(), at, said, self.tally)?));
+            read.map_err(|error| begun(error, remains.clone()))?;
+        }
+        self.tally.set_phase(Phase::Syncing);
+        let notes = sink.finish(size.unwrap_or(at)).map_err(|error| match error {
+            error if error.is_published() => error.into(),
+            error => begun(error.into(), remains),
+        })?;
+        self.signals.set_remains(Some("the whole disk was received".to_owned()));
+        Ok(Done { fingerprint, notes })
+    }
+}
+
+/// A failure that leaves something behind.
+fn begun(error: Error, remains: String) -> Error {
+    Error::Begun { error: error.into(), remains }
+}
+
+/// The size in BASE, if it comes, else what comes in its stead.
+fn base(input: &mut Input) -> Result<(Option<u64>, Option<Item>), Error> {
+    Ok(match input.next()? {
         Some(Item::Base(base)) => (Some(base.size), None),
         first => (None, first),
-    };
-    if base.is_some() && !rules.allow_base {
-        return Err(Error::NoBase);
-    }
-    let sink = target.open(size, base)?;
-    signals.set_remains(Some(sink.remains()));
-    tally.set_phase(Phase::Receiving);
-    let interval = open.and_then(|open| open.sums).map(Sums::interval);
-    let ended = River::new(sink.as_ref(), rules, tally, signals, messages).run(input, first, interval);
-    let remains = sink.remains();
-    let done = ended.and_then(|()| {
-        let fingerprint = input.decoder().fingerprint();
-        let at = input.decoder().at();
-        tally.set_size(at);
-        tally.set_phase(Phase::Syncing);
-        let notes = sink.finish(size.unwrap_or(at))?;
-        signals.set_remains(Some("the whole disk was received".to_owned()));
-        Ok(Done { fingerprint, notes })
-    });
-    done.map_err(|error| match error {
-        Error::Image(error) if error.is_published() => error.into(),
-        error => Error::Begun { error: error.into(), remains },
     })
 }
 

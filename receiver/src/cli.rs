@@ -14,17 +14,21 @@ Examples:
   recv-hole hypervisor:/dev/vg0/web web.img
   recv-hole -M --snapshot=monday hypervisor:web.qcow2 backup/
   xfer-hole disk.img | recv-hole copy.img
+  xfer-hole manifest disk.qcow2 | ssh hypervisor recv-hole --verify /dev/vg0/web
   recv-hole - < disk.stream | VBoxManage convertfromraw stdin disk.vdi 8589934592
 
 A directory takes the image's name, with .img for what names of images end in. A local name with a colon is written ./a:b.
 Sizes and rates take K, M, G, T (1024), KB, MB, GB, TB (1000).
 Exit status is 0 when the whole disk is there, synced and under its final name; 2 for every failure; 128 and its number for SIGINT,
-SIGTERM and SIGHUP. DEST is then as it was, unless it is a device or --in-place was given, and what arrived is in DEST.part.";
+SIGTERM and SIGHUP. DEST is then as it was, unless it is a device or --in-place was given, and what arrived is in DEST.part.
+With --verify it is 0 when DEST is the disk of the manifest, 1 when it differs, 2 for every failure.";
 
 /// Receives a disk image from xfer-hole, and rebuilds it with its holes.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "recv-hole", version, after_help = EXAMPLES, max_term_width = 100)]
-#[command(override_usage = "recv-hole [OPTIONS] DEST < STREAM\n       recv-hole [OPTIONS] HOST:IMAGE DEST")]
+#[command(
+    override_usage = "recv-hole [OPTIONS] DEST < STREAM\n       recv-hole [OPTIONS] HOST:IMAGE DEST\n       recv-hole --verify [--list] DEST < MANIFEST"
+)]
 pub(crate) struct Cli {
     /// DEST: the file to make or replace, a block device to overwrite, or "-" for the full octets on standard output. HOST:IMAGE: an
     /// image on another machine, also USER@HOST:IMAGE or ssh://[USER@]HOST[:PORT]/IMAGE, which xfer-hole sends from there; without it
@@ -60,6 +64,16 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "VERSION", exclusive = true, help_heading = "How the other side is reached")]
     pub(crate) speaks: Option<u32>,
 
+    /// Write nothing: compare DEST, read as it is, with the manifest on standard input, which xfer-hole manifest writes
+    #[arg(long, help_heading = "What is compared",
+          conflicts_with_all = ["restrict", "in_place", "target_is_zero", "no_sync", "read_back", "no_clobber", "mkpath", "chmod", "chown",
+                                "dry_run", "converse", "classic", "require_hash", "max_size", "print_digest"])]
+    pub(crate) verify: bool,
+
+    /// With --verify: print all ranges that differ, and nothing else: offset and length in octets, a line each, whole intervals joined
+    #[arg(long, requires = "verify", conflicts_with = "quiet", help_heading = "What is compared")]
+    pub(crate) list: bool,
+
     /// Refuse a stream without digests
     #[arg(long, conflicts_with = "classic", help_heading = "What is accepted")]
     pub(crate) require_hash: bool,
@@ -71,7 +85,7 @@ pub(crate) struct Cli {
     /// For "command=" in authorized_keys: take the request from SSH_ORIGINAL_COMMAND, and write beneath DIR only; see
     /// xfer-hole-restrict(7)
     #[arg(long, value_name = "DIR", help_heading = "What is accepted",
-          conflicts_with_all = ["words", "in_place", "target_is_zero", "no_sync", "direct", "no_clobber", "mkpath", "chmod", "chown", "dry_run",
+          conflicts_with_all = ["words", "in_place", "target_is_zero", "no_sync", "direct", "read_back", "no_clobber", "mkpath", "chmod", "chown", "dry_run",
                                 "converse", "classic", "progress", "print_digest", "verbose"])]
     pub(crate) restrict: Option<PathBuf>,
 

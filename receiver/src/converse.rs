@@ -36,15 +36,18 @@ impl Converse {
         Ok(Self { input, talk })
     }
 
-    /// Says that the target may be written.
-    pub(crate) fn ready(&self) {
-        self.talk.say(&Answer::Ready(vec![WORD.into()]));
+    /// Says that the target may be written, and, if the sender may know, what can be built on there.
+    pub(crate) fn ready(&self, target: &Target, tells: bool) {
+        let can =
+            [(true, WORD), (tells && target.can_hold(), Answer::DELTA), (tells && target.has_part(), Answer::PART)];
+        let words = can.into_iter().filter(|(can, _)| *can).map(|(_, word)| word.to_owned());
+        self.talk.say(&Answer::Ready(words.collect()));
     }
 
     /// Receives the disk, and says that it is there; a failure is the caller's to tell.
     pub(crate) fn run(&mut self, target: Target, work: Work<'_>) -> Result<Done, Error> {
         let dest = shown(target.path());
-        let done = work.apply(&mut self.input, target)?;
+        let done = work.apply(&mut self.input, target, Some(&self.talk))?;
         for note in &done.notes {
             self.talk.say(&Answer::Note(Reason::new(&format!("{dest}: {note}"))));
         }
@@ -59,7 +62,7 @@ impl Converse {
         dry_run: bool,
         work: Work<'_>,
     ) -> Result<Option<Fingerprint>, Error> {
-        self.ready();
+        self.ready(&target, work.cli.rules().allow_base);
         if dry_run {
             self.talk.say(&Answer::Done(None));
             return Ok(None);

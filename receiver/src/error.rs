@@ -55,6 +55,9 @@ pub(crate) enum Error {
     /// The user asked for digests.
     #[error("the stream carries no digests, and --require-hash was given")]
     NoHash,
+    /// What is to be read back has to be compared with something.
+    #[error("{0}, which --read-back goes by")]
+    ReadBack(&'static str),
     /// The user set a limit.
     #[error("the disk of {size} octets is larger than --max-size allows, {max}")]
     TooLarge {
@@ -129,6 +132,7 @@ impl Error {
             | Self::OutputClosed
             | Self::Thread(_)
             | Self::TooLarge { .. }
+            | Self::ReadBack(_)
             | Self::Stream(_) => None,
         }
     }

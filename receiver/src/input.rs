@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use tokio_util::codec::Decoder;
 use xfer_hole_image::sys::{self, Spliced};
 use xfer_hole_image::{Sink, Tally, shown};
-use xfer_hole_proto::{Dialect, Item, NOISE_MAX, StreamDecoder};
+use xfer_hole_proto::{Dialect, Flaw, Item, LINE_MAX, NOISE_MAX, StreamDecoder, Want};
 
 use crate::error::Error;
 
@@ -26,8 +26,19 @@ const LOOK: Duration = Duration::from_millis(250);
 /// How the open line begins, wherever a login's last words end.
 const OPEN: &[u8] = b"XFER-HOLE 1 ";
 
+/// True if a whole WANT stands there.
+fn is_want(text: &[u8]) -> bool {
+    let line = || text[..text.len().min(LINE_MAX)].split(|&octet| octet == b'\n').next().unwrap_or_default();
+    text.starts_with(Want::WORD) && text.len() > line().len() && Want::parse(line()).is_ok()
+}
+
 fn unreadable(source: io::Error) -> Error {
     xfer_hole_image::Error::io("standard input", "cannot read", source).into()
+}
+
+/// A flaw of the line ahead of the stream.
+fn wrong(flaw: &Flaw) -> Error {
+    xfer_hole_proto::Error::new(flaw.kind(), 0, 0, flaw.to_string()).into()
 }
 
 /// A stream from a descriptor.
@@ -104,12 +115,13 @@ impl Input {
         self.link.patience = patience;
         begun?;
         loop {
-            let found = self.gathered[looked..].windows(OPEN.len()).position(|words| words == OPEN);
+            let begins = |words: &[u8]| words.starts_with(OPEN) || is_want(words);
+            let found = (looked..self.gathered.len()).find(|&at| begins(&self.gathered[at..]));
             if let Some(found) = found {
-                drop(self.gathered.split_to(looked + found));
+                drop(self.gathered.split_to(found));
                 return Ok(());
             }
-            looked = self.gathered.len().saturating_sub(OPEN.len() - 1);
+            looked = self.gathered.len().saturating_sub(LINE_MAX);
             if self.gathered.len() > NOISE_MAX || self.gather()? == 0 {
                 let text = String::from_utf8_lossy(&self.gathered);
                 let last = text.lines().rev().map(str::trim).find(|line| !line.is_empty());
@@ -117,6 +129,34 @@ impl Input {
                 return Ok(());
             }
         }
+    }
+
+    /// What the sender wants to know before it sends; none if it sends at once.
+    pub(crate) fn want(&mut self) -> Result<Option<Want>, Error> {
+        if std::mem::take(&mut self.link.noisy) {
+            self.pass_noise()?;
+        }
+        loop {
+            let shown = self.gathered.len().min(Want::WORD.len());
+            if self.gathered[..shown] != Want::WORD[..shown] {
+                return Ok(None);
+            }
+            if let Some(end) = self.gathered.iter().position(|&octet| octet == b'\n') {
+                let line = self.gathered.split_to(end + 1);
+                return Ok(Some(Want::parse(&line[..end]).map_err(|flaw| wrong(&flaw))?));
+            }
+            if self.gathered.len() > LINE_MAX {
+                Want::parse(&self.gathered).map_err(|flaw| wrong(&flaw))?;
+            }
+            if self.gather()? == 0 {
+                return Err(self.cut().into());
+            }
+        }
+    }
+
+    /// The receiver has told what it holds: END is to name the result.
+    pub(crate) fn agree(&mut self) {
+        self.decoder.agree();
     }
 
     /// What has been decoded so far.

@@ -5,10 +5,13 @@ mod cli;
 mod converse;
 mod error;
 mod input;
+mod ledger;
 mod pull;
 mod request;
 mod restrict;
 mod river;
+mod survey;
+mod verify;
 mod words;
 
 use std::ffi::OsString;
@@ -20,10 +23,10 @@ use std::time::Duration;
 
 use clap::Parser;
 use xfer_hole_image::{Tally, Target, TargetOptions, shown, sys};
-use xfer_hole_link::{Messages, Progress, ProgressKind, Rim, Signals};
+use xfer_hole_link::{Messages, Progress, ProgressKind, Rim, Signals, Talk};
 use xfer_hole_proto::{CONVERSATION, Fingerprint};
 
-use crate::apply::Done;
+use crate::apply::{Apply, Done};
 use crate::cli::Cli;
 use crate::converse::Converse;
 use crate::error::Error;
@@ -64,8 +67,21 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let words = if cli.restrict.is_some() { Ok(Words::default()) } else { Words::of(&cli) };
     // Whoever is at the other end of a stream or a conversation is the one to show something.
     let pulls = words.as_ref().is_ok_and(|words| words.source.is_some());
-    let kind = if pulls && !cli.quiet { ProgressKind::Auto } else { ProgressKind::None };
-    let progress = Progress::start(&rim, &signals, cli.progress.unwrap_or(kind), messages, Arc::clone(&tally));
+    let kind = if (pulls || cli.verify) && !cli.quiet { ProgressKind::Auto } else { ProgressKind::None };
+    let mut progress = Progress::start(&rim, &signals, cli.progress.unwrap_or(kind), messages, Arc::clone(&tally));
+    if cli.verify {
+        let compared = words.and_then(|words| {
+            let verdict = work.verify(&words.dest)?;
+            progress.close();
+            work.tell_verdict(&words.dest, &verdict).map(|()| verdict.is_equal())
+        });
+        return match compared {
+            Ok(true) => progress.done(None, cli.verbose > 0),
+            Ok(false) => progress.differs(cli.verbose > 0),
+            Err(Error::Told) => progress.fail_quietly(),
+            Err(error) => progress.fail(&error, error.hint()),
+        };
+    }
     match words.and_then(|words| work.go(&words)) {
         Ok(fingerprint) => {
             let summary = if pulls { !cli.quiet && !cli.target.dry_run } else { cli.verbose > 0 };
@@ -121,12 +137,13 @@ impl Work<'_> {
         }
         let link = Link { patience: cli.rsh.timeout.map(|_| cli.rsh.patience()), ..Link::default() };
         let mut input = Input::stdin(cli.dialect(), link, Arc::clone(self.tally))?;
-        let done = self.apply(&mut input, target)?;
+        let done = self.apply(&mut input, target, None)?;
         Ok(self.tell(&words.dest, &done))
     }
 
-    fn apply(self, input: &mut Input, target: Target) -> Result<Done, Error> {
-        apply::apply(input, target, &self.cli.rules(), self.tally, self.signals, self.messages)
+    fn apply(self, input: &mut Input, target: Target, talk: Option<&Talk>) -> Result<Done, Error> {
+        let Work { tally, signals, messages, .. } = self;
+        Apply { rules: &self.cli.rules(), tally, signals, messages }.run(input, target, talk)
     }
 
     /// Receives from a sender that hears us: all that goes wrong is said to it.

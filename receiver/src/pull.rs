@@ -27,6 +27,9 @@ impl Pull<'_> {
     /// Receives the disk.
     pub(crate) fn run(&self) -> Result<Option<Fingerprint>, Error> {
         let Work { cli, tally, signals, messages } = self.work;
+        if cli.no_hash && cli.target.read_back {
+            return Err(Error::Usage("--read-back goes by digests, and --no-hash asks for none".into()));
+        }
         let name = copy_name(Path::new(&self.remote.path));
         let options = cli.target.options(Some(name), None).map_err(Error::Usage)?;
         let target = Target::find(self.dest, options)?;
@@ -41,7 +44,7 @@ impl Pull<'_> {
         let link = Link { patience: Some(patience), noisy: true, answered: true };
         let input = Input::new(from, Dialect::V1, link, Arc::clone(tally));
         let mut converse = Converse { input, talk };
-        converse.ready();
+        converse.ready(&target, !cli.no_hash && !cli.target.dry_run);
         let path = target.path().to_owned();
         if cli.target.dry_run {
             // That it can be read is known when it is offered.
@@ -71,6 +74,9 @@ impl Pull<'_> {
         words.push(if self.work.cli.no_hash { "--no-hash" } else { "--hash" }.into());
         words.push(format!("--timeout={}", self.work.cli.rsh.patience().as_secs()).into());
         words.extend(self.work.cli.rsh.bwlimit.map(|rate| format!("--bwlimit={rate}").into()));
+        words.extend(self.work.cli.target.delta.then(|| "--delta".into()));
+        words.extend(self.work.cli.target.remember.then(|| "--remember".into()));
+        words.extend(self.work.cli.target.no_resume.then(|| "--no-resume".into()));
         words.extend(self.work.cli.target.direct.then(|| "--direct".into()));
         words.extend(self.work.cli.remote_option.iter().cloned());
         words.extend(["--".into(), self.remote.path.clone()]);

@@ -45,6 +45,8 @@ impl Restrict {
             no_sync: request.no_sync,
             no_clobber: request.no_clobber,
             direct: request.direct,
+            remember: request.remember,
+            read_back: request.read_back,
             // The directories are there by now, unless nothing is to be written anyway.
             mkpath: request.mkpath && request.dry_run,
             mode: request.chmod,

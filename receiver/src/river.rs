@@ -12,13 +12,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use xfer_hole_image::sys::Spliced;
-use xfer_hole_image::{Aligned, Phase, Sink, Tally};
+use xfer_hole_image::{Aligned, Holding, Phase, Sink, Tally};
 use xfer_hole_link::{Messages, Signals};
-use xfer_hole_proto::{Dialect, Digest, Item, Kind, Reason, Record};
+use xfer_hole_proto::{Dialect, Digest, Item, Kind, Manifest, ManifestWriter, Open, Reason, Record, Sums};
 
 use crate::apply::Rules;
 use crate::error::Error;
 use crate::input::Input;
+use crate::ledger::Ledger;
 
 /// Octets of payload that are read and written at once where there is no digest to wait for.
 const PIECE: usize = 512 << 10;
@@ -53,6 +54,10 @@ pub(crate) struct River<'a> {
     touched: AtomicBool,
     /// Nothing more is to be taken from the stream.
     over: Arc<AtomicBool>,
+    /// What the target holds, and what was told of it, where the stream builds on that.
+    held: Option<(&'a Holding, &'a Ledger)>,
+    /// The stream has come to its end.
+    ended: AtomicBool,
     /// What failed, and which record it was: the first of them.
     failed: Mutex<Option<(u64, Error)>>,
 }
@@ -66,6 +71,8 @@ struct Spring<'a> {
     buffer: Option<Aligned>,
     /// Until it turns out that input and target can't be spliced.
     splices: bool,
+    /// The lines of the whole result, where some of it is kept.
+    result: Option<ManifestWriter>,
 }
 
 /// A payload with a digest, not yet verified.
@@ -99,11 +106,23 @@ impl<'a> River<'a> {
         messages: Messages,
     ) -> Self {
         let (touched, over, failed) = (AtomicBool::new(false), Arc::default(), Mutex::new(None));
-        Self { sink, rules, tally, signals, messages, touched, over, failed }
+        Self { sink, rules, tally, signals, messages, touched, over, held: None, ended: AtomicBool::new(false), failed }
     }
 
-    /// Obeys item by item until the stream has rightly ended. With digests of intervals of so many octets, many verify.
-    pub(crate) fn run(self, input: &mut Input, first: Option<Item>, interval: Option<u64>) -> Result<(), Error> {
+    /// The same for a stream that builds on what the target was found to hold, until it is `over`.
+    pub(crate) fn building_on(self, holding: &'a Holding, ledger: &'a Ledger, over: Arc<AtomicBool>) -> Self {
+        Self { held: Some((holding, ledger)), over, ..self }
+    }
+
+    /// Obeys item by item until the stream has rightly ended. With digests of intervals of so many octets, many verify. Where the
+    /// stream builds on what was found, the digest of the whole result's lines comes back.
+    pub(crate) fn run(
+        self,
+        input: &mut Input,
+        first: Option<Item>,
+        open: Option<Open>,
+    ) -> Result<Option<Digest>, Error> {
+        let interval = open.and_then(|open| open.sums).map(Sums::interval);
         let size = interval.map_or(0, |interval| usize::try_from(interval).unwrap_or(TAKE).max(TAKE));
         // What must come in order is left to one.
         let hands = match interval {
@@ -112,15 +131,26 @@ impl<'a> River<'a> {
             }
             _ => 1,
         };
-        self.run_by(hands, size, input, first)
+        let result = match (self.held, open) {
+            (Some(_), Some(Open { size, sums: Some(sums) })) => Some(ManifestWriter::new(Manifest::whole(size, sums))),
+            _ => None,
+        };
+        self.run_by(hands, size, input, first, result)
     }
 
     /// The same by so many, each of whom holds `size` octets at most.
-    fn run_by(self, hands: usize, size: usize, input: &mut Input, first: Option<Item>) -> Result<(), Error> {
-        if hands > 1 {
+    fn run_by(
+        self,
+        hands: usize,
+        size: usize,
+        input: &mut Input,
+        first: Option<Item>,
+        result: Option<ManifestWriter>,
+    ) -> Result<Option<Digest>, Error> {
+        if hands > 1 || self.held.is_some() {
             input.heed(Arc::clone(&self.over));
         }
-        let spring = Mutex::new(Spring { input, first, buffer: None, splices: true });
+        let spring = Mutex::new(Spring { input, first, buffer: None, splices: true, result });
         thread::scope(|scope| {
             for _ in 1..hands {
                 // A thread that isn't to be had is one less.
@@ -129,7 +159,15 @@ impl<'a> River<'a> {
             self.work(&spring, size);
         });
         let failed = self.failed.into_inner().unwrap_or_else(PoisonError::into_inner);
-        failed.map_or(Ok(()), |(_, error)| Err(error))
+        if let Some((_, error)) = failed {
+            return Err(error);
+        }
+        // Somebody else has called it off, and says why.
+        if !self.ended.load(Ordering::Relaxed) {
+            return Err(Error::CalledOff);
+        }
+        let spring = spring.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(spring.result.map(|mut result| result.end(&mut String::new())).transpose()?)
     }
 
     /// What each thread does.
@@ -172,7 +210,10 @@ impl<'a> River<'a> {
                 Some(item) => item,
                 None => match spring.input.next()? {
                     Some(item) => item,
-                    None => return Ok(false),
+                    None => {
+                        self.ended.store(true, Ordering::Relaxed);
+                        return Ok(false);
+                    }
                 },
             };
             match item {
@@ -199,12 +240,10 @@ impl<'a> River<'a> {
             self.rules.check_size(spring.input.decoder().at())?;
         }
         if self.messages.traces() {
-            let word = match record {
-                Record::Data { .. } => "DATA",
-                Record::Hole { .. } => "HOLE",
-                Record::Keep { .. } => "KEEP",
-            };
-            self.messages.trace(format_args!("{word} {} at {at}", record.len()));
+            self.messages.trace(format_args!("{} {} at {at}", record.word(), record.len()));
+        }
+        if let Some(result) = &mut spring.result {
+            self.enter(result, record, number, at)?;
         }
         match record {
             Record::Data { len, digest: Some(digest) } => {
@@ -219,6 +258,36 @@ impl<'a> River<'a> {
                 self.sink.keep(at, len)?;
                 self.tally.add_disk(len);
             }
+        }
+        Ok(())
+    }
+
+    /// Puts a record into the lines of the result: its own, or those of what it keeps.
+    fn enter(&self, result: &mut ManifestWriter, record: Record, number: u64, at: u64) -> Result<(), Error> {
+        let Some((holding, ledger)) = self.held else { return Ok(()) };
+        let mut lines = String::new();
+        let (keeps, mut kept) = (matches!(record, Record::Keep { .. }), at);
+        let told = ledger.pass(at + record.len(), |(len, digest)| {
+            match digest {
+                _ if !keeps => {}
+                Some(digest) => {
+                    holding.keep(kept, len, digest)?;
+                    result.data(len, digest, &mut lines)?;
+                }
+                None => result.zeros(len),
+            }
+            kept += len;
+            lines.clear();
+            Ok(())
+        })?;
+        if !told {
+            let what = "a record beyond what the receiver has told of";
+            return Err(xfer_hole_proto::Error::new(Kind::Order, number, at, what).into());
+        }
+        match record {
+            Record::Data { len, digest: Some(digest) } => result.data(len, digest, &mut lines)?,
+            Record::Hole { len } => result.zeros(len),
+            Record::Data { digest: None, .. } | Record::Keep { .. } => {}
         }
         Ok(())
     }

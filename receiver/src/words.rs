@@ -62,14 +62,25 @@ impl Words {
                 return refused(word, "is no image on another machine", hint);
             }
         };
+        if cli.verify && source.is_some() {
+            return Err(Error::Usage("--verify compares a DEST on this machine, and takes no HOST:IMAGE".into()));
+        }
         if source.is_none() {
             let given = cli.rsh.first_given().or((!cli.remote_option.is_empty()).then_some("--remote-option"));
             if let Some(flag) = given.or(cli.no_hash.then_some("--no-hash")) {
                 return Err(Error::Usage(format!("{flag} is for another machine, and there is none: HOST:IMAGE")));
             }
+            if cli.target.delta || cli.target.no_resume || cli.target.remember {
+                let what = "--delta, --remember and --no-resume are for an image from another machine: HOST:IMAGE";
+                return Err(Error::Usage(what.into()));
+            }
             if cli.rsh.bwlimit.is_some() {
                 return Err(Error::Usage("--bwlimit is for the sender of a stream to be told".into()));
             }
+        } else if cli.target.remember && !cli.target.delta {
+            return Err(Error::Usage("--remember is for a --delta".into()));
+        } else if cli.target.delta && cli.no_hash {
+            return Err(Error::Usage("--delta can't be had without digests".into()));
         } else if cli.classic {
             return Err(Error::Usage("--classic is a stream on standard input, and takes no HOST:IMAGE".into()));
         }

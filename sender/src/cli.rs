@@ -3,11 +3,14 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use xfer_hole_image::{Shape, TargetOptions, UNIT};
 use xfer_hole_link::{ProgressKind, RshArgs, TargetArgs, Throttle, copy_name, parse_size};
 use xfer_hole_proto::{Dialect, GRAIN_DEFAULT, GRAIN_MIN, INTERVAL_DEFAULT, INTERVAL_MAX, INTERVAL_MIN, Sums};
 
+use crate::cmd::digest::DigestArgs;
+use crate::cmd::manifest::ManifestArgs;
+use crate::cmd::verify::VerifyArgs;
 use crate::error::Error;
 use crate::source::ImageArgs;
 
@@ -21,9 +24,12 @@ Examples:
   xfer-hole disk.img | ssh host sh recv-hole.sh disk.img
   xfer-hole map disk.qcow2
   xfer-hole info --output json disk.qcow2
+  xfer-hole manifest -o disk.manifest disk.qcow2
+  xfer-hole verify copy.img disk.manifest
+  xfer-hole fold volume-snap-2.img volume-snap-1.img
 
 A directory takes the image's name, with .img for what names of images end in: web.qcow2 becomes web.img.
-A local name with a colon is written ./a:b, and an image that is called map or info ./map or ./info.
+A local name with a colon is written ./a:b, and an image that is called as a command is, such as map, ./map.
 Sizes and rates take K, M, G, T (1024), KB, MB, GB, TB (1000).
 Exit status is 0 when the disk was sent, and for a DEST when it is whole there, synced and under its name; 2 for every failure;
 128 and its number for SIGINT, SIGTERM and SIGHUP.";
@@ -50,10 +56,35 @@ Examples:
 A backing file that can't be opened is warned of.
 Exit status is 0 when the image itself could be read, 2 for every failure.";
 
+const FOLD_STATUS: &str = "\
+Examples:
+  xfer-hole fold volume-snap-2.img volume-snap-1.img
+  xfer-hole fold --dry-run volume-snap-2.img volume-snap-1.img
+
+Where CHILD has a hole, PARENT stays as it is; CHILD is not changed. Space that CHILD has only allocated, and never written, is a
+hole; zeros that were written are data. A PARENT that is smaller grows to CHILD's size, one that is larger is refused. A PARENT that has
+a parent itself is to lie on a file system with blocks as long as CHILD's, or shorter: where only a part of a block is written, the rest
+of it hides what lies below, too. If it is interrupted, run it again.
+Exit status is 0 when PARENT holds all, and is synced; 2 for every failure; 128 and its number for SIGINT, SIGTERM and SIGHUP.";
+
+const PRUNE_STATUS: &str = "\
+Examples:
+  xfer-hole prune volume-snap-1.img volume-snap-2.img
+  xfer-hole prune --dry-run volume-snap-1.img volume-snap-2.img
+
+Read through CHILD, both are what they were; PARENT alone is not: don't prune what has other children, or is read without them.
+CHILD is synced first, and not changed. A PARENT that is smaller grows
+to CHILD's size, one that is larger is refused.
+If it is interrupted, run it again.
+Exit status is 0 when all of it was punched out, and is synced; 2 for every failure; 128 and its number for SIGINT, SIGTERM and
+SIGHUP.";
+
 /// Sends a disk image as what is in it: data, and how long the holes are.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "xfer-hole", version, after_help = EXAMPLES, max_term_width = 100)]
-#[command(override_usage = "xfer-hole [OPTIONS] IMAGE [DEST]\n       xfer-hole <map|info> [OPTIONS] IMAGE")]
+#[command(override_usage = "xfer-hole [OPTIONS] IMAGE [DEST]\n       \
+                           xfer-hole <map|info|manifest|digest|verify> [OPTIONS] IMAGE\n       \
+                           xfer-hole fold [OPTIONS] CHILD PARENT\n       xfer-hole prune [OPTIONS] PARENT CHILD")]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -149,6 +180,82 @@ pub(crate) enum Command {
     Map(MapArgs),
     /// Print what an image is, and what it lies on
     Info(InfoArgs),
+    /// Put the data of a sparse raw file into its parent, the file below it in a chain
+    Fold(FoldArgs),
+    /// Punch out of a sparse raw file what its child, the file above it in a chain, has itself
+    Prune(PruneArgs),
+    /// Print the disk's record lines, with digests and without its octets
+    Manifest(ManifestArgs),
+    /// Print the disk's fingerprint
+    Digest(DigestArgs),
+    /// Compare a disk with a manifest
+    Verify(VerifyArgs),
+}
+
+/// The words behind `fold`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = FOLD_STATUS, max_term_width = 100)]
+pub(crate) struct FoldArgs {
+    /// The file whose data goes into PARENT
+    pub(crate) child: PathBuf,
+
+    /// The file below it, which is updated in place
+    pub(crate) parent: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) pair: PairArgs,
+}
+
+/// The words behind `prune`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = PRUNE_STATUS, max_term_width = 100)]
+pub(crate) struct PruneArgs {
+    /// The file that holes are punched into
+    pub(crate) parent: PathBuf,
+
+    /// The file above it, which hides PARENT where it has data
+    pub(crate) child: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) pair: PairArgs,
+}
+
+/// How two neighbours of a chain are treated.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PairArgs {
+    /// What both are: auto refuses files that begin as images of other formats do, raw takes them as they are
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(crate) format: PairFormat,
+
+    /// Check all that can be checked, say how much would be done, and write nothing
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+
+    /// Don't wait until it is on stable storage; if the machine fails soon after, it may be lost
+    #[arg(long)]
+    pub(crate) no_sync: bool,
+
+    /// Show how far it is: auto is a bar if standard error is a terminal
+    #[arg(long, value_name = "KIND", value_enum, default_value = "auto", help_heading = "What is said")]
+    pub(crate) progress: ProgressKind,
+
+    /// Say nothing but warnings, and why it failed
+    #[arg(short, long, conflicts_with = "verbose", help_heading = "What is said")]
+    pub(crate) quiet: bool,
+
+    /// Say what is done
+    #[arg(short, long, action = ArgAction::Count, help_heading = "What is said")]
+    pub(crate) verbose: u8,
+}
+
+/// What the files of a chain are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PairFormat {
+    /// Raw, as far as their beginnings show
+    #[default]
+    Auto,
+    /// Raw, whatever is in them
+    Raw,
 }
 
 /// The words behind `map`.
@@ -232,6 +339,8 @@ pub(crate) enum Towards {
     Binary,
     /// recv-hole.sh at the other side: each record costs it a process.
     Sh,
+    /// One that tells what it holds: by short intervals there is less to be sent again.
+    Holder,
 }
 
 /// Whether a copy shares its blocks with the image.
@@ -267,6 +376,15 @@ pub(crate) struct Job {
     pub(crate) live: bool,
 }
 
+impl Job {
+    /// The same in canonical form with these parameters.
+    pub(crate) fn cut(self, sums: Sums) -> Self {
+        Self { sums: Some(sums), shape: Shape::canonical(sums), ..self }
+    }
+}
+
+/// The interval where a receiver is asked what it holds, in octets.
+const DELTA_INTERVAL: u64 = 64 << 10;
 /// Towards sh: records are long and holes are not short, in octets.
 const SH_INTERVAL: u64 = INTERVAL_MAX;
 const SH_HOLE: u64 = 64 << 10;
@@ -293,11 +411,25 @@ impl Cli {
     pub(crate) fn job(&self, towards: Towards) -> Result<Job, Error> {
         let detect = self.detect_zeroes != Some(Detect::Off);
         let hash = self.hash || (towards != Towards::Unknown && !self.no_hash);
-        for (given, flag) in [(self.hash_interval.is_some(), "--hash-interval"), (self.print_digest, "--print-digest")]
-        {
+        let needing = [
+            (self.hash_interval.is_some(), "--hash-interval"),
+            (self.print_digest, "--print-digest"),
+            (self.target.read_back, "--read-back"),
+        ];
+        for (given, flag) in needing {
             if given && !hash {
                 return Err(Error::usage(format!("{flag} needs --hash")));
             }
+        }
+        if self.target.remember && !self.target.delta {
+            return Err(Error::usage("--remember is for a --delta"));
+        }
+        if self.target.delta && !hash {
+            return Err(Error::usage(if self.no_hash {
+                "--delta can't be had without digests"
+            } else {
+                "--delta needs --hash"
+            }));
         }
         let sums = hash.then(|| self.sums(towards)).transpose()?;
         let shape = match sums {
@@ -323,14 +455,19 @@ impl Cli {
         let (interval, grain) = match towards {
             Towards::Sh => (SH_INTERVAL, SH_HOLE),
             Towards::Unknown | Towards::Binary => (INTERVAL_DEFAULT, GRAIN_DEFAULT),
+            Towards::Holder => (DELTA_INTERVAL, GRAIN_DEFAULT),
         };
         let interval = self.hash_interval.unwrap_or(interval);
-        let grain = self.min_hole.unwrap_or(grain.min(interval));
-        Sums::new(interval, grain).ok_or_else(|| {
-            Error::usage(format!(
-                "--hash-interval must be a power of two from {INTERVAL_MIN} to {INTERVAL_MAX}, \
-                 and --min-hole one from {GRAIN_MIN} to the interval; these are {interval} and {grain}"
-            ))
-        })
+        sums(interval, self.min_hole.unwrap_or(grain.min(interval)))
     }
+}
+
+/// By this interval and grain, which are checked.
+pub(crate) fn sums(interval: u64, grain: u64) -> Result<Sums, Error> {
+    Sums::new(interval, grain).ok_or_else(|| {
+        Error::usage(format!(
+            "--hash-interval must be a power of two from {INTERVAL_MIN} to {INTERVAL_MAX}, \
+             and --min-hole one from {GRAIN_MIN} to the interval; these are {interval} and {grain}"
+        ))
+    })
 }

@@ -6,11 +6,11 @@ use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
-use xfer_hole_image::{Image, Tally};
+use xfer_hole_image::{Identity, Image, Tally};
 use xfer_hole_link::{Answers, Ending, Messages};
 use xfer_hole_proto::Fingerprint;
 
-use crate::cli::{Cli, Job};
+use crate::cli::{Cli, Job, Towards};
 use crate::error::Error;
 use crate::send;
 use crate::wire::Wire;
@@ -21,6 +21,7 @@ const LAST_WORD: Duration = Duration::from_secs(5);
 /// Sends the disk when the receiver is ready, and waits until it is done.
 pub(crate) fn converse(
     disk: &dyn Image,
+    identity: Option<&Identity>,
     job: &Job,
     cli: &Cli,
     tally: &Arc<Tally>,
@@ -32,12 +33,15 @@ pub(crate) fn converse(
     let answers = Answers::listen(stdin.into(), None, messages, stop).map_err(Error::Thread)?;
     let patience = cli.rsh.patience();
     answers.watch(patience, true).map_err(Error::Thread)?;
-    answers.ready().map_err(ended)?;
+    let words = answers.ready().map_err(ended)?;
     let mut wire = Wire::stdout(job.dialect, Arc::clone(tally), cli.throttle())?;
     wire.heed(answers.clone(), patience);
-    let sent = send::send(disk, job, &mut wire, tally, messages);
+    let sent = send::to_receiver(disk, identity, cli, Towards::Unknown, &answers, &words, &mut wire, tally, messages);
     match sent {
         Ok(fingerprint) => match answers.ending(None) {
+            Some(Ending::Done(digest)) if answers.was_asked() && digest != fingerprint.map(|sent| sent.digest) => {
+                Err(Error::Far("the receiver says that it has written another disk than was sent".into()))
+            }
             Some(Ending::Done(_)) => Ok(fingerprint),
             ending => Err(ended(ending.unwrap_or(Ending::Closed(None)))),
         },

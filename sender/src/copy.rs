@@ -1,5 +1,6 @@
 //! A copy on this machine: a disk goes from its image into a file or device, without a stream between them.
 
+use std::collections::VecDeque;
 use std::io;
 use std::num::NonZero;
 use std::path::Path;
@@ -7,10 +8,14 @@ use std::thread;
 
 use bytes::BytesMut;
 use tokio_util::codec::Encoder;
-use xfer_hole_image::{Chain, Image, Phase, Piece, Pour, Sift, Sink, Tally, Target, Workers, put, reason, shown, sys};
+use xfer_hole_image::{
+    Chain, Holding, Identity, Image, Offer, Phase, Piece, Pour, Run, Sift, Sink, Tally, Target, Workers, put,
+    read_back, reason, shown, sys,
+};
 use xfer_hole_link::{Messages, Signals};
-use xfer_hole_proto::{Dialect, Fingerprint, Item, Open, StreamEncoder};
+use xfer_hole_proto::{Dialect, Fingerprint, Item, Open, Record, StreamEncoder};
 
+use crate::build::Lines;
 use crate::cli::{Cli, Copying, Job, Reflink};
 use crate::error::Error;
 
@@ -24,6 +29,8 @@ type Copied = (Option<Fingerprint>, Vec<String>);
 pub(crate) struct Copy<'a> {
     pub(crate) cli: &'a Cli,
     pub(crate) image: &'a Path,
+    /// What the image is known by, if its fingerprint is to be remembered.
+    pub(crate) identity: Option<&'a Identity>,
     pub(crate) dest: &'a Path,
     pub(crate) tally: &'a Tally,
     pub(crate) signals: &'a Signals,
@@ -76,6 +83,25 @@ impl Copy<'_> {
     fn copy(&self, disk: &Chain, copying: &Copying, target: Target, shares: bool) -> Result<Copied, Error> {
         let size = disk.size();
         let tally = self.tally;
+        if self.cli.target.delta {
+            let sums = copying.job.sums.unwrap_or_default();
+            let known = self.identity.and_then(|identity| identity.recall(sums));
+            if let Some(digest) = known.filter(|_| known == target.recall(size, sums)) {
+                tally.add_disk(size);
+                return Ok((Some(Fingerprint { sums, digest }), Vec::new()));
+            }
+            let remembered = target.remembered().map(Path::to_owned);
+            let holding = target.hold(size, false)?;
+            let mark = holding.sink.mark();
+            self.signals.set_remains(Some(holding.sink.remains()));
+            tally.set_phase(Phase::Copying);
+            let poured = differing(disk, copying, &holding, tally).map(Some);
+            let (fingerprint, mut notes) = self.finish(disk, copying, holding.sink, poured)?;
+            if let (Some(path), Some(fingerprint)) = (remembered, &fingerprint) {
+                notes.extend(mark.note(&path, fingerprint));
+            }
+            return Ok((fingerprint, notes));
+        }
         let sink = target.open(Some(size), None)?;
         self.signals.set_remains(Some(sink.remains()));
         tally.set_phase(Phase::Copying);
@@ -97,13 +123,27 @@ impl Copy<'_> {
             let pour = Pour { image: disk, shape: copying.job.shape, sink: sink.as_ref(), share, tally };
             pour.all(workers(disk)).map(|()| None).map_err(Error::from)
         };
+        self.finish(disk, copying, sink, poured)
+    }
+
+    /// All is poured, or it failed: gives the target its name if the disk is what it was.
+    fn finish(
+        &self,
+        disk: &Chain,
+        copying: &Copying,
+        sink: Box<dyn Sink>,
+        poured: Result<Option<Fingerprint>, Error>,
+    ) -> Result<Copied, Error> {
         let remains = sink.remains();
         let copied = poured.and_then(|fingerprint| {
             disk.check_unchanged(copying.job.live)?;
-            if !copying.options.no_sync {
-                tally.set_phase(Phase::Syncing);
+            if let Some(said) = fingerprint.filter(|_| copying.options.read_back) {
+                read_back(sink.as_ref(), disk.size(), said, self.tally)?;
             }
-            let notes = sink.finish(size)?;
+            if !copying.options.no_sync {
+                self.tally.set_phase(Phase::Syncing);
+            }
+            let notes = sink.finish(disk.size())?;
             self.signals.set_remains(Some("the whole disk was copied".to_owned()));
             Ok((fingerprint, notes))
         });
@@ -128,6 +168,11 @@ fn workers(disk: &Chain) -> usize {
     if disk.is_direct() {
         return POURING;
     }
+    processors()
+}
+
+/// Threads that pour what a processor has to look at.
+pub(crate) fn processors() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get).min(POURING)
 }
 
@@ -153,6 +198,7 @@ fn in_order(disk: &Chain, copying: &Copying, sink: &dyn Sink, tally: &Tally) -> 
                     encoder.payload_passed(payload.len())?;
                 }
                 Piece::Hole(len) => sink.hole(at, len)?,
+                Piece::Keep(len) => sink.keep(at, len)?,
                 Piece::Nothing => {}
             }
             at += record.len();
@@ -163,4 +209,53 @@ fn in_order(disk: &Chain, copying: &Copying, sink: &dyn Sink, tally: &Tally) -> 
     })?;
     encoder.encode(Item::End(encoder.end()), &mut lines)?;
     Ok(encoder.fingerprint())
+}
+
+/// Pours what differs from what the target holds; both are hashed at a time.
+fn differing(disk: &Chain, copying: &Copying, holding: &Holding, tally: &Tally) -> Result<Fingerprint, Error> {
+    let (sink, size) = (holding.sink.as_ref(), disk.size());
+    let sums = copying.job.sums.unwrap_or_default();
+    // What was hashed is kept, or written, and not what is fetched anew.
+    let shape = copying.job.shape.held(true);
+    let lines = Lines::new(size, sums);
+    thread::scope(|scope| {
+        let own = Workers::start(scope, disk, shape, workers(disk)).map_err(Error::Thread)?;
+        let mut theirs =
+            Workers::start(scope, &holding.image, shape, workers(&holding.image)).map_err(Error::Thread)?;
+        let (mut records, mut surveyed) = (VecDeque::new(), 0);
+        let entries = || loop {
+            if let Some(record) = records.pop_front() {
+                return Ok(Some(record));
+            }
+            let Some(block) = theirs.next() else { return Ok(None) };
+            for run in block?.runs {
+                let len = run.len();
+                match run {
+                    Run::Data(payload, digest) => {
+                        holding.bring(surveyed, &payload)?;
+                        records.push_back(Record::Data { len, digest });
+                    }
+                    Run::Zero(_) | Run::Keep(_) => records.push_back(Record::Hole { len }),
+                }
+                surveyed += len;
+            }
+        };
+        let own = own.map(|block| block.and_then(|block| lines.pass(&block).map(|()| block)));
+        let (mut at, mut buffer) = (0, Vec::new());
+        for piece in Sift::new(Offer::new(own, entries, size, sums), &shape) {
+            let piece: Piece = piece.map_err(|error: Error| error)?;
+            let Some(record) = piece.record() else { continue };
+            match piece {
+                Piece::Data(payload, _) => put(disk, &payload, sink, at, &mut buffer)?,
+                Piece::Hole(len) => sink.hole(at, len)?,
+                Piece::Keep(len) => sink.keep(at, len)?,
+                Piece::Nothing => {}
+            }
+            at += record.len();
+            tally.add_disk(record.len());
+            tally.add_data(record.payload_len());
+        }
+        Ok::<(), Error>(())
+    })?;
+    Ok(Fingerprint { sums, digest: lines.digest()? })
 }

@@ -1,5 +1,6 @@
 //! `xfer-hole` decides what flows: a disk's extents become records on standard output.
 
+mod build;
 mod cli;
 mod cmd;
 mod converse;
@@ -16,16 +17,18 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use clap::Parser;
-use xfer_hole_image::{Chain, Tally, shown, sys};
+use xfer_hole_image::{Chain, Identity, Tally, reason, shown, sys};
 use xfer_hole_link::{Messages, Place, Progress, ProgressKind, Rim, Signals};
 use xfer_hole_proto::{CONVERSATION, Fingerprint};
 
-use crate::cli::{Cli, Command, Towards};
+use crate::cli::{Cli, Command, FoldArgs, PruneArgs, Towards};
 use crate::copy::Copy;
 use crate::error::Error;
 use crate::push::Push;
+use crate::send::Sending;
 use crate::wire::Wire;
 use crate::words::Words;
 
@@ -47,13 +50,19 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return Messages::new(NAME, 0).usage(&error),
     };
-    let verbose = match &cli.command {
-        None => cli.source.verbose,
-        Some(Command::Map(args)) => args.source.verbose,
-        Some(Command::Info(args)) => args.source.verbose,
+    let (verbose, progress) = match &cli.command {
+        None => (cli.source.verbose, cli.progress),
+        Some(Command::Map(args)) => (args.source.verbose, None),
+        Some(Command::Info(args)) => (args.source.verbose, None),
+        Some(Command::Fold(FoldArgs { pair, .. }) | Command::Prune(PruneArgs { pair, .. })) => {
+            (pair.verbose, Some(pair.progress))
+        }
+        Some(Command::Manifest(args)) => (args.source.verbose, None),
+        Some(Command::Digest(args)) => (args.source.verbose, None),
+        Some(Command::Verify(args)) => (args.source.verbose, None),
     };
     sys::ignore_file_size_signal();
-    let messages = Messages::new(NAME, verbose).json(cli.progress == Some(ProgressKind::Json));
+    let messages = Messages::new(NAME, verbose).json(progress == Some(ProgressKind::Json));
     let told = match &cli.command {
         None if cli.print_receiver => print(RECV_HOLE_SH),
         None => match cli.speaks {
@@ -61,9 +70,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Some(CONVERSATION) => Ok(()),
             Some(_) => Err(Error::Unread),
         },
+        Some(Command::Fold(args)) => return cmd::pair::fold(args, messages),
+        Some(Command::Prune(args)) => return cmd::pair::prune(args, messages),
         Some(_) if sys::was_closed(io::stdout()) => Err(Error::Closed),
         Some(Command::Map(args)) => cmd::map::map(args, messages),
         Some(Command::Info(args)) => cmd::info::info(args, messages),
+        Some(Command::Manifest(args)) => return cmd::manifest::manifest(args, messages),
+        Some(Command::Digest(args)) => return cmd::digest::digest(args, messages),
+        Some(Command::Verify(args)) => return cmd::verify::verify(args, messages),
     };
     match told {
         Ok(()) => ExitCode::SUCCESS,
@@ -111,7 +125,11 @@ fn go(
     signals: &Signals,
     messages: Messages,
 ) -> Result<Option<Fingerprint>, Error> {
-    let towards = if matches!(words.dest, Place::Remote(_)) { Towards::Binary } else { Towards::Unknown };
+    let towards = match words.dest {
+        Place::Remote(_) => Towards::Binary,
+        Place::Local(_) if cli.target.delta => Towards::Holder,
+        _ => Towards::Unknown,
+    };
     let job = cli.job(towards)?;
     if matches!(words.dest, Place::Stream) {
         if sys::was_closed(io::stdout()) {
@@ -126,20 +144,36 @@ fn go(
             );
         }
     }
+    let begun = SystemTime::now();
     let disk = cli.source.open(&words.image, cli.target.direct, messages)?;
     if !job.live {
         warn_in_use(&disk, messages);
     }
+    // A snapshot is not what the image's files are known by.
+    let remember = cli.target.remember && cli.source.snapshot.is_none();
+    let identity = remember.then(|| Identity::of_chain(&disk, begun)).flatten();
     let fingerprint = match &words.dest {
-        Place::Stream if cli.converse => converse::converse(&disk, &job, cli, tally, messages)?,
+        Place::Stream if cli.converse => converse::converse(&disk, identity.as_ref(), &job, cli, tally, messages)?,
         Place::Stream => {
             let mut wire = Wire::stdout(job.dialect, Arc::clone(tally), cli.throttle())?;
-            send::send(&disk, &job, &mut wire, tally, messages)?
+            Sending { disk: &disk, job: &job, holds: None, tally, messages }.run(&mut wire)?
         }
-        Place::Remote(remote) => Push { cli, image: &words.image, remote, tally, signals, messages }.run(&disk)?,
-        Place::Local(dest) => Copy { cli, image: &words.image, dest, tally, signals, messages }.run(&disk, job)?,
+        Place::Remote(remote) => {
+            Push { cli, image: &words.image, identity: identity.as_ref(), remote, tally, signals, messages }
+                .run(&disk)?
+        }
+        Place::Local(dest) => {
+            Copy { cli, image: &words.image, identity: identity.as_ref(), dest, tally, signals, messages }
+                .run(&disk, job)?
+        }
     };
     disk.noticed().iter().for_each(|noticed| messages.warn(noticed));
+    if let (Some(identity), Some(fingerprint)) = (&identity, &fingerprint)
+        && identity.recall(fingerprint.sums) != Some(fingerprint.digest)
+        && let Err(error) = identity.note(fingerprint)
+    {
+        messages.warn(format_args!("{}: cannot note its fingerprint: {}", shown(&words.image), reason(&error)));
+    }
     if let Some(fingerprint) = &fingerprint {
         messages.verbose(format_args!("fingerprint {fingerprint}"));
         if cli.print_digest {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use xfer_hole_image::{Chain, Image, Phase, Plan, Tally, Want, shown, sys};
+use xfer_hole_image::{Chain, Identity, Image, Phase, Plan, Tally, Want, shown, sys};
 use xfer_hole_link::{Answers, Ending, Far, Messages, Remote, Request, Signals, copy_name, quoted_for_sh};
 use xfer_hole_proto::{Answer, Dialect, Fingerprint};
 
@@ -15,6 +15,8 @@ use crate::error::Error;
 use crate::send;
 use crate::wire::Wire;
 
+/// What has recv-hole.sh go on from what a transfer that was cut has left.
+const RESUME_SH: &str = include_str!("../resume.sh");
 /// What runs the receiver at the other side, and speaks for recv-hole.sh.
 const FAR_END_SH: &str = include_str!("../far-end.sh");
 /// How long the receiver may take to say why it doesn't take any more.
@@ -24,13 +26,15 @@ const GRACE: Duration = Duration::from_secs(3);
 
 /// The text of sh that goes ahead of the stream.
 fn preamble() -> String {
-    format!("script={}\n{FAR_END_SH}", quoted_for_sh(RECV_HOLE_SH))
+    format!("script={}\n{RESUME_SH}{FAR_END_SH}", quoted_for_sh(RECV_HOLE_SH))
 }
 
 /// A push: what it needs besides the disk.
 pub(crate) struct Push<'a> {
     pub(crate) cli: &'a Cli,
     pub(crate) image: &'a Path,
+    /// What the image is known by, if its fingerprint is to be remembered.
+    pub(crate) identity: Option<&'a Identity>,
     pub(crate) remote: &'a Remote,
     pub(crate) tally: &'a Arc<Tally>,
     pub(crate) signals: &'a Signals,
@@ -44,6 +48,8 @@ struct Call {
     /// Where the stream goes.
     to: File,
     towards: Towards,
+    /// The words of READY.
+    words: Vec<String>,
 }
 
 impl Push<'_> {
@@ -99,15 +105,16 @@ impl Push<'_> {
         self.tally.set_phase(Phase::Preparing);
         messages.verbose(format_args!("{}: receives by {}", remote.host, words.join(" ")));
         let towards = if words.iter().any(|word| word == Answer::SH) { Towards::Sh } else { Towards::Binary };
-        Ok(Call { far, answers, to, towards })
+        Ok(Call { far, answers, to, towards, words })
     }
 
     fn send(&self, disk: &Chain, call: Call) -> Result<Option<Fingerprint>, Error> {
-        let Call { far, answers, to, towards } = call;
-        let job = self.cli.job(towards)?;
+        let Call { far, answers, to, towards, words } = call;
         let mut wire = Wire::new(to, Dialect::V1, Arc::clone(self.tally), self.cli.throttle());
         wire.heed(answers.clone(), self.cli.rsh.patience());
-        let sent = send::send(disk, &job, &mut wire, self.tally, self.messages);
+        let Self { cli, tally, messages, .. } = self;
+        let sent = send::to_receiver(disk, self.identity, cli, towards, &answers, &words, &mut wire, tally, *messages);
+        let asked = answers.was_asked();
         // The end of the stream, which sh waits for.
         drop(wire);
         let ending = match &sent {
@@ -122,9 +129,8 @@ impl Push<'_> {
             (Err(error), _) if !error.is_of_output() => Err(error),
             (Ok(fingerprint), Ending::Done(digest)) => {
                 let ours = fingerprint.map(|fingerprint| fingerprint.digest);
-                if let (Some(theirs), Some(ours)) = (digest, ours)
-                    && theirs != ours
-                {
+                // One that was asked what it has tells what it has then.
+                if ours.is_some() && (digest.is_some() || asked) && digest != ours {
                     let what = "says that it has written another disk than was sent";
                     return Err(Error::Far(format!("{}: {what}", self.remote.host)));
                 }

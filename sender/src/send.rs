@@ -1,68 +1,102 @@
 //! One disk, one way: from its extents to END.
 
+use std::cell::RefCell;
 use std::num::NonZero;
 use std::thread;
 
-use xfer_hole_image::{Host, Image, Phase, Piece, Sift, Tally, Workers};
-use xfer_hole_link::Messages;
-use xfer_hole_proto::{Dialect, Fingerprint, Item, Open, Reason};
+use xfer_hole_image::{Block, Host, Identity, Image, Offer as Differing, Phase, Piece, Sift, Tally, Workers};
+use xfer_hole_link::{Answers, Messages};
+use xfer_hole_proto::{Answer, Base, Dialect, Digest, Fingerprint, Item, Open, Reason, Record, Want};
 
-use crate::cli::Job;
+use crate::build::{Answered, Holds, Lines, asks};
+use crate::cli::{Cli, Job, Towards};
 use crate::error::Error;
 use crate::wire::Wire;
 
 /// Threads that read, at most: more would wait for the one that writes.
 const WORKERS: usize = 6;
 
-/// Sends the disk. A disk that can't be read, or that changed, ends the stream with FAIL.
-pub(crate) fn send(
-    disk: &dyn Image,
-    job: &Job,
-    wire: &mut Wire,
-    tally: &Tally,
-    messages: Messages,
-) -> Result<Option<Fingerprint>, Error> {
-    tally.set_size(disk.size());
-    if job.dialect == Dialect::V1 {
-        wire.line(Item::Open(Open { size: disk.size(), sums: job.sums }))?;
-        // The receiver can refuse its size, or that it has no digests, while we look for its first data.
-        wire.flush()?;
-    }
-    match records(disk, job, wire, tally, messages) {
-        Ok(()) => wire.end(),
-        Err(Error::Image(error)) => {
-            // If this can't be said either, the missing END says enough.
-            let _said = wire.give_up(Reason::new(&error.to_string()));
-            Err(error.into())
-        }
-        // A receiver that met octets without their digest has ended: this is why.
-        Err(error) if error.is_of_output() && job.sums.is_some() => {
-            Err(disk.check_unchanged(job.live).err().map_or(error, Into::into))
-        }
-        Err(error) => Err(error),
-    }
+/// A disk to be sent, and how.
+pub(crate) struct Sending<'a> {
+    pub(crate) disk: &'a dyn Image,
+    pub(crate) job: &'a Job,
+    /// What the receiver has, if it was asked.
+    pub(crate) holds: Option<Holds>,
+    pub(crate) tally: &'a Tally,
+    pub(crate) messages: Messages,
 }
 
-/// True if part of the disk lies on a device: nothing tells when that changes, so what was hashed has to be what is sent.
-fn is_on_device(disk: &dyn Image) -> bool {
-    (0..).map_while(|depth| disk.host(depth)).any(Host::is_device)
-}
+impl Sending<'_> {
+    /// Sends the disk. A disk that can't be read, or that changed, ends the stream with FAIL.
+    pub(crate) fn run(&self, wire: &mut Wire) -> Result<Option<Fingerprint>, Error> {
+        let Self { disk, job, .. } = self;
+        self.tally.set_size(disk.size());
+        if job.dialect == Dialect::V1 {
+            wire.line(Item::Open(Open { size: disk.size(), sums: job.sums }))?;
+            if let Some(holds) = &self.holds {
+                wire.line(Item::Base(Base { size: holds.manifest.offered, digest: None }))?;
+            }
+            // The receiver can refuse its size, or that it has no digests, while we look for its first data.
+            wire.flush()?;
+        }
+        match self.records(wire) {
+            Ok(result) => wire.end(result),
+            Err(Error::Image(error)) => {
+                // If this can't be said either, the missing END says enough.
+                let _said = wire.give_up(Reason::new(&error.to_string()));
+                Err(error.into())
+            }
+            // A receiver that met octets without their digest has ended: this is why.
+            Err(error) if error.is_of_output() && job.sums.is_some() => {
+                Err(disk.check_unchanged(job.live).err().map_or(error, Into::into))
+            }
+            Err(error) => Err(error),
+        }
+    }
 
-fn records(disk: &dyn Image, job: &Job, wire: &mut Wire, tally: &Tally, messages: Messages) -> Result<(), Error> {
-    thread::scope(|scope| {
-        // Blocks are read and judged ahead of what is written. Dropping `blocks` ends the reading.
-        let all = thread::available_parallelism().map_or(1, NonZero::get);
-        // Hashing takes the receiver as long as us: it may be here, too. Inflating takes us longer.
-        let workers = if job.sums.is_some() && disk.chunk() == 1 { (all / 2).max(1) } else { all }.min(WORKERS);
-        // What waits for a device needs no processor.
-        let workers = if disk.is_direct() { WORKERS } else { workers };
-        let shape = job.shape.held(job.live || !wire.splices() || is_on_device(disk));
-        let blocks = Workers::start(scope, disk, shape, workers).map_err(Error::Thread)?;
-        let mut sift = Sift::new(blocks, &shape);
-        // Zeros are counted as they are seen: what is nothing but zeros has to show that it gets on.
+    /// All records: the digest of the whole disk's lines, where some of it is kept.
+    fn records(&self, wire: &mut Wire) -> Result<Option<Digest>, Error> {
+        let Self { disk, job, .. } = self;
+        let result = thread::scope(|scope| {
+            // Blocks are read and judged ahead of what is written. Dropping `blocks` ends the reading.
+            let all = thread::available_parallelism().map_or(1, NonZero::get);
+            // Hashing takes the receiver as long as us: it may be here, too. Inflating takes us longer.
+            let workers = if job.sums.is_some() && disk.chunk() == 1 { (all / 2).max(1) } else { all }.min(WORKERS);
+            // What waits for a device needs no processor.
+            let workers = if disk.is_direct() { WORKERS } else { workers };
+            let shape = job.shape.held(job.live || !wire.splices() || is_on_device(*disk));
+            let blocks = Workers::start(scope, *disk, shape, workers).map_err(Error::Thread)?;
+            let wire = RefCell::new(&mut *wire);
+            let (Some(holds), Some(sums)) = (&self.holds, job.sums) else {
+                self.pieces(Sift::new(blocks.map(|block| block.map_err(Error::from)), &shape), &wire)?;
+                return Ok::<_, Error>(None);
+            };
+            // What passes is put together to the lines of the whole disk, and held against what the receiver tells.
+            let lines = Lines::new(disk.size(), sums);
+            let passing = blocks.map(|block| block.and_then(|block| lines.pass(&block).map(|()| block)));
+            let entries = || holds.next(&wire);
+            self.pieces(Sift::new(Differing::new(passing, entries, disk.size(), sums), &shape), &wire)?;
+            // It has to come to its end, too: whether all of it was right is known then.
+            while holds.next(&wire)?.is_some() {}
+            Ok(Some(lines.digest()?))
+        })?;
+        // The last payload has to be gone before the question makes sense.
+        wire.drain()?;
+        disk.check_unchanged(job.live)?;
+        Ok(result)
+    }
+
+    /// Writes a record for each piece.
+    fn pieces<I>(&self, mut sift: Sift<I>, wire: &RefCell<&mut Wire>) -> Result<(), Error>
+    where
+        I: Iterator<Item = Result<Block, Error>>,
+    {
+        let Self { disk, tally, messages, .. } = self;
+        // Zeros, and what is kept, are counted as they are seen: what is nothing but these has to show that it gets on.
         let (mut seen, mut at) = (0, 0);
         while let Some(piece) = sift.next() {
             let piece = piece?;
+            let mut wire = wire.borrow_mut();
             tally.set_phase(Phase::Sending);
             let pending = sift.pending();
             tally.add_disk(pending.saturating_sub(seen));
@@ -72,14 +106,13 @@ fn records(disk: &dyn Image, job: &Job, wire: &mut Wire, tally: &Tally, messages
                 continue;
             };
             if messages.traces() {
-                let word = if record.payload_len() > 0 { "DATA" } else { "HOLE" };
-                messages.trace(format_args!("{word} {} at {at}", record.len()));
+                messages.trace(format_args!("{} {} at {at}", record.word(), record.len()));
             }
             at += record.len();
             match piece {
                 // The wire counts its octets as they go.
-                Piece::Data(payload, _) => wire.data(record, payload, disk)?,
-                Piece::Hole(len) => {
+                Piece::Data(payload, _) => wire.data(record, payload, *disk)?,
+                Piece::Hole(len) | Piece::Keep(len) => {
                     wire.line(Item::Record(record))?;
                     tally.add_disk(len.saturating_sub(seen));
                     seen = 0;
@@ -87,9 +120,62 @@ fn records(disk: &dyn Image, job: &Job, wire: &mut Wire, tally: &Tally, messages
                 Piece::Nothing => {}
             }
         }
-        Ok::<(), Error>(())
-    })?;
-    // The last payload has to be gone before the question makes sense.
-    wire.drain()?;
-    Ok(disk.check_unchanged(job.live)?)
+        Ok(())
+    }
+}
+/// Sends the disk to a receiver that answers, and has said these words of READY: all of it, or what differs from what is there.
+#[allow(clippy::too_many_arguments, reason = "it is what a transfer consists of")]
+pub(crate) fn to_receiver(
+    disk: &dyn Image,
+    identity: Option<&Identity>,
+    cli: &Cli,
+    towards: Towards,
+    answers: &Answers,
+    words: &[String],
+    wire: &mut Wire,
+    tally: &Tally,
+    messages: Messages,
+) -> Result<Option<Fingerprint>, Error> {
+    let mut job = cli.job(towards)?;
+    let asked = job.sums.is_some() && asks(words, cli.target.delta, !cli.target.no_resume);
+    if cli.target.delta && !asked {
+        messages.warn("the receiver can't tell what it has: everything is sent");
+    }
+    let mut holds = None;
+    if asked {
+        // Each record costs sh a process, whatever it holds.
+        job = cli.job(if towards == Towards::Sh { towards } else { Towards::Holder })?;
+        let sums = job.sums.unwrap_or_default();
+        let digest = identity.and_then(|identity| identity.recall(sums));
+        let first = words.iter().any(|word| word == Answer::FIRST);
+        match Holds::ask(wire, answers, Want { size: disk.size(), sums, digest }, first)? {
+            Answered::Same(digest) => {
+                tally.set_size(disk.size());
+                disk.check_unchanged(false)?;
+                tally.add_disk(disk.size());
+                return same(wire, Open { size: disk.size(), sums: Some(sums) }, digest);
+            }
+            Answered::Holds(told) => {
+                // One that can't cut it as we would is taken at its own.
+                job = job.cut(told.manifest.sums);
+                holds = Some(told);
+            }
+        }
+    }
+    Sending { disk, job: &job, holds, tally, messages }.run(wire)
+}
+
+/// The stream of a disk that the receiver has.
+fn same(wire: &mut Wire, open: Open, digest: Digest) -> Result<Option<Fingerprint>, Error> {
+    wire.line(Item::Open(open))?;
+    wire.line(Item::Base(Base { size: open.size, digest: Some(digest) }))?;
+    if open.size > 0 {
+        wire.line(Item::Record(Record::Keep { len: open.size }))?;
+    }
+    wire.end(Some(digest))
+}
+
+/// True if part of the disk lies on a device: nothing tells when that changes, so what was hashed has to be what is sent.
+fn is_on_device(disk: &dyn Image) -> bool {
+    (0..).map_while(|depth| disk.host(depth)).any(Host::is_device)
 }

@@ -12,7 +12,7 @@ use tokio_util::codec::Encoder;
 use xfer_hole_image::sys::{self, Spliced};
 use xfer_hole_image::{Host, Image, Kind, Part, Payload, Tally};
 use xfer_hole_link::{Answers, Throttle, wait_after};
-use xfer_hole_proto::{Dialect, Fingerprint, Item, Reason, Record, StreamEncoder, WAIT_SECONDS};
+use xfer_hole_proto::{Dialect, Digest, End, Fingerprint, Item, Reason, Record, StreamEncoder, WAIT_SECONDS, Want};
 
 use crate::error::Error;
 use crate::lift::Lift;
@@ -91,6 +91,13 @@ impl Wire {
     pub(crate) fn heed(&mut self, answers: Answers, patience: Duration) {
         self.answers = Some(answers);
         self.wait = wait_after(patience);
+    }
+
+    /// Asks the receiver what it has. The stream begins behind that.
+    pub(crate) fn ask(&mut self, want: &Want) -> Result<(), Error> {
+        self.encoder.agree();
+        self.gathered.extend_from_slice(format!("{want}\n").as_bytes());
+        self.flush()
     }
 
     /// A line without payload.
@@ -206,11 +213,12 @@ impl Wire {
         self.splices
     }
 
-    /// END, and all that was gathered.
-    pub(crate) fn end(&mut self) -> Result<Option<Fingerprint>, Error> {
-        self.line(Item::End(self.encoder.end()))?;
+    /// END, with the digest of the result's fingerprint where the receiver was asked what it has, and all that was gathered.
+    pub(crate) fn end(&mut self, result: Option<Digest>) -> Result<Option<Fingerprint>, Error> {
+        self.line(Item::End(End { result, ..self.encoder.end() }))?;
         self.flush()?;
-        Ok(self.encoder.fingerprint())
+        let built = result.zip(self.encoder.sums()).map(|(digest, sums)| Fingerprint { sums, digest });
+        Ok(built.or(self.encoder.fingerprint()))
     }
 
     /// Says that no more comes, and why. Inside a payload nothing can be said: the stream just ends there.
@@ -416,7 +424,7 @@ mod tests {
         let talk = |wire: &mut Wire| {
             wire.line(Item::Open(Open { size: len, sums: None }))?;
             wire.data(Record::Data { len, digest: None }, payload.clone(), &raw)?;
-            wire.end()
+            wire.end(None)
         };
         let expected = [format!("XFER-HOLE 1 {len}\nDATA {len}\n").as_bytes(), &expected, b"END\n"].concat();
         // Into a pipe.

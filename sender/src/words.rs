@@ -48,7 +48,12 @@ impl Words {
         if let Some(flag) = given {
             return Err(Error::usage(format!("{flag} is for another machine, and there is none: HOST:PATH")));
         }
-        let given = cli.target.first_given().filter(|_| matches!(to, Place::Stream));
+        // A receiver that answers can be asked what it has.
+        let given = cli
+            .target
+            .first_given()
+            .filter(|flag| !(cli.converse && ["--delta", "--remember", "--no-resume"].contains(flag)));
+        let given = given.filter(|_| matches!(to, Place::Stream));
         if let Some(flag) = given {
             return Err(Error::usage(format!("{flag} is for the receiver of a stream to be told, or for a DEST")));
         }

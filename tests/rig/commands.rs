@@ -26,7 +26,7 @@ pub fn programs() -> [(&'static str, clap::Command); 2] {
 }
 
 /// Every command that has flags of its own: the words that call it, and its definition under its whole name.
-pub fn commands() -> [(&'static [&'static str], clap::Command); 4] {
+pub fn commands() -> [(&'static [&'static str], clap::Command); 9] {
     let mut sender = xfer_hole::command();
     // So that the commands know their whole names.
     sender.build();
@@ -39,6 +39,11 @@ pub fn commands() -> [(&'static [&'static str], clap::Command); 4] {
         (&["xfer-hole"], xfer_hole::command()),
         (&["xfer-hole", "map"], of_sender("map")),
         (&["xfer-hole", "info"], of_sender("info")),
+        (&["xfer-hole", "fold"], of_sender("fold")),
+        (&["xfer-hole", "prune"], of_sender("prune")),
+        (&["xfer-hole", "manifest"], of_sender("manifest")),
+        (&["xfer-hole", "digest"], of_sender("digest")),
+        (&["xfer-hole", "verify"], of_sender("verify")),
         (&["recv-hole"], recv_hole::command()),
     ]
 }

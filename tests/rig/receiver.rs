@@ -1,8 +1,11 @@
 //! The receivers: the binary, and the script under each shell.
 
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use xfer_hole_link::quoted_for_sh;
 
 use crate::run::Tools;
 
@@ -60,4 +63,11 @@ impl Receiver {
 /// `recv-hole.sh` in this checkout.
 pub fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../recv-hole.sh")
+}
+
+/// The sh text that goes ahead of a pushed stream.
+pub fn preamble() -> String {
+    let text = |path: &str| fs::read_to_string(script().with_file_name(path)).unwrap();
+    let script = quoted_for_sh(&text("recv-hole.sh"));
+    format!("script={script}\n{}{}", text("sender/resume.sh"), text("sender/far-end.sh"))
 }

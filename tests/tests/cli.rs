@@ -74,9 +74,19 @@ fn every_flag_is_there_and_explained() {
             assert!(said.contains(flag), "{command} {flag}");
         }
     }
+    for command in ["manifest", "digest", "verify"] {
+        let said = help(xfer_hole(&[command, "--help"]));
+        for flag in ["--direct", "--format", "--snapshot", "--allow", "--force-share", "--progress", "--quiet"] {
+            assert!(said.contains(flag), "{command} {flag}");
+        }
+        assert_eq!(said.contains("--hash-interval"), command != "verify");
+    }
     let receiver = help(recv_hole(&["--help"], b""));
     let flags = [
         "--in-place",
+        "--read-back",
+        "--verify",
+        "--list",
         "--target-is-zero",
         "--no-sync",
         "--require-hash",

@@ -73,8 +73,8 @@ fn bash_and_fish_offer_every_flag_of_every_command_and_nothing_else() {
     assert_eq!(bash_offers(&["xfer-hole", "disk.img", "--has"]), all(&["--hash", "--hash-interval"]));
     assert_eq!(fish_offers(&["xfer-hole", "disk.img", "--has"]), all(&["--hash", "--hash-interval"]));
     assert_eq!(fish_offers(&["xfer-hole", "map", "--has"]), all(&[]));
-    assert_eq!(fish_offers(&["xfer-hole", "ma"]), all(&["map"]));
-    assert_eq!(bash_offers(&["xfer-hole", "ma"]), all(&["map"]));
+    assert_eq!(fish_offers(&["xfer-hole", "in"]), all(&["info"]));
+    assert_eq!(bash_offers(&["xfer-hole", "in"]), all(&["info"]));
     assert_eq!(bash_offers(&["recv-hole", "--max"]), all(&["--max-size"]));
 }
 
@@ -110,7 +110,7 @@ fn zsh_reads_its_completions_and_completes_by_them() {
     for (line, whole) in [
         ("xfer-hole --hash-i", "xfer-hole --hash-interval"),
         ("xfer-hole disk.img --hash-i", "xfer-hole disk.img --hash-interval"),
-        ("xfer-hole ma", "xfer-hole map"),
+        ("xfer-hole in", "xfer-hole info"),
         ("xfer-hole map --hash-i", "xfer-hole map --hash-i"),
         ("xfer-hole info --backing-f", "xfer-hole info --backing-format"),
         ("xfer-hole map --output j", "xfer-hole map --output json"),

@@ -36,9 +36,14 @@ fn page(command: clap::Command, see_also: &str) -> String {
 #[test]
 fn man_pages_are_made_from_the_command_lines() {
     let see_also = [
-        "recv-hole(1), xfer-hole-map(1), xfer-hole-info(1), xfer-hole-progress(7), xfer-hole-restrict(7), xfer-hole-stream(7)",
+        "recv-hole(1), xfer-hole-map(1), xfer-hole-info(1), xfer-hole-manifest(1), xfer-hole-digest(1), xfer-hole-verify(1), xfer-hole-fold(1), xfer-hole-prune(1), xfer-hole-progress(7), xfer-hole-restrict(7), xfer-hole-stream(7)",
         "xfer-hole(1), xfer-hole-info(1)",
         "xfer-hole(1), xfer-hole-map(1)",
+        "xfer-hole(1), xfer-hole-prune(1), xfer-hole-progress(7)",
+        "xfer-hole(1), xfer-hole-fold(1), xfer-hole-progress(7)",
+        "xfer-hole(1), recv-hole(1), xfer-hole-digest(1), xfer-hole-verify(1), xfer-hole-stream(7)",
+        "xfer-hole(1), xfer-hole-manifest(1), xfer-hole-stream(7)",
+        "xfer-hole(1), recv-hole(1), xfer-hole-manifest(1), xfer-hole-stream(7)",
         "xfer-hole(1), xfer-hole-progress(7), xfer-hole-restrict(7), xfer-hole-stream(7)",
     ];
     for ((words, command), see_also) in commands().into_iter().zip(see_also) {

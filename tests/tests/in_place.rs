@@ -133,6 +133,16 @@ fn a_hashed_payload_is_never_written_in_place_before_it_is_verified() {
     }
 }
 
+/// How /proc/locks calls a file: by the device of its file system, and its inode, of which others have the same number.
+fn as_locked(mount: &Path, file: &Path) -> String {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let device = fields.rev().find(|fields| Path::new(fields[4]) == mount).unwrap()[2].to_owned();
+    let (major, minor) = device.split_once(':').unwrap();
+    let [major, minor] = [major, minor].map(|number| number.parse::<u32>().unwrap());
+    format!(" {major:02x}:{minor:02x}:{} ", fs::metadata(file).unwrap().ino())
+}
+
 #[test]
 fn a_file_held_by_a_running_qemu_is_refused_in_place() {
     requires(&["qemu-io"]);
@@ -144,8 +154,8 @@ fn a_file_held_by_a_running_qemu_is_refused_in_place() {
         let stream = pour(&tools!(), &[], &image);
         let before = rig::Before::of(&dest);
         let mut qemu = Running::start(Command::new("qemu-io").args(["-f", "raw"]).arg(&dest));
-        let inode = format!(":{} ", fs::metadata(&dest).unwrap().ino());
-        wait_until("QEMU holds its locks", || fs::read_to_string("/proc/locks").unwrap().contains(&inode));
+        let locked = as_locked(fs.path(), &dest);
+        wait_until("QEMU holds its locks", || fs::read_to_string("/proc/locks").unwrap().contains(&locked));
         for receiver in
             [Receiver::Binary, Receiver::Script(SHELLS[0]), Receiver::Script(SHELLS[2]), Receiver::Script(SHELLS[6])]
         {

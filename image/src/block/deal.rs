@@ -27,6 +27,8 @@ const POUR_UNIT: u64 = 8 << 20;
 pub(crate) enum Source {
     /// From nowhere: they are zeros.
     Zero,
+    /// From nowhere: they are not touched.
+    Keep,
     /// They have to be in memory.
     Memory(Extent),
     /// They lie as they are in the file of floor `depth`, and may stay there.
@@ -95,7 +97,7 @@ impl Cut {
     /// True if its octets take room in memory.
     fn is_read(&self, source: &Source) -> bool {
         match source {
-            Source::Zero => false,
+            Source::Zero | Source::Keep => false,
             Source::Memory(_) => true,
             Source::File { .. } => self.hashed,
         }
@@ -105,6 +107,7 @@ impl Cut {
         let extent = step.extent;
         match extent.host {
             _ if step.want == Want::Zero => Source::Zero,
+            _ if step.want == Want::Keep => Source::Keep,
             Some(host) if self.files && !extent.compressed && extent.len >= FILE_MIN => {
                 Source::File { extent, host: host.saturating_add(at - extent.start) }
             }
@@ -131,13 +134,17 @@ pub(crate) struct Dealer<'a> {
 
 impl<'a> Dealer<'a> {
     pub(crate) fn new(image: &'a dyn Image, shape: &Shape) -> Self {
-        let (plan, cut) = (Plan::whole(image), Cut::of(image, shape));
+        Self::by(Plan::whole(image), image, shape)
+    }
+
+    fn by(plan: Plan<'a>, image: &'a dyn Image, shape: &Shape) -> Self {
+        let cut = Cut::of(image, shape);
         Self { plan, size: image.size(), cut, at: 0, step: None, ahead: None, failed: false }
     }
 
-    /// Deals for those who pour into a sink, and hold only a little of a deal at a time.
-    pub(crate) fn for_pouring(image: &'a dyn Image, shape: &Shape) -> Self {
-        let dealer = Self::new(image, shape);
+    /// Deals, by this plan of the image, for those who pour into a sink, and hold only a little of a deal at a time.
+    pub(crate) fn for_pouring(plan: Plan<'a>, image: &'a dyn Image, shape: &Shape) -> Self {
+        let dealer = Self::by(plan, image, shape);
         let unit = POUR_UNIT.max(dealer.cut.align);
         Self { cut: Cut { unit, memory: 2 * unit, ..dealer.cut }, ..dealer }
     }
@@ -162,11 +169,12 @@ impl<'a> Dealer<'a> {
         let (start, cut) = (self.at, self.cut);
         let last = start.saturating_add(cut.unit - start % cut.unit).min(self.size);
         let mut deal = Deal { start, stretches: Vec::new(), memory: 0 };
-        if step.want == Want::Zero && step.extent.end() >= last {
-            // Long zeros are one deal, wherever they end.
+        if step.want != Want::Copy && step.extent.end() >= last {
+            // Long zeros, or much that is kept, are one deal, wherever they end.
             let end = step.extent.end();
             self.at = if end == self.size { end } else { end - end % cut.align };
-            deal.stretches.push(Stretch { at: start, len: self.at - start, source: Source::Zero });
+            let source = cut.source(&step, start);
+            deal.stretches.push(Stretch { at: start, len: self.at - start, source });
             return Ok(Some(deal));
         }
         for drawn in 0_usize.. {

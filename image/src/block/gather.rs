@@ -48,6 +48,8 @@ impl<'a> Gather<'a> {
         for stretch in &deal.stretches {
             match &stretch.source {
                 Source::Zero => judge.zeros(stretch.len),
+                // No plan that is gathered keeps anything.
+                Source::Keep => return Err(Error::new(Kind::Io, "plan", "keeps what was to be read")),
                 Source::File { .. } if !self.shape.detect => judge.data(stretch.len),
                 Source::File { extent, .. } if !self.shape.digests => self.read(extent, stretch, None, &mut judge)?,
                 Source::Memory(extent) | Source::File { extent, .. } => {
@@ -71,6 +73,7 @@ impl<'a> Gather<'a> {
                 return Run::Zero(len);
             }
             let (payload, text) = places.data(len);
+            let payload = if self.shape.bare { Payload::unwanted(len) } else { payload };
             let digest = match text {
                 Some(Text::Mixed(hasher)) => Some(hasher.digest()),
                 Some(Text::Whole { from, to }) => {
@@ -222,7 +225,7 @@ impl Places<'_> {
             let Some((stretch, later)) = self.stretches.split_first() else { break };
             let now = len.min(stretch.len - self.passed);
             let read = match stretch.source {
-                Source::Zero => None,
+                Source::Zero | Source::Keep => None,
                 Source::File { .. } if !self.digests => None,
                 Source::Memory(_) | Source::File { .. } => {
                     let from = self.filled;

@@ -8,6 +8,8 @@ use crate::zero::ZEROS;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Payload {
     parts: Vec<Part>,
+    /// Octets that nobody wants: only their digest was asked for.
+    unwanted: u64,
 }
 
 /// A part of a payload that lies in one place.
@@ -41,10 +43,15 @@ impl Part {
 impl Payload {
     /// So many zeros.
     pub(crate) fn zeros(len: u64) -> Self {
-        Self { parts: zeros(len).map(|zeros| Part::Octets(Bytes::from_static(zeros))).collect() }
+        zeros(len).map(|zeros| Part::Octets(Bytes::from_static(zeros))).collect::<Vec<_>>().into()
     }
 
-    /// Its parts, in order.
+    /// So many octets that only the digest was asked for of. It has no parts.
+    pub(crate) fn unwanted(len: u64) -> Self {
+        Self { parts: Vec::new(), unwanted: len }
+    }
+
+    /// Its parts, in order; none where only the digest was asked for ([`crate::Shape::bare`]).
     #[must_use]
     pub fn parts(&self) -> &[Part] {
         &self.parts
@@ -53,19 +60,19 @@ impl Payload {
     /// Octets.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.parts.iter().map(Part::len).sum()
+        self.unwanted + self.parts.iter().map(Part::len).sum::<u64>()
     }
 
     /// True for no octets, which no run has.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.parts.is_empty()
+        self.len() == 0
     }
 }
 
 impl From<Vec<Part>> for Payload {
     fn from(parts: Vec<Part>) -> Self {
-        Self { parts }
+        Self { parts, unwanted: 0 }
     }
 }
 

@@ -15,7 +15,7 @@ use super::judge::Judge;
 use super::{Part, Payload, Shape};
 use crate::aligned::Aligned;
 use crate::sys::Spliced;
-use crate::{Error, Image, Kind, Result, Sink, Tally};
+use crate::{Error, Image, Kind, Plan, Result, Sink, Tally};
 
 /// Octets of the disk that are held at once: they are in the cache still when they are judged and written.
 const WINDOW: u64 = 256 << 10;
@@ -52,7 +52,16 @@ impl Pour<'_> {
     /// Pours all of the disk by up to `count` threads, of which the caller is one. The error is the one that one thread would have
     /// met first.
     pub fn all(self, count: usize) -> Result<()> {
-        let dealer = Mutex::new(Dealer::for_pouring(self.image, &self.shape));
+        self.by(Plan::whole(self.image), count)
+    }
+
+    /// The same of what the disk's floors have, over what the sink holds: what none of them has is kept.
+    pub fn over(self, count: usize) -> Result<()> {
+        self.by(Plan::over(self.image), count)
+    }
+
+    fn by(self, plan: Plan<'_>, count: usize) -> Result<()> {
+        let dealer = Mutex::new(Dealer::for_pouring(plan, self.image, &self.shape));
         let crew = Crew { pour: self, dealer, over: AtomicBool::new(false), failed: Mutex::new(None) };
         thread::scope(|scope| {
             for _ in 1..count {
@@ -119,6 +128,7 @@ impl<'a> Hand<'a> {
         for stretch in &deal.stretches {
             match stretch.source {
                 Source::Zero => self.zeros(stretch.len)?,
+                Source::Keep => self.keep(stretch.len)?,
                 Source::File { host, .. } if self.share => self.range(stretch, host)?,
                 Source::File { extent, .. } | Source::Memory(extent) => {
                     self.octets(stretch.len, |image, at, octets| image.read(&extent, at, octets))?;
@@ -150,6 +160,16 @@ impl<'a> Hand<'a> {
             self.begin(whole);
         }
         self.fill(end)
+    }
+
+    /// The next `len` octets are the sink's already.
+    fn keep(&mut self, len: u64) -> Result<()> {
+        self.empty()?;
+        self.close_hole()?;
+        self.pour.sink.keep(self.at, len)?;
+        self.done(len, 0);
+        self.begin(self.at + len);
+        Ok(())
     }
 
     /// Zeros in the window up to this offset, which is not beyond the grain.

@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use crate::sink::place::Place;
 use crate::sink::{Sink, in_pieces};
-use crate::{Result, shown, sys};
+use crate::{Chain, Result, shown, sys};
 
 /// The most octets that one BLKZEROOUT is asked for: larger requests make storage time out.
 const ZEROOUT_MAX: u64 = 128 << 20;
@@ -61,6 +61,10 @@ impl Sink for Device {
     fn remains(&self) -> String {
         let state = if self.place.is_touched() { "overwritten in part" } else { "as it was" };
         format!("{} is {state}", shown(&self.place.path))
+    }
+
+    fn stored(&self, size: u64) -> Result<Chain> {
+        self.place.stored(size)
     }
 
     fn finish(self: Box<Self>, size: u64) -> Result<Vec<String>> {

@@ -1,14 +1,13 @@
 //! A regular file that is updated in place: holes are punched, and what follows the disk is cut off at the end.
 
+use std::fs::File;
 use std::os::fd::BorrowedFd;
 
+use crate::remember::Mark;
 use crate::sink::Sink;
-use crate::sink::place::Place;
+use crate::sink::place::{BLOCK_MAX, Place};
 use crate::sink::rights::Rights;
-use crate::{Error, Kind, Result, shown, sys};
-
-/// No file system's block is larger, in octets.
-const BLOCK_MAX: u64 = 64 << 10;
+use crate::{Chain, Error, Kind, Result, shown, sys};
 
 pub(crate) struct InPlace {
     pub(crate) place: Place,
@@ -21,6 +20,37 @@ pub(crate) struct InPlace {
     pub(crate) sync: bool,
 }
 
+impl InPlace {
+    /// Makes room for a disk of this size in octets, which is no less than what the file holds.
+    pub(crate) fn grow(&mut self, size: u64) -> Result<()> {
+        self.size = Some(size);
+        if size == self.held {
+            return Ok(());
+        }
+        let file = &self.place.file;
+        // Btrfs puts zeros where a hole ends with the file inside a block: in a file of a chain, they would hide what lies below.
+        let last = self.held - self.held % sys::page();
+        let is_hole = last < self.held && sys::seek_data(file, last).is_ok_and(|data| data.is_none());
+        let failed = |source| Error::io(&self.place.path, format!("cannot make it {size} octets long"), source);
+        file.set_len(size).map_err(failed)?;
+        self.place.touch();
+        if is_hole && sys::seek_data(file, last).is_ok_and(|data| data == Some(last)) {
+            sys::punch(file, last, BLOCK_MAX).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Gives back what these octets, which the file has, take on the disk: they read as zeros. Fails where the file system can't.
+    pub(crate) fn punch(&self, at: u64, len: u64) -> Result<()> {
+        self.place.touch();
+        // A block that ends behind the file's end is to go, too.
+        let whole = if at + len == self.held { len + BLOCK_MAX } else { len };
+        sys::punch(&self.place.file, at, whole).map_err(|source| {
+            Error::io(&self.place.path, format!("cannot punch a hole of {len} octets at offset {at}"), source)
+        })
+    }
+}
+
 impl Sink for InPlace {
     fn data(&self, at: u64, octets: &[u8]) -> Result<()> {
         self.place.write(at, octets)
@@ -30,23 +60,12 @@ impl Sink for InPlace {
         self.place.splice(at, pipe, len)
     }
 
+    fn data_from_file(&self, at: u64, file: &File, from: u64, len: u64) -> Result<sys::Spliced> {
+        self.place.copy(at, file, from, len)
+    }
+
     fn hole(&self, at: u64, len: u64) -> Result<()> {
-        let old = len.min(self.held.saturating_sub(at));
-        if old == 0 {
-            return Ok(());
-        }
-        self.place.touch();
-        // Where old octets, or the disk, end within a block, the whole block is to go: nothing that stays is behind it.
-        let whole = if self.size == Some(at + len) { old.saturating_add(BLOCK_MAX) } else { len.min(old + BLOCK_MAX) };
-        // Each refuses where the file system can't; writing zeros then says what is really wrong.
-        let file = &self.place.file;
-        if sys::punch(file, at, whole).is_ok()
-            || sys::punch(file, at, old).is_ok()
-            || sys::zero_range(file, at, old).is_ok()
-        {
-            return Ok(());
-        }
-        self.place.write_zeros(at, old)
+        self.place.erase(at, len, self.held, self.size == Some(at + len))
     }
 
     fn zeroes(&self) -> bool {
@@ -62,6 +81,16 @@ impl Sink for InPlace {
         format!("{} is {state}", shown(&self.place.path))
     }
 
+    fn stored(&self, size: u64) -> Result<Chain> {
+        self.place.settle()?;
+        self.place.set_len(size)?;
+        self.place.stored(size)
+    }
+
+    fn mark(&self) -> Mark {
+        self.place.mark.clone()
+    }
+
     fn finish(self: Box<Self>, size: u64) -> Result<Vec<String>> {
         if !self.place.is_named() {
             let what = "was replaced by another file while it was updated";
@@ -73,6 +102,7 @@ impl Sink for InPlace {
         given.map_err(|(what, source)| Error::io(&self.place.path, what, source))?;
         if self.sync {
             self.place.sync()?;
+            self.place.mark.set(&self.place.file);
         }
         Ok(notes)
     }

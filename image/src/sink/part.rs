@@ -10,13 +10,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::layer::Layer;
+use crate::raw::Raw;
+use crate::remember::{Mark, forget};
+use crate::sink::holding::{Brings, Holding};
 use crate::sink::path::{Made, parent};
 use crate::sink::place::Place;
 use crate::sink::rights::Rights;
 use crate::sink::target::not_here;
 use crate::sink::{Sink, TargetOptions};
 use crate::zero::is_zero;
-use crate::{Error, Kind, Result, Stamp, reason, shown, sys};
+use crate::{Chain, Error, Host, Kind, Result, Stamp, reason, shown, sys};
 
 /// Octets of the old file that are copied at once for KEEP; a zero block of [`KEEP_GRAIN`] in them stays a hole.
 const KEEP_COPY: usize = 256 << 10;
@@ -45,6 +49,10 @@ pub(crate) struct Part {
     /// Blocks are taken before they are written: on ext4 that saves a third of the time, elsewhere it saves none.
     make_room: bool,
     old: Option<Old>,
+    /// Octets from its beginning on that may be others than zeros: of an earlier transfer, or of the old file.
+    holds: u64,
+    /// The disk's octets, if it builds on such.
+    size: Option<u64>,
 }
 
 /// The DEST that is there, as KEEP reads it.
@@ -66,18 +74,108 @@ impl Part {
         let old = keep.then(|| Old::open(&dest)).transpose()?;
         let part = beside(&dest);
         let made = if options.mkpath { Made::make(parent(&dest))? } else { Made::default() };
-        let file = lock(&part, &options).inspect_err(|_| made.remove())?;
-        let TargetOptions { no_sync, no_clobber, confined, mode, owner, direct, .. } = options;
-        let rights = Rights { mode, owner };
+        let (file, _) = lock(&part, &options, false).inspect_err(|_| made.remove())?;
+        let rights = Rights { mode: options.mode, owner: options.owner };
         prepare(&file, size, rights).map_err(|(what, source)| {
             // Nothing is lost with it.
             let _not_wanted = fs::remove_file(&part);
             made.remove();
             Error::io(&part, what, source)
         })?;
+        Self::of(file, part, dest, made, fresh_mode, old, &options)
+    }
+
+    fn of(
+        file: File,
+        part: PathBuf,
+        dest: PathBuf,
+        made: Made,
+        fresh_mode: u32,
+        old: Option<Old>,
+        options: &TargetOptions,
+    ) -> Result<Self> {
+        let &TargetOptions { no_sync, no_clobber, confined, mode, owner, direct, .. } = options;
+        let rights = Rights { mode, owner };
         let (make_room, place) = (sys::is_ext4(&file), Place::new(file, part));
         let place = if direct { place.directly()? } else { place };
-        Ok(Self { make_room, place, dest, made, sync: !no_sync, no_clobber, confined, rights, fresh_mode, old })
+        // What was noted of DEST is over, however what begins now ends.
+        forget(&dest);
+        Ok(Self {
+            make_room,
+            place,
+            dest,
+            made,
+            sync: !no_sync,
+            no_clobber,
+            confined,
+            rights,
+            fresh_mode,
+            old,
+            holds: 0,
+            size: None,
+        })
+    }
+
+    /// True if there is a `DEST.part` that an earlier transfer may have left.
+    pub(crate) fn is_left(dest: &Path) -> bool {
+        fs::symlink_metadata(beside(dest)).is_ok_and(|stat| is_left(&stat) && stat.blocks() > 0)
+    }
+
+    /// Locks `DEST.part` for a disk of `size` octets, and leaves in it what an earlier transfer has left, if that is to be gone on with; a
+    /// new one shares the blocks of the old DEST, where that is to be had. What it holds is the disk that all of that is, up to `size`.
+    pub(crate) fn hold(
+        dest: PathBuf,
+        size: u64,
+        resume: bool,
+        fresh_mode: u32,
+        options: &TargetOptions,
+    ) -> Result<Holding> {
+        let old = match Old::open(&dest) {
+            Ok(old) => old.file.metadata().is_ok_and(|stat| stat.is_file()).then_some(old),
+            // What can't be read is replaced all the same, as it is where nobody asks for a delta.
+            Err(error) => match error.system().map(io::Error::kind) {
+                Some(io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => None,
+                _ => return Err(error),
+            },
+        };
+        let part = beside(&dest);
+        let made = if options.mkpath { Made::make(parent(&dest))? } else { Made::default() };
+        let (file, left) = lock(&part, options, resume).inspect_err(|_| made.remove())?;
+        let failed = |what: &str, source| Error::io(&part, what, source);
+        let shared = !left && old.as_ref().is_some_and(|old| sys::share_all(&file, &old.file).is_ok());
+        let held = file.metadata().map_err(|source| failed("cannot tell the size", source))?.len();
+        let rights = Rights { mode: options.mode, owner: options.owner };
+        prepare(&file, Some(size), rights).map_err(|(what, source)| failed(&what, source))?;
+        let open = |file: &File, path: &Path| -> Result<Raw> {
+            let file = file.try_clone().map_err(|source| Error::io(path, "cannot open", source))?;
+            Raw::of(Host::of(file, path, None)?, None)
+        };
+        let mut floors: Vec<Box<dyn Layer>> = Vec::new();
+        // What it shares is its own.
+        let old = old.filter(|_| !shared);
+        let mut holds = held;
+        if left || old.is_none() {
+            let raw = open(&file, &part)?;
+            floors.push(Box::new(if old.is_some() { raw.above() } else { raw }));
+        }
+        // A new one has nothing yet, whatever its file system says.
+        if let Some(old) = &old {
+            let below = open(&old.file, &dest)?;
+            holds = if left { holds } else { 0 }.max(below.host().len());
+            floors.push(Box::new(below));
+            old.kept.store(true, Ordering::Relaxed);
+        }
+        let brings = match (&old, left) {
+            (None, _) => Brings::Nothing,
+            (Some(_), false) => Brings::All,
+            (Some(old), true) => {
+                let again = |file: &File| file.try_clone().map_err(|source| failed("cannot open", source));
+                Brings::Kept { part: again(&file)?, old: again(&old.file)? }
+            }
+        };
+        let holds = holds.min(size);
+        let made = Self { holds, size: Some(size), ..Self::of(file, part, dest, made, fresh_mode, old, options)? };
+        Ok(Holding { sink: Box::new(made), image: Chain::of_floors(floors, holds), brings })
     }
 
     /// Gives the new file its name.
@@ -188,6 +286,18 @@ pub(crate) fn beside(dest: &Path) -> PathBuf {
     name.into()
 }
 
+/// Removes what recv-hole.sh has written down of `.part`, if it had begun it.
+fn remove_lines(part: &Path) {
+    for ending in [".lines", ".next"] {
+        let mut name = OsString::from(part);
+        name.push(ending);
+        if fs::symlink_metadata(&name).is_ok_and(|stat| is_ours(&stat)) {
+            // Nothing believes a leftover.
+            let _left = fs::remove_file(&name);
+        }
+    }
+}
+
 /// Opens `.part` without following a link; true if it wasn't there before.
 fn open_part(part: &Path) -> io::Result<(File, bool)> {
     let mut options = OpenOptions::new();
@@ -198,8 +308,19 @@ fn open_part(part: &Path) -> io::Result<(File, bool)> {
     }
 }
 
-/// Opens `.part` without following a link, and locks it: it is ours alone from here on.
-fn lock(part: &Path, options: &TargetOptions) -> Result<File> {
+/// True for what a transfer of ours can have left.
+fn is_ours(stat: &fs::Metadata) -> bool {
+    stat.is_file() && stat.nlink() == 1 && stat.uid() == sys::effective_user()
+}
+
+/// The same, and nobody else can have opened it, to change what is in it later.
+fn is_left(stat: &fs::Metadata) -> bool {
+    is_ours(stat) && stat.mode() & 0o077 == 0
+}
+
+/// Opens `.part` without following a link, and locks it: it is ours alone from here on. A leftover goes, unless it is to be
+/// `kept`: true if it is.
+fn lock(part: &Path, options: &TargetOptions, kept: bool) -> Result<(File, bool)> {
     let failed = |source: io::Error| match source.raw_os_error() {
         // Where the reason could be what stands there, it isn't told.
         Some(libc::ELOOP | libc::EISDIR | libc::ENXIO | libc::EACCES) if options.confined => not_here(part),
@@ -233,8 +354,8 @@ fn lock(part: &Path, options: &TargetOptions) -> Result<File> {
         if named.is_none_or(|named| (named.dev(), named.ino()) != (stat.dev(), stat.ino())) {
             continue;
         }
-        if made || (stat.len() == 0 && stat.nlink() == 1 && stat.uid() == sys::effective_user()) {
-            return Ok(file);
+        if made || (kept && is_left(&stat)) || (is_ours(&stat) && stat.len() == 0) {
+            return Ok((file, !made && stat.len() > 0));
         }
         // A leftover, with whoever may have it open, or by whatever other name: a new one in its place. Emptying it instead would
         // have ext4 write everything out when it is closed.
@@ -284,12 +405,15 @@ impl Sink for Part {
         sys::share_all(&self.place.file, file)
     }
 
-    fn hole(&self, _at: u64, _len: u64) -> Result<()> {
+    fn hole(&self, at: u64, len: u64) -> Result<()> {
         // A new file is all hole.
-        Ok(())
+        self.place.erase(at, len, self.holds, self.size == Some(at + len))
     }
 
     fn keep(&self, at: u64, len: u64) -> Result<()> {
+        if at + len <= self.holds {
+            return Ok(());
+        }
         let old = self.old.as_ref();
         let old = old.ok_or_else(|| Error::new(Kind::Refused, &self.dest, "there is nothing to be kept"))?;
         old.kept.store(true, Ordering::Relaxed);
@@ -333,12 +457,23 @@ impl Sink for Part {
         format!("kept {}", shown(&self.place.path))
     }
 
+    fn stored(&self, size: u64) -> Result<Chain> {
+        self.place.settle()?;
+        self.place.set_len(size)?;
+        self.place.stored(size)
+    }
+
+    fn mark(&self) -> Mark {
+        self.place.mark.clone()
+    }
+
     fn finish(self: Box<Self>, size: u64) -> Result<Vec<String>> {
         let mut notes = self.place.settle()?;
         self.place.set_len(size)?;
         let note = self.give_owner_and_mode()?;
         if self.sync {
             self.place.sync()?;
+            self.place.mark.set(&self.place.file);
         }
         if let Some(old) = self.old.as_ref().filter(|old| old.kept.load(Ordering::Relaxed)) {
             let now = fs::metadata(&self.dest).map(|stat| Stamp::of(&stat));
@@ -356,6 +491,7 @@ impl Sink for Part {
             }
             _ => Error::io(&self.dest, "cannot rename the new file over it", source),
         })?;
+        remove_lines(&self.place.path);
         if self.sync {
             let folder = parent(&self.dest);
             let synced = File::open(folder).and_then(|folder| folder.sync_all()).and_then(|()| self.made.sync());

@@ -7,14 +7,20 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::remember::Mark;
 use crate::sink::bypass::Bypass;
 use crate::sink::write_zeros;
-use crate::{Error, Result, sys};
+use crate::{Chain, Error, Result, sys};
+
+/// No file system's block is larger, in octets.
+pub(crate) const BLOCK_MAX: u64 = 64 << 10;
 
 pub(crate) struct Place {
     pub(crate) file: File,
     /// As it stands in messages.
     pub(crate) path: PathBuf,
+    /// Set by whoever publishes it.
+    pub(crate) mark: Mark,
     touched: AtomicBool,
     /// The way past the page cache, if it is to stay as it is.
     bypass: Option<Bypass>,
@@ -22,7 +28,7 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new(file: File, path: PathBuf) -> Self {
-        Self { file, path, touched: AtomicBool::new(false), bypass: None }
+        Self { file, path, mark: Mark::default(), touched: AtomicBool::new(false), bypass: None }
     }
 
     /// The same, to be written past the page cache, as far as that can be.
@@ -61,6 +67,26 @@ impl Place {
         write_zeros(at, len, |at, zeros| self.write(at, zeros))
     }
 
+    /// Makes zeros of old octets, which the file had up to `held`: a hole, where one is to be had. `last`: the disk ends there.
+    pub(crate) fn erase(&self, at: u64, len: u64, held: u64, last: bool) -> Result<()> {
+        let old = len.min(held.saturating_sub(at));
+        if old == 0 {
+            return Ok(());
+        }
+        self.touch();
+        // Where old octets, or the disk, end within a block, the whole block is to go: nothing that stays is behind it.
+        let whole = if last { old.saturating_add(BLOCK_MAX) } else { len.min(old + BLOCK_MAX) };
+        // Each refuses where the file system can't; writing zeros then says what is really wrong.
+        let file = &self.file;
+        if sys::punch(file, at, whole).is_ok()
+            || sys::punch(file, at, old).is_ok()
+            || sys::zero_range(file, at, old).is_ok()
+        {
+            return Ok(());
+        }
+        self.write_zeros(at, old)
+    }
+
     /// Moves octets from a pipe.
     pub(crate) fn splice(&self, at: u64, pipe: BorrowedFd<'_>, len: u64) -> Result<sys::Spliced> {
         if self.bypass.is_some() {
@@ -88,6 +114,16 @@ impl Place {
 
     pub(crate) fn sync(&self) -> Result<()> {
         self.file.sync_all().map_err(|source| Error::io(&self.path, "cannot sync", source))
+    }
+
+    /// Waits until all that was written is stored, and opens it as a disk of `size` octets, to be read from where it is stored.
+    pub(crate) fn stored(&self, size: u64) -> Result<Chain> {
+        // What is noticed is told at the end.
+        self.settle()?;
+        self.sync()?;
+        sys::drop_cached(&self.file, 0, 0);
+        let file = self.file.try_clone().map_err(|source| Error::io(&self.path, "cannot open", source))?;
+        Chain::of_file(file, &self.path, size)
     }
 
     pub(crate) fn set_len(&self, size: u64) -> Result<()> {

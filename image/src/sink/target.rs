@@ -18,15 +18,20 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use xfer_hole_proto::{Digest, Sums};
+
+use crate::raw::Raw;
+use crate::remember::forget;
 use crate::same::Storage;
 use crate::sink::device::Device;
 use crate::sink::file::InPlace;
+use crate::sink::holding::{Brings, Holding};
 use crate::sink::part::{Part, beside};
 use crate::sink::path::{missing, parent};
 use crate::sink::place::Place;
 use crate::sink::rights::{Owner, Rights};
 use crate::sink::stream::Stream;
-use crate::{Chain, Error, Kind, Result, Sink, shown, sys};
+use crate::{Chain, Error, Host, Identity, Kind, Result, Sink, shown, sys};
 
 /// What the user allows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,6 +60,10 @@ pub struct TargetOptions {
     pub confined: bool,
     /// Written past the page cache, as far as that can be. Streams have none.
     pub direct: bool,
+    /// Its fingerprint is noted once it is whole, and what was noted before is believed where nothing was touched.
+    pub remember: bool,
+    /// What was written is to be read back, and compared, before it is done ([`crate::read_back`]): streams are refused.
+    pub read_back: bool,
 }
 
 impl TargetOptions {
@@ -124,6 +133,9 @@ impl Target {
         if !matches!(way, Way::InPlace | Way::Part) && (options.mode.is_some() || options.owner.is_some()) {
             return Err(Error::new(Kind::Refused, path, "is no regular file, which --chmod and --chown are for"));
         }
+        if matches!(way, Way::Stdout | Way::Stream) && options.read_back {
+            return Err(Error::new(Kind::Refused, path, "is no file or device, which --read-back could read"));
+        }
         Ok(Self { path: path.into(), way, options, fresh_mode: 0o666 & !sys::umask() })
     }
 
@@ -137,6 +149,12 @@ impl Target {
     #[must_use]
     pub fn is_file(&self) -> bool {
         matches!(self.way, Way::InPlace | Way::Part)
+    }
+
+    /// True if it is to be read back.
+    #[must_use]
+    pub fn is_read_back(&self) -> bool {
+        self.options.read_back
     }
 
     /// Refuses a DEST that is a file of the disk to be written there, by whatever name, or would take its place.
@@ -175,6 +193,73 @@ impl Target {
             Way::Part if self.path.exists() => format!("a new file that replaces {path}"),
             Way::Part => format!("the new file {path}"),
         }
+    }
+
+    /// Opens a regular file that is there, and locks it; it is as long as it was.
+    pub(crate) fn open_as_it_is(self) -> Result<InPlace> {
+        let Self { path, way, options, .. } = self;
+        if way != Way::InPlace {
+            return Err(Error::new(Kind::Refused, path, "is no regular file"));
+        }
+        let file = open_locked(&path, &options)?;
+        let held = file.metadata().map_err(|source| Error::io(&path, "cannot tell the size", source))?.len();
+        let (rights, sync) = (options.rights(), !options.no_sync);
+        Ok(InPlace { place: Place::new(file, path), size: None, held, rights, sync })
+    }
+
+    /// True if what it holds can be read back: files and devices.
+    #[must_use]
+    pub fn can_hold(&self) -> bool {
+        matches!(self.way, Way::Device | Way::InPlace | Way::Part)
+    }
+
+    /// The digest of the fingerprint that was noted of it with these parameters, if it is a disk of `size` octets that may stay as it
+    /// is: that was asked for, and nothing else is that its content doesn't tell.
+    #[must_use]
+    pub fn recall(&self, size: u64, sums: Sums) -> Option<Digest> {
+        let plain = self.options.mode.is_none() && self.options.owner.is_none();
+        let identity = Identity::of_file(self.remembered().filter(|_| plain)?)?;
+        identity.recall(sums).filter(|_| identity.size() == size)
+    }
+
+    /// The file whose fingerprint is to be noted, if that was asked for.
+    #[must_use]
+    pub fn remembered(&self) -> Option<&Path> {
+        (self.options.remember && !self.options.confined && self.is_file()).then_some(self.path.as_path())
+    }
+
+    /// True if an earlier transfer seems to have left a part of a new file.
+    #[must_use]
+    pub fn has_part(&self) -> bool {
+        self.way == Way::Part && Part::is_left(&self.path)
+    }
+
+    /// Makes it ready for a disk of `size` octets that may build on what is there: for a new file, what an earlier transfer has left
+    /// in its `.part`, if that is to be `resume`d, and the old DEST. Writing begins here.
+    pub fn hold(self, size: u64, resume: bool) -> Result<Holding> {
+        let Self { path, way, options, fresh_mode } = self;
+        let failed = |source| Error::io(&path, "cannot open", source);
+        let raw = |place: &Place, holds: u64| -> Result<Chain> {
+            let host = Host::of(place.file.try_clone().map_err(failed)?, &path, None)?;
+            Ok(Chain::of_floors(vec![Box::new(Raw::of(host, None)?)], holds.min(size)))
+        };
+        Ok(match way {
+            Way::Device => {
+                let device = open_device(path.clone(), Some(size), &options)?;
+                let image = raw(&device.place, device.size)?;
+                // What it holds is known from here on.
+                Holding { image, sink: Box::new(Device { target_is_zero: false, ..device }), brings: Brings::Nothing }
+            }
+            Way::InPlace => {
+                let file = open_in_place(path.clone(), Some(size), &options)?;
+                let image = raw(&file.place, file.held)?;
+                Holding { image, sink: Box::new(file), brings: Brings::Nothing }
+            }
+            Way::Part => Part::hold(path, size, resume, fresh_mode, &options)?,
+            Way::Stdout | Way::Stream => {
+                return Err(Error::new(Kind::Refused, &path, "takes octets in order, and holds none to build on"));
+            }
+        })
     }
 
     /// Makes it ready for a disk of `size` octets (`None`: nobody knows, the 2014 dialect). `base`: the stream has BASE, and
@@ -339,19 +424,27 @@ fn open_device(path: PathBuf, size: Option<u64>, options: &TargetOptions) -> Res
     Ok(Device { place, size: holds, sync, target_is_zero })
 }
 
-fn open_in_place(path: PathBuf, size: Option<u64>, options: &TargetOptions) -> Result<InPlace> {
-    let failed = |what: &str, source| Error::io(&path, what, source);
-    let opened =
-        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path);
+/// A regular file that is there, locked.
+fn open_locked(path: &Path, options: &TargetOptions) -> Result<File> {
+    let failed = |what: &str, source| Error::io(path, what, source);
+    let opened = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
     let file = opened.map_err(|source| failed("cannot open", source))?;
     let stat = file.metadata().map_err(|source| failed("cannot tell the size", source))?;
     if !stat.is_file() || (options.confined && stat.nlink() > 1) {
-        return Err(Error::new(Kind::Changed, &path, "is another file than it was"));
+        return Err(Error::new(Kind::Changed, path, "is another file than it was"));
     }
-    lock_in_place(&file, &path)?;
+    lock_in_place(&file, path)?;
+    Ok(file)
+}
+
+fn open_in_place(path: PathBuf, size: Option<u64>, options: &TargetOptions) -> Result<InPlace> {
+    let failed = |what: &str, source| Error::io(&path, what, source);
+    let file = open_locked(&path, options)?;
     // Before the first octet: what isn't permitted is to be known while the file is as it was.
     let rights = options.rights();
     rights.give(&file).map_err(|(what, source)| failed(what, source))?;
+    // What was noted of it is over, however what begins now ends.
+    forget(&path);
     let holds = file.metadata().map_err(|source| failed("cannot tell the size", source))?.len();
     let grown = size.filter(|&size| size > holds);
     if let Some(size) = grown {
@@ -363,6 +456,19 @@ fn open_in_place(path: PathBuf, size: Option<u64>, options: &TargetOptions) -> R
         place.touch();
     }
     Ok(InPlace { place, size, held: holds, rights, sync: !options.no_sync })
+}
+
+/// Refuses a file that somebody else has locked. Where locks are not to be had, nobody has one.
+pub(crate) fn check_locked(locked: Result<(), fs::TryLockError>, path: &Path) -> Result<()> {
+    match locked {
+        Err(fs::TryLockError::WouldBlock) => {
+            Err(Error::new(Kind::Refused, path, "is locked by another program, maybe another receiver"))
+        }
+        Err(fs::TryLockError::Error(error)) if error.kind() != io::ErrorKind::Unsupported => {
+            Err(Error::io(path, "cannot lock", error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// One writer at a time, and no running QEMU: it holds shared locks of octets 100 and on (what it uses) and 200 and on
@@ -381,15 +487,7 @@ fn lock_in_place(file: &File, path: &Path) -> Result<()> {
         thread::sleep(Duration::from_millis(100));
         locked = file.try_lock();
     }
-    match locked {
-        Err(fs::TryLockError::WouldBlock) => {
-            return Err(Error::new(Kind::Refused, path, "is locked by another program, maybe another receiver"));
-        }
-        Err(fs::TryLockError::Error(error)) if error.kind() != io::ErrorKind::Unsupported => {
-            return Err(Error::io(path, "cannot lock", error));
-        }
-        _ => {}
-    }
+    check_locked(locked, path)?;
     for octets in [QEMU_USES, QEMU_FORBIDS] {
         // Where such locks are not to be had, QEMU has none either.
         if sys::is_record_locked(file, octets, QEMU_PERMISSIONS).unwrap_or(false) {

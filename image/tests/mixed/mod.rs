@@ -19,7 +19,7 @@ pub(crate) enum Lies {
     Behind,
     /// In no place, to be had by `read` alone.
     Compressed,
-    /// Zeros without a place.
+    /// Zeros without a place, because no floor has them.
     Zero,
     /// Zeros with a place, where something else lies.
     Preallocated,
@@ -114,8 +114,8 @@ impl Mixed {
                 Lies::Zero | Lies::Preallocated => Status::Zero,
                 Lies::Unwritten => Status::Unwritten,
             };
-            let compressed = matches!(lies, Lies::Compressed);
-            extents.push(Extent { start, len, status, depth, present: true, compressed, host });
+            let (compressed, present) = (matches!(lies, Lies::Compressed), !matches!(lies, Lies::Zero));
+            extents.push(Extent { start, len, status, depth, present, compressed, host });
         }
         let hosts = paths.map(|path| Host::open(&path).unwrap());
         let places = Mutex::default();

@@ -92,12 +92,12 @@ fn received(hands: usize, octets: &[u8], silence: Duration) -> (Vec<u8>, Result<
         assert!(matches!(first, Some(Item::Open(_))));
         let river = River::new(&disk, &rules, &tally, &signals, messages);
         let begun = Instant::now();
-        let ended = river.run_by(hands, 4 * INTERVAL, &mut input, None);
+        let ended = river.run_by(hands, 4 * INTERVAL, &mut input, None, None);
         assert!(silence.is_zero() || begun.elapsed() < silence, "it waited for a link that nobody needs any more");
         drop(input);
         ended
     });
-    (disk.0.into_inner().unwrap(), ended)
+    (disk.0.into_inner().unwrap(), ended.map(drop))
 }
 
 #[test]

@@ -61,6 +61,7 @@ fn good_requests_are_done_beneath_the_directory() {
         (&["receiver=auto"], b"./new.img", b"disk.img", "new.img"),
         (&["receiver=binary"], b"old.img", b"disk.img", "old.img"),
         (&["direct"], b"new.img", b"disk.img", "new.img"),
+        (&["read-back"], b"old.img", b"disk.img", "old.img"),
         (&["no-sync"], b"sub/old.img", b"disk.img", "sub/old.img"),
         (&["max-wait=60"], b"sub//deep/./new.img", b"disk.img", "sub/deep/new.img"),
         (&[], b"sub", b"disk.img", "sub/disk.img"),
@@ -104,6 +105,23 @@ fn a_name_that_is_no_text_is_only_a_name() {
             assert!(fs::read(place.at(folder).join(OsStr::from_bytes(name))).unwrap() == place.octets);
         }
     }
+}
+
+#[test]
+fn what_is_there_is_told_to_nobody_who_may_only_write() {
+    let place = Place::new();
+    let before = place.all();
+    let want = format!("WANT {} sha256 65536 4096\n", place.octets.len());
+    let ask = |dest: &str, args: &[&str]| {
+        let input = place.input(want.as_bytes());
+        place.ask_by(args, OsStr::new(&request(&[], dest.as_bytes(), b"x")), &input)
+    };
+    let whys = ["old.img", "new.img", "half.img"].map(|dest| failed(&ask(dest, &[]), dest));
+    assert!(whys.iter().all(|why| *why == whys[0]), "{whys:?}");
+    assert!(place.all() == before);
+    // One who may read would be told; here nothing follows.
+    let said = failed(&ask("old.img", &["--allow-read"]), "allowed");
+    assert!(said.contains("was cut in its first line"), "{said}");
 }
 
 #[test]

@@ -1,0 +1,197 @@
+//! Two neighbours in a chain of sparse raw files, as storage engines keep them: where the child has a hole, its parent is asked.
+//!
+//! ```text
+//! fold    what the child has ─▶ the parent, which then is what both were
+//! prune   what the child has ─▶ nobody asks the parent for it: punched out there
+//! ```
+
+use std::fs;
+use std::path::Path;
+
+use crate::raw::Raw;
+use crate::remember::forget;
+use crate::sink::{InPlace, check_locked};
+use crate::{
+    Chain, Error, Format, Host, Image, Kind, Method, Plan, Pour, Result, Shape, Sink, Tally, Target, TargetOptions,
+    Want, guard, shown,
+};
+
+/// What the user allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PairOptions {
+    /// Files that begin as an image of another format does are taken as they are.
+    pub any_format: bool,
+    /// Success is said without waiting for the disk.
+    pub no_sync: bool,
+}
+
+/// How much of a parent its child hides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cover {
+    /// In octets.
+    pub octets: u64,
+    /// Ranges without gaps that they lie in.
+    pub ranges: u64,
+}
+
+/// A child and its parent, both open, locked and found to be two. Neither has been changed.
+pub struct Pair {
+    child: Chain,
+    parent: Box<InPlace>,
+    /// The child's.
+    size: u64,
+    sync: bool,
+}
+
+impl Pair {
+    /// Opens and locks both. Refuses what are no regular files of raw disks, a file beside itself, and a parent that is larger than its
+    /// child.
+    pub fn open(child: &Path, parent: &Path, options: PairOptions) -> Result<Self> {
+        let host = Host::open(child)?;
+        if host.is_device() {
+            return Err(host.error(Kind::Refused, "is no regular file"));
+        }
+        guard::guard(&host)?;
+        // Read by many, as long as nobody writes.
+        check_locked(host.file().try_lock_shared(), child)?;
+        let size = host.len();
+        check_raw(&host, options)?;
+        let floor = Raw::floor(host)?;
+        let method = Some(floor.method());
+        let child = Chain { floors: vec![Box::new(floor)], size, format: Format::Raw, warnings: Vec::new(), method };
+        // Whoever finds a target has in mind to make what isn't there.
+        let there = fs::metadata(parent).map_err(|source| Error::io(parent, "cannot open", source))?;
+        if !there.is_file() {
+            return Err(Error::new(Kind::Refused, parent, "is no regular file"));
+        }
+        let target =
+            Target::find(parent, TargetOptions { in_place: true, no_sync: options.no_sync, ..Default::default() })?;
+        target.check_apart(&child).map_err(|error| error.hint("a file is not its own parent: name two"))?;
+        check_raw(&Host::open(target.path())?, options)?;
+        let parent = Box::new(target.open_as_it_is()?);
+        if parent.held > size {
+            let what = format!("has {} octets, more than the {size} that its child has", parent.held);
+            return Err(
+                Error::new(Kind::Refused, &parent.place.path, what).hint("parent and child are maybe exchanged")
+            );
+        }
+        Ok(Self { child, parent, size, sync: !options.no_sync })
+    }
+
+    /// Octets of the child, holes and all.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Octets of the parent, as it was found.
+    #[must_use]
+    pub fn parent_size(&self) -> u64 {
+        self.parent.held
+    }
+
+    /// The parent as it stands in messages, links followed.
+    #[must_use]
+    pub fn parent_path(&self) -> &Path {
+        &self.parent.place.path
+    }
+
+    /// How the child's data was found.
+    #[must_use]
+    pub fn method(&self) -> Option<Method> {
+        self.child.method()
+    }
+
+    /// What of the disk's first `size` octets the child has. Nothing is read of it, and nothing changed.
+    pub fn cover(&self, size: u64) -> Result<Cover> {
+        let (mut cover, mut reached) = (Cover::default(), None);
+        self.each(size, |at, len| {
+            cover.octets += len;
+            cover.ranges += u64::from(reached != Some(at));
+            reached = Some(at + len);
+            Ok(())
+        })?;
+        Ok(cover)
+    }
+
+    /// What the child has goes into the parent, by up to `count` threads; a parent that is smaller grows. Zeros that were written are
+    /// data: they hide what the parent has.
+    pub fn fold(&mut self, count: usize, tally: &Tally) -> Result<()> {
+        forget(&self.parent.place.path);
+        self.parent.grow(self.size)?;
+        let shape = Shape::plain(false, 1);
+        Pour { image: &self.child, shape, sink: &*self.parent, share: true, tally }.over(count)
+    }
+
+    /// What the child has is punched out of the parent; one that is smaller grows to the child's size, by holes.
+    pub fn prune(&mut self, tally: &Tally) -> Result<()> {
+        if self.sync {
+            // What is punched is nowhere but in the child: there it is durable first.
+            let host = self.child.files().next();
+            let synced =
+                host.map_or(Ok(()), |host| host.file().sync_all().map_err(|error| host.io("cannot sync", error)));
+            synced?;
+        }
+        let (mut reached, held) = (0, self.parent.held);
+        forget(&self.parent.place.path);
+        self.parent.grow(self.size)?;
+        self.each(held, |at, len| {
+            self.parent.punch(at, len)?;
+            tally.add_disk(at + len - reached);
+            tally.add_data(len);
+            reached = at + len;
+            Ok(())
+        })?;
+        tally.add_disk(self.size - reached);
+        Ok(())
+    }
+
+    /// Asks whether the child is still what it was when it was opened.
+    pub fn check_child(&self) -> Result<()> {
+        let what_to_do = "let nobody write to it, and run it again";
+        self.child.check_unchanged(false).map_err(|error| error.hint(what_to_do))
+    }
+
+    /// What the parent is if nothing more happens from here on: a half sentence for the message of a failure.
+    #[must_use]
+    pub fn remains(&self) -> String {
+        let again = if self.parent.place.is_touched() { ": run it again" } else { "" };
+        format!("{}{again}", self.parent.remains())
+    }
+
+    /// The same of an interruption at a time that nobody knows.
+    #[must_use]
+    pub fn remains_meanwhile(&self) -> String {
+        format!("{} is updated in part: run it again", shown(&self.parent.place.path))
+    }
+
+    /// All is done: the parent is synced.
+    pub fn finish(self) -> Result<()> {
+        let size = self.parent.size.unwrap_or(self.parent.held);
+        self.parent.finish(size).map(drop)
+    }
+
+    /// Calls `take` with the place and length of each part of the disk's first `size` octets that the child has.
+    fn each(&self, size: u64, mut take: impl FnMut(u64, u64) -> Result<()>) -> Result<()> {
+        for step in Plan::over(&self.child) {
+            let step = step?;
+            if step.extent.start >= size {
+                break;
+            }
+            if step.want == Want::Copy {
+                take(step.extent.start, step.extent.len.min(size - step.extent.start))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses an image of another format, whose holes don't mean what those of a raw disk mean.
+fn check_raw(host: &Host, options: PairOptions) -> Result<()> {
+    let format = if options.any_format { Format::Raw } else { Format::probe(host)? };
+    if format == Format::Raw {
+        return Ok(());
+    }
+    let what = format!("begins as a {format} image does, and only chains of raw files can be folded and pruned");
+    Err(host.error(Kind::Unsupported, what).hint("--format raw takes it as it is"))
+}

@@ -1,0 +1,87 @@
+//! What a target holds before a delta, and what changes it.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use xfer_hole_proto::Digest;
+
+use crate::{Chain, Error, Image, Kind, Part, Payload, Result, Sink};
+
+/// A target that is to be changed into another disk, and the disk that it is.
+pub struct Holding {
+    /// Takes what is to be changed; what is kept stays as it is.
+    pub sink: Box<dyn Sink>,
+    /// The disk that it holds: as many octets of it as count for the one that comes.
+    pub image: Chain,
+    pub(crate) brings: Brings,
+}
+
+/// Which octets of that disk are not in the sink yet.
+pub(crate) enum Brings {
+    /// None.
+    Nothing,
+    /// All: they are the old target's, and the sink is new.
+    All,
+    /// Those that an earlier transfer has not left in the sink.
+    Kept {
+        /// The sink's file.
+        part: File,
+        /// The old target.
+        old: File,
+    },
+}
+
+impl Holding {
+    /// This payload of the disk was hashed: brings it over, where nothing is in the sink. What was hashed is what is kept.
+    pub fn bring(&self, at: u64, payload: &Payload) -> Result<()> {
+        if !matches!(self.brings, Brings::All) {
+            return Ok(());
+        }
+        let mut at = at;
+        for part in payload.parts() {
+            // The payload was held.
+            let Part::Octets(octets) = part else { continue };
+            self.sink.data(at, octets)?;
+            at += octets.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// These octets are kept, and were told to have this digest: finds them in the sink, or brings them over. Allocation isn't asked:
+    /// what stands beside them may have been written meanwhile, and blocks are longer on some file systems.
+    pub fn keep(&self, at: u64, len: u64, digest: Digest) -> Result<()> {
+        let Brings::Kept { part, old } = &self.brings else { return Ok(()) };
+        let mut octets = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+        let failed = |source| Error::io("DEST", format!("cannot read what is to be kept at disk offset {at}"), source);
+        read(part, at, &mut octets).map_err(failed)?;
+        if Digest::of(&octets) == digest {
+            return Ok(());
+        }
+        read(old, at, &mut octets).map_err(failed)?;
+        if Digest::of(&octets) != digest {
+            // Some of it is left, and the rest shows through.
+            self.image.read_at(at, &mut octets)?;
+        }
+        if Digest::of(&octets) != digest {
+            let what = format!("what was to be kept at disk offset {at} is not what it was");
+            return Err(Error::new(Kind::Changed, "DEST", what));
+        }
+        self.sink.data(at, &octets)
+    }
+}
+
+/// Fills `octets` from `at`, behind the file's end with zeros.
+fn read(file: &File, at: u64, octets: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < octets.len() {
+        match file.read_at(&mut octets[filled..], at + filled as u64) {
+            Ok(0) => break,
+            Ok(some) => filled += some,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    octets[filled..].fill(0);
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! What is in a disk, by digest alone: its runs, its record lines, its fingerprint. All processors hash, and no payload is kept.
+
+use std::num::NonZero;
+use std::thread;
+
+use xfer_hole_proto::{Fingerprint, Manifest, ManifestWriter, Sums};
+
+use crate::{Block, Blocks, Error, Image, Kind, Phase, Result, Run, Shape, Tally, Workers};
+
+/// Threads at least where a device is waited for, which needs no processor.
+const WAITING: usize = 6;
+
+/// The runs of a disk in canonical form, block by block in order, without their octets, for `take` to draw. Now and then there is an empty
+/// block, so that whoever draws isn't held up.
+pub fn survey<T>(
+    image: &dyn Image,
+    sums: Sums,
+    take: impl FnOnce(&mut (dyn Iterator<Item = Result<Block>> + '_)) -> T,
+) -> T {
+    let shape = Shape::canonical(sums).bare();
+    // Nobody else here has to hash what we do: all processors are ours.
+    let all = thread::available_parallelism().map_or(1, NonZero::get);
+    let workers = if image.is_direct() { all.max(WAITING) } else { all };
+    thread::scope(|scope| match Workers::start(scope, image, shape, workers) {
+        Ok(mut blocks) => take(&mut blocks),
+        // Not one thread is to be had.
+        Err(_) => take(&mut Blocks::new(image, shape)),
+    })
+}
+
+/// Tells the lines of the disk's manifest that follow its first, some at a time, END among them, which is only told of a disk that is
+/// still what it was. What is read is added to `tally`.
+///
+/// # Errors
+///
+/// What can't be read, a disk that changed ([`Kind::Changed`]), and what `tell` gives.
+pub fn record_lines<E: From<Error>>(
+    image: &dyn Image,
+    sums: Sums,
+    tally: &Tally,
+    mut tell: impl FnMut(&str) -> Result<(), E>,
+) -> Result<Fingerprint, E> {
+    let (mut writer, mut lines) = (ManifestWriter::new(Manifest::whole(image.size(), sums)), String::new());
+    survey(image, sums, |blocks| {
+        for block in blocks {
+            for run in block?.runs {
+                match &run {
+                    Run::Zero(len) => writer.zeros(*len),
+                    Run::Data(payload, Some(digest)) => {
+                        writer.data(payload.len(), *digest, &mut lines).map_err(out_of_form)?;
+                        tally.add_data(payload.len());
+                    }
+                    Run::Data(_, None) | Run::Keep(_) => return Err(out_of_form("a run without a digest").into()),
+                }
+                tally.add_disk(run.len());
+            }
+            if !lines.is_empty() {
+                tell(&lines)?;
+                lines.clear();
+            }
+        }
+        Ok::<(), E>(())
+    })?;
+    image.check_unchanged(false)?;
+    let digest = writer.end(&mut lines).map_err(out_of_form)?;
+    tell(&lines)?;
+    Ok(Fingerprint { sums, digest })
+}
+
+/// The disk's fingerprint. What is read is added to `tally`.
+///
+/// # Errors
+///
+/// What can't be read, and a disk that changed ([`Kind::Changed`]).
+pub fn fingerprint(image: &dyn Image, sums: Sums, tally: &Tally) -> Result<Fingerprint> {
+    tally.set_phase(Phase::Hashing);
+    record_lines(image, sums, tally, |_| Ok(()))
+}
+
+/// The runs of an image aren't what its blocks have to be.
+fn out_of_form(what: impl ToString) -> Error {
+    Error::new(Kind::Io, "extents", what.to_string())
+}

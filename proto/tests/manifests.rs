@@ -1,0 +1,276 @@
+//! Manifests: every vector, and what holds for all of them.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bytes::BytesMut;
+use proptest::prelude::*;
+use serde::Deserialize;
+use tokio_util::codec::Encoder;
+use xfer_hole_proto::{
+    Dialect, Digest, Entry, Error, Item, Kind, Manifest, ManifestReader, ManifestWriter, Open, Record, StreamEncoder,
+    Sums,
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Index {
+    good: BTreeMap<String, Good>,
+    bad: BTreeMap<String, Bad>,
+}
+
+/// Lengths are in octets.
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+struct Good {
+    size: u64,
+    interval: u64,
+    grain: u64,
+    offered: u64,
+    records: usize,
+    data: u64,
+    fingerprint: Option<String>,
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+struct Bad {
+    kind: String,
+    record: u64,
+    offset: u64,
+}
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors/manifests").join(name)
+}
+
+fn index() -> Index {
+    serde_json::from_slice(&fs::read(folder("index.json")).unwrap()).unwrap()
+}
+
+fn place(kind: Kind, record: u64, offset: u64) -> Bad {
+    Bad { kind: kind.word().to_owned(), record, offset }
+}
+
+impl From<Error> for Bad {
+    fn from(error: Error) -> Self {
+        let said = error.to_string();
+        assert!(said.len() <= 900 && said.bytes().all(|c| matches!(c, b' '..=b'~')), "{said}");
+        place(error.kind(), error.record(), error.offset())
+    }
+}
+
+/// Reads a manifest to the end of its file: its first line, its records, and whoever has judged them.
+fn read(octets: &[u8]) -> Result<(Manifest, Vec<Record>, ManifestReader), Bad> {
+    let mut lines = octets.split_inclusive(|&octet| octet == b'\n');
+    let Some(first) = lines.next().and_then(|line| line.strip_suffix(b"\n")) else {
+        return Err(place(Kind::Cut, 0, 0));
+    };
+    let first = Manifest::parse(first).map_err(|flaw| place(flaw.kind(), 0, 0))?;
+    let (mut reader, mut records) = (ManifestReader::new(first), Vec::new());
+    for line in lines {
+        let (number, at) = (reader.next_number(), reader.at());
+        let Some(line) = line.strip_suffix(b"\n").or(reader.has_ended().then_some(line)) else {
+            return Err(reader.finish().unwrap_err().into());
+        };
+        match reader.line(line)? {
+            Entry::Record(record) => records.push(record),
+            Entry::Wait | Entry::End(_) => {}
+            Entry::Fail(_) => return Err(place(Kind::Fail, number, at)),
+        }
+    }
+    reader.finish()?;
+    assert_eq!(reader.at(), first.offered);
+    Ok((first, records, reader))
+}
+
+/// The text of a manifest with these records.
+fn written(first: Manifest, records: &[Record]) -> (String, Digest) {
+    let (mut writer, mut text) = (ManifestWriter::new(first), format!("{first}\n"));
+    for record in records {
+        match *record {
+            Record::Data { len, digest } => writer.data(len, digest.unwrap(), &mut text).unwrap(),
+            Record::Hole { len } | Record::Keep { len } => writer.zeros(len),
+        }
+    }
+    let digest = writer.end(&mut text).unwrap();
+    (text, digest)
+}
+
+#[test]
+fn index_and_folders_name_the_same_manifests() {
+    let names = |group: &str| -> BTreeSet<String> {
+        fs::read_dir(folder(group)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let index = index();
+    assert_eq!(names("good"), index.good.keys().cloned().collect());
+    assert_eq!(names("bad"), index.bad.keys().cloned().collect());
+    for name in names("good").union(&names("bad")) {
+        assert!(name.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'_')), "{name}");
+    }
+}
+
+#[test]
+fn good_manifests_say_what_the_index_says_and_are_written_as_they_were_read() {
+    for (name, meaning) in index().good {
+        let octets = fs::read(folder("good").join(&name)).unwrap();
+        let (first, records, reader) = read(&octets).unwrap_or_else(|bad| panic!("{name}: {bad:?}"));
+        let found = Good {
+            size: first.size,
+            interval: first.sums.interval(),
+            grain: first.sums.grain(),
+            offered: first.offered,
+            records: records.len(),
+            data: records.iter().map(Record::payload_len).sum(),
+            fingerprint: reader.fingerprint().map(|fingerprint| fingerprint.to_string()),
+        };
+        assert_eq!(found, meaning, "{name}");
+        let plain = String::from_utf8(octets).unwrap().replace("WAIT\n", "");
+        assert_eq!(written(first, &records).0, plain, "{name}");
+    }
+}
+
+#[test]
+fn bad_manifests_are_refused_as_the_index_says() {
+    for (name, bad) in index().bad {
+        let octets = fs::read(folder("bad").join(&name)).unwrap();
+        let found = read(&octets).err().unwrap_or_else(|| panic!("{name} is accepted"));
+        assert_eq!(found, bad, "{name}");
+    }
+}
+
+/// A disk by its blocks: which of them are data. The last may be short.
+#[derive(Clone, Debug)]
+struct Wish {
+    sums: Sums,
+    blocks: Vec<bool>,
+    /// Octets that the last block lacks.
+    short: u64,
+}
+
+fn wishes() -> impl Strategy<Value = Wish> {
+    let sums = (0..5_u32, 0..8_u32)
+        .prop_filter_map("a grain above the interval", |(interval, grain)| Sums::new(4096 << interval, 512 << grain));
+    let blocks = prop::collection::vec(any::<bool>(), 0..40);
+    (sums, blocks, 0..512_u64).prop_map(|(sums, blocks, short)| Wish { sums, blocks, short })
+}
+
+impl Wish {
+    fn size(&self) -> u64 {
+        (self.blocks.len() as u64 * self.sums.grain()).saturating_sub(self.short)
+    }
+
+    /// Runs as the canonical form has them: length, and whether it is data.
+    fn runs(&self) -> Vec<(u64, bool)> {
+        let (grain, mut runs) = (self.sums.grain(), Vec::<(u64, bool)>::new());
+        for (number, &data) in self.blocks.iter().enumerate() {
+            let at = number as u64 * grain;
+            let len = grain.min(self.size() - at);
+            match runs.last_mut() {
+                Some((before, kind)) if *kind == data && !(data && at.is_multiple_of(self.sums.interval())) => {
+                    *before += len;
+                }
+                _ => runs.push((len, data)),
+            }
+        }
+        runs
+    }
+
+    fn records(&self) -> Vec<Record> {
+        let mut at = 0_u64;
+        let record = |(len, data)| {
+            at += len;
+            match data {
+                true => Record::Data { len, digest: Some(Digest::of(&payload(at, len))) },
+                false => Record::Hole { len },
+            }
+        };
+        self.runs().into_iter().map(record).collect()
+    }
+}
+
+/// The octets of the run that ends there.
+fn payload(end: u64, len: u64) -> Vec<u8> {
+    vec![u8::try_from(end % 251).unwrap() + 1; usize::try_from(len).unwrap()]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_reader_takes_what_the_writer_makes_of_zeros_in_any_pieces(wish in wishes(), piece in 1..9_u64) {
+        let (first, records) = (Manifest::whole(wish.size(), wish.sums), wish.records());
+        let pieces: Vec<_> = records.iter().flat_map(|record| match *record {
+            Record::Hole { len } if len > piece => vec![Record::Hole { len: len - piece }, Record::Hole { len: piece }],
+            other => vec![other],
+        }).collect();
+        let (text, digest) = written(first, &pieces);
+        prop_assert_eq!(&text, &written(first, &records).0);
+        let (again, found, reader) = read(text.as_bytes()).unwrap();
+        prop_assert_eq!((again, found), (first, records));
+        prop_assert_eq!(reader.fingerprint().unwrap().digest, digest);
+    }
+
+    #[test]
+    fn a_manifest_has_the_record_lines_and_the_fingerprint_of_the_stream(wish in wishes()) {
+        let (mut encoder, mut stream) = (StreamEncoder::new(Dialect::V1), BytesMut::new());
+        let mut line = |encoder: &mut StreamEncoder, item| {
+            let from = stream.len();
+            encoder.encode(item, &mut stream).unwrap();
+            String::from_utf8(stream[from..].to_vec()).unwrap()
+        };
+        let _open = line(&mut encoder, Item::Open(Open { size: wish.size(), sums: Some(wish.sums) }));
+        let (mut at, mut lines) = (0, String::new());
+        for record in wish.records() {
+            at += record.len();
+            lines += &line(&mut encoder, Item::Record(record));
+            if record.payload_len() > 0 {
+                encoder.encode(Item::Payload(payload(at, record.len()).into()), &mut BytesMut::new()).unwrap();
+            }
+        }
+        let end = encoder.end();
+        lines += &line(&mut encoder, Item::End(end));
+        let first = Manifest::whole(wish.size(), wish.sums);
+        let (text, digest) = written(first, &wish.records());
+        prop_assert_eq!(text.split_once('\n').unwrap().1, lines);
+        prop_assert_eq!(encoder.fingerprint().unwrap().digest, digest);
+    }
+
+    #[test]
+    fn a_cut_at_any_octet_is_an_error(wish in wishes()) {
+        let (text, _) = written(Manifest::whole(wish.size(), wish.sums), &wish.records());
+        for cut in 0..text.len() {
+            let bad = read(&text.as_bytes()[..cut]).expect_err("a cut");
+            prop_assert_eq!(bad.kind, "cut", "at {}", cut);
+        }
+    }
+
+    #[test]
+    fn an_octet_that_changed_is_refused_or_makes_another_first_line(wish in wishes(), seeds: [u8; 3]) {
+        let first = Manifest::whole(wish.size(), wish.sums);
+        let (text, _) = written(first, &wish.records());
+        let head = text.find('\n').unwrap();
+        // In the first line, all that a digit could become; elsewhere some, and the next.
+        for at in 0..text.len() {
+            let others: Vec<u8> = match at {
+                _ if at < head => b"0123456789 \n".to_vec(),
+                _ => seeds.iter().copied().chain([text.as_bytes()[at] ^ 1, b'\n', b' ']).collect(),
+            };
+            for other in others {
+                let mut changed = text.clone().into_bytes();
+                changed[at] = other;
+                if changed == text.as_bytes() {
+                    continue;
+                }
+                if let Ok((another, records, _)) = read(&changed) {
+                    prop_assert!(at < head && another != first, "octet {} made {}", at, other);
+                    prop_assert_eq!(&records, &wish.records());
+                    prop_assert_eq!(written(another, &records).0.into_bytes(), changed);
+                }
+            }
+        }
+    }
+}

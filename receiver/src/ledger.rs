@@ -1,0 +1,99 @@
+//! What the target was found to hold, from where the stream is to where the survey is: the lines of what is kept come from here.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use xfer_hole_image::Error as ImageError;
+use xfer_hole_link::Spool;
+use xfer_hole_proto::{Digest, Record};
+
+use crate::error::Error;
+
+/// Filled by the survey, emptied by the stream.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger(Mutex<Pages>);
+
+#[derive(Debug, Default)]
+struct Pages {
+    records: Spool,
+    /// The rest of a record that the stream has come into: its length in octets, and its digest as long as it is whole.
+    begun: Option<Record>,
+    /// Disk offset that the stream has come to.
+    passed: u64,
+    /// Disk offset that the survey has come to, and whether that is its end.
+    told: u64,
+    ended: bool,
+}
+
+/// A stretch of what is kept: its length in octets, and its digest if it isn't zeros.
+pub(crate) type Kept = (u64, Option<Digest>);
+
+impl Ledger {
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The survey has found this behind what it found before. It is told afterwards.
+    pub(crate) fn push(&self, record: Record) -> Result<(), Error> {
+        let mut pages = self.pages();
+        pages.told += record.len();
+        pages.records.push(record).map_err(unusable)
+    }
+
+    /// The survey is over.
+    pub(crate) fn end(&self) {
+        self.pages().ended = true;
+    }
+
+    /// The stream passes on to `end`. What was found there is told; false if the survey isn't that far.
+    pub(crate) fn pass(&self, end: u64, mut tell: impl FnMut(Kept) -> Result<(), Error>) -> Result<bool, Error> {
+        let mut pages = self.pages();
+        if end > pages.told && !pages.ended {
+            return Ok(false);
+        }
+        let end = end.min(pages.told);
+        while pages.passed < end {
+            let Some(record) =
+                pages.begun.take().map_or_else(|| pages.records.pop(), |begun| Ok(Some(begun))).map_err(unusable)?
+            else {
+                break;
+            };
+            let (len, room) = (record.len(), end - pages.passed);
+            let digest = if let Record::Data { digest, .. } = record { digest } else { None };
+            pages.passed += len.min(room);
+            if len > room {
+                // What is left of data has no digest of its own: nothing keeps it.
+                pages.begun = Some(match record {
+                    Record::Data { .. } => Record::Data { len: len - room, digest: None },
+                    _ => Record::Hole { len: len - room },
+                });
+            }
+            tell((len.min(room), digest))?;
+        }
+        Ok(true)
+    }
+}
+
+fn unusable(source: std::io::Error) -> Error {
+    ImageError::io("temporary file", "cannot keep what the target holds", source).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stream_gets_what_was_found_where_it_is_and_no_sooner() {
+        let ledger = Ledger::default();
+        let digest = Digest::of(b"x");
+        let mut told = Vec::new();
+        assert!(!ledger.pass(1, |kept| Ok(told.push(kept))).unwrap());
+        ledger.push(Record::Hole { len: 100 }).unwrap();
+        ledger.push(Record::Data { len: 10, digest: Some(digest) }).unwrap();
+        assert!(ledger.pass(40, |kept| Ok(told.push(kept))).unwrap());
+        assert!(ledger.pass(110, |kept| Ok(told.push(kept))).unwrap());
+        assert!(!ledger.pass(111, |kept| Ok(told.push(kept))).unwrap());
+        ledger.end();
+        assert!(ledger.pass(111, |kept| Ok(told.push(kept))).unwrap());
+        assert_eq!(told, [(40, None), (60, None), (10, Some(digest))]);
+    }
+}

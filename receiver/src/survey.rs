@@ -1,0 +1,63 @@
+//! What the target holds is hashed and told to the sender, while the stream that builds on it comes in behind (SPEC.md, "WANT").
+
+use std::num::NonZero;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use xfer_hole_image::{Holding, Image, Run, Shape, Workers};
+use xfer_hole_link::Talk;
+use xfer_hole_proto::{Manifest, ManifestWriter, Record, Want};
+
+use crate::error::Error;
+use crate::ledger::Ledger;
+
+/// Tells all that the target holds, as the sender wants it cut, until it is `over`.
+pub(crate) fn survey(
+    holding: &Holding,
+    want: &Want,
+    ledger: &Ledger,
+    talk: &Talk,
+    over: &AtomicBool,
+) -> Result<(), Error> {
+    let manifest = Manifest::whole(holding.image.size(), want.sums);
+    let (mut writer, mut lines, mut at) = (ManifestWriter::new(manifest), String::new(), 0);
+    // The sender may begin: until then it can't say that it is there.
+    talk.say_lines(&format!("{manifest}\n"), over);
+    let shape = Shape::canonical(want.sums).held(true);
+    thread::scope(|scope| {
+        let workers = thread::available_parallelism().map_or(1, NonZero::get).div_ceil(2);
+        for block in Workers::start(scope, &holding.image, shape, workers).map_err(Error::Thread)? {
+            for run in block?.runs {
+                match run {
+                    Run::Data(payload, Some(digest)) => {
+                        holding.bring(at, &payload)?;
+                        let len = payload.len();
+                        at += len;
+                        ledger.push(Record::Data { len, digest: Some(digest) })?;
+                        writer.data(len, digest, &mut lines)?;
+                    }
+                    Run::Zero(len) => {
+                        at += len;
+                        ledger.push(Record::Hole { len })?;
+                        writer.zeros(len);
+                    }
+                    // The canonical shape has no other.
+                    Run::Data(..) | Run::Keep(_) => {}
+                }
+            }
+            if over.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            talk.say_lines(&lines, over);
+            lines.clear();
+        }
+        Ok::<(), Error>(())
+    })?;
+    if over.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    writer.end(&mut lines)?;
+    ledger.end();
+    talk.say_lines(&lines, over);
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! `recv-hole --verify`: whether DEST is the disk of the manifest on standard input, and where it isn't.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use xfer_hole_image::{Chain, Format, Opening, shown, sys};
+use xfer_hole_link::{ManifestInput, Verdict, verify};
+
+use crate::Work;
+use crate::error::Error;
+
+impl Work<'_> {
+    /// Compares DEST, which is read as it is. What differs is listed if that was asked for.
+    pub(crate) fn verify(self, dest: &Path) -> Result<Verdict, Error> {
+        if dest.as_os_str() == "-" {
+            return Err(Error::Usage("--verify compares a file or device, and standard input has its manifest".into()));
+        }
+        if sys::was_closed(io::stdout()) {
+            return Err(Error::OutputClosed);
+        }
+        let direct = self.cli.target.direct;
+        let mut disk = Chain::open(dest, &Opening { format: Some(Format::Raw), direct, ..Opening::default() })?;
+        let mut manifest = ManifestInput::open(Path::new("-"))?;
+        let tail = disk.limit_device(manifest.manifest().size);
+        if tail > 0 {
+            self.messages.warn(format_args!("{}: the last {tail} octets of the device aren't compared", shown(dest)));
+        }
+        let mut out = io::BufWriter::new(io::stdout());
+        let compared = verify(&disk, &mut manifest, self.tally, |at, len| match self.cli.list {
+            true => writeln!(out, "{at} {len}").map_err(unwritable),
+            false => Ok(()),
+        });
+        // What was found before a failure is true.
+        out.flush().map_err(unwritable)?;
+        let verdict = compared?;
+        disk.warnings().iter().chain(&disk.noticed()).for_each(|warning| self.messages.warn(warning));
+        Ok(verdict)
+    }
+
+    /// Says where it differs.
+    pub(crate) fn tell_verdict(self, dest: &Path, verdict: &Verdict) -> Result<(), Error> {
+        if self.cli.list || self.cli.quiet {
+            return Ok(());
+        }
+        let mut out = io::stdout();
+        out.write_all(verdict.text(&shown(dest)).as_bytes()).and_then(|()| out.flush()).map_err(unwritable)
+    }
+}
+
+/// A failed write of what was found. That nobody reads on, as `head` doesn't, is no news to the user.
+fn unwritable(source: io::Error) -> Error {
+    match source.kind() {
+        io::ErrorKind::BrokenPipe => Error::Told,
+        _ => xfer_hole_image::Error::io("standard output", "cannot write", source).into(),
+    }
+}

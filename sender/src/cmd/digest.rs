@@ -1,0 +1,56 @@
+//! `xfer-hole digest`: the fingerprint of a disk, whatever it is stored in.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use xfer_hole_image::{Image, fingerprint};
+use xfer_hole_link::{Messages, ProgressKind};
+
+use crate::cmd::sums::SumsArgs;
+use crate::cmd::watched::{Found, WatchArgs};
+use crate::source::ImageArgs;
+use crate::warn_in_use;
+
+const STATUS: &str = "\
+Examples:
+  xfer-hole digest disk.qcow2
+  [ \"$(xfer-hole digest a.qcow2)\" = \"$(xfer-hole digest b.img)\" ] && echo equal
+
+What is printed is sha256:INTERVAL:GRAIN:DIGEST. It is the same for every image of the disk, raw, qcow2, compressed or a chain, and
+for --print-digest of those who send and receive it, where interval and grain are the same.
+Exit status is 0 when it was printed, 2 for every failure.";
+
+/// The words behind `digest`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = STATUS, max_term_width = 100)]
+pub(crate) struct DigestArgs {
+    /// The image or block device
+    pub(crate) image: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) sums: SumsArgs,
+
+    #[command(flatten)]
+    pub(crate) source: ImageArgs,
+
+    /// Leave the page cache as it is: read by O_DIRECT, and where that is not to be had, drop from the cache what was read
+    #[arg(long, help_heading = "How it is read")]
+    pub(crate) direct: bool,
+
+    #[command(flatten)]
+    pub(crate) watch: WatchArgs,
+}
+
+/// Prints it.
+pub(crate) fn digest(args: &DigestArgs, messages: Messages) -> ExitCode {
+    args.watch.watch(ProgressKind::Auto, args.source.verbose > 0, messages, |watch| {
+        let sums = args.sums.sums()?;
+        let disk = args.source.open(&args.image, args.direct, watch.messages)?;
+        warn_in_use(&disk, watch.messages);
+        watch.tally.set_size(disk.size());
+        let fingerprint = fingerprint(&disk, sums, watch.tally)?;
+        disk.noticed().iter().for_each(|noticed| watch.messages.warn(noticed));
+        Ok(Found { text: format!("{fingerprint}\n"), fingerprint: Some(fingerprint), ..Found::default() })
+    })
+}

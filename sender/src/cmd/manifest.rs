@@ -1,0 +1,133 @@
+//! `xfer-hole manifest`: the record lines of a disk, with their digests and without its octets.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use xfer_hole_image::{Chain, Image, Phase, Target, TargetOptions, record_lines, shown, sys};
+use xfer_hole_link::{Messages, ProgressKind};
+use xfer_hole_proto::{Fingerprint, Manifest, Reason, Sums};
+
+use crate::cmd::output::{Output, failed};
+use crate::cmd::sums::SumsArgs;
+use crate::cmd::watched::{Found, Watch, WatchArgs};
+use crate::error::Error;
+use crate::source::ImageArgs;
+use crate::warn_in_use;
+
+const STATUS: &str = "\
+Examples:
+  xfer-hole manifest -o disk.manifest disk.qcow2
+  xfer-hole manifest disk.qcow2 | ssh host recv-hole --verify disk.img
+  xfer-hole verify copy.img disk.manifest
+
+A manifest is text: what is where in the disk, with a SHA-256 of each interval of data; see xfer-hole-stream(7).
+Exit status is 0 when all of it was written, 2 for every failure: it has no END line then, and FILE is as it was.";
+
+/// The words behind `manifest`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = STATUS, max_term_width = 100)]
+pub(crate) struct ManifestArgs {
+    /// The image or block device
+    pub(crate) image: PathBuf,
+
+    /// The file to make or replace; if not given, standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) sums: SumsArgs,
+
+    #[command(flatten)]
+    pub(crate) source: ImageArgs,
+
+    /// Leave the page cache as it is: read by O_DIRECT, and where that is not to be had, drop from the cache what was read
+    #[arg(long, help_heading = "How it is read")]
+    pub(crate) direct: bool,
+
+    #[command(flatten)]
+    pub(crate) watch: WatchArgs,
+}
+
+/// Writes it.
+pub(crate) fn manifest(args: &ManifestArgs, messages: Messages) -> ExitCode {
+    let file = args.output.as_deref().filter(|file| file.as_os_str() != "-");
+    let usual = if file.is_some() { ProgressKind::Auto } else { ProgressKind::None };
+    args.watch.watch(usual, args.source.verbose > 0, messages, |watch| {
+        let sums = args.sums.sums()?;
+        let disk = args.source.open(&args.image, args.direct, watch.messages)?;
+        warn_in_use(&disk, watch.messages);
+        watch.tally.set_size(disk.size());
+        let fingerprint = match file {
+            Some(file) => to_file(&disk, sums, file, watch)?,
+            None => to_stdout(&disk, sums, watch)?,
+        };
+        disk.noticed().iter().for_each(|noticed| watch.messages.warn(noticed));
+        watch.messages.verbose(format_args!("fingerprint {fingerprint}"));
+        Ok(Found { fingerprint: Some(fingerprint), ..Found::default() })
+    })
+}
+
+/// All lines, as they come.
+fn lines(
+    disk: &Chain,
+    sums: Sums,
+    watch: &Watch<'_>,
+    mut tell: impl FnMut(&str) -> Result<(), Error>,
+) -> Result<Fingerprint, Error> {
+    watch.tally.set_phase(Phase::Hashing);
+    tell(&format!("{}\n", Manifest::whole(disk.size(), sums)))?;
+    record_lines(disk, sums, watch.tally, tell)
+}
+
+/// Whoever reads standard output has each line soon, and hears why there are no more.
+fn to_stdout(disk: &Chain, sums: Sums, watch: &Watch<'_>) -> Result<Fingerprint, Error> {
+    let mut out = Output::stdout()?;
+    let mut tell = |lines: &str| out.write_all(lines.as_bytes()).and_then(|()| out.flush()).map_err(failed);
+    let written = lines(disk, sums, watch, &mut tell);
+    if let Err(Error::Image(error)) = &written {
+        // If this can't be said either, the missing END says enough.
+        let _said = tell(&format!("FAIL {}\n", Reason::new(&error.to_string())));
+    }
+    written
+}
+
+/// A file is whole, and stored, before it has its name.
+fn to_file(disk: &Chain, sums: Sums, file: &Path, watch: &Watch<'_>) -> Result<Fingerprint, Error> {
+    if fs::metadata(file).is_ok_and(|stat| stat.file_type().is_block_device()) {
+        let what = "is a block device, which no manifest is written to";
+        return Err(Error::Word { word: file.into(), what: what.into(), hint: None });
+    }
+    if disk.is_private() {
+        // Whoever may not read the disk may not know its digests.
+        sys::keep_private();
+    }
+    let target = Target::find(file, TargetOptions::default())?;
+    target.check_apart(disk)?;
+    let sink = target.open(None, None)?;
+    watch.signals.set_remains(Some(sink.remains()));
+    let mut at = 0;
+    let written = lines(disk, sums, watch, |lines| {
+        sink.data(at, lines.as_bytes())?;
+        at += lines.len() as u64;
+        Ok(())
+    });
+    match written {
+        Ok(fingerprint) => {
+            watch.tally.set_phase(Phase::Syncing);
+            for note in sink.finish(at)? {
+                watch.messages.warn(format_args!("{}: {note}", shown(file)));
+            }
+            watch.signals.set_remains(None);
+            Ok(fingerprint)
+        }
+        Err(error) => {
+            // A part of a manifest is nothing to go on with.
+            sink.give_up();
+            Err(error)
+        }
+    }
+}

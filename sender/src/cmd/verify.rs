@@ -1,0 +1,79 @@
+//! `xfer-hole verify`: whether a disk is that of a manifest, and where it isn't.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use xfer_hole_image::shown;
+use xfer_hole_link::{ManifestInput, Messages, ProgressKind, verify as compare};
+
+use crate::cmd::output::{Output, failed};
+use crate::cmd::watched::{Found, Watch, WatchArgs};
+use crate::error::Error;
+use crate::source::ImageArgs;
+use crate::warn_in_use;
+
+const STATUS: &str = "\
+Examples:
+  xfer-hole verify disk.img disk.manifest
+  ssh host xfer-hole manifest disk.qcow2 | xfer-hole verify copy.img -
+  xfer-hole verify --list disk.img disk.manifest | while read -r offset length; do ...; done
+
+Interval and grain are those of the manifest. Where the disks have different sizes, what is behind the end of the smaller one differs;
+but what a block device has behind the disk isn't compared.
+A manifest that was cut, or isn't that of a whole disk, is a failure.
+Exit status is 0 when the disk is that of the manifest, 1 when it differs, 2 for every failure, as in cmp(1) and diff(1).";
+
+/// The words behind `verify`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = STATUS, max_term_width = 100)]
+pub(crate) struct VerifyArgs {
+    /// The image or block device
+    pub(crate) image: PathBuf,
+
+    /// What xfer-hole manifest has written; "-" is standard input
+    pub(crate) manifest: PathBuf,
+
+    /// Print all ranges that differ, and nothing else: offset and length in octets, a line each, whole intervals joined
+    #[arg(long, conflicts_with = "quiet")]
+    pub(crate) list: bool,
+
+    #[command(flatten)]
+    pub(crate) source: ImageArgs,
+
+    /// Leave the page cache as it is: read by O_DIRECT, and where that is not to be had, drop from the cache what was read
+    #[arg(long, help_heading = "How it is read")]
+    pub(crate) direct: bool,
+
+    #[command(flatten)]
+    pub(crate) watch: WatchArgs,
+}
+
+/// Compares, and prints what is found.
+pub(crate) fn verify(args: &VerifyArgs, messages: Messages) -> ExitCode {
+    args.watch.watch(ProgressKind::Auto, args.source.verbose > 0, messages, |watch| found(args, watch))
+}
+
+fn found(args: &VerifyArgs, watch: &Watch<'_>) -> Result<Found, Error> {
+    let mut disk = args.source.open(&args.image, args.direct, watch.messages)?;
+    warn_in_use(&disk, watch.messages);
+    let mut manifest = ManifestInput::open(&args.manifest)?;
+    let tail = disk.limit_device(manifest.manifest().size);
+    if tail > 0 {
+        watch
+            .messages
+            .warn(format_args!("{}: the last {tail} octets of the device aren't compared", shown(&args.image)));
+    }
+    let mut out = Output::stdout()?;
+    let compared = compare(&disk, &mut manifest, watch.tally, |at, len| match args.list {
+        true => writeln!(out, "{at} {len}").map_err(failed),
+        false => Ok(()),
+    });
+    // What was found before a failure is true.
+    out.flush().map_err(failed)?;
+    let verdict = compared?;
+    disk.noticed().iter().for_each(|noticed| watch.messages.warn(noticed));
+    let text = if args.list || args.watch.quiet { String::new() } else { verdict.text(&shown(&args.image)) };
+    Ok(Found { differs: !verdict.is_equal(), text, fingerprint: None })
+}

@@ -1,0 +1,249 @@
+//! Both directions of a conversation, written down as they flow: between the two tools on this machine, where they can be cut, or
+//! over ssh.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use bytes::BytesMut;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+use tokio_util::codec::Decoder;
+use xfer_hole_proto::{Dialect, Item, Record, StreamDecoder};
+
+use crate::{Outcome, Sshd, Tools, requires};
+
+/// What happens to a conversation once so many octets have flowed to the receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Nothing, ever.
+    Never,
+    /// The link is gone.
+    Link(usize),
+    /// The sender is killed.
+    Sender(usize),
+    /// The receiver is killed.
+    Receiver(usize),
+}
+
+impl Cut {
+    fn after(self) -> usize {
+        match self {
+            Self::Never => usize::MAX,
+            Self::Link(octets) | Self::Sender(octets) | Self::Receiver(octets) => octets,
+        }
+    }
+}
+
+/// What has flowed.
+#[derive(Clone, Debug)]
+pub struct Flowed {
+    /// From WANT, or the open line, on.
+    pub up: Vec<u8>,
+    /// The receiver's answers, and what a login has said before.
+    pub down: Vec<u8>,
+}
+
+impl Flowed {
+    /// WANT, if it was said.
+    pub fn want(&self) -> Option<String> {
+        let line = self.up.split(|&octet| octet == b'\n').next().unwrap_or_default();
+        line.starts_with(b"WANT ").then(|| String::from_utf8_lossy(line).into_owned())
+    }
+
+    /// The stream, as far as it came.
+    pub fn stream(&self) -> &[u8] {
+        let want = self.want().map_or(0, |line| line.len() + 1);
+        &self.up[want.min(self.up.len())..]
+    }
+
+    /// The items of the stream without payloads, as far as it came; they must be good.
+    #[track_caller]
+    pub fn items(&self) -> Vec<Item> {
+        let mut decoder = StreamDecoder::new(Dialect::V1);
+        if self.want().is_some() {
+            decoder.agree();
+        }
+        let (mut left, mut items) = (BytesMut::from(self.stream()), Vec::new());
+        while let Some(item) = decoder.decode(&mut left).unwrap() {
+            if !matches!(item, Item::Payload(_)) {
+                items.push(item);
+            }
+        }
+        items
+    }
+
+    /// The records of the stream with the disk offset of each.
+    #[track_caller]
+    pub fn records(&self) -> Vec<(u64, Record)> {
+        let mut at = 0;
+        let record = |item| if let Item::Record(record) = item { Some(record) } else { None };
+        let mut placed = |record: Record| {
+            at += record.len();
+            (at - record.len(), record)
+        };
+        self.items().into_iter().filter_map(record).map(&mut placed).collect()
+    }
+
+    /// Octets of payload that were announced.
+    #[track_caller]
+    pub fn payload(&self) -> u64 {
+        self.records().iter().map(|(_, record)| record.payload_len()).sum()
+    }
+
+    /// The answers line by line.
+    pub fn answers(&self) -> Vec<String> {
+        String::from_utf8_lossy(&self.down).lines().map(str::to_owned).collect()
+    }
+
+    /// Records of the manifest that the receiver told.
+    pub fn told(&self) -> usize {
+        let is_record = |line: &String| line.starts_with("DATA ") || line.starts_with("HOLE ");
+        self.answers().iter().filter(|line| is_record(line)).count()
+    }
+}
+
+/// `xfer-hole --converse SEND IMAGE` and `recv-hole --converse RECEIVE DEST`, joined by two pipes: how both ended, and what flowed.
+pub fn converse(
+    tools: &Tools,
+    send: &[&str],
+    image: &Path,
+    receive: &[&str],
+    dest: &Path,
+    cut: Cut,
+) -> (Outcome, Outcome, Flowed) {
+    let mut sender = guarded(&tools.xfer_hole, &[&["--converse", "--hash"], send].concat(), image);
+    let mut receiver = guarded(&tools.recv_hole, &[&["--converse"], receive].concat(), dest);
+    let (mut stream, mut asked) = (sender.stdout.take().unwrap(), sender.stdin.take().unwrap());
+    let (mut answers, mut taken) = (receiver.stdout.take().unwrap(), receiver.stdin.take().unwrap());
+    let gone = AtomicBool::new(false);
+    let (up, down) = thread::scope(|scope| {
+        let hearing = scope.spawn(|| {
+            let (mut down, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+            while let Ok(octets @ 1..) = answers.read(&mut buffer) {
+                if gone.load(Ordering::Relaxed) {
+                    continue;
+                }
+                down.extend_from_slice(&buffer[..octets]);
+                let _gone = asked.write_all(&buffer[..octets]);
+            }
+            drop(asked);
+            down
+        });
+        let (mut up, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+        while let Ok(octets @ 1..) = stream.read(&mut buffer) {
+            let octets = octets.min(cut.after() - up.len());
+            up.extend_from_slice(&buffer[..octets]);
+            let _gone = taken.write_all(&buffer[..octets]);
+            if up.len() == cut.after() {
+                gone.store(true, Ordering::Relaxed);
+                match cut {
+                    Cut::Sender(_) => end(&sender),
+                    Cut::Receiver(_) => end(&receiver),
+                    Cut::Link(_) | Cut::Never => {}
+                }
+                break;
+            }
+        }
+        drop((taken, stream));
+        (up, hearing.join().unwrap())
+    });
+    let outcome = |child: Child| {
+        let output = child.wait_with_output().unwrap();
+        Outcome { code: output.status.code(), out: output.stdout, err: String::from_utf8_lossy(&output.stderr).into() }
+    };
+    (outcome(sender), outcome(receiver), Flowed { up, down })
+}
+
+/// A tool with pipes all around; a minute is a hang.
+fn guarded(tool: &Path, args: &[&str], path: &Path) -> Child {
+    let mut command = Command::new("timeout");
+    command.args(["-s", "KILL", "60"]).arg(tool).args(args).arg(path).process_group(0);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn end(child: &Child) {
+    let _gone = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
+}
+
+/// A program to be given to `-e`: ssh to a server, with both directions written down.
+#[derive(Debug)]
+pub struct Wiretap {
+    folder: TempDir,
+}
+
+impl Wiretap {
+    /// On the way to this server.
+    pub fn new(sshd: &Sshd) -> Self {
+        requires(&["bash", "tee"]);
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        let config = sshd.config();
+        // It is ssh itself that is waited for, and killed.
+        let (config, words) = (config.display(), "#!/bin/bash\nexec ssh -F");
+        let text = format!("{words} '{config}' \"$@\" < <(exec tee '{}') > >(exec tee '{}')\n", at("in"), at("out"));
+        fs::write(at("tap"), text).unwrap();
+        fs::set_permissions(at("tap"), fs::Permissions::from_mode(0o755)).unwrap();
+        Self { folder }
+    }
+
+    /// Its name.
+    pub fn program(&self) -> PathBuf {
+        self.folder.path().join("tap")
+    }
+
+    /// What a push of a disk of this size has made flow.
+    pub fn pushed(&self, size: u64) -> Flowed {
+        Flowed { up: from(&self.octets("in"), size), down: self.octets("out") }
+    }
+
+    /// What a pull has.
+    pub fn pulled(&self, size: u64) -> Flowed {
+        Flowed { up: from(&self.octets("out"), size), down: self.octets("in") }
+    }
+
+    fn octets(&self, name: &str) -> Vec<u8> {
+        let mut octets = Vec::new();
+        File::open(self.folder.path().join(name)).unwrap().read_to_end(&mut octets).unwrap();
+        octets
+    }
+}
+
+/// What of this is the sender's, behind the text of sh.
+fn from(octets: &[u8], size: u64) -> Vec<u8> {
+    let begins = [format!("WANT {size} sha256 "), format!("XFER-HOLE 1 {size}")];
+    let find = |line: &String| octets.windows(line.len()).position(|words| words == line.as_bytes());
+    octets[begins.iter().find_map(find).unwrap_or(octets.len())..].to_vec()
+}
+
+/// Octets of data that a disk has in those of its intervals that another doesn't hold, or holds otherwise: what a delta sends. Both are
+/// given by their octets, which have to be few; zeros are counted by the grain.
+pub fn differing(old: &[u8], new: &[u8], interval: usize, grain: usize) -> u64 {
+    let mut octets = 0;
+    for (number, piece) in new.chunks(interval).enumerate() {
+        let at = number * interval;
+        if old.get(at..at + piece.len()) != Some(piece) {
+            let data = piece.chunks(grain).filter(|block| block.iter().any(|&octet| octet != 0));
+            octets += data.map(<[u8]>::len).sum::<usize>();
+        }
+    }
+    octets as u64
+}
+
+/// What a receiver holds for a new file: a `.part`, and where that is a hole the old file.
+pub fn held(part: &Path, old: &Path) -> Vec<u8> {
+    let mut octets = fs::read(old).unwrap_or_default();
+    let Ok(left) = fs::read(part) else { return octets };
+    octets.resize(octets.len().max(left.len()), 0);
+    for (start, len) in crate::extents(part) {
+        let range = usize::try_from(start).unwrap()..usize::try_from(start + len).unwrap();
+        octets[range.clone()].copy_from_slice(&left[range]);
+    }
+    octets
+}

@@ -1,0 +1,293 @@
+//! A fingerprint that was noted spares both ends the reading, and is never believed of a disk that was touched.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use rig::{
+    Account, Disk, FarEnd, Fill, LoopDevice, Outcome, Process, Qcow2, Running, Setup, Toolbox, assert_same, qemu_disk,
+    run, tools, wait_until,
+};
+
+const MIB: u64 = 1 << 20;
+const FLAGS: [&str; 2] = ["--delta", "--remember"];
+
+fn disk() -> Disk {
+    Disk::empty(24 * MIB + 512).with(0, 3 * MIB, 1).with(10 * MIB, 4 * MIB, 2).with(24 * MIB, 512, 3)
+}
+
+/// What was touched just now is not noted when it is read.
+fn settle() {
+    thread::sleep(Duration::from_millis(2100));
+}
+
+fn far() -> (FarEnd, Toolbox) {
+    let toolbox = Toolbox::new().with("recv-hole", &tools!().recv_hole).with("xfer-hole", &tools!().xfer_hole);
+    let path = toolbox.path();
+    (FarEnd::with(tools!(), "dash", Setup { path: Some(&path), ..Setup::default() }), toolbox)
+}
+
+/// What is noted beside an image.
+fn note(image: &Path) -> PathBuf {
+    let mut name = image.as_os_str().to_owned();
+    name.push(".fingerprint");
+    name.into()
+}
+
+/// Octets that left, and octets of the disk's data among them, as the last line tells them in JSON.
+#[track_caller]
+fn moved(outcome: &Outcome) -> (u64, u64) {
+    assert_eq!(outcome.code, Some(0), "{}", outcome.err);
+    let last = outcome.err.lines().rev().find(|line| line.starts_with('{')).unwrap();
+    let told: serde_json::Value = serde_json::from_str(last).unwrap();
+    let number = |name: &str| told[name].as_u64().unwrap_or_else(|| panic!("no {name} in {last}"));
+    (number("wire"), number("data"))
+}
+
+fn push(far: &FarEnd, args: &[&str], image: &Path, dest: &Path) -> Outcome {
+    far.push(&[&FLAGS, &["--progress", "json"], args].concat(), image, dest)
+}
+
+/// Changes one octet of a file, and puts its modification time back.
+fn touch_in_secret(path: &Path, at: u64) {
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    let mut octet = [0];
+    file.read_exact_at(&mut octet, at).unwrap();
+    file.write_all_at(&[!octet[0]], at).unwrap();
+    file.set_modified(modified).unwrap();
+}
+
+#[test]
+fn a_disk_that_both_ends_remember_is_named_and_not_read() {
+    let (far, _toolbox) = far();
+    let image = far.image("disk.img", &disk());
+    let dest = far.account.home("out.img");
+    settle();
+    moved(&push(&far, &[], &image, &dest));
+    assert!(note(&image).exists() && note(&dest).exists());
+    let before = fs::metadata(&dest).unwrap();
+    let (wire, data) = moved(&push(&far, &[], &image, &dest));
+    assert!(wire < 1024 && data == 0, "{wire} octets, {data} of data");
+    let after = fs::metadata(&dest).unwrap();
+    assert_eq!((before.ino(), before.ctime_nsec()), (after.ino(), after.ctime_nsec()), "nothing was to be touched");
+    // The same the other way round, and on one machine.
+    let near = far.near("near.img");
+    chown(&dest, Some(far.account.uid()), None).unwrap();
+    settle();
+    let pull = |args: &[&str]| far.pull(&[&FLAGS, &["--progress", "json"], args].concat(), &dest, &near);
+    moved(&pull(&[]));
+    let (_, data) = moved(&pull(&[]));
+    assert_eq!(data, 0);
+    assert_same(&image, &near);
+    let copy = |args: &[&str]| {
+        let mut copy = Command::new(tools!().xfer_hole);
+        run(copy.args(FLAGS).args(["--progress", "json"]).args(args).arg(&image).arg(&near), b"")
+    };
+    moved(&copy(&[]));
+    assert_eq!(moved(&copy(&[])).1, 0);
+}
+
+#[test]
+fn an_octet_that_was_changed_in_secret_is_found_at_either_end() {
+    let (far, _toolbox) = far();
+    let image = far.image("disk.img", &disk());
+    let dest = far.account.home("out.img");
+    settle();
+    moved(&push(&far, &[], &image, &dest));
+    for (path, at) in [(&dest, 5), (&image, 11 * MIB), (&dest, 24 * MIB + 500)] {
+        touch_in_secret(path, at);
+        let (_, data) = moved(&push(&far, &[], &image, &dest));
+        assert!(data > 0, "{} was not found to be changed", path.display());
+        assert_same(&image, &dest);
+    }
+    // Nor is a new file with the old one's time, or a size that grew by zeros.
+    let times = fs::metadata(&dest).unwrap().modified().unwrap();
+    fs::write(far.near("other"), fs::read(&dest).unwrap().iter().map(|octet| !octet).collect::<Vec<_>>()).unwrap();
+    fs::copy(far.near("other"), &dest).unwrap();
+    File::options().write(true).open(&dest).unwrap().set_modified(times).unwrap();
+    assert!(moved(&push(&far, &[], &image, &dest)).1 > 0);
+    assert_same(&image, &dest);
+}
+
+#[test]
+fn a_change_of_a_backing_file_is_a_change() {
+    let (far, _toolbox) = far();
+    let base = far.near("base.qcow2");
+    Qcow2::new(16 * MIB).write(0, 2 * MIB, Fill::Noise(1)).make(&base);
+    let image = far.near("top.qcow2");
+    Qcow2::over("base.qcow2", "qcow2").write(4 * MIB, MIB, Fill::Noise(2)).make(&image);
+    let dest = far.account.home("out.img");
+    settle();
+    moved(&push(&far, &[], &image, &dest));
+    assert_eq!(moved(&push(&far, &[], &image, &dest)).1, 0);
+    Qcow2::new(16 * MIB).write(0, 2 * MIB, Fill::Noise(3)).make(&base);
+    moved(&push(&far, &[], &image, &dest));
+    assert_same(&qemu_disk(&image), &dest);
+}
+
+#[test]
+fn what_cannot_be_noted_beside_the_image_is_noted_in_the_cache_and_devices_never_are() {
+    let (far, _toolbox) = far();
+    let image = far.image("disk.img", &disk());
+    // A folder in which its owner can't write: not root's.
+    let account = Account::new("sh");
+    let folder = account.home("closed");
+    fs::create_dir(&folder).unwrap();
+    let closed = folder.join("disk.img");
+    fs::copy(&image, &closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).unwrap();
+    let dest = account.home("out.img");
+    settle();
+    for round in 0..2 {
+        let mut copy = Command::new(tools!().xfer_hole);
+        copy.uid(account.uid()).env_remove("XDG_CACHE_HOME").env("HOME", account.home(""));
+        let copied = run(copy.args(FLAGS).args(["--progress", "json"]).arg(&closed).arg(&dest), b"");
+        let (_, data) = moved(&copied);
+        assert_eq!(data == 0, round > 0, "round {round}");
+    }
+    assert!(!note(&closed).exists());
+    assert_eq!(fs::read_dir(account.home(".cache/xfer-hole")).unwrap().count(), 1);
+    let device = LoopDevice::filled(32 * MIB, 7);
+    for _ in 0..2 {
+        let mut copy = Command::new(tools!().xfer_hole);
+        let copied = run(copy.args(FLAGS).args(["--progress", "json"]).arg(&image).arg(device.path()), b"");
+        moved(&copied);
+    }
+    assert!(!note(device.path()).exists());
+}
+
+#[test]
+fn a_file_of_that_name_that_is_not_ours_is_left_alone() {
+    let (far, _toolbox) = far();
+    let image = far.image("disk.img", &disk());
+    let dest = far.account.home("out.img");
+    for path in [&image, &dest] {
+        fs::write(note(path), "mine").unwrap();
+    }
+    for _ in 0..2 {
+        moved(&push(&far, &[], &image, &dest));
+        assert_same(&image, &dest);
+    }
+    for path in [&image, &dest] {
+        assert_eq!(fs::read(note(path)).unwrap(), b"mine");
+    }
+}
+
+#[test]
+fn what_is_refused_or_only_planned_leaves_the_note_and_what_writes_takes_it_away() {
+    let far = FarEnd::new(tools!(), "dash");
+    let image = far.image("disk.img", &disk());
+    let near = far.near("near.img");
+    let copy = |args: &[&str]| {
+        let mut copy = Command::new(tools!().xfer_hole);
+        run(copy.args(args).arg(&image).arg(&near), b"")
+    };
+    let there = || fs::read(note(&near)).ok();
+    let pair = |args: &[&str]| {
+        let mut pair = Command::new(tools!().xfer_hole);
+        // A fold names the child first, and a prune the parent.
+        let files = if args[0] == "fold" { [&image, &near] } else { [&near, &image] };
+        run(pair.args(args).args(files), b"")
+    };
+    copy(&FLAGS).ok();
+    // The image itself had been touched just before.
+    assert!(there().is_some() && !note(&image).exists());
+    let noted = there();
+    pair(&["fold", "-n"]).ok();
+    copy(&["--delta", "--dry-run"]).ok();
+    assert_eq!(there(), noted);
+    let locked = File::open(&near).unwrap();
+    locked.lock().unwrap();
+    for args in [&["--in-place"][..], &["--in-place", "--delta"]] {
+        assert_eq!(copy(args).code, Some(2));
+    }
+    assert_eq!(pair(&["fold"]).code, Some(2));
+    assert_eq!(there(), noted);
+    drop(locked);
+    let part = far.near("near.img.part");
+    fs::create_dir(&part).unwrap();
+    for args in [&[][..], &["--delta"]] {
+        assert_eq!(copy(args).code, Some(2));
+    }
+    assert_eq!(there(), noted);
+    fs::remove_dir(&part).unwrap();
+    // What is begun ends it, by whatever way.
+    let ways: [&[&str]; 4] = [&[], &["--delta"], &["--in-place"], &["--in-place", "--delta"]];
+    for way in ways {
+        fs::write(note(&near), noted.as_ref().unwrap()).unwrap();
+        copy(way).ok();
+        assert_eq!(there(), None, "{way:?}");
+    }
+    for work in ["fold", "prune"] {
+        fs::write(note(&near), noted.as_ref().unwrap()).unwrap();
+        pair(&[work, "-n"]).ok();
+        assert!(there().is_some());
+        pair(&[work]).ok();
+        assert_eq!(there(), None, "{work}");
+    }
+}
+
+/// `XFER_HOLE_KILLS` says how many times.
+#[test]
+fn no_note_survives_a_run_that_failed() {
+    let (far, _toolbox) = far();
+    let dest = far.account.home("out.img");
+    let images = [1, 2].map(|seed| {
+        let disk = Disk::empty(24 * MIB).with(0, 12 * MIB, 9).with(14 * MIB, 6 * MIB, seed);
+        far.image(&format!("disk{seed}.img"), &disk)
+    });
+    moved(&push(&far, &[], &images[0], &dest));
+    let rounds = std::env::var("XFER_HOLE_KILLS").map_or(10_u64, |rounds| rounds.parse().unwrap());
+    let mut number = 12345_u64;
+    let mut random = |below: u64| {
+        number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (number >> 33) % below
+    };
+    let involved = || {
+        let mut all = far.account.processes();
+        all.extend(Process::all().into_iter().filter(|process| process.argv.contains(far.account.name())));
+        all
+    };
+    for round in 0..rounds {
+        let image = &images[usize::from(round % 2 == 0)];
+        let mut sender = far.sender();
+        sender.args(FLAGS).args(if round % 3 == 0 { &["--in-place"][..] } else { &[] });
+        sender.arg(image).arg(far.place(&dest));
+        let mut sends = Running::between(Stdio::null(), &mut sender, Stdio::null());
+        thread::sleep(Duration::from_millis(random(400)));
+        let victims = involved();
+        if !victims.is_empty() {
+            victims[usize::try_from(random(victims.len() as u64)).unwrap()].signal(Signal::SIGKILL);
+        }
+        wait_until("the near end has ended", || !sends.lives());
+        let start = Instant::now();
+        while !involved().is_empty() {
+            assert!(start.elapsed() < Duration::from_secs(60), "round {round}: {:#?}", involved());
+            thread::sleep(Duration::from_millis(2));
+        }
+        let sent = sends.end();
+        if note(&dest).exists() {
+            // Then it tells the truth: what it is of is the disk that is there.
+            let mut digest = Command::new(tools!().xfer_hole);
+            digest.args(["--hash", "--hash-interval", "64K", "--print-digest"]).arg(&dest);
+            let told = run(&mut digest, b"").ok().fingerprint().2;
+            let noted = fs::read_to_string(note(&dest)).unwrap();
+            assert!(noted.contains(&told), "round {round}: {noted}, and the disk is {told}");
+        } else {
+            assert_ne!(sent.code, Some(0), "round {round}");
+        }
+        if round % 5 == 4 || round + 1 == rounds {
+            moved(&push(&far, &[], image, &dest));
+            assert_same(image, &dest);
+        }
+    }
+}
