@@ -24,6 +24,7 @@ complete -c recv-hole -l delta -d 'Send only what differs from what DEST holds, 
 complete -c recv-hole -l remember -d 'Note the fingerprint of both disks beside them once they are the same, and look there before anything is read: with --delta, a disk that DEST has already is found at once'
 complete -c recv-hole -l no-resume -d 'Start over where an earlier transfer was cut, instead of going on from its DEST.part'
 complete -c recv-hole -l read-back -d 'Read the whole disk back once it is stored, past the page cache as far as that can be, and compare it with its digests before it is given its name, or called done'
+complete -c recv-hole -l check-base -d 'If only changes are sent: read what is there first, and refuse to build on it if it isn\'t the older image that the sender says'
 complete -c recv-hole -l no-clobber -d 'Leave a DEST that is there already as it is, and fail'
 complete -c recv-hole -l mkpath -d 'Make the directories that DEST is to lie in'
 complete -c recv-hole -s n -l dry-run -d 'Check all that can be checked, say what would be done, and write nothing'

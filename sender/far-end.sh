@@ -40,7 +40,7 @@ request() {
 		case $word in
 		receiver=auto | receiver=binary | receiver=sh) receiver=${word#*=} && continue ;;
 		private) umask 077 && continue ;;
-		in-place | target-is-zero | no-sync | direct | remember | read-back | no-clobber | mkpath | dry-run) asked="$asked$word " ;;
+		in-place | target-is-zero | no-sync | direct | remember | read-back | check-base | no-clobber | mkpath | dry-run) asked="$asked$word " ;;
 		chmod=*[!0-7]* | max-wait=*[!0-9]*) fail "no number in the request: $x" ;;
 		chmod=?*) bits=${word#*=} ;;
 		chown=?*) own=${word#*=} ;;
@@ -60,11 +60,11 @@ request() {
 	else
 		case $target in */) target=$target$name ;; esac
 	fi
-	[ "$receiver" != sh ] || return 0
-	if recv-hole --speaks 1 </dev/null >/dev/null 2>&1; then
+	if [ "$receiver" != sh ] && recv-hole --speaks 1 </dev/null >/dev/null 2>&1; then
 		exec recv-hole --converse "$@" -- "$target"
 	fi
-	[ "$receiver" = auto ] || fail "no recv-hole is installed there that speaks this version"
+	[ "$receiver" != binary ] || fail "no recv-hole is installed there that speaks this version"
+	! asked check-base || fail "recv-hole.sh can't read what is there: --check-base needs recv-hole"
 }
 
 # fell PID: a process and its children

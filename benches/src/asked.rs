@@ -3,6 +3,8 @@
 use crate::case::Way;
 use crate::contender::{Side, key};
 use crate::disk::Kind;
+use crate::link::RATE;
+use crate::report::{octets, seconds};
 use crate::session::Table;
 
 /// Whom a time is held against.
@@ -31,7 +33,7 @@ const fn ask(number: u32, kind: Kind, way: Way, ours: &'static str, limit: f64, 
     Ask { number, kind, way, ours, limit, against }
 }
 
-const ASKS: [Ask; 22] = [
+const ASKS: [Ask; 25] = [
     ask(1, Kind::ScatteredRaw, Way::Local, key::PIPE, 1.0, Against::BestQemu),
     ask(1, Kind::ScatteredRaw, Way::Local, key::PIPE, 1.15, Against::Key(key::FLOOR_PIPE)),
     ask(1, Kind::ScatteredQcow2, Way::Local, key::PIPE, 1.0, Against::BestPeer),
@@ -54,8 +56,13 @@ const ASKS: [Ask; 22] = [
     ask(7, Kind::LongRaw, Way::Ssh, key::SSH, 1.05, Against::Key(key::FLOOR_SSH)),
     ask(7, Kind::LongRaw, Way::Ssh, key::SSH_SH, 1.5, Against::Key(key::FLOOR_SSH)),
     ask(7, Kind::LongRaw, Way::Ssh, key::PUSH_SH_PLAIN, 1.5, Against::Key(key::FLOOR_SSH)),
+    ask(9, Kind::GuestRaw, Way::Delta, key::DELTA, 0.35, Against::Key(key::RSYNC)),
+    ask(9, Kind::GuestRaw, Way::Delta, key::DELTA_IN_PLACE, 0.35, Against::Key(key::RSYNC)),
+    ask(9, Kind::GuestRaw, Way::Delta, key::DELTA, 1.0, Against::Key(key::FULL)),
 ];
 
+/// What a record may take in a manifest, in octets.
+const MANIFEST_RECORD: u64 = 80;
 /// What a process tree of ours may hold at most.
 const MEMORY: u64 = 64 << 20;
 
@@ -103,6 +110,29 @@ pub fn verdicts(tables: &[Table]) -> Vec<Verdict> {
             });
         }
     }
+    verdicts.extend(tables.iter().filter_map(on_the_wire));
+    for table in tables {
+        let name = table.case.name();
+        let row = |key| table.rows.iter().find(|row| row.key == key);
+        let mut judge = |number, asked: &str, measured: Option<(String, bool)>| {
+            let (measured, met) = measured.unwrap_or_else(|| ("not measured".to_owned(), false));
+            verdicts.push(Verdict { number, asked: format!("{name}: {asked}"), measured, met });
+        };
+        if table.case.way == Way::DeltaSlow {
+            let times = row(key::DELTA).and_then(|row| {
+                let times = row.time.median / (row.wire? as f64 * 8.0 / RATE as f64);
+                Some((format!("{times:.2} ×"), times <= 1.1))
+            });
+            judge(9, "`xfer-hole --delta` push ≤ 1.1 × the time of its octets, there and back", times);
+        }
+        if table.case.way == Way::DeltaSame {
+            let wire = row(key::REMEMBER).and_then(|row| row.wire).map(|wire| (octets(wire), wire < 1024));
+            judge(10, "`--remember`: wire < 1 KiB", wire);
+            let more = row(key::REMEMBER).zip(row(key::CONNECT)).map(|(ours, ssh)| ours.time.median - ssh.time.median);
+            let more = more.map(|more| (seconds(more.max(0.0)), more < 0.5));
+            judge(10, "`--remember`: < 500 ms more than an ssh connection", more);
+        }
+    }
     let ours = tables.iter().flat_map(|table| table.rows.iter().map(move |row| (table, row)));
     let ours = ours.filter(|(_, row)| row.side == Side::Ours);
     if let Some((table, row)) = ours.max_by_key(|(_, row)| row.memory.near.max(row.memory.far)) {
@@ -115,4 +145,84 @@ pub fn verdicts(tables: &[Table]) -> Vec<Verdict> {
         });
     }
     verdicts
+}
+
+/// Where something is at the target already: that little more goes over the wire than has to. The one of ours that comes closest to the
+/// limit.
+fn on_the_wire(table: &Table) -> Option<Verdict> {
+    let due = table.due?;
+    let limit = (due.octets as f64 * 1.02) as u64 + due.records * MANIFEST_RECORD;
+    let ours = table.rows.iter().filter(|row| row.side == Side::Ours && ![key::FULL, key::REMEMBER].contains(&row.key));
+    let most = ours.filter_map(|row| Some((row.wire?, row.name))).max();
+    let asked = if due.octets > 0 { "1.02 × what differs, and " } else { "" };
+    Some(Verdict {
+        number: if due.octets > 0 { 9 } else { 10 },
+        asked: format!("{}: wire, both ways ≤ {asked}80 octets a record = {}", table.case.name(), octets(limit)),
+        measured: most.map_or("not measured".to_owned(), |(wire, name)| format!("{} at most ({name})", octets(wire))),
+        met: most.is_some_and(|(wire, _)| wire <= limit),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::{Case, On};
+    use crate::measure::Memory;
+    use crate::past::Due;
+    use crate::session::Row;
+    use crate::stats::Spread;
+
+    fn table(way: Way, octets: u64, rows: &[(&'static str, Side, f64, u64)]) -> Table {
+        let row = |&(key, side, median, wire)| {
+            let time = Spread { median, least: median, most: median };
+            Row { key, name: key, side, time, cpu: 0.0, memory: Memory::default(), wire: Some(wire), allocated: None }
+        };
+        Table {
+            case: Case { kind: Kind::GuestRaw, way, on: On::Disk, sync: false },
+            file_system: "ext4",
+            disk_allocated: 2 << 30,
+            due: Some(Due { octets, records: 1000 }),
+            rows: rows.iter().map(row).collect(),
+            failed: Vec::new(),
+        }
+    }
+
+    fn met(table: Table) -> Vec<(u32, bool)> {
+        verdicts(&[table]).iter().filter(|one| one.number > 8).map(|one| (one.number, one.met)).collect()
+    }
+
+    #[test]
+    fn a_delta_is_held_against_rsync_a_full_send_and_what_differs() {
+        let all = |ours, wire| {
+            let rows = [
+                (key::DELTA, Side::Ours, ours, 1 << 20),
+                (key::DELTA_IN_PLACE, Side::Ours, 0.3, wire),
+                (key::FULL, Side::Ours, 0.6, 1 << 30),
+                (key::RSYNC, Side::Rival, 1.0, 1 << 30),
+            ];
+            met(table(Way::Delta, 10_000_000, &rows))
+        };
+        assert_eq!(all(0.35, 10_280_000), [(9, true); 4]);
+        assert_eq!(all(0.61, 10_280_001), [(9, false), (9, true), (9, false), (9, false)]);
+    }
+
+    #[test]
+    fn a_slow_link_takes_the_time_of_its_octets() {
+        let all = |ours| met(table(Way::DeltaSlow, 100_000_000, &[(key::DELTA, Side::Ours, ours, 100_000_000)]));
+        assert_eq!((all(8.8), all(8.9)), (vec![(9, true); 2], vec![(9, true), (9, false)]));
+    }
+
+    #[test]
+    fn of_the_same_disk_nothing_flows_but_its_manifest_or_less() {
+        let all = |wire, ours| {
+            let rows = [
+                (key::DELTA, Side::Ours, 1.0, 79_000),
+                (key::REMEMBER, Side::Ours, ours, wire),
+                (key::CONNECT, Side::Floor, 0.25, 0),
+            ];
+            met(table(Way::DeltaSame, 0, &rows))
+        };
+        assert_eq!(all(1023, 0.7), [(10, true); 3]);
+        assert_eq!(all(1024, 0.76), [(10, true), (10, false), (10, false)]);
+    }
 }

@@ -9,8 +9,38 @@ pub enum Way {
     Local,
     /// Over ssh on the loopback interface.
     Ssh,
+    /// The same, to where an old state is, of which one interval in a hundred has changed.
+    Delta,
+    /// The same, over a link of 100 Mbit/s.
+    DeltaSlow,
+    /// Over ssh on the loopback interface, to where the same disk is already.
+    DeltaSame,
+    /// The same, to where a transfer was cut at half of the data.
+    Resume,
     /// Not at all: it is only said what lies where.
     Map,
+}
+
+impl Way {
+    /// As it is called on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Ssh => "ssh",
+            Self::Delta => "delta",
+            Self::DeltaSlow => "delta-100mbit",
+            Self::DeltaSame => "delta-same",
+            Self::Resume => "resume",
+            Self::Map => "map",
+        }
+    }
+
+    /// Whether something is at the target before, to be brought up to date.
+    #[must_use]
+    pub fn renews(self) -> bool {
+        matches!(self, Self::Delta | Self::DeltaSlow | Self::DeltaSame | Self::Resume)
+    }
 }
 
 /// Where to.
@@ -58,6 +88,13 @@ impl Case {
             if kind == Kind::LongRaw {
                 cases.push(case(Way::Ssh, On::Tmpfs, false));
             }
+            if matches!(kind, Kind::GuestRaw | Kind::Fragments) {
+                cases.push(case(Way::Delta, On::Disk, false));
+            }
+            if kind == Kind::GuestRaw {
+                let ways = [Way::DeltaSame, Way::Resume, Way::DeltaSlow];
+                cases.extend(ways.map(|way| case(way, On::Disk, false)));
+            }
             if kind == Kind::Empty16tQcow2 {
                 cases.push(case(Way::Map, On::Tmpfs, false));
             }
@@ -68,11 +105,7 @@ impl Case {
     /// `scattered-raw/local/disk`, and `/sync` where it is synced.
     #[must_use]
     pub fn name(&self) -> String {
-        let way = match self.way {
-            Way::Local => "local",
-            Way::Ssh => "ssh",
-            Way::Map => "map",
-        };
+        let way = self.way.name();
         let on = match self.on {
             On::Disk => "disk",
             On::Tmpfs => "tmpfs",
@@ -111,6 +144,7 @@ mod tests {
         assert_eq!(named("scattered-raw/sync"), 1);
         assert_eq!(named("scattered-raw/local/disk"), 1);
         assert_eq!(named("map"), 1);
+        assert_eq!([named("delta"), named("guest-raw/delta/disk"), named("resume")], [2, 1, 1]);
         assert_eq!(named("scattered"), 0);
         assert_eq!(named(""), 0);
     }

@@ -6,6 +6,7 @@ use crate::case::{Case, Way};
 use crate::disk::{Disk, Kind};
 use crate::error::Result;
 use crate::line::Line;
+use crate::past::Past;
 use crate::sshd::HOST;
 use crate::tool::{find, text};
 
@@ -48,6 +49,10 @@ pub enum Wire {
     Tapped,
     /// Our sender says it.
     Told,
+    /// What goes through the remote shell, both ways.
+    Both,
+    /// The same, where our sender says what goes there: the text of sh that a push begins with isn't in it.
+    BothTold,
 }
 
 /// What contenders are asked for by.
@@ -72,6 +77,22 @@ pub mod key {
     pub const PUSH_SH: &str = "push-sh";
     /// The same with `--receiver sh --no-hash`.
     pub const PUSH_SH_PLAIN: &str = "push-sh-plain";
+    /// `xfer-hole --no-resume DISK HOST:COPY`, whatever is there.
+    pub const FULL: &str = "full";
+    /// `xfer-hole DISK HOST:COPY`, which brings up to date what is there.
+    pub const DELTA: &str = "delta";
+    /// The same with `--in-place`.
+    pub const DELTA_IN_PLACE: &str = "delta-in-place";
+    /// The same with `--remember`, where both sides' fingerprints are noted.
+    pub const REMEMBER: &str = "remember";
+    /// `recv-hole HOST:DISK COPY`, which brings up to date what is there.
+    pub const DELTA_PULL: &str = "delta-pull";
+    /// `rsync --inplace --no-whole-file`.
+    pub const RSYNC: &str = "rsync";
+    /// An ssh connection, and nothing else.
+    pub const CONNECT: &str = "connect";
+    /// As many octets as differ, over ssh to nowhere.
+    pub const FLOOR_DUE: &str = "floor-due";
     /// `xfer-hole map`.
     pub const MAP: &str = "map";
     /// `qemu-img convert`.
@@ -105,6 +126,19 @@ pub struct Tools {
     pub script: PathBuf,
     /// The configuration that ssh reaches the far end by, if there is one.
     pub ssh: Option<PathBuf>,
+    /// The same, for a far end behind a slow link.
+    pub slow: Option<PathBuf>,
+}
+
+impl Tools {
+    /// The remote shell of a case, if it has one.
+    ///
+    /// # Errors
+    /// If the path isn't text.
+    pub fn shell(&self, way: Way) -> Result<Option<String>> {
+        let config = if way == Way::DeltaSlow { &self.slow } else { &self.ssh };
+        config.as_ref().map(|config| Ok(format!("ssh -F {}", text(config)?))).transpose()
+    }
 }
 
 /// Where a disk goes.
@@ -118,6 +152,8 @@ pub struct Target {
     pub at_home: bool,
     /// A block map of the raw disk, for bmaptool.
     pub bmap: Option<PathBuf>,
+    /// What stands there before, if anything does.
+    pub past: Option<Past>,
 }
 
 /// All that can take part in this case on this machine.
@@ -140,6 +176,7 @@ pub fn contenders(case: &Case, disk: &Disk, target: &Target, tools: &Tools) -> R
             list.ours_over_ssh(disk, target)?;
             list.others_over_ssh(disk, target)?;
         }
+        Way::Delta | Way::DeltaSlow | Way::DeltaSame | Way::Resume => list.renewers(case, disk, target)?,
         Way::Map => list.maps(disk)?,
     }
     Ok(list.all)
@@ -160,9 +197,11 @@ impl List<'_> {
     fn add(&mut self, key: &'static str, name: &'static str, side: Side, line: Line) {
         // Joined to a folder of PATH, an absolute path stays what it is. What isn't there is told at the beginning.
         if line.programs().all(|program| find(&program).is_some()) {
-            let makes = !matches!(key, key::MAP | key::QEMU_MAP | key::FLOOR_SHA);
+            let makes = !matches!(key, key::MAP | key::QEMU_MAP | key::FLOOR_SHA | key::CONNECT | key::FLOOR_DUE);
             let wire = match key {
                 key::PUSH | key::PUSH_PLAIN | key::PUSH_SH | key::PUSH_SH_PLAIN => Wire::Told,
+                key::FULL | key::DELTA | key::DELTA_IN_PLACE | key::REMEMBER => Wire::BothTold,
+                key::DELTA_PULL | key::RSYNC => Wire::Both,
                 _ if line.programs().count() > 1 => Wire::Tapped,
                 _ => Wire::Unknown,
             };
@@ -304,6 +343,44 @@ impl List<'_> {
             let line = Line::one(["rsync", "-S", "-e", &ssh, raw, &format!("{HOST}:{to}")]);
             self.add(key::OTHER, "`rsync -S` over ssh", Side::Peer, line);
         }
+        Ok(())
+    }
+
+    /// Who brings up to date what is there already.
+    fn renewers(&mut self, case: &Case, disk: &Disk, target: &Target) -> Result<()> {
+        let Some(shell) = self.tools.shell(case.way)? else { return Ok(()) };
+        let (xfer, recv) = (self.tool("xfer-hole")?, self.tool("recv-hole")?);
+        let (from, to) = (text(&disk.path)?, text(&target.out)?);
+        let (there, here) = (format!("{HOST}:{to}"), format!("{HOST}:{from}"));
+        let push =
+            |more: &[&str]| Line::one([&[&xfer, "-e", &shell, "--receiver", "binary"], more, &[from, &there]].concat());
+        let pull = |more: &[&str]| Line::one([&[&recv, "-e", &shell, "--no-sync"], more, &[&here, to]].concat());
+        if case.way == Way::Resume {
+            self.add(key::DELTA, "`xfer-hole` push again", Side::Ours, push(&["--no-sync"]));
+            self.add(key::DELTA_PULL, "`recv-hole` pull again", Side::Ours, pull(&[]));
+        } else {
+            self.add(key::DELTA, "`xfer-hole --delta` push", Side::Ours, push(&["--no-sync", "--delta"]));
+            let line = push(&["--no-sync", "--delta", "--in-place"]);
+            self.add(key::DELTA_IN_PLACE, "`xfer-hole --delta --in-place` push", Side::Ours, line);
+            self.add(key::DELTA_PULL, "`recv-hole --delta` pull", Side::Ours, pull(&["--delta"]));
+        }
+        if case.way == Way::DeltaSame {
+            let line = push(&["--delta", "--remember"]);
+            self.add(key::REMEMBER, "`xfer-hole --delta --remember` push", Side::Ours, line);
+            let connect = Line::one(shell.split(' ').chain([HOST, "true"]));
+            self.add(key::CONNECT, "floor: an ssh connection", Side::Floor, connect);
+        }
+        if let Some(due) = target.past.as_ref().map(|past| past.due).filter(|due| due.octets > 0) {
+            let far = shell.split(' ').chain([HOST, "cat >/dev/null"]);
+            let line = Line::one(["head", "-c", &due.octets.to_string(), text(&disk.raw)?]).then(far);
+            self.add(key::FLOOR_DUE, "floor: as many octets as differ, over ssh to nowhere", Side::Floor, line);
+        }
+        // All of a disk takes minutes over a slow link.
+        if case.way != Way::DeltaSlow {
+            self.add(key::FULL, "`xfer-hole --no-resume` push", Side::Ours, push(&["--no-sync", "--no-resume"]));
+        }
+        let line = Line::one(["rsync", "--inplace", "--no-whole-file", "-e", &shell, from, &there]);
+        self.add(key::RSYNC, "`rsync --inplace --no-whole-file`", Side::Rival, line);
         Ok(())
     }
 

@@ -1,10 +1,14 @@
 //! The floor: the same octets, moved by the cheapest system calls, and nothing else. Nothing can be faster that moves them at all.
 
-use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use nix::fcntl::{FallocateFlags, FcntlArg, SpliceFFlags, copy_file_range, fallocate, fcntl, splice};
 use sha2::{Digest, Sha256};
@@ -108,6 +112,64 @@ pub fn sha256(from: &Path, ranges: &[Range]) -> Result<String> {
     Ok(all.finalize().iter().fold(String::new(), |text, octet| format!("{text}{octet:02x}")))
 }
 
+/// Runs a remote shell, hands on what goes through it both ways, and writes to `counts` how many octets that were, there and back, when
+/// it has ended. Comes back with its exit code.
+///
+/// # Errors
+/// If it can't be started, or what it says can't be handed on.
+pub fn tap(counts: &Path, shell: &[&str]) -> Result<u8> {
+    let (program, words) = shell.split_first().ok_or_else(|| Error::new("tap: of what?"))?;
+    let mut command = Command::new(program);
+    let mut child = command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().told(program)?;
+    let (Some(mut into), Some(mut out)) = (child.stdin.take(), child.stdout.take()) else {
+        return Err(Error::new("tap: no pipes"));
+    };
+    let sent = Arc::new(AtomicU64::new(0));
+    let sending = Arc::clone(&sent);
+    // It may wait for octets of ours when the other side has hung up: it ends with us.
+    thread::spawn(move || hand_on(&mut io::stdin().lock(), &mut into, &sending));
+    let back = AtomicU64::new(0);
+    hand_on(&mut out, &mut io::stdout(), &back).told("tap")?;
+    let status = child.wait().told(program)?;
+    let text = format!(
+        "{} {}
+",
+        sent.load(Ordering::Relaxed),
+        back.load(Ordering::Relaxed)
+    );
+    fs::write(counts, text).told(counts.display())?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(255))
+}
+
+fn hand_on(from: &mut impl Read, to: &mut impl Write, count: &AtomicU64) -> io::Result<()> {
+    let mut piece = vec![0; 256 << 10];
+    loop {
+        match from.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(len) => {
+                to.write_all(&piece[..len])?;
+                to.flush()?;
+                count.fetch_add(len as u64, Ordering::Relaxed);
+            }
+            Err(why) if why.kind() == ErrorKind::Interrupted => {}
+            Err(why) => return Err(why),
+        }
+    }
+}
+
+/// The octets that [`tap`] has counted, there and back.
+///
+/// # Errors
+/// If it hasn't.
+pub fn counts(path: &Path) -> Result<[u64; 2]> {
+    let said = fs::read_to_string(path).told(path.display())?;
+    let mut numbers = said.split_whitespace().map(str::parse);
+    match [numbers.next(), numbers.next()] {
+        [Some(Ok(there)), Some(Ok(back))] => Ok([there, back]),
+        _ => Err(Error::new(format!("{}: {said:?} are no counts", path.display()))),
+    }
+}
+
 /// Has `moved` move the ranges, as much at a time as it does.
 fn each(ranges: &[Range], mut moved: impl FnMut(u64, usize) -> io::Result<usize>) -> io::Result<()> {
     for range in ranges {
@@ -135,15 +197,16 @@ fn sized(path: &Path, size: u64) -> Result<File> {
     Ok(file)
 }
 
-/// `floor`'s command line, without its own name: what is to be moved how.
+/// `floor`'s command line, without its own name: what is to be moved how. Comes back with the exit code.
 ///
 /// # Errors
 /// If it isn't understood, or what it asks for fails.
-pub fn run(words: &[String]) -> Result<()> {
+pub fn run(words: &[String]) -> Result<u8> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let ranges = |path: &str| crate::ranges::read(path.as_ref());
     let octets = |size: &str| size.parse::<u64>().told(size);
-    match words[..] {
+    let moved = match words[..] {
+        ["tap", counts, ref shell @ ..] => return tap(counts.as_ref(), shell),
         ["send", from, list] => send(from.as_ref(), &ranges(list)?, io::stdout().as_fd()),
         ["receive", to, list, size] => receive(io::stdin().as_fd(), &ranges(list)?, octets(size)?, false, to.as_ref()),
         ["reserve", to, list, size] => receive(io::stdin().as_fd(), &ranges(list)?, octets(size)?, true, to.as_ref()),
@@ -155,7 +218,8 @@ pub fn run(words: &[String]) -> Result<()> {
         }
         _ => Err(Error::new(
             "usage: floor send FROM RANGES | floor <receive|reserve> TO RANGES SIZE\n       \
-             floor <copy|rewrite> FROM TO RANGES SIZE | floor sha256 FROM RANGES",
+             floor <copy|rewrite> FROM TO RANGES SIZE | floor sha256 FROM RANGES | floor tap COUNTS PROGRAM [WORD...]",
         )),
-    }
+    };
+    moved.map(|()| 0)
 }

@@ -24,8 +24,10 @@ pub mod floor;
 pub mod growth;
 pub mod guest;
 pub mod line;
+pub mod link;
 pub mod measure;
 pub mod micro;
+pub mod past;
 pub mod ranges;
 pub mod report;
 pub mod seeded;
@@ -43,6 +45,7 @@ use contender::{Side, Tools};
 use disk::Maker;
 use error::{Error, Result, Told};
 use growth::Growth;
+use link::Link;
 use measure::Measure;
 use session::Session;
 use sshd::Sshd;
@@ -84,12 +87,14 @@ pub fn run(cli: &Cli) -> Result<()> {
     enough_room(cli)?;
     let (here, memory) = (Folder::make(&cli.place)?, Folder::make(&cli.tmpfs)?);
     let tools = tools(cli)?;
-    let server = if cases.iter().any(|case| case.way == Way::Ssh) && tool::find("sshd").is_some() {
-        Some(Sshd::start(here.path(), &tools.folder)?)
-    } else {
-        None
-    };
-    let tools = Tools { ssh: server.as_ref().map(|server| server.config.clone()), ..tools };
+    let over = |far: &dyn Fn(Way) -> bool| cases.iter().any(|case| far(case.way)) && tool::find("sshd").is_some();
+    let near = |way: Way| way == Way::Ssh || (way.renews() && way != Way::DeltaSlow);
+    let server = over(&near).then(|| Sshd::start(here.path(), &tools.folder, None)).transpose()?;
+    let slow = over(&|way| way == Way::DeltaSlow).then(|| slow_end(here.path(), &tools.folder)).flatten();
+    let config = |server: &Sshd| server.config.clone();
+    let tools =
+        Tools { ssh: server.as_ref().map(config), slow: slow.as_ref().map(|(server, _)| config(server)), ..tools };
+    let servers = server.iter().chain(slow.iter().map(|(server, _)| server)).map(Sshd::pid).collect();
     let kept = if cli.keep {
         cli.place.join(format!("xfer-hole-bench-disks-{}", cli.scale()))
     } else {
@@ -101,7 +106,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         maker: Maker { folder: kept, vast: memory.path().to_owned(), scale: cli.scale() },
         places: [here.path().to_owned(), memory.path().to_owned()],
         tools,
-        measure: Measure { said: here.path().join("said"), server: server.as_ref().map(Sshd::pid) },
+        measure: Measure { said: here.path().join("said"), servers },
         runs: cli.runs(),
     };
     let mut tables = Vec::new();
@@ -144,6 +149,12 @@ fn say(text: impl Display) {
     let _said = writeln!(io::stdout(), "{text}");
 }
 
+/// A far end behind a slow link, if this machine has the means for one.
+fn slow_end(folder: &Path, tools: &Path) -> Option<(Sshd, Link)> {
+    let laid = Link::lay().and_then(|link| Ok((Sshd::start(folder, tools, Some(&link))?, link)));
+    laid.inspect_err(|why| eprintln!("bench: without a slow link: {why}")).ok()
+}
+
 /// The commands, and what of the others is missing: one line on standard error.
 fn tools(cli: &Cli) -> Result<Tools> {
     let beside = || std::env::current_exe().ok().and_then(|program| program.parent().map(Path::to_owned));
@@ -156,13 +167,13 @@ fn tools(cli: &Cli) -> Result<Tools> {
     for program in ["qemu-img", "qemu-io", "mkfs.ext4"] {
         tool::find(program).ok_or_else(|| Error::new(format!("{program} isn't installed, and makes the disks")))?;
     }
-    let peers = ["qemu-nbd", "nbdcopy", "nbdkit", "rsync", "bmaptool", "sshd", "ssh", "zstd"];
+    let peers = ["qemu-nbd", "nbdcopy", "nbdkit", "rsync", "bmaptool", "sshd", "ssh", "zstd", "ip", "tc"];
     let missing: Vec<_> = peers.into_iter().filter(|program| tool::find(program).is_none()).collect();
     if !missing.is_empty() {
         eprintln!("bench: without {}, which aren't installed", missing.join(", "));
     }
     let absolute = |path: PathBuf| path.canonicalize().told(path.display());
-    Ok(Tools { folder: absolute(folder)?, script: absolute(cli.checkout.join("recv-hole.sh"))?, ssh: None })
+    Ok(Tools { folder: absolute(folder)?, script: absolute(cli.checkout.join("recv-hole.sh"))?, ssh: None, slow: None })
 }
 
 /// Refuses to begin what would fill the disk.

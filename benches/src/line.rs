@@ -60,6 +60,14 @@ impl Line {
         line
     }
 
+    /// With another word wherever `word` stands.
+    #[must_use]
+    pub fn replacing(&self, word: &str, by: &str) -> Self {
+        let mut line = self.clone();
+        line.steps.iter_mut().flatten().filter(|had| *had == word).for_each(|had| *had = by.into());
+        line
+    }
+
     /// Its programs, in order.
     pub fn programs(&self) -> impl Iterator<Item = String> {
         self.steps.iter().filter_map(|words| Some(words.first()?.display().to_string()))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,8 +13,11 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 use serde_json::Value;
 
+use crate::contender::{Contender, Wire};
 use crate::error::{Error, Result, Told};
+use crate::floor;
 use crate::line::{Line, Tap};
+use crate::tool::text;
 use crate::tree::{self, Peak, Process};
 
 /// What one run took.
@@ -40,8 +43,8 @@ pub struct Memory {
 pub struct Measure {
     /// Takes what the programs say.
     pub said: PathBuf,
-    /// sshd, whose children are the far end.
-    pub server: Option<u32>,
+    /// All sshd, whose children are the far ends.
+    pub servers: Vec<u32>,
 }
 
 /// How long processes that are left behind may take to end.
@@ -129,11 +132,32 @@ impl Measure {
         Ok(last["wire"].as_u64())
     }
 
+    /// Runs it for the octets that go through its remote shell, there and back. Where our sender says what it has put on the wire, that
+    /// is what goes there. `None` without `floor`, which counts.
+    ///
+    /// # Errors
+    /// If it fails or says nothing of the kind.
+    pub fn wire_both(&self, contender: &Contender, shell: &str, floor: &Path) -> Result<Option<u64>> {
+        if !floor.is_file() {
+            return Ok(None);
+        }
+        let counts = self.said.with_extension("counts");
+        let tap = format!("{} tap {} {shell}", text(floor)?, text(&counts)?);
+        let line = contender.line.replacing(shell, &tap);
+        let _former = fs::remove_file(&counts);
+        let told = match contender.wire {
+            Wire::BothTold => self.told_wire(&line)?,
+            _ => self.time(&line, Tap::Closed).map(|_| None)?,
+        };
+        let [there, back] = floor::counts(&counts)?;
+        Ok(Some(told.unwrap_or(there) + back))
+    }
+
     /// Our descendants: those of sshd, without itself, and all others.
     fn split(&self) -> (Vec<Process>, Vec<Process>) {
-        let there = self.server.map(tree::below).unwrap_or_default();
+        let there: Vec<Process> = self.servers.iter().copied().flat_map(tree::below).collect();
         let mut here = tree::below(process::id());
-        here.retain(|process| Some(process.pid) != self.server && !there.iter().any(|far| far.pid == process.pid));
+        here.retain(|process| !self.servers.contains(&process.pid) && !there.iter().any(|far| far.pid == process.pid));
         (there, here)
     }
 
@@ -159,7 +183,7 @@ impl Measure {
     fn cpu(&self) -> Result<f64> {
         let usage = getrusage(UsageWho::RUSAGE_CHILDREN).told("getrusage")?;
         let near = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
-        let ticks = self.server.and_then(tree::waited_for).unwrap_or(0);
+        let ticks: u64 = self.servers.iter().copied().filter_map(tree::waited_for).sum();
         let second = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
         Ok(near as f64 / 1e6 + ticks as f64 / second as f64)
     }

@@ -52,6 +52,10 @@ pub fn table(table: &Table) -> String {
     let way = match case.way {
         Way::Local => "on this machine",
         Way::Ssh => "over ssh on loopback",
+        Way::Delta => "over ssh on loopback, to a state in which 1 % is other octets",
+        Way::DeltaSlow => "over ssh at 100 Mbit/s, to a state in which 1 % is other octets",
+        Way::DeltaSame => "over ssh on loopback, to the same disk",
+        Way::Resume => "over ssh on loopback, to what was cut at half",
         Way::Map => "what lies where",
     };
     let sync = if case.sync { ", synced" } else { "" };
@@ -81,6 +85,10 @@ pub fn table(table: &Table) -> String {
             ratio(row.time.median, table.best_peer()),
             ratio(row.time.median, table.floor_of(row)),
         );
+    }
+    if let Some(due) = table.due {
+        let _always =
+            writeln!(text, "\nTo flow: {} of data, and a manifest of {} records.", octets(due.octets), due.records);
     }
     for (_, line) in &table.failed {
         let _always = writeln!(text, "\nLeft out: {line}");
@@ -133,11 +141,13 @@ pub fn whole(machine: &[String], runs: u32, tables: &[Table], asked: &[Verdict],
          The page cache is warm, and what a run makes is removed before the next begins. All but the cases that say so don't sync. CPU is \
          that of all processes, at both ends (over ssh to 10 ms). Peak memory is of the process tree, in a run of its own: the most that \
          each process has had resident, shared libraries included, of those that are there at the same time; over ssh, the near end's and \
-         the far end's. Wire is what the first program writes to the second (a push: what it says itself, before ssh's own); takes is what the result occupies on its file system. Every \
+         the far end's. Wire is what the first program writes to the second (a push: what it says itself, before ssh's own; where something is at the target already: what goes there and comes back, before ssh's own, a push without the \
+         text of sh in front of it); takes is what the result occupies on its file system. Every \
          result has been compared with the disk.\n\n\
          The floor moves the same octets by the cheapest system calls, from a list of ranges made beforehand: it looks at nothing, checks \
          nothing, and for compressed images it reads the raw disk. The best peer is the fastest of `qemu-img convert` (both), `nbdcopy` and \
-         `cp --sparse=always`.\n\n",
+         `cp --sparse=always`, or `rsync`, where something is at the target already. An old state has other octets wherever \
+         one in a hundred of the disk's intervals of 64 KiB has data, always the same ones; it is put back before each run, untimed.\n\n",
     );
     if !asked.is_empty() {
         let met = asked.iter().filter(|verdict| verdict.met).count();
@@ -232,6 +242,7 @@ mod tests {
             case: Case { kind: Kind::ScatteredRaw, way: Way::Local, on: On::Disk, sync: false },
             file_system: "ext4",
             disk_allocated: 1 << 30,
+            due: None,
             rows: vec![
                 row(key::PIPE, Side::Ours, 0.5, 65 << 20),
                 row(key::QEMU, Side::Rival, 1.0, 0),

@@ -11,6 +11,7 @@ use crate::disk::{Disk, Maker};
 use crate::error::{Error, Result, Told};
 use crate::line::Tap;
 use crate::measure::{Measure, Memory};
+use crate::past::{Due, Past};
 use crate::ranges;
 use crate::seeded::Seeded;
 use crate::stats::Spread;
@@ -62,6 +63,8 @@ pub struct Table {
     pub file_system: &'static str,
     /// What the disk takes as a raw file, in octets.
     pub disk_allocated: u64,
+    /// What has to flow where something is at the target already.
+    pub due: Option<Due>,
     /// One for each contender.
     pub rows: Vec<Row>,
     /// Who was left out, and why: one line each.
@@ -88,23 +91,36 @@ impl Session {
             reserves: file_system == "ext4",
             at_home: device(place)? == device(&disk.raw)?,
             bmap: self.block_map(case, &disk)?,
+            past: Past::of(case.way, &disk)?,
         };
         let all = contenders(case, &disk, &target, &self.tools)?;
-        let mut table =
-            Table { case: *case, file_system, disk_allocated: disk.allocated, rows: Vec::new(), failed: Vec::new() };
+        let due = target.past.as_ref().map(|past| past.due);
+        let mut table = Table {
+            case: *case,
+            file_system,
+            disk_allocated: disk.allocated,
+            due,
+            rows: Vec::new(),
+            failed: Vec::new(),
+        };
+        if case.way.renews() && all.is_empty() {
+            table.failed.push((Side::Floor, "all: this machine can't reach such a far end".to_owned()));
+        }
         warm(&disk)?;
         let mut fit = Vec::new();
         for contender in &all {
             eprintln!("bench: {}: {}", case.name(), contender.line);
-            match self.prove(contender, &disk, &target) {
+            match self.prove(case, contender, &disk, &target) {
                 Ok(row) => fit.push((contender, row, Vec::new())),
                 Err(why) => {
                     eprintln!("bench: {}: {}: {why}", case.name(), contender.name);
+                    // Nobody goes on from there.
+                    clear(&target.out)?;
                     table.failed.push((contender.side, format!("{}: {why}", contender.name)));
                 }
             }
         }
-        self.turns(&mut fit, &target)?;
+        self.turns(&mut fit, &disk, &target)?;
         for (_, mut row, times) in fit {
             let [time, cpu] = [0, 1].map(|at| times.iter().map(|took: &[f64; 2]| took[at]).collect::<Vec<_>>());
             if let (Some(time), Some(cpu)) = (Spread::of(&time), Spread::of(&cpu)) {
@@ -118,14 +134,19 @@ impl Session {
     }
 
     /// A contender's first runs: the result is checked, memory and octets on the wire are looked at.
-    fn prove(&self, contender: &Contender, disk: &Disk, target: &Target) -> Result<Row> {
-        let memory = self.measure.memory(&contender.line, Tap::Closed, || clear(&target.out))?;
+    fn prove(&self, case: &Case, contender: &Contender, disk: &Disk, target: &Target) -> Result<Row> {
+        let ready = || self.ready(contender, disk, target);
+        let memory = self.measure.memory(&contender.line, Tap::Closed, ready)?;
         let allocated = contender.makes.then(|| judge(contender, disk, &target.out)).transpose()?;
-        clear(&target.out)?;
+        ready()?;
         let wire = match contender.wire {
             Wire::Unknown => None,
             Wire::Tapped => self.measure.wire(&contender.line)?,
             Wire::Told => self.measure.told_wire(&contender.line)?,
+            Wire::Both | Wire::BothTold => {
+                let shell = self.tools.shell(case.way)?.unwrap_or_default();
+                self.measure.wire_both(contender, &shell, &self.tools.folder.join("floor"))?
+            }
         };
         let time = Spread { median: 0.0, least: 0.0, most: 0.0 };
         let Contender { key, name, side, .. } = *contender;
@@ -133,7 +154,7 @@ impl Session {
     }
 
     /// Each contender once a round, in an order that is another one each time.
-    fn turns(&self, fit: &mut [(&Contender, Row, Vec<[f64; 2]>)], target: &Target) -> Result<()> {
+    fn turns(&self, fit: &mut [(&Contender, Row, Vec<[f64; 2]>)], disk: &Disk, target: &Target) -> Result<()> {
         let mut order: Vec<usize> = (0..fit.len()).collect();
         let mut seeded = Seeded::new(u64::from(std::process::id()));
         for round in 0..self.runs {
@@ -144,10 +165,23 @@ impl Session {
                 if round >= 3 && spent > ENOUGH && contender.side != Side::Ours {
                     continue;
                 }
-                clear(&target.out)?;
+                self.ready(contender, disk, target)?;
                 let took = self.measure.time(&contender.line, Tap::Closed)?;
                 times.push([took.time, took.cpu]);
             }
+        }
+        Ok(())
+    }
+
+    /// Has nothing stand at the target, or what is to be brought up to date.
+    fn ready(&self, contender: &Contender, disk: &Disk, target: &Target) -> Result<()> {
+        let Some(past) = &target.past else { return clear(&target.out) };
+        // rsync goes on from the file itself.
+        let part = (contender.key != key::RSYNC).then(|| target.out.with_extension("img.part"));
+        past.stand(disk, &target.out, part.as_deref())?;
+        if contender.key == key::REMEMBER {
+            // What it remembers is noted by a run before.
+            self.measure.time(&contender.line, Tap::Closed)?;
         }
         Ok(())
     }
@@ -264,6 +298,8 @@ impl Table {
         match row.key {
             key::PIPE | key::PIPE_HASH | key::FLOOR_PIPE => self.time_of(key::FLOOR_PIPE),
             key::MAP | key::QEMU_MAP | key::FLOOR_SHA => None,
+            key::CONNECT => None,
+            _ if self.case.way.renews() => self.time_of(key::FLOOR_DUE).or_else(|| self.time_of(key::CONNECT)),
             _ if self.case.way == Way::Ssh => self.time_of(key::FLOOR_SSH),
             _ => self.time_of(key::FLOOR_COPY),
         }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::{User, geteuid};
 
 use crate::error::{Error, Result, Told};
+use crate::link::Link;
 
 /// The name that it is reached by.
 pub const HOST: &str = "far-end";
@@ -23,12 +24,13 @@ pub struct Sshd {
 }
 
 impl Sshd {
-    /// Starts one that keeps its files in `folder` and finds programs in `tools` first.
+    /// Starts one that keeps its files in `folder` and finds programs in `tools` first: on the loopback interface, or at the far end of
+    /// a link.
     ///
     /// # Errors
     /// If it doesn't listen within some seconds.
-    pub fn start(folder: &Path, tools: &Path) -> Result<Self> {
-        let folder = folder.join("sshd");
+    pub fn start(folder: &Path, tools: &Path, link: Option<&Link>) -> Result<Self> {
+        let folder = folder.join(if link.is_some() { "sshd-slow" } else { "sshd" });
         fs::create_dir_all(&folder).told(folder.display())?;
         if geteuid().is_root() {
             // Where it gives up its rights; on some systems it is made only at boot.
@@ -41,12 +43,14 @@ impl Sshd {
                 return Err(Error::new("ssh-keygen: it makes no keys"));
             }
         }
+        let address = link.map_or("127.0.0.1".to_owned(), Link::address);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).told("127.0.0.1")?;
+        // At the far end of a link nobody else listens.
         let port = listener.local_addr().told("127.0.0.1")?.port();
         drop(listener);
         let path = std::env::var("PATH").unwrap_or_default();
         let server = format!(
-            "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}.pub\nPidFile none\nStrictModes no\nUsePAM no\n\
+            "ListenAddress {address}:{port}\nHostKey {}\nAuthorizedKeysFile {}.pub\nPidFile none\nStrictModes no\nUsePAM no\n\
              PasswordAuthentication no\nPermitRootLogin prohibit-password\nPrintMotd no\nPrintLastLog no\n\
              SetEnv PATH={}:{path}\n",
             at("host_key"),
@@ -57,14 +61,14 @@ impl Sshd {
             User::from_uid(geteuid()).told("our account")?.ok_or_else(|| Error::new("our account has no name"))?;
         let key = fs::read_to_string(folder.join("host_key.pub")).told("host_key.pub")?;
         let client = format!(
-            "Host {HOST}\n HostName 127.0.0.1\n Port {port}\n User {}\n IdentityFile {}\n IdentitiesOnly yes\n IdentityAgent none\n \
+            "Host {HOST}\n HostName {address}\n Port {port}\n User {}\n IdentityFile {}\n IdentitiesOnly yes\n IdentityAgent none\n \
              UserKnownHostsFile {}\n GlobalKnownHostsFile none\n StrictHostKeyChecking yes\n BatchMode yes\n LogLevel ERROR\n",
             user.name,
             at("user_key"),
             at("known_hosts"),
         );
         for (name, text) in
-            [("sshd_config", server), ("ssh_config", client), ("known_hosts", format!("[127.0.0.1]:{port} {key}"))]
+            [("sshd_config", server), ("ssh_config", client), ("known_hosts", format!("[{address}]:{port} {key}"))]
         {
             fs::write(folder.join(name), text).told(name)?;
         }
@@ -72,11 +76,20 @@ impl Sshd {
         // It starts itself anew for each connection, so it wants to be called by its full name.
         let program =
             ["/usr/sbin/sshd", "/usr/local/sbin/sshd", "/sbin/sshd"].into_iter().find(|p| Path::new(p).exists());
-        let mut command = Command::new(program.ok_or_else(|| Error::new("sshd isn't installed"))?);
-        command.args(["-D", "-e", "-f", &at("sshd_config")]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(said);
+        let program = program.ok_or_else(|| Error::new("sshd isn't installed"))?;
+        let mut words = link.map(Link::far).unwrap_or_default();
+        words.push(program.to_owned());
+        // What stands in front of it becomes it.
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
+            .args(["-D", "-e", "-f", &at("sshd_config")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(said);
         let mut sshd = Self { server: command.spawn().told("sshd")?, config: folder.join("ssh_config") };
         let began = Instant::now();
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        while TcpStream::connect((address.as_str(), port)).is_err() {
             if began.elapsed() > Duration::from_secs(10) || sshd.server.try_wait().told("sshd")?.is_some() {
                 let said = fs::read_to_string(folder.join("said")).unwrap_or_default();
                 return Err(Error::new(format!("sshd: it doesn't listen: {said}")));

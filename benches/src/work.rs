@@ -12,6 +12,7 @@ use nix::sys::statfs::{EXT4_SUPER_MAGIC, FsType, TMPFS_MAGIC, XFS_SUPER_MAGIC, s
 use nix::sys::statvfs::statvfs;
 
 use crate::error::{Error, Result, Told};
+use crate::link;
 use crate::tree;
 
 /// A folder of ours, removed when dropped.
@@ -60,6 +61,7 @@ pub fn supervise(more: &str, parents: [PathBuf; 2]) -> Result<ExitCode> {
     thread::spawn(move || {
         let Ok(signal) = signals.wait() else { return };
         tree::kill_all();
+        link::remove(pid);
         for folder in parents.iter().map(|parent| parent.join(name(pid))) {
             // A process that is just ending may still make a file.
             (0..3).for_each(|_| drop(fs::remove_dir_all(&folder)));

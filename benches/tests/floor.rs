@@ -5,8 +5,9 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use xfer_hole_bench::floor;
 use xfer_hole_bench::line::{Line, Tap};
 use xfer_hole_bench::ranges;
 use xfer_hole_bench::seeded::Seeded;
@@ -47,6 +48,28 @@ fn every_floor_makes_the_same_disk_with_the_same_holes() {
         let blocks = [&out, Path::new(&disk)].map(|path| fs::metadata(path).unwrap().blocks());
         assert_eq!(blocks[0], blocks[1], "{way}");
     }
+}
+
+#[test]
+fn a_tap_hands_on_both_ways_counts_and_ends_as_its_shell_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let counts = folder.path().join("counts");
+    let mut command = Command::new(FLOOR);
+    command.arg("tap").arg(&counts).args(["sh", "-c", "head -c 300000 /dev/zero; exit 7"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    // It ends though its input doesn't.
+    let input = child.stdin.take();
+    let said = child.wait_with_output().unwrap();
+    drop(input);
+    assert_eq!((said.stdout.len(), said.status.code()), (300_000, Some(7)));
+    assert_eq!(floor::counts(&counts).unwrap(), [0, 300_000]);
+    let text = "head -c 500000 /dev/zero | \"$0\" tap \"$1\" cat | wc -c";
+    let said = Command::new("sh").args(["-c", text, FLOOR]).arg(&counts).output().unwrap();
+    assert_eq!(String::from_utf8(said.stdout).unwrap(), "500000\n");
+    assert_eq!(floor::counts(&counts).unwrap(), [500_000; 2]);
+    // What the remote shell is called is a word of its own.
+    let line = Line::one(["tool", "-e", "ssh -F x", "ssh"]).replacing("ssh -F x", "tap ssh -F x");
+    assert_eq!(line.to_string(), "tool -e tap ssh -F x ssh");
 }
 
 #[test]

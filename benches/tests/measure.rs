@@ -8,7 +8,7 @@ use xfer_hole_bench::measure::Measure;
 #[test]
 fn a_grandchilds_processor_time_and_memory_count_and_sleep_does_not() {
     let folder = tempfile::tempdir().unwrap();
-    let measure = Measure { said: folder.path().join("said"), server: None };
+    let measure = Measure { said: folder.path().join("said"), servers: Vec::new() };
     let busy = Line::one(["sh", "-c", "sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'; :"]);
     let took = measure.time(&busy, Tap::Closed).unwrap();
     let idle = measure.time(&Line::one(["sleep", "0.3"]), Tap::Closed).unwrap();

@@ -1,13 +1,16 @@
 //! A chain of floors, top first: what a floor doesn't have, the one below it has, or nobody.
 
-use crate::layer::{Allocation, Layer};
-use crate::{Error, Extent, Format, Host, Image, Kind, Method, Result, Status};
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use crate::layer::{Allocation, Layer};
+use crate::since::State;
+use crate::{Error, Extent, Format, Host, Image, Kind, Method, Older, Result, Status};
 
 /// A disk and all that it is backed by.
 #[derive(Debug)]
 pub struct Chain {
-    pub(crate) floors: Vec<Box<dyn Layer>>,
+    pub(crate) floors: Vec<Arc<dyn Layer>>,
     /// The disk's size in octets.
     pub(crate) size: u64,
     /// The top's.
@@ -15,12 +18,14 @@ pub struct Chain {
     pub(crate) warnings: Vec<String>,
     /// How the extents of the raw disk at the bottom are found, if there is one.
     pub(crate) method: Option<Method>,
+    /// The older state that it is compared with.
+    pub(crate) since: Option<State>,
 }
 
 impl Chain {
     /// Raw floors, top first, up to this size.
-    pub(crate) fn of_floors(floors: Vec<Box<dyn Layer>>, size: u64) -> Self {
-        Self { floors, size, format: Format::Raw, warnings: Vec::new(), method: None }
+    pub(crate) fn of_floors(floors: Vec<Arc<dyn Layer>>, size: u64) -> Self {
+        Self { floors, size, format: Format::Raw, warnings: Vec::new(), method: None, since: None }
     }
 
     /// What the top was taken for.
@@ -79,6 +84,15 @@ impl Chain {
         let tail = if is_device { self.size.saturating_sub(size) } else { 0 };
         self.size -= tail;
         tail
+    }
+
+    /// The disk as it was in the older state that it is compared with; none if only the changes since are known.
+    #[must_use]
+    pub fn before(&self) -> Option<Self> {
+        let state = self.since.as_ref()?;
+        let (floors, format) = state.disk.clone()?;
+        let (size, warnings) = (state.older.size(), Vec::new());
+        Some(Self { floors, size, format, warnings, method: self.method, since: None })
     }
 
     fn floor(&self, depth: u32) -> Option<&dyn Layer> {
@@ -144,6 +158,10 @@ impl Image for Chain {
 
     fn is_direct(&self) -> bool {
         self.files().any(Host::is_direct)
+    }
+
+    fn older(&self) -> Option<&dyn Older> {
+        self.since.as_ref().map(|state| state.older.as_ref())
     }
 
     fn check_unchanged(&self, live: bool) -> Result<()> {

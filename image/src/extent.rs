@@ -1,6 +1,6 @@
 //! What an image answers: size, extents, octets. Stateless, so that map, send, copy and parallel readers share it.
 
-use crate::{Host, Result};
+use crate::{Host, Older, Result};
 
 /// What the octets of an extent are, resolved through all layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,11 @@ pub trait Image: Send + Sync {
     /// True if it is to be read past the page cache: then nothing may stay in its files until it is sent.
     fn is_direct(&self) -> bool {
         false
+    }
+
+    /// The older state of the disk that it is compared with, if that was asked for.
+    fn older(&self) -> Option<&dyn Older> {
+        None
     }
 
     /// Asks whether the octets are still those of the beginning. `live` accepts all changes but a shorter file.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::guard::guard;
-use crate::{Format, Gate, Host, Kind, Method, Result};
+use crate::{Error, Format, Gate, Host, Kind, Method, Result, Since};
 
 /// What is known, allowed and asked for, before an image is opened.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +18,8 @@ pub struct Opening {
     pub force_share: bool,
     /// The internal snapshot to be read, by its ID or name.
     pub snapshot: Option<String>,
+    /// The older state of the disk that it is to be compared with ([`crate::Image::older`]).
+    pub since: Option<Since>,
     /// How the extents of raw images are found.
     pub method: Option<Method>,
     /// The disk's octets are read past the page cache, as far as that can be.
@@ -36,7 +38,14 @@ impl Opening {
         if format == Format::Raw && self.snapshot.is_some() {
             return Err(host.error(Kind::Unsupported, "is a raw image, which has no snapshots"));
         }
-        Ok((host, format))
+        let has_none = match &self.since {
+            Some(_) if format != Format::Raw => None,
+            Some(Since::Snapshot(_)) => Some("is a raw image, which has no snapshots"),
+            Some(Since::Base(_)) => Some("is a raw image, which has no backing files"),
+            Some(Since::Bitmap(_)) => Some("is a raw image, which has no bitmaps"),
+            None => None,
+        };
+        has_none.map_or(Ok((host, format)), |what| Err(Error::new(Kind::Unsupported, path, what)))
     }
 
     /// Refuses a file that another program may be writing to, unless that is accepted.

@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::raw::Raw;
 use crate::remember::forget;
@@ -58,7 +59,7 @@ impl Pair {
         check_raw(&host, options)?;
         let floor = Raw::floor(host)?;
         let method = Some(floor.method());
-        let child = Chain { floors: vec![Box::new(floor)], size, format: Format::Raw, warnings: Vec::new(), method };
+        let child = Chain { method, ..Chain::of_floors(vec![Arc::new(floor)], size) };
         // Whoever finds a target has in mind to make what isn't there.
         let there = fs::metadata(parent).map_err(|source| Error::io(parent, "cannot open", source))?;
         if !there.is_file() {

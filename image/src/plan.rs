@@ -2,7 +2,7 @@
 
 use xfer_hole_proto::{Base, Cursor, Open, Record};
 
-use crate::{Error, Extent, Image, Kind, Result, Status};
+use crate::{Error, Extent, Image, Kind, Older, Result, Status};
 
 /// What a step wants of its octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,14 +11,15 @@ pub enum Want {
     Copy,
     /// They are zeros.
     Zero,
-    /// They are not touched: whoever takes the disk has them already.
+    /// They are not touched, and nothing of them is read: whoever takes the disk has them already, or they are what they were in the
+    /// older state that the image is compared with.
     Keep,
 }
 
 /// A part of the disk with one wish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// The part, and all that is needed to read it.
+    /// The part, and all that is needed to read it; of what is kept, only its place counts.
     pub extent: Extent,
     /// What is to be done.
     pub want: Want,
@@ -30,30 +31,91 @@ pub struct Plan<'a> {
     cursor: Cursor,
     /// What no floor has is kept.
     over: bool,
+    /// What is the same in it is kept.
+    older: Option<&'a dyn Older>,
+    /// In octets: what is the same begins at a multiple of it, and ends at one or at the disk's end.
+    align: u64,
+    /// Nothing is the same up to this disk offset, which is such a multiple, or the end.
+    changed: u64,
 }
 
 impl<'a> Plan<'a> {
     /// All of the disk, by its extents.
     #[must_use]
     pub fn whole(image: &'a dyn Image) -> Self {
-        Self { image, cursor: Cursor::new(&Open { size: image.size(), sums: None }, None), over: false }
+        Self::by(image, None)
     }
 
     /// What the disk's floors have, to be laid over another disk of its size: what none of them has is kept.
     #[must_use]
     pub fn over(image: &'a dyn Image) -> Self {
-        let size = image.size();
-        let base = Base { size, digest: None };
-        Self { image, cursor: Cursor::new(&Open { size, sums: None }, Some(&base)), over: true }
+        let base = Base { size: image.size(), digest: None };
+        Self { over: true, ..Self::by(image, Some(&base)) }
+    }
+
+    /// What changed since the older state that the image is compared with, and the rest to be kept, in whole stretches of `align`
+    /// octets (a power of two). All of the disk, if there is no such state.
+    #[must_use]
+    pub fn changed(image: &'a dyn Image, align: u64) -> Self {
+        let older = image.older();
+        let base = older.map(|older| Base { size: older.size(), digest: None });
+        Self { older, align, ..Self::by(image, base.as_ref()) }
+    }
+
+    fn by(image: &'a dyn Image, base: Option<&Base>) -> Self {
+        let cursor = Cursor::new(&Open { size: image.size(), sums: None }, base);
+        Self { image, cursor, over: false, older: None, align: 1, changed: 0 }
+    }
+
+    /// Where what is kept from `at` on ends; none if it is to be read.
+    fn kept(&mut self, at: u64) -> Result<Option<u64>> {
+        let size = self.cursor.size();
+        let Some(older) = self.older else { return Ok(None) };
+        let both = older.size().min(size);
+        if at < self.changed || at >= both {
+            return Ok(None);
+        }
+        let next = (at - at % self.align + self.align).min(size);
+        let (mut end, mut differs) = (at, next);
+        while end < next.min(both) {
+            let found = older.compare(end, both - end)?;
+            if found.same {
+                end += found.len;
+            } else {
+                differs = end + found.len;
+                break;
+            }
+        }
+        let whole = |end: u64| if end == size { end } else { end - end % self.align };
+        match whole(end) {
+            kept if kept > at => Ok(Some(kept)),
+            _ => {
+                self.changed = whole(differs).max(next);
+                Ok(None)
+            }
+        }
     }
 
     fn draw(&mut self) -> Result<Step> {
         let at = self.cursor.at();
-        let extent = self.image.extent(at, self.cursor.size() - at)?;
-        let (record, want) = match extent.status {
-            Status::Data => (Record::Data { len: extent.len, digest: None }, Want::Copy),
-            _ if self.over && !extent.present => (Record::Keep { len: extent.len }, Want::Keep),
-            Status::Unwritten | Status::Zero => (Record::Hole { len: extent.len }, Want::Zero),
+        let (extent, want) = match self.kept(at)? {
+            Some(end) => (nowhere(at, end - at), Want::Keep),
+            None => {
+                let end = if at < self.changed { self.changed } else { self.cursor.size() };
+                let extent = self.image.extent(at, end - at)?;
+                let want = match extent.status {
+                    Status::Data => Want::Copy,
+                    _ if self.over && !extent.present => Want::Keep,
+                    Status::Unwritten | Status::Zero => Want::Zero,
+                };
+                (extent, want)
+            }
+        };
+        let len = extent.len;
+        let record = match want {
+            Want::Copy => Record::Data { len, digest: None },
+            Want::Zero => Record::Hole { len },
+            Want::Keep => Record::Keep { len },
         };
         let stepped = self.cursor.step(&record).map_err(|step| step.to_string());
         let place = stepped.map_err(|what| Error::new(Kind::Io, "extents", what))?;
@@ -63,6 +125,11 @@ impl<'a> Plan<'a> {
         }
         Ok(Step { extent, want })
     }
+}
+
+/// The place of what is kept.
+fn nowhere(start: u64, len: u64) -> Extent {
+    Extent { start, len, status: Status::Zero, depth: 0, present: false, compressed: false, host: None }
 }
 
 impl Iterator for Plan<'_> {

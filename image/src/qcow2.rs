@@ -7,6 +7,7 @@
 pub(crate) mod bitmap;
 pub(crate) mod cache;
 pub(crate) mod compressed;
+pub(crate) mod dirty;
 mod entry;
 pub(crate) mod extension;
 mod feature;
@@ -20,6 +21,7 @@ mod runs;
 pub(crate) mod snapshot;
 #[cfg(test)]
 mod specimen;
+pub(crate) mod states;
 mod subcluster;
 mod table;
 mod window;
@@ -38,14 +40,17 @@ use crate::qcow2::inflater::{Inflaters, Source};
 use crate::qcow2::place::Place;
 use crate::qcow2::table::{Region, Shelf};
 use crate::seek::Seek;
-use crate::{Host, Method, Result, shown};
+use crate::{Error, Host, Method, Result, shown};
+
+/// What [`Qcow2::other_state`] has for the number of its floor.
+const OTHER_STATE: u32 = u32::MAX;
 
 /// One qcow2 image, of which backing files are nobody's business here.
 #[derive(Debug)]
 pub(crate) struct Qcow2 {
     /// Its number in the chain.
     floor: u32,
-    host: Host,
+    host: Arc<Host>,
     /// Where guest data lies, if not in `host`.
     external: Option<Host>,
     shelf: Shelf,
@@ -70,27 +75,14 @@ impl Qcow2 {
         (tables, inflaters): (Arc<Tables>, Arc<Inflaters>),
         method: Option<Method>,
     ) -> Result<Self> {
-        let geometry = header.geometry;
-        let mut regions = vec![Region { what: "header", octets: 0..geometry.cluster_size() }];
-        let region = |place: &Place| Region { what: place.name, octets: place.offset..place.offset + place.len };
-        regions.extend(header.places().iter().map(region));
-        regions.push(Region { what: "L1 table", octets: l1.offset.0..l1.offset.0 + l1.entries * 8 });
-        let shelf = Shelf {
-            geometry,
-            version: header.version,
-            l1: l1.offset,
-            l1_entries: l1.entries.min(geometry.l1_entries(size)),
-            size,
-            external: external.is_some(),
-            regions,
-        };
+        let shelf = shelf(header, (l1, size), external.is_some());
         shelf.check(&host)?;
         // Who wants everything read doesn't trust the file system's holes.
         let preallocated = method != Some(Method::Scan) && refcount::is_preallocated(&host, header);
         let compression = header.compression;
         Ok(Self {
             floor,
-            host,
+            host: Arc::new(host),
             external,
             shelf,
             compression,
@@ -102,25 +94,56 @@ impl Qcow2 {
         })
     }
 
+    /// Another state of the disk in the same image, whose data must not lie outside. Its tables are kept apart.
+    pub(crate) fn other_state(&self, header: &Header, state: (L1, u64)) -> Result<Self> {
+        let shelf = shelf(header, state, false);
+        shelf.check(&self.host)?;
+        Ok(Self {
+            floor: OTHER_STATE,
+            host: Arc::clone(&self.host),
+            external: None,
+            shelf,
+            compression: self.compression,
+            preallocated: self.preallocated,
+            seek: Seek::default(),
+            tables: Arc::clone(&self.tables),
+            inflaters: Arc::clone(&self.inflaters),
+            cut_short: AtomicBool::new(false),
+        })
+    }
+
+    /// The image file itself, wherever guest data lies.
+    pub(crate) fn image(&self) -> &Host {
+        &self.host
+    }
+
+    /// Where the L2 table is that speaks of `at`, if there is one, and for how many octets from there on that is so.
+    fn table(&self, at: GuestOffset) -> Result<(Option<HostOffset>, u64)> {
+        let covers = self.shelf.geometry.l1_span();
+        if self.shelf.geometry.l1_index(at) >= self.shelf.l1_entries {
+            return Ok((None, self.shelf.size - at.0));
+        }
+        let (piece, entry) = self.shelf.l1_piece(at);
+        let l1 = self.tables.l1.get(self.key(piece), || self.shelf.read_l1(&self.host, piece))?;
+        let found = l1.find(entry).ok_or_else(|| self.lost(at))?;
+        Ok((found.what, u64::from(found.left) * covers - at.0 % covers))
+    }
+
+    fn lost(&self, at: GuestOffset) -> Error {
+        unusable(&self.host, format!("no table entry for disk offset {}", at.0))
+    }
+
     /// What lies at `at`, and how many octets of it at most: those until the answer changes, or the table's piece ends. Each
     /// compressed cluster has an answer of its own; with `neighbours`, those behind it that are compressed too are counted.
     fn mapping(&self, at: GuestOffset, neighbours: bool) -> Result<(Mapping, u64)> {
         let geometry = self.shelf.geometry;
         let (covers, unit_size) = (geometry.l1_span(), geometry.subcluster_size());
-        if geometry.l1_index(at) >= self.shelf.l1_entries {
-            return Ok((Mapping::Unallocated(None), self.shelf.size - at.0));
-        }
-        let (piece, entry) = self.shelf.l1_piece(at);
-        let l1 = self.tables.l1.get(self.key(piece), || self.shelf.read_l1(&self.host, piece))?;
-        let lost = || unusable(&self.host, format!("no table entry for disk offset {}", at.0));
-        let found = l1.find(entry).ok_or_else(lost)?;
-        let Some(table) = found.what else {
-            return Ok((Mapping::Unallocated(None), u64::from(found.left) * covers - at.0 % covers));
-        };
+        let (table, left) = self.table(at)?;
+        let Some(table) = table else { return Ok((Mapping::Unallocated(None), left)) };
         let (piece, unit) = self.shelf.l2_piece(table, at);
         let first = GuestOffset(at.0 - at.0 % covers);
         let l2 = self.tables.l2.get(self.key(piece), || self.shelf.read_l2(&self.host, table, piece, first))?;
-        let found = l2.find(unit).ok_or_else(lost)?;
+        let found = l2.find(unit).ok_or_else(|| self.lost(at))?;
         let mut units = found.left;
         if neighbours && found.what.is_compressed() {
             while let Some(next) = l2.find(unit + units).filter(|next| next.what.is_compressed()) {
@@ -150,6 +173,17 @@ impl Qcow2 {
             Err(_) => (Allocation::Data, len),
         }
     }
+}
+
+/// The tables of one state of the disk in the image with this header: of its L1 table, and of its size.
+fn shelf(header: &Header, (l1, size): (L1, u64), external: bool) -> Shelf {
+    let geometry = header.geometry;
+    let mut regions = vec![Region { what: "header", octets: 0..geometry.cluster_size() }];
+    let region = |place: &Place| Region { what: place.name, octets: place.offset..place.offset + place.len };
+    regions.extend(header.places().iter().map(region));
+    regions.push(Region { what: "L1 table", octets: l1.offset.0..l1.offset.0 + l1.entries * 8 });
+    let l1_entries = l1.entries.min(geometry.l1_entries(size));
+    Shelf { geometry, version: header.version, l1: l1.offset, l1_entries, size, external, regions }
 }
 
 impl Layer for Qcow2 {
@@ -188,7 +222,7 @@ impl Layer for Qcow2 {
     }
 
     fn files(&self) -> Vec<&Host> {
-        [&self.host].into_iter().chain(&self.external).collect()
+        [&*self.host].into_iter().chain(&self.external).collect()
     }
 
     fn inflate(&self, at: u64, buf: &mut [u8]) -> Result<()> {
@@ -203,7 +237,7 @@ impl Layer for Qcow2 {
             let len = usize::try_from(geometry.cluster_size() - within).unwrap_or(usize::MAX).min(rest.len());
             let (now, later) = rest.split_at_mut(len);
             let entry = CompressedEntry::parse(word, geometry);
-            let (host, floor, compression) = (&self.host, self.floor, self.compression);
+            let (host, floor, compression) = (&*self.host, self.floor, self.compression);
             self.inflaters.read(&Source { host, floor, compression, geometry, entry }, within, now)?;
             at += len as u64;
             rest = later;

@@ -7,6 +7,7 @@ use std::os::fd::BorrowedFd;
 
 use crate::{Chain, Error, Kind, Mark, Result, sys};
 
+mod basis;
 mod bypass;
 mod device;
 mod file;

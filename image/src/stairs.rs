@@ -15,6 +15,7 @@ use crate::qcow2::header::Header;
 use crate::qcow2::inflater::Inflaters;
 use crate::qcow2::snapshot::Snapshots;
 use crate::raw::Raw;
+use crate::since::State;
 use crate::{Chain, Error, Format, Host, Kind, Method, Opening, Result, shown};
 
 impl Chain {
@@ -29,6 +30,8 @@ impl Chain {
             size: None,
             warnings: Vec::new(),
             method: None,
+            top: None,
+            disks: Vec::new(),
         };
         let shared = (Arc::new(Tables::default()), Arc::new(Inflaters::default()));
         let mut next = Some((host, format));
@@ -40,8 +43,9 @@ impl Chain {
                 other => return Err(other.refusal(path)),
             };
         }
+        let since = how.since.as_ref().map(|since| State::find(since, &mut stairs)).transpose()?;
         let Stairs { floors, size, warnings, method, .. } = stairs;
-        Ok(Self { floors, size: size.unwrap_or_default(), format, warnings, method })
+        Ok(Self { floors, size: size.unwrap_or_default(), format, warnings, method, since })
     }
 
     /// The raw disk of `size` octets that an open file or device begins with, to be read past the page cache as far as that can be.
@@ -52,22 +56,36 @@ impl Chain {
         }
         let raw = Raw::of(host, None)?;
         let method = Some(raw.method());
-        Ok(Self { floors: vec![Box::new(raw)], size, format: Format::Raw, warnings: Vec::new(), method })
+        Ok(Self { method, ..Self::of_floors(vec![Arc::new(raw)], size) })
     }
 }
 
 /// The way down a chain.
-struct Stairs<'a> {
-    how: &'a Opening,
+pub(crate) struct Stairs<'a> {
+    pub(crate) how: &'a Opening,
     /// Every file met.
     seen: Vec<(u64, u64)>,
     /// The image that names the next floor.
     named_by: Option<PathBuf>,
-    floors: Vec<Box<dyn Layer>>,
+    pub(crate) floors: Vec<Arc<dyn Layer>>,
     /// Octets of the top's disk, once it is known.
     size: Option<u64>,
-    warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
     method: Option<Method>,
+    /// The image on top, if it is no raw disk.
+    pub(crate) top: Option<(Arc<Qcow2>, Header)>,
+    /// The disk that each floor holds, with those below it.
+    pub(crate) disks: Vec<Disk>,
+}
+
+/// A floor's disk.
+pub(crate) struct Disk {
+    /// What makes two names the same file.
+    pub(crate) identity: (u64, u64),
+    /// In octets.
+    pub(crate) size: u64,
+    /// The floor's.
+    pub(crate) format: Format,
 }
 
 impl Stairs<'_> {
@@ -86,9 +104,10 @@ impl Stairs<'_> {
     fn raw(&mut self, host: Host) -> Result<Option<(Host, Format)>> {
         let host = self.enter(host)?;
         self.size.get_or_insert(host.len());
+        self.disks.push(Disk { identity: host.identity()?, size: host.len(), format: Format::Raw });
         let raw = Raw::of(host, self.how.method)?;
         self.method = Some(raw.method());
-        self.floors.push(Box::new(raw));
+        self.floors.push(Arc::new(raw));
         Ok(None)
     }
 
@@ -116,7 +135,10 @@ impl Stairs<'_> {
         let next = Backing::of(&header).map(|backing| backing.open(host.path(), host.dir(), self.how)).transpose()?;
         self.size.get_or_insert(disk.1);
         self.named_by = Some(host.path().into());
-        self.floors.push(Box::new(Qcow2::new(host, external, &header, disk, floor, shared, self.how.method)?));
+        self.disks.push(Disk { identity: host.identity()?, size: disk.1, format: Format::Qcow2 });
+        let image = Arc::new(Qcow2::new(host, external, &header, disk, floor, shared, self.how.method)?);
+        self.floors.push(Arc::clone(&image) as Arc<dyn Layer>);
+        self.top.get_or_insert((image, header));
         Ok(next)
     }
 

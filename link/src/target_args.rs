@@ -40,10 +40,15 @@ pub struct TargetArgs {
     /// Start over where an earlier transfer was cut, instead of going on from its DEST.part
     #[arg(long, conflicts_with = "delta")]
     pub no_resume: bool,
+
     /// Read the whole disk back once it is stored, past the page cache as far as that can be, and compare it with its digests before it is
     /// given its name, or called done
     #[arg(long, conflicts_with = "no_sync")]
     pub read_back: bool,
+
+    /// If only changes are sent: read what is there first, and refuse to build on it if it isn't the older image that the sender says
+    #[arg(long)]
+    pub check_base: bool,
 
     /// Leave a DEST that is there already as it is, and fail
     #[arg(long, conflicts_with = "in_place")]
@@ -85,6 +90,7 @@ impl TargetArgs {
             direct: self.direct,
             remember: self.remember,
             read_back: self.read_back,
+            check_base: self.check_base,
         })
     }
 
@@ -98,6 +104,7 @@ impl TargetArgs {
             (self.direct, "direct"),
             (self.remember, "remember"),
             (self.read_back, "read-back"),
+            (self.check_base, "check-base"),
             (self.no_clobber, "no-clobber"),
             (self.mkpath, "mkpath"),
             (self.dry_run, "dry-run"),
@@ -120,6 +127,7 @@ impl TargetArgs {
             (self.remember, "--remember"),
             (self.no_resume, "--no-resume"),
             (self.read_back, "--read-back"),
+            (self.check_base, "--check-base"),
             (self.no_clobber, "--no-clobber"),
             (self.mkpath, "--mkpath"),
             (self.chmod.is_some(), "--chmod"),

@@ -173,6 +173,18 @@ pub struct Fingerprint {
     pub digest: Digest,
 }
 
+impl Fingerprint {
+    /// Reads the text form; `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut fields = text.strip_prefix("sha256:")?.split(':');
+        let (interval, grain, digest) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?, fields.next()?);
+        let found = Self { sums: Sums::new(interval, grain)?, digest: Digest::parse(digest.as_bytes())? };
+        // There is one way to write each number, and nothing follows.
+        (found.to_string() == text).then_some(found)
+    }
+}
+
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "sha256:{}:{}:{}", self.sums.interval(), self.sums.grain(), self.digest)
@@ -193,6 +205,19 @@ mod tests {
         assert_eq!(Digest::parse(&text.as_bytes()[1..]), None);
         assert_eq!(Digest::parse(format!("{text}0").as_bytes()), None);
         assert_eq!(Digest::parse(text.replace('e', "g").as_bytes()), None);
+    }
+
+    #[test]
+    fn a_fingerprint_is_read_as_it_is_written_and_in_no_other_way() {
+        let found = Fingerprint { sums: Sums::default(), digest: Digest::of(b"") };
+        let text = found.to_string();
+        assert_eq!(Fingerprint::parse(&text), Some(found));
+        let others =
+            [text.to_uppercase(), format!("{text}:"), format!("{text}:1"), text[1..].into(), text[..80].into()];
+        let numbers = ["01048576", "+1048576", "1048577", "1048576 ", ""].map(|number| text.replace("1048576", number));
+        for other in others.iter().chain(&numbers) {
+            assert_eq!(Fingerprint::parse(other), None, "{other}");
+        }
     }
 
     #[test]

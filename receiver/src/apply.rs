@@ -7,7 +7,7 @@ use std::thread;
 
 use xfer_hole_image::{Holding, Image, Phase, Sink, Tally, Target, read_back};
 use xfer_hole_link::{Messages, Signals, Talk};
-use xfer_hole_proto::{Answer, Dialect, Digest, Fingerprint, Item, Kind, Open, Record, Want};
+use xfer_hole_proto::{Answer, Base, Dialect, Digest, Fingerprint, Item, Kind, Open, Record, Want};
 
 use crate::error::Error;
 use crate::input::Input;
@@ -78,7 +78,15 @@ impl Apply<'_> {
         if reads_back && base.is_some() {
             return Err(Error::ReadBack("the stream keeps parts of an older image, and gives no digest of the whole"));
         }
-        let sink = target.open(size, base)?;
+        let target = match base {
+            None => target,
+            Some(base) => {
+                // Its parameters are those of the stream.
+                let sums = open.and_then(|open| open.sums).unwrap_or_default();
+                target.builds_on(base.digest.map(|digest| Fingerprint { sums, digest }))?
+            }
+        };
+        let sink = target.open(size, base.map(|base| base.size))?;
         self.begin(sink.as_ref());
         let remains = || sink.remains();
         let ended = self.river(sink.as_ref()).run(input, first, open).map_err(|error| begun(error, remains()))?;
@@ -187,7 +195,7 @@ impl Apply<'_> {
         }
         let (base, first) = base(input)?;
         let holds = holding.image.size();
-        if base.is_some_and(|base| base > holds) {
+        if base.is_some_and(|base| base.size > holds) {
             return Err(wrong(Kind::Keep, "BASE is larger than what was told of"));
         }
         let river = self.river(holding.sink.as_ref()).building_on(holding, ledger, Arc::clone(over));
@@ -242,10 +250,10 @@ fn begun(error: Error, remains: String) -> Error {
     Error::Begun { error: error.into(), remains }
 }
 
-/// The size in BASE, if it comes, else what comes in its stead.
-fn base(input: &mut Input) -> Result<(Option<u64>, Option<Item>), Error> {
+/// BASE, if it comes, else what comes in its stead.
+fn base(input: &mut Input) -> Result<(Option<Base>, Option<Item>), Error> {
     Ok(match input.next()? {
-        Some(Item::Base(base)) => (Some(base.size), None),
+        Some(Item::Base(base)) => (Some(base), None),
         first => (None, first),
     })
 }

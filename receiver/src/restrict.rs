@@ -47,6 +47,7 @@ impl Restrict {
             direct: request.direct,
             remember: request.remember,
             read_back: request.read_back,
+            check_base: request.check_base,
             // The directories are there by now, unless nothing is to be written anyway.
             mkpath: request.mkpath && request.dry_run,
             mode: request.chmod,

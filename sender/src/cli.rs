@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use xfer_hole_image::{Shape, TargetOptions, UNIT};
 use xfer_hole_link::{ProgressKind, RshArgs, TargetArgs, Throttle, copy_name, parse_size};
-use xfer_hole_proto::{Dialect, GRAIN_DEFAULT, GRAIN_MIN, INTERVAL_DEFAULT, INTERVAL_MAX, INTERVAL_MIN, Sums};
+use xfer_hole_proto::{
+    Dialect, Digest, Fingerprint, GRAIN_DEFAULT, GRAIN_MIN, INTERVAL_DEFAULT, INTERVAL_MAX, INTERVAL_MIN, Sums,
+};
 
 use crate::cmd::digest::DigestArgs;
 use crate::cmd::manifest::ManifestArgs;
 use crate::cmd::verify::VerifyArgs;
 use crate::error::Error;
+use crate::since::SinceArgs;
 use crate::source::ImageArgs;
 
 const EXAMPLES: &str = "\
@@ -21,6 +24,7 @@ Examples:
   xfer-hole -J jump --bwlimit 5M web.qcow2 inside:web.img
   xfer-hole web.qcow2 copy.img
   xfer-hole --hash disk.img | recv-hole copy.img
+  xfer-hole --since-snapshot monday web.qcow2 hypervisor:web.img
   xfer-hole disk.img | ssh host sh recv-hole.sh disk.img
   xfer-hole map disk.qcow2
   xfer-hole info --output json disk.qcow2
@@ -118,6 +122,9 @@ pub(crate) struct Cli {
     /// Speak the dialect of 2014, which has no size, no end and no digests: a cut can't be seen
     #[arg(long, conflicts_with = "hash", help_heading = "What is sent")]
     pub(crate) classic: bool,
+
+    #[command(flatten)]
+    pub(crate) since: SinceArgs,
 
     #[command(flatten)]
     pub(crate) target: TargetArgs,
@@ -374,6 +381,8 @@ pub(crate) struct Job {
     pub(crate) sums: Option<Sums>,
     pub(crate) shape: Shape,
     pub(crate) live: bool,
+    /// What the target has to be, if only changes are sent, and that is said.
+    pub(crate) base: Option<Digest>,
 }
 
 impl Job {
@@ -388,6 +397,21 @@ const DELTA_INTERVAL: u64 = 64 << 10;
 /// Towards sh: records are long and holes are not short, in octets.
 const SH_INTERVAL: u64 = INTERVAL_MAX;
 const SH_HOLE: u64 = 64 << 10;
+/// Where only changes are sent, intervals are short: what changed is sent by whole ones.
+const SINCE_INTERVAL: u64 = 64 << 10;
+
+impl Job {
+    /// The same where the target has to be this: digests are taken as it was.
+    pub(crate) fn building_on(self, base: Option<Fingerprint>) -> Self {
+        let Some(base) = base else { return self };
+        match self.sums {
+            Some(_) => {
+                Self { sums: Some(base.sums), shape: Shape::canonical(base.sums), base: Some(base.digest), ..self }
+            }
+            None => Self { base: Some(base.digest), ..self },
+        }
+    }
+}
 
 impl Cli {
     /// What was typed for a copy of `image` on this machine.
@@ -432,6 +456,9 @@ impl Cli {
             }));
         }
         let sums = hash.then(|| self.sums(towards)).transpose()?;
+        if sums.is_none() {
+            self.since.check_sums(Sums::default())?;
+        }
         let shape = match sums {
             Some(_) if !detect => {
                 let what = "--detect-zeroes=off can't be had with digests, which go by content";
@@ -443,7 +470,13 @@ impl Cli {
         if self.min_hole.is_some_and(|octets| octets > UNIT) {
             return Err(Error::usage(format!("--min-hole takes up to {UNIT} octets")));
         }
-        Ok(Job { dialect: if self.classic { Dialect::Classic } else { Dialect::V1 }, sums, shape, live: self.live })
+        Ok(Job {
+            dialect: if self.classic { Dialect::Classic } else { Dialect::V1 },
+            sums,
+            shape,
+            live: self.live,
+            base: None,
+        })
     }
 
     /// What holds back the octets that leave.
@@ -457,8 +490,15 @@ impl Cli {
             Towards::Unknown | Towards::Binary => (INTERVAL_DEFAULT, GRAIN_DEFAULT),
             Towards::Holder => (DELTA_INTERVAL, GRAIN_DEFAULT),
         };
+        let interval = if self.since.wanted().is_some() { SINCE_INTERVAL } else { interval };
+        let (interval, grain) = match self.since.named() {
+            Some(base) => (base.sums.interval(), base.sums.grain()),
+            None => (interval, grain),
+        };
         let interval = self.hash_interval.unwrap_or(interval);
-        sums(interval, self.min_hole.unwrap_or(grain.min(interval)))
+        let sums = sums(interval, self.min_hole.unwrap_or(grain.min(interval)))?;
+        self.since.check_sums(sums)?;
+        Ok(sums)
     }
 }
 

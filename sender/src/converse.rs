@@ -12,7 +12,7 @@ use xfer_hole_proto::Fingerprint;
 
 use crate::cli::{Cli, Job, Towards};
 use crate::error::Error;
-use crate::send;
+use crate::send::{self, Known};
 use crate::wire::Wire;
 
 /// How long the receiver may take to say why it doesn't take any more.
@@ -22,6 +22,7 @@ const LAST_WORD: Duration = Duration::from_secs(5);
 pub(crate) fn converse(
     disk: &dyn Image,
     identity: Option<&Identity>,
+    base: Option<Fingerprint>,
     job: &Job,
     cli: &Cli,
     tally: &Arc<Tally>,
@@ -36,7 +37,8 @@ pub(crate) fn converse(
     let words = answers.ready().map_err(ended)?;
     let mut wire = Wire::stdout(job.dialect, Arc::clone(tally), cli.throttle())?;
     wire.heed(answers.clone(), patience);
-    let sent = send::to_receiver(disk, identity, cli, Towards::Unknown, &answers, &words, &mut wire, tally, messages);
+    let known = Known { identity, base };
+    let sent = send::to_receiver(disk, known, cli, Towards::Unknown, &answers, &words, &mut wire, tally, messages);
     match sent {
         Ok(fingerprint) => match answers.ending(None) {
             Some(Ending::Done(digest)) if answers.was_asked() && digest != fingerprint.map(|sent| sent.digest) => {

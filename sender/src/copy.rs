@@ -9,11 +9,11 @@ use std::thread;
 use bytes::BytesMut;
 use tokio_util::codec::Encoder;
 use xfer_hole_image::{
-    Chain, Holding, Identity, Image, Offer, Phase, Piece, Pour, Run, Sift, Sink, Tally, Target, Workers, put,
+    Chain, Holding, Identity, Image, Offer, Older, Phase, Piece, Pour, Run, Sift, Sink, Tally, Target, Workers, put,
     read_back, reason, shown, sys,
 };
 use xfer_hole_link::{Messages, Signals};
-use xfer_hole_proto::{Dialect, Fingerprint, Item, Open, Record, StreamEncoder};
+use xfer_hole_proto::{Base, Dialect, Fingerprint, Item, Open, Record, StreamEncoder};
 
 use crate::build::Lines;
 use crate::cli::{Cli, Copying, Job, Reflink};
@@ -32,6 +32,8 @@ pub(crate) struct Copy<'a> {
     /// What the image is known by, if its fingerprint is to be remembered.
     pub(crate) identity: Option<&'a Identity>,
     pub(crate) dest: &'a Path,
+    /// What DEST has to be, if only changes are copied, and that was said.
+    pub(crate) base: Option<Fingerprint>,
     pub(crate) tally: &'a Tally,
     pub(crate) signals: &'a Signals,
     pub(crate) messages: Messages,
@@ -46,6 +48,7 @@ impl Copy<'_> {
         }
         let target = Target::find(self.dest, copying.options.clone())?;
         target.check_apart(disk)?;
+        let target = if disk.older().is_some() { target.builds_on(self.base)? } else { target };
         let shares = self.shares(&copying, disk, &target)?;
         let dest = shown(target.path());
         if self.cli.target.dry_run {
@@ -102,7 +105,7 @@ impl Copy<'_> {
             }
             return Ok((fingerprint, notes));
         }
-        let sink = target.open(Some(size), None)?;
+        let sink = target.open(Some(size), disk.older().map(Older::size))?;
         self.signals.set_remains(Some(sink.remains()));
         tally.set_phase(Phase::Copying);
         let shared = match disk.plain().filter(|_| shares).map(|host| sink.share(host.file())) {
@@ -182,6 +185,9 @@ fn in_order(disk: &Chain, copying: &Copying, sink: &dyn Sink, tally: &Tally) -> 
     let (job, size) = (&copying.job, disk.size());
     let (mut encoder, mut lines, mut buffer) = (StreamEncoder::new(Dialect::V1), BytesMut::new(), Vec::new());
     encoder.encode(Item::Open(Open { size, sums: job.sums }), &mut lines)?;
+    if let Some(older) = disk.older() {
+        encoder.encode(Item::Base(Base { size: older.size(), digest: None }), &mut lines)?;
+    }
     thread::scope(|scope| {
         // What was hashed is written, and not what is fetched anew.
         let shape = job.shape.held(true);

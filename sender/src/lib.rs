@@ -9,6 +9,7 @@ mod error;
 mod lift;
 mod push;
 mod send;
+mod since;
 mod source;
 mod wire;
 mod words;
@@ -145,25 +146,29 @@ fn go(
         }
     }
     let begun = SystemTime::now();
-    let disk = cli.source.open(&words.image, cli.target.direct, messages)?;
+    let disk = cli.source.open_since(&words.image, cli.since.wanted(), cli.target.direct, messages)?;
     if !job.live {
         warn_in_use(&disk, messages);
     }
     // A snapshot is not what the image's files are known by.
     let remember = cli.target.remember && cli.source.snapshot.is_none();
     let identity = remember.then(|| Identity::of_chain(&disk, begun)).flatten();
+    let base = cli.since.base(&disk, job.sums)?;
+    let job = job.building_on(base);
     let fingerprint = match &words.dest {
-        Place::Stream if cli.converse => converse::converse(&disk, identity.as_ref(), &job, cli, tally, messages)?,
+        Place::Stream if cli.converse => {
+            converse::converse(&disk, identity.as_ref(), base, &job, cli, tally, messages)?
+        }
         Place::Stream => {
             let mut wire = Wire::stdout(job.dialect, Arc::clone(tally), cli.throttle())?;
             Sending { disk: &disk, job: &job, holds: None, tally, messages }.run(&mut wire)?
         }
         Place::Remote(remote) => {
-            Push { cli, image: &words.image, identity: identity.as_ref(), remote, tally, signals, messages }
+            Push { cli, image: &words.image, identity: identity.as_ref(), remote, base, tally, signals, messages }
                 .run(&disk)?
         }
         Place::Local(dest) => {
-            Copy { cli, image: &words.image, identity: identity.as_ref(), dest, tally, signals, messages }
+            Copy { cli, image: &words.image, identity: identity.as_ref(), dest, base, tally, signals, messages }
                 .run(&disk, job)?
         }
     };
@@ -179,6 +184,8 @@ fn go(
         if cli.print_digest {
             messages.result(fingerprint);
         }
+    } else if cli.print_digest && !cli.target.dry_run {
+        messages.warn("a disk of which parts are kept is not read whole, and so has no fingerprint");
     }
     Ok(fingerprint)
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use xfer_hole_image::{Chain, Identity, Image, Phase, Plan, Tally, Want, shown, sys};
 use xfer_hole_link::{Answers, Ending, Far, Messages, Remote, Request, Signals, copy_name, quoted_for_sh};
-use xfer_hole_proto::{Answer, Dialect, Fingerprint};
+use xfer_hole_proto::{Answer, Dialect, Fingerprint, Sums};
 
 use crate::RECV_HOLE_SH;
 use crate::cli::{Cli, Towards};
 use crate::error::Error;
-use crate::send;
+use crate::send::{self, Known};
 use crate::wire::Wire;
 
 /// What has recv-hole.sh go on from what a transfer that was cut has left.
@@ -36,6 +36,8 @@ pub(crate) struct Push<'a> {
     /// What the image is known by, if its fingerprint is to be remembered.
     pub(crate) identity: Option<&'a Identity>,
     pub(crate) remote: &'a Remote,
+    /// What the target has to be, if only changes are sent, and that was said.
+    pub(crate) base: Option<Fingerprint>,
     pub(crate) tally: &'a Arc<Tally>,
     pub(crate) signals: &'a Signals,
     pub(crate) messages: Messages,
@@ -113,7 +115,8 @@ impl Push<'_> {
         let mut wire = Wire::new(to, Dialect::V1, Arc::clone(self.tally), self.cli.throttle());
         wire.heed(answers.clone(), self.cli.rsh.patience());
         let Self { cli, tally, messages, .. } = self;
-        let sent = send::to_receiver(disk, self.identity, cli, towards, &answers, &words, &mut wire, tally, *messages);
+        let known = Known { identity: self.identity, base: self.base };
+        let sent = send::to_receiver(disk, known, cli, towards, &answers, &words, &mut wire, tally, *messages);
         let asked = answers.was_asked();
         // The end of the stream, which sh waits for.
         drop(wire);
@@ -143,14 +146,20 @@ impl Push<'_> {
 
     /// Says what a dry run has found: how much there is by the extents, of which zeros may still be found.
     fn would_send(&self, disk: &Chain) -> Result<(), Error> {
-        let mut data = 0;
-        for step in Plan::whole(disk) {
+        let (mut data, mut kept) = (0, 0);
+        let align = self.cli.job(Towards::Binary)?.building_on(self.base).sums.map_or(1, Sums::interval);
+        for step in Plan::changed(disk, align) {
             let step = step?;
-            data += if step.want == Want::Copy { step.extent.len } else { 0 };
+            match step.want {
+                Want::Copy => data += step.extent.len,
+                Want::Keep => kept += step.extent.len,
+                Want::Zero => {}
+            }
         }
+        let kept = disk.older().map_or(String::new(), |_| format!(", {kept} to be kept there"));
         let (image, dest, size) = (shown(self.image), shown(self.remote.path.as_ref()), disk.size());
         let host = self.remote.destination();
-        let what = format!("would send {image}, a disk of {size} octets with {data} of data, to {host}:{dest}");
+        let what = format!("would send {image}, a disk of {size} octets with {data} of data{kept}, to {host}:{dest}");
         self.messages.note(what);
         Ok(())
     }

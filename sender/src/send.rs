@@ -33,9 +33,11 @@ impl Sending<'_> {
         self.tally.set_size(disk.size());
         if job.dialect == Dialect::V1 {
             wire.line(Item::Open(Open { size: disk.size(), sums: job.sums }))?;
-            if let Some(holds) = &self.holds {
-                wire.line(Item::Base(Base { size: holds.manifest.offered, digest: None }))?;
-            }
+            let base = match &self.holds {
+                Some(holds) => Some(Base { size: holds.manifest.offered, digest: None }),
+                None => disk.older().map(|older| Base { size: older.size(), digest: job.base }),
+            };
+            base.map_or(Ok(()), |base| wire.line(Item::Base(base)))?;
             // The receiver can refuse its size, or that it has no digests, while we look for its first data.
             wire.flush()?;
         }
@@ -123,11 +125,21 @@ impl Sending<'_> {
         Ok(())
     }
 }
+
+/// What is known of the disk before anybody is asked.
+#[derive(Clone, Copy)]
+pub(crate) struct Known<'a> {
+    /// What its image is known by, if its fingerprint is to be remembered.
+    pub(crate) identity: Option<&'a Identity>,
+    /// What the receiver has to hold, if only changes are sent, and that was said.
+    pub(crate) base: Option<Fingerprint>,
+}
+
 /// Sends the disk to a receiver that answers, and has said these words of READY: all of it, or what differs from what is there.
 #[allow(clippy::too_many_arguments, reason = "it is what a transfer consists of")]
 pub(crate) fn to_receiver(
     disk: &dyn Image,
-    identity: Option<&Identity>,
+    known: Known<'_>,
     cli: &Cli,
     towards: Towards,
     answers: &Answers,
@@ -136,8 +148,9 @@ pub(crate) fn to_receiver(
     tally: &Tally,
     messages: Messages,
 ) -> Result<Option<Fingerprint>, Error> {
-    let mut job = cli.job(towards)?;
-    let asked = job.sums.is_some() && asks(words, cli.target.delta, !cli.target.no_resume);
+    let mut job = cli.job(towards)?.building_on(known.base);
+    // What changed is known without asking, where there is an older state.
+    let asked = job.sums.is_some() && disk.older().is_none() && asks(words, cli.target.delta, !cli.target.no_resume);
     if cli.target.delta && !asked {
         messages.warn("the receiver can't tell what it has: everything is sent");
     }
@@ -146,7 +159,7 @@ pub(crate) fn to_receiver(
         // Each record costs sh a process, whatever it holds.
         job = cli.job(if towards == Towards::Sh { towards } else { Towards::Holder })?;
         let sums = job.sums.unwrap_or_default();
-        let digest = identity.and_then(|identity| identity.recall(sums));
+        let digest = known.identity.and_then(|identity| identity.recall(sums));
         let first = words.iter().any(|word| word == Answer::FIRST);
         match Holds::ask(wire, answers, Want { size: disk.size(), sums, digest }, first)? {
             Answered::Same(digest) => {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, ValueEnum};
-use xfer_hole_image::{Chain, Error as ImageError, Format as Is, Gate, Method, Opening, shown};
+use xfer_hole_image::{Chain, Error as ImageError, Format as Is, Gate, Method, Opening, Since, shown};
 use xfer_hole_link::Messages;
 
 use crate::error::Error;
@@ -93,6 +93,7 @@ impl ImageArgs {
             gate: Gate::new(&self.allow, self.no_backing)?,
             force_share: self.force_share,
             snapshot: self.snapshot.clone(),
+            since: None,
             method: self.extents.map(|extents| match extents {
                 Extents::Seek => Method::Seek,
                 Extents::Fiemap => Method::Fiemap,
@@ -105,8 +106,19 @@ impl ImageArgs {
     /// Opens the image and all that it lies on, `direct` if its octets are to be read past the page cache, and says what there is to
     /// know of it.
     pub(crate) fn open(&self, image: &Path, direct: bool, messages: Messages) -> Result<Chain, Error> {
-        let chain =
-            Chain::open(image, &Opening { direct, ..self.opening()? }).map_err(|error| no_pipe(image, error))?;
+        self.open_since(image, None, direct, messages)
+    }
+
+    /// The same, to be compared with an older state.
+    pub(crate) fn open_since(
+        &self,
+        image: &Path,
+        since: Option<Since>,
+        direct: bool,
+        messages: Messages,
+    ) -> Result<Chain, Error> {
+        let how = Opening { direct, since, ..self.opening()? };
+        let chain = Chain::open(image, &how).map_err(|error| no_pipe(image, error))?;
         for warning in chain.warnings() {
             messages.warn(warning);
         }

@@ -27,6 +27,7 @@ impl Words {
             let hint = "for IMAGE in *.qcow2; do xfer-hole \"$IMAGE\" HOST:DIRECTORY/ || break; done";
             return refused(more, "one image is sent at a time, and this would be the third word", Some(hint.into()));
         }
+        cli.since.check(image.as_os_str(), &cli.target)?;
         let from = place(image.as_os_str())?;
         let to = place(dest)?;
         match (&from, &to) {

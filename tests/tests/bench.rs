@@ -4,19 +4,55 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use clap::Parser;
-use rig::{checkout, requires, tools};
+use rig::{checkout, requires, requires_root, tools};
 use xfer_hole_bench::cli::Cli;
 use xfer_hole_bench::run;
 
+/// A run takes all that descends from its process for its own: one at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// A run of the bench on disks of some MiB, one turn for each command.
 fn bench(tools: &Path, places: [&Path; 2], report: &Path, cases: &[&str]) -> Result<(), xfer_hole_bench::error::Error> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut words: Vec<PathBuf> = ["bench", "--runs", "1", "--scale", "256", "--where"].map(PathBuf::from).to_vec();
     words.extend([places[0].to_owned(), "--tmpfs".into(), places[1].to_owned(), "--report".into(), report.to_owned()]);
     words.extend(["--checkout".into(), checkout(""), "--tools".into(), tools.to_owned()]);
     words.extend(cases.iter().map(PathBuf::from));
     run(&Cli::parse_from(words))
+}
+
+#[test]
+fn what_is_at_the_target_is_brought_up_to_date_and_the_slow_link_is_gone_afterwards() {
+    requires(&["qemu-img", "mkfs.ext4", "sshd", "rsync", "ip", "tc"]);
+    requires_root();
+    let [here, report] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let programs = tools!().xfer_hole.parent().unwrap().to_owned();
+    let places = [here.path(), memory.path()];
+    let cases = ["guest-raw/delta-same", "guest-raw/resume", "guest-raw/delta-100mbit"];
+    bench(&programs, places, report.path(), &cases).unwrap();
+    let text = fs::read_to_string(report.path().join("BENCHMARKS.md")).unwrap();
+    for (part, times) in [
+        ("### guest-raw: over ssh at 100 Mbit/s, to a state in which 1 % is other octets, to ", 1),
+        ("| **`xfer-hole --delta` push** | ", 2),
+        ("| **`xfer-hole --delta --remember` push** | ", 1),
+        ("| **`xfer-hole` push again** | ", 1),
+        ("| **`recv-hole` pull again** | ", 1),
+        ("| floor: as many octets as differ, over ssh to nowhere | ", 2),
+        ("| `rsync --inplace --no-whole-file` | ", 3),
+        ("| 10 | guest-raw/delta-same/disk: `--remember`: wire < 1 KiB | ", 1),
+    ] {
+        assert_eq!(text.matches(part).count(), times, "{part}: {text}");
+    }
+    assert!(!text.contains("Left out"), "{text}");
+    for place in places {
+        assert_eq!(fs::read_dir(place).unwrap().count(), 0, "{}", place.display());
+    }
+    let ours = format!("xfer-hole-bench.{}", std::process::id());
+    assert!(!Path::new("/run/netns").join(ours).exists());
 }
 
 #[test]

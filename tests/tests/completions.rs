@@ -110,7 +110,7 @@ fn zsh_reads_its_completions_and_completes_by_them() {
     for (line, whole) in [
         ("xfer-hole --hash-i", "xfer-hole --hash-interval"),
         ("xfer-hole disk.img --hash-i", "xfer-hole disk.img --hash-interval"),
-        ("xfer-hole in", "xfer-hole info"),
+        ("xfer-hole inf", "xfer-hole info"),
         ("xfer-hole map --hash-i", "xfer-hole map --hash-i"),
         ("xfer-hole info --backing-f", "xfer-hole info --backing-format"),
         ("xfer-hole map --output j", "xfer-hole map --output json"),

@@ -50,7 +50,7 @@ pub(crate) struct Stretch {
 /// A part of the disk that becomes a block: stretches without gaps between them.
 #[derive(Debug)]
 pub(crate) struct Deal {
-    /// Disk offset, a multiple of the grain.
+    /// Disk offset: a multiple of the grain, or behind what is kept.
     pub(crate) start: u64,
     pub(crate) stretches: Vec<Stretch>,
     /// Octets that have to be in memory, for a while at least.
@@ -72,6 +72,8 @@ struct Cut {
     files: bool,
     /// They are read into memory all the same, to be hashed.
     hashed: bool,
+    /// What is kept is a deal of its own, and is not cut.
+    apart: bool,
 }
 
 impl Cut {
@@ -80,7 +82,7 @@ impl Cut {
         if shape.digests {
             let files = !shape.held && !image.is_direct();
             let unit = shape.interval.max(DIGEST_UNIT).max(chunk);
-            return Self { unit, align: unit, memory: unit, steps: usize::MAX, files, hashed: true };
+            return Self { unit, align: unit, memory: unit, steps: usize::MAX, files, hashed: true, apart: true };
         }
         let align = shape.grain.max(chunk).max(GRAIN_DEFAULT);
         let unit = if shape.detect { FILE_UNIT.min(shape.grain * GRAINS) } else { FILE_UNIT };
@@ -91,6 +93,7 @@ impl Cut {
             steps: STEPS,
             files: !image.is_direct(),
             hashed: false,
+            apart: true,
         }
     }
 
@@ -134,7 +137,9 @@ pub(crate) struct Dealer<'a> {
 
 impl<'a> Dealer<'a> {
     pub(crate) fn new(image: &'a dyn Image, shape: &Shape) -> Self {
-        Self::by(Plan::whole(image), image, shape)
+        // With digests, what is kept are whole intervals; the rest is judged by the block, whatever changed in it.
+        let align = if shape.digests { shape.interval } else { 1 };
+        Self::by(Plan::changed(image, align), image, shape)
     }
 
     fn by(plan: Plan<'a>, image: &'a dyn Image, shape: &Shape) -> Self {
@@ -146,7 +151,7 @@ impl<'a> Dealer<'a> {
     pub(crate) fn for_pouring(plan: Plan<'a>, image: &'a dyn Image, shape: &Shape) -> Self {
         let dealer = Self::by(plan, image, shape);
         let unit = POUR_UNIT.max(dealer.cut.align);
-        Self { cut: Cut { unit, memory: 2 * unit, ..dealer.cut }, ..dealer }
+        Self { cut: Cut { unit, memory: 2 * unit, apart: false, ..dealer.cut }, ..dealer }
     }
 
     /// The most octets that a deal of such a disk has in memory.
@@ -169,10 +174,11 @@ impl<'a> Dealer<'a> {
         let (start, cut) = (self.at, self.cut);
         let last = start.saturating_add(cut.unit - start % cut.unit).min(self.size);
         let mut deal = Deal { start, stretches: Vec::new(), memory: 0 };
-        if step.want != Want::Copy && step.extent.end() >= last {
+        let apart = step.want == Want::Keep && cut.apart;
+        if apart || (step.want != Want::Copy && step.extent.end() >= last) {
             // Long zeros, or much that is kept, are one deal, wherever they end.
             let end = step.extent.end();
-            self.at = if end == self.size { end } else { end - end % cut.align };
+            self.at = if end == self.size || apart { end } else { end - end % cut.align };
             let source = cut.source(&step, start);
             deal.stretches.push(Stretch { at: start, len: self.at - start, source });
             return Ok(Some(deal));
@@ -184,7 +190,7 @@ impl<'a> Dealer<'a> {
                 break;
             }
             // The plan covers the disk, so there is a step here.
-            let Some(step) = self.step()? else { break };
+            let Some(step) = self.step()?.filter(|step| step.want != Want::Keep || !cut.apart) else { break };
             let (at, source) = (self.at, cut.source(&step, self.at));
             let mut end = step.extent.end().min(last);
             if full {
@@ -210,10 +216,10 @@ impl<'a> Dealer<'a> {
         while self.step.is_none_or(|step| step.extent.end() <= self.at) {
             let Some(step) = self.ahead.take().or_else(|| self.plan.next()) else { return Ok(None) };
             let mut step = step?;
-            // Zeros come in many steps, where an image's tables do: they are one for us.
-            for _ in 0..if step.want == Want::Zero { STEPS } else { 0 } {
+            // Zeros come in many steps, where an image's tables do, and so does what is kept: they are one for us.
+            for _ in 0..if step.want == Want::Copy { 0 } else { STEPS } {
                 match self.plan.next() {
-                    Some(Ok(next)) if next.want == Want::Zero => step.extent.len += next.extent.len,
+                    Some(Ok(next)) if next.want == step.want => step.extent.len += next.extent.len,
                     other => {
                         self.ahead = other;
                         break;

@@ -42,13 +42,16 @@ impl<'a> Gather<'a> {
 
     /// The block that this deal is.
     pub(crate) fn block(&mut self, deal: &Deal) -> Result<Block> {
+        if let [Stretch { len, source: Source::Keep, .. }] = deal.stretches[..] {
+            return Ok(Block { runs: vec![Run::Keep(len)] });
+        }
         let mut judge = Judge::new(deal.start, self.shape.grain, self.shape.interval);
         let mut arena = self.arenas.take(usize::try_from(deal.memory).unwrap_or(usize::MAX));
         let mut filled = 0;
         for stretch in &deal.stretches {
             match &stretch.source {
                 Source::Zero => judge.zeros(stretch.len),
-                // No plan that is gathered keeps anything.
+                // What is kept is a deal of its own here.
                 Source::Keep => return Err(Error::new(Kind::Io, "plan", "keeps what was to be read")),
                 Source::File { .. } if !self.shape.detect => judge.data(stretch.len),
                 Source::File { extent, .. } if !self.shape.digests => self.read(extent, stretch, None, &mut judge)?,

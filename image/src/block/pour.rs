@@ -49,10 +49,10 @@ struct Crew<'a> {
 }
 
 impl Pour<'_> {
-    /// Pours all of the disk by up to `count` threads, of which the caller is one. The error is the one that one thread would have
-    /// met first.
+    /// Pours all of the disk, or what changed since the older state that it is compared with, by up to `count` threads, of which the
+    /// caller is one. The error is the one that one thread would have met first.
     pub fn all(self, count: usize) -> Result<()> {
-        self.by(Plan::whole(self.image), count)
+        self.by(Plan::changed(self.image, 1), count)
     }
 
     /// The same of what the disk's floors have, over what the sink holds: what none of them has is kept.

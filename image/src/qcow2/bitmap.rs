@@ -1,4 +1,4 @@
-//! Persistent bitmaps: the directory that lists them. They are named, not read.
+//! Persistent bitmaps: the directory that lists them. They are named here, and read by [`super::dirty`].
 //!
 //! qcow2 specification, "Bitmaps" and "Bitmap directory". Limits are QEMU's, by its names; the checks are those of its
 //! `bitmap_list_load` and `check_dir_entry`.
@@ -8,7 +8,7 @@ use super::field::{be16, be32, be64, printable, string, unusable};
 use super::geometry::{Geometry, HostOffset};
 use super::header::Header;
 use super::window::Window;
-use crate::{Host, Result};
+use crate::{Error, Host, Kind, Result};
 
 /// Octets of an entry without its name.
 const ENTRY: u32 = 24;
@@ -20,6 +20,8 @@ const BITMAP_MAX: u64 = 0x2000_0000;
 const GRANULARITY_BITS: std::ops::RangeInclusive<u8> = 9..=31;
 /// QEMU's BME_MAX_NAME_SIZE, in octets.
 const NAME_MAX: u16 = 1023;
+/// Bitmaps that a message names.
+const NAMED: usize = 8;
 /// The only type there is: dirty tracking.
 const DIRTY_TRACKING: u8 = 1;
 
@@ -34,6 +36,17 @@ pub(crate) struct Bitmap {
     pub(crate) in_use: bool,
     /// Whoever opens the image for writing has to go on with it.
     pub(crate) auto: bool,
+}
+
+/// Where the content of a bitmap lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Laid {
+    /// The bitmap's name as it stands there, UTF-8 or not.
+    name: Box<[u8]>,
+    /// Where its table begins in the file: at a cluster behind the header.
+    pub(crate) table: u64,
+    /// Entries of that table: enough for the disk, unless the bitmap is in use.
+    pub(crate) entries: u32,
 }
 
 /// The bitmaps of an image, in the order of their directory. Ends after the first error.
@@ -62,7 +75,37 @@ impl<'a> Bitmaps<'a> {
         Ok(Self { host, geometry: header.geometry, window, size: header.size, count, next: 0, failed: false })
     }
 
-    fn read(&mut self) -> Result<Bitmap> {
+    /// The bitmap of this name, which was written back.
+    pub(crate) fn find(mut self, wanted: &[u8]) -> Result<(Bitmap, Laid)> {
+        let host = self.host;
+        let refused = |what: String| Error::new(Kind::Refused, host.path(), what);
+        let (mut known, count) = (Vec::new(), self.count);
+        while self.next < count {
+            self.next += 1;
+            let (bitmap, laid) = self.read()?;
+            if *laid.name != *wanted {
+                known.extend((known.len() < NAMED).then(|| format!("\"{}\"", bitmap.name)));
+                continue;
+            }
+            if bitmap.in_use {
+                let what = "is marked as in use: it was not written back, and may lack changes";
+                return Err(refused(format!("bitmap \"{}\" {what}", bitmap.name))
+                    .hint("send the whole disk once, and begin with a new bitmap: qemu-img bitmap --remove, --add"));
+            }
+            return Ok((bitmap, laid));
+        }
+        let wanted = printable(wanted);
+        Err(match count as usize {
+            0 => refused(format!("there is no bitmap \"{wanted}\": the image has none that is up to date")),
+            count => {
+                let more =
+                    if count > known.len() { format!(" and {} more", count - known.len()) } else { String::new() };
+                refused(format!("there is no bitmap \"{wanted}\", there are {}{more}", known.join(", ")))
+            }
+        })
+    }
+
+    fn read(&mut self) -> Result<(Bitmap, Laid)> {
         let at = self.window.at();
         let (host, count, index) = (self.host, self.count, self.next);
         let broken = |what: String| unusable(host, format!("bitmap {index} of {count}, at {at:#x}: {what}"));
@@ -101,9 +144,11 @@ impl<'a> Bitmaps<'a> {
         if !in_use && covered < self.size {
             return Err(broken(format!("covers {covered} octets of a disk of {}", self.size)));
         }
-        let name = printable(string(self.window.take(u32::from(name_len))?.ok_or_else(cut)?));
+        let stands = self.window.take(u32::from(name_len))?.ok_or_else(cut)?;
+        let (name, stands) = (printable(string(stands)), stands.into());
         self.window.align();
-        Ok(Bitmap { name, granularity: 1 << granularity_bits, in_use, auto: flags & 2 != 0 })
+        let bitmap = Bitmap { name, granularity: 1 << granularity_bits, in_use, auto: flags & 2 != 0 };
+        Ok((bitmap, Laid { name: stands, table: offset, entries }))
     }
 }
 
@@ -122,7 +167,7 @@ impl Iterator for Bitmaps<'_> {
             return self.failed.then(|| Err(unusable(self.host, what())));
         }
         self.next += 1;
-        let bitmap = self.read();
+        let bitmap = self.read().map(|(bitmap, _)| bitmap);
         self.failed = bitmap.is_err();
         Some(bitmap)
     }

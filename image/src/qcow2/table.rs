@@ -26,7 +26,7 @@ pub(crate) struct Region {
 
 impl Region {
     /// The first of these that has an octet in common with `octets`.
-    fn hit<'a>(regions: &'a [Self], octets: &Range<u64>) -> Option<&'a Self> {
+    pub(crate) fn hit<'a>(regions: &'a [Self], octets: &Range<u64>) -> Option<&'a Self> {
         regions.iter().find(|region| region.octets.start < octets.end && octets.start < region.octets.end)
     }
 }
@@ -192,7 +192,7 @@ fn piece(table: HostOffset, index: u64, entry_size: u64, size: u64) -> (HostOffs
 }
 
 /// So many octets of a table. It may be longer than its file: zeros there.
-fn read(host: &Host, piece: HostOffset, len: u64) -> Result<Vec<u8>> {
+pub(crate) fn read(host: &Host, piece: HostOffset, len: u64) -> Result<Vec<u8>> {
     let mut octets = vec![0; usize::try_from(len).unwrap_or_default()];
     host.read_at(piece.0, &mut octets)?;
     Ok(octets)

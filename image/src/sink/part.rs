@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use crate::layer::Layer;
 use crate::raw::Raw;
 use crate::remember::{Mark, forget};
+use crate::sink::basis::Basis;
 use crate::sink::holding::{Brings, Holding};
 use crate::sink::path::{Made, parent};
 use crate::sink::place::Place;
@@ -63,15 +65,20 @@ struct Old {
 }
 
 impl Part {
-    /// Makes and locks `DEST.part`, of `size` octets if that is known, all hole. `keep`: the old DEST has to be read for KEEP.
+    /// Makes and locks `DEST.part`, of `size` octets if that is known, all hole. `base`: what the old DEST has to be, which is read for
+    /// KEEP.
     pub(crate) fn create(
         dest: PathBuf,
         size: Option<u64>,
-        keep: bool,
+        base: Option<&Basis>,
         fresh_mode: u32,
         options: TargetOptions,
     ) -> Result<Self> {
-        let old = keep.then(|| Old::open(&dest)).transpose()?;
+        let old = base.map(|_| Old::open(&dest)).transpose()?;
+        if let (Some(base), Some(old)) = (base, &old) {
+            // It must be the same when parts of it have been kept: its stamp is older than what is read here.
+            base.check(&old.file, &dest)?;
+        }
         let part = beside(&dest);
         let made = if options.mkpath { Made::make(parent(&dest))? } else { Made::default() };
         let (file, _) = lock(&part, &options, false).inspect_err(|_| made.remove())?;
@@ -150,19 +157,19 @@ impl Part {
             let file = file.try_clone().map_err(|source| Error::io(path, "cannot open", source))?;
             Raw::of(Host::of(file, path, None)?, None)
         };
-        let mut floors: Vec<Box<dyn Layer>> = Vec::new();
+        let mut floors: Vec<Arc<dyn Layer>> = Vec::new();
         // What it shares is its own.
         let old = old.filter(|_| !shared);
         let mut holds = held;
         if left || old.is_none() {
             let raw = open(&file, &part)?;
-            floors.push(Box::new(if old.is_some() { raw.above() } else { raw }));
+            floors.push(Arc::new(if old.is_some() { raw.above() } else { raw }));
         }
         // A new one has nothing yet, whatever its file system says.
         if let Some(old) = &old {
             let below = open(&old.file, &dest)?;
             holds = if left { holds } else { 0 }.max(below.host().len());
-            floors.push(Box::new(below));
+            floors.push(Arc::new(below));
             old.kept.store(true, Ordering::Relaxed);
         }
         let brings = match (&old, left) {

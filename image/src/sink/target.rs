@@ -15,14 +15,16 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use xfer_hole_proto::{Digest, Sums};
+use xfer_hole_proto::{Digest, Fingerprint, Sums};
 
 use crate::raw::Raw;
 use crate::remember::forget;
 use crate::same::Storage;
+use crate::sink::basis::Basis;
 use crate::sink::device::Device;
 use crate::sink::file::InPlace;
 use crate::sink::holding::{Brings, Holding};
@@ -64,6 +66,8 @@ pub struct TargetOptions {
     pub remember: bool,
     /// What was written is to be read back, and compared, before it is done ([`crate::read_back`]): streams are refused.
     pub read_back: bool,
+    /// What is there is hashed before parts of it are kept, and has to be what [`Target::builds_on`] says.
+    pub check_base: bool,
 }
 
 impl TargetOptions {
@@ -88,6 +92,8 @@ pub struct Target {
     way: Way,
     options: TargetOptions,
     fresh_mode: u32,
+    /// What has to be there.
+    expected: Option<Fingerprint>,
 }
 
 impl Target {
@@ -136,7 +142,7 @@ impl Target {
         if matches!(way, Way::Stdout | Way::Stream) && options.read_back {
             return Err(Error::new(Kind::Refused, path, "is no file or device, which --read-back could read"));
         }
-        Ok(Self { path: path.into(), way, options, fresh_mode: 0o666 & !sys::umask() })
+        Ok(Self { path: path.into(), way, options, fresh_mode: 0o666 & !sys::umask(), expected: None })
     }
 
     /// The file or device that is written, links followed; as it stands in messages.
@@ -237,21 +243,21 @@ impl Target {
     /// Makes it ready for a disk of `size` octets that may build on what is there: for a new file, what an earlier transfer has left
     /// in its `.part`, if that is to be `resume`d, and the old DEST. Writing begins here.
     pub fn hold(self, size: u64, resume: bool) -> Result<Holding> {
-        let Self { path, way, options, fresh_mode } = self;
+        let Self { path, way, options, fresh_mode, .. } = self;
         let failed = |source| Error::io(&path, "cannot open", source);
         let raw = |place: &Place, holds: u64| -> Result<Chain> {
             let host = Host::of(place.file.try_clone().map_err(failed)?, &path, None)?;
-            Ok(Chain::of_floors(vec![Box::new(Raw::of(host, None)?)], holds.min(size)))
+            Ok(Chain::of_floors(vec![Arc::new(Raw::of(host, None)?)], holds.min(size)))
         };
         Ok(match way {
             Way::Device => {
-                let device = open_device(path.clone(), Some(size), &options)?;
+                let device = open_device(path.clone(), Some(size), &options, None)?;
                 let image = raw(&device.place, device.size)?;
                 // What it holds is known from here on.
                 Holding { image, sink: Box::new(Device { target_is_zero: false, ..device }), brings: Brings::Nothing }
             }
             Way::InPlace => {
-                let file = open_in_place(path.clone(), Some(size), &options)?;
+                let file = open_in_place(path.clone(), Some(size), &options, None)?;
                 let image = raw(&file.place, file.held)?;
                 Holding { image, sink: Box::new(file), brings: Brings::Nothing }
             }
@@ -262,13 +268,28 @@ impl Target {
         })
     }
 
+    /// Parts of what is there are to be kept, and this is what has to be there, if anybody has said so. Refuses to do without, if it is
+    /// to be checked.
+    pub fn builds_on(self, expected: Option<Fingerprint>) -> Result<Self> {
+        if self.options.check_base && expected.is_none() {
+            let what = "is to be checked before parts of it are kept, and nobody says what it has to be";
+            return Err(
+                Error::new(Kind::Refused, &self.path, what).hint("send with --base-digest, or leave --check-base out")
+            );
+        }
+        Ok(Self { expected: expected.filter(|_| self.options.check_base), ..self })
+    }
+
     /// Makes it ready for a disk of `size` octets (`None`: nobody knows, the 2014 dialect). `base`: the stream has BASE, and
     /// DEST must hold that many octets. Writing begins here.
     pub fn open(self, size: Option<u64>, base: Option<u64>) -> Result<Box<dyn Sink>> {
-        let Self { path, way, options, fresh_mode } = self;
+        let Self { path, way, options, fresh_mode, expected } = self;
         let sync = !options.no_sync;
-        if let Some(base) = base {
-            check_base(&path, way, base)?;
+        let base = base.map(|size| Basis { size, expected, recalls: !options.confined });
+        if let Some(base) = &base {
+            let device = way == Way::Device;
+            let keeps = !matches!(way, Way::Stdout | Way::Stream);
+            base.check_size(&path, keeps.then_some(device))?;
         }
         if options.target_is_zero && way != Way::Device {
             return Err(Error::new(Kind::Refused, &path, "is no block device, which --target-is-zero is for"));
@@ -284,9 +305,9 @@ impl Target {
                 let file = OpenOptions::new().write(true).custom_flags(libc::O_NOCTTY).open(&path).map_err(failed)?;
                 Box::new(Stream { file, path, sync })
             }
-            Way::Device => Box::new(open_device(path, size, &options)?),
-            Way::InPlace => Box::new(open_in_place(path, size, &options)?),
-            Way::Part => Box::new(Part::create(path, size, base.is_some(), fresh_mode, options)?),
+            Way::Device => Box::new(open_device(path, size, &options, base.as_ref())?),
+            Way::InPlace => Box::new(open_in_place(path, size, &options, base.as_ref())?),
+            Way::Part => Box::new(Part::create(path, size, base.as_ref(), fresh_mode, options)?),
         })
     }
 }
@@ -380,32 +401,7 @@ fn check_can_rename_over(dest: &Path, old: Option<&Metadata>, options: &TargetOp
     Err(hinted(Error::new(Kind::Refused, dest, format!("cannot be renamed over: it {why}"))))
 }
 
-/// Refuses a DEST that doesn't hold what KEEP will ask for.
-fn check_base(path: &Path, way: Way, base: u64) -> Result<()> {
-    let refused = |what: String| Err(Error::new(Kind::Refused, path, what));
-    let failed = |source| Error::io(path, "cannot tell the size of what is to be kept", source);
-    let holds = match way {
-        Way::Stdout | Way::Stream => {
-            return refused("the stream keeps parts of an older image, which can't be kept here".into());
-        }
-        Way::Device => File::open(path).and_then(|device| sys::device_size(&device)).map_err(failed)?,
-        Way::InPlace | Way::Part => match fs::symlink_metadata(path) {
-            Ok(old) => old.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return refused(format!(
-                    "the stream keeps parts of an older image of {base} octets, but there is none"
-                ));
-            }
-            Err(source) => return Err(failed(source)),
-        },
-    };
-    if holds < base {
-        return refused(format!("the stream keeps parts of an older image of {base} octets, but it has {holds}"));
-    }
-    Ok(())
-}
-
-fn open_device(path: PathBuf, size: Option<u64>, options: &TargetOptions) -> Result<Device> {
+fn open_device(path: PathBuf, size: Option<u64>, options: &TargetOptions, base: Option<&Basis>) -> Result<Device> {
     // O_EXCL without O_CREAT: fails with EBUSY on a block device that is mounted or otherwise held.
     let opened = OpenOptions::new().read(true).write(true).custom_flags(libc::O_EXCL).open(&path);
     let file = opened.map_err(|source| match source.raw_os_error() {
@@ -418,6 +414,7 @@ fn open_device(path: PathBuf, size: Option<u64>, options: &TargetOptions) -> Res
         let what = format!("the device of {holds} octets is too small for the disk of {size}");
         return Err(Error::new(Kind::Refused, &path, what));
     }
+    base.map_or(Ok(()), |base| base.check(&file, &path))?;
     let (sync, target_is_zero) = (!options.no_sync, options.target_is_zero);
     let place = Place::new(file, path);
     let place = if options.direct { place.directly()? } else { place };
@@ -437,9 +434,10 @@ fn open_locked(path: &Path, options: &TargetOptions) -> Result<File> {
     Ok(file)
 }
 
-fn open_in_place(path: PathBuf, size: Option<u64>, options: &TargetOptions) -> Result<InPlace> {
+fn open_in_place(path: PathBuf, size: Option<u64>, options: &TargetOptions, base: Option<&Basis>) -> Result<InPlace> {
     let failed = |what: &str, source| Error::io(&path, what, source);
     let file = open_locked(&path, options)?;
+    base.map_or(Ok(()), |base| base.check(&file, &path))?;
     // Before the first octet: what isn't permitted is to be known while the file is as it was.
     let rights = options.rights();
     rights.give(&file).map_err(|(what, source)| failed(what, source))?;

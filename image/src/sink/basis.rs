@@ -1,0 +1,69 @@
+//! What a target has to hold already, where parts of it are kept.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use xfer_hole_proto::Fingerprint;
+
+use crate::raw::Raw;
+use crate::{Chain, Error, Host, Identity, Kind, Result, Tally, fingerprint, sys};
+
+/// An older disk that parts are kept of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Basis {
+    /// In octets: the target has as many, or more, of which the first count.
+    pub(crate) size: u64,
+    /// What those octets have to be, if that is to be checked.
+    pub(crate) expected: Option<Fingerprint>,
+    /// A fingerprint that was noted of the target is believed. Whoever may write beside it, unseen, could have noted it.
+    pub(crate) recalls: bool,
+}
+
+impl Basis {
+    /// Refuses a target that is too small. `device`: whether it is one, or a file; none if nothing is kept in what it is.
+    pub(crate) fn check_size(&self, path: &Path, device: Option<bool>) -> Result<()> {
+        let base = self.size;
+        let refused = |what: String| Err(Error::new(Kind::Refused, path, what));
+        let failed = |source| Error::io(path, "cannot tell the size of what is to be kept", source);
+        let holds = match device {
+            None => return refused("the stream keeps parts of an older image, which can't be kept here".into()),
+            Some(true) => File::open(path).and_then(|device| sys::device_size(&device)).map_err(failed)?,
+            Some(false) => match fs::symlink_metadata(path) {
+                Ok(old) => old.len(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let what = format!("the stream keeps parts of an older image of {base} octets, but there is none");
+                    return refused(what);
+                }
+                Err(source) => return Err(failed(source)),
+            },
+        };
+        if holds < base {
+            return refused(format!("the stream keeps parts of an older image of {base} octets, but it has {holds}"));
+        }
+        Ok(())
+    }
+
+    /// Reads the target, if that is asked for, and refuses another content. Nothing of it has been changed yet.
+    pub(crate) fn check(&self, file: &File, path: &Path) -> Result<()> {
+        let Some(expected) = self.expected else { return Ok(()) };
+        let again = file.try_clone().map_err(|source| Error::io(path, "cannot open", source))?;
+        let host = Host::of(again, path, None)?;
+        let disk = Chain::of_floors(vec![Arc::new(Raw::of(host, None)?)], self.size);
+        let identity = if self.recalls { Identity::of_chain(&disk, SystemTime::now()) } else { None };
+        let found = match identity.and_then(|identity| identity.recall(expected.sums)) {
+            Some(digest) => Fingerprint { sums: expected.sums, digest },
+            None => fingerprint(&disk, expected.sums, &Tally::default()).map_err(|error| match error.kind() {
+                Kind::Changed => Error::new(Kind::Changed, path, "changed while it was checked"),
+                _ => error,
+            })?,
+        };
+        if found == expected {
+            return Ok(());
+        }
+        let what = format!("is not the older image that the stream builds on: it is {found}, and not {expected}");
+        Err(Error::new(Kind::Refused, path, what).hint("send the whole disk"))
+    }
+}
