@@ -133,16 +133,17 @@ impl Pair {
                 host.map_or(Ok(()), |host| host.file().sync_all().map_err(|error| host.io("cannot sync", error)));
             synced?;
         }
-        let (mut reached, held) = (0, self.parent.held);
+        let mut reached = 0;
         forget(&self.parent.place.path);
-        self.parent.grow(self.size)?;
-        self.each(held, |at, len| {
+        self.each(self.parent.held, |at, len| {
             self.parent.punch(at, len)?;
             tally.add_disk(at + len - reached);
             tally.add_data(len);
             reached = at + len;
             Ok(())
         })?;
+        // Only now: a hole at its end is punched beyond that.
+        self.parent.grow(self.size)?;
         tally.add_disk(self.size - reached);
         Ok(())
     }

@@ -5,6 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use rig::{
     Before, Disk, FarEnd, Filesystem, Fill, Fs, HOST, LoopDevice, Outcome, Qcow2, Setup, Toolbox, assert_same,
@@ -197,6 +199,8 @@ fn a_noted_fingerprint_is_believed_at_both_ends_until_the_file_is_touched() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * M);
     let [base, image, dest] = ["base.raw", "top.qcow2", "out.img"].map(|name| fs.join(name));
     Disk::empty(2 * M).with(0, M, 3).make(&base);
+    // What was touched within two seconds is not noted.
+    thread::sleep(Duration::from_millis(2100));
     let mut sender = Command::new(tools!().xfer_hole);
     run(sender.args(["--delta", "--remember"]).args([&base, &dest]), b"").ok();
     Qcow2::over("base.raw", "raw").write(0, 4096, Fill::Noise(4)).make(&image);

@@ -280,7 +280,8 @@ fn answered(image: &Path, args: &[&str], answer: &str) -> (Outcome, Vec<u8>) {
         line.clear();
         // What is ahead of it is for sh, and doesn't end in LF.
         heard.read_until(b'\n', &mut line).unwrap();
-        line = line.windows(5).position(|word| word == b"WANT ").map_or(line.clone(), |at| line[at..].to_vec());
+        let asks = |word: &[u8]| word.starts_with(b"WANT ") && word[5].is_ascii_digit();
+        line = line.windows(6).position(asks).map_or(Vec::new(), |at| line[at..].to_vec());
     }
     let (first, last) = answer.split_at(answer.find("DONE").unwrap_or(answer.len()));
     let _gone = stdin.write_all(first.as_bytes());

@@ -74,7 +74,17 @@ fn every_flag_that_the_documents_name_is_there() {
     // Those that no help shows may be named, too: they are for programs.
     let flags: BTreeSet<String> = commands().iter().flat_map(|(_, command)| flags(command, true)).collect();
     // Flags of other programs that the documents show.
-    let others = ["--path", "--release", "--target", "--posix", "--emulate", "--sparse", "--list"];
+    let others = [
+        "--path",
+        "--release",
+        "--target",
+        "--posix",
+        "--emulate",
+        "--sparse",
+        "--list",
+        "--inplace",
+        "--no-whole-file",
+    ];
     let mut documents: Vec<PathBuf> =
         ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "proto/SPEC.md"].map(checkout).to_vec();
     let pages = fs::read_dir(checkout("doc")).unwrap().map(|entry| entry.unwrap().path());

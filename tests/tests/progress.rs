@@ -6,6 +6,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
@@ -264,6 +266,8 @@ fn an_interruption_has_its_json_end_too() {
     let mut receiver = Running::start(command.arg("--progress=json").arg(&dest));
     receiver.say(b"XFER-HOLE 1 4096\nDATA 4096\n");
     wait_until("it has begun", || part_of(&dest).exists());
+    // What remains is known a moment later.
+    thread::sleep(Duration::from_millis(300));
     receiver.signal(Signal::SIGUSR1);
     receiver.signal(Signal::SIGINT);
     let outcome = receiver.outlived();
