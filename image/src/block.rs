@@ -19,7 +19,7 @@ mod workers;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use xfer_hole_proto::{Digest, GRAIN_DEFAULT, GRAIN_MIN, Sums};
+use xfer_hole_proto::{Digest, GRAIN_DEFAULT, GRAIN_MIN, Record, Sums};
 
 pub use payload::{Part, Payload};
 pub use pour::{Pour, put};
@@ -111,6 +111,16 @@ impl Run {
         match self {
             Self::Zero(len) | Self::Keep(len) => *len,
             Self::Data(payload, _) => payload.len(),
+        }
+    }
+
+    /// The record that it is, or is a part of.
+    #[must_use]
+    pub fn record(&self) -> Record {
+        match self {
+            Self::Zero(len) => Record::Hole { len: *len },
+            Self::Keep(len) => Record::Keep { len: *len },
+            Self::Data(payload, digest) => Record::Data { len: payload.len(), digest: *digest },
         }
     }
 }

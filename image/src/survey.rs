@@ -5,7 +5,7 @@ use std::thread;
 
 use xfer_hole_proto::{Fingerprint, Manifest, ManifestWriter, Sums};
 
-use crate::{Block, Blocks, Error, Image, Kind, Phase, Result, Run, Shape, Tally, Workers};
+use crate::{Block, Blocks, Error, Image, Kind, Phase, Result, Shape, Tally, Workers};
 
 /// Threads at least where a device is waited for, which needs no processor.
 const WAITING: usize = 6;
@@ -44,15 +44,10 @@ pub fn record_lines<E: From<Error>>(
     survey(image, sums, |blocks| {
         for block in blocks {
             for run in block?.runs {
-                match &run {
-                    Run::Zero(len) => writer.zeros(*len),
-                    Run::Data(payload, Some(digest)) => {
-                        writer.data(payload.len(), *digest, &mut lines).map_err(out_of_form)?;
-                        tally.add_data(payload.len());
-                    }
-                    Run::Data(_, None) | Run::Keep(_) => return Err(out_of_form("a run without a digest").into()),
-                }
-                tally.add_disk(run.len());
+                let record = run.record();
+                writer.record(&record, &mut lines).map_err(out_of_form)?;
+                tally.add_data(record.payload_len());
+                tally.add_disk(record.len());
             }
             if !lines.is_empty() {
                 tell(&lines)?;

@@ -20,8 +20,6 @@ const LINGER: Duration = Duration::from_secs(5);
 const NOTES: usize = 100;
 /// Records of a manifest that may wait: some hundred megabytes, for the most part in a file.
 const RECORDS: u64 = 4 << 20;
-/// How a manifest begins.
-const MANIFEST: &[u8] = b"XFER-HOLE-MANIFEST ";
 /// How often silence is looked for.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -325,7 +323,7 @@ impl Answers {
             let offer = match line {
                 _ if state.offer == Some(Offer::Same) => return None,
                 b"SAME" if want.digest.is_some() => Offer::Same,
-                _ if line.starts_with(MANIFEST) => match Manifest::parse(line) {
+                _ if line.starts_with(Manifest::WORD) => match Manifest::parse(line) {
                     Ok(manifest) if manifest.size > want.size => {
                         return Some(Err("it has more than was asked for".into()));
                     }

@@ -13,8 +13,6 @@ use crate::{
 pub(crate) const MAGIC: &[u8] = b"XFER-HOLE ";
 /// How every FAIL line begins.
 pub(crate) const FAIL: &[u8] = b"FAIL ";
-/// How every manifest begins.
-pub(crate) const MANIFEST: &[u8] = b"XFER-HOLE-MANIFEST ";
 const VERSION: &[u8] = b"1";
 
 /// The words of a line: exactly one space between two, none before the first or behind the last.
@@ -113,7 +111,7 @@ fn size_and_sums(words: &mut Words<'_>) -> Result<(u64, Sums), Flaw> {
 
 /// The first line of a manifest, without its LF.
 pub(crate) fn parse_manifest(line: &[u8]) -> Result<Manifest, Flaw> {
-    let rest = line.strip_prefix(MANIFEST).ok_or_else(|| Flaw::new(Kind::NotAStream, "this is no manifest"))?;
+    let rest = line.strip_prefix(Manifest::WORD).ok_or_else(|| Flaw::new(Kind::NotAStream, "this is no manifest"))?;
     let mut words = Words::of(rest);
     match words.next() {
         Some(VERSION) => {}

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 
 use crate::codec::Item;
 use crate::error::Flaw;
-use crate::line::{self, FAIL, MANIFEST};
+use crate::line::{self, FAIL};
 use crate::{Cursor, Digest, Error, FAIL_LINE_MAX, Fingerprint, Hasher, Kind, LINE_MAX, Open, Reason, Record, Sums};
 
 /// The first line of a manifest.
@@ -20,6 +20,9 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// How every such line begins.
+    pub const WORD: &[u8] = b"XFER-HOLE-MANIFEST ";
+
     /// Of a whole disk.
     #[must_use]
     pub fn whole(size: u64, sums: Sums) -> Self {
@@ -34,7 +37,7 @@ impl Manifest {
     /// [`Kind::TooLong`], [`Kind::Number`] and [`Kind::Line`] for what the grammar doesn't have.
     pub fn parse(line: &[u8]) -> Result<Self, Flaw> {
         // What doesn't even begin as one is none, however long it is.
-        if line.starts_with(MANIFEST) {
+        if line.starts_with(Self::WORD) {
             check_length(line)?;
         }
         line::parse_manifest(line)
@@ -209,6 +212,24 @@ impl ManifestWriter {
     #[must_use]
     pub fn at(&self) -> u64 {
         self.cursor.at().saturating_add(self.hole)
+    }
+
+    /// The next octets are those of a record: DATA with its digest, or HOLE, of which more may follow.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cursor::step`] has them; [`Kind::Sums`] for DATA without a digest, [`Kind::Order`] for KEEP.
+    pub fn record(&mut self, record: &Record, lines: &mut String) -> Result<(), Error> {
+        let (kind, what) = match *record {
+            Record::Hole { len } => {
+                self.zeros(len);
+                return Ok(());
+            }
+            Record::Data { len, digest: Some(digest) } => return self.data(len, digest, lines),
+            Record::Data { digest: None, .. } => (Kind::Sums, "DATA without a digest in a manifest"),
+            Record::Keep { .. } => (Kind::Order, "a line that no manifest has"),
+        };
+        Err(Error::new(kind, self.records + 1, self.cursor.at(), what))
     }
 
     /// The next octets are zeros.

@@ -284,10 +284,8 @@ impl<'a> River<'a> {
             let what = "a record beyond what the receiver has told of";
             return Err(xfer_hole_proto::Error::new(Kind::Order, number, at, what).into());
         }
-        match record {
-            Record::Data { len, digest: Some(digest) } => result.data(len, digest, &mut lines)?,
-            Record::Hole { len } => result.zeros(len),
-            Record::Data { digest: None, .. } | Record::Keep { .. } => {}
+        if !keeps {
+            result.record(&record, &mut lines)?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::thread;
 
 use xfer_hole_image::{Holding, Image, Run, Shape, Workers};
 use xfer_hole_link::Talk;
-use xfer_hole_proto::{Manifest, ManifestWriter, Record, Want};
+use xfer_hole_proto::{Manifest, ManifestWriter, Want};
 
 use crate::error::Error;
 use crate::ledger::Ledger;
@@ -28,22 +28,13 @@ pub(crate) fn survey(
         let workers = thread::available_parallelism().map_or(1, NonZero::get).div_ceil(2);
         for block in Workers::start(scope, &holding.image, shape, workers).map_err(Error::Thread)? {
             for run in block?.runs {
-                match run {
-                    Run::Data(payload, Some(digest)) => {
-                        holding.bring(at, &payload)?;
-                        let len = payload.len();
-                        at += len;
-                        ledger.push(Record::Data { len, digest: Some(digest) })?;
-                        writer.data(len, digest, &mut lines)?;
-                    }
-                    Run::Zero(len) => {
-                        at += len;
-                        ledger.push(Record::Hole { len })?;
-                        writer.zeros(len);
-                    }
-                    // The canonical shape has no other.
-                    Run::Data(..) | Run::Keep(_) => {}
+                let record = run.record();
+                if let Run::Data(payload, _) = &run {
+                    holding.bring(at, payload)?;
                 }
+                at += record.len();
+                ledger.push(record)?;
+                writer.record(&record, &mut lines)?;
             }
             if over.load(Ordering::Relaxed) {
                 return Ok(());

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use xfer_hole_image::{Block, Error as ImageError, Kind, Run};
+use xfer_hole_image::{Block, Error as ImageError, Kind};
 use xfer_hole_link::{Answers, Offer, Told};
 use xfer_hole_proto::{Answer, Digest, Manifest, ManifestWriter, Record, Sums, Want};
 
@@ -87,15 +87,8 @@ impl Lines {
         let broken = |error: xfer_hole_proto::Error| ImageError::new(Kind::Io, "records", error.to_string());
         let (mut lines, mut writer) = (String::new(), self.0.borrow_mut());
         for run in &block.runs {
-            match run {
-                Run::Zero(len) => writer.zeros(*len),
-                Run::Data(payload, Some(digest)) => {
-                    lines.clear();
-                    writer.data(payload.len(), *digest, &mut lines).map_err(broken)?;
-                }
-                // The canonical shape has no other.
-                Run::Data(_, None) | Run::Keep(_) => {}
-            }
+            lines.clear();
+            writer.record(&run.record(), &mut lines).map_err(broken)?;
         }
         Ok(())
     }

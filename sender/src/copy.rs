@@ -13,7 +13,7 @@ use xfer_hole_image::{
     read_back, reason, shown, sys,
 };
 use xfer_hole_link::{Messages, Signals};
-use xfer_hole_proto::{Base, Dialect, Fingerprint, Item, Open, Record, StreamEncoder};
+use xfer_hole_proto::{Base, Dialect, Fingerprint, Item, Open, StreamEncoder};
 
 use crate::build::Lines;
 use crate::cli::{Cli, Copying, Job, Reflink};
@@ -235,15 +235,11 @@ fn differing(disk: &Chain, copying: &Copying, holding: &Holding, tally: &Tally) 
             }
             let Some(block) = theirs.next() else { return Ok(None) };
             for run in block?.runs {
-                let len = run.len();
-                match run {
-                    Run::Data(payload, digest) => {
-                        holding.bring(surveyed, &payload)?;
-                        records.push_back(Record::Data { len, digest });
-                    }
-                    Run::Zero(_) | Run::Keep(_) => records.push_back(Record::Hole { len }),
+                if let Run::Data(payload, _) = &run {
+                    holding.bring(surveyed, payload)?;
                 }
-                surveyed += len;
+                surveyed += run.len();
+                records.push_back(run.record());
             }
         };
         let own = own.map(|block| block.and_then(|block| lines.pass(&block).map(|()| block)));

@@ -1,12 +1,8 @@
 //! What a target holds before a delta, and what changes it.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
-
 use xfer_hole_proto::Digest;
 
-use crate::{Chain, Error, Image, Kind, Part, Payload, Result, Sink};
+use crate::{Chain, Image, Kind, Part, Payload, Result, Sink};
 
 /// A target that is to be changed into another disk, and the disk that it is.
 pub struct Holding {
@@ -23,13 +19,9 @@ pub(crate) enum Brings {
     Nothing,
     /// All: they are the old target's, and the sink is new.
     All,
-    /// Those that an earlier transfer has not left in the sink.
-    Kept {
-        /// The sink's file.
-        part: File,
-        /// The old target.
-        old: File,
-    },
+    /// Those that an earlier transfer has not left in the sink: the top floor of the disk is the sink's file, the one below it the old
+    /// target.
+    Kept,
 }
 
 impl Holding {
@@ -51,37 +43,22 @@ impl Holding {
     /// These octets are kept, and were told to have this digest: finds them in the sink, or brings them over. Allocation isn't asked:
     /// what stands beside them may have been written meanwhile, and blocks are longer on some file systems.
     pub fn keep(&self, at: u64, len: u64, digest: Digest) -> Result<()> {
-        let Brings::Kept { part, old } = &self.brings else { return Ok(()) };
+        let (Brings::Kept, Some(part), Some(old)) = (&self.brings, self.image.host(0), self.image.host(1)) else {
+            return Ok(());
+        };
         let mut octets = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
-        let failed = |source| Error::io("DEST", format!("cannot read what is to be kept at disk offset {at}"), source);
-        read(part, at, &mut octets).map_err(failed)?;
+        part.read_at(at, &mut octets)?;
         if Digest::of(&octets) == digest {
             return Ok(());
         }
-        read(old, at, &mut octets).map_err(failed)?;
+        old.read_at(at, &mut octets)?;
         if Digest::of(&octets) != digest {
             // Some of it is left, and the rest shows through.
             self.image.read_at(at, &mut octets)?;
         }
         if Digest::of(&octets) != digest {
-            let what = format!("what was to be kept at disk offset {at} is not what it was");
-            return Err(Error::new(Kind::Changed, "DEST", what));
+            return Err(old.error(Kind::Changed, format!("what was to be kept at disk offset {at} is not what it was")));
         }
         self.sink.data(at, &octets)
     }
-}
-
-/// Fills `octets` from `at`, behind the file's end with zeros.
-fn read(file: &File, at: u64, octets: &mut [u8]) -> io::Result<()> {
-    let mut filled = 0;
-    while filled < octets.len() {
-        match file.read_at(&mut octets[filled..], at + filled as u64) {
-            Ok(0) => break,
-            Ok(some) => filled += some,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    octets[filled..].fill(0);
-    Ok(())
 }

@@ -175,10 +175,7 @@ impl Part {
         let brings = match (&old, left) {
             (None, _) => Brings::Nothing,
             (Some(_), false) => Brings::All,
-            (Some(old), true) => {
-                let again = |file: &File| file.try_clone().map_err(|source| failed("cannot open", source));
-                Brings::Kept { part: again(&file)?, old: again(&old.file)? }
-            }
+            (Some(_), true) => Brings::Kept,
         };
         let holds = holds.min(size);
         let made = Self { holds, size: Some(size), ..Self::of(file, part, dest, made, fresh_mode, old, options)? };
