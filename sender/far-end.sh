@@ -4,8 +4,8 @@
 # shellcheck disable=SC2015 # what stands before || may fail either way
 # far-end.sh: receives an image as the sender's request asks for, and answers.
 #
-# It is read from standard input, behind which the stream follows. It becomes
-# the recv-hole that is installed, or three processes: the first waits for the
+# It is read from standard input, behind which the stream follows, where no
+# recv-hole is installed. It becomes three processes: the first waits for the
 # others and says how it ended; `work` receives, by the functions of the script;
 # `watch` says WAIT, and ends a dead link. What they leave to each other:
 #   asked own bits patience   the request's options
@@ -27,43 +27,37 @@ asked() {
 	case $asked in *" $1 "*) ;; *) return 1 ;; esac
 }
 
-# request 1 LEN OPTION.. -- DEST NAME: what is wanted; becomes recv-hole if it can
+# request 1 LEN OPTION.. -- DEST NAME: what is wanted
 request() {
 	[ "$1" = 1 ] || fail "the request is of another version"
 	shift 2
-	asked=' ' own='' bits='' patience=60 receiver=auto
-	# what is shifted out comes back behind the names, as recv-hole has it
+	asked=' ' own='' bits='' patience=60
 	while [ "$1" != -- ]; do
 		x=$1
 		decode "$x"
 		shift
 		case $word in
-		receiver=auto | receiver=binary | receiver=sh) receiver=${word#*=} && continue ;;
-		private) umask 077 && continue ;;
+		receiver=auto | receiver=sh) ;;
+		receiver=binary) fail "no recv-hole is installed there that speaks this version" ;;
+		private) umask 077 ;;
 		in-place | target-is-zero | no-sync | direct | remember | read-back | check-base | no-clobber | mkpath | dry-run) asked="$asked$word " ;;
 		chmod=*[!0-7]* | max-wait=*[!0-9]*) fail "no number in the request: $x" ;;
 		chmod=?*) bits=${word#*=} ;;
 		chown=?*) own=${word#*=} ;;
-		max-wait=[1-9]*) patience=${word#*=} word=timeout=$patience ;;
+		max-wait=[1-9]*) patience=${word#*=} ;;
 		*) fail "unknown option in the request: $x" ;;
 		esac
-		set -- "$@" "--$word"
 	done
 	decode "$3"
 	name=$word
 	decode "$2"
 	target=$word
-	shift 3
 	case $target in -*) target=./$target ;; esac
 	if [ -d "$target" ]; then
 		target=${target%/}/$name
 	else
 		case $target in */) target=$target$name ;; esac
 	fi
-	if [ "$receiver" != sh ] && recv-hole --speaks 1 </dev/null >/dev/null 2>&1; then
-		exec recv-hole --converse "$@" -- "$target"
-	fi
-	[ "$receiver" != binary ] || fail "no recv-hole is installed there that speaks this version"
 	! asked check-base || fail "recv-hole.sh can't read what is there: --check-base needs recv-hole"
 }
 

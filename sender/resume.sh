@@ -51,11 +51,11 @@ rewind() {
 		read -r had_size had_ival had_grain had_ino x <&9
 }
 
-# remains: is there a part of a new file, and its lines, one at least?
+# remains: is there a part of a new file, and its lines?
 remains() {
 	[ "$kind" = part ] && [ -n "$quick" ] || return 1
 	part=$dest.part me=$(id -u)
-	ours "$part" && t=$ino && ours "$part.lines" && rewind && read -r line <&9 && rewind || return 1
+	ours "$part" && t=$ino && ours "$part.lines" && rewind || return 1
 	[ "$had_ino$x" = "$t" ] && number "$had_size" &&
 		power "$had_ival" 4096 16777216 && power "$had_grain" 512 "$had_ival"
 }

@@ -75,8 +75,8 @@ pub struct Verdict {
     pub asked: String,
     /// What was measured.
     pub measured: String,
-    /// Whether it is met.
-    pub met: bool,
+    /// Whether it is met; `None` if that couldn't be measured.
+    pub met: Option<bool>,
 }
 
 /// What is asked of these tables, and what came of it. What wasn't measured isn't judged.
@@ -106,7 +106,7 @@ pub fn verdicts(tables: &[Table]) -> Vec<Verdict> {
                 number: ask.number,
                 asked: format!("{disk}, {place}: {name} ≤ {} × {whose}", ask.limit),
                 measured: ratio.map_or_else(|| "not measured".to_owned(), |ratio| format!("{ratio:.2} ×")),
-                met: ratio.is_some_and(|ratio| ratio <= ask.limit),
+                met: ratio.map(|ratio| ratio <= ask.limit),
             });
         }
     }
@@ -115,7 +115,8 @@ pub fn verdicts(tables: &[Table]) -> Vec<Verdict> {
         let name = table.case.name();
         let row = |key| table.rows.iter().find(|row| row.key == key);
         let mut judge = |number, asked: &str, measured: Option<(String, bool)>| {
-            let (measured, met) = measured.unwrap_or_else(|| ("not measured".to_owned(), false));
+            let met = measured.as_ref().map(|&(_, met)| met);
+            let measured = measured.map_or_else(|| "not measured".to_owned(), |(measured, _)| measured);
             verdicts.push(Verdict { number, asked: format!("{name}: {asked}"), measured, met });
         };
         if table.case.way == Way::DeltaSlow {
@@ -141,7 +142,7 @@ pub fn verdicts(tables: &[Table]) -> Vec<Verdict> {
             number: 8,
             asked: "every case: memory of a process tree ≤ 64 MiB".to_owned(),
             measured: format!("{} MiB at most ({}, {})", most.div_ceil(1 << 20), row.name, table.case.name()),
-            met: most <= MEMORY,
+            met: Some(most <= MEMORY),
         });
     }
     verdicts
@@ -159,7 +160,7 @@ fn on_the_wire(table: &Table) -> Option<Verdict> {
         number: if due.octets > 0 { 9 } else { 10 },
         asked: format!("{}: wire, both ways ≤ {asked}80 octets a record = {}", table.case.name(), octets(limit)),
         measured: most.map_or("not measured".to_owned(), |(wire, name)| format!("{} at most ({name})", octets(wire))),
-        met: most.is_some_and(|(wire, _)| wire <= limit),
+        met: most.map(|(wire, _)| wire <= limit),
     })
 }
 
@@ -180,6 +181,7 @@ mod tests {
         Table {
             case: Case { kind: Kind::GuestRaw, way, on: On::Disk, sync: false },
             file_system: "ext4",
+            scale: 1,
             disk_allocated: 2 << 30,
             due: Some(Due { octets, records: 1000 }),
             rows: rows.iter().map(row).collect(),
@@ -188,7 +190,7 @@ mod tests {
     }
 
     fn met(table: Table) -> Vec<(u32, bool)> {
-        verdicts(&[table]).iter().filter(|one| one.number > 8).map(|one| (one.number, one.met)).collect()
+        verdicts(&[table]).iter().filter(|one| one.number > 8).map(|one| (one.number, one.met.unwrap())).collect()
     }
 
     #[test]

@@ -10,16 +10,20 @@ use crate::error::{Error, Result};
 /// The word for what is no case of its own.
 pub const GROWTH: &str = "growth";
 
+const STATUS: &str = "\
+Exit status is 0 when all was measured and what is asked of it is met; 1 when a line of what is asked was measured and is not met; 2 for
+every failure, such as a command of ours that makes another disk.";
+
 /// Measures xfer-hole and recv-hole against their peers and the floor, in turns, by medians.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "bench", max_term_width = 100, args_override_self = true)]
+#[command(name = "bench", max_term_width = 100, args_override_self = true, after_help = STATUS)]
 pub struct Cli {
     /// Cases to run: names, or parts of names with slashes between them, as in fragments, guest-zlib/local or map; growth. Not given: all, and
     /// then BENCHMARKS.md, doc/growth.svg and the table in README.md are written
     #[arg(value_name = "CASE")]
     pub words: Vec<String>,
 
-    /// Print the names of all cases
+    /// Print the names of the cases, and run none
     #[arg(long)]
     pub list: bool,
 

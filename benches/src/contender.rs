@@ -51,8 +51,6 @@ pub enum Wire {
     Told,
     /// What goes through the remote shell, both ways.
     Both,
-    /// The same, where our sender says what goes there: the text of sh that a push begins with isn't in it.
-    BothTold,
 }
 
 /// What contenders are asked for by.
@@ -200,8 +198,9 @@ impl List<'_> {
             let makes = !matches!(key, key::MAP | key::QEMU_MAP | key::FLOOR_SHA | key::CONNECT | key::FLOOR_DUE);
             let wire = match key {
                 key::PUSH | key::PUSH_PLAIN | key::PUSH_SH | key::PUSH_SH_PLAIN => Wire::Told,
-                key::FULL | key::DELTA | key::DELTA_IN_PLACE | key::REMEMBER => Wire::BothTold,
-                key::DELTA_PULL | key::RSYNC => Wire::Both,
+                key::FULL | key::DELTA | key::DELTA_IN_PLACE | key::REMEMBER | key::DELTA_PULL | key::RSYNC => {
+                    Wire::Both
+                }
                 _ if line.programs().count() > 1 => Wire::Tapped,
                 _ => Wire::Unknown,
             };

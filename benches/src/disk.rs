@@ -136,6 +136,12 @@ impl Kind {
         matches!(self, Self::Empty16tRaw | Self::Empty16tQcow2)
     }
 
+    /// Whether it has data: only then its size is divided by the scale.
+    #[must_use]
+    pub fn has_data(self) -> bool {
+        !matches!(self, Self::Empty1tRaw | Self::Empty1tQcow2 | Self::Empty16tRaw | Self::Empty16tQcow2)
+    }
+
     /// The disk that it is made of in the end: those of one family are there at the same time.
     #[must_use]
     pub fn family(self) -> Self {

@@ -13,7 +13,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 use serde_json::Value;
 
-use crate::contender::{Contender, Wire};
+use crate::contender::Contender;
 use crate::error::{Error, Result, Told};
 use crate::floor;
 use crate::line::{Line, Tap};
@@ -132,8 +132,7 @@ impl Measure {
         Ok(last["wire"].as_u64())
     }
 
-    /// Runs it for the octets that go through its remote shell, there and back. Where our sender says what it has put on the wire, that
-    /// is what goes there. `None` without `floor`, which counts.
+    /// Runs it for the octets that go through its remote shell, there and back. `None` without `floor`, which counts.
     ///
     /// # Errors
     /// If it fails or says nothing of the kind.
@@ -145,12 +144,9 @@ impl Measure {
         let tap = format!("{} tap {} {shell}", text(floor)?, text(&counts)?);
         let line = contender.line.replacing(shell, &tap);
         let _former = fs::remove_file(&counts);
-        let told = match contender.wire {
-            Wire::BothTold => self.told_wire(&line)?,
-            _ => self.time(&line, Tap::Closed).map(|_| None)?,
-        };
+        self.time(&line, Tap::Closed)?;
         let [there, back] = floor::counts(&counts)?;
-        Ok(Some(told.unwrap_or(there) + back))
+        Ok(Some(there + back))
     }
 
     /// Our descendants: those of sshd, without itself, and all others.

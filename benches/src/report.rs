@@ -1,4 +1,4 @@
-//! The report: tables in Markdown, and the one in README.
+//! The report: tables in Markdown, and those in README.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,9 +12,14 @@ use crate::error::{Error, Result, Told};
 use crate::growth::Panel;
 use crate::session::{Row, Table};
 
-/// README's table stands between these.
-const BEGIN: &str = "<!-- bench: begin -->";
-const END: &str = "<!-- bench: end -->";
+/// Between what a table of README's stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marks(&'static str, &'static str);
+
+/// The table of whole disks.
+pub const WHOLE: Marks = Marks("<!-- bench: begin -->", "<!-- bench: end -->");
+/// The table of what changed.
+pub const CHANGED: Marks = Marks("<!-- bench: changed begin -->", "<!-- bench: changed end -->");
 
 /// `1.24 s`, `12.4 ms`: three figures.
 #[must_use]
@@ -60,8 +65,9 @@ pub fn table(table: &Table) -> String {
     };
     let sync = if case.sync { ", synced" } else { "" };
     let to = if case.way == Way::Map { String::new() } else { format!(", to {}{sync}", table.file_system) };
-    let mut text =
-        format!("### {}: {way}{to}\n\n{}. `./bench {}`\n\n", case.kind.name(), case.kind.about(), case.name());
+    let scale = if table.scale == 1 { String::new() } else { format!(", sizes divided by {}", table.scale) };
+    let (kind, about, name) = (case.kind.name(), case.kind.about(), case.name());
+    let mut text = format!("### {kind}: {way}{to}{scale}\n\n{about}. `./bench {name}`\n\n");
     text.push_str("| | median | least to most | CPU | peak memory | wire | takes | × best peer | × floor |\n");
     text.push_str("|---|--:|--:|--:|--:|--:|--:|--:|--:|\n");
     let mut rows: Vec<&Row> = table.rows.iter().collect();
@@ -101,7 +107,7 @@ pub fn table(table: &Table) -> String {
 pub fn verdicts(verdicts: &[Verdict]) -> String {
     let mut text = "| | asked | measured | |\n|--:|---|--:|---|\n".to_owned();
     for verdict in verdicts {
-        let met = if verdict.met { "met" } else { "**not met**" };
+        let met = if verdict.met == Some(true) { "met" } else { "**not met**" };
         let _always = writeln!(text, "| {} | {} | {} | {met} |", verdict.number, verdict.asked, verdict.measured);
     }
     text
@@ -150,7 +156,7 @@ pub fn whole(machine: &[String], runs: u32, tables: &[Table], asked: &[Verdict],
          one in a hundred of the disk's intervals of 64 KiB has data, always the same ones; it is put back before each run, untimed.\n\n",
     );
     if !asked.is_empty() {
-        let met = asked.iter().filter(|verdict| verdict.met).count();
+        let met = asked.iter().filter(|verdict| verdict.met == Some(true)).count();
         let _always = writeln!(text, "## What is asked\n\n{met} of {} are met.\n\n{}", asked.len(), verdicts(asked));
     }
     if !tables.is_empty() {
@@ -194,17 +200,53 @@ pub fn main_table(tables: &[Table]) -> String {
     text
 }
 
+/// README's other table: who brings up to date what is at the target, relative to rsync.
+#[must_use]
+pub fn changed_table(tables: &[Table]) -> String {
+    let mut text =
+        "| at the target already | push | in place | pull | all of it | `rsync` | push / `rsync` | wire | its wire |\n\
+                    |---|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+            .to_owned();
+    for table in tables.iter().filter(|table| table.case.way.renews()) {
+        let there = match table.case.way {
+            Way::Delta => "all but 1 %",
+            Way::DeltaSlow => "all but 1 %, at 100 Mbit/s",
+            Way::DeltaSame => "all of it",
+            _ => "half, of a run that was cut",
+        };
+        let row = |key| table.rows.iter().find(|row| row.key == key);
+        let time = |key| row(key).map_or("–".to_owned(), |row| seconds(row.time.median));
+        let wire = |key| row(key).and_then(|row| row.wire).map_or("–".to_owned(), octets);
+        let times = table.time_of(key::DELTA).zip(table.time_of(key::RSYNC));
+        let _always = writeln!(
+            text,
+            "| {}: {there} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            table.case.kind.about(),
+            time(key::DELTA),
+            time(key::DELTA_IN_PLACE),
+            time(key::DELTA_PULL),
+            time(key::FULL),
+            time(key::RSYNC),
+            times.map_or("–".to_owned(), |(ours, theirs)| format!("{:.2} ×", ours / theirs)),
+            wire(key::DELTA),
+            wire(key::RSYNC),
+        );
+    }
+    text
+}
+
 /// README with another table.
 ///
 /// # Errors
 /// If the comments that it stands between aren't there.
-pub fn with_table(readme: &str, table: &str) -> Result<String> {
-    let found = readme.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let (before, behind) = found.ok_or_else(|| Error::new(format!("README.md has no {BEGIN} and {END}")))?;
-    Ok(format!("{before}{BEGIN}\n{table}{END}{behind}"))
+pub fn with_table(readme: &str, marks: Marks, table: &str) -> Result<String> {
+    let Marks(begin, end) = marks;
+    let found = readme.split_once(begin).and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
+    let (before, behind) = found.ok_or_else(|| Error::new(format!("README.md has no {begin} and {end}")))?;
+    Ok(format!("{before}{begin}\n{table}{end}{behind}"))
 }
 
-/// Writes all that is kept: `BENCHMARKS.md`, the drawing, and README's table, each if there is something for it.
+/// Writes all that is kept: `BENCHMARKS.md`, the drawing, and README's tables, each if there is something for it.
 ///
 /// # Errors
 /// If a file can't be written.
@@ -216,9 +258,16 @@ pub fn write(folder: &Path, text: &str, tables: &[Table], drawing: Option<&str>)
         fs::create_dir_all(folder.join("doc")).and_then(|()| fs::write(&path, drawing)).told(path.display())?;
     }
     let path = folder.join("README.md");
+    let (changed, whole): (Vec<_>, Vec<_>) = tables.iter().cloned().partition(|table| table.case.way.renews());
     if path.exists() && !tables.is_empty() {
-        let readme = fs::read_to_string(&path).told(path.display())?;
-        fs::write(&path, with_table(&readme, &main_table(tables))?).told(path.display())?;
+        let mut readme = fs::read_to_string(&path).told(path.display())?;
+        if !whole.is_empty() {
+            readme = with_table(&readme, WHOLE, &main_table(&whole))?;
+        }
+        if !changed.is_empty() {
+            readme = with_table(&readme, CHANGED, &changed_table(&changed))?;
+        }
+        fs::write(&path, readme).told(path.display())?;
     }
     Ok(())
 }
@@ -241,6 +290,7 @@ mod tests {
         Table {
             case: Case { kind: Kind::ScatteredRaw, way: Way::Local, on: On::Disk, sync: false },
             file_system: "ext4",
+            scale: 1,
             disk_allocated: 1 << 30,
             due: None,
             rows: vec![
@@ -275,6 +325,9 @@ mod tests {
         // The best peer is a rival: what is only there for comparison isn't.
         assert!(pipe.ends_with("| 65.0 MiB | 1000 B | 1.00 GiB | 0.62 | 1.25 |"), "{pipe}");
         assert!(text.contains("Left out: rsync: gone"));
+        assert!(text.starts_with("### scattered-raw: on this machine, to ext4\n"), "{text}");
+        let text = super::table(&Table { scale: 16, ..measured() });
+        assert!(text.starts_with("### scattered-raw: on this machine, to ext4, sizes divided by 16\n"), "{text}");
     }
 
     #[test]
@@ -282,7 +335,7 @@ mod tests {
         let asked = asked::verdicts(&[measured()]);
         assert_eq!(
             asked.iter().map(|one| (one.number, one.met)).collect::<Vec<_>>(),
-            [(1, true), (1, false), (6, false), (8, false)]
+            [(1, Some(true)), (1, Some(false)), (6, None), (8, Some(false))]
         );
         let text = verdicts(&asked);
         assert!(
@@ -295,15 +348,25 @@ mod tests {
 
     #[test]
     fn readme_keeps_all_but_the_table() {
-        let readme = format!("# A\n\n{BEGIN}\nold\n{END}\n\nmore\n");
-        let new = with_table(&readme, &main_table(&[measured()])).unwrap();
+        let Marks(begin, end) = WHOLE;
+        let readme = format!("# A\n\n{begin}\nold\n{end}\n\nmore\n");
+        let new = with_table(&readme, WHOLE, &main_table(&[measured()])).unwrap();
         assert!(
-            new.starts_with(&format!("# A\n\n{BEGIN}\n| disk |")) && new.ends_with(&format!("{END}\n\nmore\n")),
+            new.starts_with(&format!("# A\n\n{begin}\n| disk |")) && new.ends_with(&format!("{end}\n\nmore\n")),
             "{new}"
         );
         assert!(!new.contains("old") && new.contains("| 0.62 × | – |"), "{new}");
-        assert_eq!(with_table(&new, &main_table(&[measured()])).unwrap(), new);
-        assert!(with_table("# A\n", "").is_err());
+        assert_eq!(with_table(&new, WHOLE, &main_table(&[measured()])).unwrap(), new);
+        assert!(with_table("# A\n", WHOLE, "").is_err() && with_table(&new, CHANGED, "").is_err());
+    }
+
+    #[test]
+    fn what_changed_is_told_relative_to_rsync() {
+        let case = Case { kind: Kind::GuestRaw, way: Way::Delta, on: On::Disk, sync: false };
+        let rows = vec![row(key::DELTA, Side::Ours, 0.5, 0), row(key::RSYNC, Side::Rival, 2.0, 0)];
+        let text = changed_table(&[measured(), Table { case, rows, ..measured() }]);
+        let line = "| ext4 with 2 GiB of /usr in 8 GiB, raw: all but 1 % | 500 ms | – | – | – | 2.00 s | 0.25 × | 1000 B | 1000 B |";
+        assert!(text.lines().count() == 3 && text.ends_with(&format!("{line}\n")), "{text}");
     }
 
     #[test]

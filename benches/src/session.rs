@@ -61,6 +61,8 @@ pub struct Table {
     pub case: Case,
     /// The name of the file system that results were written to.
     pub file_system: &'static str,
+    /// What the disk's sizes were divided by.
+    pub scale: u64,
     /// What the disk takes as a raw file, in octets.
     pub disk_allocated: u64,
     /// What has to flow where something is at the target already.
@@ -98,6 +100,7 @@ impl Session {
         let mut table = Table {
             case: *case,
             file_system,
+            scale: if case.kind.has_data() { self.maker.scale } else { 1 },
             disk_allocated: disk.allocated,
             due,
             rows: Vec::new(),
@@ -143,7 +146,7 @@ impl Session {
             Wire::Unknown => None,
             Wire::Tapped => self.measure.wire(&contender.line)?,
             Wire::Told => self.measure.told_wire(&contender.line)?,
-            Wire::Both | Wire::BothTold => {
+            Wire::Both => {
                 let shell = self.tools.shell(case.way)?.unwrap_or_default();
                 self.measure.wire_both(contender, &shell, &self.tools.folder.join("floor"))?
             }

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use crate::{Host, Result};
+use crate::{Format, Host, Result};
 
 /// What a floor has of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,9 @@ pub(crate) struct Span {
 
 /// A floor: a raw disk or an image with tables.
 pub(crate) trait Layer: Debug + Send + Sync {
+    /// What it is read as.
+    fn format(&self) -> Format;
+
     /// Octets, as the floor above sees them.
     fn size(&self) -> u64;
 

@@ -9,7 +9,7 @@
 //! finds zeros and digests, [`Sift`] joins the runs to records. A [`Sink`] takes data and holes at their places, and
 //! [`Target`] alone decides what becomes of the file or device that was there before.
 //!
-//! Raw system calls and unsafe code stand in `sys.rs` only.
+//! Raw system calls and unsafe code stand in `sys` only.
 
 mod aligned;
 mod backing;

@@ -195,5 +195,11 @@ fn check_raw(host: &Host, options: PairOptions) -> Result<()> {
         return Ok(());
     }
     let what = format!("begins as a {format} image does, and only chains of raw files can be folded and pruned");
-    Err(host.error(Kind::Unsupported, what).hint("--format raw takes it as it is"))
+    let hint = match format {
+        Format::Qcow2 => {
+            "qemu-img commit and rebase are for its chains; --format raw is for a raw disk with such an image in it"
+        }
+        _ => "--format raw takes it as it is",
+    };
+    Err(host.error(Kind::Unsupported, what).hint(hint))
 }

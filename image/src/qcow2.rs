@@ -40,7 +40,7 @@ use crate::qcow2::inflater::{Inflaters, Source};
 use crate::qcow2::place::Place;
 use crate::qcow2::table::{Region, Shelf};
 use crate::seek::Seek;
-use crate::{Error, Host, Method, Result, shown};
+use crate::{Error, Format, Host, Method, Result, shown};
 
 /// What [`Qcow2::other_state`] has for the number of its floor.
 const OTHER_STATE: u32 = u32::MAX;
@@ -187,6 +187,10 @@ fn shelf(header: &Header, (l1, size): (L1, u64), external: bool) -> Shelf {
 }
 
 impl Layer for Qcow2 {
+    fn format(&self) -> Format {
+        Format::Qcow2
+    }
+
     fn size(&self) -> u64 {
         self.shelf.size
     }

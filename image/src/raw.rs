@@ -3,11 +3,13 @@
 use std::io;
 
 use nix::errno::Errno;
+use xfer_hole_proto::GRAIN_DEFAULT;
 
 use crate::fiemap::Fiemap;
 use crate::layer::{Allocation, Layer, Span};
 use crate::seek::Seek;
-use crate::{Error, Host, Kind, Result};
+use crate::zero::is_zero;
+use crate::{Error, Format, Host, Kind, Result};
 
 /// How extents are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +43,13 @@ pub(crate) struct Raw {
     fiemap: Fiemap,
     /// What its holes are.
     holes: Allocation,
+    /// Nobody keeps account of its holes: whatever is zeros is one.
+    looks: bool,
 }
+
+/// Zeros are looked for in blocks of this many octets, some at a time.
+const BLOCK: u64 = GRAIN_DEFAULT;
+const BLOCKS: u64 = 64;
 
 impl Raw {
     /// A file of a chain of raw ones: where it has a hole, it has nothing, and the file below is asked. Space that is only allocated is a
@@ -63,7 +71,7 @@ impl Raw {
                 return Err(host.error(Kind::Unsupported, what));
             }
         }
-        Ok(Self { host, method, seek, fiemap, holes: Allocation::Unallocated })
+        Ok(Self { host, method, seek, fiemap, holes: Allocation::Unallocated, looks: false })
     }
 
     /// The disk that this file is. Without a `method`, the best that is to be had there; a method asked for by name must be to be
@@ -86,12 +94,28 @@ impl Raw {
                 method
             }
         };
-        Ok(Self { host, method, seek, fiemap, holes: Allocation::Zero })
+        Ok(Self { host, method, seek, fiemap, holes: Allocation::Zero, looks: false })
     }
 
-    /// The same above another floor, which shows through its holes.
+    /// The same above another floor, which shows through its holes; through zeros, too, where the file system has no holes, or doesn't
+    /// tell of them.
     pub(crate) fn above(self) -> Self {
-        Self { holes: Allocation::Unallocated, ..self }
+        let size = self.host.len();
+        let first = self.seek.extent(self.host.file(), 0, size);
+        let looks = first.is_ok_and(|first| first == (Allocation::Data, size)) || self.method == Method::Scan;
+        Self { holes: Allocation::Unallocated, looks, ..self }
+    }
+
+    /// What the data at `at` looks like, at most `max` octets of it.
+    fn look(&self, at: u64, max: u64) -> Result<(Allocation, u64)> {
+        let ahead = at % BLOCK;
+        let mut octets = vec![0; usize::try_from(max.min(BLOCKS * BLOCK - ahead)).unwrap_or_default()];
+        self.host.read_at(at, &mut octets)?;
+        let (first, rest) = octets.split_at(octets.len().min(usize::try_from(BLOCK - ahead).unwrap_or_default()));
+        let zero = is_zero(first);
+        let alike = rest.chunks(usize::try_from(BLOCK).unwrap_or(1)).take_while(|block| is_zero(block) == zero);
+        let len = first.len() + alike.map(<[u8]>::len).sum::<usize>();
+        Ok((if zero { self.holes } else { Allocation::Data }, len as u64))
     }
 
     /// How this disk's extents are found.
@@ -117,6 +141,10 @@ fn no_method(host: &Host, method: Method, source: io::Error) -> Error {
 }
 
 impl Layer for Raw {
+    fn format(&self) -> Format {
+        Format::Raw
+    }
+
     /// In whole sectors of 512 octets: as the floor above sees it, and as QEMU has it.
     fn size(&self) -> u64 {
         self.host.len().next_multiple_of(512)
@@ -133,7 +161,11 @@ impl Layer for Raw {
         };
         let failed = |source| self.host.io(format!("cannot find the extent at offset {at}"), source);
         let (allocation, len) = extent.map_err(failed)?;
-        let allocation = if allocation == Allocation::Zero { self.holes } else { allocation };
+        let (allocation, len) = match allocation {
+            Allocation::Zero => (self.holes, len),
+            Allocation::Data if self.looks => self.look(at, len.min(max))?,
+            _ => (allocation, len),
+        };
         Ok(Span { len: len.min(max), allocation, compressed: false, host: Some(at) })
     }
 

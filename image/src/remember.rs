@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use xfer_hole_proto::{Digest, Fingerprint, Sums};
 
+use crate::sink::parent;
 use crate::{Chain, Format, Host, Stamp, reason, sys};
 
 /// How such a file begins; what doesn't begin so is somebody else's.
@@ -30,9 +31,8 @@ pub struct Identity {
     top: PathBuf,
     /// The disk's size in octets.
     size: u64,
-    /// What the top is read as, and the number of images: the same files can be read as other disks.
-    format: Format,
-    floors: usize,
+    /// What each image is read as, the top first: the same files can be read as other disks.
+    formats: Vec<Format>,
     /// One for each file, the top's first.
     stamps: Vec<Stamp>,
     /// Nothing of it was read before, since 1970.
@@ -46,8 +46,8 @@ impl Identity {
     pub fn of_chain(chain: &Chain, begun: SystemTime) -> Option<Self> {
         let stamps: Option<Vec<_>> = chain.files().map(Host::stamp).collect();
         let top = fs::canonicalize(chain.files().next()?.path()).ok()?;
-        let (size, format, floors) = (chain.size, chain.format(), chain.floors());
-        Some(Self { top, size, format, floors, stamps: stamps?, begun: since_1970(begun) })
+        let formats = chain.floors.iter().map(|floor| floor.format()).collect();
+        Some(Self { top, size: chain.size, formats, stamps: stamps?, begun: since_1970(begun) })
     }
 
     /// Of a raw file as it is now. None if it is none.
@@ -56,7 +56,7 @@ impl Identity {
         let top = fs::canonicalize(path).ok()?;
         let begun = now();
         let stat = fs::symlink_metadata(&top).ok().filter(Metadata::is_file)?;
-        Some(Self { top, size: stat.size(), format: Format::Raw, floors: 1, stamps: vec![Stamp::of(&stat)], begun })
+        Some(Self { top, size: stat.size(), formats: vec![Format::Raw], stamps: vec![Stamp::of(&stat)], begun })
     }
 
     /// The disk's size in octets.
@@ -94,7 +94,8 @@ impl Identity {
     }
 
     fn text(&self) -> String {
-        let mut text = format!("disk {} {} {}\n", self.size, self.format, self.floors);
+        let formats: Vec<_> = self.formats.iter().map(Format::to_string).collect();
+        let mut text = format!("disk {} {}\n", self.size, formats.join(" "));
         for stamp in &self.stamps {
             let _infallible = writeln!(text, "file {stamp}");
         }
@@ -171,12 +172,15 @@ fn unknown() -> io::Error {
     io::Error::other("the time of its last change can't be told")
 }
 
-/// Removes what was noted of the file or image at `path`.
+/// Removes what was noted of the file or image at `path`, for good: a power loss may leave octets that are written next, and lose the
+/// file's new times.
 pub(crate) fn forget(path: &Path) {
     let top = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     for place in places(&top) {
-        if matches!(look(&place), Ok(Some((octets, _))) if octets.starts_with(MAGIC.as_bytes())) {
-            let _left = fs::remove_file(place);
+        if matches!(look(&place), Ok(Some((octets, _))) if octets.starts_with(MAGIC.as_bytes()))
+            && fs::remove_file(&place).is_ok()
+        {
+            let _left = File::open(parent(&place)).and_then(|folder| folder.sync_all());
         }
     }
 }
@@ -218,7 +222,7 @@ fn is_ours(octets: &[u8], note: &Metadata, image: &Metadata) -> bool {
 
 /// Writes it whole, or not at all: where nothing is, or in the place of one of ours.
 fn put(place: &Path, text: &str, image: &Metadata) -> io::Result<()> {
-    let folder = place.parent().unwrap_or(Path::new("."));
+    let folder = parent(place);
     if !folder.exists() {
         fs::create_dir_all(folder)?;
     }

@@ -22,6 +22,7 @@ mod target;
 
 pub(crate) use file::InPlace;
 pub use holding::Holding;
+pub(crate) use path::parent;
 pub use read_back::read_back;
 pub use rights::{Owner, parse_mode, parse_owner};
 pub(crate) use target::check_locked;
@@ -33,6 +34,11 @@ pub use target::{Target, TargetOptions};
 pub trait Sink: Send + Sync {
     /// These octets stand at `at`.
     fn data(&self, at: u64, octets: &[u8]) -> Result<()>;
+
+    /// The same of octets that the target held before, and that others may yet take the place of: nothing of them is held back.
+    fn bring(&self, at: u64, octets: &[u8]) -> Result<()> {
+        self.data(at, octets)
+    }
 
     /// So many octets of data are about to come at `at`: the target may make room for them at once.
     fn expect(&self, _at: u64, _len: u64) {}

@@ -1,19 +1,26 @@
 //! System calls: the only room with raw ones, and the only one with unsafe code. Each function is one call of the kernel,
-//! named by what it does; offsets and lengths are in octets.
+//! named by what it does; offsets and lengths are in octets. Files, devices and the process are here, pipes and other streams in
+//! `stream`.
 #![allow(unsafe_code, reason = "the one room for it: ioctl, statx and locks have no safe wrapper")]
 
 use std::fs::File;
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FallocateFlags, FcntlArg, SpliceFFlags, copy_file_range, fallocate, fcntl, splice};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
+use nix::fcntl::{AtFlags, FallocateFlags, FcntlArg, copy_file_range, fallocate, fcntl};
 use nix::unistd::{AccessFlags, Whence, faccessat, lseek};
+
+mod stream;
+
+use stream::SPLICE_MAX;
+pub use stream::{
+    Spliced, drain_pipe, enlarge_pipe, pipe_size, read_some, splice_from_pipe, splice_out, splice_to_pipe,
+    takes_writes, wait_readable, wait_writable, write_all,
+};
 
 fn signed(offset: u64) -> io::Result<i64> {
     i64::try_from(offset).map_err(|_| io::Error::from(Errno::EFBIG))
@@ -374,11 +381,6 @@ pub fn terminal_columns(fd: impl AsFd) -> Option<usize> {
     (size.ws_col > 0).then(|| usize::from(size.ws_col))
 }
 
-/// poll(2), without waiting: whether some octets can be written now. A closed or broken stream can: it fails at once.
-pub fn takes_writes(fd: impl AsFd) -> bool {
-    poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)], PollTimeout::ZERO) != Ok(0)
-}
-
 /// umask(2), read by setting it and setting it back: only before other threads make files.
 pub fn umask() -> u32 {
     use nix::sys::stat::{Mode, umask};
@@ -415,145 +417,4 @@ static LOOK_AT_STREAMS: extern "C" fn() = look_at_streams;
 pub fn was_closed(stream: impl AsFd) -> bool {
     let fd = stream.as_fd().as_raw_fd();
     (0..3).contains(&fd) && CLOSED.load(Ordering::Relaxed) & 1 << fd != 0
-}
-
-/// fcntl(2) F_SETPIPE_SZ: asks for a larger pipe. A pipe that can't grow, or no pipe at all, is as good, only slower.
-pub fn enlarge_pipe(fd: BorrowedFd<'_>, octets: i32) {
-    let _size = fcntl(fd, FcntlArg::F_SETPIPE_SZ(octets));
-}
-
-/// fcntl(2) F_GETPIPE_SZ: octets that a pipe can hold, in pages.
-pub fn pipe_size(fd: BorrowedFd<'_>) -> io::Result<u64> {
-    Ok(u64::try_from(fcntl(fd, FcntlArg::F_GETPIPE_SZ)?).unwrap_or_default())
-}
-
-/// Waits until the other end has read all that lies in a pipe. Fails with EPIPE when there is no other end any more.
-pub fn drain_pipe(pipe: BorrowedFd<'_>) -> io::Result<()> {
-    // Nothing tells when a pipe is empty, so it is looked at again and again; that its reader is gone is told at once.
-    for pause in (6..14).chain(std::iter::repeat(14)).map(|shift| Duration::from_micros(1 << shift)) {
-        let mut octets = 0;
-        // SAFETY: the kernel writes one int.
-        unsafe { ioctl::fionread(pipe.as_raw_fd(), &raw mut octets) }?;
-        if octets == 0 {
-            break;
-        }
-        let mut watched = [PollFd::new(pipe, PollFlags::empty())];
-        match ppoll(&mut watched, Some(pause.into()), None) {
-            Ok(0) | Err(Errno::EINTR) => {}
-            Ok(_) => return Err(Errno::EPIPE.into()),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-/// poll(2) until the descriptor is ready.
-fn wait_for(fd: BorrowedFd<'_>, what: PollFlags) -> io::Result<()> {
-    match poll(&mut [PollFd::new(fd, what)], PollTimeout::NONE) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// poll(2): whether something is to be read, or the end, before so long has passed.
-pub fn wait_readable(fd: BorrowedFd<'_>, most: Duration) -> io::Result<bool> {
-    wait_most(fd, PollFlags::POLLIN, most)
-}
-
-/// The same: whether something can be written. A pipe then takes 4096 octets at once.
-pub fn wait_writable(fd: BorrowedFd<'_>, most: Duration) -> io::Result<bool> {
-    wait_most(fd, PollFlags::POLLOUT, most)
-}
-
-fn wait_most(fd: BorrowedFd<'_>, ready: PollFlags, most: Duration) -> io::Result<bool> {
-    let over = Instant::now() + most;
-    loop {
-        let left = over.saturating_duration_since(Instant::now()).as_millis();
-        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(fd, ready)], left) {
-            Ok(0) if Instant::now() < over => {}
-            Err(Errno::EINTR) => {}
-            ready => return Ok(ready? > 0),
-        }
-    }
-}
-
-/// Runs a read or write until it moves something, fails or ends. Streams that we are given may be non-blocking, because
-/// somebody at the other end of them made them so; we wait then, and leave the flag alone.
-fn persist(
-    fd: BorrowedFd<'_>,
-    ready: PollFlags,
-    mut move_some: impl FnMut() -> nix::Result<usize>,
-) -> io::Result<usize> {
-    loop {
-        match move_some() {
-            Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => wait_for(fd, ready)?,
-            moved => return Ok(moved?),
-        }
-    }
-}
-
-/// read(2): at least one octet, unless the stream has ended.
-pub fn read_some(fd: impl AsFd, buf: &mut [u8]) -> io::Result<usize> {
-    let fd = fd.as_fd();
-    persist(fd, PollFlags::POLLIN, || nix::unistd::read(fd, buf))
-}
-
-/// write(2) until all is written.
-pub fn write_all(fd: impl AsFd, mut octets: &[u8]) -> io::Result<()> {
-    let fd = fd.as_fd();
-    while !octets.is_empty() {
-        let moved = persist(fd, PollFlags::POLLOUT, || nix::unistd::write(fd, octets))?;
-        if moved == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        octets = &octets[moved..];
-    }
-    Ok(())
-}
-
-/// The most octets that one splice(2) moves.
-const SPLICE_MAX: u64 = 1 << 30;
-
-/// What came of a splice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spliced {
-    /// So many octets were moved; 0 at the end of what is read.
-    Moved(u64),
-    /// These two descriptors can't be spliced: read and write.
-    Refused,
-}
-
-fn spliced(moved: io::Result<usize>) -> io::Result<Spliced> {
-    match moved {
-        Ok(octets) => Ok(Spliced::Moved(octets as u64)),
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Spliced::Refused),
-        Err(error) => Err(error),
-    }
-}
-
-/// splice(2) of up to `len` octets of a file at `at` into a pipe: page references are moved, not octets.
-pub fn splice_to_pipe(file: &File, at: u64, pipe: BorrowedFd<'_>, len: u64) -> io::Result<Spliced> {
-    let mut offset = signed(at)?;
-    let len = usize::try_from(len.min(SPLICE_MAX)).unwrap_or(usize::MAX);
-    spliced(persist(pipe, PollFlags::POLLOUT, || {
-        splice(file, Some(&mut offset), pipe, None, len, SpliceFFlags::empty())
-    }))
-}
-
-/// splice(2) of up to `len` octets of a pipe, which holds some, to another: references to pages are moved.
-pub fn splice_out(pipe: BorrowedFd<'_>, out: BorrowedFd<'_>, len: u64) -> io::Result<u64> {
-    let len = usize::try_from(len.min(SPLICE_MAX)).unwrap_or(usize::MAX);
-    let moved = persist(out, PollFlags::POLLOUT, || splice(pipe, None, out, None, len, SpliceFFlags::empty()))?;
-    if moved == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(moved as u64) }
-}
-
-/// splice(2) of up to `len` octets from a pipe to a file at `at`.
-pub fn splice_from_pipe(pipe: BorrowedFd<'_>, file: &File, at: u64, len: u64) -> io::Result<Spliced> {
-    let mut offset = signed(at)?;
-    let len = usize::try_from(len.min(SPLICE_MAX)).unwrap_or(usize::MAX);
-    spliced(persist(pipe, PollFlags::POLLIN, || {
-        splice(pipe, None, file, Some(&mut offset), len, SpliceFFlags::empty())
-    }))
 }

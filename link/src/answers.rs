@@ -12,14 +12,18 @@ use xfer_hole_proto::{ANSWER_LINE_MAX, Answer, Digest, Entry, Manifest, Manifest
 
 use crate::{Messages, Spool};
 
-/// How the READY line begins: login noise may stand in front of it on the same line.
-const READY: &[u8] = b"XFER-HOLE-READY ";
+/// How the lines begin that a receiver is known by: login noise may stand in front of them on the same line.
+const BEGINS: [&[u8]; 2] = [b"XFER-HOLE-READY ", b"XFER-HOLE-TEXT "];
 /// How long a receiver that has gone away may take to end.
 const LINGER: Duration = Duration::from_secs(5);
 /// Warnings of the receiver that are relayed: more is a flood.
 const NOTES: usize = 100;
 /// Records of a manifest that may wait: some hundred megabytes, for the most part in a file.
-const RECORDS: u64 = 4 << 20;
+const RECORDS: u64 = if cfg!(test) { 64 } else { 4 << 20 };
+/// Records more that are taken in where nobody comes for those that wait: what stands in the link ahead of a reason to give up.
+const MORE: u64 = RECORDS / 8;
+/// After so long nobody seems to come: whoever sends may be waiting for a receiver that takes nothing any more.
+const STUCK: Duration = Duration::from_secs(2);
 /// How often silence is looked for.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -85,6 +89,8 @@ struct Shared {
 }
 
 struct State {
+    /// A shell waits for the text of a receiver.
+    text: bool,
     ready: Option<Vec<String>>,
     /// A receiver, and no login, has said something.
     begun: bool,
@@ -101,8 +107,17 @@ struct State {
     records: Spool,
     /// The records are more than may wait: nothing is heard until some are taken.
     full: bool,
+    /// Nobody has come for any of them since they were full.
+    stuck: bool,
     /// The records are not wanted any more.
     drains: bool,
+}
+
+impl State {
+    /// Records that may wait now.
+    fn most(&self) -> u64 {
+        if self.stuck { RECORDS + MORE } else { RECORDS }
+    }
 }
 
 impl Answers {
@@ -115,6 +130,7 @@ impl Answers {
         stop: impl Fn(&Ending) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let state = State {
+            text: false,
             ready: None,
             begun: false,
             ending: None,
@@ -126,6 +142,7 @@ impl Answers {
             manifest: None,
             records: Spool::default(),
             full: false,
+            stuck: false,
             drains: false,
         };
         let shared = Shared { state: Mutex::new(state), changed: Condvar::new(), host, messages, stop: Box::new(stop) };
@@ -142,6 +159,18 @@ impl Answers {
         eye.state().begun |= at_once;
         thread::Builder::new().spawn(move || eye.look(patience))?;
         Ok(())
+    }
+
+    /// Waits until it is known whether a receiver is there, or only a shell that wants the text of one.
+    pub fn wants_text(&self) -> Result<bool, Ending> {
+        let mut state = self.state();
+        loop {
+            match &state.ending {
+                _ if state.text || state.ready.is_some() => return Ok(state.text),
+                Some(ending) => return Err(ending.clone()),
+                None => state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
     }
 
     /// Waits for READY: its words.
@@ -186,6 +215,7 @@ impl Answers {
         let unreadable = |error: io::Error| Ending::Failed(format!("cannot read a temporary file: {}", reason(&error)));
         if let Some(record) = state.records.pop().map_err(unreadable)? {
             let room = state.full && state.records.len() < RECORDS / 2;
+            state.stuck = false;
             drop(state);
             if room {
                 self.0.changed.notify_all();
@@ -354,10 +384,13 @@ impl Answers {
             if let Err(error) = state.records.push(record) {
                 return Some(Err(format!("cannot write a temporary file: {}", reason(&error))));
             }
-            // Who has told more than we can keep has to wait.
-            while state.records.len() >= RECORDS && state.ending.is_none() && !state.drains {
+            // Who has told more than we can keep has to wait. But what comes behind it may be why it gives up.
+            while state.records.len() >= state.most() && state.ending.is_none() && !state.drains {
                 state.full = true;
-                state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                let before = state.records.len();
+                let woken = self.0.changed.wait_timeout(state, STUCK).unwrap_or_else(PoisonError::into_inner);
+                state = woken.0;
+                state.stuck |= woken.1.timed_out() && state.records.len() == before;
             }
             if std::mem::take(&mut state.full) {
                 state.heard = Instant::now();
@@ -381,9 +414,9 @@ impl Answers {
         }
         let ready = self.state().ready.is_some();
         let answer = match (Answer::parse(line), ready) {
-            (Ok(answer @ (Answer::Ready(_) | Answer::Fail(_) | Answer::Wait)), false) => answer,
+            (Ok(answer @ (Answer::Text | Answer::Ready(_) | Answer::Fail(_) | Answer::Wait)), false) => answer,
             (_, false) => {
-                let begin = line.windows(READY.len()).position(|words| words == READY);
+                let begin = (0..line.len()).find(|&at| BEGINS.iter().any(|words| line[at..].starts_with(words)));
                 match begin.map(|begin| Answer::parse(&line[begin..])) {
                     Some(Ok(answer)) => answer,
                     Some(Err(flaw)) => {
@@ -406,6 +439,14 @@ impl Answers {
         };
         self.state().begun = true;
         match answer {
+            Answer::Text => {
+                let again = std::mem::replace(&mut self.state().text, true);
+                if ready || again {
+                    self.end(Ending::Failed("it wants the text of a receiver when it can't".into()));
+                    return true;
+                }
+                self.0.changed.notify_all();
+            }
             Answer::Ready(_) if ready => {
                 self.end(Ending::Failed("it is ready for the second time".into()));
                 return true;
@@ -460,3 +501,6 @@ impl Answers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,10 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 use xfer_hole_image::shown;
 use xfer_hole_proto::CONVERSATION;
 
-/// The command of sh that takes the sh text from standard input. No newline, no quote, and no `!` but before a space in it: csh minds.
-/// If the link stays silent meanwhile, a timer ends it, which the text puts an end to, and which doesn't outlive it. Where there is no dd,
-/// it is tried again to be heard.
-const TAKE: &str = r#"(n=80; while sleep 1 && kill -0 $$; do n=$((n-1)); [ $n -gt 0 ] || kill -9 $$; done) </dev/null >/dev/null 2>&1 & w=$! ; eval "$(dd ibs=1 count=$2 2>/dev/null || echo exec dd count=0)""#;
+/// The command of sh that becomes the recv-hole that is there, or asks for the sh text and takes it from standard input. No newline, no
+/// quote, and no `!` but before a space in it: csh minds. If the link stays silent meanwhile, a timer ends it, which the text puts an end
+/// to, and which doesn't outlive it. Where there is no dd, it is tried again to be heard.
+const TAKE: &str = r#"PATH=$PATH:/usr/sbin:/sbin; case " $* " in *" receiver=sh "*"-- "*) ;; *) recv-hole --speaks "$1" </dev/null >/dev/null 2>&1 && exec recv-hole --request "$*";; esac; (n=80; while sleep 1 && kill -0 $$; do n=$((n-1)); [ $n -gt 0 ] || kill -9 $$; done) </dev/null >/dev/null 2>&1 & w=$! ; echo XFER-HOLE-TEXT "$1"; eval "$(dd ibs=1 count=$2 2>/dev/null || echo exec dd count=0)""#;
 /// The same for a sender at the other side: words are decoded, and then it is run.
 const RUN: &str = r#"n=$#; while [ $n -gt 0 ]; do w=$(printf %b_ "$1"); shift; set -- "$@" "${w%_}"; n=$((n-1)); done; exec xfer-hole "$@""#;
 
@@ -62,7 +62,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// The command; `octets` of sh text are to follow on standard input.
+    /// The command; `octets` of sh text are to follow on standard input, if they are asked for.
     #[must_use]
     pub fn command(&self, octets: usize) -> String {
         let mut command = format!("exec sh -c '{TAKE}' recv-hole {CONVERSATION} {octets}");
@@ -100,7 +100,7 @@ mod tests {
         let request = Request { options: vec!["no-sync".into()], dest: "a b".into(), name: "disk.img".into() };
         assert_eq!(
             request.command(17),
-            r#"exec sh -c '(n=80; while sleep 1 && kill -0 $$; do n=$((n-1)); [ $n -gt 0 ] || kill -9 $$; done) </dev/null >/dev/null 2>&1 & w=$! ; eval "$(dd ibs=1 count=$2 2>/dev/null || echo exec dd count=0)"' recv-hole 1 17 'no-sync' -- 'a\0040b' 'disk.img'"#
+            format!("exec sh -c '{TAKE}' recv-hole 1 17 'no-sync' -- 'a\\0040b' 'disk.img'")
         );
     }
 

@@ -6,7 +6,7 @@ use crate::error::Flaw;
 use crate::line::{Words, digest, quoted};
 use crate::{Digest, FAIL_TEXT_MAX, Kind, Reason};
 
-/// The conversation's version, in the READY line (SPEC.md, `ready`).
+/// The conversation's version, in the READY line and the one that wants text (SPEC.md, `ready` and `text`).
 pub const CONVERSATION: u32 = 1;
 /// The longest answer in octets, its LF included (SPEC.md, "Limits").
 pub const ANSWER_LINE_MAX: usize = 1024;
@@ -16,10 +16,13 @@ pub const NOISE_MAX: usize = 64 << 10;
 pub const SILENCE_SECONDS: u64 = 60;
 
 const READY: &[u8] = b"XFER-HOLE-READY";
+const TEXT: &[u8] = b"XFER-HOLE-TEXT";
 
 /// A line from the receiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
+    /// No receiver is there: the request's shell waits for the text of one.
+    Text,
     /// The target has been looked at and may be written. The words say what the receiver is; each is printable ASCII
     /// without a space, and who doesn't know one ignores it.
     Ready(Vec<String>),
@@ -61,6 +64,10 @@ impl Answer {
         let text = || line.get(first.len() + 1..).unwrap_or_default();
         let answer = match first {
             READY => return ready(words),
+            TEXT => {
+                version(&mut words)?;
+                Self::Text
+            }
             b"WAIT" => Self::Wait,
             b"SAME" => Self::Same,
             b"DONE" => Self::Done(digest(words.next())?),
@@ -79,13 +86,19 @@ impl Answer {
     }
 }
 
-/// What stands behind XFER-HOLE-READY.
-fn ready(mut words: Words<'_>) -> Result<Answer, Flaw> {
+/// The conversation's version, which there is one of.
+fn version(words: &mut Words<'_>) -> Result<(), Flaw> {
     let version = words.next().unwrap_or_default();
     if version != CONVERSATION.to_string().as_bytes() {
         let what = format!("conversation {} is not spoken here, only version {CONVERSATION}", quoted(version));
         return Err(Flaw::new(Kind::Version, what));
     }
+    Ok(())
+}
+
+/// What stands behind XFER-HOLE-READY.
+fn ready(mut words: Words<'_>) -> Result<Answer, Flaw> {
+    version(&mut words)?;
     let mut said = Vec::new();
     while let Some(word) = words.next() {
         if word.is_empty() || !word.iter().all(u8::is_ascii_graphic) {
@@ -104,6 +117,7 @@ fn reason(word: &str, text: &[u8]) -> Result<Reason, Flaw> {
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Text => write!(f, "XFER-HOLE-TEXT {CONVERSATION}"),
             Self::Ready(words) => {
                 write!(f, "XFER-HOLE-READY {CONVERSATION}")?;
                 words.iter().try_for_each(|word| write!(f, " {word}"))
@@ -126,6 +140,7 @@ mod tests {
     fn what_is_said_is_what_is_heard() {
         let ready = |words: &[&str]| Answer::Ready(words.iter().map(|&word| word.to_owned()).collect());
         for (answer, text) in [
+            (Answer::Text, "XFER-HOLE-TEXT 1\n".to_owned()),
             (ready(&[]), "XFER-HOLE-READY 1\n".to_owned()),
             (ready(&["recv-hole", "sh"]), "XFER-HOLE-READY 1 recv-hole sh\n".to_owned()),
             (Answer::Wait, "WAIT\n".to_owned()),

@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
+mod folder;
 
+use std::collections::BTreeMap;
+
+use folder::Folder;
 use serde::Deserialize;
 use xfer_hole_proto::{Answer, FAIL_TEXT_MAX};
+
+const FOLDER: Folder = Folder("vectors/answers");
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -19,6 +22,7 @@ struct Index {
 #[derive(Debug, Deserialize, PartialEq)]
 #[serde(tag = "answer", rename_all = "lowercase", deny_unknown_fields)]
 enum Meaning {
+    Text,
     Ready { words: Vec<String> },
     Wait,
     Same,
@@ -30,6 +34,7 @@ enum Meaning {
 impl From<&Answer> for Meaning {
     fn from(answer: &Answer) -> Self {
         match answer {
+            Answer::Text => Self::Text,
             Answer::Ready(words) => Self::Ready { words: words.clone() },
             Answer::Wait => Self::Wait,
             Answer::Same => Self::Same,
@@ -40,17 +45,13 @@ impl From<&Answer> for Meaning {
     }
 }
 
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors/answers").join(name)
-}
-
 fn index() -> Index {
-    serde_json::from_slice(&fs::read(folder("index.json")).unwrap()).unwrap()
+    FOLDER.index()
 }
 
 /// The line of a vector, without its LF, which is its only one.
 fn line(group: &str, name: &str) -> Vec<u8> {
-    let mut octets = fs::read(folder(group).join(name)).unwrap();
+    let mut octets = FOLDER.read(group, name);
     assert_eq!(octets.pop(), Some(b'\n'), "{name}");
     assert!(!octets.contains(&b'\n'), "{name}");
     octets
@@ -58,15 +59,8 @@ fn line(group: &str, name: &str) -> Vec<u8> {
 
 #[test]
 fn index_and_folders_name_the_same_answers() {
-    let names = |group: &str| -> BTreeSet<String> {
-        fs::read_dir(folder(group)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-    };
     let index = index();
-    assert_eq!(names("good"), index.good.keys().cloned().collect());
-    assert_eq!(names("bad"), index.bad.keys().cloned().collect());
-    for name in names("good").union(&names("bad")) {
-        assert!(name.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'_')), "{name}");
-    }
+    FOLDER.assert_named(&index.good, &index.bad);
 }
 
 #[test]

@@ -2,11 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
+mod folder;
+
+use std::collections::BTreeMap;
 
 use bytes::BytesMut;
+use folder::Folder;
 use proptest::prelude::*;
 use serde::Deserialize;
 use tokio_util::codec::Encoder;
@@ -14,6 +15,8 @@ use xfer_hole_proto::{
     Dialect, Digest, Entry, Error, Item, Kind, Manifest, ManifestReader, ManifestWriter, Open, Record, StreamEncoder,
     Sums,
 };
+
+const FOLDER: Folder = Folder("vectors/manifests");
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,12 +46,8 @@ struct Bad {
     offset: u64,
 }
 
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors/manifests").join(name)
-}
-
 fn index() -> Index {
-    serde_json::from_slice(&fs::read(folder("index.json")).unwrap()).unwrap()
+    FOLDER.index()
 }
 
 fn place(kind: Kind, record: u64, offset: u64) -> Bad {
@@ -99,21 +98,14 @@ fn written(first: Manifest, records: &[Record]) -> (String, Digest) {
 
 #[test]
 fn index_and_folders_name_the_same_manifests() {
-    let names = |group: &str| -> BTreeSet<String> {
-        fs::read_dir(folder(group)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-    };
     let index = index();
-    assert_eq!(names("good"), index.good.keys().cloned().collect());
-    assert_eq!(names("bad"), index.bad.keys().cloned().collect());
-    for name in names("good").union(&names("bad")) {
-        assert!(name.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'_')), "{name}");
-    }
+    FOLDER.assert_named(&index.good, &index.bad);
 }
 
 #[test]
 fn good_manifests_say_what_the_index_says_and_are_written_as_they_were_read() {
     for (name, meaning) in index().good {
-        let octets = fs::read(folder("good").join(&name)).unwrap();
+        let octets = FOLDER.read("good", &name);
         let (first, records, reader) = read(&octets).unwrap_or_else(|bad| panic!("{name}: {bad:?}"));
         let found = Good {
             size: first.size,
@@ -133,7 +125,7 @@ fn good_manifests_say_what_the_index_says_and_are_written_as_they_were_read() {
 #[test]
 fn bad_manifests_are_refused_as_the_index_says() {
     for (name, bad) in index().bad {
-        let octets = fs::read(folder("bad").join(&name)).unwrap();
+        let octets = FOLDER.read("bad", &name);
         let found = read(&octets).err().unwrap_or_else(|| panic!("{name} is accepted"));
         assert_eq!(found, bad, "{name}");
     }

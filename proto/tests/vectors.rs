@@ -2,17 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
+mod folder;
 #[allow(dead_code, reason = "each test takes what it needs of the model")]
 mod model;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
 
+use folder::Folder;
 use model::{Received, What, encode, ragged, receive};
 use serde::Deserialize;
 use xfer_hole_proto::{Dialect, Error, Hasher};
 
+const FOLDER: Folder = Folder("vectors");
 /// Resulting files up to this size have their SHA-256 in the index.
 const HASHED_MAX: u64 = 64 << 20;
 /// Holes are looked for at multiples of this.
@@ -71,16 +72,8 @@ impl From<Tongue> for Dialect {
     }
 }
 
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors").join(name)
-}
-
 fn index() -> Index {
-    serde_json::from_slice(&fs::read(folder("index.json")).unwrap()).unwrap()
-}
-
-fn names(name: &str) -> BTreeSet<String> {
-    fs::read_dir(folder(name)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    FOLDER.index()
 }
 
 /// The stream's fate, however it is cut: the same each time.
@@ -159,26 +152,24 @@ fn holes(received: &Received, dest: Option<&Dest>) -> Vec<(u64, u64)> {
 #[test]
 fn index_and_folders_name_the_same_streams() {
     let index = index();
-    assert_eq!(names("good"), index.good.keys().cloned().collect());
-    assert_eq!(names("bad"), index.bad.keys().cloned().collect());
+    FOLDER.assert_named(&index.good, &index.bad);
     assert!(index.good.len() >= 15, "{} good", index.good.len());
     assert!(index.bad.len() >= 45, "{} bad", index.bad.len());
 }
 
 #[test]
-fn names_are_sentences_in_snake_case_and_streams_are_small() {
-    for group in ["good", "bad"] {
-        for name in names(group) {
-            assert!(name.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'_')), "{name}");
-            assert!(fs::metadata(folder(group).join(&name)).unwrap().len() <= 300 << 10, "{name}");
-        }
+fn streams_are_small() {
+    let index = index();
+    let good = index.good.keys().map(|name| ("good", name));
+    for (group, name) in good.chain(index.bad.keys().map(|name| ("bad", name))) {
+        assert!(FOLDER.read(group, name).len() <= 300 << 10, "{name}");
     }
 }
 
 #[test]
 fn good_streams_give_the_disk_the_holes_and_the_fingerprint_of_the_index() {
     for (name, good) in index().good {
-        let octets = fs::read(folder("good").join(&name)).unwrap();
+        let octets = FOLDER.read("good", &name);
         let received = fate(&octets, good.dialect.into()).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(received.size(), good.size, "{name}");
         assert_eq!(holes(&received, good.dest.as_ref()), good.holes, "{name}");
@@ -198,7 +189,7 @@ fn good_streams_give_the_disk_the_holes_and_the_fingerprint_of_the_index() {
 #[test]
 fn good_streams_encode_to_the_octets_they_were_decoded_from() {
     for (name, good) in index().good {
-        let octets = fs::read(folder("good").join(&name)).unwrap();
+        let octets = FOLDER.read("good", &name);
         let received = receive(&octets, good.dialect.into(), || usize::MAX).unwrap();
         assert!(encode(&received.items, good.dialect.into()).unwrap() == octets, "{name}");
     }
@@ -207,7 +198,7 @@ fn good_streams_encode_to_the_octets_they_were_decoded_from() {
 #[test]
 fn bad_streams_are_refused_with_the_kind_the_record_and_the_offset_of_the_index() {
     for (name, bad) in index().bad.into_iter().filter(|(_, bad)| bad.kind != "target") {
-        let octets = fs::read(folder("bad").join(&name)).unwrap();
+        let octets = FOLDER.read("bad", &name);
         let error = fate(&octets, bad.dialect.into()).expect_err(&name);
         let found = (error.kind().word(), error.record(), error.offset());
         assert_eq!(found, (bad.kind.as_str(), bad.record, bad.offset), "{name}: {error}");
@@ -217,7 +208,7 @@ fn bad_streams_are_refused_with_the_kind_the_record_and_the_offset_of_the_index(
 #[test]
 fn streams_that_only_the_target_refuses_are_whole_and_ask_for_more_than_dest_is() {
     for (name, bad) in index().bad.into_iter().filter(|(_, bad)| bad.kind == "target") {
-        let octets = fs::read(folder("bad").join(&name)).unwrap();
+        let octets = FOLDER.read("bad", &name);
         let received = fate(&octets, bad.dialect.into()).unwrap_or_else(|error| panic!("{name}: {error}"));
         let base = received.base.unwrap_or_else(|| panic!("{name}: no BASE"));
         assert!(bad.dest.is_none_or(|dest| dest.size < base.size), "{name}");
@@ -228,7 +219,7 @@ fn streams_that_only_the_target_refuses_are_whole_and_ask_for_more_than_dest_is(
 #[test]
 fn a_shell_is_excused_from_nuls_and_endless_lines_only() {
     for (name, _) in index().bad.into_iter().filter(|(_, bad)| !bad.shell_sees) {
-        let octets = fs::read(folder("bad").join(&name)).unwrap();
+        let octets = FOLDER.read("bad", &name);
         let endless = octets.rsplit(|&octet| octet == b'\n').next().unwrap().len() > 1024;
         assert!(octets.contains(&0) || endless, "{name}");
     }

@@ -15,6 +15,10 @@ use crate::ledger::Ledger;
 use crate::river::River;
 use crate::survey::survey;
 
+/// Records of what is there that wait for the stream of one who may not do much here: some gigabytes in the folder for temporary files,
+/// for 4 TiB of data by the usual interval.
+const RECORDS: u64 = 64 << 20;
+
 /// What the user accepts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
@@ -107,12 +111,13 @@ impl Apply<'_> {
         }
         let remembered = target.remembered().map(Path::to_owned);
         let reads_back = target.is_read_back();
+        let ledger = Ledger::of(target.is_confined().then_some(RECORDS));
         let holding = target.hold(want.size, true)?;
         let mark = holding.sink.mark();
         self.tally.set_size(want.size);
         self.begin(holding.sink.as_ref());
         input.agree();
-        let (ledger, over) = (Ledger::default(), Arc::new(AtomicBool::new(false)));
+        let over = Arc::new(AtomicBool::new(false));
         let result = thread::scope(|scope| {
             let survey = || {
                 let told = survey(&holding, want, &ledger, talk, &over);
@@ -236,6 +241,7 @@ impl Apply<'_> {
             read.map_err(|error| begun(error, remains.clone()))?;
         }
         self.tally.set_phase(Phase::Syncing);
+        self.signals.set_remains(Some("the whole disk was received, and may have its name by now".to_owned()));
         let notes = sink.finish(size.unwrap_or(at)).map_err(|error| match error {
             error if error.is_published() => error.into(),
             error => begun(error.into(), remains),

@@ -33,7 +33,7 @@ pub(crate) struct Cli {
     /// DEST: the file to make or replace, a block device to overwrite, or "-" for the full octets on standard output. HOST:IMAGE: an
     /// image on another machine, also USER@HOST:IMAGE or ssh://[USER@]HOST[:PORT]/IMAGE, which xfer-hole sends from there; without it
     /// the stream comes on standard input
-    #[arg(value_name = "DEST", required_unless_present_any = ["restrict", "speaks"])]
+    #[arg(value_name = "DEST", required_unless_present_any = ["restrict", "request", "speaks"])]
     pub(crate) words: Vec<OsString>,
 
     #[command(flatten)]
@@ -63,6 +63,10 @@ pub(crate) struct Cli {
     /// For programs: end with 0 if this version of the conversation is spoken, else with 2
     #[arg(long, value_name = "VERSION", exclusive = true, help_heading = "How the other side is reached")]
     pub(crate) speaks: Option<u32>,
+
+    /// For programs: receive what the words of a sender's request ask for, and answer on standard output
+    #[arg(long, value_name = "WORDS", exclusive = true, help_heading = "How the other side is reached")]
+    pub(crate) request: Option<OsString>,
 
     /// Write nothing: compare DEST, read as it is, with the manifest on standard input, which xfer-hole manifest writes
     #[arg(long, help_heading = "What is compared",

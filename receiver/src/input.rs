@@ -93,19 +93,6 @@ impl Input {
         }
     }
 
-    /// Passes over octets that are the sender's, and no part of the stream.
-    pub(crate) fn skip(&mut self, mut octets: usize) -> Result<(), Error> {
-        while octets > 0 {
-            if self.gathered.is_empty() && self.gather()? == 0 {
-                return Err(self.cut().into());
-            }
-            let some = octets.min(self.gathered.len());
-            drop(self.gathered.split_to(some));
-            octets -= some;
-        }
-        Ok(())
-    }
-
     /// Passes over what a login has said ahead of the open line: none if there is no open line.
     fn pass_noise(&mut self) -> Result<(), Error> {
         let mut looked = 0;

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use xfer_hole_image::Error as ImageError;
+use xfer_hole_image::{Error as ImageError, Kind};
 use xfer_hole_link::Spool;
 use xfer_hole_proto::{Digest, Record};
 
@@ -10,7 +10,11 @@ use crate::error::Error;
 
 /// Filled by the survey, emptied by the stream.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger(Mutex<Pages>);
+pub(crate) struct Ledger {
+    pages: Mutex<Pages>,
+    /// Records that may wait; none for as many as there is room for.
+    most: Option<u64>,
+}
 
 #[derive(Debug, Default)]
 struct Pages {
@@ -28,13 +32,24 @@ struct Pages {
 pub(crate) type Kept = (u64, Option<Digest>);
 
 impl Ledger {
+    /// One in which so many records may wait.
+    pub(crate) fn of(most: Option<u64>) -> Self {
+        Self { pages: Mutex::default(), most }
+    }
+
     fn pages(&self) -> MutexGuard<'_, Pages> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The survey has found this behind what it found before. It is told afterwards.
     pub(crate) fn push(&self, record: Record) -> Result<(), Error> {
         let mut pages = self.pages();
+        if let Some(most) = self.most.filter(|&most| pages.records.len() >= most) {
+            let what = format!(
+                "has more than {most} records, which are all that may wait: a longer --hash-interval makes fewer"
+            );
+            return Err(ImageError::new(Kind::Refused, "what is there", what).into());
+        }
         pages.told += record.len();
         pages.records.push(record).map_err(unusable)
     }
@@ -102,5 +117,16 @@ mod tests {
         ledger.end();
         assert!(pass(111));
         assert_eq!(told, [(40, None), (60, None), (10, Some(digest))]);
+    }
+
+    #[test]
+    fn no_more_records_wait_than_may() {
+        let ledger = Ledger::of(Some(3));
+        let push = || ledger.push(Record::Hole { len: 10 });
+        assert!((0..3).all(|_| push().is_ok()));
+        let refused = push().unwrap_err().to_string();
+        assert!(refused.contains("more than 3 records") && refused.contains("--hash-interval"), "{refused}");
+        assert!(ledger.pass(10, |_| Ok(())).unwrap());
+        assert!(push().is_ok() && push().is_err());
     }
 }

@@ -16,6 +16,7 @@ mod words;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use crate::converse::Converse;
 use crate::error::Error;
 use crate::input::{Input, Link};
 use crate::pull::Pull;
+use crate::request::Request;
 use crate::restrict::Restrict;
 use crate::words::Words;
 
@@ -64,7 +66,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let tally = Arc::new(Tally::default());
     let work = Work { cli: &cli, tally: &tally, signals: &signals, messages };
-    let words = if cli.restrict.is_some() { Ok(Words::default()) } else { Words::of(&cli) };
+    let words = if cli.restrict.is_some() || cli.request.is_some() { Ok(Words::default()) } else { Words::of(&cli) };
     // Whoever is at the other end of a stream or a conversation is the one to show something.
     let pulls = words.as_ref().is_ok_and(|words| words.source.is_some());
     let kind = if (pulls || cli.verify) && !cli.quiet { ProgressKind::Auto } else { ProgressKind::None };
@@ -106,7 +108,14 @@ impl Work<'_> {
     fn go(self, words: &Words) -> Result<Option<Fingerprint>, Error> {
         let cli = self.cli;
         if let Some(dir) = &cli.restrict {
-            return self.restricted(&Restrict { dir: dir.clone(), allow_read: cli.allow_read });
+            let restrict = Restrict { dir: dir.clone(), allow_read: cli.allow_read };
+            // Less patience may be asked for, more is ours to give.
+            let patience = |theirs: Duration| theirs.min(cli.rsh.patience());
+            return self.requested(restrict.accept(), patience, Restrict::target_options);
+        }
+        if let Some(request) = &cli.request {
+            let asked = Request::of_words(request.as_bytes());
+            return self.requested(asked, |theirs| theirs, Request::target_options);
         }
         if words.dest.as_os_str() == "-" {
             if io::stdout().is_terminal() {
@@ -155,20 +164,20 @@ impl Work<'_> {
         received.map_err(|error| converse.tell(&error))
     }
 
-    /// The same for one who may not do much here.
-    fn restricted(self, restrict: &Restrict) -> Result<Option<Fingerprint>, Error> {
-        let asked = restrict.accept();
-        // Less patience may be asked for, more is ours to give.
-        let (ours, theirs) = (self.cli.rsh.patience(), asked.as_ref().ok().and_then(|asked| asked.max_wait));
-        let patience = theirs.map_or(ours, |theirs| theirs.min(ours));
-        let mut converse = Converse::stdio(patience, self.tally)?;
+    /// The same for a request: with so much patience, and a target that is written so.
+    fn requested(
+        self,
+        asked: Result<Request, Error>,
+        patience: impl FnOnce(Duration) -> Duration,
+        options: impl FnOnce(&Request) -> Result<TargetOptions, Error>,
+    ) -> Result<Option<Fingerprint>, Error> {
+        let theirs = asked.as_ref().ok().and_then(|asked| asked.max_wait);
+        let mut converse = Converse::stdio(theirs.map_or(self.cli.rsh.patience(), patience), self.tally)?;
         let received = asked.and_then(|asked| {
-            converse.input.skip(asked.preamble)?;
             if asked.private {
                 sys::keep_private();
             }
-            let options = TargetOptions { patience: Some(LOCK), ..Restrict::target_options(&asked) };
-            let target = Target::find(Path::new(&asked.dest), options)?;
+            let target = Target::find(Path::new(&asked.dest), options(&asked)?)?;
             converse.receive(target, asked.dry_run, self)
         });
         received.map_err(|error| converse.tell(&error))

@@ -4,26 +4,31 @@
 //! exec sh -c 'TEXT' recv-hole 1 LEN 'OPTION' ... -- 'DEST' 'NAME'
 //! ```
 //!
-//! One space stands between two words. TEXT is what a shell would run, and is ignored here. LEN octets of shell text come ahead of
-//! the stream. The quoted words behind LEN are coded: `A-Za-z0-9/._,+:@%=-` stand as they are, every other octet is `\0OOO`.
+//! One space stands between two words. TEXT is what a shell would run, and is ignored here, as are the LEN octets of shell text, which a
+//! sender has for who asks for them. The quoted words behind LEN are coded: `A-Za-z0-9/._,+:@%=-` stand as they are, every other octet is
+//! `\0OOO`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
-use xfer_hole_link::is_plain;
+use xfer_hole_image::TargetOptions;
+use xfer_hole_link::{TargetArgs, is_plain};
 use xfer_hole_proto::CONVERSATION;
 
+use crate::LOCK;
 use crate::error::Error;
 
 /// The longest request, in octets.
 const REQUEST_MAX: usize = 64 << 10;
-/// The longest shell text ahead of the stream, in octets.
-const PREAMBLE_MAX: usize = 256 << 10;
+/// The longest shell text that may be announced, in octets.
+const TEXT_MAX: u64 = 256 << 10;
 /// The longest path that the system takes, in octets.
 const PATH_MAX: usize = 4095;
 /// The longest patience with silence that may be asked for, in seconds.
 const WAIT_MAX: u64 = 24 * 60 * 60;
+/// Why a word is refused.
+const NOT_CODED: &str = "a word of it is not coded as it has to be";
 
 /// Which receiver the sender wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,14 +68,37 @@ pub(crate) struct Request {
     pub(crate) dest: OsString,
     /// What to call the file if DEST is a directory: one component.
     pub(crate) name: OsString,
-    /// Octets of shell text on standard input, ahead of the stream.
-    pub(crate) preamble: usize,
 }
 
 impl Request {
     /// Reads a request. Whatever isn't exactly one is refused.
     pub(crate) fn parse(request: &[u8]) -> Result<Self, Error> {
         Self::read(request).map_err(Error::Request)
+    }
+
+    /// Reads the words of a request as its shell has them: behind `recv-hole`, without their quotes.
+    pub(crate) fn of_words(words: &[u8]) -> Result<Self, Error> {
+        Self::of(words, |word| Some(word)).map_err(Error::Request)
+    }
+
+    /// What is asked for the target. DEST may be a directory, in which the file has the request's name.
+    pub(crate) fn target_options(&self) -> Result<TargetOptions, Error> {
+        let args = TargetArgs {
+            in_place: self.in_place,
+            target_is_zero: self.target_is_zero,
+            no_sync: self.no_sync,
+            direct: self.direct,
+            remember: self.remember,
+            read_back: self.read_back,
+            check_base: self.check_base,
+            no_clobber: self.no_clobber,
+            mkpath: self.mkpath,
+            chmod: self.chmod,
+            chown: self.chown.clone(),
+            dry_run: self.dry_run,
+            ..TargetArgs::default()
+        };
+        args.options(Some(self.name.clone()), Some(LOCK)).map_err(Error::Usage)
     }
 
     fn read(request: &[u8]) -> Result<Self, &'static str> {
@@ -80,14 +108,19 @@ impl Request {
         let rest = request.strip_prefix(b"exec sh -c '").ok_or("it is no transfer")?;
         let end = rest.iter().position(|&octet| octet == b'\'').ok_or("it is no transfer")?;
         let rest = rest[end..].strip_prefix(b"' recv-hole ").ok_or("it is no transfer")?;
-        let mut words = rest.split(|&octet| octet == b' ');
+        Self::of(rest, unquoted)
+    }
+
+    /// Reads what stands behind `recv-hole`. `bare` takes the quotes off a word that has to have them.
+    fn of(words: &[u8], bare: impl Fn(&[u8]) -> Option<&[u8]>) -> Result<Self, &'static str> {
+        let decoded = |word| bare(word).ok_or(NOT_CODED).and_then(decoded);
+        let mut words = words.split(|&octet| octet == b' ');
         if words.next() != Some(CONVERSATION.to_string().as_bytes()) {
             return Err("its version is not 1");
         }
-        let len = words.next().and_then(number).and_then(|len| usize::try_from(len).ok());
-        let len = len.filter(|&len| len <= PREAMBLE_MAX);
-        let mut asked = Self { preamble: len.ok_or("the length of its script is wrong")?, ..Self::default() };
-        let mut seen = Vec::new();
+        let len = words.next().and_then(number).filter(|&len| len <= TEXT_MAX);
+        len.ok_or("the length of its script is wrong")?;
+        let (mut asked, mut seen) = (Self::default(), Vec::new());
         loop {
             match words.next() {
                 Some(b"--") => break,
@@ -157,26 +190,29 @@ fn number(word: &[u8]) -> Option<u64> {
     if digits { str::from_utf8(word).ok()?.parse().ok() } else { None }
 }
 
-/// The octets of a quoted and coded word. There is one way to code them; none of them is NUL, and there is at least one.
+/// A word without its quotes.
+fn unquoted(word: &[u8]) -> Option<&[u8]> {
+    word.strip_prefix(b"'")?.strip_suffix(b"'")
+}
+
+/// The octets of a coded word. There is one way to code them; none of them is NUL, and there is at least one.
 fn decoded(word: &[u8]) -> Result<Vec<u8>, &'static str> {
-    const WRONG: &str = "a word of it is not coded as it has to be";
-    let inner = word.strip_prefix(b"'").and_then(|word| word.strip_suffix(b"'")).ok_or(WRONG)?;
-    let mut octets = Vec::with_capacity(inner.len());
-    let mut left = inner;
+    let mut octets = Vec::with_capacity(word.len());
+    let mut left = word;
     while let Some((&first, rest)) = left.split_first() {
         if is_plain(first) {
             octets.push(first);
             left = rest;
             continue;
         }
-        let (code, rest) = rest.split_at_checked(4).filter(|_| first == b'\\').ok_or(WRONG)?;
+        let (code, rest) = rest.split_at_checked(4).filter(|_| first == b'\\').ok_or(NOT_CODED)?;
         let octal = code[0] == b'0' && code.iter().all(|digit| (b'0'..=b'7').contains(digit));
         let value = code.iter().fold(0, |value, digit| value * 8 + u32::from(digit.wrapping_sub(b'0')));
         let octet = u8::try_from(value).ok().filter(|&octet| octal && octet != 0 && !is_plain(octet));
-        octets.push(octet.ok_or(WRONG)?);
+        octets.push(octet.ok_or(NOT_CODED)?);
         left = rest;
     }
-    if octets.is_empty() { Err(WRONG) } else { Ok(octets) }
+    if octets.is_empty() { Err(NOT_CODED) } else { Ok(octets) }
 }
 
 #[cfg(test)]

@@ -39,21 +39,10 @@ impl Restrict {
     }
 
     /// How a target is written that was asked for so.
-    pub(crate) fn target_options(request: &Request) -> TargetOptions {
-        TargetOptions {
-            in_place: request.in_place,
-            no_sync: request.no_sync,
-            no_clobber: request.no_clobber,
-            direct: request.direct,
-            remember: request.remember,
-            read_back: request.read_back,
-            check_base: request.check_base,
-            // The directories are there by now, unless nothing is to be written anyway.
-            mkpath: request.mkpath && request.dry_run,
-            mode: request.chmod,
-            confined: true,
-            ..TargetOptions::default()
-        }
+    pub(crate) fn target_options(request: &Request) -> Result<TargetOptions, Error> {
+        // The directories are there by now, unless nothing is to be written anyway.
+        let mkpath = request.mkpath && request.dry_run;
+        Ok(TargetOptions { mkpath, name: None, confined: true, ..request.target_options()? })
     }
 
     /// Refuses what this key may not ask for.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use xfer_hole_image::{Shape, TargetOptions, UNIT};
 use xfer_hole_link::{ProgressKind, RshArgs, TargetArgs, Throttle, copy_name, parse_size};
 use xfer_hole_proto::{
@@ -11,7 +11,10 @@ use xfer_hole_proto::{
 };
 
 use crate::cmd::digest::DigestArgs;
+use crate::cmd::info::InfoArgs;
 use crate::cmd::manifest::ManifestArgs;
+use crate::cmd::map::MapArgs;
+use crate::cmd::pair::{FoldArgs, PruneArgs};
 use crate::cmd::verify::VerifyArgs;
 use crate::error::Error;
 use crate::since::SinceArgs;
@@ -37,51 +40,6 @@ A local name with a colon is written ./a:b, and an image that is called as a com
 Sizes and rates take K, M, G, T (1024), KB, MB, GB, TB (1000).
 Exit status is 0 when the disk was sent, and for a DEST when it is whole there, synced and under its name; 2 for every failure;
 128 and its number for SIGINT, SIGTERM and SIGHUP.";
-
-const MAP_STATUS: &str = "\
-Examples:
-  xfer-hole map disk.qcow2
-  xfer-hole map --output json --snapshot monday disk.qcow2
-
-A status is one of
-  data          octets lie in the file as they are
-  compressed    octets lie in the file compressed
-  preallocated  the image has a place for them, which reads as zeros
-  zero          the image, or the hole of a raw one, says that they are zeros
-  hole          no image of the chain has them: zeros
-
-Exit status is 0 when all of it was printed, 2 for every failure.";
-
-const INFO_STATUS: &str = "\
-Examples:
-  xfer-hole info disk.qcow2
-  xfer-hole info --output json --allow /srv/golden overlay.qcow2
-
-A backing file that can't be opened is warned of.
-Exit status is 0 when the image itself could be read, 2 for every failure.";
-
-const FOLD_STATUS: &str = "\
-Examples:
-  xfer-hole fold volume-snap-2.img volume-snap-1.img
-  xfer-hole fold --dry-run volume-snap-2.img volume-snap-1.img
-
-Where CHILD has a hole, PARENT stays as it is; CHILD is not changed. Space that CHILD has only allocated, and never written, is a
-hole; zeros that were written are data. A PARENT that is smaller grows to CHILD's size, one that is larger is refused. A PARENT that has
-a parent itself is to lie on a file system with blocks as long as CHILD's, or shorter: where only a part of a block is written, the rest
-of it hides what lies below, too. If it is interrupted, run it again.
-Exit status is 0 when PARENT holds all, and is synced; 2 for every failure; 128 and its number for SIGINT, SIGTERM and SIGHUP.";
-
-const PRUNE_STATUS: &str = "\
-Examples:
-  xfer-hole prune volume-snap-1.img volume-snap-2.img
-  xfer-hole prune --dry-run volume-snap-1.img volume-snap-2.img
-
-Read through CHILD, both are what they were; PARENT alone is not: don't prune what has other children, or is read without them.
-CHILD is synced first, and not changed. A PARENT that is smaller grows
-to CHILD's size, one that is larger is refused.
-If it is interrupted, run it again.
-Exit status is 0 when all of it was punched out, and is synced; 2 for every failure; 128 and its number for SIGINT, SIGTERM and
-SIGHUP.";
 
 /// Sends a disk image as what is in it: data, and how long the holes are.
 #[derive(Clone, Debug, Parser)]
@@ -199,112 +157,6 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
 }
 
-/// The words behind `fold`.
-#[derive(Clone, Debug, Args)]
-#[command(after_help = FOLD_STATUS, max_term_width = 100)]
-pub(crate) struct FoldArgs {
-    /// The file whose data goes into PARENT
-    pub(crate) child: PathBuf,
-
-    /// The file below it, which is updated in place
-    pub(crate) parent: PathBuf,
-
-    #[command(flatten)]
-    pub(crate) pair: PairArgs,
-}
-
-/// The words behind `prune`.
-#[derive(Clone, Debug, Args)]
-#[command(after_help = PRUNE_STATUS, max_term_width = 100)]
-pub(crate) struct PruneArgs {
-    /// The file that holes are punched into
-    pub(crate) parent: PathBuf,
-
-    /// The file above it, which hides PARENT where it has data
-    pub(crate) child: PathBuf,
-
-    #[command(flatten)]
-    pub(crate) pair: PairArgs,
-}
-
-/// How two neighbours of a chain are treated.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct PairArgs {
-    /// What both are: auto refuses files that begin as images of other formats do, raw takes them as they are
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
-    pub(crate) format: PairFormat,
-
-    /// Check all that can be checked, say how much would be done, and write nothing
-    #[arg(short = 'n', long)]
-    pub(crate) dry_run: bool,
-
-    /// Don't wait until it is on stable storage; if the machine fails soon after, it may be lost
-    #[arg(long)]
-    pub(crate) no_sync: bool,
-
-    /// Show how far it is: auto is a bar if standard error is a terminal
-    #[arg(long, value_name = "KIND", value_enum, default_value = "auto", help_heading = "What is said")]
-    pub(crate) progress: ProgressKind,
-
-    /// Say nothing but warnings, and why it failed
-    #[arg(short, long, conflicts_with = "verbose", help_heading = "What is said")]
-    pub(crate) quiet: bool,
-
-    /// Say what is done
-    #[arg(short, long, action = ArgAction::Count, help_heading = "What is said")]
-    pub(crate) verbose: u8,
-}
-
-/// What the files of a chain are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PairFormat {
-    /// Raw, as far as their beginnings show
-    #[default]
-    Auto,
-    /// Raw, whatever is in them
-    Raw,
-}
-
-/// The words behind `map`.
-#[derive(Clone, Debug, Args)]
-#[command(after_help = MAP_STATUS, max_term_width = 100)]
-pub(crate) struct MapArgs {
-    /// The image or block device
-    pub(crate) image: PathBuf,
-
-    /// How it is printed
-    #[arg(long, value_name = "KIND", value_enum, default_value_t)]
-    pub(crate) output: OutputKind,
-
-    #[command(flatten)]
-    pub(crate) source: ImageArgs,
-}
-
-/// The words behind `info`.
-#[derive(Clone, Debug, Args)]
-#[command(after_help = INFO_STATUS, max_term_width = 100)]
-pub(crate) struct InfoArgs {
-    /// The image or block device
-    pub(crate) image: PathBuf,
-
-    /// How it is printed
-    #[arg(long, value_name = "KIND", value_enum, default_value_t)]
-    pub(crate) output: OutputKind,
-
-    #[command(flatten)]
-    pub(crate) source: ImageArgs,
-}
-
-/// How something is printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum OutputKind {
-    /// For people
-    #[default]
-    Human,
-    /// JSON, with qemu-img's names for what both tell
-    Json,
-}
-
 /// Whether zeros are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Detect {
@@ -346,6 +198,8 @@ pub(crate) enum Towards {
     Binary,
     /// recv-hole.sh at the other side: each record costs it a process.
     Sh,
+    /// The same, where a transfer was cut before: what it has finished is what it can go on from.
+    ShAgain,
     /// One that tells what it holds: by short intervals there is less to be sent again.
     Holder,
 }
@@ -487,6 +341,7 @@ impl Cli {
     fn sums(&self, towards: Towards) -> Result<Sums, Error> {
         let (interval, grain) = match towards {
             Towards::Sh => (SH_INTERVAL, SH_HOLE),
+            Towards::ShAgain => (INTERVAL_DEFAULT, SH_HOLE),
             Towards::Unknown | Towards::Binary => (INTERVAL_DEFAULT, GRAIN_DEFAULT),
             Towards::Holder => (DELTA_INTERVAL, GRAIN_DEFAULT),
         };

@@ -1,12 +1,12 @@
 //! The commands besides sending.
 
 pub(crate) mod digest;
+mod disk_args;
 mod floor;
 pub(crate) mod info;
 pub(crate) mod manifest;
 pub(crate) mod map;
-mod output;
+pub(crate) mod output;
 pub(crate) mod pair;
 mod sums;
 pub(crate) mod verify;
-mod watched;

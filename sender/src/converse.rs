@@ -12,7 +12,7 @@ use xfer_hole_proto::Fingerprint;
 
 use crate::cli::{Cli, Job, Towards};
 use crate::error::Error;
-use crate::send::{self, Known};
+use crate::send::{self, Known, Ready};
 use crate::wire::Wire;
 
 /// How long the receiver may take to say why it doesn't take any more.
@@ -35,10 +35,12 @@ pub(crate) fn converse(
     let patience = cli.rsh.patience();
     answers.watch(patience, true).map_err(Error::Thread)?;
     let words = answers.ready().map_err(ended)?;
+    let ready = Ready { answers, towards: Towards::Unknown, words };
+    let answers = &ready.answers;
     let mut wire = Wire::stdout(job.dialect, Arc::clone(tally), cli.throttle())?;
     wire.heed(answers.clone(), patience);
     let known = Known { identity, base };
-    let sent = send::to_receiver(disk, known, cli, Towards::Unknown, &answers, &words, &mut wire, tally, messages);
+    let sent = send::to_receiver(disk, known, cli, &ready, &mut wire, tally, messages);
     match sent {
         Ok(fingerprint) => match answers.ending(None) {
             Some(Ending::Done(digest)) if answers.was_asked() && digest != fingerprint.map(|sent| sent.digest) => {

@@ -13,7 +13,7 @@ use xfer_hole_image::{
     read_back, reason, shown, sys,
 };
 use xfer_hole_link::{Messages, Signals};
-use xfer_hole_proto::{Base, Dialect, Fingerprint, Item, Open, StreamEncoder};
+use xfer_hole_proto::{Base, Dialect, Digest, Fingerprint, Item, Open, Record, StreamEncoder};
 
 use crate::build::Lines;
 use crate::cli::{Cli, Copying, Job, Reflink};
@@ -89,7 +89,10 @@ impl Copy<'_> {
         if self.cli.target.delta {
             let sums = copying.job.sums.unwrap_or_default();
             let known = self.identity.and_then(|identity| identity.recall(sums));
-            if let Some(digest) = known.filter(|_| known == target.recall(size, sums)) {
+            // What is to be read back is read.
+            let same = |_: &Digest| !copying.options.read_back && known == target.recall(size, sums);
+            if let Some(digest) = known.filter(same) {
+                disk.check_unchanged(false)?;
                 tally.add_disk(size);
                 return Ok((Some(Fingerprint { sums, digest }), Vec::new()));
             }
@@ -183,7 +186,7 @@ pub(crate) fn processors() -> usize {
 /// pipes. The encoder judges the records, as it does for a stream that nobody reads.
 fn in_order(disk: &Chain, copying: &Copying, sink: &dyn Sink, tally: &Tally) -> Result<Option<Fingerprint>, Error> {
     let (job, size) = (&copying.job, disk.size());
-    let (mut encoder, mut lines, mut buffer) = (StreamEncoder::new(Dialect::V1), BytesMut::new(), Vec::new());
+    let (mut encoder, mut lines) = (StreamEncoder::new(Dialect::V1), BytesMut::new());
     encoder.encode(Item::Open(Open { size, sums: job.sums }), &mut lines)?;
     if let Some(older) = disk.older() {
         encoder.encode(Item::Base(Base { size: older.size(), digest: None }), &mut lines)?;
@@ -192,29 +195,41 @@ fn in_order(disk: &Chain, copying: &Copying, sink: &dyn Sink, tally: &Tally) -> 
         // What was hashed is written, and not what is fetched anew.
         let shape = job.shape.held(true);
         let blocks = Workers::start(scope, disk, shape, workers(disk)).map_err(Error::Thread)?;
-        let mut at = 0;
-        for piece in Sift::new(blocks, &shape) {
-            let piece = piece?;
-            let Some(record) = piece.record() else { continue };
+        let pieces = Sift::new(blocks, &shape).map(|piece| piece.map_err(Error::from));
+        put_all(disk, pieces, sink, tally, |record| {
             lines.clear();
             encoder.encode(Item::Record(record), &mut lines)?;
-            match piece {
-                Piece::Data(payload, _) => {
-                    put(disk, &payload, sink, at, &mut buffer)?;
-                    encoder.payload_passed(payload.len())?;
-                }
-                Piece::Hole(len) => sink.hole(at, len)?,
-                Piece::Keep(len) => sink.keep(at, len)?,
-                Piece::Nothing => {}
-            }
-            at += record.len();
-            tally.add_disk(record.len());
-            tally.add_data(record.payload_len());
-        }
-        Ok::<(), Error>(())
+            Ok(encoder.payload_passed(record.payload_len())?)
+        })
     })?;
     encoder.encode(Item::End(encoder.end()), &mut lines)?;
     Ok(encoder.fingerprint())
+}
+
+/// Puts pieces where they belong, one behind the other, each after `look` at its record.
+fn put_all(
+    disk: &Chain,
+    pieces: impl Iterator<Item = Result<Piece, Error>>,
+    sink: &dyn Sink,
+    tally: &Tally,
+    mut look: impl FnMut(Record) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let (mut at, mut buffer) = (0, Vec::new());
+    for piece in pieces {
+        let piece = piece?;
+        let Some(record) = piece.record() else { continue };
+        look(record)?;
+        match piece {
+            Piece::Data(payload, _) => put(disk, &payload, sink, at, &mut buffer)?,
+            Piece::Hole(len) => sink.hole(at, len)?,
+            Piece::Keep(len) => sink.keep(at, len)?,
+            Piece::Nothing => {}
+        }
+        at += record.len();
+        tally.add_disk(record.len());
+        tally.add_data(record.payload_len());
+    }
+    Ok(())
 }
 
 /// Pours what differs from what the target holds; both are hashed at a time.
@@ -243,21 +258,7 @@ fn differing(disk: &Chain, copying: &Copying, holding: &Holding, tally: &Tally) 
             }
         };
         let own = own.map(|block| block.and_then(|block| lines.pass(&block).map(|()| block)));
-        let (mut at, mut buffer) = (0, Vec::new());
-        for piece in Sift::new(Offer::new(own, entries, size, sums), &shape) {
-            let piece: Piece = piece.map_err(|error: Error| error)?;
-            let Some(record) = piece.record() else { continue };
-            match piece {
-                Piece::Data(payload, _) => put(disk, &payload, sink, at, &mut buffer)?,
-                Piece::Hole(len) => sink.hole(at, len)?,
-                Piece::Keep(len) => sink.keep(at, len)?,
-                Piece::Nothing => {}
-            }
-            at += record.len();
-            tally.add_disk(record.len());
-            tally.add_data(record.payload_len());
-        }
-        Ok::<(), Error>(())
+        put_all(disk, Sift::new(Offer::new(own, entries, size, sums), &shape), sink, tally, |_| Ok(()))
     })?;
     Ok(Fingerprint { sums, digest: lines.digest()? })
 }

@@ -11,6 +11,7 @@ mod push;
 mod send;
 mod since;
 mod source;
+mod watch;
 mod wire;
 mod words;
 
@@ -21,15 +22,17 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use clap::Parser;
-use xfer_hole_image::{Chain, Identity, Tally, reason, shown, sys};
-use xfer_hole_link::{Messages, Place, Progress, ProgressKind, Rim, Signals};
+use xfer_hole_image::{Chain, Identity, reason, shown, sys};
+use xfer_hole_link::{Messages, Place, ProgressKind};
 use xfer_hole_proto::{CONVERSATION, Fingerprint};
 
-use crate::cli::{Cli, Command, FoldArgs, PruneArgs, Towards};
+use crate::cli::{Cli, Command, Towards};
+use crate::cmd::pair::{FoldArgs, PruneArgs};
 use crate::copy::Copy;
 use crate::error::Error;
 use crate::push::Push;
 use crate::send::Sending;
+use crate::watch::{Found, Watch, watch};
 use crate::wire::Wire;
 use crate::words::Words;
 
@@ -58,9 +61,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Fold(FoldArgs { pair, .. }) | Command::Prune(PruneArgs { pair, .. })) => {
             (pair.verbose, Some(pair.progress))
         }
-        Some(Command::Manifest(args)) => (args.source.verbose, None),
-        Some(Command::Digest(args)) => (args.source.verbose, None),
-        Some(Command::Verify(args)) => (args.source.verbose, None),
+        Some(Command::Manifest(args)) => (args.disk.source.verbose, None),
+        Some(Command::Digest(args)) => (args.disk.source.verbose, None),
+        Some(Command::Verify(args)) => (args.disk.source.verbose, None),
     };
     sys::ignore_file_size_signal();
     let messages = Messages::new(NAME, verbose).json(progress == Some(ProgressKind::Json));
@@ -97,35 +100,20 @@ fn print(text: &str) -> Result<(), Error> {
 
 /// A disk goes somewhere, and that is shown.
 fn transfer(cli: &Cli, messages: Messages) -> ExitCode {
-    let watched = Rim::start().and_then(|rim| Ok((Signals::watch(&rim, messages)?, rim)));
-    let (signals, rim) = match watched {
-        Ok(watched) => watched,
-        Err(error) => return messages.fail(Error::Thread(error), None),
-    };
     let words = Words::of(cli);
     // Whoever reads the stream is the one to show something.
     let streams = words.as_ref().is_ok_and(|words| matches!(words.dest, Place::Stream));
     let kind = if streams || cli.quiet { ProgressKind::None } else { ProgressKind::Auto };
-    let tally = Arc::new(Tally::default());
-    let progress = Progress::start(&rim, &signals, cli.progress.unwrap_or(kind), messages, Arc::clone(&tally));
-    match words.and_then(|words| go(cli, &words, &tally, &signals, messages)) {
-        Ok(fingerprint) => {
-            let summary = if streams { cli.source.verbose > 0 } else { !cli.quiet && !cli.target.dry_run };
-            progress.done(fingerprint.map(|fingerprint| fingerprint.to_string()).as_deref(), summary)
-        }
-        Err(Error::Unread) => progress.fail_quietly(),
-        Err(error) => progress.fail(&error, error.hint()),
-    }
+    let summary = if streams { cli.source.verbose > 0 } else { !cli.quiet && !cli.target.dry_run };
+    watch(cli.progress.unwrap_or(kind), summary, messages, |watch| {
+        let fingerprint = go(cli, &words?, watch)?;
+        Ok(Found { fingerprint, ..Found::default() })
+    })
 }
 
 /// Moves the disk: its fingerprint, if there are digests.
-fn go(
-    cli: &Cli,
-    words: &Words,
-    tally: &Arc<Tally>,
-    signals: &Signals,
-    messages: Messages,
-) -> Result<Option<Fingerprint>, Error> {
+fn go(cli: &Cli, words: &Words, watch: &Watch<'_>) -> Result<Option<Fingerprint>, Error> {
+    let Watch { tally, signals, messages } = *watch;
     let towards = match words.dest {
         Place::Remote(_) => Towards::Binary,
         Place::Local(_) if cli.target.delta => Towards::Holder,

@@ -12,7 +12,7 @@ use xfer_hole_proto::{Answer, Dialect, Fingerprint, Sums};
 use crate::RECV_HOLE_SH;
 use crate::cli::{Cli, Towards};
 use crate::error::Error;
-use crate::send::{self, Known};
+use crate::send::{self, Known, Ready};
 use crate::wire::Wire;
 
 /// What has recv-hole.sh go on from what a transfer that was cut has left.
@@ -24,7 +24,7 @@ const LAST_WORD: Duration = Duration::from_secs(10);
 /// How long we may take to end by ourselves when all is lost.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// The text of sh that goes ahead of the stream.
+/// The text of sh that goes ahead of the stream where no recv-hole is installed.
 fn preamble() -> String {
     format!("script={}\n{RESUME_SH}{FAR_END_SH}", quoted_for_sh(RECV_HOLE_SH))
 }
@@ -46,12 +46,9 @@ pub(crate) struct Push<'a> {
 /// The other side on the line, and ready.
 struct Call {
     far: Far,
-    answers: Answers,
     /// Where the stream goes.
     to: File,
-    towards: Towards,
-    /// The words of READY.
-    words: Vec<String>,
+    ready: Ready,
 }
 
 impl Push<'_> {
@@ -68,13 +65,19 @@ impl Push<'_> {
         let remains = if self.cli.target.in_place {
             format!("{host}:{dest} may be updated in part")
         } else {
-            format!("{host}:{dest} is as it was, unless it is a device there")
+            let again = if self.goes_on() { "; run it again to go on" } else { "" };
+            format!("{host}:{dest} is as it was, unless it is a device there{again}")
         };
         self.signals.set_remains(Some(remains.clone()));
         self.send(disk, call).map_err(|error| match error {
             Error::Far(why) if !why.contains("; ") => Error::Far(format!("{why}; {remains}")),
             error => error,
         })
+    }
+
+    /// True if what has arrived when the link is cut can be gone on from.
+    fn goes_on(&self) -> bool {
+        !self.cli.no_hash && !self.cli.target.no_resume && !self.cli.target.dry_run
     }
 
     /// Has the receiver started, and waits until it is ready.
@@ -101,23 +104,31 @@ impl Push<'_> {
         };
         let answers = Answers::listen(from, Some(host), *messages, stop).map_err(Error::Thread)?;
         answers.watch(patience, cli.rsh.counts_from_the_start()).map_err(Error::Thread)?;
-        // If it isn't taken, the answer says why.
-        let _taken = sys::write_all(&to, preamble.as_bytes());
+        if answers.wants_text().map_err(|ending| self.failed(&far, ending))? {
+            // If it isn't taken, the answer says why.
+            let _taken = sys::write_all(&to, preamble.as_bytes());
+        }
         let words = answers.ready().map_err(|ending| self.failed(&far, ending))?;
         self.tally.set_phase(Phase::Preparing);
         messages.verbose(format_args!("{}: receives by {}", remote.host, words.join(" ")));
         let towards = if words.iter().any(|word| word == Answer::SH) { Towards::Sh } else { Towards::Binary };
-        Ok(Call { far, answers, to, towards, words })
+        Ok(Call { far, to, ready: Ready { answers, towards, words } })
     }
 
     fn send(&self, disk: &Chain, call: Call) -> Result<Option<Fingerprint>, Error> {
-        let Call { far, answers, to, towards, words } = call;
+        let Call { far, to, ready } = call;
+        let answers = &ready.answers;
         let mut wire = Wire::new(to, Dialect::V1, Arc::clone(self.tally), self.cli.throttle());
         wire.heed(answers.clone(), self.cli.rsh.patience());
         let Self { cli, tally, messages, .. } = self;
         let known = Known { identity: self.identity, base: self.base };
-        let sent = send::to_receiver(disk, known, cli, towards, &answers, &words, &mut wire, tally, *messages);
+        let sent = send::to_receiver(disk, known, cli, &ready, &mut wire, tally, *messages);
         let asked = answers.was_asked();
+        if sent.is_ok() {
+            let dest = shown(self.remote.path.as_ref());
+            let what = format!("all of it was sent, and {}:{dest} may be the new disk by now", self.remote.host);
+            self.signals.set_remains(Some(what));
+        }
         // The end of the stream, which sh waits for.
         drop(wire);
         let ending = match &sent {

@@ -135,29 +135,36 @@ pub(crate) struct Known<'a> {
     pub(crate) base: Option<Fingerprint>,
 }
 
-/// Sends the disk to a receiver that answers, and has said these words of READY: all of it, or what differs from what is there.
-#[allow(clippy::too_many_arguments, reason = "it is what a transfer consists of")]
+/// A receiver that answers, and is ready.
+pub(crate) struct Ready {
+    pub(crate) answers: Answers,
+    pub(crate) towards: Towards,
+    /// The words of READY.
+    pub(crate) words: Vec<String>,
+}
+
+/// Sends the disk to a receiver that is ready: all of it, or what differs from what is there.
 pub(crate) fn to_receiver(
     disk: &dyn Image,
     known: Known<'_>,
     cli: &Cli,
-    towards: Towards,
-    answers: &Answers,
-    words: &[String],
+    ready: &Ready,
     wire: &mut Wire,
     tally: &Tally,
     messages: Messages,
 ) -> Result<Option<Fingerprint>, Error> {
-    let mut job = cli.job(towards)?.building_on(known.base);
+    let Ready { answers, towards, words } = ready;
+    let mut job = cli.job(*towards)?.building_on(known.base);
     // What changed is known without asking, where there is an older state.
     let asked = job.sums.is_some() && disk.older().is_none() && asks(words, cli.target.delta, !cli.target.no_resume);
     if cli.target.delta && !asked {
-        messages.warn("the receiver can't tell what it has: everything is sent");
+        messages.warn(
+            "the receiver can't tell what it has, and everything is sent: that takes a recv-hole there, with --allow-read if it is restricted",
+        );
     }
     let mut holds = None;
     if asked {
-        // Each record costs sh a process, whatever it holds.
-        job = cli.job(if towards == Towards::Sh { towards } else { Towards::Holder })?;
+        job = cli.job(if *towards == Towards::Sh { Towards::ShAgain } else { Towards::Holder })?;
         let sums = job.sums.unwrap_or_default();
         let digest = known.identity.and_then(|identity| identity.recall(sums));
         let first = words.iter().any(|word| word == Answer::FIRST);

@@ -13,6 +13,7 @@ mod far_end;
 mod filesystem;
 mod judge;
 mod layers;
+mod machine;
 mod network;
 mod octets;
 mod pairs;
@@ -38,6 +39,7 @@ pub use judge::{
     Mapped, assert_as, assert_as_qemu, assert_refused, by_tables, gone_back, merged, our_map, qemu_disk, qemu_map,
 };
 pub use layers::Layers;
+pub use machine::{Machine, recipes};
 pub use network::Network;
 pub use octets::{Field, l1_entry, l2_entry, peek, poke, stretch_header, write_at};
 pub use pairs::{pairs, pairwise, product};

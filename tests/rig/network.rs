@@ -67,6 +67,12 @@ impl Network {
         self.queue(&["pfifo"]);
     }
 
+    /// Octets that have left the near end so far, headers included.
+    pub fn carried(&self) -> u64 {
+        let count = tool("ip", &["netns", "exec", &self.names[0], "cat", "/sys/class/net/cable/statistics/tx_bytes"]);
+        count.trim().parse().unwrap()
+    }
+
     fn queue(&self, discipline: &[&str]) {
         for name in &self.names {
             tool("tc", &[&["-n", name, "qdisc", "replace", "dev", "cable", "root"], discipline].concat());

@@ -15,7 +15,12 @@ use xfer_hole_bench::run;
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// A run of the bench on disks of some MiB, one turn for each command.
-fn bench(tools: &Path, places: [&Path; 2], report: &Path, cases: &[&str]) -> Result<(), xfer_hole_bench::error::Error> {
+fn bench(
+    tools: &Path,
+    places: [&Path; 2],
+    report: &Path,
+    cases: &[&str],
+) -> Result<bool, xfer_hole_bench::error::Error> {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut words: Vec<PathBuf> = ["bench", "--runs", "1", "--scale", "256", "--where"].map(PathBuf::from).to_vec();
     words.extend([places[0].to_owned(), "--tmpfs".into(), places[1].to_owned(), "--report".into(), report.to_owned()]);
@@ -33,7 +38,11 @@ fn what_is_at_the_target_is_brought_up_to_date_and_the_slow_link_is_gone_afterwa
     let programs = tools!().xfer_hole.parent().unwrap().to_owned();
     let places = [here.path(), memory.path()];
     let cases = ["guest-raw/delta-same", "guest-raw/resume", "guest-raw/delta-100mbit"];
+    let readme = "<!-- bench: changed begin -->\nold\n<!-- bench: changed end -->\n";
+    fs::write(report.path().join("README.md"), readme).unwrap();
     bench(&programs, places, report.path(), &cases).unwrap();
+    let readme = fs::read_to_string(report.path().join("README.md")).unwrap();
+    assert!(readme.contains("raw: half, of a run that was cut | ") && !readme.contains("old"), "{readme}");
     let text = fs::read_to_string(report.path().join("BENCHMARKS.md")).unwrap();
     for (part, times) in [
         ("### guest-raw: over ssh at 100 Mbit/s, to a state in which 1 % is other octets, to ", 1),
@@ -74,6 +83,8 @@ fn a_tiny_run_reports_and_leaves_nothing_and_a_broken_tool_is_found_out() {
         "| **`xfer-hole` \\| `recv-hole`** |",
         "| `qemu-img convert -W -m 16` |",
         "### guest-zlib: on this machine, to ",
+        ", sizes divided by 256\n",
+        "### empty-16t-qcow2: what lies where\n",
         "| **`xfer-hole --receiver sh` push** |",
         "| 8 | every case: memory of a process tree ≤ 64 MiB | ",
     ] {

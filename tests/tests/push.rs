@@ -120,7 +120,7 @@ fn what_is_installed_receives_if_it_speaks_our_version() {
             let worst = worst();
             names_arrive(&far, args, &[&worst, b"new\n"], shell);
             let calls = &toolbox.calls()[before..];
-            let received = calls.iter().filter(|call| call.contains("--converse")).count();
+            let received = calls.iter().filter(|call| call.contains("--request")).count();
             assert_eq!(received, if used { 2 } else { 0 }, "{shell} {args:?}: {calls:#?}");
         }
     }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use rig::{
     Account, Disk, FarEnd, Fill, LoopDevice, Outcome, Process, Qcow2, Running, Setup, Toolbox, assert_same, qemu_disk,
-    run, tools, wait_until,
+    requires, run, tools, wait_until,
 };
 
 const MIB: u64 = 1 << 20;
@@ -76,6 +76,12 @@ fn a_disk_that_both_ends_remember_is_named_and_not_read() {
     let before = fs::metadata(&dest).unwrap();
     let (wire, data) = moved(&push(&far, &[], &image, &dest));
     assert!(wire < 1024 && data == 0, "{wire} octets, {data} of data");
+    // Nothing else goes: no text of a receiver, where there is one.
+    let tap = far.near("tap");
+    fs::write(&tap, format!("#!/bin/sh\ntee '{0}.sent' | ssh \"$@\"\n", tap.display())).unwrap();
+    fs::set_permissions(&tap, Permissions::from_mode(0o700)).unwrap();
+    let (wire, _) = moved(&push(&far, &["-e", tap.to_str().unwrap()], &image, &dest));
+    assert_eq!(fs::metadata(far.near("tap.sent")).unwrap().len(), wire);
     let after = fs::metadata(&dest).unwrap();
     assert_eq!((before.ino(), before.ctime_nsec()), (after.ino(), after.ctime_nsec()), "nothing was to be touched");
     // The same the other way round, and on one machine.
@@ -131,6 +137,70 @@ fn a_change_of_a_backing_file_is_a_change() {
     Qcow2::new(16 * MIB).write(0, 2 * MIB, Fill::Noise(3)).make(&base);
     moved(&push(&far, &[], &image, &dest));
     assert_same(&qemu_disk(&image), &dest);
+}
+
+#[test]
+fn the_same_files_read_as_another_disk_are_another_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    Qcow2::new(4 * MIB).write(0, MIB, Fill::Noise(1)).make(&at("base"));
+    let image = at("top.qcow2");
+    Qcow2::new(4 * MIB).backing("base", None).write(2 * MIB, MIB, Fill::Noise(2)).make(&image);
+    settle();
+    let copy = |flags: &[&str], format: &str, dest: &Path| {
+        let mut copy = Command::new(tools!().xfer_hole);
+        copy.args(flags).args(["--backing-format", format, "--progress", "json"]).arg(&image).arg(dest);
+        run(&mut copy, b"").ok()
+    };
+    for format in ["qcow2", "raw", "qcow2"] {
+        copy(&FLAGS, format, &at("dest"));
+        copy(&[], format, &at("other"));
+        assert_same(&at("other"), &at("dest"));
+    }
+    assert!(note(&image).exists());
+}
+
+#[test]
+fn what_is_to_be_read_back_is_read_though_it_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, dest) = (folder.path().join("disk.img"), folder.path().join("out.img"));
+    disk().make(&image);
+    settle();
+    let copy = |args: &[&str]| {
+        let mut copy = Command::new("strace");
+        copy.args(["-f", "-qq", "-e", "trace=openat,pread64,preadv", "-o"]).arg(folder.path().join("log"));
+        copy.arg(tools!().xfer_hole).args(FLAGS).args(["--hash", "-q"]).args(args).arg(&image).arg(&dest);
+        run(&mut copy, b"").ok();
+        fs::read_to_string(folder.path().join("log")).unwrap().contains("O_DIRECT")
+    };
+    copy(&[]);
+    assert!(note(&image).exists() && note(&dest).exists());
+    assert!(copy(&["--read-back"]));
+    assert!(!copy(&[]));
+}
+
+#[test]
+fn a_note_is_gone_for_good_before_its_file_is_written() {
+    requires(&["strace"]);
+    let folder = tempfile::tempdir().unwrap();
+    let (image, dest) = (folder.path().join("disk.img"), folder.path().join("out.img"));
+    disk().make(&image);
+    let copy = |args: &[&str]| {
+        let mut copy = Command::new("strace");
+        copy.args(["-f", "-y", "-qq", "-e", "trace=unlink,unlinkat,fsync,pwrite64,ftruncate,copy_file_range", "-o"]);
+        copy.arg(folder.path().join("log")).arg(tools!().xfer_hole).arg("-q").args(args).arg(&image).arg(&dest);
+        run(&mut copy, b"").ok();
+        fs::read_to_string(folder.path().join("log")).unwrap()
+    };
+    copy(&FLAGS);
+    assert!(note(&dest).exists());
+    Disk::empty(24 * MIB + 512).with(MIB, MIB, 9).make(&image);
+    let log = copy(&["--in-place"]);
+    let first = |words: &[&str]| log.lines().position(|line| words.iter().all(|word| line.contains(word)));
+    let removed = first(&["unlink", "out.img.fingerprint"]).unwrap();
+    let stored = first(&["fsync", &format!("{}>", folder.path().display())]).unwrap();
+    let written = first(&["write", "out.img>"]).or_else(|| first(&["copy_file_range", "out.img>"])).unwrap();
+    assert!(removed < stored && stored < written, "{log}");
 }
 
 #[test]

@@ -187,6 +187,33 @@ fn what_another_disk_has_left_is_found_out() {
 }
 
 #[test]
+fn where_the_part_has_no_holes_the_old_disk_shows_through_its_zeros() {
+    let case = Case::new();
+    let old = disk().with(7 * MIB, 64 * KIB, 8).with(22 * MIB, 64 * KIB, 8);
+    old.make(&case.dest);
+    // As a file system without holes has it: half of the new disk, and zeros that are written behind.
+    let half = usize::try_from(10 * MIB).unwrap();
+    let mut left = case.new.clone();
+    left[half..].fill(0);
+    let part = part_of(&case.dest);
+    fs::write(&part, &left).unwrap();
+    tool("chmod", &["600", part.to_str().unwrap()]);
+    let mut told = left;
+    told[half..].copy_from_slice(&old.octets()[half..]);
+    for hole in told[..half].chunks_mut(4096).zip(old.octets().chunks(4096)) {
+        if hole.0.iter().all(|&octet| octet == 0) {
+            hole.0.copy_from_slice(hole.1);
+        }
+    }
+    let (sent, received, flowed) = converse(&tools!(), &[], &case.image, &[], &case.dest, Cut::Never);
+    assert_eq!((sent.code, received.code), (Some(0), Some(0)), "{} {}", sent.err, received.err);
+    assert_same(&case.image, &case.dest);
+    assert!(flowed.want().is_some());
+    assert_eq!(flowed.payload(), differing(&told, &case.new, INTERVAL, GRAIN));
+    assert_eq!(flowed.payload(), 64 * KIB);
+}
+
+#[test]
 fn no_resume_starts_over() {
     let case = Case::new();
     let data = case.ends("undisturbed").payload();

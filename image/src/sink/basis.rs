@@ -40,17 +40,26 @@ impl Basis {
                 Err(source) => return Err(failed(source)),
             },
         };
-        if holds < base {
-            return refused(format!("the stream keeps parts of an older image of {base} octets, but it has {holds}"));
-        }
-        Ok(())
+        self.check_holds(path, holds)
     }
 
-    /// Reads the target, if that is asked for, and refuses another content. Nothing of it has been changed yet.
+    fn check_holds(&self, path: &Path, holds: u64) -> Result<()> {
+        let base = self.size;
+        if holds >= base {
+            return Ok(());
+        }
+        let what = format!("the stream keeps parts of an older image of {base} octets, but it has {holds}");
+        Err(Error::new(Kind::Refused, path, what))
+    }
+
+    /// Refuses what was opened if it has become too small since, reads it, if that is asked for, and refuses another content. Nothing of
+    /// it has been changed yet.
     pub(crate) fn check(&self, file: &File, path: &Path) -> Result<()> {
-        let Some(expected) = self.expected else { return Ok(()) };
         let again = file.try_clone().map_err(|source| Error::io(path, "cannot open", source))?;
         let host = Host::of(again, path, None)?;
+        // It may have been another's to write until it was locked.
+        self.check_holds(path, host.len())?;
+        let Some(expected) = self.expected else { return Ok(()) };
         let disk = Chain::of_floors(vec![Arc::new(Raw::of(host, None)?)], self.size);
         let identity = if self.recalls { Identity::of_chain(&disk, SystemTime::now()) } else { None };
         let found = match identity.and_then(|identity| identity.recall(expected.sums)) {
@@ -65,5 +74,22 @@ impl Basis {
         }
         let what = format!("is not the older image that the stream builds on: it is {found}, and not {expected}");
         Err(Error::new(Kind::Refused, path, what).hint("send the whole disk"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_that_became_too_small_before_it_was_locked_is_refused() {
+        let path = std::env::temp_dir().join(format!("xfer-hole-basis-{}", std::process::id()));
+        fs::write(&path, [7; 100]).unwrap();
+        let file = File::open(&path).unwrap();
+        let basis = |size| Basis { size, expected: None, recalls: false };
+        assert!(basis(100).check(&file, &path).is_ok());
+        let refused = basis(101).check(&file, &path).unwrap_err().to_string();
+        assert!(refused.ends_with("keeps parts of an older image of 101 octets, but it has 100"), "{refused}");
+        fs::remove_file(path).unwrap();
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! What is small or lies badly in memory is gathered as long as it goes on where it ended, and written in large pieces, while the next
 //! is gathered. A page that is filled in pieces waits until it is whole; what never gets whole goes through the page cache. So no page is
-//! written both ways.
+//! written both ways, unless it is written at once before all that is held back.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -69,6 +69,12 @@ impl Bypass {
         let (now, later) = octets.split_at(if straight { whole } else { 0 });
         self.ways.write_pages(at, now)?;
         self.gather(at + now.len() as u64, later)
+    }
+
+    /// These octets stand at `at` when this is back, by way of the page cache, and out of it again. What is held back takes no octet of
+    /// its place twice: only so may a place be written to again.
+    pub(crate) fn write_at_once(&self, at: u64, octets: &[u8]) -> Result<(), Failure> {
+        self.ways.write_cached(at, octets)
     }
 
     /// Everything that is held back is written.

@@ -34,7 +34,7 @@ impl Holding {
         for part in payload.parts() {
             // The payload was held.
             let Part::Octets(octets) = part else { continue };
-            self.sink.data(at, octets)?;
+            self.sink.bring(at, octets)?;
             at += octets.len() as u64;
         }
         Ok(())

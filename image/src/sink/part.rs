@@ -152,7 +152,14 @@ impl Part {
         let shared = !left && old.as_ref().is_some_and(|old| sys::share_all(&file, &old.file).is_ok());
         let held = file.metadata().map_err(|source| failed("cannot tell the size", source))?.len();
         let rights = Rights { mode: options.mode, owner: options.owner };
-        prepare(&file, Some(size), rights).map_err(|(what, source)| failed(&what, source))?;
+        prepare(&file, Some(size), rights).map_err(|(what, source)| {
+            if !left {
+                // Nothing is lost with it.
+                let _not_wanted = fs::remove_file(&part);
+                made.remove();
+            }
+            failed(&what, source)
+        })?;
         let open = |file: &File, path: &Path| -> Result<Raw> {
             let file = file.try_clone().map_err(|source| Error::io(path, "cannot open", source))?;
             Raw::of(Host::of(file, path, None)?, None)
@@ -388,6 +395,10 @@ fn outlived(file: &File, end: Instant) -> bool {
 impl Sink for Part {
     fn data(&self, at: u64, octets: &[u8]) -> Result<()> {
         self.place.write(at, octets)
+    }
+
+    fn bring(&self, at: u64, octets: &[u8]) -> Result<()> {
+        self.place.write_at_once(at, octets)
     }
 
     fn expect(&self, at: u64, len: u64) {

@@ -62,6 +62,13 @@ impl Place {
         }
     }
 
+    /// The same, with nothing held back: what is written or punched there later stands.
+    pub(crate) fn write_at_once(&self, at: u64, octets: &[u8]) -> Result<()> {
+        self.touch();
+        let Some(bypass) = &self.bypass else { return self.write(at, octets) };
+        bypass.write_at_once(at, octets).map_err(|(at, source)| self.cannot_write(at, source))
+    }
+
     /// Writes zeros, octet for octet.
     pub(crate) fn write_zeros(&self, at: u64, len: u64) -> Result<()> {
         write_zeros(at, len, |at, zeros| self.write(at, zeros))

@@ -157,6 +157,12 @@ impl Target {
         matches!(self.way, Way::InPlace | Way::Part)
     }
 
+    /// True if it is named by somebody who may write here, and not read.
+    #[must_use]
+    pub fn is_confined(&self) -> bool {
+        self.options.confined
+    }
+
     /// True if it is to be read back.
     #[must_use]
     pub fn is_read_back(&self) -> bool {

@@ -12,7 +12,12 @@ fn coded(octets: &[u8]) -> String {
     format!("'{}'", xfer_hole_link::coded(OsStr::from_bytes(octets)))
 }
 
-const PLAIN: &str = "exec sh -c '(n=80; while sleep 1 && kill -0 $$; do n=$((n-1)); [ $n -gt 0 ] || kill -9 $$; done) </dev/null >/dev/null 2>&1 & w=$! ; eval \"$(dd ibs=1 count=$2 2>/dev/null || echo exec dd count=0)\"' recv-hole 1 0 -- 'a' 'b'";
+/// The octets of a word as it stands in a request.
+fn read(word: &[u8]) -> Result<Vec<u8>, &'static str> {
+    unquoted(word).ok_or(NOT_CODED).and_then(decoded)
+}
+
+const PLAIN: &str = "exec sh -c '(echo; eval \"$(dd ibs=1 count=$2 2>/dev/null)\")' recv-hole 1 0 -- 'a' 'b'";
 
 #[test]
 fn a_request_says_what_is_asked_for() {
@@ -38,7 +43,6 @@ fn a_request_says_what_is_asked_for() {
         max_wait: Some(Duration::from_secs(90)),
         dest: "a/b c".into(),
         name: "-n'".into(),
-        preamble: 4096,
     };
     assert_eq!(asked, expected);
     let plain = Request::parse(PLAIN.as_bytes()).unwrap();
@@ -46,9 +50,31 @@ fn a_request_says_what_is_asked_for() {
 }
 
 #[test]
+fn the_words_that_its_shell_has_say_the_same() {
+    let quoted = "1 17 'no-sync' 'chown=me\\0040:you' -- 'a\\0040b' '-n'";
+    let said = Request::parse(format!("exec sh -c '' recv-hole {quoted}").as_bytes()).unwrap();
+    assert_eq!(Request::of_words(quoted.replace('\'', "").as_bytes()).unwrap(), said);
+    assert_eq!((said.dest, said.chown), ("a b".into(), Some("me :you".into())));
+    for wrong in [
+        "",
+        "1",
+        "2 0 -- a b",
+        "1 0 a b",
+        "1 0 -- a",
+        "1 0 -- a b c",
+        "1 0 -- a 'b'",
+        "1 0 -- a  b",
+        "1 0 -- a b/c",
+        "1 262145 -- a b",
+    ] {
+        assert!(Request::of_words(wrong.as_bytes()).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn a_request_with_one_octet_less_or_another_one_is_another_or_none() {
     let good = Request::parse(PLAIN.as_bytes()).unwrap();
-    let script = PLAIN.find("(n=80").unwrap()..PLAIN.find("' recv").unwrap();
+    let script = PLAIN.find("(echo").unwrap()..PLAIN.find("' recv").unwrap();
     for at in 0..PLAIN.len() {
         let cut = Request::parse(&PLAIN.as_bytes()[..at]);
         assert!(cut.is_err(), "cut at {at}");
@@ -70,7 +96,7 @@ fn a_request_with_one_octet_less_or_another_one_is_another_or_none() {
 #[test]
 fn there_is_one_way_to_code_a_word() {
     for word in ["'a'", "'\\0040'", "'\\0377\\0001'", "'a\\0134b'", "'AZaz09/._,+:@%=-'"] {
-        assert!(decoded(word.as_bytes()).is_ok(), "{word}");
+        assert!(read(word.as_bytes()).is_ok(), "{word}");
     }
     for word in [
         "''",
@@ -110,7 +136,7 @@ fn there_is_one_way_to_code_a_word() {
         "'*'",
         "'\u{e9}'",
     ] {
-        assert!(decoded(word.as_bytes()).is_err(), "{word}");
+        assert!(read(word.as_bytes()).is_err(), "{word}");
     }
 }
 
@@ -119,15 +145,14 @@ proptest! {
     fn coding_and_then_reading_gives_the_words_back(
         dest in prop::collection::vec(1_u8.., 1..300),
         name in prop::collection::vec(1_u8.., 1..60),
-        preamble in 0..=PREAMBLE_MAX,
+        text in 0..=TEXT_MAX,
         script in "[^'\0]*",
     ) {
-        let text = format!("exec sh -c '{script}' recv-hole 1 {preamble} -- {} {}", coded(&dest), coded(&name));
+        let text = format!("exec sh -c '{script}' recv-hole 1 {text} -- {} {}", coded(&dest), coded(&name));
         match Request::parse(text.as_bytes()) {
             Ok(asked) => {
                 prop_assert_eq!(asked.dest.as_bytes(), &dest[..]);
                 prop_assert_eq!(asked.name.as_bytes(), &name[..]);
-                prop_assert_eq!(asked.preamble, preamble);
             }
             Err(_) => prop_assert!(name.contains(&b'/') || name == b"." || name == b".."),
         }
@@ -136,7 +161,7 @@ proptest! {
     #[test]
     fn what_is_decoded_was_coded_so(word in prop::collection::vec(any::<u8>(), 0..20)) {
         let quoted = [b"'", &word[..], b"'"].concat();
-        if let Ok(octets) = decoded(&quoted) {
+        if let Ok(octets) = read(&quoted) {
             prop_assert_eq!(coded(&octets).into_bytes(), quoted);
         }
     }

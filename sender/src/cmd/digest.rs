@@ -7,10 +7,9 @@ use clap::Args;
 use xfer_hole_image::{Image, fingerprint};
 use xfer_hole_link::{Messages, ProgressKind};
 
+use crate::cmd::disk_args::DiskArgs;
 use crate::cmd::sums::SumsArgs;
-use crate::cmd::watched::{Found, WatchArgs};
-use crate::source::ImageArgs;
-use crate::warn_in_use;
+use crate::watch::Found;
 
 const STATUS: &str = "\
 Examples:
@@ -32,22 +31,14 @@ pub(crate) struct DigestArgs {
     pub(crate) sums: SumsArgs,
 
     #[command(flatten)]
-    pub(crate) source: ImageArgs,
-
-    /// Leave the page cache as it is: read by O_DIRECT, and where that is not to be had, drop from the cache what was read
-    #[arg(long, help_heading = "How it is read")]
-    pub(crate) direct: bool,
-
-    #[command(flatten)]
-    pub(crate) watch: WatchArgs,
+    pub(crate) disk: DiskArgs,
 }
 
 /// Prints it.
 pub(crate) fn digest(args: &DigestArgs, messages: Messages) -> ExitCode {
-    args.watch.watch(ProgressKind::Auto, args.source.verbose > 0, messages, |watch| {
+    args.disk.watch(ProgressKind::Auto, messages, |watch| {
         let sums = args.sums.sums()?;
-        let disk = args.source.open(&args.image, args.direct, watch.messages)?;
-        warn_in_use(&disk, watch.messages);
+        let disk = args.disk.open(&args.image, watch.messages)?;
         watch.tally.set_size(disk.size());
         let fingerprint = fingerprint(&disk, sums, watch.tally)?;
         disk.noticed().iter().for_each(|noticed| watch.messages.warn(noticed));

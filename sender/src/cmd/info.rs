@@ -3,16 +3,40 @@
 
 use std::cell::Cell;
 use std::io::{self, Write};
+use std::path::PathBuf;
 
+use clap::Args;
 use serde::{Serialize, Serializer};
 use xfer_hole_image::{Backing, Floors, Info, SnapshotInfo, shown};
 use xfer_hole_link::Messages;
 
-use crate::cli::{InfoArgs, OutputKind};
 use crate::cmd::floor::{Bitmap, Floor};
-use crate::cmd::output::{Output, failed};
+use crate::cmd::output::{Output, OutputKind, failed};
 use crate::error::Error;
-use crate::source::no_pipe;
+use crate::source::{ImageArgs, no_pipe};
+
+const STATUS: &str = "\
+Examples:
+  xfer-hole info disk.qcow2
+  xfer-hole info --output json --allow /srv/golden overlay.qcow2
+
+A backing file that can't be opened is warned of.
+Exit status is 0 when the image itself could be read, 2 for every failure.";
+
+/// The words behind `info`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = STATUS, max_term_width = 100)]
+pub(crate) struct InfoArgs {
+    /// The image or block device
+    pub(crate) image: PathBuf,
+
+    /// How it is printed
+    #[arg(long, value_name = "KIND", value_enum, default_value_t)]
+    pub(crate) output: OutputKind,
+
+    #[command(flatten)]
+    pub(crate) source: ImageArgs,
+}
 
 /// Prints what there is to tell.
 pub(crate) fn info(args: &InfoArgs, messages: Messages) -> Result<(), Error> {

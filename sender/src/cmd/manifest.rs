@@ -11,12 +11,11 @@ use xfer_hole_image::{Chain, Image, Phase, Target, TargetOptions, record_lines, 
 use xfer_hole_link::{Messages, ProgressKind};
 use xfer_hole_proto::{Fingerprint, Manifest, Reason, Sums};
 
+use crate::cmd::disk_args::DiskArgs;
 use crate::cmd::output::{Output, failed};
 use crate::cmd::sums::SumsArgs;
-use crate::cmd::watched::{Found, Watch, WatchArgs};
 use crate::error::Error;
-use crate::source::ImageArgs;
-use crate::warn_in_use;
+use crate::watch::{Found, Watch};
 
 const STATUS: &str = "\
 Examples:
@@ -42,24 +41,16 @@ pub(crate) struct ManifestArgs {
     pub(crate) sums: SumsArgs,
 
     #[command(flatten)]
-    pub(crate) source: ImageArgs,
-
-    /// Leave the page cache as it is: read by O_DIRECT, and where that is not to be had, drop from the cache what was read
-    #[arg(long, help_heading = "How it is read")]
-    pub(crate) direct: bool,
-
-    #[command(flatten)]
-    pub(crate) watch: WatchArgs,
+    pub(crate) disk: DiskArgs,
 }
 
 /// Writes it.
 pub(crate) fn manifest(args: &ManifestArgs, messages: Messages) -> ExitCode {
     let file = args.output.as_deref().filter(|file| file.as_os_str() != "-");
     let usual = if file.is_some() { ProgressKind::Auto } else { ProgressKind::None };
-    args.watch.watch(usual, args.source.verbose > 0, messages, |watch| {
+    args.disk.watch(usual, messages, |watch| {
         let sums = args.sums.sums()?;
-        let disk = args.source.open(&args.image, args.direct, watch.messages)?;
-        warn_in_use(&disk, watch.messages);
+        let disk = args.disk.open(&args.image, watch.messages)?;
         watch.tally.set_size(disk.size());
         let fingerprint = match file {
             Some(file) => to_file(&disk, sums, file, watch)?,

@@ -1,13 +1,44 @@
 //! `xfer-hole map`: what is where, extent by extent.
 
 use std::io::Write;
+use std::path::PathBuf;
 
+use clap::Args;
 use xfer_hole_image::{Extent, Image, Result as ImageResult, Status, shown};
 use xfer_hole_link::Messages;
 
-use crate::cli::{MapArgs, OutputKind};
-use crate::cmd::output::{Output, failed};
+use crate::cmd::output::{Output, OutputKind, failed};
 use crate::error::Error;
+use crate::source::ImageArgs;
+
+const STATUS: &str = "\
+Examples:
+  xfer-hole map disk.qcow2
+  xfer-hole map --output json --snapshot monday disk.qcow2
+
+A status is one of
+  data          octets lie in the file as they are
+  compressed    octets lie in the file compressed
+  preallocated  the image has a place for them, which reads as zeros
+  zero          the image, or the hole of a raw one, says that they are zeros
+  hole          no image of the chain has them: zeros
+
+Exit status is 0 when all of it was printed, 2 for every failure.";
+
+/// The words behind `map`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = STATUS, max_term_width = 100)]
+pub(crate) struct MapArgs {
+    /// The image or block device
+    pub(crate) image: PathBuf,
+
+    /// How it is printed
+    #[arg(long, value_name = "KIND", value_enum, default_value_t)]
+    pub(crate) output: OutputKind,
+
+    #[command(flatten)]
+    pub(crate) source: ImageArgs,
+}
 
 /// Prints the map.
 pub(crate) fn map(args: &MapArgs, messages: Messages) -> Result<(), Error> {

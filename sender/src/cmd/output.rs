@@ -4,9 +4,20 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 
+use clap::ValueEnum;
 use xfer_hole_image::sys;
 
 use crate::error::Error;
+
+/// How something is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputKind {
+    /// For people
+    #[default]
+    Human,
+    /// JSON, with qemu-img's names for what both tell
+    Json,
+}
 
 /// Octets that are gathered before they are written.
 const GATHER: usize = 64 << 10;

@@ -8,11 +8,10 @@ use clap::Args;
 use xfer_hole_image::shown;
 use xfer_hole_link::{ManifestInput, Messages, ProgressKind, verify as compare};
 
+use crate::cmd::disk_args::DiskArgs;
 use crate::cmd::output::{Output, failed};
-use crate::cmd::watched::{Found, Watch, WatchArgs};
 use crate::error::Error;
-use crate::source::ImageArgs;
-use crate::warn_in_use;
+use crate::watch::{Found, Watch};
 
 const STATUS: &str = "\
 Examples:
@@ -40,24 +39,16 @@ pub(crate) struct VerifyArgs {
     pub(crate) list: bool,
 
     #[command(flatten)]
-    pub(crate) source: ImageArgs,
-
-    /// Leave the page cache as it is: read by O_DIRECT, and where that is not to be had, drop from the cache what was read
-    #[arg(long, help_heading = "How it is read")]
-    pub(crate) direct: bool,
-
-    #[command(flatten)]
-    pub(crate) watch: WatchArgs,
+    pub(crate) disk: DiskArgs,
 }
 
 /// Compares, and prints what is found.
 pub(crate) fn verify(args: &VerifyArgs, messages: Messages) -> ExitCode {
-    args.watch.watch(ProgressKind::Auto, args.source.verbose > 0, messages, |watch| found(args, watch))
+    args.disk.watch(ProgressKind::Auto, messages, |watch| found(args, watch))
 }
 
 fn found(args: &VerifyArgs, watch: &Watch<'_>) -> Result<Found, Error> {
-    let mut disk = args.source.open(&args.image, args.direct, watch.messages)?;
-    warn_in_use(&disk, watch.messages);
+    let mut disk = args.disk.open(&args.image, watch.messages)?;
     let mut manifest = ManifestInput::open(&args.manifest)?;
     let tail = disk.limit_device(manifest.manifest().size);
     if tail > 0 {
@@ -74,6 +65,6 @@ fn found(args: &VerifyArgs, watch: &Watch<'_>) -> Result<Found, Error> {
     out.flush().map_err(failed)?;
     let verdict = compared?;
     disk.noticed().iter().for_each(|noticed| watch.messages.warn(noticed));
-    let text = if args.list || args.watch.quiet { String::new() } else { verdict.text(&shown(&args.image)) };
+    let text = if args.list || args.disk.quiet { String::new() } else { verdict.text(&shown(&args.image)) };
     Ok(Found { differs: !verdict.is_equal(), text, fingerprint: None })
 }

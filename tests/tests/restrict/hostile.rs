@@ -1,6 +1,6 @@
 //! Requests of every sort that may not be granted.
 
-use crate::place::{PREAMBLE, Place, failed, request};
+use crate::place::{Place, TEXT_LEN, failed, request};
 
 #[test]
 fn hostile_requests_are_refused_and_nothing_is_written_anywhere() {
@@ -10,7 +10,7 @@ fn hostile_requests_are_refused_and_nothing_is_written_anywhere() {
     let by_dest = |dest: &str| request(&[], dest.as_bytes(), b"disk.img");
     let by_name = |name: &str| request(&[], b"empty", name.as_bytes());
     let by_option = |option: &str| request(&[option], b"new.img", b"disk.img");
-    let by_len = |len: &str| good.replace(&format!(" 1 {} ", PREAMBLE.len()), &format!(" 1 {len} "));
+    let by_len = |len: &str| good.replace(&format!(" 1 {TEXT_LEN} "), &format!(" 1 {len} "));
     let mut hostile: Vec<String> = Vec::new();
     // Out of the directory, by name.
     for dest in ["..", "../outside/new", "../outside/precious", "sub/../../outside/new", "sub/..", "sub/../new.img"] {

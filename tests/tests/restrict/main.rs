@@ -13,7 +13,7 @@ use std::process::Command;
 
 use rig::{Running, Sshd, mode, part_of, requires, run, tools, wait_until};
 
-use crate::place::{ENV, PREAMBLE, Place, done, failed, request};
+use crate::place::{ENV, Place, TEXT_LEN, done, failed, request};
 
 #[test]
 fn a_request_of_octets_that_are_no_text_and_none_at_all_are_refused() {
@@ -23,7 +23,7 @@ fn a_request_of_octets_that_are_no_text_and_none_at_all_are_refused() {
     for (from, to) in [("new", &b"\xff\xfe"[..]), ("new", b"\x01\x7f"), (" -- ", b" \x80 -- ")] {
         let (front, back) = good.split_once(from).unwrap();
         let octets = [front.as_bytes(), to, back.as_bytes()].concat();
-        failed(&place.ask_by(&[], OsStr::from_bytes(&octets), &place.input(&place.stream)), "no text");
+        failed(&place.ask_by(&[], OsStr::from_bytes(&octets), &place.stream), "no text");
     }
     let outcome = run(&mut place.command(&[], None), &place.stream);
     assert!(failed(&outcome, "not set").contains("SSH_ORIGINAL_COMMAND"));
@@ -35,19 +35,21 @@ fn a_request_of_octets_that_are_no_text_and_none_at_all_are_refused() {
 }
 
 #[test]
-fn the_script_s_length_counts_and_a_cut_script_is_no_stream() {
+fn the_text_of_a_receiver_is_never_asked_for_and_is_no_stream() {
     let place = Place::new();
     let before = place.all();
     let good = request(&[], b"new.img", b"disk.img");
-    let by_len = |len: usize| good.replace(&format!(" 1 {} ", PREAMBLE.len()), &format!(" 1 {len} "));
-    for len in [0, 1, PREAMBLE.len() - 1, PREAMBLE.len() + 1, 262_144] {
-        failed(&place.ask(&[], &by_len(len)), &format!("{len} octets"));
-        assert!(place.all() == before, "{len}");
+    let by_len = |len: usize| good.replace(&format!(" 1 {TEXT_LEN} "), &format!(" 1 {len} "));
+    // It is announced, and comes all the same.
+    let input = [&b"echo never; touch never\n"[..], &place.stream].concat();
+    failed(&place.ask_by(&[], OsStr::new(&good), &input), "the text");
+    failed(&place.ask(&[], &by_len(262_145)), "too much of it");
+    assert!(place.all() == before);
+    for len in [0, 262_144] {
+        done(&place.ask(&[], &by_len(len)), "any length");
+        assert!(fs::read(place.at("dir/new.img")).unwrap() == place.octets);
+        fs::remove_file(place.at("dir/new.img")).unwrap();
     }
-    let long = "x".repeat(262_144);
-    let input = [long.as_bytes(), &place.stream].concat();
-    done(&place.ask_by(&[], OsStr::new(&by_len(long.len())), &input), "the longest script");
-    assert!(fs::read(place.at("dir/new.img")).unwrap() == place.octets);
     assert!(!place.at("outside/never").exists() && !place.at("dir/never").exists());
 }
 
@@ -113,7 +115,7 @@ fn what_is_there_is_told_to_nobody_who_may_only_write() {
     let before = place.all();
     let want = format!("WANT {} sha256 65536 4096\n", place.octets.len());
     let ask = |dest: &str, args: &[&str]| {
-        let input = place.input(want.as_bytes());
+        let input = want.as_bytes().to_vec();
         place.ask_by(args, OsStr::new(&request(&[], dest.as_bytes(), b"x")), &input)
     };
     let whys = ["old.img", "new.img", "half.img"].map(|dest| failed(&ask(dest, &[]), dest));
@@ -129,7 +131,7 @@ fn what_is_kept_of_the_old_is_refused_before_it_is_looked_at() {
     let place = Place::new();
     let before = place.all();
     let ask = |dest: &str, args: &[&str]| {
-        let input = place.input(&place.keeping);
+        let input = place.keeping.clone();
         place.ask_by(args, OsStr::new(&request(&[], dest.as_bytes(), b"x")), &input)
     };
     let whys = ["old.img", "new.img", "half.img"].map(|dest| failed(&ask(dest, &[]), dest));
@@ -145,10 +147,10 @@ fn what_is_kept_of_the_old_is_refused_before_it_is_looked_at() {
 #[test]
 fn answers_do_not_tell_what_was_there() {
     let place = Place::new();
-    let cut = place.input(&place.stream[..place.stream.len() / 2]);
-    let wrong = place.input(b"XFER-HOLE 1 4096\nDATA 5000\n");
-    let large = place.input(b"XFER-HOLE 1 1099511627776\nHOLE 1099511627776\nEND\n");
-    let whole = place.input(&place.stream);
+    let cut = place.stream[..place.stream.len() / 2].to_vec();
+    let wrong = b"XFER-HOLE 1 4096\nDATA 5000\n".to_vec();
+    let large = b"XFER-HOLE 1 1099511627776\nHOLE 1099511627776\nEND\n".to_vec();
+    let whole = place.stream.clone();
     fs::write(place.at("dir/left.img.part"), "what somebody left").unwrap();
     fs::write(place.at("dir/there.img"), "what is there").unwrap();
     fs::set_permissions(place.at("dir/there.img"), fs::Permissions::from_mode(0o4711)).unwrap();
@@ -179,7 +181,7 @@ fn an_account_that_can_not_give_files_away_does_not_tell_whose_they_were() {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).arg(&binary);
         command.arg("--restrict").arg(place.at("dir")).env(ENV, request(&[], format!("sub/{dest}").as_bytes(), b"x"));
-        let outcome = run(&mut command, &place.input(&place.stream));
+        let outcome = run(&mut command, &place.stream);
         done(&outcome, dest);
         assert!(fs::read(place.at("dir/sub").join(dest)).unwrap() == place.octets);
         String::from_utf8(outcome.out).unwrap()
@@ -222,7 +224,7 @@ fn sizes_and_digests_are_held_to() {
     let before = place.all();
     let good = request(&[], b"new.img", b"x");
     assert!(failed(&place.ask(&["--max-size", "39999"], &good), "max").contains("--max-size"));
-    let plain = place.input(b"XFER-HOLE 1 4096\nHOLE 4096\nEND\n");
+    let plain = b"XFER-HOLE 1 4096\nHOLE 4096\nEND\n".to_vec();
     let outcome = place.ask_by(&["--require-hash"], OsStr::new(&good), &plain);
     assert!(failed(&outcome, "no digests").contains("digests"));
     assert!(place.all() == before);
@@ -236,7 +238,7 @@ fn a_dry_run_makes_nothing() {
     for (options, dest) in
         [(&["dry-run"][..], "new.img"), (&["dry-run", "mkpath"], "a/b/new.img"), (&["dry-run", "mkpath"], "a/b/")]
     {
-        done(&place.ask_by(&[], OsStr::new(&request(options, dest.as_bytes(), b"x")), PREAMBLE.as_bytes()), dest);
+        done(&place.ask_by(&[], OsStr::new(&request(options, dest.as_bytes(), b"x")), b""), dest);
         assert!(place.all() == before, "{dest}");
     }
     failed(&place.ask(&[], &request(&["dry-run"], b"a/b/new.img", b"x")), "no such directory");
@@ -247,7 +249,7 @@ fn a_dry_run_makes_nothing() {
 fn the_directory_is_held_to_while_it_is_moved_and_replaced() {
     let place = Place::new();
     let mut running = Running::start(&mut place.command(&[], Some(OsStr::new(&request(&[], b"sub/new.img", b"x")))));
-    let input = place.input(&place.stream);
+    let input = place.stream.clone();
     let half = input.len() / 2;
     running.say(&input[..half]);
     wait_until("it has begun", || place.at("dir/sub/new.img.part").exists());
@@ -268,10 +270,10 @@ fn a_kernel_that_can_not_hold_us_to_a_directory_gets_nothing_written() {
     command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=openat2", "-e", "inject=openat2:error=ENOSYS"]);
     command.arg(tools!().recv_hole).arg("--restrict").arg(place.at("dir"));
     command.env(ENV, request(&[], b"sub/new.img", b"x"));
-    let why = failed(&run(&mut command, &place.input(&place.stream)), "no openat2");
+    let why = failed(&run(&mut command, &place.stream), "no openat2");
     assert!(why.contains("openat2"), "{why}");
     command.env(ENV, request(&[], b"new.img", b"x"));
-    failed(&run(&mut command, &place.input(&place.stream)), "no openat2");
+    failed(&run(&mut command, &place.stream), "no openat2");
     assert!(place.all() == before);
 }
 
@@ -298,7 +300,7 @@ fn the_line_in_authorized_keys_holds_a_key_to_it() {
     let key = fs::read_to_string(&keys).unwrap();
     let (program, dir) = (tools!().recv_hole.display().to_string(), place.at("dir").display().to_string());
     fs::write(&keys, format!("restrict,command=\"{program} --restrict {dir} --max-size 1G\" {key}")).unwrap();
-    let ask = |request: &str| run(sshd.ssh().arg(request), &place.input(&place.stream));
+    let ask = |request: &str| run(sshd.ssh().arg(request), &place.stream);
     done(&ask(&request(&["mkpath"], b"a b/it's new.img", b"x")), "by ssh");
     assert!(fs::read(place.at("dir/a b/it's new.img")).unwrap() == place.octets);
     let before = place.all();
@@ -317,7 +319,7 @@ fn a_directory_that_is_not_there_allows_nothing() {
     for dir in ["nowhere", "a file"] {
         let mut command = Command::new(tools!().recv_hole);
         command.arg("--restrict").arg(place.at(dir)).env(ENV, request(&["mkpath"], b"new.img", b"x"));
-        failed(&run(&mut command, &place.input(&place.stream)), dir);
+        failed(&run(&mut command, &place.stream), dir);
         assert!(!place.at("nowhere").exists());
     }
 }

@@ -14,8 +14,8 @@ use rig::{Disk, Outcome, pour, requires_root, run, tool, tools};
 use tempfile::TempDir;
 
 pub(crate) const ENV: &str = "SSH_ORIGINAL_COMMAND";
-/// The shell text that a sender brings, in the command and ahead of the stream.
-pub(crate) const PREAMBLE: &str = "echo never; touch never\n";
+/// Octets of shell text that a sender has for who asks for them.
+pub(crate) const TEXT_LEN: usize = 33_333;
 
 /// A word as a sender codes it.
 pub(crate) fn coded(octets: &[u8]) -> String {
@@ -29,10 +29,9 @@ pub(crate) fn coded(octets: &[u8]) -> String {
 /// A request by these options, all words coded.
 pub(crate) fn request(options: &[&str], dest: &[u8], name: &[u8]) -> String {
     let options: String = options.iter().map(|option| format!("{} ", coded(option.as_bytes()))).collect();
-    let len = PREAMBLE.len();
     let (dest, name) = (coded(dest), coded(name));
     format!(
-        "exec sh -c '(n=80; while sleep 1 && kill -0 $$; do n=$((n-1)); [ $n -gt 0 ] || kill -9 $$; done) </dev/null >/dev/null 2>&1 & w=$! ; eval \"$(dd ibs=1 count=$2 2>/dev/null || echo exec dd count=0)\"' recv-hole 1 {len} {options}-- {dest} {name}"
+        "exec sh -c 'touch never; eval \"$(dd ibs=1 count=$2 2>/dev/null)\"' recv-hole 1 {TEXT_LEN} {options}-- {dest} {name}"
     )
 }
 
@@ -97,12 +96,8 @@ impl Place {
         command
     }
 
-    pub(crate) fn input(&self, stream: &[u8]) -> Vec<u8> {
-        [PREAMBLE.as_bytes(), stream].concat()
-    }
-
     pub(crate) fn ask(&self, args: &[&str], request: &str) -> Outcome {
-        self.ask_by(args, OsStr::new(request), &self.input(&self.stream))
+        self.ask_by(args, OsStr::new(request), &self.stream)
     }
 
     pub(crate) fn ask_by(&self, args: &[&str], request: &OsStr, input: &[u8]) -> Outcome {

@@ -1,0 +1,37 @@
+//! Vectors of one kind: an index, and the files that it tells of, in `good` and in `bad`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+/// Their folder, as it is called in the crate's.
+pub(crate) struct Folder(pub(crate) &'static str);
+
+impl Folder {
+    fn path(&self, name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(self.0).join(name)
+    }
+
+    pub(crate) fn index<T: DeserializeOwned>(&self) -> T {
+        serde_json::from_slice(&fs::read(self.path("index.json")).unwrap()).unwrap()
+    }
+
+    /// The octets of a vector.
+    pub(crate) fn read(&self, group: &str, name: &str) -> Vec<u8> {
+        fs::read(self.path(group).join(name)).unwrap()
+    }
+
+    /// Fails unless the index tells of all files and of no others, and their names are sentences in snake case.
+    pub(crate) fn assert_named<G, B>(&self, good: &BTreeMap<String, G>, bad: &BTreeMap<String, B>) {
+        for (group, told) in [("good", good.keys().collect::<BTreeSet<_>>()), ("bad", bad.keys().collect())] {
+            let file = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+            let there: BTreeSet<_> = fs::read_dir(self.path(group)).unwrap().map(file).collect();
+            assert_eq!(there.iter().collect::<BTreeSet<_>>(), told, "{group}");
+            for name in there {
+                assert!(name.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'_')), "{name}");
+            }
+        }
+    }
+}

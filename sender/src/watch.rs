@@ -1,0 +1,65 @@
+//! Work that takes its time: how far it is is shown, signals end it in order, and what came of it is told at its end.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use xfer_hole_image::Tally;
+use xfer_hole_link::{Messages, Progress, ProgressKind, Rim, Signals};
+use xfer_hole_proto::Fingerprint;
+
+use crate::cmd::output::{Output, failed};
+use crate::error::Error;
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Two disks were compared, and aren't equal.
+    pub(crate) differs: bool,
+    /// For standard output.
+    pub(crate) text: String,
+    /// The disk's, for programs that listen.
+    pub(crate) fingerprint: Option<Fingerprint>,
+}
+
+/// What the work is given.
+#[derive(Clone, Copy)]
+pub(crate) struct Watch<'a> {
+    pub(crate) tally: &'a Arc<Tally>,
+    pub(crate) signals: &'a Signals,
+    pub(crate) messages: Messages,
+}
+
+/// Does the work, and prints what came of it. With `summary`, what it came to is said.
+pub(crate) fn watch(
+    kind: ProgressKind,
+    summary: bool,
+    messages: Messages,
+    work: impl FnOnce(&Watch<'_>) -> Result<Found, Error>,
+) -> ExitCode {
+    let watched = Rim::start().and_then(|rim| Ok((Signals::watch(&rim, messages)?, rim)));
+    let (signals, rim) = match watched {
+        Ok(watched) => watched,
+        Err(error) => return messages.fail(Error::Thread(error), None),
+    };
+    let tally = Arc::new(Tally::default());
+    let mut progress = Progress::start(&rim, &signals, kind, messages, Arc::clone(&tally));
+    let found = work(&Watch { tally: &tally, signals: &signals, messages }).and_then(|found| {
+        if !found.text.is_empty() {
+            progress.close();
+            print(&found.text)?;
+        }
+        Ok(found)
+    });
+    match found {
+        Ok(Found { differs: true, .. }) => progress.differs(summary),
+        Ok(found) => progress.done(found.fingerprint.map(|digest| digest.to_string()).as_deref(), summary),
+        Err(Error::Unread) => progress.fail_quietly(),
+        Err(error) => progress.fail(&error, error.hint()),
+    }
+}
+
+fn print(text: &str) -> Result<(), Error> {
+    let mut out = Output::stdout()?;
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(failed)
+}
