@@ -2,7 +2,7 @@
 //! ordered, sinks are positional.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 
 use crate::{Chain, Error, Kind, Mark, Result, sys};
@@ -35,9 +35,13 @@ pub trait Sink: Send + Sync {
     /// These octets stand at `at`.
     fn data(&self, at: u64, octets: &[u8]) -> Result<()>;
 
-    /// The same of octets that the target held before, and that others may yet take the place of: nothing of them is held back.
-    fn bring(&self, at: u64, octets: &[u8]) -> Result<()> {
-        self.data(at, octets)
+    /// The same of a row of octets that the target held before, and that others may yet take the place of: nothing of them is held back.
+    fn bring(&self, mut at: u64, row: &mut [IoSlice<'_>]) -> Result<()> {
+        for octets in row {
+            self.data(at, octets)?;
+            at += octets.len() as u64;
+        }
+        Ok(())
     }
 
     /// So many octets of data are about to come at `at`: the target may make room for them at once.

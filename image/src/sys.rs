@@ -4,7 +4,7 @@
 #![allow(unsafe_code, reason = "the one room for it: ioctl, statx and locks have no safe wrapper")]
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FallocateFlags, FcntlArg, copy_file_range, fallocate, fcntl};
+use nix::sys::uio::pwritev;
 use nix::unistd::{AccessFlags, Whence, faccessat, lseek};
 
 mod stream;
@@ -172,6 +173,25 @@ pub(crate) fn copy_range(source: &File, from: u64, file: &File, at: u64, len: u6
 /// fstatfs(2): whether the file lies on ext4 (or its elders, which have the same number).
 pub(crate) fn is_ext4(file: &File) -> bool {
     nix::sys::statfs::fstatfs(file).is_ok_and(|stat| stat.filesystem_type() == nix::sys::statfs::EXT4_SUPER_MAGIC)
+}
+
+/// IOV_MAX: pieces of a row that the kernel takes at once.
+const ROW: usize = 1024;
+
+/// pwritev(2), again and again until all of a row is written, one piece behind the other from `at` on.
+pub(crate) fn write_row_at(file: &File, mut at: u64, mut row: &mut [IoSlice<'_>]) -> io::Result<()> {
+    while !row.is_empty() {
+        match pwritev(file, &row[..row.len().min(ROW)], signed(at)?) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(octets) => {
+                IoSlice::advance_slices(&mut row, octets);
+                at += octets as u64;
+            }
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// posix_fadvise(2) POSIX_FADV_SEQUENTIAL: read ahead far. Only advice: what becomes of it doesn't matter.

@@ -4,7 +4,7 @@ use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use xfer_hole_image::{Holding, Image, Run, Shape, Workers};
+use xfer_hole_image::{Holding, Image, Shape, Workers};
 use xfer_hole_link::Talk;
 use xfer_hole_proto::{Manifest, ManifestWriter, Want};
 
@@ -27,11 +27,10 @@ pub(crate) fn survey(
     thread::scope(|scope| {
         let workers = thread::available_parallelism().map_or(1, NonZero::get).div_ceil(2);
         for block in Workers::start(scope, &holding.image, shape, workers).map_err(Error::Thread)? {
-            for run in block?.runs {
+            let block = block?;
+            holding.bring(at, &block)?;
+            for run in block.runs {
                 let record = run.record();
-                if let Run::Data(payload, _) = &run {
-                    holding.bring(at, payload)?;
-                }
                 at += record.len();
                 ledger.push(record)?;
                 writer.record(&record, &mut lines)?;

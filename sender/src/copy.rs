@@ -9,7 +9,7 @@ use std::thread;
 use bytes::BytesMut;
 use tokio_util::codec::Encoder;
 use xfer_hole_image::{
-    Chain, Holding, Identity, Image, Offer, Older, Phase, Piece, Pour, Run, Sift, Sink, Tally, Target, Workers, put,
+    Chain, Holding, Identity, Image, Offer, Older, Phase, Piece, Pour, Sift, Sink, Tally, Target, Workers, put,
     read_back, reason, shown, sys,
 };
 use xfer_hole_link::{Messages, Signals};
@@ -249,10 +249,9 @@ fn differing(disk: &Chain, copying: &Copying, holding: &Holding, tally: &Tally) 
                 return Ok(Some(record));
             }
             let Some(block) = theirs.next() else { return Ok(None) };
-            for run in block?.runs {
-                if let Run::Data(payload, _) = &run {
-                    holding.bring(surveyed, payload)?;
-                }
+            let block = block?;
+            holding.bring(surveyed, &block)?;
+            for run in block.runs {
                 surveyed += run.len();
                 records.push_back(run.record());
             }

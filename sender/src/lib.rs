@@ -142,6 +142,10 @@ fn go(cli: &Cli, words: &Words, watch: &Watch<'_>) -> Result<Option<Fingerprint>
     let remember = cli.target.remember && cli.source.snapshot.is_none();
     let identity = remember.then(|| Identity::of_chain(&disk, begun)).flatten();
     let base = cli.since.base(&disk, job.sums)?;
+    if cli.target.check_base && base.is_none() {
+        let what = "--check-base needs --base-digest, which says what to check for: nothing is noted of the older disk";
+        return Err(Error::usage(what));
+    }
     let job = job.building_on(base);
     let fingerprint = match &words.dest {
         Place::Stream if cli.converse => {

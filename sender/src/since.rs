@@ -93,10 +93,8 @@ impl SinceArgs {
         if self.base_digest.is_some() && self.wanted().is_none() {
             return Err(Error::usage(format!("--base-digest needs {since}")));
         }
-        if target.check_base && self.base_digest.is_none() {
-            return Err(Error::usage(format!(
-                "--check-base needs --base-digest, which says what to check for, and {since}"
-            )));
+        if target.check_base && self.wanted().is_none() {
+            return Err(Error::usage(format!("--check-base needs {since}")));
         }
         if self.bitmap.is_some() && matches!(self.base_digest, Some(BaseDigest::Read)) {
             let what = "--base-digest can't read what a disk was before a bitmap was begun: give its fingerprint";

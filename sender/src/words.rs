@@ -23,6 +23,11 @@ impl Words {
         let refused = |word: &OsStr, what: &str, hint: Option<String>| {
             Err(Error::Word { word: word.into(), what: what.into(), hint })
         };
+        let command = image.to_str().filter(|name| crate::command().find_subcommand(name).is_some());
+        if let Some(command) = command.filter(|_| !image.exists()) {
+            let hint = format!("a command comes before all options: xfer-hole {command} ...");
+            return refused(image.as_os_str(), "there is no image of this name", Some(hint));
+        }
         if let Some(more) = cli.dest.get(1) {
             let hint = "for IMAGE in *.qcow2; do xfer-hole \"$IMAGE\" HOST:DIRECTORY/ || break; done";
             return refused(more, "one image is sent at a time, and this would be the third word", Some(hint.into()));

@@ -224,6 +224,18 @@ fn a_noted_fingerprint_is_believed_at_both_ends_until_the_file_is_touched() {
     receive(&["--in-place"], &dest, &named).ok();
     assert_same(&qemu_disk(&image), &dest);
     assert!(!note.exists(), "what was noted is over");
+    // A copy has something to check for, too.
+    let copy = || {
+        let mut sender = Command::new(tools!().xfer_hole);
+        run(
+            sender.args(["-q", "--hash", "--check-base", "--in-place", "--since-base"]).args([&base, &image, &dest]),
+            b"",
+        )
+    };
+    copy().refused(&["older image"]);
+    fs::copy(&base, &dest).unwrap();
+    copy().ok();
+    assert_same(&qemu_disk(&image), &dest);
     // Touched, it is read.
     fs::copy(&base, &dest).unwrap();
     fs::write(&note, &lie).unwrap();

@@ -189,6 +189,8 @@ fn a_file_of_lines_is_made_or_replaced_as_a_whole() {
     }
     image_before.untouched("its own name");
     write(fs.path(), &image).refused(&["is a directory"]);
+    let missing = write(&fs.join("none/disk.manifest"), &image).refused(&["none: no such directory"]);
+    assert!(!missing.err.contains("--mkpath"), "{}", missing.err);
     let device = LoopDevice::filled(MIB, 0xee);
     write(device.path(), &image).refused(&["block device"]);
     assert!(fs::read(device.path()).unwrap().iter().all(|&octet| octet == 0xee));

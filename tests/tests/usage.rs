@@ -34,6 +34,8 @@ fn every_refusal_of_words_is_one_line_and_has_a_next_step() {
         ("xfer-hole", &[][..], &["required", "<IMAGE>"][..]),
         ("xfer-hole", &["--frobnicate", "disk.img"], &["'--frobnicate'"]),
         ("xfer-hole", &["map"], &["required", "<IMAGE>"]),
+        ("xfer-hole", &["-q", "digest", "disk.img"], &["digest", "there is no image of this name"]),
+        ("xfer-hole", &["-v", "fold", "a", "b"], &["fold", "there is no image of this name"]),
         ("xfer-hole", &["--extents", "magic", "disk.img"], &["'magic'", "seek, fiemap, scan"]),
         ("xfer-hole", &["--hash", "--hash", "disk.img"], &["'--hash'", "multiple times"]),
         ("recv-hole", &[], &["required", "<DEST>"]),

@@ -1,8 +1,10 @@
 //! What a target holds before a delta, and what changes it.
 
+use std::io::IoSlice;
+
 use xfer_hole_proto::Digest;
 
-use crate::{Chain, Image, Kind, Part, Payload, Result, Sink};
+use crate::{Block, Chain, Image, Kind, Part, Payload, Result, Run, Sink};
 
 /// A target that is to be changed into another disk, and the disk that it is.
 pub struct Holding {
@@ -25,17 +27,21 @@ pub(crate) enum Brings {
 }
 
 impl Holding {
-    /// This payload of the disk was hashed: brings it over, where nothing is in the sink. What was hashed is what is kept.
-    pub fn bring(&self, at: u64, payload: &Payload) -> Result<()> {
+    /// This block of the disk, from `at` on, was hashed: brings its data over, where nothing is in the sink. What was hashed is what is
+    /// kept.
+    pub fn bring(&self, mut at: u64, block: &Block) -> Result<()> {
         if !matches!(self.brings, Brings::All) {
             return Ok(());
         }
-        let mut at = at;
-        for part in payload.parts() {
+        // What lies side by side goes at once, however many digests it has.
+        for side_by_side in block.runs.chunk_by(|one, next| payload(one).is_some() == payload(next).is_some()) {
+            let parts = side_by_side.iter().filter_map(payload).flat_map(Payload::parts);
             // The payload was held.
-            let Part::Octets(octets) = part else { continue };
-            self.sink.bring(at, octets)?;
-            at += octets.len() as u64;
+            let mut row: Vec<_> = parts.filter_map(octets).collect();
+            if !row.is_empty() {
+                self.sink.bring(at, &mut row)?;
+            }
+            at += side_by_side.iter().map(Run::len).sum::<u64>();
         }
         Ok(())
     }
@@ -60,5 +66,19 @@ impl Holding {
             return Err(old.error(Kind::Changed, format!("what was to be kept at disk offset {at} is not what it was")));
         }
         self.sink.data(at, &octets)
+    }
+}
+
+fn payload(run: &Run) -> Option<&Payload> {
+    match run {
+        Run::Data(payload, _) => Some(payload),
+        Run::Zero(_) | Run::Keep(_) => None,
+    }
+}
+
+fn octets(part: &Part) -> Option<IoSlice<'_>> {
+    match part {
+        Part::Octets(octets) => Some(IoSlice::new(octets)),
+        Part::Range { .. } => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
@@ -397,8 +397,8 @@ impl Sink for Part {
         self.place.write(at, octets)
     }
 
-    fn bring(&self, at: u64, octets: &[u8]) -> Result<()> {
-        self.place.write_at_once(at, octets)
+    fn bring(&self, at: u64, row: &mut [IoSlice<'_>]) -> Result<()> {
+        self.place.write_row(at, row)
     }
 
     fn expect(&self, at: u64, len: u64) {

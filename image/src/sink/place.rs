@@ -1,7 +1,7 @@
 //! A file or device that is written at offsets, and remembers whether it was.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
@@ -62,11 +62,17 @@ impl Place {
         }
     }
 
-    /// The same, with nothing held back: what is written or punched there later stands.
-    pub(crate) fn write_at_once(&self, at: u64, octets: &[u8]) -> Result<()> {
+    /// The same of octets one behind the other, with nothing held back: what is written or punched there later stands.
+    pub(crate) fn write_row(&self, mut at: u64, row: &mut [IoSlice<'_>]) -> Result<()> {
         self.touch();
-        let Some(bypass) = &self.bypass else { return self.write(at, octets) };
-        bypass.write_at_once(at, octets).map_err(|(at, source)| self.cannot_write(at, source))
+        let Some(bypass) = &self.bypass else {
+            return sys::write_row_at(&self.file, at, row).map_err(|source| self.cannot_write(at, source));
+        };
+        for octets in row {
+            bypass.write_at_once(at, octets).map_err(|(at, source)| self.cannot_write(at, source))?;
+            at += octets.len() as u64;
+        }
+        Ok(())
     }
 
     /// Writes zeros, octet for octet.

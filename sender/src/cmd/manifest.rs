@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use xfer_hole_image::{Chain, Image, Phase, Target, TargetOptions, record_lines, shown, sys};
+use xfer_hole_image::{
+    Chain, Error as ImageError, Image, Kind, Phase, Target, TargetOptions, record_lines, shown, sys,
+};
 use xfer_hole_link::{Messages, ProgressKind};
 use xfer_hole_proto::{Fingerprint, Manifest, Reason, Sums};
 
@@ -95,6 +97,10 @@ fn to_file(disk: &Chain, sums: Sums, file: &Path, watch: &Watch<'_>) -> Result<F
     if disk.is_private() {
         // Whoever may not read the disk may not know its digests.
         sys::keep_private();
+    }
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+    if let Some(folder) = folder {
+        return Err(ImageError::new(Kind::Refused, folder, "no such directory").into());
     }
     let target = Target::find(file, TargetOptions::default())?;
     target.check_apart(disk)?;
