@@ -232,7 +232,7 @@ fn pairs_and_sizes_that_are_aligned_to_nothing() {
 
 #[test]
 fn a_hundred_mebibytes_of_data_and_hole_in_turn_over_the_same_and_over_the_others() {
-    let fs = Filesystem::new(Fs::Ext4, 1 << 30);
+    let fs = Filesystem::new(Fs::Tmpfs, 1 << 30);
     let blocks = 100 * MIB / BLOCK;
     let every_other = |first: u64| Layout((0..blocks).map(|block| block % 2 == first).collect());
     for first in [0, 1] {

@@ -78,10 +78,16 @@ fn a_disk_that_both_ends_remember_is_named_and_not_read() {
     assert!(wire < 1024 && data == 0, "{wire} octets, {data} of data");
     // Nothing else goes: no text of a receiver, where there is one.
     let tap = far.near("tap");
-    fs::write(&tap, format!("#!/bin/sh\ntee '{0}.sent' | ssh \"$@\"\n", tap.display())).unwrap();
-    fs::set_permissions(&tap, Permissions::from_mode(0o700)).unwrap();
-    let (wire, _) = moved(&push(&far, &["-e", tap.to_str().unwrap()], &image, &dest));
-    assert_eq!(fs::metadata(far.near("tap.sent")).unwrap().len(), wire);
+    fs::create_dir(&tap).unwrap();
+    let sent = tap.join("sent");
+    fs::write(tap.join("ssh"), format!("#!/bin/sh\nPATH=${{PATH#*:}}\ntee '{}' | ssh \"$@\"\n", sent.display()))
+        .unwrap();
+    fs::set_permissions(tap.join("ssh"), Permissions::from_mode(0o700)).unwrap();
+    let mut tapped = far.sender();
+    tapped.env("PATH", format!("{}:{}", tap.display(), std::env::var("PATH").unwrap()));
+    tapped.args(FLAGS).args(["--progress", "json"]).arg(&image).arg(far.place(&dest));
+    let (wire, _) = moved(&run(&mut tapped, b""));
+    assert_eq!(fs::metadata(sent).unwrap().len(), wire);
     let after = fs::metadata(&dest).unwrap();
     assert_eq!((before.ino(), before.ctime_nsec()), (after.ino(), after.ctime_nsec()), "nothing was to be touched");
     // The same the other way round, and on one machine.
