@@ -1,7 +1,7 @@
 //! What stands at the target before a run that is to bring it up to date: an old state of the disk, the disk itself, or half of it.
 
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
 use crate::case::Way;
@@ -82,6 +82,8 @@ impl Past {
         if let Some(at) = self.cut {
             file.set_len(at).and_then(|()| file.set_len(disk.size)).told(out.display())?;
             if let Some(part) = part {
+                // As a receiver leaves it: nobody else's is gone on from.
+                file.set_permissions(Permissions::from_mode(0o600)).told(part.display())?;
                 fs::rename(out, part).told(part.display())?;
             }
         }
