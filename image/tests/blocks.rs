@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
+mod canonical;
 mod mixed;
 
 use std::fs::File;
@@ -159,15 +160,7 @@ fn rebuilt(image: &dyn Image, pieces: &[Piece]) -> Vec<u8> {
 
 /// The canonical form by the letter of SPEC.md: holes, and data with its digest.
 fn canonical(octets: &[u8], interval: usize, grain: usize) -> Vec<(usize, Option<Digest>)> {
-    let mut runs: Vec<(bool, usize, usize)> = Vec::new();
-    for start in (0..octets.len()).step_by(grain) {
-        let end = (start + grain).min(octets.len());
-        let data = octets[start..end].iter().any(|&octet| octet != 0);
-        match runs.last_mut() {
-            Some((kind, _, last)) if *kind == data && !(data && start % interval == 0) => *last = end,
-            _ => runs.push((data, start, end)),
-        }
-    }
+    let runs = canonical::runs(octets, interval, grain);
     runs.into_iter().map(|(data, start, end)| (end - start, data.then(|| Digest::of(&octets[start..end])))).collect()
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
 #[allow(dead_code, reason = "each test takes what it needs of the image")]
+mod canonical;
 mod mixed;
 
 use std::cell::Cell;
@@ -23,20 +24,11 @@ fn sums(interval: u64, grain: u64) -> Sums {
 /// Records in canonical form, by its letter.
 fn canonical(octets: &[u8], sums: Sums) -> Vec<Record> {
     let (interval, grain) = (usize::try_from(sums.interval()).unwrap(), usize::try_from(sums.grain()).unwrap());
-    let mut runs: Vec<(bool, usize, usize)> = Vec::new();
-    for start in (0..octets.len()).step_by(grain) {
-        let end = (start + grain).min(octets.len());
-        let data = octets[start..end].iter().any(|&octet| octet != 0);
-        match runs.last_mut() {
-            Some((kind, _, last)) if *kind == data && !(data && start % interval == 0) => *last = end,
-            _ => runs.push((data, start, end)),
-        }
-    }
     let record = |(data, start, end): (bool, usize, usize)| match data {
         true => Record::Data { len: (end - start) as u64, digest: Some(Digest::of(&octets[start..end])) },
         false => Record::Hole { len: (end - start) as u64 },
     };
-    runs.into_iter().map(record).collect()
+    canonical::runs(octets, interval, grain).into_iter().map(record).collect()
 }
 
 /// Entries from a list.

@@ -24,6 +24,8 @@ const RECORDS: u64 = if cfg!(test) { 64 } else { 4 << 20 };
 const MORE: u64 = RECORDS / 8;
 /// After so long nobody seems to come: whoever sends may be waiting for a receiver that takes nothing any more.
 const STUCK: Duration = Duration::from_secs(2);
+/// How long is waited at a time where nothing limits it.
+const LONG: Duration = Duration::from_secs(3600);
 /// How often silence is looked for.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -118,6 +120,16 @@ impl State {
     fn most(&self) -> u64 {
         if self.stuck { RECORDS + MORE } else { RECORDS }
     }
+
+    /// True if the manifest has come to its end.
+    fn has_told_all(&self) -> bool {
+        self.manifest.as_ref().is_some_and(ManifestReader::has_ended)
+    }
+
+    /// How it ended, asked once it has.
+    fn ended(&self) -> Ending {
+        self.ending.clone().unwrap_or(Ending::Closed(None))
+    }
 }
 
 impl Answers {
@@ -163,28 +175,14 @@ impl Answers {
 
     /// Waits until it is known whether a receiver is there, or only a shell that wants the text of one.
     pub fn wants_text(&self) -> Result<bool, Ending> {
-        let mut state = self.state();
-        loop {
-            match &state.ending {
-                _ if state.text || state.ready.is_some() => return Ok(state.text),
-                Some(ending) => return Err(ending.clone()),
-                None => state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-            }
-        }
+        let state = self.wait(None, |state| state.text || state.ready.is_some());
+        if state.text || state.ready.is_some() { Ok(state.text) } else { Err(state.ended()) }
     }
 
     /// Waits for READY: its words.
     pub fn ready(&self) -> Result<Vec<String>, Ending> {
-        let mut state = self.state();
-        loop {
-            if let Some(words) = &state.ready {
-                return Ok(words.clone());
-            }
-            if let Some(ending) = &state.ending {
-                return Err(ending.clone());
-            }
-            state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        let state = self.wait(None, |state| state.ready.is_some());
+        state.ready.clone().ok_or_else(|| state.ended())
     }
 
     /// Takes note that WANT is about to be said.
@@ -200,7 +198,7 @@ impl Answers {
 
     /// Waits for the answer to WANT, `most` at most: none if it hasn't come yet.
     pub fn offer(&self, most: Duration) -> Result<Option<Offer>, Ending> {
-        let mut state = self.wait(most, |state| state.offer.is_some());
+        let mut state = self.wait(Some(most), |state| state.offer.is_some());
         match (state.offer.take(), &state.ending) {
             (Some(offer), _) => Ok(Some(offer)),
             (None, Some(ending)) => Err(ending.clone()),
@@ -210,8 +208,7 @@ impl Answers {
 
     /// Waits for the next record of the manifest, `most` at most.
     pub fn told(&self, most: Duration) -> Result<Told, Ending> {
-        let ended = |state: &State| state.manifest.as_ref().is_some_and(ManifestReader::has_ended);
-        let mut state = self.wait(most, |state| !state.records.is_empty() || ended(state));
+        let mut state = self.wait(Some(most), |state| !state.records.is_empty() || state.has_told_all());
         let unreadable = |error: io::Error| Ending::Failed(format!("cannot read a temporary file: {}", reason(&error)));
         if let Some(record) = state.records.pop().map_err(unreadable)? {
             let room = state.full && state.records.len() < RECORDS / 2;
@@ -223,7 +220,7 @@ impl Answers {
             return Ok(Told::Record(record));
         }
         match &state.ending {
-            _ if ended(&state) => Ok(Told::End),
+            _ if state.has_told_all() => Ok(Told::End),
             Some(ending) => Err(ending.clone()),
             None => Ok(Told::Nothing),
         }
@@ -231,22 +228,21 @@ impl Answers {
 
     /// Waits until the manifest has been told to its end, `most` at most: true if it was.
     pub fn told_all(&self, most: Duration) -> Result<bool, Ending> {
-        let ended = |state: &State| state.manifest.as_ref().is_some_and(ManifestReader::has_ended);
-        let state = self.wait(most, ended);
+        let state = self.wait(Some(most), State::has_told_all);
         match &state.ending {
-            _ if ended(&state) => Ok(true),
+            _ if state.has_told_all() => Ok(true),
             _ if state.full => Err(Ending::Failed("it has more records than can be kept here".into())),
             Some(ending) => Err(ending.clone()),
             None => Ok(false),
         }
     }
 
-    /// Waits, `most` at most, until it is so, or until it has ended.
-    fn wait(&self, most: Duration, so: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
-        let over = Instant::now() + most;
+    /// Waits, `most` at most if that is said, until it is so, or until it has ended.
+    fn wait(&self, most: Option<Duration>, so: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+        let over = most.map(|most| Instant::now() + most);
         let mut state = self.state();
         while !so(&state) && state.ending.is_none() {
-            let left = over.saturating_duration_since(Instant::now());
+            let left = over.map_or(LONG, |over| over.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 break;
             }
@@ -266,18 +262,7 @@ impl Answers {
     pub fn ending(&self, most: Option<Duration>) -> Option<Ending> {
         self.state().drains = true;
         self.0.changed.notify_all();
-        let over = most.map(|most| Instant::now() + most);
-        let mut state = self.state();
-        loop {
-            if let Some(ending) = &state.ending {
-                return Some(ending.clone());
-            }
-            let wait = over.map_or(Duration::from_secs(3600), |over| over.saturating_duration_since(Instant::now()));
-            if wait.is_zero() {
-                return None;
-            }
-            state = self.0.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
-        }
+        self.wait(most, |_| false).ending.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -23,8 +23,8 @@ impl Words {
         let refused = |word: &OsStr, what: &str, hint: Option<String>| {
             Err(Error::Word { word: word.into(), what: what.into(), hint })
         };
-        let command = image.to_str().filter(|name| crate::command().find_subcommand(name).is_some());
-        if let Some(command) = command.filter(|_| !image.exists()) {
+        let missing = image.to_str().filter(|_| !image.exists());
+        if let Some(command) = missing.filter(|name| crate::command().find_subcommand(name).is_some()) {
             let hint = format!("a command comes before all options: xfer-hole {command} ...");
             return refused(image.as_os_str(), "there is no image of this name", Some(hint));
         }

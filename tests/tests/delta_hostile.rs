@@ -72,6 +72,14 @@ impl Target {
         Self { _folder: folder, dest, old: disk.octets() }
     }
 
+    /// An image of the same disk, and what a receiver tells of it: its manifest, and the digest of that.
+    fn twin(&self) -> (PathBuf, String, Digest) {
+        let image = self.dest.with_file_name("image");
+        fs::copy(&self.dest, &image).unwrap();
+        let (good, right) = manifest(&self.old);
+        (image, good, right)
+    }
+
     fn receiver(&self, args: &[&str]) -> Command {
         let mut command = Command::new("timeout");
         command.args(["-s", "KILL", "60"]).arg(tools!().recv_hole).args(["--converse", "--timeout", "3"]);
@@ -307,9 +315,7 @@ fn answered(image: &Path, args: &[&str], answer: &str) -> (Outcome, Vec<u8>) {
 #[test]
 fn a_receiver_that_lies_is_found_out() {
     let target = Target::new();
-    let image = target.dest.with_file_name("image");
-    fs::copy(&target.dest, &image).unwrap();
-    let (good, right) = manifest(&target.old);
+    let (image, good, right) = target.twin();
     let lines: Vec<_> = good.lines().collect();
     let (first, end) = (lines[0], lines[5]);
     let other = Digest::of(b"other");
@@ -364,9 +370,7 @@ fn a_receiver_that_lies_is_found_out() {
 #[test]
 fn a_receiver_that_cuts_otherwise_is_taken_at_its_own() {
     let target = Target::new();
-    let image = target.dest.with_file_name("image");
-    fs::copy(&target.dest, &image).unwrap();
-    let (good, right) = manifest(&target.old);
+    let (image, good, right) = target.twin();
     // Asked for 4 KiB, it tells 64.
     let (outcome, sent) = answered(&image, &["--hash-interval", "4096"], &format!("{good}DONE {right}\n"));
     assert_eq!((outcome.code, outcome.err.as_str()), (Some(0), ""));
@@ -376,9 +380,7 @@ fn a_receiver_that_cuts_otherwise_is_taken_at_its_own() {
 #[test]
 fn waits_between_the_lines_of_a_manifest_are_passed_over() {
     let target = Target::new();
-    let image = target.dest.with_file_name("image");
-    fs::copy(&target.dest, &image).unwrap();
-    let (good, right) = manifest(&target.old);
+    let (image, good, right) = target.twin();
     let (outcome, sent) = answered(&image, &[], &format!("WAIT\n{}DONE {right}\n", good.replace('\n', "\nWAIT\n")));
     assert_eq!((outcome.code, outcome.err.as_str()), (Some(0), ""));
     assert!(String::from_utf8(sent).unwrap().contains("\nKEEP 262144\nEND "));
@@ -387,9 +389,7 @@ fn waits_between_the_lines_of_a_manifest_are_passed_over() {
 #[test]
 fn an_image_that_changes_while_it_is_held_against_the_other_is_a_failure() {
     let target = Target::new();
-    let image = target.dest.with_file_name("image");
-    fs::copy(&target.dest, &image).unwrap();
-    let (good, right) = manifest(&target.old);
+    let (image, good, right) = target.twin();
     let (first, rest) = good.split_once('\n').unwrap();
     let mut command = Command::new("timeout");
     command.args(["-s", "KILL", "60"]).arg(tools!().xfer_hole).args(["--converse", "--hash", "--delta"]).arg(&image);
