@@ -30,6 +30,7 @@ pub mod micro;
 pub mod past;
 pub mod ranges;
 pub mod report;
+pub mod room;
 pub mod seeded;
 pub mod session;
 pub mod sshd;
@@ -114,11 +115,17 @@ pub fn run(cli: &Cli) -> Result<bool> {
         measure: Measure { said: here.path().join("said"), servers },
         runs: cli.runs(),
     };
+    let machine = session::machine(&session.places);
     let mut tables = Vec::new();
     for (at, case) in cases.iter().enumerate() {
         let table = session.run(case)?;
         say(report::table(&table));
         tables.push(table);
+        if let Some(folder) = &cli.report {
+            // A run that ends early leaves what it has measured.
+            let text = report::whole(&machine, session.runs, &tables, &asked::verdicts(&tables), &[]);
+            report::write(folder, &text, &tables, None)?;
+        }
         let next = cases.get(at + 1).map(|case| case.kind.family());
         if !cli.keep && next != Some(case.kind.family()) {
             empty(&session.maker.folder)?;
@@ -137,7 +144,6 @@ pub fn run(cli: &Cli) -> Result<bool> {
         say(report::verdicts(&asked));
     }
     if let Some(folder) = cli.report() {
-        let machine = session::machine(&session.places);
         let text = report::whole(&machine, session.runs, &tables, &asked, &panels);
         let drawing = growth.then(|| chart::draw(&panels));
         report::write(folder, &text, &tables, drawing.as_deref())?;
