@@ -154,25 +154,31 @@ fn a_device_keeps_what_is_equal_and_what_lies_behind_the_disk() {
 /// A receiver under strace, and what it did to a file.
 struct Traced {
     toolbox: Toolbox,
-    log: tempfile::NamedTempFile,
+    logs: tempfile::TempDir,
 }
 
 impl Traced {
     fn new(name: &str, program: &Path) -> Self {
         requires(&["strace"]);
-        let log = tempfile::NamedTempFile::new().unwrap();
+        let logs = tempfile::tempdir().unwrap();
         let calls = "trace=write,pwrite64,pwritev,pwritev2,writev,splice,fallocate,ftruncate,copy_file_range,ioctl";
         let text = format!(
-            "exec strace -f -y -qq -s 0 -e {calls} -o '{}' '{}' \"$@\"",
-            log.path().display(),
+            // A file for each thread: in one, a call that waits for another's is in two lines.
+            "exec strace -ff -y -qq -s 0 -e {calls} -o '{}/log' '{}' \"$@\"",
+            logs.path().display(),
             program.display()
         );
-        Self { toolbox: Toolbox::new().script(name, &text), log }
+        Self { toolbox: Toolbox::new().script(name, &text), logs }
     }
 
-    /// Octets that were written to a file, and calls that changed it otherwise.
+    /// Octets that the last run wrote to a file, and calls that changed it otherwise.
     fn changes(&self, path: &Path) -> (u64, Vec<String>) {
-        let log = fs::read_to_string(self.log.path()).unwrap();
+        let mut log = String::new();
+        for file in fs::read_dir(self.logs.path()).unwrap() {
+            let file = file.unwrap().path();
+            log += &fs::read_to_string(&file).unwrap();
+            fs::remove_file(file).unwrap();
+        }
         let name = format!("<{}>", path.display());
         let (mut octets, mut others) = (0, Vec::new());
         for line in log.lines().filter(|line| line.contains(&name)) {
