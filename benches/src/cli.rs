@@ -51,7 +51,7 @@ pub struct Cli {
     #[arg(long)]
     pub keep: bool,
 
-    /// Write the report there, whatever was run
+    /// Write the report there after each case, whatever was run
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
 

@@ -45,10 +45,10 @@ use cli::Cli;
 use contender::{Side, Tools};
 use disk::Maker;
 use error::{Error, Result, Told};
-use growth::Growth;
+use growth::{Growth, Panel};
 use link::Link;
 use measure::Measure;
-use session::Session;
+use session::{Session, Table};
 use sshd::Sshd;
 use work::Folder;
 
@@ -116,6 +116,11 @@ pub fn run(cli: &Cli) -> Result<bool> {
         runs: cli.runs(),
     };
     let machine = session::machine(&session.places);
+    let keep = |folder: &Path, tables: &[Table], panels: &[Panel]| {
+        let text = report::whole(&machine, session.runs, tables, &asked::verdicts(tables), panels);
+        let drawing = (!panels.is_empty()).then(|| chart::draw(panels));
+        report::write(folder, &text, tables, drawing.as_deref())
+    };
     let mut tables = Vec::new();
     for (at, case) in cases.iter().enumerate() {
         let table = session.run(case)?;
@@ -123,8 +128,7 @@ pub fn run(cli: &Cli) -> Result<bool> {
         tables.push(table);
         if let Some(folder) = &cli.report {
             // A run that ends early leaves what it has measured.
-            let text = report::whole(&machine, session.runs, &tables, &asked::verdicts(&tables), &[]);
-            report::write(folder, &text, &tables, None)?;
+            keep(folder, &tables, &[])?;
         }
         let next = cases.get(at + 1).map(|case| case.kind.family());
         if !cli.keep && next != Some(case.kind.family()) {
@@ -144,9 +148,7 @@ pub fn run(cli: &Cli) -> Result<bool> {
         say(report::verdicts(&asked));
     }
     if let Some(folder) = cli.report() {
-        let text = report::whole(&machine, session.runs, &tables, &asked, &panels);
-        let drawing = growth.then(|| chart::draw(&panels));
-        report::write(folder, &text, &tables, drawing.as_deref())?;
+        keep(folder, &tables, &panels)?;
     }
     let wrong = tables.iter().flat_map(|table| &table.failed).filter(|(side, _)| *side == Side::Ours).count();
     if wrong > 0 {

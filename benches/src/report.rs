@@ -143,8 +143,8 @@ pub fn whole(machine: &[String], runs: u32, tables: &[Table], asked: &[Verdict],
     let _always = write!(
         text,
         "- medians of {runs} rounds, in each of which every command has a turn, in random order; one that isn't ours and has taken 12 s \
-         has no more than 3, and one that is no rival and takes 8 s has one\n\n\
-         The page cache is warm, and what a run makes is removed before the next begins; on this machine, memory for it is touched before. All but the cases that say so don't sync. CPU is \
+         has no more than 3, one that is no rival and has taken 8 s no more\n\n\
+         The page cache is warm, and what a run makes is removed before the next begins; where there is no ssh, memory for it is touched before. All but the cases that say so don't sync. CPU is \
          that of all processes, at both ends (over ssh to 10 ms). Peak memory is of the process tree, in a run of its own: the most that \
          each process has had resident, shared libraries included, of those that are there at the same time; over ssh, the near end's and \
          the far end's. Wire is what the first program writes to the second (a push: what it says itself, before ssh's own; where something is at the target already: what goes there and comes back, before ssh's own, a push without the \

@@ -12,7 +12,7 @@ use crate::error::{Error, Result, Told};
 use crate::line::Tap;
 use crate::measure::{Measure, Memory};
 use crate::past::{Due, Past};
-use crate::ranges;
+use crate::ranges::{self, Range};
 use crate::room;
 use crate::seeded::Seeded;
 use crate::stats::Spread;
@@ -76,7 +76,7 @@ pub struct Table {
 
 /// Seconds after which a contender that isn't ours has no more turns than it needs for a median of three.
 const ENOUGH: f64 = 12.0;
-/// A peer that takes so many seconds isn't the best one: one turn says so.
+/// A peer that is no rival has no more turns once it has taken so many seconds.
 const OUT_OF_IT: f64 = 8.0;
 /// What a result may take more than the raw disk: file systems keep their own tables in blocks, too.
 const SLACK: u64 = 1 << 20;
@@ -167,6 +167,7 @@ impl Session {
         target: &Target,
     ) -> Result<()> {
         let local = case.way == Way::Local;
+        let data = data_of(disk)?;
         let mut order: Vec<usize> = (0..fit.len()).collect();
         let mut seeded = Seeded::new(u64::from(std::process::id()));
         for round in 0..self.runs {
@@ -184,7 +185,7 @@ impl Session {
                 }
                 self.ready(contender, disk, target)?;
                 // Those before may have taken minutes, and some kernels give up what was not read for so long.
-                warm(disk)?;
+                warm(&data)?;
                 if local && contender.makes {
                     room::make(disk.allocated);
                 }
@@ -232,15 +233,20 @@ fn clear(out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Reads all data of the disk once, so that it lies in the page cache.
-fn warm(disk: &Disk) -> Result<()> {
-    let mut piece = vec![0; 1 << 20];
+/// The files that a disk is read from, and where they have data.
+fn data_of(disk: &Disk) -> Result<Vec<(PathBuf, Vec<Range>)>> {
     let mut files = vec![(disk.raw.clone(), ranges::read(&disk.ranges)?)];
     if disk.path != disk.raw {
         files.push((disk.path.clone(), ranges::of(&disk.path)?));
     }
+    Ok(files)
+}
+
+/// Reads all of that once, so that it lies in the page cache.
+fn warm(files: &[(PathBuf, Vec<Range>)]) -> Result<()> {
+    let mut piece = vec![0; 1 << 20];
     for (path, ranges) in files {
-        let file = File::open(&path).told(path.display())?;
+        let file = File::open(path).told(path.display())?;
         for range in ranges {
             let mut at = range.start;
             while at < range.start + range.len {

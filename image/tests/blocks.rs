@@ -158,12 +158,6 @@ fn rebuilt(image: &dyn Image, pieces: &[Piece]) -> Vec<u8> {
     octets
 }
 
-/// The canonical form by the letter of SPEC.md: holes, and data with its digest.
-fn canonical(octets: &[u8], interval: usize, grain: usize) -> Vec<(usize, Option<Digest>)> {
-    let runs = canonical::runs(octets, interval, grain);
-    runs.into_iter().map(|(data, start, end)| (end - start, data.then(|| Digest::of(&octets[start..end])))).collect()
-}
-
 fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
@@ -282,15 +276,10 @@ type Verdict = std::result::Result<(), TestCaseError>;
 
 /// The form is that of the letter of the specification, and nothing is lost.
 fn is_canonical(image: &dyn Image, octets: &[u8], interval: u64, grain: u64) -> Verdict {
-    let expected = canonical(octets, usize::try_from(interval).unwrap(), usize::try_from(grain).unwrap());
+    let sums = Sums::new(interval, grain).unwrap();
+    let expected = canonical::form(octets, sums);
     for held in [false, true] {
-        is_canonical_as(
-            image,
-            octets,
-            Shape::canonical(Sums::new(interval, grain).unwrap()).held(held),
-            held,
-            &expected,
-        )?;
+        is_canonical_as(image, octets, Shape::canonical(sums).held(held), held, &expected)?;
     }
     Ok(())
 }
@@ -300,12 +289,12 @@ fn is_canonical_as(
     octets: &[u8],
     shape: Shape,
     held: bool,
-    expected: &[(usize, Option<Digest>)],
+    expected: &[(u64, Option<Digest>)],
 ) -> Verdict {
     // Each is let go of before the next is asked for, so that buffers are used again with what was in them.
     let digest = |piece: &Piece| if let Piece::Data(_, digest) = piece { *digest } else { None };
     let told = |piece: Piece| {
-        let len = usize::try_from(len(&piece)).unwrap();
+        let len = len(&piece);
         (len > 0).then(|| (len, digest(&piece)))
     };
     let found: Vec<_> = Sift::new(Blocks::new(image, shape), &shape).filter_map(|piece| told(piece.unwrap())).collect();
@@ -437,9 +426,9 @@ fn runs_go_on_over_the_ends_of_what_is_read_at_once() {
                 assert!(!holes, "{method:?} {min_hole} {detect}: a hole behind a hole");
             }
         }
-        let shape = Shape::canonical(Sums::new(16 * M, 4096).unwrap());
-        let canonical = canonical(&expected, 16 << 20, 4096);
-        let found = pieces(&raw, shape).iter().map(|piece| usize::try_from(len(piece)).unwrap()).collect::<Vec<_>>();
+        let sums = Sums::new(16 * M, 4096).unwrap();
+        let canonical = canonical::form(&expected, sums);
+        let found = pieces(&raw, Shape::canonical(sums)).iter().map(len).collect::<Vec<_>>();
         assert_eq!(found, canonical.iter().map(|(len, _)| *len).collect::<Vec<_>>(), "{method:?}");
     }
 }

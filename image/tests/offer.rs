@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
-#[allow(dead_code, reason = "each test takes what it needs of the image")]
 mod canonical;
 mod mixed;
 
@@ -23,12 +22,11 @@ fn sums(interval: u64, grain: u64) -> Sums {
 
 /// Records in canonical form, by its letter.
 fn canonical(octets: &[u8], sums: Sums) -> Vec<Record> {
-    let (interval, grain) = (usize::try_from(sums.interval()).unwrap(), usize::try_from(sums.grain()).unwrap());
-    let record = |(data, start, end): (bool, usize, usize)| match data {
-        true => Record::Data { len: (end - start) as u64, digest: Some(Digest::of(&octets[start..end])) },
-        false => Record::Hole { len: (end - start) as u64 },
+    let record = |(len, digest): (u64, Option<Digest>)| match digest {
+        Some(_) => Record::Data { len, digest },
+        None => Record::Hole { len },
     };
-    canonical::runs(octets, interval, grain).into_iter().map(record).collect()
+    canonical::form(octets, sums).into_iter().map(record).collect()
 }
 
 /// Entries from a list.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
+mod canonical;
 mod mixed;
 
 use std::ops::Range;
@@ -13,7 +14,7 @@ use xfer_hole_image::{
     Blocks, Compared, Extent, Host, Image, Older, Part, Piece, Plan, Pour, Result, Shape, Sift, Sink, Tally, Want,
     Workers,
 };
-use xfer_hole_proto::{Base, Cursor, Digest, Open, Sums};
+use xfer_hole_proto::{Base, Cursor, Open, Sums};
 
 use mixed::Mixed;
 
@@ -159,20 +160,6 @@ fn is_right(image: &Compare, shape: Shape) -> Verdict {
     Ok(())
 }
 
-/// The canonical form of what is not kept, by the letter of SPEC.md: lengths, and digests of data.
-fn canonical(octets: &[u8], interval: usize, grain: usize) -> Vec<(u64, Option<Digest>)> {
-    let mut runs: Vec<(bool, Range<usize>)> = Vec::new();
-    for start in (0..octets.len()).step_by(grain) {
-        let end = (start + grain).min(octets.len());
-        let data = octets[start..end].iter().any(|&octet| octet != 0);
-        match runs.last_mut() {
-            Some((kind, run)) if *kind == data && !(data && start % interval == 0) => run.end = end,
-            _ => runs.push((data, start..end)),
-        }
-    }
-    runs.into_iter().map(|(data, run)| (run.len() as u64, data.then(|| Digest::of(&octets[run])))).collect()
-}
-
 /// Remembers what was kept, and bears no octet twice.
 struct Memory(Mutex<Vec<Option<Option<u8>>>>);
 
@@ -279,9 +266,8 @@ proptest! {
         let (mut expected, mut at) = (Vec::new(), 0);
         for kept in image.kept.iter().cloned().chain(std::iter::once(image.size()..image.size())) {
             let gap = usize::try_from(at).unwrap()..usize::try_from(kept.start).unwrap();
-            let (interval, grain) = (sums.interval(), sums.grain());
             let gap = &image.disk.octets[gap];
-            expected.extend(canonical(gap, usize::try_from(interval).unwrap(), usize::try_from(grain).unwrap()));
+            expected.extend(canonical::form(gap, sums));
             at = kept.end;
         }
         prop_assert_eq!(found, expected);

@@ -175,8 +175,9 @@ impl Answers {
 
     /// Waits until it is known whether a receiver is there, or only a shell that wants the text of one.
     pub fn wants_text(&self) -> Result<bool, Ending> {
-        let state = self.wait(None, |state| state.text || state.ready.is_some());
-        if state.text || state.ready.is_some() { Ok(state.text) } else { Err(state.ended()) }
+        let known = |state: &State| state.text || state.ready.is_some();
+        let state = self.wait(None, known);
+        if known(&state) { Ok(state.text) } else { Err(state.ended()) }
     }
 
     /// Waits for READY: its words.

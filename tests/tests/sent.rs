@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
+// What the image crate's own tests hold it against.
+#[path = "../../image/tests/canonical/mod.rs"]
+mod canonical;
+
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
@@ -26,23 +30,13 @@ fn lengths(stream: &[u8]) -> Vec<i64> {
     records(stream).iter().map(signed).collect()
 }
 
-/// The canonical records of a file, by the letter of SPEC.md: cut into blocks, judge each, join what is alike.
-fn canonical(image: &Path, interval: usize, grain: usize) -> Vec<Record> {
-    let octets = fs::read(image).unwrap();
-    let mut made: Vec<(bool, usize, usize)> = Vec::new();
-    for start in (0..octets.len()).step_by(grain) {
-        let end = (start + grain).min(octets.len());
-        let data = octets[start..end].iter().any(|&octet| octet != 0);
-        match made.last_mut() {
-            Some((kind, _, last)) if *kind == data && !(data && start % interval == 0) => *last = end,
-            _ => made.push((data, start, end)),
-        }
-    }
-    let record = |(data, start, end): (bool, usize, usize)| match (data, (end - start) as u64) {
-        (false, len) => Record::Hole { len },
-        (true, len) => Record::Data { len, digest: Some(Digest::of(&octets[start..end])) },
+/// The canonical records of a file.
+fn canonical(image: &Path, sums: Sums) -> Vec<Record> {
+    let record = |(len, digest): (u64, Option<Digest>)| match digest {
+        Some(_) => Record::Data { len, digest },
+        None => Record::Hole { len },
     };
-    made.into_iter().map(record).collect()
+    canonical::form(&fs::read(image).unwrap(), sums).into_iter().map(record).collect()
 }
 
 fn fingerprint(outcome: &Outcome) -> String {
@@ -78,8 +72,7 @@ fn the_canonical_form_is_the_same_by_seek_fiemap_and_scan_and_on_every_file_syst
             }
             let Item::Open(open) = &items(&streams[0], Dialect::V1)[0] else { panic!("no open line") };
             let sums: Sums = open.sums.unwrap();
-            let [interval, grain] = [sums.interval(), sums.grain()].map(|octets| usize::try_from(octets).unwrap());
-            assert_eq!(records(&streams[0]), canonical(&image, interval, grain), "{flags:?} on {kind:?}");
+            assert_eq!(records(&streams[0]), canonical(&image, sums), "{flags:?} on {kind:?}");
         }
         streams.dedup();
         assert_eq!(streams.len(), 1, "{flags:?}");

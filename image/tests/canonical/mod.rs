@@ -1,7 +1,10 @@
-//! The canonical form by the letter of SPEC.md.
+//! The canonical form by the letter of SPEC.md: cut into blocks, judge each, join what is alike.
 
-/// Its runs: whether one is data, where it begins, and where it ends, in octets.
-pub(crate) fn runs(octets: &[u8], interval: usize, grain: usize) -> Vec<(bool, usize, usize)> {
+use xfer_hole_proto::{Digest, Sums};
+
+/// What a disk's records are to say: lengths in octets, and the digests of data; without one it is a hole.
+pub(crate) fn form(octets: &[u8], sums: Sums) -> Vec<(u64, Option<Digest>)> {
+    let [interval, grain] = [sums.interval(), sums.grain()].map(|octets| usize::try_from(octets).unwrap());
     let mut runs: Vec<(bool, usize, usize)> = Vec::new();
     for start in (0..octets.len()).step_by(grain) {
         let end = (start + grain).min(octets.len());
@@ -11,5 +14,8 @@ pub(crate) fn runs(octets: &[u8], interval: usize, grain: usize) -> Vec<(bool, u
             _ => runs.push((data, start, end)),
         }
     }
-    runs
+    let told = |(data, start, end): (bool, usize, usize)| {
+        ((end - start) as u64, data.then(|| Digest::of(&octets[start..end])))
+    };
+    runs.into_iter().map(told).collect()
 }
