@@ -17,7 +17,7 @@ pub fn assert_kept(file: &str, made: &str) {
         fs::write(&path, made).unwrap();
     }
     let kept = fs::read_to_string(&path).unwrap_or_default();
-    assert!(made == kept, "{file} is not what the command line says: run UPDATE_DOCS=1 cargo test -p xfer-hole-tests");
+    assert!(made == kept, "{file} is not what the command line says: run UPDATE_DOCS=1 ./check tests");
 }
 
 /// The programs.
