@@ -27,6 +27,7 @@ complete -c recv-hole -l no-resume -d 'Start over where an earlier transfer was 
 complete -c recv-hole -l read-back -d 'Read the whole disk back once it is stored, past the page cache as far as that can be, and compare it with its digests before it is given its name, or called done'
 complete -c recv-hole -l check-base -d 'If only changes are sent: read what is there first, and refuse to build on it if it isn\'t the older image that the sender says'
 complete -c recv-hole -l no-clobber -d 'Leave a DEST that is there already as it is, and fail'
+complete -c recv-hole -s f -l force -d 'Write DEST although a virtual machine or a loop device uses it, although the file there came from another image, and although DEST.part is another program\'s file'
 complete -c recv-hole -l mkpath -d 'Make the directories that DEST is to lie in'
 complete -c recv-hole -s n -l dry-run -d 'Check all that can be checked, say what would be done, and write nothing'
 complete -c recv-hole -s C -l compress -d 'Let ssh compress what it carries'

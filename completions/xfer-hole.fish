@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_xfer_hole_global_optspecs
-    string join \n hash no-hash hash-interval= min-hole= classic since-snapshot= since-base= bitmap= base-digest= in-place target-is-zero no-sync direct delta remember no-resume read-back check-base no-clobber mkpath chmod= chown= n/dry-run e/rsh= P/port= i/identity= J/jump= o/ssh-option= F/ssh-config= C/compress 4/ipv4 6/ipv6 timeout= bwlimit= receiver= converse speaks= format= backing-format= snapshot= allow= no-backing U/force-share extents= v/verbose detect-zeroes= live reflink= progress= q/quiet print-digest print-receiver h/help V/version
+    string join \n hash no-hash hash-interval= min-hole= classic since-snapshot= since-base= bitmap= base-digest= in-place target-is-zero no-sync direct delta remember no-resume read-back check-base no-clobber f/force mkpath chmod= chown= n/dry-run e/rsh= P/port= i/identity= J/jump= o/ssh-option= F/ssh-config= C/compress 4/ipv4 6/ipv6 timeout= bwlimit= receiver= converse speaks= format= backing-format= snapshot= allow= no-backing U/force-share extents= v/verbose detect-zeroes= live reflink= progress= q/quiet print-digest print-receiver h/help V/version
 end
 
 function __fish_xfer_hole_needs_command
@@ -76,6 +76,7 @@ complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold pr
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l read-back -d 'Read the whole disk back once it is stored, past the page cache as far as that can be, and compare it with its digests before it is given its name, or called done'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l check-base -d 'If only changes are sent: read what is there first, and refuse to build on it if it isn\'t the older image that the sender says'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l no-clobber -d 'Leave a DEST that is there already as it is, and fail'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s f -l force -d 'Write DEST although a virtual machine or a loop device uses it, although the file there came from another image, and although DEST.part is another program\'s file'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l mkpath -d 'Make the directories that DEST is to lie in'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s n -l dry-run -d 'Check all that can be checked, say what would be done, and write nothing'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s C -l compress -d 'Let ssh compress what it carries'

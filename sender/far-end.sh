@@ -40,7 +40,7 @@ request() {
 		receiver=auto | receiver=sh) ;;
 		receiver=binary) fail "no recv-hole is installed there that speaks this version" ;;
 		private) umask 077 ;;
-		in-place | target-is-zero | no-sync | direct | remember | read-back | check-base | no-clobber | mkpath | dry-run) asked="$asked$word " ;;
+		in-place | target-is-zero | no-sync | direct | remember | read-back | check-base | no-clobber | force | mkpath | dry-run) asked="$asked$word " ;;
 		chmod=*[!0-7]* | max-wait=*[!0-9]*) fail "no number in the request: $x" ;;
 		chmod=?*) bits=${word#*=} ;;
 		chown=?*) own=${word#*=} ;;

@@ -54,6 +54,11 @@ pub struct TargetArgs {
     #[arg(long, conflicts_with = "in_place")]
     pub no_clobber: bool,
 
+    /// Write DEST although a virtual machine or a loop device uses it, although the file there came from another image, and although
+    /// DEST.part is another program's file
+    #[arg(short, long)]
+    pub force: bool,
+
     /// Make the directories that DEST is to lie in
     #[arg(long)]
     pub mkpath: bool,
@@ -91,6 +96,7 @@ impl TargetArgs {
             remember: self.remember,
             read_back: self.read_back,
             check_base: self.check_base,
+            force: self.force,
         })
     }
 
@@ -106,6 +112,7 @@ impl TargetArgs {
             (self.read_back, "read-back"),
             (self.check_base, "check-base"),
             (self.no_clobber, "no-clobber"),
+            (self.force, "force"),
             (self.mkpath, "mkpath"),
             (self.dry_run, "dry-run"),
         ];
@@ -129,6 +136,7 @@ impl TargetArgs {
             (self.read_back, "--read-back"),
             (self.check_base, "--check-base"),
             (self.no_clobber, "--no-clobber"),
+            (self.force, "--force"),
             (self.mkpath, "--mkpath"),
             (self.chmod.is_some(), "--chmod"),
             (self.chown.is_some(), "--chown"),

@@ -54,6 +54,7 @@ pub(crate) struct Request {
     pub(crate) read_back: bool,
     pub(crate) check_base: bool,
     pub(crate) no_clobber: bool,
+    pub(crate) force: bool,
     pub(crate) mkpath: bool,
     pub(crate) dry_run: bool,
     /// A new file is for nobody but its owner.
@@ -92,6 +93,7 @@ impl Request {
             read_back: self.read_back,
             check_base: self.check_base,
             no_clobber: self.no_clobber,
+            force: self.force,
             mkpath: self.mkpath,
             chmod: self.chmod,
             chown: self.chown.clone(),
@@ -164,6 +166,7 @@ impl Request {
             (b"read-back", None) => self.read_back = true,
             (b"check-base", None) => self.check_base = true,
             (b"no-clobber", None) => self.no_clobber = true,
+            (b"force", None) => self.force = true,
             (b"mkpath", None) => self.mkpath = true,
             (b"dry-run", None) => self.dry_run = true,
             (b"private", None) => self.private = true,

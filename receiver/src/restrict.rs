@@ -57,6 +57,9 @@ impl Restrict {
         if request.target_is_zero {
             return forbidden("--target-is-zero: no devices are written here");
         }
+        if request.force {
+            return forbidden("--force: what is in use here is not replaced");
+        }
         if request.chmod.is_some_and(|mode| mode & !0o777 != 0) {
             return forbidden("--chmod with more than read, write and execute");
         }

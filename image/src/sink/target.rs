@@ -68,6 +68,9 @@ pub struct TargetOptions {
     pub read_back: bool,
     /// What is there is hashed before parts of it are kept, and has to be what [`Target::builds_on`] says.
     pub check_base: bool,
+    /// Written although a virtual machine or a loop device uses it, although the file there came from another image, and although
+    /// `DEST.part` is another program's file.
+    pub force: bool,
 }
 
 impl TargetOptions {

@@ -70,6 +70,7 @@ fn hostile_requests_are_refused_and_nothing_is_written_anywhere() {
         "in-place",
         "no-clobber",
         "target-is-zero",
+        "force",
         "receiver=sh",
         "receiver=",
         "receiver=perl",
