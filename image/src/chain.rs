@@ -70,6 +70,13 @@ impl Chain {
         self.files().any(|host| !host.is_device() && host.file().metadata().is_ok_and(|stat| stat.mode() & 0o004 == 0))
     }
 
+    /// About how many bytes of data the disk has, by what its files take on their file systems: at most its size.
+    #[must_use]
+    pub fn allocated(&self) -> u64 {
+        let taken = |host: &Host| if host.is_device() { host.len() } else { host.allocated().unwrap_or_default() };
+        self.files().map(taken).fold(0, u64::saturating_add).min(self.size)
+    }
+
     /// The regular file that is this disk, octet for octet.
     #[must_use]
     pub fn plain(&self) -> Option<&Host> {

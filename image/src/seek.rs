@@ -7,10 +7,12 @@ use std::sync::{Mutex, PoisonError};
 use crate::layer::Allocation;
 use crate::sys;
 
-/// What the file system said last: on some, SEEK_HOLE looks at every page up to the hole.
+/// What the file system said last: on some, SEEK_HOLE looks at every page up to the hole. Two readers at different offsets, such as the
+/// transfer and the walk ahead of it, have an extent each.
 #[derive(Debug, Default)]
 pub(crate) struct Seek {
-    seen: Mutex<Seen>,
+    /// The one that was used last comes first.
+    seen: Mutex<[Seen; 2]>,
 }
 
 /// An extent, in octets of the file.
@@ -27,6 +29,11 @@ impl Seek {
     /// The extent at `at`, which is before `size`, the file's: zeros or data, and how many octets of it, at least 1.
     pub(crate) fn extent(&self, file: &File, at: u64, size: u64) -> io::Result<(Allocation, u64)> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = |seen: &Seen| (seen.start..seen.end).contains(&at) || (seen.end > 0 && seen.end == at);
+        if !used(&seen[0]) {
+            seen.swap(0, 1);
+        }
+        let seen = &mut seen[0];
         if !(seen.start..seen.end).contains(&at) {
             *seen = look(file, at, size, seen.then_data && seen.end == at)?;
         }

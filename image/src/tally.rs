@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use crate::Ahead;
+
 /// What a transfer is at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
@@ -59,6 +61,8 @@ impl Phase {
 /// Counters of one transfer, in octets: none of them ever falls.
 #[derive(Debug, Default)]
 pub struct Tally {
+    ahead: Ahead,
+    kept: AtomicU64,
     phase: AtomicU8,
     size: AtomicU64,
     disk: AtomicU64,
@@ -92,6 +96,21 @@ impl Tally {
         self.data.fetch_add(octets, Ordering::Relaxed);
     }
 
+    /// Part of the disk is done by keeping what was there.
+    pub fn add_kept(&self, bytes: u64) {
+        self.kept.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// About how many bytes of data there will be, as somebody else has told.
+    pub fn expect_data(&self, bytes: u64) {
+        self.ahead.expect(bytes);
+    }
+
+    /// What is known of the disk's data ahead of its transfer.
+    pub fn ahead(&self) -> &Ahead {
+        &self.ahead
+    }
+
     /// Octets of the stream.
     pub fn add_wire(&self, octets: u64) {
         self.wire.fetch_add(octets, Ordering::Relaxed);
@@ -110,6 +129,11 @@ impl Tally {
     /// Octets of the disk that are done as data.
     pub fn data(&self) -> u64 {
         self.data.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the disk that were kept as they were.
+    pub fn kept(&self) -> u64 {
+        self.kept.load(Ordering::Relaxed)
     }
 
     /// Octets of the stream so far.

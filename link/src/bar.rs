@@ -10,11 +10,11 @@ const BAR: (usize, usize) = (6, 40);
 pub(crate) fn line(name: &str, status: &Status, columns: usize) -> String {
     let room = columns.saturating_sub(1);
     let phase = status.phase.word();
-    let Some(percent) = status.percent().filter(|_| status.moves()) else {
+    let Some(percent) = status.percent.filter(|_| status.moves()) else {
         return unmeasured(name, status, room);
     };
     let disk = format!("{} of {}", size_text(status.disk), size_text(status.size.unwrap_or_default()));
-    let data = format!("{} data", size_text(status.data));
+    let data = format!("{} data", status.data_text());
     let rate = format!("{}/s", size_text(status.rate));
     let left = status.left.map_or_else(
         || format!("{} so far", seconds_text(status.elapsed)),
@@ -29,6 +29,7 @@ pub(crate) fn line(name: &str, status: &Status, columns: usize) -> String {
     }
     let forms = [
         format!("{phase} {percent}% {tail}"),
+        format!("{phase} {percent}% {data}, {rate}, {left}"),
         format!("{phase} {percent}% {disk}, {rate}, {left}"),
         format!("{phase} {percent}% {rate}, {left}"),
         format!("{phase} {percent}% {left}"),
@@ -74,10 +75,12 @@ mod tests {
             size: Some(8 << 30),
             disk: (4 << 30) + 5000,
             data: 300 << 20,
+            percent: Some(50),
             wire: 310 << 20,
             elapsed: Duration::from_secs(4),
             rate: 335 << 20,
             left: Some(Duration::from_millis(12_300)),
+            ..Status::default()
         }
     }
 

@@ -70,6 +70,9 @@ impl Progress {
             kind => kind,
         };
         let shown = Arc::new(Shown { kind, messages, tally, began: Instant::now(), course: Mutex::default() });
+        if matches!(kind, ProgressKind::Bar | ProgressKind::Json) {
+            shown.tally.ahead().want();
+        }
         signals.show(Arc::clone(&shown));
         shown.tick();
         let ticking = Arc::clone(&shown);
@@ -178,6 +181,12 @@ impl Shown {
         self.course().meter.look(&self.tally, self.began.elapsed())
     }
 
+    /// Somebody asks for the line: true if what it tells is still being found out.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.tally.ahead().want();
+        self.tally.ahead().is_pending()
+    }
+
     /// Says the line that somebody asked for, if it can be said now: true if so.
     pub(crate) fn asked(&self) -> bool {
         let (name, status) = (self.messages.name(), self.status());
@@ -200,6 +209,7 @@ impl Shown {
         if outcome == Outcome::Done {
             // A disk of no octets has a size too.
             status.size = Some(self.tally.size());
+            status.percent = Some(100);
         }
         Some(event::end(self.messages.name(), &status, outcome, exit, error, digest))
     }

@@ -19,6 +19,9 @@ use crate::{Messages, Rim, screen};
 /// How often the last words are tried while somebody else writes, and how many times: two seconds.
 const TRY: (Duration, u32) = (Duration::from_millis(20), 100);
 
+/// How many times it is looked whether the disk's data is known by now: half a second.
+const KNOWN: u32 = 25;
+
 type Ending = Box<dyn FnOnce() + Send>;
 
 /// What is known to whoever handles a signal. Clones are of the same.
@@ -60,6 +63,12 @@ impl Signals {
             let shared = Arc::clone(&shared);
             rim.handle().spawn(async move {
                 while asked.recv().await.is_some() {
+                    for _ in 0..KNOWN {
+                        if lock(&shared.shown).as_ref().is_none_or(|shown| !shown.is_pending()) {
+                            break;
+                        }
+                        sleep(TRY.0).await;
+                    }
                     for _ in 0..TRY.1 {
                         if lock(&shared.shown).as_ref().is_some_and(|shown| shown.asked()) {
                             break;

@@ -50,6 +50,12 @@ pub(crate) struct Status {
     /// Octets of the disk that are done: never more than its size.
     pub(crate) disk: u64,
     pub(crate) data: u64,
+    /// The bytes of the disk that its extents call data; `None` if nobody knows.
+    pub(crate) data_size: Option<u64>,
+    /// Bytes of the disk that were kept as they were.
+    pub(crate) kept: u64,
+    /// How far it is: by data where that is known, else by the disk's bytes. Never falls.
+    pub(crate) percent: Option<u64>,
     pub(crate) wire: u64,
     pub(crate) elapsed: Duration,
     /// Octets of data a second, of late.
@@ -59,11 +65,10 @@ pub(crate) struct Status {
 }
 
 impl Status {
-    /// Whole percents of the disk, 0 to 100.
-    pub(crate) fn percent(&self) -> Option<u64> {
-        let size = self.size?;
-        let percent = u128::from(self.disk) * 100 / u128::from(size.max(1));
-        Some(if size == 0 { 100 } else { u64::try_from(percent).unwrap_or(100).min(100) })
+    /// The data that was moved, and of how much, where that is known.
+    pub(crate) fn data_text(&self) -> String {
+        let data = size_text(self.data);
+        self.data_size.map_or_else(|| data.clone(), |size| format!("{data} of {}", size_text(size)))
     }
 
     /// True in a phase in which the disk moves, so that there are a rate and an end in sight.
@@ -76,10 +81,10 @@ impl Status {
 impl Display for Status {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.phase.word(), size_text(self.disk))?;
-        if let (Some(size), Some(percent)) = (self.size, self.percent()) {
+        if let (Some(size), Some(percent)) = (self.size, self.percent) {
             write!(f, " of {} ({percent} %)", size_text(size))?;
         }
-        write!(f, ", {} data, {} wire", size_text(self.data), size_text(self.wire))?;
+        write!(f, ", {} data, {} wire", self.data_text(), size_text(self.wire))?;
         if self.moves() {
             write!(f, ", {}/s", size_text(self.rate))?;
         }
@@ -114,15 +119,20 @@ impl Meter {
             size,
             disk: size.map_or(disk, |size| disk.min(size)),
             data: data.max(self.last.data),
+            data_size: tally.ahead().expected(),
+            kept: tally.kept().max(self.last.kept),
+            percent: None,
             wire: wire.max(self.last.wire),
             elapsed,
             rate: 0,
             left: None,
         };
+        let (done, all) = share(&status, tally);
+        status.percent = size.map(|_| percent(done, all).max(self.last.percent.unwrap_or_default()));
         if status.moves() {
             let since = *self.moved.get_or_insert(elapsed);
             status.rate = self.rate(elapsed, status.data);
-            status.left = left(&status, elapsed.saturating_sub(since));
+            status.left = left((done, all), elapsed.saturating_sub(since)).filter(|_| size.is_some());
         } else {
             self.seen.clear();
         }
@@ -143,13 +153,40 @@ impl Meter {
     }
 }
 
-/// The rest of the disk, as fast as it went so far.
-fn left(status: &Status, moved: Duration) -> Option<Duration> {
-    let rest = status.size?.checked_sub(status.disk)?;
-    if moved < EARLY || status.disk == 0 {
+/// How much is done, and of how much: data, if it is known how much there is, else the disk's bytes.
+fn share(status: &Status, tally: &Tally) -> (u64, u64) {
+    let size = status.size.unwrap_or_default();
+    if status.disk >= size {
+        return (size, size);
+    }
+    if let Some(outlook) = tally.ahead().outlook().filter(|outlook| outlook.total() > 0) {
+        return (outlook.before(status.disk), outlook.total());
+    }
+    match status.data_size {
+        // Zeros that were found in data, and what was kept, aren't counted as data: no more can follow than the rest of the disk.
+        Some(data_size) if status.kept == 0 => {
+            let rest = data_size.saturating_sub(status.data).min(size - status.disk);
+            (status.data, status.data.saturating_add(rest))
+        }
+        _ => (status.disk, size),
+    }
+}
+
+/// Whole percents, 0 to 100.
+fn percent(done: u64, all: u64) -> u64 {
+    if all == 0 {
+        return 100;
+    }
+    u64::try_from(u128::from(done) * 100 / u128::from(all)).unwrap_or(100).min(100)
+}
+
+/// The rest, as fast as it went so far.
+fn left((done, all): (u64, u64), moved: Duration) -> Option<Duration> {
+    let rest = all.checked_sub(done)?;
+    if moved < EARLY || (done == 0 && all > 0) {
         return None;
     }
-    let seconds = u128::from(rest) * moved.as_millis() / u128::from(status.disk) / 1000;
+    let seconds = u128::from(rest) * moved.as_millis() / u128::from(done.max(1)) / 1000;
     Some(Duration::from_secs(u64::try_from(seconds).ok()?))
 }
 
@@ -167,7 +204,7 @@ mod tests {
     fn the_rate_is_that_of_the_last_seconds_and_the_end_is_foretold_by_the_disk() {
         let (tally, mut meter) = (Tally::default(), Meter::default());
         let first = meter.look(&tally, at(0));
-        assert_eq!((first.size, first.percent(), first.rate, first.left), (None, None, 0, None));
+        assert_eq!((first.size, first.percent, first.rate, first.left), (None, None, 0, None));
         tally.set_size(1000 * MIB);
         tally.set_phase(Phase::Sending);
         assert_eq!(meter.look(&tally, at(3000)).left, None, "nothing has been moved");
@@ -182,7 +219,7 @@ mod tests {
             }
             if second == 10 {
                 assert_eq!((status.rate, status.left), (100 * MIB, Some(Duration::from_secs(5))));
-                assert_eq!(status.percent(), Some(64));
+                assert_eq!(status.percent, Some(64));
             }
         }
         tally.set_phase(Phase::Syncing);
@@ -196,9 +233,9 @@ mod tests {
         tally.set_phase(Phase::Receiving);
         // A size that is told at the end, and a disk that was counted twice.
         tally.add_disk(5000);
-        assert_eq!(meter.look(&tally, at(10)).percent(), None);
+        assert_eq!(meter.look(&tally, at(10)).percent, None);
         tally.set_size(4000);
-        assert_eq!((meter.look(&tally, at(20)).disk, meter.look(&tally, at(20)).percent()), (4000, Some(100)));
+        assert_eq!((meter.look(&tally, at(20)).disk, meter.look(&tally, at(20)).percent), (4000, Some(100)));
         let mut before = Status::default();
         let (tally, mut meter) = (Tally::default(), Meter::default());
         tally.set_size(u64::MAX);
@@ -206,12 +243,45 @@ mod tests {
             tally.add_disk(u64::MAX / 90);
             tally.add_data(7);
             let status = meter.look(&tally, at(step));
-            assert!(status.disk >= before.disk && status.data >= before.data && status.percent() >= before.percent());
+            assert!(status.disk >= before.disk && status.data >= before.data && status.percent >= before.percent);
             before = status;
             if step == 88 {
                 break;
             }
         }
+    }
+
+    #[test]
+    fn the_end_is_foretold_by_data_where_that_is_known_and_nothing_falls_when_it_becomes_known() {
+        let (tally, mut meter) = (Tally::default(), Meter::default());
+        tally.set_size(1000 * MIB);
+        tally.set_phase(Phase::Receiving);
+        meter.look(&tally, at(0));
+        // A hundred of data at the beginning, then a hole: of the disk that is little.
+        tally.expect_data(100 * MIB);
+        for tenth in 1..=9 {
+            tally.add_data(10 * MIB);
+            tally.add_disk(10 * MIB);
+            let status = meter.look(&tally, at(2000 * tenth));
+            assert_eq!((status.percent, status.left), (Some(10 * tenth), Some(Duration::from_secs(20 - 2 * tenth))));
+        }
+        // There is less than was told, then more.
+        tally.expect_data(80 * MIB);
+        assert_eq!(meter.look(&tally, at(19_000)).percent, Some(100));
+        tally.expect_data(500 * MIB);
+        assert_eq!(meter.look(&tally, at(19_500)).percent, Some(100));
+        // Where zeros are found in data, the rest of the disk is the most that can follow.
+        let (tally, mut meter) = (Tally::default(), Meter::default());
+        tally.set_size(1000 * MIB);
+        tally.set_phase(Phase::Receiving);
+        tally.expect_data(1000 * MIB);
+        tally.add_data(100 * MIB);
+        tally.add_disk(900 * MIB);
+        assert_eq!(meter.look(&tally, at(2000)).percent, Some(50));
+        // Parts that are kept come by no rate of data.
+        tally.add_kept(50 * MIB);
+        tally.add_disk(50 * MIB);
+        assert_eq!(meter.look(&tally, at(3000)).percent, Some(95));
     }
 
     #[test]
@@ -221,13 +291,17 @@ mod tests {
             size: Some(8 << 30),
             disk: (1 << 30) + (205 << 20),
             data: 300 * MIB,
+            percent: Some(15),
             wire: 310 * MIB,
             elapsed: at(4000),
             rate: 335 * MIB,
             left: Some(at(12_300)),
+            ..Status::default()
         };
         let line = "sending: 1.20 GiB of 8 GiB (15 %), 300 MiB data, 310 MiB wire, 335 MiB/s, 12 s left";
         assert_eq!(status.to_string(), line);
+        status.data_size = Some(600 * MIB);
+        assert!(status.to_string().contains("(15 %), 300 MiB of 600 MiB data, 310 MiB wire"), "{status}");
         status = Status { phase: Phase::Preparing, elapsed: at(75_000), ..Status::default() };
         assert_eq!(status.to_string(), "preparing: 0 B, 0 B data, 0 B wire, 1 min 15 s so far");
     }

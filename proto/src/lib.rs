@@ -26,6 +26,7 @@ mod error;
 mod line;
 mod manifest;
 mod record;
+mod source_facts;
 
 pub use answer::{ANSWER_LINE_MAX, Answer, CONVERSATION, NOISE_MAX, SILENCE_SECONDS};
 pub use codec::{Item, StreamDecoder, StreamEncoder};
@@ -37,3 +38,4 @@ pub use record::{
     Base, Dialect, End, FAIL_LINE_MAX, FAIL_TEXT_MAX, GRAIN_DEFAULT, GRAIN_MIN, INTERVAL_DEFAULT, INTERVAL_MAX,
     INTERVAL_MIN, LEN_MAX, LINE_MAX, Open, Reason, Record, Sums, WAIT_SECONDS,
 };
+pub use source_facts::SourceFacts;

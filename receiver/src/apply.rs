@@ -59,6 +59,11 @@ impl Apply<'_> {
     /// Receives one disk. The target is touched once the open line, and BASE if there is one, have been found good. A sender that is
     /// answered may ask before that what the target holds.
     pub(crate) fn run(&self, input: &mut Input, target: Target, talk: Option<&Talk>) -> Result<Done, Error> {
+        let facts = input.source()?.unwrap_or_default();
+        let target = if facts.private { target.private() } else { target };
+        if let Some(data) = facts.data {
+            self.tally.expect_data(data);
+        }
         if let Some(talk) = talk
             && let Some(want) = input.want()?
         {
@@ -161,7 +166,10 @@ impl Apply<'_> {
         let (_, mut first) = base(input)?;
         while let Some(item) = first.take().map_or_else(|| input.next(), |item| Ok(Some(item)))? {
             match item {
-                Item::Record(Record::Keep { len }) => self.tally.add_disk(len),
+                Item::Record(Record::Keep { len }) => {
+                    self.tally.add_disk(len);
+                    self.tally.add_kept(len);
+                }
                 Item::Wait | Item::End(_) => {}
                 Item::Fail(reason) => {
                     let (record, offset) = input.decoder().place();

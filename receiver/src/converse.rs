@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use xfer_hole_image::{Tally, Target, shown};
 use xfer_hole_link::Talk;
-use xfer_hole_proto::{Answer, Dialect, Fingerprint, Reason};
+use xfer_hole_proto::{Answer, Dialect, Fingerprint, Reason, SourceFacts};
 
 use crate::Work;
 use crate::apply::Done;
@@ -31,15 +31,19 @@ impl Converse {
         let unwritable = |source| Error::Image(xfer_hole_image::Error::io("standard output", "cannot write", source));
         let stdout: File = io::stdout().as_fd().try_clone_to_owned().map_err(unwritable)?.into();
         let talk = Talk::start(stdout, patience).map_err(unwritable)?;
-        let link = Link { patience: Some(patience), noisy: false, answered: true };
+        let link = Link { patience: Some(patience), noisy: false, answered: true, asks_source: false };
         let input = Input::stdin(Dialect::V1, link, Arc::clone(tally))?;
         Ok(Self { input, talk })
     }
 
     /// Says that the target may be written, and, if the sender may know, what can be built on there.
     pub(crate) fn ready(&self, target: &Target, tells: bool) {
-        let can =
-            [(true, WORD), (tells && target.can_hold(), Answer::DELTA), (tells && target.has_part(), Answer::PART)];
+        let can = [
+            (true, WORD),
+            (tells && target.can_hold(), Answer::DELTA),
+            (tells && target.has_part(), Answer::PART),
+            (self.input.asks_source(), SourceFacts::ASKED),
+        ];
         let words = can.into_iter().filter(|(can, _)| *can).map(|(_, word)| word.to_owned());
         self.talk.say(&Answer::Ready(words.collect()));
     }

@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use tokio_util::codec::Decoder;
 use xfer_hole_image::sys::{self, Spliced};
 use xfer_hole_image::{Sink, Tally, shown};
-use xfer_hole_proto::{Dialect, Flaw, Item, LINE_MAX, NOISE_MAX, StreamDecoder, Want};
+use xfer_hole_proto::{Dialect, Flaw, Item, Kind, LINE_MAX, NOISE_MAX, SourceFacts, StreamDecoder, Want};
 
 use crate::error::Error;
 
@@ -26,10 +26,20 @@ const LOOK: Duration = Duration::from_millis(250);
 /// How the open line begins, wherever a login's last words end.
 const OPEN: &[u8] = b"XFER-HOLE 1 ";
 
+/// The whole line that text begins with, without its LF; none if its LF isn't there.
+fn whole_line(text: &[u8]) -> Option<&[u8]> {
+    let line = text[..text.len().min(LINE_MAX)].split(|&byte| byte == b'\n').next().unwrap_or_default();
+    (text.len() > line.len()).then_some(line)
+}
+
 /// True if a whole WANT stands there.
 fn is_want(text: &[u8]) -> bool {
-    let line = || text[..text.len().min(LINE_MAX)].split(|&octet| octet == b'\n').next().unwrap_or_default();
-    text.starts_with(Want::WORD) && text.len() > line().len() && Want::parse(line()).is_ok()
+    text.starts_with(Want::WORD) && whole_line(text).is_some_and(|line| Want::parse(line).is_ok())
+}
+
+/// True if a whole SOURCE stands there.
+fn is_source(text: &[u8]) -> bool {
+    text.starts_with(SourceFacts::WORD) && whole_line(text).is_some_and(|line| SourceFacts::parse(line).is_ok())
 }
 
 fn unreadable(source: io::Error) -> Error {
@@ -67,6 +77,8 @@ pub(crate) struct Link {
     pub(crate) noisy: bool,
     /// The sender waits for an answer: END is the end, and the link stays open.
     pub(crate) answered: bool,
+    /// The sender was asked to tell of its image ahead of the stream.
+    pub(crate) asks_source: bool,
 }
 
 impl Input {
@@ -102,7 +114,7 @@ impl Input {
         self.link.patience = patience;
         begun?;
         loop {
-            let begins = |words: &[u8]| words.starts_with(OPEN) || is_want(words);
+            let begins = |words: &[u8]| words.starts_with(OPEN) || is_want(words) || is_source(words);
             let found = (looked..self.gathered.len()).find(|&at| begins(&self.gathered[at..]));
             if let Some(found) = found {
                 drop(self.gathered.split_to(found));
@@ -118,22 +130,41 @@ impl Input {
         }
     }
 
+    /// True if the sender is asked to tell of its image ahead of the stream.
+    pub(crate) fn asks_source(&self) -> bool {
+        self.link.asks_source
+    }
+
+    /// What the sender tells of its image, if it was asked to and knows how. It is what comes first.
+    pub(crate) fn source(&mut self) -> Result<Option<SourceFacts>, Error> {
+        if !std::mem::take(&mut self.link.asks_source) {
+            return Ok(None);
+        }
+        self.ahead(SourceFacts::WORD, SourceFacts::parse)
+    }
+
     /// What the sender wants to know before it sends; none if it sends at once.
     pub(crate) fn want(&mut self) -> Result<Option<Want>, Error> {
+        self.ahead(Want::WORD, Want::parse)
+    }
+
+    /// A line that begins with `word`, ahead of the stream; none if something else comes.
+    fn ahead<T>(&mut self, word: &[u8], parse: impl Fn(&[u8]) -> Result<T, Flaw>) -> Result<Option<T>, Error> {
         if std::mem::take(&mut self.link.noisy) {
             self.pass_noise()?;
         }
         loop {
-            let shown = self.gathered.len().min(Want::WORD.len());
-            if self.gathered[..shown] != Want::WORD[..shown] {
+            let shown = self.gathered.len().min(word.len());
+            if self.gathered[..shown] != word[..shown] {
                 return Ok(None);
             }
-            if let Some(end) = self.gathered.iter().position(|&octet| octet == b'\n') {
+            if let Some(end) = self.gathered.iter().take(LINE_MAX).position(|&octet| octet == b'\n') {
                 let line = self.gathered.split_to(end + 1);
-                return Ok(Some(Want::parse(&line[..end]).map_err(|flaw| wrong(&flaw))?));
+                return Ok(Some(parse(&line[..end]).map_err(|flaw| wrong(&flaw))?));
             }
-            if self.gathered.len() > LINE_MAX {
-                Want::parse(&self.gathered).map_err(|flaw| wrong(&flaw))?;
+            if self.gathered.len() >= LINE_MAX {
+                let what = format!("a line longer than {LINE_MAX} octets");
+                return Err(xfer_hole_proto::Error::new(Kind::TooLong, 0, 0, what).into());
             }
             if self.gather()? == 0 {
                 return Err(self.cut().into());

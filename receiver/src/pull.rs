@@ -41,14 +41,14 @@ impl Pull<'_> {
         signals.on_end(Box::new(far.stopper()));
         let patience = cli.rsh.patience();
         let talk = Talk::start(to, patience).map_err(Error::Thread)?;
-        let link = Link { patience: Some(patience), noisy: true, answered: true };
+        let link = Link { patience: Some(patience), noisy: true, answered: true, asks_source: true };
         let input = Input::new(from, Dialect::V1, link, Arc::clone(tally));
         let mut converse = Converse { input, talk };
         converse.ready(&target, !cli.no_hash && !cli.target.dry_run);
         let path = target.path().to_owned();
         if cli.target.dry_run {
             // That it can be read is known when it is offered.
-            let offered = converse.input.next();
+            let offered = converse.input.source().and_then(|_facts| converse.input.next());
             let offered = offered.map_err(|error| self.lost(&far, converse.input.noise(), error))?;
             if let Some(Item::Open(open)) = offered {
                 messages.note(format_args!("would write a disk of {} octets to {}", open.size, shown(&path)));

@@ -257,6 +257,7 @@ impl<'a> River<'a> {
             Record::Keep { len } => {
                 self.sink.keep(at, len)?;
                 self.tally.add_disk(len);
+                self.tally.add_kept(len);
             }
         }
         Ok(())

@@ -6,9 +6,9 @@ use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
-use xfer_hole_image::{Identity, Image, Tally};
+use xfer_hole_image::{Chain, Identity, Outlook, Plan, Tally};
 use xfer_hole_link::{Answers, Ending, Messages};
-use xfer_hole_proto::Fingerprint;
+use xfer_hole_proto::{Fingerprint, SourceFacts, Sums};
 
 use crate::cli::{Cli, Job, Towards};
 use crate::error::Error;
@@ -18,9 +18,12 @@ use crate::wire::Wire;
 /// How long the receiver may take to say why it doesn't take any more.
 const LAST_WORD: Duration = Duration::from_secs(5);
 
+/// How long the disk's data may be counted before the first byte. What isn't counted by then is estimated.
+const COUNT: Duration = Duration::from_millis(100);
+
 /// Sends the disk when the receiver is ready, and waits until it is done.
 pub(crate) fn converse(
-    disk: &dyn Image,
+    disk: &Chain,
     identity: Option<&Identity>,
     base: Option<Fingerprint>,
     job: &Job,
@@ -37,8 +40,14 @@ pub(crate) fn converse(
     let words = answers.ready().map_err(ended)?;
     let ready = Ready { answers, towards: Towards::Unknown, words };
     let answers = &ready.answers;
+    let asked = ready.words.iter().any(|word| word == SourceFacts::ASKED);
     let mut wire = Wire::stdout(job.dialect, Arc::clone(tally), cli.throttle())?;
     wire.heed(answers.clone(), patience);
+    if asked {
+        let plan = Plan::changed(disk, job.sums.map_or(1, Sums::interval));
+        let data = Outlook::within(plan, COUNT).map_or_else(|| disk.allocated(), |outlook| outlook.total());
+        wire.tell(SourceFacts { private: disk.is_private(), data: Some(data) })?;
+    }
     let known = Known { identity, base };
     let sent = send::to_receiver(disk, known, cli, &ready, &mut wire, tally, messages);
     match sent {

@@ -94,6 +94,7 @@ impl Copy<'_> {
             if let Some(digest) = known.filter(same) {
                 disk.check_unchanged(false)?;
                 tally.add_disk(size);
+                tally.add_kept(size);
                 return Ok((Some(Fingerprint { sums, digest }), Vec::new()));
             }
             let remembered = target.remembered().map(Path::to_owned);
@@ -228,6 +229,7 @@ fn put_all(
         at += record.len();
         tally.add_disk(record.len());
         tally.add_data(record.payload_len());
+        tally.add_kept(if matches!(record, Record::Keep { .. }) { record.len() } else { 0 });
     }
     Ok(())
 }

@@ -22,9 +22,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use clap::Parser;
-use xfer_hole_image::{Chain, Identity, reason, shown, sys};
+use xfer_hole_image::{Chain, Identity, Plan, reason, shown, sys};
 use xfer_hole_link::{Messages, Place, ProgressKind};
-use xfer_hole_proto::{CONVERSATION, Fingerprint};
+use xfer_hole_proto::{CONVERSATION, Fingerprint, Sums};
 
 use crate::cli::{Cli, Command, Towards};
 use crate::cmd::pair::{FoldArgs, PruneArgs};
@@ -147,23 +147,22 @@ fn go(cli: &Cli, words: &Words, watch: &Watch<'_>) -> Result<Option<Fingerprint>
         return Err(Error::usage(what));
     }
     let job = job.building_on(base);
-    let fingerprint = match &words.dest {
-        Place::Stream if cli.converse => {
-            converse::converse(&disk, identity.as_ref(), base, &job, cli, tally, messages)?
-        }
+    let plan = Plan::changed(&disk, job.sums.map_or(1, Sums::interval));
+    let fingerprint = watch.ahead_of(&disk, plan, || match &words.dest {
+        Place::Stream if cli.converse => converse::converse(&disk, identity.as_ref(), base, &job, cli, tally, messages),
         Place::Stream => {
             let mut wire = Wire::stdout(job.dialect, Arc::clone(tally), cli.throttle())?;
-            Sending { disk: &disk, job: &job, holds: None, tally, messages }.run(&mut wire)?
+            Sending { disk: &disk, job: &job, holds: None, tally, messages }.run(&mut wire)
         }
         Place::Remote(remote) => {
             Push { cli, image: &words.image, identity: identity.as_ref(), remote, base, tally, signals, messages }
-                .run(&disk)?
+                .run(&disk)
         }
         Place::Local(dest) => {
             Copy { cli, image: &words.image, identity: identity.as_ref(), dest, base, tally, signals, messages }
-                .run(&disk, job)?
+                .run(&disk, job)
         }
-    };
+    })?;
     disk.noticed().iter().for_each(|noticed| messages.warn(noticed));
     if let (Some(identity), Some(fingerprint)) = (&identity, &fingerprint)
         && identity.recall(fingerprint.sums) != Some(fingerprint.digest)

@@ -117,6 +117,7 @@ impl Sending<'_> {
                 Piece::Hole(len) | Piece::Keep(len) => {
                     wire.line(Item::Record(record))?;
                     tally.add_disk(len.saturating_sub(seen));
+                    tally.add_kept(if matches!(record, Record::Keep { .. }) { len } else { 0 });
                     seen = 0;
                 }
                 Piece::Nothing => {}
@@ -173,6 +174,7 @@ pub(crate) fn to_receiver(
                 tally.set_size(disk.size());
                 disk.check_unchanged(false)?;
                 tally.add_disk(disk.size());
+                tally.add_kept(disk.size());
                 return same(wire, Open { size: disk.size(), sums: Some(sums) }, digest);
             }
             Answered::Holds(told) => {

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use xfer_hole_image::Tally;
+use xfer_hole_image::{Chain, Method, Plan, Tally};
 use xfer_hole_link::{Messages, Progress, ProgressKind, Rim, Signals};
 use xfer_hole_proto::Fingerprint;
 
@@ -28,6 +28,19 @@ pub(crate) struct Watch<'a> {
     pub(crate) tally: &'a Arc<Tally>,
     pub(crate) signals: &'a Signals,
     pub(crate) messages: Messages,
+}
+
+impl Watch<'_> {
+    /// Does the work on this disk, and counts its data meanwhile by the extents of the plan, if anybody is shown how far it is.
+    pub(crate) fn ahead_of<T>(&self, disk: &Chain, plan: Plan<'_>, work: impl FnOnce() -> T) -> T {
+        let ahead = self.tally.ahead();
+        ahead.expect(disk.allocated());
+        match disk.method() {
+            // FIEMAP has one window onto the extents, which whoever reads needs for itself.
+            Some(Method::Fiemap) => work(),
+            _ => ahead.during(plan, work),
+        }
+    }
 }
 
 /// Does the work, and prints what came of it. With `summary`, what it came to is said.

@@ -12,7 +12,9 @@ use tokio_util::codec::Encoder;
 use xfer_hole_image::sys::{self, Spliced};
 use xfer_hole_image::{Host, Image, Kind, Part, Payload, Tally};
 use xfer_hole_link::{Answers, Throttle, wait_after};
-use xfer_hole_proto::{Dialect, Digest, End, Fingerprint, Item, Reason, Record, StreamEncoder, WAIT_SECONDS, Want};
+use xfer_hole_proto::{
+    Dialect, Digest, End, Fingerprint, Item, Reason, Record, SourceFacts, StreamEncoder, WAIT_SECONDS, Want,
+};
 
 use crate::error::Error;
 use crate::lift::Lift;
@@ -91,6 +93,12 @@ impl Wire {
     pub(crate) fn heed(&mut self, answers: Answers, patience: Duration) {
         self.answers = Some(answers);
         self.wait = wait_after(patience);
+    }
+
+    /// Tells the receiver of the image, ahead of all else.
+    pub(crate) fn tell(&mut self, facts: SourceFacts) -> Result<(), Error> {
+        self.gathered.extend_from_slice(format!("{facts}\n").as_bytes());
+        self.flush()
     }
 
     /// Asks the receiver what it has. The stream begins behind that.

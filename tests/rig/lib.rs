@@ -11,6 +11,7 @@ mod completion;
 mod disk;
 mod far_end;
 mod filesystem;
+mod foretold;
 mod judge;
 mod layers;
 mod machine;
@@ -35,6 +36,7 @@ pub use filesystem::{Filesystem, Frozen, Fs, LoopDevice};
 mod toolbox;
 pub use account::{Account, Belongings};
 pub use far_end::FarEnd;
+pub use foretold::foretold;
 pub use judge::{
     Mapped, assert_as, assert_as_qemu, assert_refused, by_tables, gone_back, merged, our_map, qemu_disk, qemu_map,
 };

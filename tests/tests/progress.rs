@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -12,7 +12,9 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
-use rig::{Disk, Filesystem, Frozen, Fs, Outcome, Running, Tmux, part_of, pour, run, tools, wait_until};
+use rig::{
+    Disk, Filesystem, Frozen, Fs, Outcome, Running, Tmux, foretold, part_of, pour, run, tool, tools, wait_until,
+};
 use serde_json::Value;
 
 const MIB: u64 = 1 << 20;
@@ -273,6 +275,64 @@ fn an_interruption_has_its_json_end_too() {
     let outcome = receiver.outlived();
     let error = shaped(&outcome, "interrupted")["error"].as_str().unwrap().to_owned();
     assert!(outcome.code == Some(130) && error.starts_with("interrupted by SIGINT; kept "), "{error}");
+}
+
+#[test]
+fn the_end_of_a_quiet_transfer_is_foretold_by_data_not_by_offset() {
+    let fs = Filesystem::new(Fs::Ext4, 256 * MIB);
+    let (raw, qcow2) = (fs.join("disk.img"), fs.join("disk.qcow2"));
+    // Most of the data is in the first hundredth of the disk, the rest at its end.
+    let mut disk = Disk::empty(40 << 30).with(39 << 30, 8 * MIB, 3);
+    for at in 0..12 {
+        disk = disk.with(at * 20 * MIB, 2 * MIB, 1 + u8::try_from(at).unwrap());
+    }
+    disk.make(&raw);
+    tool("qemu-img", &["convert", "-O", "qcow2", raw.to_str().unwrap(), qcow2.to_str().unwrap()]);
+    thread::scope(|scope| {
+        for args in [&["--hash"][..], &[], &["--extents=fiemap"]] {
+            let image = &raw;
+            scope.spawn(move || {
+                let args = [args, &["--progress=json", "--bwlimit=4M"]].concat();
+                foretold(&run(Command::new(tools!().xfer_hole).args(args).arg(image), b"").ok(), 32 * MIB);
+            });
+        }
+        let args = ["--progress=json", "--bwlimit=4M"];
+        foretold(&run(Command::new(tools!().xfer_hole).args(args).arg(&qcow2), b"").ok(), 32 * MIB);
+    });
+}
+
+#[test]
+fn who_asks_by_signal_is_told_by_data_too() {
+    let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
+    let image = fs.join("disk.img");
+    Disk::empty(40 << 30).with(0, 16 * MIB, 1).make(&image);
+    let mut sender = Command::new(tools!().xfer_hole);
+    sender.args(["--bwlimit=2M", "--progress=none"]).arg(&image).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut sender = sender.spawn().unwrap();
+    let pid = Pid::from_raw(sender.id().cast_signed());
+    wait_until("signals are heard", || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+        u64::from_str_radix(caught, 16).unwrap() >> (Signal::SIGUSR1 as u32 - 1) & 1 == 1
+    });
+    let mut lines = BufReader::new(sender.stderr.take().unwrap()).lines();
+    loop {
+        kill(pid, Signal::SIGUSR1).unwrap();
+        let line = lines.next().unwrap().unwrap();
+        let told = line.split_once(" (").and_then(|(_, rest)| rest.split_once(" %)"));
+        let Some((percent, rest)) = told else { continue };
+        assert!(rest.contains(" of 16 MiB data, "), "{line}");
+        match percent.parse::<u64>().unwrap() {
+            0..25 => {}
+            // By the disk's bytes it would be nothing.
+            25..=100 => break,
+            _ => panic!("{line}"),
+        }
+        // A flood of signals would hold up the pauses that --bwlimit makes.
+        thread::sleep(Duration::from_millis(50));
+    }
+    kill(pid, Signal::SIGTERM).unwrap();
+    sender.wait().unwrap();
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use rig::{
@@ -124,12 +124,60 @@ fn it_goes_where_it_was_told_to() {
 }
 
 #[test]
+fn a_pulled_private_image_stays_private_and_others_have_the_umask() {
+    let toolbox = installed();
+    let far = far_with(&toolbox, "dash");
+    let base = Qcow2::new(8 * MIB).write(0, MIB, Fill::Noise(1));
+    base.make(&far.account.home("base.qcow2"));
+    Qcow2::over("base.qcow2", "qcow2").write(MIB, MIB, Fill::Same(7)).make(&far.account.home("top.qcow2"));
+    there(&far, "disk.img", &disk());
+    for name in ["base.qcow2", "top.qcow2"] {
+        chown(far.account.home(name), Some(far.account.uid()), None).unwrap();
+    }
+    // The file whose mode counts, and the modes of that file and of what is made.
+    for (private, name, source, made) in [
+        ("disk.img", "disk.img", 0o600, 0o600),
+        ("disk.img", "disk.img", 0o640, 0o600),
+        ("disk.img", "disk.img", 0o644, 0o644),
+        ("base.qcow2", "top.qcow2", 0o600, 0o600),
+        ("base.qcow2", "top.qcow2", 0o644, 0o644),
+    ] {
+        set_mode(&far.account.home(private), source);
+        let dest = far.near("out.img");
+        for args in [&[][..], &["--no-hash"], &["--delta"]] {
+            let what = format!("{name} {source:o} {args:?}");
+            far.pull(args, name, &dest).ok();
+            assert_eq!(mode(&dest), made, "{what}");
+            // One that is there keeps its own.
+            set_mode(&dest, 0o660);
+            far.pull(args, name, &dest).ok();
+            assert_eq!(mode(&dest), 0o660, "{what}");
+            fs::remove_file(&dest).unwrap();
+        }
+        // What is asked for goes before all, and a directory is private where its file is.
+        far.pull(&["--chmod=664"], name, &dest).ok();
+        assert_eq!(mode(&dest), 0o664, "{name} {source:o}");
+        fs::remove_file(&dest).unwrap();
+        let folder = far.near("made");
+        far.pull(&["--mkpath"], name, &folder.join("out.img")).ok();
+        let modes = (mode(&folder.join("out.img")), mode(&folder));
+        assert_eq!(modes, (made, if made == 0o600 { 0o700 } else { 0o755 }), "{name} {source:o}");
+        fs::remove_dir_all(&folder).unwrap();
+        set_mode(&far.account.home(private), 0o644);
+    }
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+}
+
+#[test]
 fn what_fails_there_is_the_reason_and_the_old_disk_stays() {
     let toolbox = installed();
     let far = far_with(&toolbox, "dash");
     there(&far, "disk.img", &disk());
     fs::write(far.account.home("secret"), "x").unwrap();
-    fs::set_permissions(far.account.home("secret"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    set_mode(&far.account.home("secret"), 0o600);
     let dest = far.near("out.img");
     fs::write(&dest, "the old disk").unwrap();
     let before = Before::of(&dest);
@@ -163,4 +211,15 @@ fn a_far_end_without_a_sender_is_the_reason() {
         far.pull(&[], "disk.img", &dest).blamed(HOST, &["host key verification failed"]);
         assert!(!dest.exists());
     }
+}
+
+#[test]
+fn a_quiet_pull_foretells_its_end_by_the_data_and_never_falls_back() {
+    let toolbox = installed();
+    let far = far_with(&toolbox, "dash");
+    // Most of the data is in the first hundredth of the disk, the rest at its end.
+    let disk = Disk::empty(40 << 30).with(0, 16 * MIB, 1).with(100 * MIB, 8 * MIB, 2).with(39 << 30, 8 * MIB, 3);
+    there(&far, "disk.img", &disk);
+    let pulled = far.pull(&["--progress=json", "--bwlimit=4M"], "disk.img", &far.near("out.img")).ok();
+    rig::foretold(&pulled, 32 * MIB);
 }

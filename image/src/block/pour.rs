@@ -168,6 +168,7 @@ impl<'a> Hand<'a> {
         self.close_hole()?;
         self.pour.sink.keep(self.at, len)?;
         self.done(len, 0);
+        self.pour.tally.add_kept(len);
         self.begin(self.at + len);
         Ok(())
     }

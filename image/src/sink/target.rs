@@ -148,6 +148,13 @@ impl Target {
         Ok(Self { path: path.into(), way, options, fresh_mode: 0o666 & !sys::umask(), expected: None })
     }
 
+    /// What is made is for nobody but its owner, unless a mode was asked for: the disk is not for everybody.
+    #[must_use]
+    pub fn private(self) -> Self {
+        sys::keep_private();
+        Self { fresh_mode: self.fresh_mode & !0o077, ..self }
+    }
+
     /// The file or device that is written, links followed; as it stands in messages.
     #[must_use]
     pub fn path(&self) -> &Path {

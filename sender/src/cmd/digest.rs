@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use xfer_hole_image::{Image, fingerprint};
+use xfer_hole_image::{Image, Plan, fingerprint};
 use xfer_hole_link::{Messages, ProgressKind};
 
 use crate::cmd::disk_args::DiskArgs;
@@ -40,7 +40,8 @@ pub(crate) fn digest(args: &DigestArgs, messages: Messages) -> ExitCode {
         let sums = args.sums.sums()?;
         let disk = args.disk.open(&args.image, watch.messages)?;
         watch.tally.set_size(disk.size());
-        let fingerprint = fingerprint(&disk, sums, watch.tally)?;
+        let made = || fingerprint(&disk, sums, watch.tally);
+        let fingerprint = watch.ahead_of(&disk, Plan::whole(&disk), made)?;
         disk.noticed().iter().for_each(|noticed| watch.messages.warn(noticed));
         Ok(Found { text: format!("{fingerprint}\n"), fingerprint: Some(fingerprint), ..Found::default() })
     })

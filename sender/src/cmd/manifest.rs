@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use xfer_hole_image::{
-    Chain, Error as ImageError, Image, Kind, Phase, Target, TargetOptions, record_lines, shown, sys,
+    Chain, Error as ImageError, Image, Kind, Phase, Plan, Target, TargetOptions, record_lines, shown, sys,
 };
 use xfer_hole_link::{Messages, ProgressKind};
 use xfer_hole_proto::{Fingerprint, Manifest, Reason, Sums};
@@ -73,7 +73,7 @@ fn lines(
 ) -> Result<Fingerprint, Error> {
     watch.tally.set_phase(Phase::Hashing);
     tell(&format!("{}\n", Manifest::whole(disk.size(), sums)))?;
-    record_lines(disk, sums, watch.tally, tell)
+    watch.ahead_of(disk, Plan::whole(disk), || record_lines(disk, sums, watch.tally, tell))
 }
 
 /// Whoever reads standard output has each line soon, and hears why there are no more.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use xfer_hole_image::shown;
+use xfer_hole_image::{Plan, shown};
 use xfer_hole_link::{ManifestInput, Messages, ProgressKind, verify as compare};
 
 use crate::cmd::disk_args::DiskArgs;
@@ -57,10 +57,11 @@ fn found(args: &VerifyArgs, watch: &Watch<'_>) -> Result<Found, Error> {
             .warn(format_args!("{}: the last {tail} octets of the device aren't compared", shown(&args.image)));
     }
     let mut out = Output::stdout()?;
-    let compared = compare(&disk, &mut manifest, watch.tally, |at, len| match args.list {
+    let tell = |at, len| match args.list {
         true => writeln!(out, "{at} {len}").map_err(failed),
         false => Ok(()),
-    });
+    };
+    let compared = watch.ahead_of(&disk, Plan::whole(&disk), || compare(&disk, &mut manifest, watch.tally, tell));
     // What was found before a failure is true.
     out.flush().map_err(failed)?;
     let verdict = compared?;

@@ -1,0 +1,99 @@
+//! What a sender tells of its image ahead of the stream (SPEC.md, "SOURCE").
+
+use std::fmt;
+
+use crate::error::Flaw;
+use crate::line::{Words, quoted};
+use crate::{Kind, LEN_MAX};
+
+/// What a sender tells of its image ahead of the stream, to a receiver that said [`SourceFacts::ASKED`] in READY.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceFacts {
+    /// Not everybody may read the image, so a new file made of it is for its owner only.
+    pub private: bool,
+    /// The bytes of the disk that its extents call data; an estimate is allowed.
+    pub data: Option<u64>,
+}
+
+impl SourceFacts {
+    /// How the line begins.
+    pub const WORD: &[u8] = b"SOURCE ";
+    /// The word of READY by which a receiver asks for the line.
+    pub const ASKED: &str = "source";
+
+    /// Reads the line, without its LF. Words that aren't known are passed over.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Line`] if it is no such line, [`Kind::Number`] if its data is more than a disk can have.
+    pub fn parse(line: &[u8]) -> Result<Self, Flaw> {
+        let rest = line.strip_prefix(Self::WORD).ok_or_else(|| Flaw::new(Kind::Line, "SOURCE is missing"))?;
+        let (mut words, mut facts) = (Words::of(rest), Self::default());
+        while let Some(word) = words.next() {
+            if word.is_empty() || !word.iter().all(u8::is_ascii_graphic) {
+                return Err(Flaw::new(Kind::Line, format!("{} is no word of SOURCE", quoted(word))));
+            }
+            if word == b"private" {
+                facts.private = true;
+            } else if let Some(number) = word.strip_prefix(b"data=") {
+                facts.data = Some(data(number)?);
+            }
+        }
+        Ok(facts)
+    }
+}
+
+/// The number behind `data=`: decimal digits without a leading zero.
+fn data(number: &[u8]) -> Result<u64, Flaw> {
+    let digits =
+        !number.is_empty() && number.iter().all(u8::is_ascii_digit) && (number.len() == 1 || number[0] != b'0');
+    if !digits {
+        return Err(Flaw::new(Kind::Line, format!("data {} is not a number as the grammar has it", quoted(number))));
+    }
+    let bytes = std::str::from_utf8(number).ok().and_then(|number| number.parse().ok());
+    let too_large = || Flaw::new(Kind::Number, format!("data {} is larger than {LEN_MAX}", quoted(number)));
+    bytes.filter(|&bytes| bytes <= LEN_MAX).ok_or_else(too_large)
+}
+
+impl fmt::Display for SourceFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.private { "SOURCE private" } else { "SOURCE public" })?;
+        self.data.map_or(Ok(()), |data| write!(f, " data={data}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_source_is_what_is_heard() {
+        for private in [false, true] {
+            for data in [None, Some(0), Some(4096), Some(LEN_MAX)] {
+                let facts = SourceFacts { private, data };
+                assert_eq!(SourceFacts::parse(facts.to_string().as_bytes()).unwrap(), facts);
+            }
+        }
+        let later = SourceFacts::parse(b"SOURCE private colour=blue").unwrap();
+        assert_eq!(later, SourceFacts { private: true, data: None }, "a word of a later version");
+    }
+
+    #[test]
+    fn a_line_that_the_grammar_does_not_have_is_refused() {
+        for wrong in [
+            &b"SOURCE"[..],
+            b"SOURCE ",
+            b"SOURCE  private",
+            b"SOURCE private ",
+            b"SOURCE data=",
+            b"SOURCE data=01",
+            b"SOURCE data=-1",
+            b"SOURCE data=9223372036854775808",
+            b"SOURCE data=99999999999999999999999",
+            b"SOURCE pri\0vate",
+            b"source private",
+        ] {
+            assert!(SourceFacts::parse(wrong).is_err(), "{}", wrong.escape_ascii());
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! How well a transfer foretells its own end.
+
+use serde_json::Value;
+
+use crate::Outcome;
+
+/// Fails unless a quiet transfer of so many bytes of data, which said its progress as JSON, has foretold its end within a fifth
+/// once a tenth of the data was there, and its percentages are those of the data, never fell, and never passed 100.
+#[track_caller]
+pub fn foretold(outcome: &Outcome, data: u64) {
+    let said = &outcome.err;
+    let events: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let took = events.last().and_then(|end| end["elapsed"].as_f64()).expect(said);
+    let (mut last, mut seen) = (0, 0);
+    for event in events.iter().filter(|event| event["event"] == "progress") {
+        let percent = event["percent"].as_u64().unwrap_or_default();
+        assert!((last..=100).contains(&percent), "{percent} after {last}: {said}");
+        last = percent;
+        let moved = event["data"].as_u64().expect(said);
+        let Some(left) = event["left"].as_u64().filter(|_| moved >= data / 10) else { continue };
+        // Where extents aren't counted ahead, it is an estimate.
+        let data_size = event["data_size"].as_u64().expect(said);
+        assert!(data_size.abs_diff(data) <= data / 50, "{data_size} of {data}: {said}");
+        let share = 100 * moved / data;
+        assert!(percent.abs_diff(share) <= 2, "{percent} % where {share} % of the data has moved: {said}");
+        let foretold = event["elapsed"].as_f64().expect(said) + left as f64;
+        // It is told in whole seconds.
+        assert!((foretold - took).abs() <= took / 5.0 + 1.0, "{foretold} s foretold of {took}: {said}");
+        seen += 1;
+    }
+    assert!(seen >= 3, "only {seen} times: {said}");
+}
