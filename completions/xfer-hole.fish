@@ -44,7 +44,7 @@ complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l receiver -d 'What r
 binary\t'recv-hole'
 sh\t'recv-hole.sh'"
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l speaks -d 'For programs: end with 0 if this version of the conversation is spoken, else with 2' -r
-complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l format -d 'The image\'s format; auto looks for it at the beginning, raw takes the file as it is, whatever is in it' -r -f -a "auto\t'Looked for at its beginning'
+complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l format -d 'The image\'s format. auto: a block device is raw; a file is read as what its content says, but opens no backing file and no data file unless it is named *.qcow2, too. raw: the file as it is, whatever is in it' -r -f -a "auto\t'Raw for a block device, by content for a file'
 raw\t'The disk itself'
 qcow2\t'QEMU\'s qcow2'"
 complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l backing-format -d 'The format of backing files that are not declared to have one; it is never looked for in them' -r -f -a "raw\t'The disk itself'
@@ -101,7 +101,7 @@ complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold pr
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "verify" -d 'Compare a disk with a manifest'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l output -d 'How it is printed' -r -f -a "human\t'For people'
 json\t'JSON, with qemu-img\'s names for what both tell'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l format -d 'The image\'s format; auto looks for it at the beginning, raw takes the file as it is, whatever is in it' -r -f -a "auto\t'Looked for at its beginning'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l format -d 'The image\'s format. auto: a block device is raw; a file is read as what its content says, but opens no backing file and no data file unless it is named *.qcow2, too. raw: the file as it is, whatever is in it' -r -f -a "auto\t'Raw for a block device, by content for a file'
 raw\t'The disk itself'
 qcow2\t'QEMU\'s qcow2'"
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l backing-format -d 'The format of backing files that are not declared to have one; it is never looked for in them' -r -f -a "raw\t'The disk itself'
@@ -117,7 +117,7 @@ complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -s v -l verbose
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l output -d 'How it is printed' -r -f -a "human\t'For people'
 json\t'JSON, with qemu-img\'s names for what both tell'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l format -d 'The image\'s format; auto looks for it at the beginning, raw takes the file as it is, whatever is in it' -r -f -a "auto\t'Looked for at its beginning'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l format -d 'The image\'s format. auto: a block device is raw; a file is read as what its content says, but opens no backing file and no data file unless it is named *.qcow2, too. raw: the file as it is, whatever is in it' -r -f -a "auto\t'Raw for a block device, by content for a file'
 raw\t'The disk itself'
 qcow2\t'QEMU\'s qcow2'"
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l backing-format -d 'The format of backing files that are not declared to have one; it is never looked for in them' -r -f -a "raw\t'The disk itself'
@@ -156,7 +156,7 @@ complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -s h -l help 
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s o -l output -d 'The file to make or replace; if not given, standard output' -r -F
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l hash-interval -d 'Interval of the digests: a power of two, 4K to 16M; 1M if not given' -r
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l min-hole -d 'The grain: zeros are found in blocks of this size, a power of two, 512 to the interval; 4K if not given' -r
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l format -d 'The image\'s format; auto looks for it at the beginning, raw takes the file as it is, whatever is in it' -r -f -a "auto\t'Looked for at its beginning'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l format -d 'The image\'s format. auto: a block device is raw; a file is read as what its content says, but opens no backing file and no data file unless it is named *.qcow2, too. raw: the file as it is, whatever is in it' -r -f -a "auto\t'Raw for a block device, by content for a file'
 raw\t'The disk itself'
 qcow2\t'QEMU\'s qcow2'"
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l backing-format -d 'The format of backing files that are not declared to have one; it is never looked for in them' -r -f -a "raw\t'The disk itself'
@@ -178,7 +178,7 @@ complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s q -l qu
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l hash-interval -d 'Interval of the digests: a power of two, 4K to 16M; 1M if not given' -r
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l min-hole -d 'The grain: zeros are found in blocks of this size, a power of two, 512 to the interval; 4K if not given' -r
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l format -d 'The image\'s format; auto looks for it at the beginning, raw takes the file as it is, whatever is in it' -r -f -a "auto\t'Looked for at its beginning'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l format -d 'The image\'s format. auto: a block device is raw; a file is read as what its content says, but opens no backing file and no data file unless it is named *.qcow2, too. raw: the file as it is, whatever is in it' -r -f -a "auto\t'Raw for a block device, by content for a file'
 raw\t'The disk itself'
 qcow2\t'QEMU\'s qcow2'"
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l backing-format -d 'The format of backing files that are not declared to have one; it is never looked for in them' -r -f -a "raw\t'The disk itself'
@@ -198,7 +198,7 @@ complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -s v -l verb
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l direct -d 'Leave the page cache as it is: read by O_DIRECT, and where that is not to be had, drop from the cache what was read'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -s q -l quiet -d 'Say nothing but warnings, and why it failed'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l format -d 'The image\'s format; auto looks for it at the beginning, raw takes the file as it is, whatever is in it' -r -f -a "auto\t'Looked for at its beginning'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l format -d 'The image\'s format. auto: a block device is raw; a file is read as what its content says, but opens no backing file and no data file unless it is named *.qcow2, too. raw: the file as it is, whatever is in it' -r -f -a "auto\t'Raw for a block device, by content for a file'
 raw\t'The disk itself'
 qcow2\t'QEMU\'s qcow2'"
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l backing-format -d 'The format of backing files that are not declared to have one; it is never looked for in them' -r -f -a "raw\t'The disk itself'

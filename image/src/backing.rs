@@ -31,6 +31,7 @@ impl Backing {
 
     /// Opens it for the image `named_by`, through the gate, and tells its format, which is one that we read.
     pub(crate) fn open(&self, named_by: &Path, dir: Option<&Path>, how: &Opening) -> Result<(Host, Format)> {
+        how.gate.check_open(named_by, WHAT, Path::new(&self.name))?;
         let read = Named::read(named_by, &self.name)?;
         let declared = match &self.format {
             Some(name) => Some(Format::of_name(name).ok_or_else(|| self.unknown(named_by, name))?),

@@ -56,6 +56,11 @@ impl Error {
         Self { hint: Some(hint.into()), ..self }
     }
 
+    /// What is wrong, without the path.
+    pub(crate) fn what(&self) -> &str {
+        &self.what
+    }
+
     /// What to do about it, where that is known.
     #[must_use]
     pub fn hint_text(&self) -> Option<&str> {

@@ -19,8 +19,17 @@ use crate::{Error, Host, Kind, Result};
 pub struct Gate {
     /// True paths of more directories whose files may be opened.
     allow: Vec<PathBuf>,
-    /// Nothing at all may be opened.
-    closed: bool,
+    /// Why nothing at all may be opened, if that is so.
+    closed: Option<Closed>,
+}
+
+/// Why a gate opens nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closed {
+    /// The user says so.
+    Forbidden,
+    /// Only the content of the image says that it is one, and a guest may have written that.
+    Guessed,
 }
 
 impl Gate {
@@ -28,7 +37,33 @@ impl Gate {
     pub fn new(allow: &[PathBuf], closed: bool) -> Result<Self> {
         let true_path =
             |dir: &PathBuf| fs::canonicalize(dir).map_err(|source| Error::io(dir, "cannot be allowed", source));
+        let closed = closed.then_some(Closed::Forbidden);
         Ok(Self { allow: allow.iter().map(true_path).collect::<Result<_>>()?, closed })
+    }
+
+    /// The gate of an image that is one by its content alone: nothing may be opened.
+    pub(crate) fn of_guess(&self) -> Self {
+        Self { closed: self.closed.or(Some(Closed::Guessed)), ..self.clone() }
+    }
+
+    /// Refuses the file that `named_by` calls `name` and uses as `what`, if nothing may be opened.
+    pub(crate) fn check_open(&self, named_by: &Path, what: &str, name: &Path) -> Result<()> {
+        let refused = |text| Error::new(Kind::Refused, named_by, text);
+        let name = named(name);
+        match self.closed {
+            None => Ok(()),
+            Some(Closed::Forbidden) => {
+                Err(refused(format!("has the {what} {name}, and --no-backing forbids to open it")))
+            }
+            Some(Closed::Guessed) => {
+                let text = format!(
+                    "is a qcow2 image by its content alone, which a guest can write, and its {what} {name} is not opened"
+                );
+                Err(refused(text).hint(
+                    "--format qcow2 if it is a qcow2 image of yours, --format raw if it is the disk of a guest, as it is",
+                ))
+            }
+        }
     }
 
     /// Opens the file that the image `named_by` (its path as given) calls `name` and uses as `what` ("backing file"). A relative
@@ -36,10 +71,7 @@ impl Gate {
     pub(crate) fn open(&self, named_by: &Path, dir: Option<&Path>, what: &str, name: &Path) -> Result<Host> {
         let refused = |why: String| Error::new(Kind::Refused, named_by, format!("{what} {} {why}", named(name)));
         let failed = |source| Error::io(named_by, format!("{what} {}", named(name)), source);
-        if self.closed {
-            let text = format!("has the {what} {}, and --no-backing forbids to open it", named(name));
-            return Err(Error::new(Kind::Refused, named_by, text));
-        }
+        self.check_open(named_by, what, name)?;
         let octets = name.as_os_str().as_bytes();
         if octets.is_empty() || octets.contains(&0) {
             return Err(refused("is no name of a file".into()));
@@ -91,7 +123,7 @@ pub(crate) fn path_of(named_by: &Path, name: &Path) -> PathBuf {
 }
 
 /// Where the system tells the true path of an open file, and opens it again.
-fn proc_link(file: &File) -> PathBuf {
+pub(crate) fn proc_link(file: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 

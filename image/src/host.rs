@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use xfer_hole_proto::LEN_MAX;
 
 use crate::direct::Direct;
-use crate::gate::directory;
+use crate::gate::{directory, proc_link};
 use crate::same::{Storage, identity};
 use crate::{Error, Kind, Result, Stamp, shown, sys};
 
@@ -95,6 +95,11 @@ impl Host {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Its own path, links followed, where the system tells.
+    pub(crate) fn true_path(&self) -> Option<PathBuf> {
+        fs::read_link(proc_link(&self.file)).ok()
     }
 
     /// The true directory that names in it are relative to, if it could be told when it was opened.

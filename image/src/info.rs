@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::backing::Backing;
+use crate::opening::Top;
 use crate::qcow2::bitmap::{Bitmap, Bitmaps};
 use crate::qcow2::header::Header;
 use crate::qcow2::snapshot::{Snapshot, Snapshots};
@@ -38,6 +39,8 @@ pub struct Info {
     identity: (u64, u64),
     /// The true directory that the names in it are relative to.
     dir: Option<PathBuf>,
+    /// How the file below it is opened.
+    how: Opening,
 }
 
 /// What only qcow2 images have.
@@ -127,12 +130,18 @@ impl From<Snapshot> for SnapshotInfo {
 impl Info {
     /// Looks at a top image.
     pub fn read(path: &Path, how: &Opening) -> Result<Self> {
-        let (host, format) = how.top(path)?;
-        Self::of(&host, format, how.snapshot.as_deref())
+        let Top { host, format, how, warning } = how.top(path)?;
+        let mut info = Self::of(&host, format, &how, how.snapshot.as_deref())?;
+        info.warnings.extend(warning);
+        if let Some(DataFileInfo { name, .. }) = info.qcow2.as_ref().and_then(|qcow2| qcow2.data_file.as_ref()) {
+            let closed = info.how.gate.check_open(path, "data file", name).err();
+            info.warnings.extend(closed.map(|error| error.what().to_owned()));
+        }
+        Ok(info)
     }
 
     /// Looks at an open file. `snapshot`: the disk's size is to be that of this internal snapshot.
-    fn of(host: &Host, format: Format, snapshot: Option<&str>) -> Result<Self> {
+    fn of(host: &Host, format: Format, how: &Opening, snapshot: Option<&str>) -> Result<Self> {
         let mut info = Self {
             path: host.path().into(),
             format,
@@ -145,6 +154,7 @@ impl Info {
             warnings: Vec::new(),
             identity: host.identity()?,
             dir: host.dir().map(Into::into),
+            how: how.clone(),
         };
         if format == Format::Qcow2 {
             info.look_into(host, snapshot)?;
@@ -203,8 +213,8 @@ impl Info {
 
     /// The files below it, one after the other; a failure is the last.
     #[must_use]
-    pub fn floors<'a>(&self, how: &'a Opening) -> Floors<'a> {
-        Floors { how, next: self.below(), seen: vec![self.identity] }
+    pub fn floors(&self) -> Floors {
+        Floors { how: self.how.clone(), next: self.below(), seen: vec![self.identity] }
     }
 
     fn below(&self) -> Option<(PathBuf, Option<PathBuf>, Backing)> {
@@ -214,20 +224,20 @@ impl Info {
 
 /// The files below an image, from the one next to it down to the base. Only one is in memory at a time.
 #[derive(Debug)]
-pub struct Floors<'a> {
-    how: &'a Opening,
+pub struct Floors {
+    how: Opening,
     /// The image that names the next one, its directory, and what it says of it.
     next: Option<(PathBuf, Option<PathBuf>, Backing)>,
     seen: Vec<(u64, u64)>,
 }
 
-impl Iterator for Floors<'_> {
+impl Iterator for Floors {
     type Item = Result<Info>;
 
     fn next(&mut self) -> Option<Result<Info>> {
         let (named_by, dir, backing) = self.next.take()?;
-        let looked = backing.open(&named_by, dir.as_deref(), self.how).and_then(|(host, format)| {
-            let info = Info::of(&host, format, None)?;
+        let looked = backing.open(&named_by, dir.as_deref(), &self.how).and_then(|(host, format)| {
+            let info = Info::of(&host, format, &self.how, None)?;
             if self.seen.contains(&info.identity) {
                 return Err(Error::new(
                     Kind::Unsupported,

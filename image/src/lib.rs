@@ -23,6 +23,7 @@ mod fiemap;
 mod format;
 mod gate;
 mod guard;
+mod guess;
 mod host;
 mod info;
 mod layer;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::guard::guard;
+use crate::guess::Guess;
 use crate::{Error, Format, Gate, Host, Kind, Method, Result, Since};
 
 /// What is known, allowed and asked for, before an image is opened.
@@ -26,26 +27,42 @@ pub struct Opening {
     pub direct: bool,
 }
 
+/// A top file.
+pub(crate) struct Top {
+    pub(crate) host: Host,
+    /// One that we read.
+    pub(crate) format: Format,
+    /// How the files that it names are opened.
+    pub(crate) how: Opening,
+    /// What the user should know of it, without its name.
+    pub(crate) warning: Option<String>,
+}
+
 impl Opening {
-    /// Opens the top file, and tells its format, which is one that we read.
-    pub(crate) fn top(&self, path: &Path) -> Result<(Host, Format)> {
+    /// Opens the top file, and finds out what it is read as.
+    pub(crate) fn top(&self, path: &Path) -> Result<Top> {
         let host = Host::open(path)?;
         self.guard(&host)?;
-        let format = self.format.map_or_else(|| Format::probe(&host), Ok)?;
+        let known = |format| Guess { format, by_content: false, warning: None };
+        let Guess { format, by_content, warning } =
+            self.format.map_or_else(|| Guess::of(&host), |format| Ok(known(format)))?;
         if !format.is_read() {
             return Err(format.refusal(path));
         }
-        if format == Format::Raw && self.snapshot.is_some() {
-            return Err(host.error(Kind::Unsupported, "is a raw image, which has no snapshots"));
-        }
-        let has_none = match &self.since {
-            Some(_) if format != Format::Raw => None,
-            Some(Since::Snapshot(_)) => Some("is a raw image, which has no snapshots"),
-            Some(Since::Base(_)) => Some("is a raw image, which has no backing files"),
-            Some(Since::Bitmap(_)) => Some("is a raw image, which has no bitmaps"),
+        let lacks = match &self.since {
+            _ if format != Format::Raw => None,
+            _ if self.snapshot.is_some() => Some("snapshots"),
+            Some(Since::Snapshot(_)) => Some("snapshots"),
+            Some(Since::Base(_)) => Some("backing files"),
+            Some(Since::Bitmap(_)) => Some("bitmaps"),
             None => None,
         };
-        has_none.map_or(Ok((host, format)), |what| Err(Error::new(Kind::Unsupported, path, what)))
+        if let Some(lacks) = lacks {
+            let error = host.error(Kind::Unsupported, format!("is a raw image, which has no {lacks}"));
+            return Err(warning.into_iter().fold(error, Error::hint));
+        }
+        let gate = if by_content { self.gate.of_guess() } else { self.gate.clone() };
+        Ok(Top { host, format, how: Self { gate, ..self.clone() }, warning })
     }
 
     /// Refuses a file that another program may be writing to, unless that is accepted.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::backing::Backing;
 use crate::layer::Layer;
+use crate::opening::Top;
 use crate::qcow2::Qcow2;
 use crate::qcow2::bitmap::Bitmaps;
 use crate::qcow2::cache::Tables;
@@ -21,14 +22,14 @@ use crate::{Chain, Error, Format, Host, Kind, Method, Opening, Result, shown};
 impl Chain {
     /// Opens the disk at `path`, and all that it is backed by.
     pub fn open(path: &Path, how: &Opening) -> Result<Self> {
-        let (host, format) = how.top(path)?;
+        let Top { host, format, how, warning } = how.top(path)?;
         let mut stairs = Stairs {
-            how,
+            how: &how,
             seen: Vec::new(),
             named_by: None,
             floors: Vec::new(),
             size: None,
-            warnings: Vec::new(),
+            warnings: warning.iter().map(|warning| format!("{}: {warning}", shown(path))).collect(),
             method: None,
             top: None,
             disks: Vec::new(),

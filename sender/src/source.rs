@@ -12,7 +12,8 @@ use crate::error::Error;
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "How it is read")]
 pub(crate) struct ImageArgs {
-    /// The image's format; auto looks for it at the beginning, raw takes the file as it is, whatever is in it
+    /// The image's format. auto: a block device is raw; a file is read as what its content says, but opens no backing file and no data file
+    /// unless it is named *.qcow2, too. raw: the file as it is, whatever is in it
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) format: Format,
 
@@ -48,7 +49,7 @@ pub(crate) struct ImageArgs {
 /// What the image is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// Looked for at its beginning
+    /// Raw for a block device, by content for a file
     #[default]
     Auto,
     /// The disk itself

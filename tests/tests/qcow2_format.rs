@@ -342,8 +342,10 @@ fn an_image_on_a_block_device_is_read() {
     let image = fs.join("disk.qcow2");
     Qcow2::new(41 * 64 * K).ops(all_kinds(64 * K, 41 * 64 * K)).make(&image);
     fs::write(device.path(), fs::read(&image).unwrap()).unwrap();
-    assert!(rig::pour(&tools, &["--hash"], device.path()) == rig::pour(&tools, &["--hash"], &image));
-    assert_eq!(rig::by_tables(&our_map(&tools, &[], device.path())), rig::by_tables(&qemu_map(&image)));
+    let named = ["--format", "qcow2"];
+    let streamed = rig::pour(&tools, &["--hash", "--format", "qcow2"], device.path());
+    assert!(streamed == rig::pour(&tools, &["--hash"], &image));
+    assert_eq!(rig::by_tables(&our_map(&tools, &named, device.path())), rig::by_tables(&qemu_map(&image)));
 }
 
 /// The records and END of a stream, without its first line and payloads, are what the disk is, not what holds it.

@@ -89,12 +89,12 @@ fn an_l1_table_of_32_mib_in_each_of_many_floors_is_not_kept() {
     // 4 KiB clusters: 8 TiB take an L1 table of 32 MiB, the largest there is.
     for floor in 0..3 {
         let disk = Qcow2::new(8 * T).option("cluster_size=4k");
-        let disk = if floor == 0 { disk } else { disk.backing(&format!("floor{}", floor - 1), Some("qcow2")) };
+        let disk = if floor == 0 { disk } else { disk.backing(&format!("floor{}.qcow2", floor - 1), Some("qcow2")) };
         let place = |n: u64| Op::Write(n * T + floor * 64 * K, 8 * K, Fill::Noise(floor));
-        disk.ops((0..8).map(place)).make(&fs.join(&format!("floor{floor}")));
+        disk.ops((0..8).map(place)).make(&fs.join(&format!("floor{floor}.qcow2")));
     }
-    assert_as_qemu(&tools!(), &fs.join("floor2"), &[]);
-    assert_small(&["--hash"], &fs.join("floor2"));
+    assert_as_qemu(&tools!(), &fs.join("floor2.qcow2"), &[]);
+    assert_small(&["--hash"], &fs.join("floor2.qcow2"));
 }
 
 #[test]

@@ -138,7 +138,7 @@ fn as_qemu(tools: &Tools, fs: &Filesystem, raw: Option<&Disk>, floors: &[Floor])
         ("base.raw".to_owned(), "raw")
     });
     for (number, floor) in floors.iter().enumerate() {
-        let name = format!("floor{number}");
+        let name = format!("floor{number}.qcow2");
         floor.image(number, base.as_ref()).make(&fs.join(&name));
         base = Some((name, "qcow2"));
     }

@@ -45,7 +45,7 @@ pub(crate) fn info(args: &InfoArgs, messages: Messages) -> Result<(), Error> {
     messages.verbose(format_args!("format {}", info.format));
     warn(&info, messages);
     let mut out = Output::stdout()?;
-    let floors = info.floors(&how);
+    let floors = info.floors();
     let printed = match args.output {
         OutputKind::Human => human(&mut out, &info, floors, messages),
         OutputKind::Json => json(&mut out, &info, floors, messages),
@@ -64,12 +64,12 @@ fn warn(info: &Info, messages: Messages) {
 struct WithChain<'a> {
     #[serde(flatten)]
     floor: Floor<'a>,
-    chain: Below<'a>,
+    chain: Below,
 }
 
 /// The floors below. They are looked at one by one while they are printed: there may be many, and each may have many snapshots.
-struct Below<'a> {
-    floors: Cell<Option<Floors<'a>>>,
+struct Below {
+    floors: Cell<Option<Floors>>,
     messages: Messages,
 }
 
@@ -79,7 +79,7 @@ struct Unopened {
     error: String,
 }
 
-impl Serialize for Below<'_> {
+impl Serialize for Below {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeSeq as _;
         let mut list = serializer.serialize_seq(None)?;
@@ -100,7 +100,7 @@ impl Serialize for Below<'_> {
 }
 
 /// For programs.
-fn json(out: &mut dyn Write, info: &Info, floors: Floors<'_>, messages: Messages) -> io::Result<()> {
+fn json(out: &mut dyn Write, info: &Info, floors: Floors, messages: Messages) -> io::Result<()> {
     let chain = Below { floors: Cell::new(Some(floors)), messages };
     // As qemu-img indents it.
     let pretty = serde_json::ser::PrettyFormatter::with_indent(b"    ");
@@ -117,7 +117,7 @@ fn unopened(error: &xfer_hole_image::Error, messages: Messages) {
 }
 
 /// For people: a paragraph for each floor.
-fn human(out: &mut dyn Write, info: &Info, floors: Floors<'_>, messages: Messages) -> io::Result<()> {
+fn human(out: &mut dyn Write, info: &Info, floors: Floors, messages: Messages) -> io::Result<()> {
     paragraph(out, info)?;
     for floor in floors {
         match floor {
@@ -277,18 +277,18 @@ mod tests {
         info
     }
 
-    fn printed(info: &Info, how: &Opening) -> (serde_json::Value, String) {
+    fn printed(info: &Info) -> (serde_json::Value, String) {
         let messages = Messages::new("xfer-hole", 0);
         let (mut text, mut table) = (Vec::new(), Vec::new());
-        json(&mut text, info, info.floors(how), messages).unwrap();
-        human(&mut table, info, info.floors(how), messages).unwrap();
+        json(&mut text, info, info.floors(), messages).unwrap();
+        human(&mut table, info, info.floors(), messages).unwrap();
         (serde_json::from_slice(&text).unwrap(), String::from_utf8(table).unwrap())
     }
 
     #[test]
     fn all_that_there_is_to_tell_is_told_under_the_names_of_qemu_img() {
         let (dir, how) = (tempfile::tempdir().unwrap(), Opening::default());
-        let (told, table) = printed(&image(&dir, "o.qcow2", &how), &how);
+        let (told, table) = printed(&image(&dir, "o.qcow2", &how));
         assert_eq!(
             told,
             serde_json::json!({
@@ -337,7 +337,7 @@ bitmaps:
         info.path = dir.path().join("o.qcow2");
         fs::write(dir.path().join("base"), [0; 1024]).unwrap();
         info.backing = Some(Backing { name: "base".into(), format: Some("raw".into()) });
-        let (told, table) = printed(&info, &how);
+        let (told, table) = printed(&info);
         let base = dir.path().join("base").to_str().unwrap().to_owned();
         assert_eq!(told["backing-filename"], "base");
         assert_eq!(told["backing-filename-format"], "raw");
@@ -348,13 +348,13 @@ bitmaps:
         assert!(table.contains(&format!("\n\nimage:          {base}\nformat:         raw\n")), "{table}");
 
         info.backing = Some(Backing { name: "gone".into(), format: Some("raw".into()) });
-        let (told, table) = printed(&info, &how);
+        let (told, table) = printed(&info);
         let error = told["chain"][0]["error"].as_str().unwrap();
         assert!(error.ends_with("o.qcow2: backing file \"gone\": no such file or directory"), "{error}");
         assert!(!table.contains("\n\n"), "{table}");
 
         info.backing = Some(Backing { name: "o.qcow2".into(), format: Some("raw".into()) });
-        let (told, _) = printed(&info, &how);
+        let (told, _) = printed(&info);
         let error = told["chain"][0]["error"].as_str().unwrap();
         assert!(error.ends_with("is below itself: its backing files go in a circle"), "{error}");
     }

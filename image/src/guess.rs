@@ -1,0 +1,60 @@
+//! What a top file is read as where the user names no format, and how far that is trusted.
+//!
+//! A guest can write any bytes into its disk. A format that only the content speaks for may be the guest's work, and so may the names of
+//! other files in it. So a block device is raw; and a regular file that is qcow2 by its content, but not by its name, is read
+//! without opening another file.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::{Format, Host, Result};
+
+/// The format of a top file, without a flag for it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Guess {
+    pub(crate) format: Format,
+    /// Only the content says that it is an image: it may open no other file.
+    pub(crate) by_content: bool,
+    /// What the user should know, without the file's name.
+    pub(crate) warning: Option<String>,
+}
+
+impl Guess {
+    /// Looks at the kind, the content and the names of the file.
+    pub(crate) fn of(host: &Host) -> Result<Self> {
+        if host.is_device() {
+            return Ok(Self { format: Format::Raw, by_content: false, warning: Self::in_device(host) });
+        }
+        let format = Format::probe(host)?;
+        let by_content = format == Format::Qcow2 && !is_named_qcow2(host);
+        let warning = by_content.then(|| {
+            "is read as a qcow2 image, as its content has it and its name does not: --format qcow2|raw says which it is".into()
+        });
+        Ok(Self { format, by_content, warning })
+    }
+
+    /// What a device that is read as a raw disk begins as. That it can't be read is found out when it is read.
+    fn in_device(host: &Host) -> Option<String> {
+        let found = Format::probe(host).ok().filter(|&found| found != Format::Raw)?;
+        let text = format!("is read as a raw disk, though it begins as a {found} image does");
+        Some(if found == Format::Qcow2 { format!("{text}: --format qcow2 reads the image in it") } else { text })
+    }
+}
+
+/// True if the name as given and the file's own name, links followed, both say that it is a qcow2 image. A link alone doesn't: a raw
+/// disk may lie behind it. Names such as /dev/stdin say nothing.
+fn is_named_qcow2(host: &Host) -> bool {
+    says_qcow2(host.path()) && host.true_path().is_some_and(|path| says_qcow2(&path))
+}
+
+/// True for `*.qcow2`, `*.qcow` and `*.qcow2.*`, capitals or not; but not for the last one's names of raw disks and of our temporary files.
+fn says_qcow2(path: &Path) -> bool {
+    const RAW: [&str; 7] = ["raw", "img", "dd", "bin", "iso", "dsk", "part"];
+    let Some(name) = path.file_name().map(OsStr::as_bytes).map(<[u8]>::to_ascii_lowercase) else { return false };
+    if name.ends_with(b".qcow2") || name.ends_with(b".qcow") {
+        return true;
+    }
+    let last = name.rsplit(|&byte| byte == b'.').next().unwrap_or_default();
+    name.windows(7).any(|part| part == b".qcow2.") && !RAW.iter().any(|raw| raw.as_bytes() == last)
+}
