@@ -1,9 +1,11 @@
-//! QEMU's image locks: whether somebody may be writing to a file that we are about to read, and that nobody begins to.
+//! QEMU's image locks: whether another program uses a file that we are about to read or to replace, and that none begins to.
 //!
 //! QEMU's file-posix driver holds a shared lock of octet 100 + n for each permission n that it uses, and of 200 + n for each
 //! that it doesn't want others to use (RAW_LOCK_PERM_BASE, RAW_LOCK_SHARED_BASE). Permissions are consistent reading 0,
-//! writing 1, writing what is there already 2, resizing 3.
+//! writing 1, writing what is there already 2, resizing 3. Our own programs hold these locks, too, and one more lock each, which
+//! tells them from QEMU.
 
+use std::fs::File;
 use std::io;
 
 use crate::{Host, Kind, Result, sys};
@@ -13,28 +15,88 @@ const FORBIDS: i64 = 200;
 const READ: i64 = 0;
 const WRITE: i64 = 1;
 const RESIZE: i64 = 3;
+/// As many permissions as there may be in later versions.
+const PERMISSIONS: i64 = 8;
+/// Permissions from READ to RESIZE.
+const READ_TO_RESIZE: i64 = 4;
+/// Held by our own programs while they read a file, and while they write it in place. Taken before QEMU's.
+const OUR_READER: i64 = 300;
+const OUR_WRITER: i64 = 301;
+
+/// The program that uses a file, as its record locks tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum User {
+    /// QEMU or one of its tools.
+    Qemu,
+    /// A program of ours that reads it.
+    Reader,
+    /// A program of ours that writes it in place.
+    Writer,
+}
 
 /// Takes the locks of a reader that bears no writer beside it, for as long as the file is open, and refuses a file that has one.
 /// Readers don't disturb each other.
 pub(crate) fn guard(host: &Host) -> Result<()> {
-    let in_use = || {
-        host.error(Kind::Refused, "is in use by another program, as QEMU's locks say")
-            .hint("stop it, send a snapshot, or read it all the same with --force-share")
+    let in_use = || match is_locked(host.file(), OUR_WRITER, 1) {
+        true => host
+            .error(Kind::Refused, "is being updated by a receiver")
+            .hint("wait until it has ended, or read it all the same with --force-share"),
+        false => host
+            .error(Kind::Refused, "is in use by another program, as QEMU's locks say")
+            .hint("stop it, send a snapshot, or read it all the same with --force-share"),
     };
+    // Where such locks are not to be had, QEMU has none either.
+    let _none_to_be_had = sys::share_record(host.file(), OUR_READER, 1);
     // First held, then looked: of two that begin at a time, at least one sees the other.
     for octet in [USES + READ, FORBIDS + WRITE, FORBIDS + RESIZE] {
         match sys::share_record(host.file(), octet, 1) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(in_use()),
-            // Where such locks are not to be had, QEMU has none either.
             _ => {}
         }
     }
     for octet in [USES + WRITE, USES + RESIZE, FORBIDS + READ] {
-        if sys::is_record_locked(host.file(), octet, 1).unwrap_or(false) {
+        if is_locked(host.file(), octet, 1) {
             return Err(in_use());
         }
     }
     Ok(())
+}
+
+fn is_locked(file: &File, start: i64, len: i64) -> bool {
+    sys::is_record_locked(file, start, len).unwrap_or(false)
+}
+
+/// The program that uses the file by another description, if there is one.
+pub(crate) fn user_of(file: &File) -> Option<User> {
+    let is_used = || is_locked(file, USES, PERMISSIONS) || is_locked(file, FORBIDS, PERMISSIONS);
+    let is_changed = || is_locked(file, USES + WRITE, READ_TO_RESIZE - WRITE) || is_locked(file, FORBIDS + READ, 1);
+    // A program of ours that begins or ends between two questions is not taken for QEMU.
+    for _ in 0..3 {
+        if is_locked(file, OUR_WRITER, 1) {
+            return Some(User::Writer);
+        }
+        if is_locked(file, OUR_READER, 1) && !is_changed() {
+            return is_used().then_some(User::Reader);
+        }
+        if !is_used() {
+            return None;
+        }
+    }
+    Some(User::Qemu)
+}
+
+/// Takes the locks of a writer that bears no program beside it, for as long as the file is open. Where such locks are not to be had, there
+/// are none.
+pub(crate) fn hold_as_writer(file: &File) {
+    let _none_to_be_had = sys::share_record(file, OUR_WRITER, 1);
+    for octets in [USES, FORBIDS] {
+        let _none_to_be_had = sys::share_record(file, octets, READ_TO_RESIZE);
+    }
+}
+
+/// Keeps QEMU from beginning to write to the file, for as long as it is open. Readers are not disturbed.
+pub(crate) fn keep_from_writers(file: &File) {
+    let _none_to_be_had = sys::share_record(file, FORBIDS + WRITE, READ_TO_RESIZE - WRITE);
 }
 
 #[cfg(test)]

@@ -28,6 +28,11 @@ impl Storage {
         Self { own: identity(stat), around }
     }
 
+    /// True if both are the same file or device.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.own == other.own
+    }
+
     /// True if writing one may change the other.
     pub(crate) fn is_shared(&self, other: &Self) -> bool {
         self.own == other.own || self.around.contains(&other.own) || other.around.contains(&self.own)

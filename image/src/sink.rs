@@ -12,6 +12,7 @@ mod bypass;
 mod device;
 mod file;
 mod holding;
+mod in_use;
 mod part;
 mod path;
 mod place;

@@ -16,6 +16,9 @@ use nix::sys::uio::pwritev;
 use nix::unistd::{AccessFlags, Whence, faccessat, lseek};
 
 mod stream;
+mod users;
+
+pub(crate) use users::{is_open_for_writing, loop_backing};
 
 use stream::SPLICE_MAX;
 pub use stream::{

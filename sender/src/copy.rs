@@ -46,8 +46,7 @@ impl Copy<'_> {
         if disk.is_private() {
             sys::keep_private();
         }
-        let target = Target::find(self.dest, copying.options.clone())?;
-        target.check_apart(disk)?;
+        let target = Target::find_apart(self.dest, copying.options.clone(), disk)?;
         let target = if disk.older().is_some() { target.builds_on(self.base)? } else { target };
         let shares = self.shares(&copying, disk, &target)?;
         let dest = shown(target.path());

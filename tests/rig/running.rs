@@ -140,6 +140,11 @@ impl Before {
         Self { path: path.into(), octets, stat }
     }
 
+    /// Its inode number.
+    pub fn inode(&self) -> u64 {
+        self.stat.0
+    }
+
     /// Its octets.
     pub fn octets(&self) -> &[u8] {
         &self.octets

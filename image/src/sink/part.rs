@@ -16,6 +16,7 @@ use crate::raw::Raw;
 use crate::remember::{Mark, forget};
 use crate::sink::basis::Basis;
 use crate::sink::holding::{Brings, Holding};
+use crate::sink::in_use::InUse;
 use crate::sink::path::{Made, parent};
 use crate::sink::place::Place;
 use crate::sink::rights::Rights;
@@ -45,6 +46,7 @@ pub(crate) struct Part {
     no_clobber: bool,
     /// The caller isn't told of a DEST that is there.
     confined: bool,
+    in_use: InUse,
     rights: Rights,
     /// The mode of a DEST that wasn't there before.
     fresh_mode: u32,
@@ -115,6 +117,7 @@ impl Part {
             sync: !no_sync,
             no_clobber,
             confined,
+            in_use: options.in_use(),
             rights,
             fresh_mode,
             old,
@@ -500,6 +503,8 @@ impl Sink for Part {
             let what = "was replaced by another file while it was written";
             return Err(Error::new(Kind::Changed, &self.place.path, what));
         }
+        // Held until the new file has its name, so that no QEMU begins to use the old one.
+        let _old = if self.no_clobber { None } else { self.in_use.check_before_rename(&self.dest)? };
         self.publish().map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists if self.no_clobber => {
                 Error::new(Kind::Changed, &self.dest, "was made by somebody else meanwhile, and --no-clobber was given")

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use xfer_hole_proto::{Digest, Fingerprint, Sums};
 
+use crate::guard;
 use crate::raw::Raw;
 use crate::remember::forget;
 use crate::same::Storage;
@@ -28,6 +29,7 @@ use crate::sink::basis::Basis;
 use crate::sink::device::Device;
 use crate::sink::file::InPlace;
 use crate::sink::holding::{Brings, Holding};
+use crate::sink::in_use::{InUse, is_swap};
 use crate::sink::part::{Part, beside};
 use crate::sink::path::{missing, parent};
 use crate::sink::place::Place;
@@ -77,6 +79,10 @@ impl TargetOptions {
     fn rights(&self) -> Rights {
         Rights { mode: self.mode, owner: self.owner }
     }
+
+    pub(crate) fn in_use(&self) -> InUse {
+        InUse { force: self.force, confined: self.confined }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +108,20 @@ pub struct Target {
 impl Target {
     /// Looks at DEST; `-` is standard output. Refuses what can't be written without losing something, touches nothing.
     pub fn find(dest: &Path, options: TargetOptions) -> Result<Self> {
+        let found = Self::locate(dest, options)?;
+        found.check_unused()?;
+        Ok(found)
+    }
+
+    /// Looks at DEST for this disk to be written there: refuses a DEST that is a file of the disk, too.
+    pub fn find_apart(dest: &Path, options: TargetOptions, disk: &Chain) -> Result<Self> {
+        let found = Self::locate(dest, options)?;
+        found.check_apart(disk)?;
+        found.check_unused()?;
+        Ok(found)
+    }
+
+    fn locate(dest: &Path, options: TargetOptions) -> Result<Self> {
         if dest.as_os_str() == "-" {
             return Self::found(Path::new("standard output"), Way::Stdout, options);
         }
@@ -179,8 +199,16 @@ impl Target {
         self.options.read_back
     }
 
+    /// Refuses a DEST that another program uses.
+    fn check_unused(&self) -> Result<()> {
+        match self.way {
+            Way::Stdout | Way::Stream => Ok(()),
+            Way::Device | Way::InPlace | Way::Part => self.options.in_use().check(&self.path),
+        }
+    }
+
     /// Refuses a DEST that is a file of the disk to be written there, by whatever name, or would take its place.
-    pub fn check_apart(&self, disk: &Chain) -> Result<()> {
+    pub(crate) fn check_apart(&self, disk: &Chain) -> Result<()> {
         if matches!(self.way, Way::Stdout | Way::Stream) {
             return Ok(());
         }
@@ -408,6 +436,7 @@ fn check_can_rename_over(dest: &Path, old: Option<&Metadata>, options: &TargetOp
         _ if fixed.mount_point => "is a mount point",
         _ if fixed.immutable => "is immutable",
         _ if fixed.append_only => "is append-only",
+        _ if is_swap(old) => "is in use as swap",
         _ if sticky => "belongs to somebody else, in a directory where only owners rename",
         _ => return Ok(()),
     };
@@ -424,7 +453,7 @@ fn open_device(path: PathBuf, size: Option<u64>, options: &TargetOptions, base: 
         Some(libc::EBUSY) => Error::new(Kind::Refused, &path, "is mounted or in use"),
         _ => Error::io(&path, "cannot open", source),
     })?;
-    lock_in_place(&file, &path)?;
+    lock_in_place(&file, &path, options.in_use())?;
     let holds = sys::device_size(&file).map_err(|source| Error::io(&path, "cannot tell the size", source))?;
     if let Some(size) = size.filter(|&size| size > holds) {
         let what = format!("the device of {holds} octets is too small for the disk of {size}");
@@ -446,7 +475,8 @@ fn open_locked(path: &Path, options: &TargetOptions) -> Result<File> {
     if !stat.is_file() || (options.confined && stat.nlink() > 1) {
         return Err(Error::new(Kind::Changed, path, "is another file than it was"));
     }
-    lock_in_place(&file, path)?;
+    lock_in_place(&file, path, options.in_use())?;
+    options.in_use().check_loop(&stat, path)?;
     Ok(file)
 }
 
@@ -485,13 +515,8 @@ pub(crate) fn check_locked(locked: Result<(), fs::TryLockError>, path: &Path) ->
     }
 }
 
-/// One writer at a time, and no running QEMU: it holds shared locks of octets 100 and on (what it uses) and 200 and on
-/// (what it doesn't want others to use), one for each of its permissions. We hold some too, so that none is started meanwhile.
-fn lock_in_place(file: &File, path: &Path) -> Result<()> {
-    const QEMU_USES: i64 = 100;
-    const QEMU_FORBIDS: i64 = 200;
-    const QEMU_PERMISSIONS: i64 = 8;
-    const QEMU_READ_WRITE_RESIZE: i64 = 4;
+/// One writer at a time, and no running QEMU: we hold locks as it does, so that none is started meanwhile.
+fn lock_in_place(file: &File, path: &Path, in_use: InUse) -> Result<()> {
     // udev locks a device for a moment whenever somebody has closed it: ask again for a while.
     let mut locked = file.try_lock();
     for _ in 0..20 {
@@ -502,12 +527,7 @@ fn lock_in_place(file: &File, path: &Path) -> Result<()> {
         locked = file.try_lock();
     }
     check_locked(locked, path)?;
-    for octets in [QEMU_USES, QEMU_FORBIDS] {
-        // Where such locks are not to be had, QEMU has none either.
-        if sys::is_record_locked(file, octets, QEMU_PERMISSIONS).unwrap_or(false) {
-            return Err(Error::new(Kind::Refused, path, "is in use by a running QEMU"));
-        }
-        let _none_to_be_had = sys::share_record(file, octets, QEMU_READ_WRITE_RESIZE);
-    }
-    Ok(())
+    // First held, then looked: of two that begin at a time, at least one sees the other.
+    guard::hold_as_writer(file);
+    in_use.check_alone(file, path)
 }

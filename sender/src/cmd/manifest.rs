@@ -102,8 +102,7 @@ fn to_file(disk: &Chain, sums: Sums, file: &Path, watch: &Watch<'_>) -> Result<F
     if let Some(folder) = folder {
         return Err(ImageError::new(Kind::Refused, folder, "no such directory").into());
     }
-    let target = Target::find(file, TargetOptions::default())?;
-    target.check_apart(disk)?;
+    let target = Target::find_apart(file, TargetOptions::default(), disk)?;
     let sink = target.open(None, None)?;
     watch.signals.set_remains(Some(sink.remains()));
     let mut at = 0;
