@@ -19,6 +19,7 @@ json\t'All messages as JSON, one object a line, and one each second: see xfer-ho
 none\t'Nothing'"
 complete -c recv-hole -l in-place -d 'Update an existing file directly, without DEST.part; an interruption leaves it half old, half new. A file that isn\'t there yet is made as without this flag'
 complete -c recv-hole -l target-is-zero -d 'DEST, a block device, reads as zeros already: don\'t write its holes'
+complete -c recv-hole -l discard -d 'DEST, a block device that gives back no space of what is zeroed, such as a thin volume: discard its holes, and read samples of them back; what doesn\'t read as zeros then is zeroed'
 complete -c recv-hole -l no-sync -d 'Don\'t wait until the disk is on stable storage; if the machine fails soon after, old and new may be lost'
 complete -c recv-hole -l direct -d 'Leave the page cache of the machine as it is, here and at the other side: read and write by O_DIRECT, and where that is not to be had, drop from the cache what was moved'
 complete -c recv-hole -l delta -d 'Send only what differs from what DEST holds, interval by interval of 64 KiB; both sides read all of theirs'

@@ -40,7 +40,7 @@ request() {
 		receiver=auto | receiver=sh) ;;
 		receiver=binary) fail "no recv-hole is installed there that speaks this version" ;;
 		private) umask 077 ;;
-		in-place | target-is-zero | no-sync | direct | remember | read-back | check-base | no-clobber | force | mkpath | dry-run) asked="$asked$word " ;;
+		in-place | target-is-zero | discard | no-sync | direct | remember | read-back | check-base | no-clobber | force | mkpath | dry-run) asked="$asked$word " ;;
 		chmod=*[!0-7]* | max-wait=*[!0-9]*) fail "no number in the request: $x" ;;
 		chmod=?*) bits=${word#*=} ;;
 		chown=?*) own=${word#*=} ;;
@@ -274,6 +274,7 @@ work() {
 	x=''
 	! remains || x=' delta part manifest-first'
 	printf 'XFER-HOLE-READY 1 sh%s\n' "$x"
+	! asked discard || warn "recv-hole.sh discards nothing that it doesn't zero: --discard is for recv-hole"
 	! asked direct || warn "recv-hole.sh writes through the page cache: --direct is for recv-hole"
 	if asked dry-run; then
 		printf 'DONE\n'

@@ -41,21 +41,31 @@ impl Storage {
 
 /// The whole disk of a partition, and the files behind a loop device. What the system doesn't tell is nothing.
 fn around(device: u64) -> Vec<Identity> {
-    let numbers = format!("/sys/dev/block/{}:{}", libc::major(device), libc::minor(device));
-    let Ok(mut folder) = fs::canonicalize(numbers) else { return Vec::new() };
+    let Some(folder) = sysfs_folder(device) else { return Vec::new() };
+    let disk = sysfs_disk(&folder);
     let mut found = Vec::new();
-    if folder.join("partition").exists() && folder.pop() {
-        let number = fs::read_to_string(folder.join("dev")).unwrap_or_default();
+    if disk != folder {
+        let number = fs::read_to_string(disk.join("dev")).unwrap_or_default();
         let number = number
             .trim()
             .split_once(':')
             .and_then(|(major, minor)| Some(libc::makedev(major.parse().ok()?, minor.parse().ok()?)));
         found.extend(number.map(|number| (u64::MAX, number)));
     }
-    let backing = fs::read_to_string(folder.join("loop/backing_file")).unwrap_or_default();
+    let backing = fs::read_to_string(disk.join("loop/backing_file")).unwrap_or_default();
     let backing = PathBuf::from(backing.strip_suffix('\n').unwrap_or(&backing));
     found.extend(fs::metadata(backing).ok().map(|stat| identity(&stat)));
     found
+}
+
+/// Where the system tells of a block device.
+pub(crate) fn sysfs_folder(device: u64) -> Option<PathBuf> {
+    fs::canonicalize(format!("/sys/dev/block/{}:{}", libc::major(device), libc::minor(device))).ok()
+}
+
+/// Where the system tells of the whole disk that this device is a partition of, or of the device itself.
+pub(crate) fn sysfs_disk(folder: &Path) -> &Path {
+    folder.parent().filter(|_| folder.join("partition").exists()).unwrap_or(folder)
 }
 
 /// What makes two names the same file: device and inode, or the device's own number.

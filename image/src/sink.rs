@@ -10,6 +10,7 @@ use crate::{Chain, Error, Kind, Mark, Result, sys};
 mod basis;
 mod bypass;
 mod device;
+mod discard;
 mod file;
 mod holding;
 mod in_use;

@@ -106,6 +106,8 @@ mod ioctl {
     // BLKGETSIZE64 is _IOR(0x12, 114, size_t), BLKZEROOUT _IO(0x12, 127), BLKSSZGET _IO(0x12, 104): <linux/fs.h>.
     nix::ioctl_read!(blkgetsize64, 0x12, 114, u64);
     nix::ioctl_write_ptr_bad!(blkzeroout, nix::request_code_none!(0x12, 127), [u64; 2]);
+    // BLKDISCARD is _IO(0x12, 119).
+    nix::ioctl_write_ptr_bad!(blkdiscard, nix::request_code_none!(0x12, 119), [u64; 2]);
     nix::ioctl_read_bad!(fionread, libc::FIONREAD, libc::c_int);
     // FICLONE is _IOW(0x94, 9, int): <linux/fs.h>.
     nix::ioctl_write_int!(ficlone, 0x94, 9);
@@ -136,7 +138,15 @@ pub(crate) fn device_zero(file: &File, at: u64, len: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// fallocate(2) FALLOC_FL_PUNCH_HOLE: the range reads as zeros and takes no space.
+/// ioctl(2) BLKDISCARD: the device may give back the range's space. It reads as anything afterwards.
+pub(crate) fn device_discard(file: &File, at: u64, len: u64) -> io::Result<()> {
+    // SAFETY: the kernel reads two u64.
+    unsafe { ioctl::blkdiscard(file.as_raw_fd(), &[at, len]) }?;
+    Ok(())
+}
+
+/// fallocate(2) FALLOC_FL_PUNCH_HOLE: the range reads as zeros and takes no space. Of a block device, it must be whole blocks, and fails
+/// where the device would have to write zeros.
 pub(crate) fn punch(file: &File, at: u64, len: u64) -> io::Result<()> {
     let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
     Ok(fallocate(file, mode, signed(at)?, signed(len)?)?)

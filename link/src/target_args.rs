@@ -19,6 +19,11 @@ pub struct TargetArgs {
     #[arg(long)]
     pub target_is_zero: bool,
 
+    /// DEST, a block device that gives back no space of what is zeroed, such as a thin volume: discard its holes, and read samples of them
+    /// back; what doesn't read as zeros then is zeroed
+    #[arg(long, conflicts_with = "target_is_zero")]
+    pub discard: bool,
+
     /// Don't wait until the disk is on stable storage; if the machine fails soon after, old and new may be lost
     #[arg(long)]
     pub no_sync: bool,
@@ -85,6 +90,7 @@ impl TargetArgs {
             in_place: self.in_place,
             no_sync: self.no_sync,
             target_is_zero: self.target_is_zero,
+            discard: self.discard,
             no_clobber: self.no_clobber,
             mkpath: self.mkpath,
             mode: self.chmod,
@@ -106,6 +112,7 @@ impl TargetArgs {
         let flags = [
             (self.in_place, "in-place"),
             (self.target_is_zero, "target-is-zero"),
+            (self.discard, "discard"),
             (self.no_sync, "no-sync"),
             (self.direct, "direct"),
             (self.remember, "remember"),
@@ -129,6 +136,7 @@ impl TargetArgs {
         let given = [
             (self.in_place, "--in-place"),
             (self.target_is_zero, "--target-is-zero"),
+            (self.discard, "--discard"),
             (self.no_sync, "--no-sync"),
             (self.delta, "--delta"),
             (self.remember, "--remember"),

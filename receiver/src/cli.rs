@@ -70,7 +70,7 @@ pub(crate) struct Cli {
 
     /// Write nothing: compare DEST, read as it is, with the manifest on standard input, which xfer-hole manifest writes
     #[arg(long, help_heading = "What is compared",
-          conflicts_with_all = ["restrict", "in_place", "target_is_zero", "no_sync", "read_back", "check_base", "no_clobber", "force", "mkpath", "chmod", "chown",
+          conflicts_with_all = ["restrict", "in_place", "target_is_zero", "discard", "no_sync", "read_back", "check_base", "no_clobber", "force", "mkpath", "chmod", "chown",
                                 "dry_run", "converse", "classic", "require_hash", "max_size", "print_digest"])]
     pub(crate) verify: bool,
 
@@ -89,7 +89,7 @@ pub(crate) struct Cli {
     /// For "command=" in authorized_keys: take the request from SSH_ORIGINAL_COMMAND, and write beneath DIR only; see
     /// xfer-hole-restrict(7)
     #[arg(long, value_name = "DIR", help_heading = "What is accepted",
-          conflicts_with_all = ["words", "in_place", "target_is_zero", "no_sync", "direct", "read_back", "check_base", "no_clobber", "force", "mkpath", "chmod", "chown", "dry_run",
+          conflicts_with_all = ["words", "in_place", "target_is_zero", "discard", "no_sync", "direct", "read_back", "check_base", "no_clobber", "force", "mkpath", "chmod", "chown", "dry_run",
                                 "converse", "classic", "progress", "print_digest", "verbose"])]
     pub(crate) restrict: Option<PathBuf>,
 

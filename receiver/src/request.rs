@@ -48,6 +48,7 @@ pub(crate) struct Request {
     pub(crate) receiver: Wanted,
     pub(crate) in_place: bool,
     pub(crate) target_is_zero: bool,
+    pub(crate) discard: bool,
     pub(crate) no_sync: bool,
     pub(crate) direct: bool,
     pub(crate) remember: bool,
@@ -87,6 +88,7 @@ impl Request {
         let args = TargetArgs {
             in_place: self.in_place,
             target_is_zero: self.target_is_zero,
+            discard: self.discard,
             no_sync: self.no_sync,
             direct: self.direct,
             remember: self.remember,
@@ -160,6 +162,7 @@ impl Request {
             (b"receiver", Some(b"sh")) => self.receiver = Wanted::Sh,
             (b"in-place", None) => self.in_place = true,
             (b"target-is-zero", None) => self.target_is_zero = true,
+            (b"discard", None) => self.discard = true,
             (b"no-sync", None) => self.no_sync = true,
             (b"direct", None) => self.direct = true,
             (b"remember", None) => self.remember = true,

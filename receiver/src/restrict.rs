@@ -57,6 +57,9 @@ impl Restrict {
         if request.target_is_zero {
             return forbidden("--target-is-zero: no devices are written here");
         }
+        if request.discard {
+            return forbidden("--discard: no devices are written here");
+        }
         if request.force {
             return forbidden("--force: what is in use here is not replaced");
         }

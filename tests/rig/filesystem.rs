@@ -130,10 +130,19 @@ impl Drop for Filesystem {
 #[derive(Debug)]
 pub struct LoopDevice {
     path: PathBuf,
-    folder: TempDir,
+    image: PathBuf,
+    folder: Option<TempDir>,
 }
 
 impl LoopDevice {
+    /// One over this file.
+    pub fn over(image: &Path) -> Self {
+        requires_root();
+        requires(&["losetup"]);
+        let out = tool("losetup", &["--find", "--show", image.to_str().unwrap()]);
+        Self { path: out.trim().into(), image: image.into(), folder: None }
+    }
+
     /// One of this size in octets, every octet of which is `old`.
     pub fn filled(size: u64, old: u8) -> Self {
         requires_root();
@@ -148,13 +157,14 @@ impl LoopDevice {
             std::io::Write::write_all(&mut file, &block[..usize::try_from(piece).unwrap()]).unwrap();
             left -= piece;
         }
-        let out = tool("losetup", &["--find", "--show", image.to_str().unwrap()]);
-        Self { path: out.trim().into(), folder }
+        let mut device = Self::over(&image);
+        device.folder = Some(folder);
+        device
     }
 
     /// The file behind it.
     pub fn backing(&self) -> PathBuf {
-        self.folder.path().join("image")
+        self.image.clone()
     }
 
     /// Its name in /dev.

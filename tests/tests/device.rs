@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -197,4 +197,100 @@ fn the_device_is_synced_before_exit_0_and_not_where_nobody_asked() {
             assert!(synced.is_none_or(|at| log.lines().skip(at).any(|call| call.contains("exit_group(0)"))), "{log}");
         }
     }
+}
+
+/// Bytes that a file takes on its file system.
+fn allocated(file: &Path) -> u64 {
+    fs::metadata(file).unwrap().blocks() * 512
+}
+
+/// A disk of 128 MiB with 2 MiB of data in it, which don't begin or end at a page.
+fn sparse() -> Disk {
+    Disk::empty(128 * MIB).with(0, 4096, 1).with(20 * MIB + 100, MIB, 2).with(100 * MIB + 4000, MIB - 4096, 3)
+}
+
+/// A loop device over a sparse file, the space of which is made on demand: full of old bytes, or with none.
+fn on_demand(fs: &Filesystem, full: bool) -> LoopDevice {
+    let backing = fs.join("backing");
+    let disk = Disk::empty(128 * MIB);
+    if full { disk.with(0, 128 * MIB, 9) } else { disk }.make(&backing);
+    LoopDevice::over(&backing)
+}
+
+#[test]
+fn holes_take_no_space_of_a_device_that_makes_it_on_demand() {
+    for kind in [Fs::Ext4, Fs::Xfs, Fs::Tmpfs] {
+        let fs = Filesystem::new(kind, 512 * MIB);
+        let image = fs.join("disk.img");
+        sparse().make(&image);
+        let stream = pour(&tools!(), &["--hash"], &image);
+        let expected = fs::read(&image).unwrap();
+        for full in [true, false] {
+            for how in ["pipe", "direct", "copy", "delta"] {
+                let device = on_demand(&fs, full);
+                let (tool, args): (_, &[&str]) = match how {
+                    "pipe" => (tools!().recv_hole, &[]),
+                    "direct" => (tools!().recv_hole, &["--direct"]),
+                    "copy" => (tools!().xfer_hole, &[image.to_str().unwrap()]),
+                    _ => (tools!().xfer_hole, &["--hash", "--delta", image.to_str().unwrap()]),
+                };
+                run(Command::new(tool).args(args).arg(device.path()), &stream).ok();
+                let what = format!("{kind:?}, full: {full}, {how}");
+                assert!(octets(&device) == expected, "{what}");
+                let taken = allocated(&device.backing());
+                assert!(taken <= 4 * MIB, "{what}: {taken} bytes are taken");
+            }
+        }
+    }
+}
+
+/// `recv-hole ARGS DEVICE` below strace, with these options.
+fn traced(options: &[&str], args: &[&str], device: &LoopDevice, log: &Path) -> Command {
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-e", "trace=ioctl,fallocate", "-e", "inject=fallocate:error=EOPNOTSUPP"]).args(options);
+    command.arg("-o").arg(log).arg(tools!().recv_hole).args(args).arg(device.path());
+    command
+}
+
+#[test]
+fn what_only_discarding_gives_back_is_discarded_and_read_back() {
+    requires(&["strace"]);
+    let fs = Filesystem::new(Fs::Ext4, 512 * MIB);
+    let (image, log) = (fs.join("disk.img"), fs.join("log"));
+    sparse().make(&image);
+    // Without digests all is done by one thread, whose calls are counted below.
+    let (stream, expected) = (pour(&tools!(), &[], &image), fs::read(&image).unwrap());
+    // Like dm-thin: it can't zero without writing.
+    let device = on_demand(&fs, true);
+    run(&mut traced(&[], &[], &device, &log), &stream).ok();
+    assert!(octets(&device) == expected);
+    assert!(allocated(&device.backing()) > 100 * MIB, "zeros take space there");
+    drop(device);
+    let device = on_demand(&fs, true);
+    let outcome = run(&mut traced(&[], &["--discard"], &device, &log), &stream).ok();
+    assert!(octets(&device) == expected);
+    assert!(allocated(&device.backing()) <= 4 * MIB, "{}", allocated(&device.backing()));
+    assert!(!outcome.err.contains("may take space"), "{}", outcome.err);
+    drop(device);
+    // A device that only says that it discards is found out: the first time it is asked, nothing happens.
+    let calls = fs::read_to_string(&log).unwrap();
+    let (thread, _) = calls.lines().find(|line| line.contains("BLKDISCARD")).unwrap().split_once(' ').unwrap();
+    let of_thread = calls.lines().filter(|line| line.starts_with(&format!("{thread} ")) && line.contains("ioctl("));
+    let first = 1 + of_thread.take_while(|line| !line.contains("BLKDISCARD")).count();
+    let device = on_demand(&fs, true);
+    let inject = format!("inject=ioctl:retval=0:when={first}");
+    let outcome = run(&mut traced(&["-e", &inject], &["--discard"], &device, &log), &stream).ok();
+    let calls = fs::read_to_string(&log).unwrap();
+    let discards: Vec<_> = calls.lines().filter(|line| line.contains("BLKDISCARD")).collect();
+    assert!(discards.len() == 1 && discards[0].contains("INJECTED"), "{discards:?}");
+    assert!(octets(&device) == expected);
+    assert!(outcome.err.contains("may take space"), "{}", outcome.err);
+}
+
+#[test]
+fn discarding_is_for_devices_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let dest = folder.path().join("out.img");
+    run(Command::new(tools!().recv_hole).arg("--discard").arg(&dest), b"").refused(&["no block device", "--discard"]);
+    assert!(fs::read_dir(folder.path()).unwrap().next().is_none());
 }

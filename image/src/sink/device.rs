@@ -1,14 +1,15 @@
-//! A block device: always in place, and its holes are really zeroed.
+//! A block device: always in place. Its holes are really zeroed, and their space is given back where the device makes space on demand.
 
 use std::os::fd::BorrowedFd;
 
+use crate::sink::discard::Discard;
 use crate::sink::place::Place;
 use crate::sink::{Sink, in_pieces};
 use crate::{Chain, Result, shown, sys};
 
-/// The most octets that one BLKZEROOUT is asked for: larger requests make storage time out.
+/// The most bytes that a device is asked to zero by one call: larger requests make storage time out.
 const ZEROOUT_MAX: u64 = 128 << 20;
-/// BLKZEROOUT is asked for whole pages only, so that it never meets a page that is written too.
+/// A device is asked to zero whole pages only, so that it never meets a page that is written too.
 const PAGE: u64 = 4096;
 
 pub(crate) struct Device {
@@ -16,14 +17,30 @@ pub(crate) struct Device {
     pub(crate) size: u64,
     pub(crate) sync: bool,
     pub(crate) target_is_zero: bool,
+    /// How holes are given back where the device gives back nothing that it zeroes, if that was asked for.
+    pub(crate) discard: Option<Discard>,
 }
 
 impl Device {
     fn zero_whole(&self, at: u64, len: u64) -> Result<()> {
-        in_pieces(at, len, ZEROOUT_MAX, |at, len| match sys::device_zero(&self.place.file, at, len) {
+        let file = &self.place.file;
+        in_pieces(at, len, ZEROOUT_MAX, |at, len| {
+            // Refused where the device can't, or would have to write: BLKZEROOUT writes, and takes space where space is made on demand.
+            if sys::punch(file, at, len).is_ok() {
+                return Ok(());
+            }
+            let discarded = self.discard.as_ref().map(|discard| discard.zero(file, at, len)).unwrap_or(at..at);
+            self.zero_by_writing(at, discarded.start - at)?;
+            self.zero_by_writing(discarded.end, at + len - discarded.end)
+        })
+    }
+
+    fn zero_by_writing(&self, at: u64, len: u64) -> Result<()> {
+        match sys::device_zero(&self.place.file, at, len) {
+            _ if len == 0 => Ok(()),
             Ok(()) => Ok(()),
             Err(_) => self.place.write_zeros(at, len),
-        })
+        }
     }
 }
 
@@ -73,6 +90,7 @@ impl Sink for Device {
             self.place.sync()?;
         }
         let tail = self.size.saturating_sub(size);
+        notes.extend(self.discard.as_ref().and_then(Discard::note));
         let note = format!("the last {tail} octets of the device are left as they were");
         notes.extend((tail > 0).then_some(note));
         Ok(notes)

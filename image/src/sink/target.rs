@@ -27,6 +27,7 @@ use crate::remember::forget;
 use crate::same::Storage;
 use crate::sink::basis::Basis;
 use crate::sink::device::Device;
+use crate::sink::discard::Discard;
 use crate::sink::file::InPlace;
 use crate::sink::holding::{Brings, Holding};
 use crate::sink::in_use::{InUse, is_swap};
@@ -42,6 +43,8 @@ use crate::{Chain, Error, Host, Identity, Kind, Result, Sink, shown, sys};
 pub struct TargetOptions {
     /// Update an existing regular file directly.
     pub in_place: bool,
+    /// Holes of a block device that doesn't give back the space of what it zeroes are discarded, and read back.
+    pub discard: bool,
     /// Success is said without waiting for the disk.
     pub no_sync: bool,
     /// A block device holds zeros already: holes need not be written.
@@ -161,6 +164,11 @@ impl Target {
     fn found(path: &Path, way: Way, options: TargetOptions) -> Result<Self> {
         if !matches!(way, Way::InPlace | Way::Part) && (options.mode.is_some() || options.owner.is_some()) {
             return Err(Error::new(Kind::Refused, path, "is no regular file, which --chmod and --chown are for"));
+        }
+        for (given, flag) in [(options.target_is_zero, "--target-is-zero"), (options.discard, "--discard")] {
+            if given && way != Way::Device {
+                return Err(Error::new(Kind::Refused, path, format!("is no block device, which {flag} is for")));
+            }
         }
         if matches!(way, Way::Stdout | Way::Stream) && options.read_back {
             return Err(Error::new(Kind::Refused, path, "is no file or device, which --read-back could read"));
@@ -335,9 +343,6 @@ impl Target {
             let keeps = !matches!(way, Way::Stdout | Way::Stream);
             base.check_size(&path, keeps.then_some(device))?;
         }
-        if options.target_is_zero && way != Way::Device {
-            return Err(Error::new(Kind::Refused, &path, "is no block device, which --target-is-zero is for"));
-        }
         Ok(match way {
             Way::Stdout => {
                 let failed = |source| Error::io(&path, "cannot write", source);
@@ -463,7 +468,8 @@ fn open_device(path: PathBuf, size: Option<u64>, options: &TargetOptions, base: 
     let (sync, target_is_zero) = (!options.no_sync, options.target_is_zero);
     let place = Place::new(file, path);
     let place = if options.direct { place.directly()? } else { place };
-    Ok(Device { place, size: holds, sync, target_is_zero })
+    let discard = options.discard.then(|| Discard::of(&place.file));
+    Ok(Device { place, size: holds, sync, target_is_zero, discard })
 }
 
 /// A regular file that is there, locked.

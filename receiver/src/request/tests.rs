@@ -21,7 +21,7 @@ const PLAIN: &str = "exec sh -c '(echo; eval \"$(dd ibs=1 count=$2 2>/dev/null)\
 
 #[test]
 fn a_request_says_what_is_asked_for() {
-    let words = "'receiver=binary' 'in-place' 'target-is-zero' 'no-sync' 'direct' 'remember' 'read-back' 'check-base' 'no-clobber' 'force' 'mkpath' 'dry-run' 'private' 'chmod=0640' \
+    let words = "'receiver=binary' 'in-place' 'target-is-zero' 'discard' 'no-sync' 'direct' 'remember' 'read-back' 'check-base' 'no-clobber' 'force' 'mkpath' 'dry-run' 'private' 'chmod=0640' \
                  'chown=me:you' 'max-wait=90'";
     let text = format!("exec sh -c 'any;$(thing)\n' recv-hole 1 4096 {words} -- 'a/b\\0040c' '-n\\0047'");
     let asked = Request::parse(text.as_bytes()).unwrap();
@@ -29,6 +29,7 @@ fn a_request_says_what_is_asked_for() {
         receiver: Wanted::Binary,
         in_place: true,
         target_is_zero: true,
+        discard: true,
         no_sync: true,
         direct: true,
         remember: true,

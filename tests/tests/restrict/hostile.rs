@@ -71,6 +71,7 @@ fn hostile_requests_are_refused_and_nothing_is_written_anywhere() {
         "no-clobber",
         "target-is-zero",
         "force",
+        "discard",
         "receiver=sh",
         "receiver=",
         "receiver=perl",
