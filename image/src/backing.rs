@@ -42,8 +42,7 @@ impl Backing {
             return Err(format.refusal_below(named_by, WHAT, &read.file));
         }
         let host = how.gate.open(named_by, dir, WHAT, &read.file)?;
-        how.guard(&host)?;
-        Ok((host, format))
+        Ok((how.guard(host)?, format))
     }
 
     /// Where it lies if `named_by` names it, opened or not; `None` for what is no file.

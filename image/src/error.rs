@@ -36,13 +36,13 @@ pub struct Error {
     what: String,
     hint: Option<String>,
     source: Option<io::Error>,
-    published: bool,
+    leaves_nothing: bool,
 }
 
 impl Error {
     /// An error without a system's reason.
     pub fn new(kind: Kind, path: impl Into<PathBuf>, what: impl Into<String>) -> Self {
-        Self { kind, path: path.into(), what: what.into(), hint: None, source: None, published: false }
+        Self { kind, path: path.into(), what: what.into(), hint: None, source: None, leaves_nothing: false }
     }
 
     /// The system refused `what`.
@@ -67,16 +67,16 @@ impl Error {
         self.hint.as_deref()
     }
 
-    /// The trouble came after the new disk got its name.
+    /// The temporary file is no more: the new disk got its name before the trouble, or another program removed it.
     #[must_use]
-    pub(crate) fn published(self) -> Self {
-        Self { published: true, ..self }
+    pub(crate) fn leaving_nothing(self) -> Self {
+        Self { leaves_nothing: true, ..self }
     }
 
-    /// True if the new disk has its name all the same: nothing is left under another.
+    /// True if there is no temporary file any more that could be told of.
     #[must_use]
-    pub fn is_published(&self) -> bool {
-        self.published
+    pub fn leaves_nothing(&self) -> bool {
+        self.leaves_nothing
     }
 
     /// What sort of trouble it is.

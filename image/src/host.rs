@@ -57,6 +57,18 @@ impl Host {
         Ok(Self { file, path: path.into(), dir, len, stamp, direct: None })
     }
 
+    /// The same file with the size and times that it has now: until it was locked, another program may have written it.
+    pub(crate) fn as_it_is(self) -> Result<Self> {
+        let Self { file, path, dir, .. } = self;
+        Self::of(file, &path, dir)
+    }
+
+    /// True if its name, links followed, is still this file's.
+    pub(crate) fn is_named(&self) -> bool {
+        let named = fs::metadata(&self.path).ok().map(|stat| identity(&stat));
+        named.is_some() && named == self.identity().ok()
+    }
+
     /// The same, to be read past the page cache, as far as that can be.
     pub(crate) fn directly(self) -> Result<Self> {
         let direct = Direct::open(&self.file, self.len).map_err(|source| self.io("cannot open", source))?;

@@ -69,7 +69,7 @@ pub use plan::{Plan, Step, Want};
 pub use raw::Method;
 pub use remember::{Identity, Mark};
 pub use sift::{Piece, Sift};
-pub use sink::{Holding, Owner, Sink, Target, TargetOptions, parse_mode, parse_owner, read_back};
+pub use sink::{Holding, Owner, Sink, Target, TargetOptions, Unchanged, parse_mode, parse_owner, read_back};
 pub use stamp::Stamp;
 pub use survey::{fingerprint, record_lines, survey};
 pub use tally::{Phase, Tally};

@@ -42,7 +42,7 @@ impl Opening {
     /// Opens the top file, and finds out what it is read as.
     pub(crate) fn top(&self, path: &Path) -> Result<Top> {
         let host = Host::open(path)?;
-        self.guard(&host)?;
+        let host = self.guard(host)?;
         let known = |format| Guess { format, by_content: false, warning: None };
         let Guess { format, by_content, warning } =
             self.format.map_or_else(|| Guess::of(&host), |format| Ok(known(format)))?;
@@ -65,8 +65,13 @@ impl Opening {
         Ok(Top { host, format, how: Self { gate, ..self.clone() }, warning })
     }
 
-    /// Refuses a file that another program may be writing to, unless that is accepted.
-    pub(crate) fn guard(&self, host: &Host) -> Result<()> {
-        if self.force_share { Ok(()) } else { guard(host) }
+    /// Refuses a file that another program may be writing to, unless that is accepted. What comes back is the file as it is once nobody
+    /// may.
+    pub(crate) fn guard(&self, host: Host) -> Result<Host> {
+        if self.force_share {
+            return Ok(host);
+        }
+        guard(&host)?;
+        host.as_it_is()
     }
 }

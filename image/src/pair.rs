@@ -55,6 +55,8 @@ impl Pair {
         guard::guard(&host)?;
         // Read by many, as long as nobody writes.
         check_locked(host.file().try_lock_shared(), child)?;
+        let host = host.as_it_is()?;
+        check_named(&host)?;
         let size = host.len();
         check_raw(&host, options)?;
         let floor = Raw::floor(host)?;
@@ -68,8 +70,9 @@ impl Pair {
         let target =
             Target::find(parent, TargetOptions { in_place: true, no_sync: options.no_sync, ..Default::default() })?;
         target.check_apart(&child).map_err(|error| error.hint("a file is not its own parent: name two"))?;
-        check_raw(&Host::open(target.path())?, options)?;
         let parent = Box::new(target.open_as_it_is()?);
+        // Both are locked by now: what they are is what they stay.
+        check_raw(&parent.host()?, options)?;
         if parent.held > size {
             let what = format!("has {} octets, more than the {size} that its child has", parent.held);
             return Err(
@@ -151,7 +154,8 @@ impl Pair {
     /// Asks whether the child is still what it was when it was opened.
     pub fn check_child(&self) -> Result<()> {
         let what_to_do = "let nobody write to it, and run it again";
-        self.child.check_unchanged(false).map_err(|error| error.hint(what_to_do))
+        let unchanged = self.child.check_unchanged(false).and_then(|()| self.child.files().try_for_each(check_named));
+        unchanged.map_err(|error| error.hint(what_to_do))
     }
 
     /// What the parent is if nothing more happens from here on: a half sentence for the message of a failure.
@@ -185,6 +189,14 @@ impl Pair {
             }
         }
         Ok(())
+    }
+}
+
+/// Refuses a file whose name is another's: that one would be taken for it when all is done.
+fn check_named(host: &Host) -> Result<()> {
+    match host.is_named() {
+        true => Ok(()),
+        false => Err(host.error(Kind::Changed, "was replaced by another file")),
     }
 }
 

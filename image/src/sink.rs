@@ -14,13 +14,18 @@ mod discard;
 mod file;
 mod holding;
 mod in_use;
+mod old;
 mod part;
 mod path;
 mod place;
+mod publish;
 mod read_back;
 mod rights;
 mod stream;
 mod target;
+mod temp_lock;
+mod temp_mark;
+mod unchanged;
 
 pub(crate) use file::InPlace;
 pub use holding::Holding;
@@ -29,6 +34,7 @@ pub use read_back::read_back;
 pub use rights::{Owner, parse_mode, parse_owner};
 pub(crate) use target::check_locked;
 pub use target::{Target, TargetOptions};
+pub use unchanged::Unchanged;
 
 /// Takes a disk's octets at their places. Offsets and lengths are in octets of the disk.
 ///
@@ -73,6 +79,9 @@ pub trait Sink: Send + Sync {
 
     /// The `len` octets at `at` read as zeros.
     fn hole(&self, at: u64, len: u64) -> Result<()>;
+
+    /// The `len` bytes at `at` of what the target held before are zeros, and stay so: a new file gives back the space that they take.
+    fn vacate(&self, _at: u64, _len: u64) {}
 
     /// True if a hole is work: old octets are really zeroed.
     fn zeroes(&self) -> bool {

@@ -148,7 +148,7 @@ impl Stairs<'_> {
         let Some(name) = header.data_file() else { return Ok(None) };
         let host =
             self.how.gate.open(named_by.path(), named_by.dir(), "data file", Path::new(OsStr::from_bytes(name)))?;
-        self.how.guard(&host)?;
+        let host = self.how.guard(host)?;
         Ok(Some(self.enter(host)?))
     }
 }

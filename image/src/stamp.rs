@@ -27,6 +27,11 @@ impl Stamp {
         }
     }
 
+    /// Bytes of the file.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// True if it is the same file with the same octets, by all but the change time: that another name or mode changes, too.
     pub(crate) fn is_same_content(&self, other: &Self) -> bool {
         let but_ctime = |stamp: &Self| Self { ctime: other.ctime, ..*stamp };

@@ -17,6 +17,7 @@ use nix::unistd::{AccessFlags, Whence, faccessat, lseek};
 
 mod stream;
 mod users;
+mod xattr;
 
 pub(crate) use users::{is_open_for_writing, loop_backing};
 
@@ -25,6 +26,7 @@ pub use stream::{
     Spliced, drain_pipe, enlarge_pipe, pipe_size, read_some, splice_from_pipe, splice_out, splice_to_pipe,
     takes_writes, wait_readable, wait_writable, write_all,
 };
+pub(crate) use xattr::{remove_xattr, set_xattr, short_xattr};
 
 fn signed(offset: u64) -> io::Result<i64> {
     i64::try_from(offset).map_err(|_| io::Error::from(Errno::EFBIG))
@@ -271,6 +273,23 @@ pub(crate) fn direct_rules(file: &File) -> Option<DirectRules> {
     let rules =
         || DirectRules { memory: u64::from(stat.stx_dio_mem_align), offset: u64::from(stat.stx_dio_offset_align) };
     told.then(rules)
+}
+
+/// statx(2) of the size alone, as this machine knows it: no file system asks a server or writes anything out for it.
+pub(crate) fn known_len(file: &File) -> io::Result<u64> {
+    // SAFETY: statx is plain data, for which all zeros is a value.
+    let mut stat: libc::statx = unsafe { mem::zeroed() };
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    // SAFETY: the name is empty and ends in NUL, and the kernel writes one struct statx.
+    let result = unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), flags, libc::STATX_SIZE, &raw mut stat) };
+    Errno::result(result)?;
+    Ok(stat.stx_size)
+}
+
+/// fstatvfs(3): bytes that this user may still write to the file system.
+pub(crate) fn free_space(file: &File) -> io::Result<u64> {
+    let stat = nix::sys::statvfs::fstatvfs(file)?;
+    Ok(u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size())))
 }
 
 /// sysconf(3) _SC_PAGESIZE: octets of a page.

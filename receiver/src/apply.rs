@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use xfer_hole_image::{Holding, Image, Phase, Sink, Tally, Target, read_back};
+use xfer_hole_image::{Holding, Image, Phase, Sink, Tally, Target, Unchanged, read_back};
 use xfer_hole_link::{Messages, Signals, Talk};
 use xfer_hole_proto::{Answer, Base, Dialect, Digest, Fingerprint, Item, Kind, Open, Record, Want};
 
@@ -109,10 +109,11 @@ impl Apply<'_> {
             return Err(Error::NoBase);
         }
         self.rules.check_size(want.size)?;
-        let known = want.digest.filter(|_| target.recall(want.size, want.sums) == want.digest);
         // What is to be read back is read.
-        if let Some(digest) = known.filter(|_| !target.is_read_back()) {
-            return self.same(input, &target, want, digest, talk);
+        if let Some(digest) = want.digest.filter(|_| !target.is_read_back())
+            && let Some(held) = target.hold_unchanged(want.size, want.sums, digest)?
+        {
+            return self.same(input, &held, want, digest, talk);
         }
         let remembered = target.remembered().map(Path::to_owned);
         let reads_back = target.is_read_back();
@@ -150,11 +151,11 @@ impl Apply<'_> {
         Ok(done)
     }
 
-    /// The target is the disk that is wanted, as was noted: nothing is touched.
+    /// The target is the disk that is wanted, as was noted: it is locked, and nothing is touched.
     fn same(
         &self,
         input: &mut Input,
-        target: &Target,
+        target: &Unchanged,
         want: &Want,
         digest: Digest,
         talk: &Talk,
@@ -183,11 +184,11 @@ impl Apply<'_> {
             }
         }
         let is_it = (open.size, open.sums, input.decoder().result()) == (want.size, Some(want.sums), Some(digest));
-        // Nobody has touched it meanwhile.
-        if !is_it || target.recall(want.size, want.sums) != Some(digest) {
-            let what = "what came is not the disk that was asked for, or the target is another by now";
+        if !is_it {
+            let what = "what came is not the disk that was asked for";
             return Err(xfer_hole_proto::Error::new(Kind::Mismatch, 0, 0, what).into());
         }
+        target.check()?;
         Ok(Done { fingerprint: Some(Fingerprint { sums: want.sums, digest }), notes: Vec::new() })
     }
 
@@ -251,7 +252,7 @@ impl Apply<'_> {
         self.tally.set_phase(Phase::Syncing);
         self.signals.set_remains(Some("the whole disk was received, and may have its name by now".to_owned()));
         let notes = sink.finish(size.unwrap_or(at)).map_err(|error| match error {
-            error if error.is_published() => error.into(),
+            error if error.leaves_nothing() => error.into(),
             error => begun(error.into(), remains),
         })?;
         self.signals.set_remains(Some("the whole disk was received".to_owned()));

@@ -13,7 +13,7 @@ use xfer_hole_image::{
     read_back, reason, shown, sys,
 };
 use xfer_hole_link::{Messages, Signals};
-use xfer_hole_proto::{Base, Dialect, Digest, Fingerprint, Item, Open, Record, StreamEncoder};
+use xfer_hole_proto::{Base, Dialect, Fingerprint, Item, Open, Record, StreamEncoder};
 
 use crate::build::Lines;
 use crate::cli::{Cli, Copying, Job, Reflink};
@@ -89,9 +89,11 @@ impl Copy<'_> {
             let sums = copying.job.sums.unwrap_or_default();
             let known = self.identity.and_then(|identity| identity.recall(sums));
             // What is to be read back is read.
-            let same = |_: &Digest| !copying.options.read_back && known == target.recall(size, sums);
-            if let Some(digest) = known.filter(same) {
+            if let Some(digest) = known.filter(|_| !copying.options.read_back)
+                && let Some(held) = target.hold_unchanged(size, sums, digest)?
+            {
                 disk.check_unchanged(false)?;
+                held.check()?;
                 tally.add_disk(size);
                 tally.add_kept(size);
                 return Ok((Some(Fingerprint { sums, digest }), Vec::new()));
@@ -154,7 +156,7 @@ impl Copy<'_> {
             Ok((fingerprint, notes))
         });
         copied.map_err(|error| match error {
-            Error::Image(error) if error.is_published() => error.into(),
+            Error::Image(error) if error.leaves_nothing() => error.into(),
             error => Error::Begun { error: error.into(), remains },
         })
     }

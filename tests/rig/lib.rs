@@ -50,7 +50,7 @@ pub use qcow2::{Fill, Op, Qcow2, qemu_img};
 pub use receiver::{Receiver, SHELLS, preamble, script};
 pub use relay::{Cut, Flowed, Wiretap, converse, differing, held};
 pub use run::{Outcome, Tools, assert_same, pour, run, send_to, tool};
-pub use running::{Before, Running, mode, part_of, wait_until};
+pub use running::{Before, Running, mark_part, mode, part_of, wait_until};
 pub use sshd::{HOST, Setup, Sshd};
 pub use stream::{assert_holes_within, holes_of, items, records};
 pub use tmux::Tmux;

@@ -164,6 +164,17 @@ pub fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
+/// Makes of a file what a transfer leaves as `DEST.part`: private, and marked as a temporary file.
+pub fn mark_part(part: &Path) {
+    fs::set_permissions(part, fs::Permissions::from_mode(0o600)).unwrap();
+    let marked = Command::new("setfattr").args(["-n", "user.xfer-hole.part", "-v", "1"]).arg(part).output().unwrap();
+    if !marked.status.success() {
+        let mut side = part.as_os_str().to_owned();
+        side.push(".lines");
+        fs::write(side, "XFER-HOLE-PART 1\n").unwrap();
+    }
+}
+
 /// `PATH.part`
 pub fn part_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use nix::sys::stat::{major, minor};
 use rig::{
     Before, Disk, Filesystem, Fill, Fs, LoopDevice, Op, Outcome, Qcow2, Running, assert_holes_within, assert_same,
-    holes, holes_within, part_of, pour, qemu_disk, run, tool, tools, wait_until,
+    holes, holes_within, mark_part, part_of, pour, qemu_disk, run, tool, tools, wait_until,
 };
 
 const MIB: u64 = 1 << 20;
@@ -235,6 +235,7 @@ fn source_and_target_of_one_storage_are_refused_by_whatever_name() {
     symlink("base.img", name("soft")).unwrap();
     symlink(&top, name("soft-top")).unwrap();
     fs::copy(&base, name("new.img.part")).unwrap();
+    mark_part(&name("new.img.part"));
     let befores = [&base, &top, &data, &external, &name("new.img.part")].map(|path| Before::of(path));
     for (image, dest) in [
         (&base, &base),

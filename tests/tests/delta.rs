@@ -10,8 +10,8 @@ use std::process::Command;
 use nix::sys::statvfs::statvfs;
 use rig::{
     Cut, Disk, FarEnd, Filesystem, Fill, Flowed, Fs, HOST, LoopDevice, Outcome, Qcow2, Setup, Toolbox, Tools, Wiretap,
-    assert_holes_within, assert_same, converse, differing, extents, holes, holes_of, holes_within, part_of, qemu_disk,
-    requires, run, tool, tools,
+    assert_holes_within, assert_same, converse, differing, extents, holes, holes_of, holes_within, mark_part, part_of,
+    qemu_disk, requires, run, tool, tools,
 };
 use xfer_hole_proto::{Item, Record};
 
@@ -332,7 +332,7 @@ fn a_key_that_may_not_read_is_told_nothing_of_what_is_there() {
         disk().make(&part_of(&dest));
         give(&far, &dest);
         give(&far, &part_of(&dest));
-        tool("chmod", &["600", part_of(&dest).to_str().unwrap()]);
+        mark_part(&part_of(&dest));
         let only = format!("{} --restrict '{}'{allowed}", toolbox.program("recv-hole"), home.display());
         far.sshd.admit_only(&far.account, &only);
         let mut pushes = Command::new(tools!().xfer_hole);

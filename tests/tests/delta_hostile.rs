@@ -7,12 +7,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use rig::{Before, Disk, Filesystem, Fs, Outcome, part_of, tool, tools, wait_until};
+use rig::{Before, Disk, Filesystem, Fs, Outcome, part_of, run, tool, tools, wait_until};
 use tempfile::TempDir;
 use tokio_util::codec::Encoder;
 use xfer_hole_proto::{Base, Dialect, Digest, End, Item, Manifest, ManifestWriter, Open, Record, StreamEncoder, Sums};
@@ -209,6 +209,71 @@ fn a_sender_that_does_not_listen_gets_no_further_than_it_was_told_and_is_given_u
         drop(stdin);
         before.untouched(what);
     }
+}
+
+/// Has the fingerprint of the target noted.
+fn note(target: &Target) {
+    let (image, _, _) = target.twin();
+    let mut copies = Command::new(tools!().xfer_hole);
+    run(copies.args(["-q", "--delta", "--remember"]).arg(image).arg(&target.dest), b"").ok();
+}
+
+/// A receiver that is asked for the disk that the target is, and its first answer behind READY.
+fn asked_for_the_same(target: &Target, args: &[&str]) -> (Child, BufReader<ChildStdout>, String) {
+    let (_, right) = manifest(&target.old);
+    let mut command = Command::new("timeout");
+    command.args(["-s", "KILL", "60"]).arg(tools!().recv_hole).args(["--converse", "--remember"]);
+    command.args(args).arg(&target.dest);
+    let mut receiver = started(command);
+    let want = format!("{} {right}\n", WANT.trim_end());
+    receiver.stdin.as_mut().unwrap().write_all(want.as_bytes()).unwrap();
+    let mut heard = BufReader::new(receiver.stdout.take().unwrap());
+    let mut line = String::new();
+    while line.is_empty() || line.starts_with("XFER-HOLE-READY") || line.starts_with("WAIT") {
+        line.clear();
+        assert_ne!(heard.read_line(&mut line).unwrap(), 0, "no answer");
+    }
+    (receiver, heard, line)
+}
+
+#[test]
+fn same_is_said_of_a_target_that_stays_locked_until_done() {
+    let target = Target::new();
+    let size = 4 * INTERVAL;
+    let (_, right) = manifest(&target.old);
+    let all = stream(size, size, &[(Record::Keep { len: size }, &[][..])], right);
+    note(&target);
+    for args in [&[][..], &["--in-place"]] {
+        let (mut receiver, mut heard, line) = asked_for_the_same(&target, args);
+        assert_eq!(line, "SAME\n", "{args:?}");
+        let before = Before::of(&target.dest);
+        // Another receiver is kept from it.
+        let mut kinds = vec![vec!["--in-place"]];
+        kinds.extend(args.is_empty().then(Vec::new));
+        for other in kinds {
+            let mut receives = Command::new(tools!().recv_hole);
+            run(receives.args(other).arg(&target.dest), b"XFER-HOLE 1 4096\nHOLE 4096\nEND\n").refused(&["dest"]);
+        }
+        receiver.stdin.take().unwrap().write_all(&all).unwrap();
+        let mut answers = String::new();
+        heard.read_to_string(&mut answers).unwrap();
+        assert_eq!(answers, format!("DONE {right}\n"), "{args:?}");
+        assert!(receiver.wait().unwrap().success());
+        before.untouched("it was the same");
+        assert!(!part_of(&target.dest).exists(), "{args:?}");
+    }
+}
+
+#[test]
+fn same_is_not_said_of_a_target_that_is_updated_in_place() {
+    let target = Target::new();
+    note(&target);
+    let updated = File::open(&target.dest).unwrap();
+    updated.lock().unwrap();
+    let (mut receiver, _heard, line) = asked_for_the_same(&target, &[]);
+    assert!(line.starts_with("XFER-HOLE-MANIFEST "), "{line}");
+    receiver.kill().unwrap();
+    receiver.wait().unwrap();
 }
 
 #[test]

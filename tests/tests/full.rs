@@ -3,10 +3,24 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::fs;
+use std::path::Path;
 
 use rig::{Before, Disk, Filesystem, Fs, Receiver, SHELLS, part_of, pour, run, tools};
 
 const MIB: u64 = 1 << 20;
+
+/// What is still to be written, less what is free, is what is said to be missing; the hint says what may be done.
+#[track_caller]
+fn missing(err: &str, dest: &Path) {
+    let (_, rest) = err.split_once(": up to ").expect(err);
+    let numbers: Vec<u64> = rest.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect();
+    let [missing, left, free] = numbers[..3] else { panic!("{err}") };
+    assert!(left <= 80 * MIB && left >= 79 * MIB - 61 * MIB, "{err}");
+    assert_eq!(missing, left - free, "{err}");
+    let part = part_of(dest).display().to_string();
+    let hint = err.lines().find(|line| line.contains("hint: ")).expect(err);
+    assert!(hint.contains("go on") && hint.contains("remove") && hint.contains(&part), "{err}");
+}
 
 /// Every way to write: spliced or read, with digests or without, a piece at a time or all at once.
 fn fills_up(kind: Fs, size: u64) {
@@ -28,6 +42,9 @@ fn fills_up(kind: Fs, size: u64) {
                 let outcome = outcome.refused(&["disk offset", "out.img.part"]);
                 assert!(outcome.err.to_lowercase().contains("no space left on device"), "{what}");
                 assert!(part_of(&dest).exists(), "{what}");
+                if receiver == Receiver::Binary {
+                    missing(&outcome.err, &dest);
+                }
                 fs::remove_file(part_of(&dest)).unwrap();
                 match before {
                     Some(before) => before.untouched(&what),

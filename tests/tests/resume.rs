@@ -9,7 +9,7 @@ use std::process::Command;
 
 use rig::{
     Before, Cut, Disk, FarEnd, Flowed, Setup, Toolbox, Wiretap, assert_same, converse, differing, held, holes,
-    holes_within, part_of, run, tool, tools,
+    holes_within, mark_part, part_of, run, tool, tools,
 };
 use tempfile::TempDir;
 
@@ -180,7 +180,7 @@ fn what_another_disk_has_left_is_found_out() {
         ("the whole disk", disk()),
     ] {
         left.make(&part);
-        tool("chmod", &["600", part.to_str().unwrap()]);
+        mark_part(&part);
         case.ends(what);
         fs::remove_file(&case.dest).unwrap();
     }
@@ -197,7 +197,7 @@ fn where_the_part_has_no_holes_the_old_disk_shows_through_its_zeros() {
     left[half..].fill(0);
     let part = part_of(&case.dest);
     fs::write(&part, &left).unwrap();
-    tool("chmod", &["600", part.to_str().unwrap()]);
+    mark_part(&part);
     let mut told = left;
     told[half..].copy_from_slice(&old.octets()[half..]);
     for hole in told[..half].chunks_mut(4096).zip(old.octets().chunks(4096)) {
@@ -245,16 +245,32 @@ fn what_somebody_else_has_put_there_is_not_built_on() {
     }
     before.untouched("a link to it");
     fs::remove_file(&part).unwrap();
-    // Another name of a file, another's file, and one that others may open: a new file is made instead.
+    // A file that no transfer has left, though it is private, is refused.
+    disk().make(&part);
+    tool("chmod", &["600", part.to_str().unwrap()]);
+    let foreign = Before::of(&part);
+    for args in [&[][..], &["--delta"]] {
+        let (sent, received, flowed) = converse(&tools!(), args, &case.image, &[], &case.dest, Cut::Never);
+        assert_eq!((sent.code, received.code), (Some(2), Some(2)));
+        let said = flowed.answers().pop().unwrap();
+        assert!(said.contains("no transfer has left it"), "{said}");
+    }
+    foreign.untouched("no transfer has left it");
+    fs::remove_file(&part).unwrap();
+    // Leftovers that another user may have open, or that have other names: a new file is made instead.
     let make: [(&str, &dyn Fn()); 3] = [
-        ("a hard link", &|| fs::hard_link(&precious, &part).unwrap()),
+        ("another name", &|| {
+            fs::hard_link(&precious, &part).unwrap();
+            mark_part(&part);
+        }),
         ("another's", &|| {
             disk().make(&part);
-            tool("chmod", &["600", part.to_str().unwrap()]);
+            mark_part(&part);
             chown(&part, Some(65534), None).unwrap();
         }),
         ("open to others", &|| {
             disk().make(&part);
+            mark_part(&part);
             tool("chmod", &["666", part.to_str().unwrap()]);
         }),
     ];
@@ -346,13 +362,14 @@ fn a_part_that_nothing_was_written_to_is_nothing_to_go_on_from() {
     let case = Case::new();
     let part = part_of(&case.dest);
     File::create(&part).unwrap().set_len(24 * MIB).unwrap();
+    mark_part(&part);
     case.ends("an empty one");
     // One that was cut to half, as a file system may after a crash, is.
     disk().make(&part);
     let file = File::options().write(true).open(&part).unwrap();
     file.set_len(9 * MIB).unwrap();
     file.write_all_at(&[0; 5000], 6 * MIB).unwrap();
-    tool("chmod", &["600", part.to_str().unwrap()]);
+    mark_part(&part);
     let _anew = fs::remove_file(&case.dest);
     case.ends("half of one, with zeros in it");
 }

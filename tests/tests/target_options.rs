@@ -10,7 +10,9 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rig::{Before, Disk, Filesystem, Fs, Outcome, Running, mode, part_of, pour, requires, run, tools, wait_until};
+use rig::{
+    Before, Disk, Filesystem, Fs, Outcome, Running, mark_part, mode, part_of, pour, requires, run, tools, wait_until,
+};
 use xfer_hole_image::{Error, Kind, Owner, Sink, Target, TargetOptions};
 
 const MIB: u64 = 1 << 20;
@@ -84,7 +86,7 @@ fn a_file_that_appears_while_the_disk_arrives_is_not_clobbered_either() {
         let dest = fs.join("out.img");
         let mut running = Running::start(&mut command(args, &dest));
         running.say(&stream[..stream.len() / 2]);
-        wait_until("it has begun", || part_of(&dest).exists());
+        wait_until("it has begun", || fs::metadata(part_of(&dest)).is_ok_and(|stat| stat.len() > 0));
         fs::write(&dest, "somebody else's").unwrap();
         let before = Before::of(&dest);
         running.say(&stream[stream.len() / 2..]);
@@ -183,8 +185,16 @@ fn made_directories_are_synced_from_the_inside_out_after_the_rename() {
             None => line,
         })
         .collect();
-    let expected =
-        ["mkdir", "mkdir", "fsync DIR/a/b/out.img.part", "rename", "fsync DIR/a/b", "fsync DIR/a", "fsync DIR"];
+    let expected = [
+        "mkdir",
+        "mkdir",
+        "fsync DIR/a/b/out.img.part",
+        "fsync DIR/a/b/out.img.part",
+        "rename",
+        "fsync DIR/a/b",
+        "fsync DIR/a",
+        "fsync DIR",
+    ];
     assert_eq!(calls, expected);
 }
 
@@ -334,6 +344,7 @@ fn a_target_tells_whether_it_is_a_file() {
 /// Holds the lock of `.part` as a receiver does that isn't told that its link is dead.
 fn holder(dest: &Path) -> File {
     fs::write(part_of(dest), "what arrived before").unwrap();
+    mark_part(&part_of(dest));
     let file = File::options().read(true).write(true).open(part_of(dest)).unwrap();
     file.lock().unwrap();
     file

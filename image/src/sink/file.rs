@@ -7,7 +7,7 @@ use crate::remember::Mark;
 use crate::sink::Sink;
 use crate::sink::place::{BLOCK_MAX, Place};
 use crate::sink::rights::Rights;
-use crate::{Chain, Error, Kind, Result, shown, sys};
+use crate::{Chain, Error, Host, Kind, Result, shown, sys};
 
 pub(crate) struct InPlace {
     pub(crate) place: Place,
@@ -21,6 +21,13 @@ pub(crate) struct InPlace {
 }
 
 impl InPlace {
+    /// The file as an image's, to be read.
+    pub(crate) fn host(&self) -> Result<Host> {
+        let path = &self.place.path;
+        let file = self.place.file.try_clone().map_err(|source| Error::io(path, "cannot open", source))?;
+        Host::of(file, path, None)
+    }
+
     /// Makes room for a disk of this size in octets, which is no less than what the file holds.
     pub(crate) fn grow(&mut self, size: u64) -> Result<()> {
         self.size = Some(size);
@@ -38,6 +45,17 @@ impl InPlace {
             sys::punch(file, last, BLOCK_MAX).map_err(failed)?;
         }
         Ok(())
+    }
+
+    /// Fails if the name is another file's: the disk would be where nothing leads to.
+    fn check_named(&self) -> Result<()> {
+        match self.place.is_named() {
+            true => Ok(()),
+            false => {
+                let what = "was replaced or removed by another program while it was updated";
+                Err(Error::new(Kind::Changed, &self.place.path, what))
+            }
+        }
     }
 
     /// Gives back what these octets, which the file has, take on the disk: they read as zeros. Fails where the file system can't.
@@ -92,11 +110,10 @@ impl Sink for InPlace {
     }
 
     fn finish(self: Box<Self>, size: u64) -> Result<Vec<String>> {
-        if !self.place.is_named() {
-            let what = "was replaced by another file while it was updated";
-            return Err(Error::new(Kind::Changed, &self.place.path, what));
-        }
+        // Before the disk's end is cut off a file that nothing leads to any more, and once more when all is done.
+        self.check_named()?;
         let notes = self.place.settle()?;
+        self.place.check_len()?;
         self.place.set_len(size)?;
         let given = self.rights.give(&self.place.file);
         given.map_err(|(what, source)| Error::io(&self.place.path, what, source))?;
@@ -104,6 +121,7 @@ impl Sink for InPlace {
             self.place.sync()?;
             self.place.mark.set(&self.place.file);
         }
+        self.check_named()?;
         Ok(notes)
     }
 }

@@ -17,7 +17,7 @@ pub struct Holding {
 
 /// Which octets of that disk are not in the sink yet.
 pub(crate) enum Brings {
-    /// None.
+    /// None. Zeros that it holds may take space.
     Nothing,
     /// All: they are the old target's, and the sink is new.
     All,
@@ -27,10 +27,17 @@ pub(crate) enum Brings {
 }
 
 impl Holding {
-    /// This block of the disk, from `at` on, was hashed: brings its data over, where nothing is in the sink. What was hashed is what is
-    /// kept.
+    /// This block of the disk, from `at` on, was hashed: brings its data over, where nothing is in the sink, and has zeros become holes
+    /// where something is. What was hashed is what is kept.
     pub fn bring(&self, mut at: u64, block: &Block) -> Result<()> {
         if !matches!(self.brings, Brings::All) {
+            for alike in block.runs.chunk_by(|one, next| is_zero(one) == is_zero(next)) {
+                let len = alike.iter().map(Run::len).sum::<u64>();
+                if alike.first().is_some_and(is_zero) {
+                    self.sink.vacate(at, len);
+                }
+                at += len;
+            }
             return Ok(());
         }
         // What lies side by side goes at once, however many digests it has.
@@ -67,6 +74,10 @@ impl Holding {
         }
         self.sink.data(at, &octets)
     }
+}
+
+fn is_zero(run: &Run) -> bool {
+    matches!(run, Run::Zero(_))
 }
 
 fn payload(run: &Run) -> Option<&Payload> {

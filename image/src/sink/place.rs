@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::remember::Mark;
 use crate::sink::bypass::Bypass;
 use crate::sink::write_zeros;
-use crate::{Chain, Error, Result, sys};
+use crate::{Chain, Error, Kind, Result, Stamp, shown, sys};
 
 /// No file system's block is larger, in octets.
 pub(crate) const BLOCK_MAX: u64 = 64 << 10;
@@ -22,19 +22,41 @@ pub(crate) struct Place {
     /// Set by whoever publishes it.
     pub(crate) mark: Mark,
     touched: AtomicBool,
+    /// The file is never shorter than this, in bytes, as long as only we write to it. 0 where it grows.
+    least: u64,
+    /// It is a temporary file, of which nothing is needed to write the disk anew.
+    temporary: bool,
     /// The way past the page cache, if it is to stay as it is.
     bypass: Option<Bypass>,
 }
 
 impl Place {
     pub(crate) fn new(file: File, path: PathBuf) -> Self {
-        Self { file, path, mark: Mark::default(), touched: AtomicBool::new(false), bypass: None }
+        Self {
+            file,
+            path,
+            mark: Mark::default(),
+            touched: AtomicBool::new(false),
+            least: 0,
+            temporary: false,
+            bypass: None,
+        }
     }
 
     /// The same, to be written past the page cache, as far as that can be.
     pub(crate) fn directly(self) -> Result<Self> {
         let bypass = Bypass::open(&self.file).map_err(|source| Error::io(&self.path, "cannot open", source))?;
         Ok(Self { bypass: Some(bypass), ..self })
+    }
+
+    /// It was made so many bytes long for the disk: it is checked that no other program makes it shorter.
+    pub(crate) fn of_len(self, least: u64) -> Self {
+        Self { least, ..self }
+    }
+
+    /// A temporary file, which may be removed.
+    pub(crate) fn temporary(self) -> Self {
+        Self { temporary: true, ..self }
     }
 
     /// All that is held back is written; what the user should know of it comes back.
@@ -54,8 +76,52 @@ impl Place {
         self.touched.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn write(&self, at: u64, octets: &[u8]) -> Result<()> {
+    fn begin_write(&self) -> Result<()> {
+        self.check_len()?;
         self.touch();
+        Ok(())
+    }
+
+    /// Fails if another program has made it shorter: a write behind its end would make zeros of what was there.
+    pub(crate) fn check_len(&self) -> Result<()> {
+        if self.least == 0 {
+            return Ok(());
+        }
+        let len = sys::known_len(&self.file).map_err(|source| Error::io(&self.path, "cannot tell the size", source))?;
+        match len < self.least {
+            true => Err(self.changed("was truncated by another program")),
+            false => Ok(()),
+        }
+    }
+
+    /// What it is once the last byte was written.
+    pub(crate) fn stamp(&self) -> Result<Stamp> {
+        let stat = self.file.metadata().map_err(|source| Error::io(&self.path, "cannot look at it", source))?;
+        Ok(Stamp::of(&stat))
+    }
+
+    /// Fails if another program has changed the file since it had this stamp, if it is not `size` bytes long, or if its name is another
+    /// file's. `times` count only where all was synced: until then, a server may set them late.
+    pub(crate) fn check_untouched(&self, written: &Stamp, size: u64, times: bool) -> Result<()> {
+        let now = self.stamp()?;
+        if now.size() != size {
+            return Err(self.changed("was truncated or extended by another program"));
+        }
+        if times && !now.is_same_content(written) {
+            return Err(self.changed("was changed by another program"));
+        }
+        if !self.is_named() {
+            return Err(self.changed("was replaced or removed by another program").leaving_nothing());
+        }
+        Ok(())
+    }
+
+    fn changed(&self, what: &str) -> Error {
+        Error::new(Kind::Changed, &self.path, format!("{what} while it was written"))
+    }
+
+    pub(crate) fn write(&self, at: u64, octets: &[u8]) -> Result<()> {
+        self.begin_write()?;
         match &self.bypass {
             None => self.file.write_all_at(octets, at).map_err(|source| self.cannot_write(at, source)),
             Some(bypass) => bypass.write(at, octets).map_err(|(at, source)| self.cannot_write(at, source)),
@@ -64,7 +130,7 @@ impl Place {
 
     /// The same of octets one behind the other, with nothing held back: what is written or punched there later stands.
     pub(crate) fn write_row(&self, mut at: u64, row: &mut [IoSlice<'_>]) -> Result<()> {
-        self.touch();
+        self.begin_write()?;
         let Some(bypass) = &self.bypass else {
             return sys::write_row_at(&self.file, at, row).map_err(|source| self.cannot_write(at, source));
         };
@@ -100,12 +166,22 @@ impl Place {
         self.write_zeros(at, old)
     }
 
+    /// Makes a hole of zeros, which the file has up to `held`, where one is to be had. `last`: the disk ends there.
+    pub(crate) fn vacate(&self, at: u64, len: u64, held: u64, last: bool) {
+        let old = len.min(held.saturating_sub(at));
+        if old > 0 {
+            // They are zeros already, allocated or not.
+            let whole = if last { old.saturating_add(BLOCK_MAX) } else { old };
+            let _saved = sys::punch(&self.file, at, whole);
+        }
+    }
+
     /// Moves octets from a pipe.
     pub(crate) fn splice(&self, at: u64, pipe: BorrowedFd<'_>, len: u64) -> Result<sys::Spliced> {
         if self.bypass.is_some() {
             return Ok(sys::Spliced::Refused);
         }
-        self.touch();
+        self.begin_write()?;
         sys::splice_from_pipe(pipe, &self.file, at, len).map_err(|source| self.cannot_write(at, source))
     }
 
@@ -114,7 +190,7 @@ impl Place {
         if self.bypass.is_some() {
             return Ok(sys::Spliced::Refused);
         }
-        self.touch();
+        self.begin_write()?;
         sys::copy_range(file, from, &self.file, at, len).map_err(|source| self.cannot_write(at, source))
     }
 
@@ -148,6 +224,22 @@ impl Place {
     }
 
     fn cannot_write(&self, at: u64, source: io::Error) -> Error {
-        Error::io(&self.path, format!("cannot write at disk offset {at}"), source)
+        let Some(missing) = self.missing(at, &source) else {
+            return Error::io(&self.path, format!("cannot write at disk offset {at}"), source);
+        };
+        let or_removed = match self.temporary {
+            true => format!(", or remove {}", shown(&self.path)),
+            false => String::new(),
+        };
+        Error::io(&self.path, format!("cannot write at disk offset {at}: {missing}"), source)
+            .hint(format!("free some space and run it again to go on{or_removed}"))
+    }
+
+    /// How much space is missing on a full file system: half a sentence. What is still to come is known by the disk's size alone.
+    fn missing(&self, at: u64, source: &io::Error) -> Option<String> {
+        let left = self.least.checked_sub(at).filter(|_| source.raw_os_error() == Some(libc::ENOSPC))?;
+        let free = sys::free_space(&self.file).ok()?;
+        let missing = left.saturating_sub(free);
+        Some(format!("up to {missing} bytes of free space are missing (up to {left} to be written, {free} free)"))
     }
 }

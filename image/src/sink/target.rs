@@ -31,12 +31,16 @@ use crate::sink::discard::Discard;
 use crate::sink::file::InPlace;
 use crate::sink::holding::{Brings, Holding};
 use crate::sink::in_use::{InUse, is_swap};
-use crate::sink::part::{Part, beside};
+use crate::sink::part::Part;
 use crate::sink::path::{missing, parent};
 use crate::sink::place::Place;
 use crate::sink::rights::{Owner, Rights};
 use crate::sink::stream::Stream;
+use crate::sink::temp_lock::{TempLock, beside, is_at};
 use crate::{Chain, Error, Host, Identity, Kind, Result, Sink, shown, sys};
+
+/// How often a file that is to be locked may be replaced by another meanwhile.
+const LOCK_TRIES: usize = 100;
 
 /// What the user allows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -156,7 +160,9 @@ impl Target {
             Some(_) if options.in_place => Self::found(&dest, Way::InPlace, options),
             stat => {
                 check_can_rename_over(&dest, stat.as_ref(), &options)?;
-                Self::found(&dest, Way::Part, options)
+                let target = Self::found(&dest, Way::Part, options)?;
+                target.temp_lock().check_foreign()?;
+                Ok(target)
             }
         }
     }
@@ -289,7 +295,19 @@ impl Target {
     /// True if an earlier transfer seems to have left a part of a new file.
     #[must_use]
     pub fn has_part(&self) -> bool {
-        self.way == Way::Part && Part::is_left(&self.path)
+        self.way == Way::Part && self.temp_lock().is_left()
+    }
+
+    /// The file, opened and locked, if it is one that is updated in place.
+    pub(crate) fn lock_in_place(&self) -> Result<Option<File>> {
+        match self.way {
+            Way::InPlace => open_locked(&self.path, &self.options).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    pub(crate) fn temp_lock(&self) -> TempLock<'_> {
+        TempLock::new(&self.path, &self.options, self.fresh_mode)
     }
 
     /// Makes it ready for a disk of `size` octets that may build on what is there: for a new file, what an earlier transfer has left
@@ -472,18 +490,24 @@ fn open_device(path: PathBuf, size: Option<u64>, options: &TargetOptions, base: 
     Ok(Device { place, size: holds, sync, target_is_zero, discard })
 }
 
-/// A regular file that is there, locked.
+/// A regular file that is there, locked. It is judged once it is: until then, another receiver may have put a new file in its place.
 fn open_locked(path: &Path, options: &TargetOptions) -> Result<File> {
     let failed = |what: &str, source| Error::io(path, what, source);
-    let opened = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
-    let file = opened.map_err(|source| failed("cannot open", source))?;
-    let stat = file.metadata().map_err(|source| failed("cannot tell the size", source))?;
-    if !stat.is_file() || (options.confined && stat.nlink() > 1) {
-        return Err(Error::new(Kind::Changed, path, "is another file than it was"));
+    for _ in 0..LOCK_TRIES {
+        let opened =
+            OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+        let file = opened.map_err(|source| failed("cannot open", source))?;
+        lock_in_place(&file, path, options.in_use())?;
+        let stat = file.metadata().map_err(|source| failed("cannot tell the size", source))?;
+        if !stat.is_file() || (options.confined && stat.nlink() > 1) {
+            return Err(Error::new(Kind::Changed, path, "is another file than it was"));
+        }
+        if is_at(path, &stat) {
+            options.in_use().check_loop(&stat, path)?;
+            return Ok(file);
+        }
     }
-    lock_in_place(&file, path, options.in_use())?;
-    options.in_use().check_loop(&stat, path)?;
-    Ok(file)
+    Err(Error::new(Kind::Changed, path, "is replaced by others all the time"))
 }
 
 fn open_in_place(path: PathBuf, size: Option<u64>, options: &TargetOptions, base: Option<&Basis>) -> Result<InPlace> {
@@ -505,6 +529,7 @@ fn open_in_place(path: PathBuf, size: Option<u64>, options: &TargetOptions, base
     if grown.is_some() {
         place.touch();
     }
+    let place = place.of_len(size.unwrap_or_default());
     Ok(InPlace { place, size, held: holds, rights, sync: !options.no_sync })
 }
 

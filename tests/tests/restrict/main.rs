@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::process::Command;
 
-use rig::{Running, Sshd, mode, part_of, requires, run, tools, wait_until};
+use rig::{Running, Sshd, mark_part, mode, part_of, requires, run, tools, wait_until};
 
 use crate::place::{ENV, Place, TEXT_LEN, done, failed, request};
 
@@ -152,6 +152,7 @@ fn answers_do_not_tell_what_was_there() {
     let large = b"XFER-HOLE 1 1099511627776\nHOLE 1099511627776\nEND\n".to_vec();
     let whole = place.stream.clone();
     fs::write(place.at("dir/left.img.part"), "what somebody left").unwrap();
+    mark_part(&place.at("dir/left.img.part"));
     fs::write(place.at("dir/there.img"), "what is there").unwrap();
     fs::set_permissions(place.at("dir/there.img"), fs::Permissions::from_mode(0o4711)).unwrap();
     chown(place.at("dir/there.img"), Some(65534), Some(7)).unwrap();
@@ -210,12 +211,13 @@ fn what_reads_or_keeps_is_allowed_by_a_flag() {
 }
 
 #[test]
-fn a_hard_link_by_the_name_of_part_is_not_written_through() {
+fn a_file_that_part_is_another_name_of_is_not_replaced() {
     let place = Place::new();
     fs::hard_link(place.at("outside/precious"), place.at("dir/new.img.part")).unwrap();
-    done(&place.ask(&[], &request(&[], b"new.img", b"x")), "a linked .part");
+    let refused = failed(&place.ask(&[], &request(&[], b"new.img", b"x")), "a linked .part");
+    assert!(refused.contains("cannot be made or replaced here"), "{refused}");
     assert_eq!(fs::read(place.at("outside/precious")).unwrap(), b"precious");
-    assert!(fs::read(place.at("dir/new.img")).unwrap() == place.octets);
+    assert!(place.at("dir/new.img.part").exists() && !place.at("dir/new.img").exists());
 }
 
 #[test]

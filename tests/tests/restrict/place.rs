@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use nix::sys::stat::Mode;
-use rig::{Disk, Outcome, pour, requires_root, run, tool, tools};
+use rig::{Disk, Outcome, mark_part, pour, requires_root, run, tool, tools};
 use tempfile::TempDir;
 
 pub(crate) const ENV: &str = "SSH_ORIGINAL_COMMAND";
@@ -66,6 +66,7 @@ impl Place {
         symlink("/proc/self/root", at("dir/root")).unwrap();
         symlink("/proc/self/cwd", at("dir/cwd")).unwrap();
         fs::write(at("dir/half.img.part"), "what somebody left").unwrap();
+        mark_part(&at("dir/half.img.part"));
         symlink("../outside/precious", at("dir/trap.img.part")).unwrap();
         symlink("../outside/made", at("dir/trap2.img.part")).unwrap();
         fs::hard_link(at("outside/precious"), at("dir/linked.img")).unwrap();

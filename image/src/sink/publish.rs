@@ -1,0 +1,52 @@
+//! A new file takes the name of the disk.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use crate::sys;
+
+/// Gives `part` the name `dest`, over the file that has it. `synced`: its bytes are durable.
+pub(crate) fn replace(part: &Path, dest: &Path, synced: bool) -> io::Result<()> {
+    // A file that is renamed over another is written out first by ext4, though nobody asked for it here: change names instead.
+    if !synced && exchange(part, dest).is_ok() {
+        return Ok(());
+    }
+    fs::rename(part, dest)
+}
+
+/// Gives `part` the name `dest` if no file has it: the system tells, in one step.
+pub(crate) fn name_new(part: &Path, dest: &Path) -> io::Result<()> {
+    match sys::rename_new(part, dest) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+        // File systems that can't (NFS) can make a second name.
+        Err(_) => {
+            fs::hard_link(part, dest)?;
+            let _left = fs::remove_file(part);
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+/// Changes the two names, and removes the old file, which is `.part` then and is locked as long.
+fn exchange(part: &Path, dest: &Path) -> io::Result<()> {
+    let old = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(dest)?;
+    if old.try_lock().is_err() {
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
+    let stat = old.metadata()?;
+    if !stat.is_file() {
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
+    sys::exchange(part, dest)?;
+    if !fs::symlink_metadata(part).is_ok_and(|named| (named.dev(), named.ino()) == (stat.dev(), stat.ino())) {
+        // The name was another file's by then, which isn't locked: rename says what can be done with it.
+        sys::exchange(part, dest)?;
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
+    // The new file has its name. An old one that can't be removed is a leftover like any other.
+    let _left = fs::remove_file(part);
+    Ok(())
+}
