@@ -271,8 +271,8 @@ work() {
 	fi
 	probe
 	queue
-	x=''
-	! remains || x=' delta part manifest-first'
+	x=${dev:+ device}
+	! remains || x="$x delta part manifest-first"
 	printf 'XFER-HOLE-READY 1 sh%s\n' "$x"
 	! asked discard || warn "recv-hole.sh discards nothing that it doesn't zero: --discard is for recv-hole"
 	! asked direct || warn "recv-hole.sh writes through the page cache: --direct is for recv-hole"

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::layer::{Allocation, Layer};
 use crate::since::State;
-use crate::{Error, Extent, Format, Host, Image, Kind, Method, Older, Result, Status};
+use crate::{Content, Error, Extent, Format, Host, Image, Kind, Method, Older, Result, Status};
 
 /// A disk and all that it is backed by.
 #[derive(Debug)]
@@ -20,18 +20,26 @@ pub struct Chain {
     pub(crate) method: Option<Method>,
     /// The older state that it is compared with.
     pub(crate) since: Option<State>,
+    /// What the top holds, if that is no disk and nobody asked for it as it is.
+    pub(crate) content: Option<Content>,
 }
 
 impl Chain {
     /// Raw floors, top first, up to this size.
     pub(crate) fn of_floors(floors: Vec<Arc<dyn Layer>>, size: u64) -> Self {
-        Self { floors, size, format: Format::Raw, warnings: Vec::new(), method: None, since: None }
+        Self { floors, size, format: Format::Raw, warnings: Vec::new(), method: None, since: None, content: None }
     }
 
     /// What the top was taken for.
     #[must_use]
     pub fn format(&self) -> Format {
         self.format
+    }
+
+    /// What the top file holds, if its bytes are no disk and its format was not named. Files only: a device is a disk.
+    #[must_use]
+    pub fn content(&self) -> Option<Content> {
+        self.content
     }
 
     /// What a user should know before trusting the disk, a line each.
@@ -99,7 +107,7 @@ impl Chain {
         let state = self.since.as_ref()?;
         let (floors, format) = state.disk.clone()?;
         let (size, warnings) = (state.older.size(), Vec::new());
-        Some(Self { floors, size, format, warnings, method: self.method, since: None })
+        Some(Self { floors, size, format, warnings, method: self.method, since: None, content: None })
     }
 
     fn floor(&self, depth: u32) -> Option<&dyn Layer> {

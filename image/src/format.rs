@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::quote::quoted;
-use crate::{Error, Host, Kind, Result};
+use crate::{Content, Error, Host, Kind, Result};
 
 /// Octets that are looked at, as QEMU's BLOCK_PROBE_BUF_SIZE.
 const PROBED: usize = 512;
@@ -45,19 +45,30 @@ pub enum Format {
 }
 
 impl Format {
-    /// Looks at the first octets (and for dmg at the last), as QEMU's probe functions do. What none of them knows is raw.
+    /// Looks at the first bytes, as QEMU's probe functions do, and for dmg and VHD at the last ones. What none of them knows is raw.
     pub fn probe(host: &Host) -> Result<Self> {
+        Ok(Self::and_content(host)?.0)
+    }
+
+    /// Its format, and for a raw one what its bytes are, if they are none of a disk.
+    pub(crate) fn and_content(host: &Host) -> Result<(Self, Option<Content>)> {
         let mut start = [0; PROBED];
         host.read_at(0, &mut start)?;
         let there = usize::try_from(host.len()).unwrap_or(PROBED).min(PROBED);
         let found = Self::of_start(&start[..there]);
-        if found != Self::Raw || !host.path().as_os_str().as_bytes().ends_with(b".dmg") {
-            return Ok(found);
+        if found != Self::Raw {
+            return Ok((found, None));
         }
-        // A dmg has its magic in the last 512 octets. QEMU goes by the name alone, which a raw disk may have too.
-        let mut end = [0; 4];
+        // Some have their magic in the last 512 bytes. QEMU goes by the name alone for a dmg, which a raw disk may have too; and takes a
+        // VHD of fixed size, which begins with the disk, for a raw disk and its footer for a part of it.
+        let mut end = [0; 8];
         host.read_at(host.len().saturating_sub(512), &mut end)?;
-        Ok(if &end == b"koly" { Self::Dmg } else { Self::Raw })
+        let is_dmg = end.starts_with(b"koly") && host.path().as_os_str().as_bytes().ends_with(b".dmg");
+        Ok(match () {
+            () if is_dmg => (Self::Dmg, None),
+            () if &end == b"conectix" => (Self::Vpc, None),
+            () => (Self::Raw, Content::of_start(&start[..there])),
+        })
     }
 
     /// The format of a file that begins so.
@@ -291,6 +302,14 @@ mod tests {
         octets[1536..1540].copy_from_slice(b"koly");
         fs::write(&dmg, &octets).unwrap();
         assert_eq!([probed(&empty), probed(&short), probed(&dmg)], [Format::Raw, Format::Raw, Format::Dmg]);
+        // A VHD of fixed size is the disk and a footer.
+        let fixed = dir.path().join("disk.img");
+        let mut create = Command::new("qemu-img");
+        create.args(["create", "-q", "-f", "vpc", "-o", "subformat=fixed"]).arg(&fixed).arg("1M");
+        assert!(create.status().unwrap().success());
+        assert_eq!(probed(&fixed), Format::Vpc);
+        fs::write(&fixed, b"conectix").unwrap();
+        assert_eq!(probed(&fixed), Format::Vpc, "as short as it may be");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::{Format, Host, Result};
+use crate::{Content, Format, Host, Result};
 
 /// The format of a top file, without a flag for it.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,27 +18,40 @@ pub(crate) struct Guess {
     pub(crate) by_content: bool,
     /// What the user should know, without the file's name.
     pub(crate) warning: Option<String>,
+    /// What a regular file holds, if that is no disk.
+    pub(crate) content: Option<Content>,
 }
 
 impl Guess {
     /// Looks at the kind, the content and the names of the file.
     pub(crate) fn of(host: &Host) -> Result<Self> {
         if host.is_device() {
-            return Ok(Self { format: Format::Raw, by_content: false, warning: Self::in_device(host) });
+            let warning = Self::in_device(host);
+            return Ok(Self { warning, ..Self::known(Format::Raw) });
         }
-        let format = Format::probe(host)?;
+        let (format, content) = Format::and_content(host)?;
         let by_content = format == Format::Qcow2 && !is_named_qcow2(host);
         let warning = by_content.then(|| {
             "is read as a qcow2 image, as its content has it and its name does not: --format qcow2|raw says which it is".into()
         });
-        Ok(Self { format, by_content, warning })
+        Ok(Self { format, by_content, warning, content })
+    }
+
+    /// The format that the user names.
+    pub(crate) fn known(format: Format) -> Self {
+        Self { format, by_content: false, warning: None, content: None }
     }
 
     /// What a device that is read as a raw disk begins as. That it can't be read is found out when it is read.
     fn in_device(host: &Host) -> Option<String> {
-        let found = Format::probe(host).ok().filter(|&found| found != Format::Raw)?;
-        let text = format!("is read as a raw disk, though it begins as a {found} image does");
-        Some(if found == Format::Qcow2 { format!("{text}: --format qcow2 reads the image in it") } else { text })
+        Some(match Format::and_content(host).ok()? {
+            (Format::Raw, content) => format!("is read as a raw disk, though its bytes are those of {}", content?),
+            (Format::Qcow2, _) => {
+                "is read as a raw disk, though it begins as a qcow2 image does: --format qcow2 reads the image in it"
+                    .into()
+            }
+            (found, _) => format!("is read as a raw disk, though its bytes are those of a {found} image"),
+        })
     }
 }
 

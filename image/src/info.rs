@@ -130,9 +130,10 @@ impl From<Snapshot> for SnapshotInfo {
 impl Info {
     /// Looks at a top image.
     pub fn read(path: &Path, how: &Opening) -> Result<Self> {
-        let Top { host, format, how, warning } = how.top(path)?;
+        let Top { host, format, how, warning, content } = how.top(path)?;
         let mut info = Self::of(&host, format, &how, how.snapshot.as_deref())?;
         info.warnings.extend(warning);
+        info.warnings.extend(content.map(|content| content.warning(path)));
         if let Some(DataFileInfo { name, .. }) = info.qcow2.as_ref().and_then(|qcow2| qcow2.data_file.as_ref()) {
             let closed = info.how.gate.check_open(path, "data file", name).err();
             info.warnings.extend(closed.map(|error| error.what().to_owned()));

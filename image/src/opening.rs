@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::guard::guard;
 use crate::guess::Guess;
-use crate::{Error, Format, Gate, Host, Kind, Method, Result, Since};
+use crate::{Content, Error, Format, Gate, Host, Kind, Method, Result, Since};
 
 /// What is known, allowed and asked for, before an image is opened.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +36,8 @@ pub(crate) struct Top {
     pub(crate) how: Opening,
     /// What the user should know of it, without its name.
     pub(crate) warning: Option<String>,
+    /// What it holds, if that is no disk and was not asked for.
+    pub(crate) content: Option<Content>,
 }
 
 impl Opening {
@@ -43,9 +45,8 @@ impl Opening {
     pub(crate) fn top(&self, path: &Path) -> Result<Top> {
         let host = Host::open(path)?;
         let host = self.guard(host)?;
-        let known = |format| Guess { format, by_content: false, warning: None };
-        let Guess { format, by_content, warning } =
-            self.format.map_or_else(|| Guess::of(&host), |format| Ok(known(format)))?;
+        let Guess { format, by_content, warning, content } =
+            self.format.map_or_else(|| Guess::of(&host), |format| Ok(Guess::known(format)))?;
         if !format.is_read() {
             return Err(format.refusal(path));
         }
@@ -62,7 +63,7 @@ impl Opening {
             return Err(warning.into_iter().fold(error, Error::hint));
         }
         let gate = if by_content { self.gate.of_guess() } else { self.gate.clone() };
-        Ok(Top { host, format, how: Self { gate, ..self.clone() }, warning })
+        Ok(Top { host, format, how: Self { gate, ..self.clone() }, warning, content })
     }
 
     /// Refuses a file that another program may be writing to, unless that is accepted. What comes back is the file as it is once nobody

@@ -54,6 +54,7 @@ impl State {
             warnings: Vec::new(),
             method: None,
             since: None,
+            content: None,
         });
         floors[0] = Arc::clone(&older) as Arc<dyn Layer>;
         Ok(Self { older: Box::new(States { newer: top, older, below }), disk: Some((floors, Format::Qcow2)) })

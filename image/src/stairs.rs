@@ -22,7 +22,7 @@ use crate::{Chain, Error, Format, Host, Kind, Method, Opening, Result, shown};
 impl Chain {
     /// Opens the disk at `path`, and all that it is backed by.
     pub fn open(path: &Path, how: &Opening) -> Result<Self> {
-        let Top { host, format, how, warning } = how.top(path)?;
+        let Top { host, format, how, warning, content } = how.top(path)?;
         let mut stairs = Stairs {
             how: &how,
             seen: Vec::new(),
@@ -46,7 +46,7 @@ impl Chain {
         }
         let since = how.since.as_ref().map(|since| State::find(since, &mut stairs)).transpose()?;
         let Stairs { floors, size, warnings, method, .. } = stairs;
-        Ok(Self { floors, size: size.unwrap_or_default(), format, warnings, method, since })
+        Ok(Self { floors, size: size.unwrap_or_default(), format, warnings, method, since, content })
     }
 
     /// The raw disk of `size` octets that an open file or device begins with, to be read past the page cache as far as that can be.

@@ -45,6 +45,8 @@ impl Answer {
     pub const DELTA: &str = "delta";
     /// The word of READY by which a receiver says that it writes all of its manifest before it reads the stream.
     pub const FIRST: &str = "manifest-first";
+    /// The word of READY by which a receiver says that it writes to a block device.
+    pub const DEVICE: &str = "device";
     /// The word of READY by which a receiver says that it holds a part of an earlier transfer.
     pub const PART: &str = "part";
 

@@ -40,6 +40,7 @@ impl Converse {
     pub(crate) fn ready(&self, target: &Target, tells: bool) {
         let can = [
             (true, WORD),
+            (target.is_device(), Answer::DEVICE),
             (tells && target.can_hold(), Answer::DELTA),
             (tells && target.has_part(), Answer::PART),
             (self.input.asks_source(), SourceFacts::ASKED),

@@ -13,6 +13,7 @@ use xfer_hole_proto::{Fingerprint, SourceFacts, Sums};
 use crate::cli::{Cli, Job, Towards};
 use crate::error::Error;
 use crate::send::{self, Known, Ready};
+use crate::source::check_content;
 use crate::wire::Wire;
 
 /// How long the receiver may take to say why it doesn't take any more.
@@ -39,6 +40,7 @@ pub(crate) fn converse(
     answers.watch(patience, true).map_err(Error::Thread)?;
     let words = answers.ready().map_err(ended)?;
     let ready = Ready { answers, towards: Towards::Unknown, words };
+    check_content(disk, ready.is_device(), messages)?;
     let answers = &ready.answers;
     let asked = ready.words.iter().any(|word| word == SourceFacts::ASKED);
     let mut wire = Wire::stdout(job.dialect, Arc::clone(tally), cli.throttle())?;

@@ -18,6 +18,7 @@ use xfer_hole_proto::{Base, Dialect, Fingerprint, Item, Open, Record, StreamEnco
 use crate::build::Lines;
 use crate::cli::{Cli, Copying, Job, Reflink};
 use crate::error::Error;
+use crate::source::check_content;
 
 /// Threads that pour, at most: more would wait for each other at the target.
 const POURING: usize = 8;
@@ -47,6 +48,7 @@ impl Copy<'_> {
             sys::keep_private();
         }
         let target = Target::find_apart(self.dest, copying.options.clone(), disk)?;
+        check_content(disk, target.is_device(), self.messages)?;
         let target = if disk.older().is_some() { target.builds_on(self.base)? } else { target };
         let shares = self.shares(&copying, disk, &target)?;
         let dest = shown(target.path());

@@ -32,6 +32,7 @@ use crate::copy::Copy;
 use crate::error::Error;
 use crate::push::Push;
 use crate::send::Sending;
+use crate::source::check_content;
 use crate::watch::{Found, Watch, watch};
 use crate::wire::Wire;
 use crate::words::Words;
@@ -151,6 +152,7 @@ fn go(cli: &Cli, words: &Words, watch: &Watch<'_>) -> Result<Option<Fingerprint>
     let fingerprint = watch.ahead_of(&disk, plan, || match &words.dest {
         Place::Stream if cli.converse => converse::converse(&disk, identity.as_ref(), base, &job, cli, tally, messages),
         Place::Stream => {
+            check_content(&disk, false, messages)?;
             let mut wire = Wire::stdout(job.dialect, Arc::clone(tally), cli.throttle())?;
             Sending { disk: &disk, job: &job, holds: None, tally, messages }.run(&mut wire)
         }

@@ -13,6 +13,7 @@ use crate::RECV_HOLE_SH;
 use crate::cli::{Cli, Towards};
 use crate::error::Error;
 use crate::send::{self, Known, Ready};
+use crate::source::check_content;
 use crate::wire::Wire;
 
 /// What has recv-hole.sh go on from what a transfer that was cut has left.
@@ -55,6 +56,7 @@ impl Push<'_> {
     /// Sends the disk, and waits until it is durable under its final name.
     pub(crate) fn run(&self, disk: &Chain) -> Result<Option<Fingerprint>, Error> {
         let call = self.call(disk)?;
+        check_content(disk, call.ready.is_device(), self.messages)?;
         if self.cli.target.dry_run {
             self.tally.set_size(disk.size());
             drop(call.to);

@@ -187,6 +187,13 @@ pub(crate) fn to_receiver(
     Sending { disk, job: &job, holds, tally, messages }.run(wire)
 }
 
+impl Ready {
+    /// True if the receiver writes to a block device.
+    pub(crate) fn is_device(&self) -> bool {
+        self.words.iter().any(|word| word == Answer::DEVICE)
+    }
+}
+
 /// The stream of a disk that the receiver has.
 fn same(wire: &mut Wire, open: Open, digest: Digest) -> Result<Option<Fingerprint>, Error> {
     wire.line(Item::Open(open))?;

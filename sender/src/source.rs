@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, ValueEnum};
-use xfer_hole_image::{Chain, Error as ImageError, Format as Is, Gate, Method, Opening, Since, shown};
+use xfer_hole_image::{Chain, Error as ImageError, Format as Is, Gate, Image, Method, Opening, Since, shown};
 use xfer_hole_link::Messages;
 
 use crate::error::Error;
@@ -107,10 +107,13 @@ impl ImageArgs {
     /// Opens the image and all that it lies on, `direct` if its octets are to be read past the page cache, and says what there is to
     /// know of it.
     pub(crate) fn open(&self, image: &Path, direct: bool, messages: Messages) -> Result<Chain, Error> {
-        self.open_since(image, None, direct, messages)
+        let chain = self.open_since(image, None, direct, messages)?;
+        check_content(&chain, false, messages)?;
+        Ok(chain)
     }
 
-    /// The same, to be compared with an older state.
+    /// Opens it as [`Self::open`] does, to be compared with an older state. What it holds if that is no disk, is the caller's to
+    /// check, who knows where it goes.
     pub(crate) fn open_since(
         &self,
         image: &Path,
@@ -123,7 +126,11 @@ impl ImageArgs {
         for warning in chain.warnings() {
             messages.warn(warning);
         }
-        if self.format == Format::Auto && chain.format() == Is::Raw && is_named_as_image(image) {
+        if self.format == Format::Auto
+            && chain.content().is_none()
+            && chain.format() == Is::Raw
+            && is_named_as_image(image)
+        {
             messages.warn(format_args!("{}: is read as a raw disk, which its name doesn't say", shown(image)));
         }
         let floors = chain.floors();
@@ -136,6 +143,16 @@ impl ImageArgs {
         }
         Ok(chain)
     }
+}
+
+/// Warns of bytes that are no disk, or refuses them where they would go to a block device.
+pub(crate) fn check_content(disk: &Chain, to_device: bool, messages: Messages) -> Result<(), Error> {
+    let Some((content, host)) = disk.content().zip(disk.host(0)) else { return Ok(()) };
+    if to_device {
+        return Err(content.refusal(host.path()).into());
+    }
+    messages.warn(format_args!("{}: {}", shown(host.path()), content.warning(host.path())));
+    Ok(())
 }
 
 /// True for names that promise something else than a raw disk: of other formats, or compressed.

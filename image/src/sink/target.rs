@@ -195,6 +195,12 @@ impl Target {
         &self.path
     }
 
+    /// True if it is a block device.
+    #[must_use]
+    pub fn is_device(&self) -> bool {
+        matches!(self.way, Way::Device)
+    }
+
     /// True if it is a regular file, or becomes one; false for devices, pipes and standard output.
     #[must_use]
     pub fn is_file(&self) -> bool {
