@@ -7,7 +7,7 @@ trap '[ -z "$tmp" ] || rm -rf -- "$tmp"; exit "$code"' EXIT
 
 # Definitions
 #   part   DEST.part, renamed after END
-#   place  DEST written directly: -i, or a device
+#   place  DEST written directly: --in-place, or a device
 #   pipe   DEST takes octets in order: -, a fifo, a character device
 #   spool  an unlinked file, where a hashed payload waits for its check
 #
@@ -19,10 +19,24 @@ trap '[ -z "$tmp" ] || rm -rf -- "$tmp"; exit "$code"' EXIT
 #
 # Variables
 #   kind dest part show  what is written, its name
+#   fd                   what descriptor 3 has open, for a program whose 0 it is
 #   size ival grain      the open line's
 #   rec off pend prev    record, disk offset, octets to seek over, last word
 
-usage='usage: recv-hole.sh [-i] [-s] [-n] DEST < stream'
+help='usage: recv-hole.sh [OPTION..] DEST < STREAM
+
+Receives a disk image from xfer-hole, and rebuilds it with its holes.
+DEST is the file to make or replace, a block device, or - for standard output.
+
+      --in-place   update an existing file directly, without DEST.part
+  -f, --force      write a DEST that a running QEMU or a loop device uses, and
+                   replace a DEST.part that no receiver has left
+  -n, --dry-run    check DEST, read no stream, and write nothing
+      --no-sync    do not wait until the disk is on stable storage
+      --skip-hash  do not compute digests: nothing is verified
+  -h, --help       print this help
+
+The exit status is 0 when the whole disk is there, else 2.'
 
 say() {
 	printf 'recv-hole.sh: %s\n' "$1" >&2
@@ -81,6 +95,19 @@ le() {
 	[ 1 = "$((l2 - m2 ? l2 < m2 : l1 - m1 ? l1 < m1 : l0 <= m0))" ]
 }
 
+# sub A B: total=A-B
+sub() {
+	both "$1" "$2"
+	l0=$((l0 - m0 + g))
+	l1=$((l1 - m1 + g - 1 + l0 / g))
+	l2=$((l2 - m2 - 1 + l1 / g))
+	l0=$((l0 % g + g))
+	l1=$((l1 % g + g))
+	total=$l2${l1#1}${l0#1}
+	total=${total#"${total%%[!0]*}"}
+	total=${total:-0}
+}
+
 # add A B: total=A+B
 add() {
 	both "$1" "$2"
@@ -110,12 +137,18 @@ digest() {
 	case $1 in *[!0-9a-f]*) return 1 ;; esac
 }
 
-# look [-L] FILE: what it is. /proc/self/fd/0 is descriptor 3 there.
+# look [-L] FILE: what it is
 look() {
 	# shellcheck disable=SC2046,SC2312 # to be fields, under set -f
-	set -- $(ls -lind "$@" 0>&3 2>/dev/null) '' '' '' '' '' '' ''
+	set -- $(ls -lind "$@" 2>/dev/null) '' '' '' '' '' '' ''
 	# a device has major, minor where others have a length
 	ino=$1 mode=$2 links=$3 uid=$4 gid=$5 length=$6 minor=$7
+}
+
+# here NAME: is it what descriptor 3 has open?
+here() {
+	# shellcheck disable=SC3013 # the shells that are tested have -ef
+	[ "$1" -ef /proc/self/fd/3 ]
 }
 
 # stamp: now=what changes when DEST does
@@ -174,10 +207,15 @@ pour() {
 	pend=0
 }
 
-# resize FILE: to the disk's size
+# resize N: what descriptor 3 has open
 resize() {
-	dd bs=1 count=0 seek="$size" of="$1" </dev/null 2>"$err" ||
-		broke "can't make $show $size octets large"
+	dd bs=1 count=0 seek="$1" of="$fd" 0>&3 2>"$err" ||
+		broke "can't make $show $1 bytes large"
+}
+
+# durable: wait until all is on stable storage
+durable() {
+	[ -n "$nosync" ] || dd count=0 conv=fsync,notrunc </dev/null >&3 2>"$err" || broke "can't sync $show"
 }
 
 # pass N: leave N octets of DEST as they are
@@ -199,7 +237,7 @@ zero() {
 		total=$1
 		[ "$dev:$ahead" != ":$size" ] || add "$1" 65536
 		for t in "$total" "$1"; do
-			$zap -o "$off" -l "$t" "$dest" >/dev/null 2>&1 && pass "$1" && return
+			$zap -o "$off" -l "$t" "$fd" 0>&3 >/dev/null 2>&1 && pass "$1" && return
 		done
 		zap=''
 	fi
@@ -253,25 +291,72 @@ device() {
 	done
 }
 
-# guest: has a running QEMU locked descriptor 3's file?
-guest() {
-	id='' z=none
+# mount_id: id=that of the mount that descriptor 3's file is in
+mount_id() {
+	id=''
 	while read -r x y; do
-		[ "$x" != mnt_id: ] || z=$y
+		[ "$x" != mnt_id: ] || id=$y
 	done </proc/self/fdinfo/3
+	[ -n "$id" ]
+} 2>/dev/null
+
+# guest: does a running QEMU write to DEST? Descriptor 3 is in DEST's mount. QEMU
+# locks byte 100 + n for each permission n that it uses: 0 is reading, 1 to 3
+# change the file. Readers are disturbed if DEST is written in place.
+guest() {
+	mount_id || return 1
+	z=none
 	while read -r x y t y; do
-		[ "$x" != "$z" ] || id=$t
+		[ "$x" != "$id" ] || z=$t
 	done </proc/self/mountinfo
-	[ -n "$id" ] || return 1
 	look "$dest"
-	id=$(printf '%02x:%02x:%s' "${id%:*}" "${id#*:}" "$ino")
+	id=$(printf '%02x:%02x:%s' "${z%:*}" "${z#*:}" "$ino")
 	while read -r x y t t t z; do
+		# neighbours are one line
 		case "$y $z" in
-		"OFDLCK $id "[12]0[0-7]' '*) return 0 ;;
+		"OFDLCK $id 10"[1-3]' '* | "OFDLCK $id 100 10"[1-7]) return 0 ;;
+		"OFDLCK $id "[12]0[0-7]' '*) [ "$kind" != place ] || return 0 ;;
 		esac
 	done </proc/locks
 	return 1
 } 2>/dev/null
+
+# used: who writes to DEST besides? why=the answer
+used() {
+	if [ "$kind" = place ]; then
+		why='in use by a running QEMU'
+		! guest || return 0
+	else
+		[ -f "$dest" ] || return 1
+		why='being written by another receiver'
+		! have flock || ! [ -r "$dest" ] || flock -ns 0 <"$dest" 2>/dev/null || return 0
+		why='in use by a running QEMU'
+		for z in "$dest" "${dest%/*}/"; do
+			# one of the two may be unreadable
+			{ ! guest 3<"$z"; } 2>/dev/null || return 0
+		done
+	fi
+	set +f
+	set -- /sys/block/loop*/loop/backing_file
+	set -f
+	for x; do
+		t=''
+		{ IFS= read -r t <"$x"; } 2>/dev/null
+		x=${x#/sys/block/}
+		why="attached as the loop device ${x%%/*}"
+		# shellcheck disable=SC3013
+		[ ! "$dest" -ef "$t" ] || return 0
+	done
+	# that name may be another mount's, or too old
+	t=$(losetup -j "$dest" 2>/dev/null)
+	why="attached as the loop device ${t%%:*}"
+	[ -n "$t" ]
+}
+
+# unused: refuse a DEST that somebody else writes to
+unused() {
+	[ -n "$force" ] || ! used || die "$show is $why (--force writes it all the same)"
+}
 
 # resolve: what is DEST? Links are followed.
 resolve() {
@@ -293,6 +378,7 @@ resolve() {
 	elif [ -f "$dest" ]; then
 		look "$dest"
 		old=${uid}:$gid perm=$mode had=$length
+		[ "$links" = 1 ] || others=1
 		kind=${inplace:-part}
 	elif [ -e "$dest" ]; then
 		die "$show is no file and no device"
@@ -301,18 +387,25 @@ resolve() {
 
 # same: is .part what descriptor 3 has open?
 same() {
-	look -L /proc/self/fd/0
-	x=$ino
 	look "$part"
-	case ${mode}:$links:${x:-"$ino"} in
-	-*:1:"$ino") ;;
-	*) die "$show.part was replaced, or is not a plain file of one link" ;;
-	esac
+	case ${mode}:$links in
+	-*:1) [ "$fd" = "$part" ] || here "$part" ;;
+	*) false ;;
+	esac || die "$show.part was replaced, or is not a plain file of one link"
 }
 
 lock() {
+	fd=/proc/self/fd/0 tries=0
+	[ -e /proc/self/fd/3 ] || fd=$x
 	# without flock(1) two receivers are not kept apart
-	! have flock || flock -n 0 0>&3 2>/dev/null || die "$t is in use by another receiver"
+	! have flock || until flock -n 0 0>&3 2>/dev/null; do
+		# udev locks a device for a moment
+		tries=$((tries + 1))
+		[ "$dev" = 1 ] || tries=3
+		[ "$tries" -lt 3 ] || die "$t is in use by another receiver, or a reader"
+		sleep 1
+	done
+	# what was seen before the lock may have changed
 	[ "$kind" != part ] || same
 }
 
@@ -333,6 +426,7 @@ target() {
 		return
 		;;
 	part)
+		unused
 		part=$dest.part
 		t=$show.part x=$part
 		# a leftover may be others'
@@ -340,29 +434,44 @@ target() {
 		case $mode in -*) grab && rm -f -- "$part" 2>/dev/null && look "$part" ;; esac
 		# noclobber takes no link, no other's file
 		set -C
-		{ [ -z "$mode" ] && command exec 3>"$part"; } 2>/dev/null || die "can't create $t (-i writes in place)"
+		{ [ -z "$mode" ] && command exec 3>"$part"; } 2>/dev/null || die "can't create $t (--in-place writes in place)"
 		set +C
 		lock
 		left="; kept $t"
-		chmod 600 "$part"
-		resize "$part"
+		# another may have had it, and be gone
+		[ "$length" = 0 ] || resize 0
+		chmod 600 "$fd" 0>&3
+		resize "$size"
+		[ -z "$others" ] || warn "$show has other names: the old disk stays under them"
 		return
 		;;
 	esac
 	grab
-	! guest || die "$show is in use by a running QEMU"
+	claim
 	zap='fallocate -p'
-	[ -n "$dev" ] || return 0
-	zap='blkdiscard -z -p 134217728'
-	device
-	le "$size" "$had" || bad "$show is too small: $had octets for a disk of $size"
+	[ -z "$dev" ] || le "$size" "$had" || bad "$show is too small: $had bytes for a disk of $size"
+}
+
+# claim: is what is open to be written in place? had=its length
+claim() {
+	[ "$fd" != "$dest" ] || die "$show can't be written in place: needs /proc"
+	look -L "$fd" 0>&3
+	had=$length
+	here "$dest" || mode=''
+	case $dev$mode in
+	1b*) device ;;
+	-*) ;;
+	*) die "$show was replaced" ;;
+	esac
+	unused
+	have flock || warn "needs flock to keep readers and other receivers away from $show"
 }
 
 # begin: what is written in place changes from here on
 begin() {
 	[ "$kind$begun" = place ] || return 0
 	begun=1
-	[ -n "$dev" ] || le "$size" "$had" || resize "$dest"
+	[ -n "$dev" ] || le "$size" "$had" || resize "$size"
 	left="; $show is not whole now"
 }
 
@@ -393,7 +502,7 @@ opening() {
 	power "$grain" 512 "$ival" || bad "bad grain"
 	[ -z "$skip" ] || return 0
 	hashed=1
-	[ -n "$quick" ] || bad "digests need openssl, sha256sum or shasum (-s skips them)"
+	[ -n "$quick" ] || bad "digests need openssl, sha256sum or shasum (--skip-hash skips them)"
 }
 
 basis() {
@@ -551,32 +660,44 @@ ending() {
 publish() {
 	case $kind$dev in
 	pipe) return ;;
-	place) le "$had" "$size" || resize "$dest" ;;
-	place1) [ "$had" = "$size" ] || warn "$show is larger: what is behind $size octets was left" ;;
-	*) give ;;
+	place) le "$had" "$size" || resize "$size" ;;
+	place1) [ "$had" = "$size" ] || warn "$show is larger: what is behind $size bytes was left" ;;
 	esac
-	[ -n "$nosync" ] || dd count=0 conv=fsync,notrunc </dev/null >&3 2>"$err" || broke "can't sync $show"
-	[ "$kind" = part ] || return 0
+	# data first: from the final mode on, nothing is missing
+	durable
+	if [ "$kind" = place ]; then
+		here "$dest" || die "$show was replaced or removed while it was written"
+		return
+	fi
+	give
+	durable
 	[ ! -d "$dest" ] || die "$show is a directory now"
 	[ -z "$kept" ] || stamp
 	[ "$now" = "$was" ] || die "$show changed while parts of it were kept"
-	same
-	$move -- "$part" "$dest" 2>"$err" || broke "can't rename over $show (-i writes in place)"
+	unused
+	whole
+	$move -- "$part" "$dest" 2>"$err" || broke "can't rename over $show (--in-place writes in place)"
 	left=", though $show has been replaced"
+	[ "$fd" = "$part" ] || here "$dest" || die "$show is another file than was written"
 	[ -n "$nosync" ] || sync ${dir:+"$dir"} 2>/dev/null || die "can't sync its directory"
+}
+
+# whole: is .part ours, and of the disk's size?
+whole() {
+	same
+	[ "$length" = "$size" ] || die "$show.part has not the disk's size"
 }
 
 # give: part the old DEST's owner and mode
 give() {
-	look "$part"
-	[ "$length" = "$size" ] || die "$show.part has not the disk's size"
+	whole
 	oct='=rw'
 	if [ -n "$old" ]; then
 		oct='' group=${perm#????}
-		chown "$old" "$part" 2>/dev/null || {
+		chown "$old" "$fd" 0>&3 2>/dev/null || {
 			warn "can't give $show its old owner $old"
 			# the old group's bits are not for another
-			chown ":${old#*:}" "$part" 2>/dev/null || group=''
+			chown ":${old#*:}" "$fd" 0>&3 2>/dev/null || group=''
 		}
 		for x in "${perm#?}" "$group" "${perm#???????}"; do
 			case $x in r*) b=4 ;; *) b=0 ;; esac
@@ -587,7 +708,7 @@ give() {
 	fi
 	umask "$mask"
 	$also
-	chmod "$oct" "$part" 2>/dev/null || die "can't set the mode of $show.part"
+	chmod "$oct" "$fd" 0>&3 2>/dev/null || die "can't set the mode of $show.part"
 }
 
 tools() {
@@ -617,6 +738,7 @@ ready() {
 	# shellcheck disable=SC3045 # no -v, no limit
 	{ ulimit -v 524288; } 2>/dev/null || :
 	exec 3>/dev/null
+	force='' others='' dry=''
 	inplace='' skip='' nosync='' dev='' old='' had='' also=: move='mv -f'
 }
 
@@ -633,22 +755,89 @@ receive() {
 	code=0
 }
 
+# option WORD: what it, or its first letter, asks for
+option() {
+	case $1 in
+	--in-place) inplace=place ;;
+	-f* | --force) force=1 ;;
+	-n* | --dry-run) dry=1 ;;
+	--skip-hash) skip=1 ;;
+	--no-sync) nosync=1 ;;
+	-h* | --help)
+		printf '%s\n' "$help"
+		code=0
+		exit
+		;;
+	-i*) misused "unknown option $1 (did you mean --in-place?)" ;;
+	-s*) misused "unknown option $1 (did you mean --skip-hash?)" ;;
+	*) misused "unknown option $1 (recv-hole, the program, has more options)" ;;
+	esac
+}
+
+# misused TEXT
+misused() {
+	printf '%s\n\n' "$help" >&2
+	die "$1"
+}
+
+# rehearse: find what receive would, before a stream is there
+rehearse() {
+	case $kind in
+	pipe) ;;
+	place)
+		t=$show x=$dest
+		grab
+		claim
+		;;
+	part)
+		unused
+		x=${dest%/*}/
+		if [ ! -d "$x" ] || [ ! -w "$x" ] || [ ! -x "$x" ]; then
+			die "can't write in $x (--in-place writes in place)"
+		fi
+		;;
+	esac
+	case $kind$old in
+	part) t="the new file $show" ;;
+	part*) t="a new file that replaces $show" ;;
+	place*) t="$show in place" ;;
+	*) t="$show as a stream of bytes" ;;
+	esac
+	warn "would write $t"
+	code=0
+}
+
 main() {
 	ready
-	while getopts :isnh t; do
-		case $t in
-		i) inplace=place ;;
-		s) skip=1 ;;
-		n) nosync=1 ;;
-		h) printf '%s\n  %s\n' "$usage" '-i in place, -s no digests: nothing is verified, -n no sync; - is stdout' && code=0 && exit ;;
-		*) die "$usage" ;;
+	while
+		case ${1-} in
+		--)
+			shift
+			false
+			;;
+		-?*) ;;
+		*) false ;;
+		esac
+	do
+		option "$1"
+		case $1 in
+		-[!-]?*)
+			# letters in one word
+			t=-${1#-?}
+			shift
+			set -- "$t" "$@"
+			;;
+		*) shift ;;
 		esac
 	done
-	shift "$((OPTIND - 1))"
-	[ "$#${1:+x}" = 1x ] || die "$usage"
+	[ "$#${1:+x}" = 1x ] || misused "one DEST is needed, after the options"
 	dest=$1
 	tools
 	resolve
+	if [ -n "$dry" ]; then
+		rehearse
+		exit
+	fi
 	receive
 }
 

@@ -145,7 +145,7 @@ watch() {
 
 # adorn: the owner and mode that were asked for, before .part has its name
 adorn() {
-	[ -z "$own" ] || x=$(chown -- "$own" "$part" 2>&1) || die "can't give $show to $own: ${x#*: }"
+	[ -z "$own" ] || x=$(chown -- "$own" "$fd" 0>&3 2>&1) || die "can't give $show to $own: ${x#*: }"
 	oct=${bits:-$oct}
 }
 
@@ -190,7 +190,7 @@ probe() {
 		*[Rr]ead-only*) die "can't write in $dir: read-only file system" ;;
 		esac
 	elif (set -C && : >"$part") 2>/dev/null; then
-		oct=''
+		oct='' fd=$part
 		(adorn)
 		x=$?
 		rm -f -- "$part"
@@ -239,7 +239,7 @@ work() {
 		printf '%s %.900s\n' "$answer" "$1"
 	}
 	die() {
-		answer=FAIL t=${1%" (-s skips them)"}
+		answer=FAIL t=${1%" (--skip-hash skips them)"}
 		[ "$t" = "$1" ] || set -- "$t (--no-hash sends none)"
 		warn "$1$left"
 		code=3
@@ -248,6 +248,7 @@ work() {
 	answer=NOTE part=''
 	ready
 	dest=$target show=$target
+	! asked force || force=1
 	! asked in-place || inplace=place
 	! asked no-sync || nosync=1
 	! asked target-is-zero || zero() {
@@ -284,9 +285,9 @@ work() {
 	part=''
 	receive
 	if [ "$kind" = place ] && [ -n "$own$bits" ]; then
-		part=$dest oct=''
+		oct=''
 		adorn
-		[ -z "$bits" ] || chmod "$bits" "$dest" || die "can't set the mode of $show"
+		[ -z "$bits" ] || chmod "$bits" "$fd" 0>&3 || die "can't set the mode of $show"
 	fi
 	[ -z "$result" ] || result=" $result"
 	printf 'DONE%s\n' "$result"

@@ -22,19 +22,6 @@
 wanted='' offered=0 behind='' journal='' gap=0 spare='' result='' again=''
 wrapped=' next opening target data hole keep ending publish '
 
-# sub A B: total=A-B
-sub() {
-	both "$1" "$2"
-	l0=$((l0 - m0 + g))
-	l1=$((l1 - m1 + g - 1 + l0 / g))
-	l2=$((l2 - m2 - 1 + l1 / g))
-	l0=$((l0 % g + g))
-	l1=$((l1 % g + g))
-	total=$l2${l1#1}${l0#1}
-	total=${total#"${total%%[!0]*}"}
-	total=${total:-0}
-}
-
 # ours FILE: is it a plain file of one link, and of this user?
 ours() {
 	look "$1"
@@ -62,7 +49,7 @@ remains() {
 
 # empty: does DEST.part have zeros from off on, N octets? It has then.
 empty() {
-	! $zap -o "$off" -l "$n" "$part" >/dev/null 2>&1 || return 0
+	! $zap -o "$off" -l "$n" "$fd" 0>&3 >/dev/null 2>&1 || return 0
 	zap=''
 	have tr || return 1
 	x=$($take iflag=skip_bytes skip="$off" count="$n" <"$file" 2>/dev/null | tr -d '\000' | wc -c)
@@ -248,10 +235,8 @@ target() {
 	else
 		same
 		# cut behind what is kept, then a hole
-		t=$size size=$offered
-		resize "$part"
-		size=$t
-		resize "$part"
+		resize "$offered"
+		resize "$size"
 		journal=$part.next
 		rm -f -- "$journal" 2>/dev/null
 	fi
@@ -282,10 +267,7 @@ hole() {
 			sub "$offered" "$off"
 			empties=$total
 		fi
-		# zero knows DEST only
-		x=$dest dest=$part
 		zero "$empties"
-		dest=$x
 		pass "$beyond"
 	fi
 	passed

@@ -1,12 +1,16 @@
-//! QEMU's image locks: whether another program uses a file that we are about to read or to replace, and that none begins to.
+//! Locks of a file that we are about to read or to replace: whether another program uses it, and that none begins to.
+//!
+//! Our receivers, recv-hole.sh too, hold flock(2) exclusively on what they write in place; readers hold it shared.
 //!
 //! QEMU's file-posix driver holds a shared lock of octet 100 + n for each permission n that it uses, and of 200 + n for each
 //! that it doesn't want others to use (RAW_LOCK_PERM_BASE, RAW_LOCK_SHARED_BASE). Permissions are consistent reading 0,
 //! writing 1, writing what is there already 2, resizing 3. Our own programs hold these locks, too, and one more lock each, which
 //! tells them from QEMU.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
+use std::thread;
+use std::time::Duration;
 
 use crate::{Host, Kind, Result, sys};
 
@@ -22,6 +26,10 @@ const READ_TO_RESIZE: i64 = 4;
 /// Held by our own programs while they read a file, and while they write it in place. Taken before QEMU's.
 const OUR_READER: i64 = 300;
 const OUR_WRITER: i64 = 301;
+/// How often an flock(2) of another program is asked for again, and how long apart: udev locks a device for a moment whenever a
+/// program that wrote to it has closed it.
+const TRIES: u32 = 10;
+const PACE: Duration = Duration::from_millis(100);
 
 /// The program that uses a file, as its record locks tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +67,21 @@ pub(crate) fn guard(host: &Host) -> Result<()> {
             return Err(in_use());
         }
     }
-    Ok(())
+    if is_shared(host.file()) {
+        return Ok(());
+    }
+    let what = "is locked by another program, maybe a receiver that updates it";
+    Err(host.error(Kind::Refused, what).hint("wait until it has ended, or read it all the same with --force-share"))
+}
+
+/// Holds flock(2) as a reader: false if a writer has it. Where it is not supported, no writer has it either.
+fn is_shared(file: &File) -> bool {
+    (0..TRIES).any(|attempt| {
+        if attempt > 0 {
+            thread::sleep(PACE);
+        }
+        !matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+    })
 }
 
 fn is_locked(file: &File, start: i64, len: i64) -> bool {

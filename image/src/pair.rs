@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::raw::Raw;
 use crate::remember::forget;
-use crate::sink::{InPlace, check_locked};
+use crate::sink::InPlace;
 use crate::{
     Chain, Error, Format, Host, Image, Kind, Method, Plan, Pour, Result, Shape, Sink, Tally, Target, TargetOptions,
     Want, guard, shown,
@@ -53,8 +53,6 @@ impl Pair {
             return Err(host.error(Kind::Refused, "is no regular file"));
         }
         guard::guard(&host)?;
-        // Read by many, as long as nobody writes.
-        check_locked(host.file().try_lock_shared(), child)?;
         let host = host.as_it_is()?;
         check_named(&host)?;
         let size = host.len();

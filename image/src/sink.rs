@@ -32,7 +32,6 @@ pub use holding::Holding;
 pub(crate) use path::parent;
 pub use read_back::read_back;
 pub use rights::{Owner, parse_mode, parse_owner};
-pub(crate) use target::check_locked;
 pub use target::{Target, TargetOptions};
 pub use unchanged::Unchanged;
 

@@ -43,16 +43,16 @@ impl Receiver {
     /// The command that receives into `dest`; `in_place` and `no_sync` are flags of both.
     pub fn command(self, tools: &Tools, dest: &Path, in_place: bool, no_sync: bool) -> Command {
         let mut args: Vec<OsString> = Vec::new();
-        let (mut command, in_place_flag, no_sync_flag) = match self {
-            Self::Binary => (Command::new(&tools.recv_hole), "--in-place", "--no-sync"),
+        let mut command = match self {
+            Self::Binary => Command::new(&tools.recv_hole),
             Self::Script(shell) => {
                 let mut command = Command::new(shell[0]);
                 command.args(&shell[1..]).arg(script());
-                (command, "-i", "-n")
+                command
             }
         };
-        args.extend(in_place.then(|| in_place_flag.into()));
-        args.extend(no_sync.then(|| no_sync_flag.into()));
+        args.extend(in_place.then(|| "--in-place".into()));
+        args.extend(no_sync.then(|| "--no-sync".into()));
         args.push("--".into());
         args.push(dest.into());
         command.args(args);

@@ -540,7 +540,7 @@ fn open_in_place(path: PathBuf, size: Option<u64>, options: &TargetOptions, base
 }
 
 /// Refuses a file that somebody else has locked. Where locks are not to be had, nobody has one.
-pub(crate) fn check_locked(locked: Result<(), fs::TryLockError>, path: &Path) -> Result<()> {
+fn check_locked(locked: Result<(), fs::TryLockError>, path: &Path) -> Result<()> {
     match locked {
         Err(fs::TryLockError::WouldBlock) => {
             Err(Error::new(Kind::Refused, path, "is locked by another program, maybe another receiver"))
