@@ -442,7 +442,7 @@ target() {
 		[ "$length" = 0 ] || resize 0
 		chmod 600 "$fd" 0>&3
 		resize "$size"
-		[ -z "$others" ] || warn "$show has other names: the old disk stays under them"
+		[ -z "$others" ] || warn "$show: the old disk had other names (hard links), and stays there"
 		return
 		;;
 	esac
