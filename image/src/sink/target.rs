@@ -563,7 +563,13 @@ fn lock_in_place(file: &File, path: &Path, in_use: InUse) -> Result<()> {
         thread::sleep(Duration::from_millis(100));
         locked = file.try_lock();
     }
-    check_locked(locked, path)?;
+    if matches!(locked, Err(fs::TryLockError::WouldBlock)) {
+        in_use.check_alone(file, path)?;
+    }
+    let forced = in_use.force && guard::user_of(file) == Some(guard::User::Reader);
+    if !forced {
+        check_locked(locked, path)?;
+    }
     // First held, then looked: of two that begin at a time, at least one sees the other.
     guard::hold_as_writer(file);
     in_use.check_alone(file, path)
