@@ -71,7 +71,9 @@ pub use plan::{Plan, Step, Want};
 pub use raw::Method;
 pub use remember::{Identity, Mark};
 pub use sift::{Piece, Sift};
-pub use sink::{Holding, Owner, Sink, Target, TargetOptions, Unchanged, parse_mode, parse_owner, read_back};
+pub use sink::{
+    Becomes, FormatWarning, Holding, Owner, Sink, Target, TargetOptions, Unchanged, parse_mode, parse_owner, read_back,
+};
 pub use stamp::Stamp;
 pub use survey::{fingerprint, record_lines, survey};
 pub use tally::{Phase, Tally};

@@ -15,6 +15,7 @@ mod file;
 mod holding;
 mod in_use;
 mod old;
+mod outcome;
 mod part;
 mod path;
 mod place;
@@ -29,6 +30,7 @@ mod unchanged;
 
 pub(crate) use file::InPlace;
 pub use holding::Holding;
+pub use outcome::{Becomes, FormatWarning};
 pub(crate) use path::parent;
 pub use read_back::read_back;
 pub use rights::{Owner, parse_mode, parse_owner};

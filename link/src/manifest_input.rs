@@ -5,8 +5,10 @@ use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use xfer_hole_image::{Error, Kind, Result};
+use xfer_hole_image::{Error, Kind, Result, shown};
 use xfer_hole_proto::{Entry, FAIL_LINE_MAX, Manifest, ManifestReader, Record};
+
+use crate::shell_word;
 
 /// A manifest that is being read.
 #[derive(Debug)]
@@ -39,7 +41,11 @@ impl ManifestInput {
         if !next_line(&mut input, &mut line, path)? {
             return Err(Error::new(Kind::Refused, path, "is empty or was cut in its first line"));
         }
-        let manifest = Manifest::parse(&line).map_err(|flaw| Error::new(Kind::Refused, path, flaw.to_string()))?;
+        let manifest = Manifest::parse(&line).map_err(|flaw| {
+            let image = if path.exists() { shell_word(path.as_os_str()) } else { "IMAGE".into() };
+            let hint = format!("if {} is an image: xfer-hole manifest {image} | xfer-hole verify IMAGE -", shown(path));
+            Error::new(Kind::Refused, path, flaw.to_string()).hint(hint)
+        })?;
         Ok(Self { input, path: path.into(), reader: ManifestReader::new(manifest), line })
     }
 

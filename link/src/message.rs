@@ -9,7 +9,7 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use xfer_hole_image::reason;
+use xfer_hole_image::{FormatWarning, reason};
 
 use crate::{event, screen};
 
@@ -63,6 +63,14 @@ impl Messages {
     /// Something that the user should know, though it works.
     pub fn warn(self, what: impl Display) {
         self.say("warning", "warning: ", what);
+    }
+
+    /// Something that the user should know of the format of what is written.
+    pub fn warn_of_format(self, warning: Option<FormatWarning>) {
+        if let Some(FormatWarning { what, hint }) = warning {
+            self.warn(what);
+            self.hint(hint);
+        }
     }
 
     /// What the other side said, under its name.
@@ -123,11 +131,14 @@ impl Messages {
         let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
         let line = what.lines().map(str::trim).collect::<Vec<_>>().join(" ");
         self.say("error", "", line.strip_prefix("error: ").unwrap_or(&line));
-        // How a flag is passed as something else is no help to who has mistyped one.
+        // How a flag is passed as something else is no help to who has mistyped one, and neither is a word that is only a little alike.
         let tips = rest.lines().filter_map(|line| line.trim().strip_prefix("tip: "));
-        let mut tips = tips.filter(|tip| !tip.starts_with("to pass ")).peekable();
+        let tips = tips.filter(|tip| !tip.starts_with("to pass "));
+        let wrong = quoted_words(&line).next().unwrap_or_default();
+        let helps = |tip: &&str| !tip.contains("similar") || quoted_words(tip).any(|word| is_near(wrong, word));
+        let mut tips = tips.filter(helps).peekable();
         if tips.peek().is_none() {
-            self.hint(format_args!("{} --help says what can be said", self.name));
+            self.hint(format_args!("see {} --help", self.name));
         }
         tips.for_each(|tip| self.hint(tip));
         ExitCode::from(TROUBLE)
@@ -147,5 +158,51 @@ impl Messages {
             self.hint(hint);
         }
         ExitCode::from(TROUBLE)
+    }
+}
+
+/// The words between quotes in a line of the parser.
+fn quoted_words(line: &str) -> impl Iterator<Item = &str> {
+    line.split('\'').skip(1).step_by(2)
+}
+
+/// True if a word is probably the other, mistyped: few letters have to be changed, added or left out.
+fn is_near(wrong: &str, meant: &str) -> bool {
+    let letters = |word: &str| word.trim_start_matches('-').chars().collect::<Vec<_>>();
+    let (wrong, meant) = (letters(wrong), letters(meant));
+    // The distance of Levenshtein, row by row.
+    let mut row: Vec<usize> = (0..=meant.len()).collect();
+    for (n, letter) in wrong.iter().enumerate() {
+        let mut before = std::mem::replace(&mut row[0], n + 1);
+        for (m, other) in meant.iter().enumerate() {
+            let change = before + usize::from(letter != other);
+            before = row[m + 1];
+            row[m + 1] = change.min(before + 1).min(row[m] + 1);
+        }
+    }
+    row[meant.len()] <= 1 + wrong.len().min(meant.len()) / 4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_word_with_few_letters_wrong_is_near() {
+        for (wrong, meant) in [
+            ("--progres", "--progress"),
+            ("--has", "--hash"),
+            ("--inplace", "--in-place"),
+            ("--backing-fromat", "--backing-format"),
+            ("fiemaps", "fiemap"),
+            ("--bwlimt", "--bwlimit"),
+        ] {
+            assert!(is_near(wrong, meant), "{wrong} {meant}");
+        }
+        for (wrong, meant) in
+            [("--partial", "--port"), ("--sparse", "--speaks"), ("--archive", "--receiver"), ("-z", "--hash")]
+        {
+            assert!(!is_near(wrong, meant), "{wrong} {meant}");
+        }
     }
 }

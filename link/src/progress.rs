@@ -13,7 +13,7 @@ use xfer_hole_image::{Phase, Tally};
 use crate::event::{self, Outcome};
 use crate::message::TROUBLE;
 use crate::status::{Meter, Status};
-use crate::{Messages, Rim, Signals, Summary, bar, screen};
+use crate::{Made, Messages, Rim, Signals, Summary, bar, screen};
 
 /// How often the bar is drawn.
 const DRAW: Duration = Duration::from_millis(200);
@@ -93,21 +93,21 @@ impl Progress {
         Self { shown, ticks: ticks.abort_handle(), ended: false }
     }
 
-    /// The disk is where it should be. The summary is said to people if `summary`; `digest` is for programs.
-    pub fn done(self, digest: Option<&str>, summary: bool) -> ExitCode {
-        self.ended(0, digest, summary)
+    /// The disk is where it should be. The summary is said to people if `summary`, of what was `made`; `digest` is for programs.
+    pub fn done(self, digest: Option<&str>, summary: bool, made: Option<Made>) -> ExitCode {
+        self.ended(0, digest, summary, made)
     }
 
     /// All was compared, and two disks differ: exit status 1.
     pub fn differs(self, summary: bool) -> ExitCode {
-        self.ended(1, None, summary)
+        self.ended(1, None, summary, None)
     }
 
-    fn ended(mut self, exit: u8, digest: Option<&str>, summary: bool) -> ExitCode {
+    fn ended(mut self, exit: u8, digest: Option<&str>, summary: bool, made: Option<Made>) -> ExitCode {
         self.close();
         let Shown { messages, tally, began, .. } = &*self.shown;
         if summary && !messages.is_json() {
-            messages.note(Summary::of(tally, began.elapsed()));
+            messages.note(Summary::of(tally, began.elapsed(), made));
         }
         self.end(Outcome::Done, exit, None, digest);
         ExitCode::from(exit)

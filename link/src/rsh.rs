@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use xfer_hole_proto::SILENCE_SECONDS;
 
+use crate::seconds::parse_seconds;
 use crate::{Remote, parse_size};
 
 /// Seconds after which ssh asks whether the other side still lives, and after which it gives up connecting, where the user's
@@ -25,7 +26,7 @@ pub struct RshArgs {
     pub rsh: Option<String>,
 
     /// Connect to this port
-    #[arg(short = 'P', long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(short = 'P', long, value_name = "PORT", value_parser = parse_port)]
     pub port: Option<u16>,
 
     /// Log in with the private key in this file
@@ -56,18 +57,35 @@ pub struct RshArgs {
     #[arg(short = '6', long)]
     pub ipv6: bool,
 
-    /// Give up when nothing has moved for so many seconds; 60 if not given
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(3..=86_400))]
+    /// Give up when nothing has moved for so long: seconds, or with m or h behind them minutes or hours; 60 if not given
+    #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
     pub timeout: Option<u32>,
 
-    /// Move no more octets in a second than this
+    /// Limit bandwidth, in bytes per second: with K, M or G behind the number, or B
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub bwlimit: Option<u64>,
 }
 
-/// A rate in octets a second, as sizes are written.
+/// A rate in bytes a second, as sizes are written, but never without a unit: rsync takes a bare number for KiB.
 fn parse_rate(text: &str) -> Result<u64, String> {
-    parse_size(text).and_then(|rate| if rate == 0 { Err("a rate of nothing moves nothing".into()) } else { Ok(rate) })
+    match parse_size(text)? {
+        0 => Err("a rate of nothing moves nothing".into()),
+        _ if text.bytes().all(|c| c.is_ascii_digit()) => {
+            Err(format!("say {text}K for KiB per second, as rsync takes it, or {text}B for bytes per second"))
+        }
+        rate => Ok(rate),
+    }
+}
+
+/// A version of the conversation.
+pub fn parse_version(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "expected a version's number, such as 1".to_owned())
+}
+
+/// A port's number.
+fn parse_port(text: &str) -> Result<u16, String> {
+    let port = text.parse().ok().filter(|&port| port > 0);
+    port.ok_or_else(|| "expected a number from 1 to 65535".to_owned())
 }
 
 impl RshArgs {

@@ -5,12 +5,29 @@ const UNITS: &str = "KMGTPEZYRQ";
 /// Those that may be small letters. A small b is 512 octets to coreutils, and an octet to others: it is refused.
 const SMALL: &str = "kmgt";
 
-/// Reads a size in octets: `4096`, `64K` and `64KiB` (1024), `64KB` (1000), and so on through `M`, `G`, `T`, `P`, `E`.
+/// A number as it is typed, such as `64` or `1.5`, times `factor`, rounded down. `None` if it is no such number, or too large.
+pub(crate) fn scaled(number: &str, factor: u64) -> Option<u128> {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    if !digits(whole) || !digits(fraction) || fraction.len() > 15 {
+        return None;
+    }
+    let parts = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
+    let number = whole.parse::<u64>().ok().map(u128::from)? * parts + fraction.parse::<u128>().ok()?;
+    Some(number.checked_mul(u128::from(factor))? / parts)
+}
+
+/// Reads a size in octets: `4096`, `64K` and `64KiB` (1024), `64KB` (1000), and so on through `M`, `G`, `T`, `P`, `E`; `1.5M`, too.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
     let (number, unit) = text.split_at(digits);
-    if number.is_empty() {
-        return Err("expected a number of octets, such as 4096, 64K or 1MiB".to_owned());
+    let expected = || "expected a number of bytes, such as 4096, 64K or 1.5M".to_owned();
+    let fraction = number.contains('.');
+    if scaled(number, 0).is_none() && (number.is_empty() || fraction) {
+        return Err(expected());
+    }
+    if fraction && (unit.is_empty() || unit == "B") {
+        return Err("a fraction needs a unit, such as 1.5M".to_owned());
     }
     let unknown = || {
         format!("unknown unit \"{}\": K, KiB, M, MiB ... are powers of 1024, KB, MB ... of 1000", unit.escape_default())
@@ -28,7 +45,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
             base.checked_pow(u32::try_from(place).unwrap_or(u32::MAX).saturating_add(1))
         }
     };
-    let octets = factor.and_then(|factor| number.parse::<u64>().ok()?.checked_mul(factor));
+    let octets = factor.and_then(|factor| u64::try_from(scaled(number, factor)?).ok());
     octets.ok_or_else(|| "too large".to_owned())
 }
 
@@ -112,6 +129,12 @@ mod tests {
             ("2g", 2 << 30),
             ("3tB", 3_000_000_000_000),
             ("1PiB", 1 << 50),
+            ("1.5M", 3 << 19),
+            ("0.5k", 512),
+            ("1.25GiB", 5 << 28),
+            ("1.5kB", 1500),
+            ("1.0001K", 1024),
+            ("15.9E", 18_331_356_171_959_815_372),
             ("1EB", 1_000_000_000_000_000_000),
         ] {
             assert_eq!(parse_size(text), Ok(octets), "{text}");
@@ -125,7 +148,16 @@ mod tests {
             "K",
             "-1",
             "+1",
-            "1.5G",
+            "1.5",
+            "1.5B",
+            "1.G",
+            ".5G",
+            ".",
+            "1.5.5G",
+            "1,5G",
+            "1.5X",
+            "16.0E",
+            "0.1234567890123456K",
             "1 K",
             "1X",
             "1Ki",

@@ -3,16 +3,29 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
-use xfer_hole_image::Tally;
+use xfer_hole_image::{Becomes, Tally};
 
 use crate::size::size_text;
 use crate::status::{rate_of, time_text};
 
-/// `disk 8 GiB, data 1 GiB, wire 1.00 GiB in 3.2 s, 320 MiB/s`: sizes by binary units, up to three figures, without decimals where
-/// they are exact. The rate is the data over the whole time, preparing and syncing included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What was made of a DEST.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// Its name as it is shown, with the host's.
+    pub place: String,
+    /// What became of it; `None` if the receiver doesn't tell.
+    pub becomes: Option<Becomes>,
+    /// Part of it was there from an earlier transfer.
+    pub resumed: bool,
+}
+
+/// `web.img: new raw image; disk 8 GiB, data 1 GiB, wire 1.00 GiB in 3.2 s, 320 MiB/s`: sizes by binary units, up to three figures,
+/// without decimals where they are exact. The rate is the data over the whole time, preparing and syncing included.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
+    made: Option<Made>,
     disk: u64,
+    kept: u64,
     data: u64,
     /// None where nothing went over a wire.
     wire: Option<u64>,
@@ -22,15 +35,30 @@ pub struct Summary {
 impl Summary {
     /// What this tally has come to in so much time.
     #[must_use]
-    pub fn of(tally: &Tally, time: Duration) -> Self {
-        let wire = tally.wire();
-        Self { disk: tally.size(), data: tally.data(), wire: (wire > 0).then_some(wire), time }
+    pub fn of(tally: &Tally, time: Duration, made: Option<Made>) -> Self {
+        let wire = (tally.wire() > 0).then_some(tally.wire());
+        Self { made, disk: tally.size(), kept: tally.kept(), data: tally.data(), wire, time }
+    }
+
+    /// True if all of the disk was there before.
+    fn is_unchanged(&self) -> bool {
+        let there = |made: &Made| !made.resumed && made.becomes.is_none_or(Becomes::was_there);
+        self.kept == self.disk && self.disk > 0 && self.made.as_ref().is_some_and(there)
     }
 }
 
 impl Display for Summary {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "disk {}, data {}", size_text(self.disk), size_text(self.data))?;
+        let unchanged = self.is_unchanged();
+        if let Some(Made { place, becomes, .. }) = &self.made {
+            let what = if unchanged { "unchanged" } else { becomes.map_or("raw image", Becomes::done) };
+            write!(f, "{place}: {what}; ")?;
+        }
+        write!(f, "disk {}", size_text(self.disk))?;
+        if self.kept > 0 && !unchanged {
+            write!(f, ", {} of it there already", size_text(self.kept))?;
+        }
+        write!(f, ", data {}", size_text(self.data))?;
         if let Some(wire) = self.wire {
             write!(f, ", wire {}", size_text(wire))?;
         }
@@ -48,8 +76,21 @@ mod tests {
         tally.set_size(8 << 30);
         tally.add_data(1 << 30);
         let time = Duration::from_millis(3200);
-        assert_eq!(Summary::of(&tally, time).to_string(), "disk 8 GiB, data 1 GiB in 3.2 s, 320 MiB/s");
+        assert_eq!(Summary::of(&tally, time, None).to_string(), "disk 8 GiB, data 1 GiB in 3.2 s, 320 MiB/s");
         tally.add_wire((1 << 30) + 4711);
-        assert_eq!(Summary::of(&tally, time).to_string(), "disk 8 GiB, data 1 GiB, wire 1.00 GiB in 3.2 s, 320 MiB/s");
+        let moved = "data 1 GiB, wire 1.00 GiB in 3.2 s, 320 MiB/s";
+        assert_eq!(Summary::of(&tally, time, None).to_string(), format!("disk 8 GiB, {moved}"));
+        let made = |becomes, resumed| Some(Made { place: "web.img".into(), becomes, resumed });
+        let said = |becomes, resumed| Summary::of(&tally, time, made(becomes, resumed)).to_string();
+        assert_eq!(said(Some(Becomes::New), false), format!("web.img: new raw image; disk 8 GiB, {moved}"));
+        assert_eq!(said(None, false), format!("web.img: raw image; disk 8 GiB, {moved}"));
+        tally.add_kept(3 << 30);
+        let resumed = format!("web.img: new raw image; disk 8 GiB, 3 GiB of it there already, {moved}");
+        assert_eq!(said(Some(Becomes::New), true), resumed);
+        tally.add_kept(5 << 30);
+        assert!(said(Some(Becomes::Replaced), false).starts_with("web.img: unchanged; disk 8 GiB, data 1 GiB"));
+        // All of it was in a part that was there, and the old file may have been anything.
+        assert!(said(Some(Becomes::Replaced), true).starts_with("web.img: raw image, replaced the old file; "));
+        assert!(said(Some(Becomes::New), false).starts_with("web.img: new raw image; "));
     }
 }

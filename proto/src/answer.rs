@@ -50,6 +50,9 @@ impl Answer {
     /// The word of READY by which a receiver says that it holds a part of an earlier transfer.
     pub const PART: &str = "part";
 
+    /// The word of READY by which a receiver says that the destination is a directory, and the file is made in it.
+    pub const DIRECTORY: &str = "directory";
+
     /// Reads a line off the link, without its LF. It knows no order: that is the caller's.
     ///
     /// # Errors

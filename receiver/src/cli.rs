@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Parser};
-use xfer_hole_link::{ProgressKind, RshArgs, TargetArgs, parse_size};
+use xfer_hole_link::{ProgressKind, RshArgs, TargetArgs, parse_size, parse_version};
 use xfer_hole_proto::Dialect;
 
 use crate::apply::Rules;
@@ -18,7 +18,7 @@ Examples:
   recv-hole - < disk.stream | VBoxManage convertfromraw stdin disk.vdi 8589934592
 
 A directory takes the image's name, with .img for what names of images end in. A local name with a colon is written ./a:b.
-Sizes and rates take K, M, G, T (1024), KB, MB, GB, TB (1000).
+Sizes and rates take K, M, G, T (1024), KB, MB, GB, TB (1000), and fractions such as 1.5M.
 Exit status is 0 when the whole disk is there, synced and under its final name; 2 for every failure; 128 and its number for SIGINT,
 SIGTERM and SIGHUP. DEST is then as it was, unless it is a device or --in-place was given, and what arrived is in DEST.part.
 With --verify it is 0 when DEST is the disk of the manifest, 1 when it differs, 2 for every failure.";
@@ -61,7 +61,7 @@ pub(crate) struct Cli {
     pub(crate) converse: bool,
 
     /// For programs: end with 0 if this version of the conversation is spoken, else with 2
-    #[arg(long, value_name = "VERSION", exclusive = true, help_heading = "How the other side is reached")]
+    #[arg(long, value_name = "VERSION", value_parser = parse_version, exclusive = true, help_heading = "How the other side is reached")]
     pub(crate) speaks: Option<u32>,
 
     /// For programs: receive what the words of a sender's request ask for, and answer on standard output

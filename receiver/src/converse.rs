@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ impl Converse {
     }
 
     /// Says that the target may be written, and, if the sender may know, what can be built on there.
-    pub(crate) fn ready(&self, target: &Target, tells: bool) {
+    pub(crate) fn ready(&self, target: &Target, tells: bool, more: &[&str]) {
         let can = [
             (true, WORD),
             (target.is_device(), Answer::DEVICE),
@@ -45,7 +46,8 @@ impl Converse {
             (tells && target.has_part(), Answer::PART),
             (self.input.asks_source(), SourceFacts::ASKED),
         ];
-        let words = can.into_iter().filter(|(can, _)| *can).map(|(_, word)| word.to_owned());
+        let words = can.into_iter().filter(|(can, _)| *can).map(|(_, word)| word);
+        let words = words.chain(more.iter().copied()).map(str::to_owned);
         self.talk.say(&Answer::Ready(words.collect()));
     }
 
@@ -64,10 +66,19 @@ impl Converse {
     pub(crate) fn receive(
         &mut self,
         target: Target,
+        dest: &Path,
         dry_run: bool,
         work: Work<'_>,
     ) -> Result<Option<Fingerprint>, Error> {
-        self.ready(&target, work.cli.rules().allow_base);
+        let mut words = Vec::new();
+        if !target.is_confined() {
+            words.extend(Some(target.becomes().word()).filter(|&word| word != Answer::DEVICE));
+            words.extend(dest.is_dir().then_some(Answer::DIRECTORY));
+        }
+        self.ready(&target, work.cli.rules().allow_base, &words);
+        if let Some(warning) = target.content_warning() {
+            self.talk.say(&Answer::Note(Reason::new(&warning.what)));
+        }
         if dry_run {
             self.talk.say(&Answer::Done(None));
             return Ok(None);

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use xfer_hole_image::{Tally, Target, TargetOptions, shown, sys};
-use xfer_hole_link::{Messages, Progress, ProgressKind, Rim, Signals, Talk};
+use xfer_hole_link::{Made, Messages, Progress, ProgressKind, Rim, Signals, Talk};
 use xfer_hole_proto::{CONVERSATION, Fingerprint};
 
 use crate::apply::{Apply, Done};
@@ -78,21 +78,24 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             work.tell_verdict(&words.dest, &verdict).map(|()| verdict.is_equal())
         });
         return match compared {
-            Ok(true) => progress.done(None, cli.verbose > 0),
+            Ok(true) => progress.done(None, cli.verbose > 0, None),
             Ok(false) => progress.differs(cli.verbose > 0),
             Err(Error::Told) => progress.fail_quietly(),
             Err(error) => progress.fail(&error, error.hint()),
         };
     }
     match words.and_then(|words| work.go(&words)) {
-        Ok(fingerprint) => {
+        Ok((fingerprint, made)) => {
             let summary = if pulls { !cli.quiet && !cli.target.dry_run } else { cli.verbose > 0 };
-            progress.done(fingerprint.map(|fingerprint| fingerprint.to_string()).as_deref(), summary)
+            progress.done(fingerprint.map(|fingerprint| fingerprint.to_string()).as_deref(), summary, made)
         }
         Err(Error::Told) => progress.fail_quietly(),
         Err(error) => progress.fail(&error, error.hint()),
     }
 }
+
+/// What came of it: the disk's fingerprint, if the stream has digests, and what was made of DEST.
+type Received = (Option<Fingerprint>, Option<Made>);
 
 /// What all ways to receive a disk have in common.
 #[derive(Clone, Copy)]
@@ -104,8 +107,8 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Receives the disk: its fingerprint, if the stream has digests.
-    fn go(self, words: &Words) -> Result<Option<Fingerprint>, Error> {
+    /// Receives the disk.
+    fn go(self, words: &Words) -> Result<Received, Error> {
         let cli = self.cli;
         if let Some(dir) = &cli.restrict {
             let restrict = Restrict { dir: dir.clone(), allow_read: cli.allow_read };
@@ -129,7 +132,7 @@ impl Work<'_> {
             return Pull { work: self, remote, dest: &words.dest }.run();
         }
         if cli.converse {
-            return self.answered(&words.dest);
+            return self.answered(&words.dest).map(|fingerprint| (fingerprint, None));
         }
         if io::stdin().is_terminal() {
             return Err(Error::InputTerminal);
@@ -140,14 +143,16 @@ impl Work<'_> {
         }
         let options = cli.target.options(None, None).map_err(Error::Usage)?;
         let target = Target::find(&words.dest, options)?;
+        self.messages.warn_of_format(target.format_warning());
         if cli.target.dry_run {
-            self.messages.note(format_args!("would write {}", shown(target.path())));
-            return Ok(None);
+            self.messages.note(format_args!("would write {}", target.plan()));
+            return Ok((None, None));
         }
+        let made = Made { place: shown(target.path()), becomes: Some(target.becomes()), resumed: false };
         let link = Link { patience: cli.rsh.timeout.map(|_| cli.rsh.patience()), ..Link::default() };
         let mut input = Input::stdin(cli.dialect(), link, Arc::clone(self.tally))?;
         let done = self.apply(&mut input, target, None)?;
-        Ok(self.tell(&words.dest, &done))
+        Ok((self.tell(&words.dest, &done), Some(made)))
     }
 
     fn apply(self, input: &mut Input, target: Target, talk: Option<&Talk>) -> Result<Done, Error> {
@@ -160,7 +165,7 @@ impl Work<'_> {
         let mut converse = Converse::stdio(self.cli.rsh.patience(), self.tally)?;
         let options = self.cli.target.options(None, Some(LOCK)).map_err(Error::Usage);
         let target = options.and_then(|options| Ok(Target::find(dest, options)?));
-        let received = target.and_then(|target| converse.receive(target, self.cli.target.dry_run, self));
+        let received = target.and_then(|target| converse.receive(target, dest, self.cli.target.dry_run, self));
         received.map_err(|error| converse.tell(&error))
     }
 
@@ -170,17 +175,19 @@ impl Work<'_> {
         asked: Result<Request, Error>,
         patience: impl FnOnce(Duration) -> Duration,
         options: impl FnOnce(&Request) -> Result<TargetOptions, Error>,
-    ) -> Result<Option<Fingerprint>, Error> {
+    ) -> Result<Received, Error> {
         let theirs = asked.as_ref().ok().and_then(|asked| asked.max_wait);
         let mut converse = Converse::stdio(theirs.map_or(self.cli.rsh.patience(), patience), self.tally)?;
         let received = asked.and_then(|asked| {
             if asked.private {
                 sys::keep_private();
             }
-            let target = Target::find(Path::new(&asked.dest), options(&asked)?)?;
-            converse.receive(target, asked.dry_run, self)
+            let dest = Path::new(&asked.dest);
+            let target = Target::find(dest, options(&asked)?)?;
+            converse.receive(target, dest, asked.dry_run, self)
         });
-        received.map_err(|error| converse.tell(&error))
+        let received = received.map_err(|error| converse.tell(&error))?;
+        Ok((received, None))
     }
 
     /// Tells what there is to be told of a disk that is there.

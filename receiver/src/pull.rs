@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use xfer_hole_image::{Phase, Target, shown};
-use xfer_hole_link::{Far, Remote, Talk, copy_name, pull_command};
-use xfer_hole_proto::{Dialect, Fingerprint, Item, Kind};
+use xfer_hole_link::{Far, Made, Remote, Talk, copy_name, pull_command};
+use xfer_hole_proto::{Dialect, Item, Kind};
 
-use crate::Work;
 use crate::converse::Converse;
 use crate::error::Error;
 use crate::input::{Input, Link};
+use crate::{Received, Work};
 
 /// What sh says of a program that it can't find.
 const NOT_FOUND: i32 = 127;
@@ -25,7 +25,7 @@ pub(crate) struct Pull<'a> {
 
 impl Pull<'_> {
     /// Receives the disk.
-    pub(crate) fn run(&self) -> Result<Option<Fingerprint>, Error> {
+    pub(crate) fn run(&self) -> Result<Received, Error> {
         let Work { cli, tally, signals, messages } = self.work;
         if cli.no_hash && cli.target.read_back {
             return Err(Error::Usage("--read-back goes by digests, and --no-hash asks for none".into()));
@@ -33,6 +33,9 @@ impl Pull<'_> {
         let name = copy_name(Path::new(&self.remote.path));
         let options = cli.target.options(Some(name), None).map_err(Error::Usage)?;
         let target = Target::find(self.dest, options)?;
+        messages.warn_of_format(target.format_warning());
+        let resumed = target.has_part() && !cli.target.no_resume && !cli.no_hash;
+        let made = Made { place: shown(target.path()), becomes: Some(target.becomes()), resumed };
         let command = pull_command(&self.words());
         let command = cli.rsh.command(self.remote, &command).map_err(Error::Usage)?;
         tally.set_phase(Phase::Connecting);
@@ -44,22 +47,22 @@ impl Pull<'_> {
         let link = Link { patience: Some(patience), noisy: true, answered: true, asks_source: true };
         let input = Input::new(from, Dialect::V1, link, Arc::clone(tally));
         let mut converse = Converse { input, talk };
-        converse.ready(&target, !cli.no_hash && !cli.target.dry_run);
+        converse.ready(&target, !cli.no_hash && !cli.target.dry_run, &[]);
         let path = target.path().to_owned();
         if cli.target.dry_run {
             // That it can be read is known when it is offered.
             let offered = converse.input.source().and_then(|_facts| converse.input.next());
             let offered = offered.map_err(|error| self.lost(&far, converse.input.noise(), error))?;
             if let Some(Item::Open(open)) = offered {
-                messages.note(format_args!("would write a disk of {} octets to {}", open.size, shown(&path)));
+                messages.note(format_args!("would write a disk of {} octets to {}", open.size, target.plan()));
             }
-            return Ok(None);
+            return Ok((None, None));
         }
         match converse.run(target, self.work) {
             Ok(done) => {
                 drop(converse);
                 far.close();
-                Ok(self.work.tell(&path, &done))
+                Ok((self.work.tell(&path, &done), Some(made)))
             }
             Err(error) => {
                 converse.fail(&error);
@@ -73,7 +76,7 @@ impl Pull<'_> {
         let mut words: Vec<OsString> = vec!["--converse".into()];
         words.push(if self.work.cli.no_hash { "--no-hash" } else { "--hash" }.into());
         words.push(format!("--timeout={}", self.work.cli.rsh.patience().as_secs()).into());
-        words.extend(self.work.cli.rsh.bwlimit.map(|rate| format!("--bwlimit={rate}").into()));
+        words.extend(self.work.cli.rsh.bwlimit.map(|rate| format!("--bwlimit={rate}B").into()));
         words.extend(self.work.cli.target.delta.then(|| "--delta".into()));
         words.extend(self.work.cli.target.remember.then(|| "--remember".into()));
         words.extend(self.work.cli.target.no_resume.then(|| "--no-resume".into()));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use xfer_hole_image::{Shape, TargetOptions, UNIT};
-use xfer_hole_link::{ProgressKind, RshArgs, TargetArgs, Throttle, copy_name, parse_size};
+use xfer_hole_link::{ProgressKind, RshArgs, TargetArgs, Throttle, copy_name, parse_size, parse_version};
 use xfer_hole_proto::{
     Dialect, Digest, Fingerprint, GRAIN_DEFAULT, GRAIN_MIN, INTERVAL_DEFAULT, INTERVAL_MAX, INTERVAL_MIN, Sums,
 };
@@ -37,7 +37,7 @@ Examples:
 
 A directory takes the image's name, with .img for what names of images end in: web.qcow2 becomes web.img.
 A local name with a colon is written ./a:b, and an image that is called as a command is, such as map, ./map.
-Sizes and rates take K, M, G, T (1024), KB, MB, GB, TB (1000).
+Sizes and rates take K, M, G, T (1024), KB, MB, GB, TB (1000), and fractions such as 1.5M.
 Exit status is 0 when the disk was sent, and for a DEST when it is whole there, synced and under its name; 2 for every failure;
 128 and its number for SIGINT, SIGTERM and SIGHUP.";
 
@@ -100,7 +100,7 @@ pub(crate) struct Cli {
     pub(crate) converse: bool,
 
     /// For programs: end with 0 if this version of the conversation is spoken, else with 2
-    #[arg(long, value_name = "VERSION", exclusive = true, help_heading = "How the other side is reached")]
+    #[arg(long, value_name = "VERSION", value_parser = parse_version, exclusive = true, help_heading = "How the other side is reached")]
     pub(crate) speaks: Option<u32>,
 
     #[command(flatten)]

@@ -12,9 +12,10 @@ use xfer_hole_image::{
     Chain, Holding, Identity, Image, Offer, Older, Phase, Piece, Pour, Sift, Sink, Tally, Target, Workers, put,
     read_back, reason, shown, sys,
 };
-use xfer_hole_link::{Messages, Signals};
+use xfer_hole_link::{Made, Messages, Signals};
 use xfer_hole_proto::{Base, Dialect, Fingerprint, Item, Open, Record, StreamEncoder};
 
+use crate::Moved;
 use crate::build::Lines;
 use crate::cli::{Cli, Copying, Job, Reflink};
 use crate::error::Error;
@@ -42,7 +43,7 @@ pub(crate) struct Copy<'a> {
 
 impl Copy<'_> {
     /// Copies the disk.
-    pub(crate) fn run(&self, disk: &Chain, job: Job) -> Result<Option<Fingerprint>, Error> {
+    pub(crate) fn run(&self, disk: &Chain, job: Job) -> Result<Moved, Error> {
         let copying = self.cli.copying(self.image, job)?;
         if disk.is_private() {
             sys::keep_private();
@@ -52,17 +53,19 @@ impl Copy<'_> {
         let target = if disk.older().is_some() { target.builds_on(self.base)? } else { target };
         let shares = self.shares(&copying, disk, &target)?;
         let dest = shown(target.path());
+        let made = Made { place: dest.clone(), becomes: Some(target.becomes()), resumed: false };
+        self.messages.warn_of_format(target.format_warning());
         if self.cli.target.dry_run {
             let (image, size, plan) = (shown(self.image), disk.size(), target.plan());
             self.messages.note(format_args!("would copy {image}, a disk of {size} octets, to {plan}"));
-            return Ok(None);
+            return Ok((None, None));
         }
         self.tally.set_size(disk.size());
         let (fingerprint, notes) = self.copy(disk, &copying, target, shares)?;
         for note in notes {
             self.messages.warn(format_args!("{dest}: {note}"));
         }
-        Ok(fingerprint)
+        Ok((fingerprint, Some(made)))
     }
 
     /// Whether it may be tried to share the image's blocks as they stand.

@@ -23,7 +23,7 @@ use std::time::SystemTime;
 
 use clap::Parser;
 use xfer_hole_image::{Chain, Identity, Plan, reason, shown, sys};
-use xfer_hole_link::{Messages, Place, ProgressKind};
+use xfer_hole_link::{Made, Messages, Place, ProgressKind};
 use xfer_hole_proto::{CONVERSATION, Fingerprint, Sums};
 
 use crate::cli::{Cli, Command, Towards};
@@ -51,7 +51,7 @@ pub fn command() -> clap::Command {
 
 /// The program: 0 if the whole disk was sent, 2 if not.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match Cli::try_parse_from(with_help(args.into_iter().collect())) {
         Ok(cli) => cli,
         Err(error) => return Messages::new(NAME, 0).usage(&error),
     };
@@ -91,6 +91,18 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// `xfer-hole help` and `xfer-hole help COMMAND` as the flag that they stand for. An image that is called so is `./help`.
+fn with_help(words: Vec<OsString>) -> Vec<OsString> {
+    let names = |word: &OsString| word.to_str().is_some_and(|word| command().find_subcommand(word).is_some());
+    match words.as_slice() {
+        [program, help] if help == "help" => vec![program.clone(), "--help".into()],
+        [program, help, command] if help == "help" && names(command) => {
+            vec![program.clone(), command.clone(), "--help".into()]
+        }
+        _ => words,
+    }
+}
+
 fn print(text: &str) -> Result<(), Error> {
     if sys::was_closed(io::stdout()) {
         return Err(Error::Closed);
@@ -107,13 +119,16 @@ fn transfer(cli: &Cli, messages: Messages) -> ExitCode {
     let kind = if streams || cli.quiet { ProgressKind::None } else { ProgressKind::Auto };
     let summary = if streams { cli.source.verbose > 0 } else { !cli.quiet && !cli.target.dry_run };
     watch(cli.progress.unwrap_or(kind), summary, messages, |watch| {
-        let fingerprint = go(cli, &words?, watch)?;
-        Ok(Found { fingerprint, ..Found::default() })
+        let (fingerprint, made) = go(cli, &words?, watch)?;
+        Ok(Found { fingerprint, made, ..Found::default() })
     })
 }
 
-/// Moves the disk: its fingerprint, if there are digests.
-fn go(cli: &Cli, words: &Words, watch: &Watch<'_>) -> Result<Option<Fingerprint>, Error> {
+/// What came of moving a disk: its fingerprint, if there are digests, and what was made of DEST, if there is one.
+type Moved = (Option<Fingerprint>, Option<Made>);
+
+/// Moves the disk.
+fn go(cli: &Cli, words: &Words, watch: &Watch<'_>) -> Result<Moved, Error> {
     let Watch { tally, signals, messages } = *watch;
     let towards = match words.dest {
         Place::Remote(_) => Towards::Binary,
@@ -149,12 +164,16 @@ fn go(cli: &Cli, words: &Words, watch: &Watch<'_>) -> Result<Option<Fingerprint>
     }
     let job = job.building_on(base);
     let plan = Plan::changed(&disk, job.sums.map_or(1, Sums::interval));
-    let fingerprint = watch.ahead_of(&disk, plan, || match &words.dest {
-        Place::Stream if cli.converse => converse::converse(&disk, identity.as_ref(), base, &job, cli, tally, messages),
+    let (fingerprint, made) = watch.ahead_of(&disk, plan, || match &words.dest {
+        Place::Stream if cli.converse => {
+            let sent = converse::converse(&disk, identity.as_ref(), base, &job, cli, tally, messages);
+            sent.map(|fingerprint| (fingerprint, None))
+        }
         Place::Stream => {
             check_content(&disk, false, messages)?;
             let mut wire = Wire::stdout(job.dialect, Arc::clone(tally), cli.throttle())?;
-            Sending { disk: &disk, job: &job, holds: None, tally, messages }.run(&mut wire)
+            let sending = Sending { disk: &disk, job: &job, holds: None, tally, messages };
+            sending.run(&mut wire).map(|fingerprint| (fingerprint, None))
         }
         Place::Remote(remote) => {
             Push { cli, image: &words.image, identity: identity.as_ref(), remote, base, tally, signals, messages }
@@ -180,7 +199,7 @@ fn go(cli: &Cli, words: &Words, watch: &Watch<'_>) -> Result<Option<Fingerprint>
     } else if cli.print_digest && !cli.target.dry_run {
         messages.warn("a disk of which parts are kept is not read whole, and so has no fingerprint");
     }
-    Ok(fingerprint)
+    Ok((fingerprint, made))
 }
 
 /// Warns of devices that may change while they are read.

@@ -1,20 +1,20 @@
 //! One disk to another machine: one connection, and the receiver's word that the image is there.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use xfer_hole_image::{Chain, Identity, Image, Phase, Plan, Tally, Want, shown, sys};
-use xfer_hole_link::{Answers, Ending, Far, Messages, Remote, Request, Signals, copy_name, quoted_for_sh};
+use xfer_hole_image::{Becomes, Chain, FormatWarning, Identity, Image, Phase, Plan, Tally, Want, shown, sys};
+use xfer_hole_link::{Answers, Ending, Far, Made, Messages, Remote, Request, Signals, copy_name, quoted_for_sh};
 use xfer_hole_proto::{Answer, Dialect, Fingerprint, Sums};
 
-use crate::RECV_HOLE_SH;
 use crate::cli::{Cli, Towards};
 use crate::error::Error;
 use crate::send::{self, Known, Ready};
 use crate::source::check_content;
 use crate::wire::Wire;
+use crate::{Moved, RECV_HOLE_SH};
 
 /// What has recv-hole.sh go on from what a transfer that was cut has left.
 const RESUME_SH: &str = include_str!("../resume.sh");
@@ -54,14 +54,18 @@ struct Call {
 
 impl Push<'_> {
     /// Sends the disk, and waits until it is durable under its final name.
-    pub(crate) fn run(&self, disk: &Chain) -> Result<Option<Fingerprint>, Error> {
+    pub(crate) fn run(&self, disk: &Chain) -> Result<Moved, Error> {
+        let path = Path::new(&self.remote.path);
+        let place = format!("{}:{}", self.remote.destination(), shown(path));
+        self.messages.warn_of_format(FormatWarning::of_name(path, &place));
         let call = self.call(disk)?;
         check_content(disk, call.ready.is_device(), self.messages)?;
+        let made = self.made(&call.ready.words);
         if self.cli.target.dry_run {
             self.tally.set_size(disk.size());
             drop(call.to);
             call.far.close();
-            return self.would_send(disk).map(|()| None);
+            return self.would_send(disk, &made).map(|()| (None, None));
         }
         let (host, dest) = (&self.remote.host, shown(self.remote.path.as_ref()));
         let remains = if self.cli.target.in_place {
@@ -71,10 +75,23 @@ impl Push<'_> {
             format!("{host}:{dest} is as it was, unless it is a device there{again}")
         };
         self.signals.set_remains(Some(remains.clone()));
-        self.send(disk, call).map_err(|error| match error {
+        let sent = self.send(disk, call).map_err(|error| match error {
             Error::Far(why) if !why.contains("; ") => Error::Far(format!("{why}; {remains}")),
             error => error,
-        })
+        });
+        sent.map(|fingerprint| (fingerprint, Some(made)))
+    }
+
+    /// What is made there, as far as the receiver tells by the words of READY.
+    fn made(&self, words: &[String]) -> Made {
+        let says = |word: &str| words.iter().any(|said| said == word);
+        let mut path = PathBuf::from(&self.remote.path);
+        if says(Answer::DIRECTORY) {
+            path.push(copy_name(self.image));
+        }
+        let becomes = words.iter().find_map(|word| Becomes::of_word(word));
+        let resumed = says(Answer::PART) && self.goes_on();
+        Made { place: format!("{}:{}", self.remote.destination(), shown(&path)), becomes, resumed }
     }
 
     /// True if what has arrived when the link is cut can be gone on from.
@@ -158,7 +175,7 @@ impl Push<'_> {
     }
 
     /// Says what a dry run has found: how much there is by the extents, of which zeros may still be found.
-    fn would_send(&self, disk: &Chain) -> Result<(), Error> {
+    fn would_send(&self, disk: &Chain, made: &Made) -> Result<(), Error> {
         let (mut data, mut kept) = (0, 0);
         let align = self.cli.job(Towards::Binary)?.building_on(self.base).sums.map_or(1, Sums::interval);
         for step in Plan::changed(disk, align) {
@@ -170,9 +187,10 @@ impl Push<'_> {
             }
         }
         let kept = disk.older().map_or(String::new(), |_| format!(", {kept} to be kept there"));
-        let (image, dest, size) = (shown(self.image), shown(self.remote.path.as_ref()), disk.size());
-        let host = self.remote.destination();
-        let what = format!("would send {image}, a disk of {size} octets with {data} of data{kept}, to {host}:{dest}");
+        let (image, size, place) = (shown(self.image), disk.size(), &made.place);
+        let becomes = made.becomes.map_or("a raw image", Becomes::plan);
+        let what =
+            format!("would send {image}, a disk of {size} octets with {data} of data{kept}, to {place}, {becomes}");
         self.messages.note(what);
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use xfer_hole_image::{Chain, Method, Plan, Tally};
-use xfer_hole_link::{Messages, Progress, ProgressKind, Rim, Signals};
+use xfer_hole_link::{Made, Messages, Progress, ProgressKind, Rim, Signals};
 use xfer_hole_proto::Fingerprint;
 
 use crate::cmd::output::{Output, failed};
@@ -20,6 +20,8 @@ pub(crate) struct Found {
     pub(crate) text: String,
     /// The disk's, for programs that listen.
     pub(crate) fingerprint: Option<Fingerprint>,
+    /// What was made of DEST.
+    pub(crate) made: Option<Made>,
 }
 
 /// What the work is given.
@@ -66,7 +68,7 @@ pub(crate) fn watch(
     });
     match found {
         Ok(Found { differs: true, .. }) => progress.differs(summary),
-        Ok(found) => progress.done(found.fingerprint.map(|digest| digest.to_string()).as_deref(), summary),
+        Ok(found) => progress.done(found.fingerprint.map(|digest| digest.to_string()).as_deref(), summary, found.made),
         Err(Error::Unread) => progress.fail_quietly(),
         Err(error) => progress.fail(&error, error.hint()),
     }

@@ -330,7 +330,7 @@ fn a_dry_run_says_what_would_be_done_and_writes_nothing() {
     let (image, dest) = (folder.path().join("disk.img"), folder.path().join("copy.img"));
     disk().make(&image);
     let said = copy(&["--dry-run"], &image, &dest).ok().err;
-    assert!(said.contains("would copy") && said.contains("the new file") && said.contains("copy.img"), "{said}");
+    assert!(said.contains("would copy") && said.contains("a new raw image") && said.contains("copy.img"), "{said}");
     assert!(!dest.exists() && !part_of(&dest).exists());
     copy(&["-n"], &image, &folder.path().join("none/copy.img")).refused(&["no such directory"]);
     copy(&["-n"], &image, &image).refused(&["is the same as"]);

@@ -65,7 +65,9 @@ fn a_bar_names_its_phases_grows_to_the_end_and_leaves_nothing_behind() {
         assert_eq!(terminal.exit(), 0);
         wait_until("the summary stands there, and nothing else", || {
             let screen = terminal.screen().concat();
-            screen.starts_with("recv-hole: disk 10 MiB, data 2 MiB, wire 2.00 MiB in ") && screen.ends_with("/s")
+            screen.contains("out.img: ")
+                && screen.contains("disk 10 MiB, data 2 MiB, wire 2.00 MiB in ")
+                && screen.ends_with("/s")
         });
         assert!(!terminal.screen().concat().contains('%'));
         assert_eq!(fs::metadata(&dest).unwrap().len(), 10 * MIB);
@@ -123,7 +125,7 @@ fn messages_and_interruptions_have_lines_of_their_own_and_narrower_windows_leave
     let image = fs.join("disk.img");
     Disk::empty(100 * MIB).with(0, 20 * MIB, 1).make(&image);
     let words = format!("--bwlimit 1M --progress=bar '{}' > /dev/null", image.display());
-    let terminal = Tmux::start(90, 10, &line(&tools!().xfer_hole, &words));
+    let terminal = Tmux::start(120, 10, &line(&tools!().xfer_hole, &words));
     terminal.wait_for("sending");
     kill(Pid::from_raw(terminal.pid()), Signal::SIGUSR1).unwrap();
     let screen = terminal.wait_for(" wire, ");

@@ -93,7 +93,7 @@ impl TargetOptions {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     Stdout,
     Stream,
     Device,
@@ -105,9 +105,9 @@ enum Way {
 #[derive(Debug)]
 pub struct Target {
     path: PathBuf,
-    way: Way,
+    pub(super) way: Way,
     options: TargetOptions,
-    fresh_mode: u32,
+    pub(super) fresh_mode: u32,
     /// What has to be there.
     expected: Option<Fingerprint>,
 }
@@ -182,13 +182,6 @@ impl Target {
         Ok(Self { path: path.into(), way, options, fresh_mode: 0o666 & !sys::umask(), expected: None })
     }
 
-    /// What is made is for nobody but its owner, unless a mode was asked for: the disk is not for everybody.
-    #[must_use]
-    pub fn private(self) -> Self {
-        sys::keep_private();
-        Self { fresh_mode: self.fresh_mode & !0o077, ..self }
-    }
-
     /// The file or device that is written, links followed; as it stands in messages.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -250,19 +243,6 @@ impl Target {
     #[must_use]
     pub fn is_new_file(&self) -> bool {
         self.way == Way::Part
-    }
-
-    /// How it would be written: a half sentence.
-    #[must_use]
-    pub fn plan(&self) -> String {
-        let path = shown(&self.path);
-        match self.way {
-            Way::Stdout | Way::Stream => format!("{path}, as a stream of octets"),
-            Way::Device => format!("the device {path}, in place"),
-            Way::InPlace => format!("the file {path}, in place"),
-            Way::Part if self.path.exists() => format!("a new file that replaces {path}"),
-            Way::Part => format!("the new file {path}"),
-        }
     }
 
     /// Opens a regular file that is there, and locks it; it is as long as it was.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use xfer_hole_image::{Plan, shown};
-use xfer_hole_link::{ManifestInput, Messages, ProgressKind, verify as compare};
+use xfer_hole_link::{ManifestInput, Messages, ProgressKind, shell_word, verify as compare};
 
 use crate::cmd::disk_args::DiskArgs;
 use crate::cmd::output::{Output, failed};
@@ -49,7 +49,13 @@ pub(crate) fn verify(args: &VerifyArgs, messages: Messages) -> ExitCode {
 
 fn found(args: &VerifyArgs, watch: &Watch<'_>) -> Result<Found, Error> {
     let mut disk = args.disk.open(&args.image, watch.messages)?;
-    let mut manifest = ManifestInput::open(&args.manifest)?;
+    let mut manifest = ManifestInput::open(&args.manifest).map_err(|error| match error.hint_text() {
+        Some(hint) => {
+            let hint = hint.replace("verify IMAGE", &format!("verify {}", shell_word(args.image.as_os_str())));
+            error.hint(hint)
+        }
+        None => error,
+    })?;
     let tail = disk.limit_device(manifest.manifest().size);
     if tail > 0 {
         watch
@@ -67,5 +73,5 @@ fn found(args: &VerifyArgs, watch: &Watch<'_>) -> Result<Found, Error> {
     let verdict = compared?;
     disk.noticed().iter().for_each(|noticed| watch.messages.warn(noticed));
     let text = if args.list || args.disk.quiet { String::new() } else { verdict.text(&shown(&args.image)) };
-    Ok(Found { differs: !verdict.is_equal(), text, fingerprint: None })
+    Ok(Found { differs: !verdict.is_equal(), text, ..Found::default() })
 }
