@@ -179,7 +179,7 @@ scratch() {
 broke() {
 	why=unknown
 	while read -r t; do
-		case $why$t in unknowndd:* | unknownmv:*) why=${t##*: } ;; esac
+		case $why$t in unknown*dd:* | unknownmv:*) why=${t##*: } ;; esac
 	done <"$err"
 	bad "$1: $why"
 }
@@ -711,13 +711,37 @@ give() {
 	chmod "$oct" "$fd" 0>&3 2>/dev/null || die "can't set the mode of $show.part"
 }
 
+# exact: does $take read what it is to and no more from a pipe, and seek from
+# where descriptor 3 is?
+exact() {
+	t=$(printf abcd | { $take seek=0 count=1 && $take seek=0 count=2; } 2>/dev/null)
+	[ "$t" = abc ] || return 1
+	# without /proc, it isn't known
+	{ command exec 3</proc/self/exe; } 2>/dev/null || return 0
+	$take seek=3 count=0 </dev/null 1<&3 2>/dev/null
+	$take seek=4 count=0 </dev/null 1<&3 2>/dev/null
+	read -r t x </proc/self/fdinfo/3
+	exec 3>/dev/null
+	[ "$x" = 7 ]
+}
+
 tools() {
 	for t in ls mkdir mkfifo rm mv chmod chown wc sync; do
 		have "$t" || die "needs $t"
 	done
-	take='dd bs=524288 iflag=fullblock,count_bytes oflag=seek_bytes conv=notrunc'
-	t=$(printf abc | $take seek=0 count=2 2>/dev/null)
-	[ "$t" = ab ] || die "needs $take"
+	for dd in dd 'busybox dd' gnudd ''; do
+		[ -n "$dd" ] || die "needs a dd that reads count bytes and no more, and seeks from where it is: GNU's or busybox's (that of uutils can't)"
+		take="$dd bs=524288 iflag=fullblock,count_bytes oflag=seek_bytes conv=notrunc"
+		! exact || break
+	done
+	case $dd in
+	dd) ;;
+	*)
+		dd() {
+			command $dd "$@"
+		}
+		;;
+	esac
 	sparse='bs=4096 conv=sparse'
 	dd conv=sparse count=0 </dev/null >/dev/null 2>&1 || sparse=''
 	quick='' strong=''
@@ -841,4 +865,5 @@ main() {
 	receive
 }
 
+# what stands above is taken by far-end.sh
 main "$@"

@@ -23,7 +23,7 @@ _recv__hole() {
 
     case "${cmd}" in
         recv__hole)
-            opts="-f -n -e -P -i -J -o -F -C -4 -6 -M -q -v -h -V --in-place --target-is-zero --discard --no-sync --direct --delta --remember --no-resume --read-back --check-base --no-clobber --force --mkpath --chmod --chown --dry-run --rsh --port --identity --jump --ssh-option --ssh-config --compress --ipv4 --ipv6 --timeout --bwlimit --remote-option --no-hash --converse --speaks --request --verify --list --require-hash --max-size --restrict --allow-read --classic --progress --quiet --print-digest --verbose --help --version"
+            opts="-f -n -e -P -i -J -o -F -C -4 -6 -M -q -v -h -V --in-place --target-is-zero --discard --no-sync --direct --delta --remember --no-resume --read-back --check-base --no-clobber --force --mkpath --chmod --chown --dry-run --remote-path --rsh --port --identity --jump --ssh-option --ssh-config --compress --ipv4 --ipv6 --timeout --bwlimit --remote-option --no-hash --converse --speaks --request --verify --list --require-hash --max-size --restrict --allow-read --classic --progress --quiet --print-digest --verbose --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -34,6 +34,10 @@ _recv__hole() {
                     return 0
                     ;;
                 --chown)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --remote-path)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

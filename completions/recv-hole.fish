@@ -1,5 +1,6 @@
 complete -c recv-hole -l chmod -d 'Give the file these permissions, in octal' -r
 complete -c recv-hole -l chown -d 'Give the file this owner: USER, USER:GROUP or :GROUP' -r
+complete -c recv-hole -l remote-path -d 'Run this program at the other side, recv-hole or xfer-hole, where it isn\'t found by itself: on PATH there, in ~/.cargo/bin, ~/.local/bin or /usr/local/bin. ~/ is the home directory there' -r
 complete -c recv-hole -s e -l rsh -d 'Run this instead of ssh: a program and its words, to which the options below, the host and the command are added. The options are for OpenSSH' -r
 complete -c recv-hole -s P -l port -d 'Connect to this port' -r
 complete -c recv-hole -s i -l identity -d 'Log in with the private key in this file' -r

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_xfer_hole_global_optspecs
-    string join \n hash no-hash hash-interval= min-hole= classic since-snapshot= since-base= bitmap= base-digest= in-place target-is-zero discard no-sync direct delta remember no-resume read-back check-base no-clobber f/force mkpath chmod= chown= n/dry-run e/rsh= P/port= i/identity= J/jump= o/ssh-option= F/ssh-config= C/compress 4/ipv4 6/ipv6 timeout= bwlimit= receiver= converse speaks= format= backing-format= snapshot= allow= no-backing U/force-share extents= v/verbose detect-zeroes= live reflink= progress= q/quiet print-digest print-receiver h/help V/version
+    string join \n hash no-hash hash-interval= min-hole= classic since-snapshot= since-base= bitmap= base-digest= in-place target-is-zero discard no-sync direct delta remember no-resume read-back check-base no-clobber f/force mkpath chmod= chown= n/dry-run remote-path= e/rsh= P/port= i/identity= J/jump= o/ssh-option= F/ssh-config= C/compress 4/ipv4 6/ipv6 timeout= bwlimit= receiver= converse speaks= format= backing-format= snapshot= allow= no-backing U/force-share extents= v/verbose detect-zeroes= live reflink= progress= q/quiet print-digest print-receiver h/help V/version
 end
 
 function __fish_xfer_hole_needs_command
@@ -32,6 +32,7 @@ complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold pr
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l base-digest -d 'Say which older disk the target must hold, for recv-hole --check-base: by its fingerprint, or, if none is given, by reading it' -r
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l chmod -d 'Give the file these permissions, in octal' -r
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l chown -d 'Give the file this owner: USER, USER:GROUP or :GROUP' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l remote-path -d 'Run this program at the other side, recv-hole or xfer-hole, where it isn\'t found by itself: on PATH there, in ~/.cargo/bin, ~/.local/bin or /usr/local/bin. ~/ is the home directory there' -r
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s e -l rsh -d 'Run this instead of ssh: a program and its words, to which the options below, the host and the command are added. The options are for OpenSSH' -r
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s P -l port -d 'Connect to this port' -r
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s i -l identity -d 'Log in with the private key in this file' -r

@@ -109,7 +109,7 @@ silent() {
 		read -r what <"/proc/$x/stat"
 		case ${link##* -> }:$what in
 		*/lines*:*) ;;
-		"${pipe##* -> }":*"(dd) S "* | "${pipe##* -> }":*"(busybox) S "*) return 0 ;;
+		"${pipe##* -> }":*"dd) S "* | "${pipe##* -> }":*"(busybox) S "*) return 0 ;;
 		*) busy=1 ;;
 		esac
 	done
@@ -220,13 +220,13 @@ queue() {
 	exec 3>/dev/null
 }
 
-# script: all of recv-hole.sh but its last line, that runs it. What resume.sh
-# stands before gets other names.
+# script: all of recv-hole.sh above the line that says so. What resume.sh stands
+# before gets other names.
 script() {
 	set -f
 	text='' IFS='
 '
-	for x in ${script%main*}; do
+	for x in ${script%"# what stands above is taken by far-end.sh"*}; do
 		case $wrapped in *" ${x%"() {"} "*) x=plain_$x ;; esac
 		text=$text$x$IFS
 	done

@@ -14,6 +14,8 @@ use crate::{Messages, Spool};
 
 /// How the lines begin that a receiver is known by: login noise may stand in front of them on the same line.
 const BEGINS: [&[u8]; 2] = [b"XFER-HOLE-READY ", b"XFER-HOLE-TEXT "];
+/// Why a link can't carry a disk whose lines come with a carriage return.
+pub const TERMINAL: &str = "a terminal is in between, which changes bytes: leave -t out of --rsh, or use ssh -T";
 /// How long a receiver that has gone away may take to end.
 const LINGER: Duration = Duration::from_secs(5);
 /// Warnings of the receiver that are relayed: more is a flood.
@@ -403,6 +405,10 @@ impl Answers {
             (Ok(answer @ (Answer::Text | Answer::Ready(_) | Answer::Fail(_) | Answer::Wait)), false) => answer,
             (_, false) => {
                 let begin = (0..line.len()).find(|&at| BEGINS.iter().any(|words| line[at..].starts_with(words)));
+                if begin.is_some() && line.ends_with(b"\r") {
+                    self.end(Ending::Failed(TERMINAL.into()));
+                    return true;
+                }
                 match begin.map(|begin| Answer::parse(&line[begin..])) {
                     Some(Ok(answer)) => answer,
                     Some(Err(flaw)) => {

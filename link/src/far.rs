@@ -22,7 +22,9 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 const OURS: Duration = Duration::from_millis(200);
 /// How long a line of the child is held back: the last before it ends is the reason, and needn't be said twice.
 const HOLD: Duration = Duration::from_secs(1);
-/// Octets of a line that are relayed.
+/// How ssh ends when the link is lost.
+const LOST: i32 = 255;
+/// Bytes of a line that are relayed.
 const LINE: usize = 1024;
 /// Lines that are relayed: more is a flood.
 const LINES: usize = 1000;
@@ -54,6 +56,10 @@ struct State {
     /// It says no more.
     deaf: bool,
 }
+
+/// What to do where the account runs nothing of ours.
+pub const REFUSED_HINT: &str = "the account needs a login shell that isn't restricted, such as /bin/sh (chsh -s /bin/sh USER, or usermod -s); \
+                                a key that may do nothing else is described in xfer-hole-restrict(7)";
 
 impl Far {
     /// Starts the child: with it come its standard input and its standard output. What it says on standard error is relayed with the
@@ -109,6 +115,17 @@ impl Far {
             (_, Some(code)) => format!("{host}: the connection ended: {program} exited with status {code}"),
             (_, None) => format!("{host}: the connection ended: {program} was killed"),
         }
+    }
+
+    /// What [`Far::why`] has given, where nothing of ours was started at the other side because the login shell or the key of the account
+    /// allows something else: what was to start it ended by itself, and not the link.
+    #[must_use]
+    pub fn refusal(&self, why: &str) -> Option<String> {
+        self.code().filter(|&code| code != LOST)?;
+        let why = why.strip_prefix(&*format!("{}: ", self.host)).unwrap_or(why);
+        // Some say it with the whole command.
+        let why = why.split_once("exec sh -c ").map_or(why.to_owned(), |(before, _)| format!("{before}exec sh -c ..."));
+        Some(format!("{}: the account's shell or key there doesn't run the command: {why}", self.host))
     }
 
     /// How the child ended, if it has.

@@ -24,11 +24,11 @@ mod target_args;
 mod throttle;
 mod verify;
 
-pub use answers::{Answers, Ending, Offer, Told};
-pub use far::Far;
+pub use answers::{Answers, Ending, Offer, TERMINAL, Told};
+pub use far::{Far, REFUSED_HINT};
 pub use manifest_input::ManifestInput;
 pub use message::Messages;
-pub use place::{Place, Remote, copy_name};
+pub use place::{BadPlace, Place, Remote, copy_name};
 pub use progress::{Progress, ProgressKind};
 pub use request::{Request, coded, is_plain, pull_command, quoted_for_sh, shell_word};
 pub use rim::Rim;

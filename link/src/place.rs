@@ -4,6 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use xfer_hole_image::shown;
+
 /// What names of images end in, and the names of their copies don't.
 const IMAGES: [&str; 9] = ["img", "raw", "qcow2", "qcow", "vmdk", "vdi", "vhd", "vhdx", "qed"];
 
@@ -27,13 +29,41 @@ pub struct Remote {
     pub host: String,
     /// Only a URL has one.
     pub port: Option<u16>,
-    /// The name there; "." for the home directory.
+    /// The name there, as it was typed: `~` and `~/NAME` are in the home directory. "." for where a login begins.
     pub path: OsString,
 }
 
+/// Why a word is refused: one line without the word, and what to type instead.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BadPlace {
+    /// What is wrong with it.
+    pub what: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl From<&str> for BadPlace {
+    fn from(what: &str) -> Self {
+        Self { what: what.into(), hint: None }
+    }
+}
+
+/// How URLs begin that are taken for a host by a colon, and what leads to a file by `ssh://`.
+const SCHEMES: [(&str, bool); 9] = [
+    ("sftp", true),
+    ("scp", true),
+    ("rsync", true),
+    ("http", false),
+    ("https", false),
+    ("ftp", false),
+    ("file", false),
+    ("nbd", false),
+    ("smb", false),
+];
+
 impl Place {
-    /// Reads a word of the command line. The error says what is wrong with it, without the word.
-    pub fn parse(word: &OsStr) -> Result<Self, String> {
+    /// Reads a word of the command line.
+    pub fn parse(word: &OsStr) -> Result<Self, BadPlace> {
         let octets = word.as_bytes();
         if octets == b"-" {
             return Ok(Self::Stream);
@@ -42,9 +72,13 @@ impl Place {
             return url(rest).map(Self::Remote);
         }
         let Some((host, path)) = split(octets) else { return Ok(Self::Local(word.into())) };
+        if let Some(rest) = path.strip_prefix(b"//") {
+            check_scheme(host, rest)?;
+        }
         let (user, host) = user_and_host(host)?;
         let path = if path.is_empty() { b"." } else { path };
-        Ok(Self::Remote(Remote { user, host, port: None, path: OsStr::from_bytes(path).into() }))
+        let path: OsString = OsStr::from_bytes(path).into();
+        Remote { user, host, port: None, path }.checked().map(Self::Remote)
     }
 }
 
@@ -53,6 +87,38 @@ impl Remote {
     #[must_use]
     pub fn destination(&self) -> String {
         self.user.as_ref().map_or_else(|| self.host.clone(), |user| format!("{user}@{}", self.host))
+    }
+
+    /// True if the path is relative to the home directory, by `~`.
+    #[must_use]
+    pub fn is_in_home(&self) -> bool {
+        self.path == "~" || self.path.as_bytes().starts_with(b"~/")
+    }
+
+    /// The path without its `~/`.
+    #[must_use]
+    pub fn path_there(&self) -> OsString {
+        if !self.is_in_home() {
+            return self.path.clone();
+        }
+        let path = &self.path.as_bytes()[1..];
+        let rest = &path[path.iter().take_while(|&&octet| octet == b'/').count()..];
+        if rest.is_empty() { ".".into() } else { OsStr::from_bytes(rest).into() }
+    }
+
+    /// Refuses another user's home directory.
+    fn checked(self) -> Result<Self, BadPlace> {
+        let path = self.path.as_bytes();
+        if !path.starts_with(b"~") || self.is_in_home() {
+            return Ok(self);
+        }
+        let (there, path) = (self.destination(), shown(self.path.as_ref()));
+        Err(BadPlace {
+            what: "another user's home directory is not looked up".into(),
+            hint: Some(format!(
+                "give its whole path, {there}:/home/...; a file that is really called so is {there}:./{path}"
+            )),
+        })
     }
 }
 
@@ -82,8 +148,22 @@ fn split(word: &[u8]) -> Option<(&[u8], &[u8])> {
     None
 }
 
-fn user_and_host(text: &[u8]) -> Result<(Option<String>, String), String> {
-    let text = str::from_utf8(text).map_err(|_| "the name of the host is no text".to_owned())?;
+/// Refuses `SCHEME://REST` of other programs.
+fn check_scheme(scheme: &[u8], rest: &[u8]) -> Result<(), BadPlace> {
+    let Some(&(scheme, by_ssh)) = SCHEMES.iter().find(|(name, _)| scheme.eq_ignore_ascii_case(name.as_bytes())) else {
+        return Ok(());
+    };
+    let rest = shown(OsStr::from_bytes(rest).as_ref());
+    let hint = match scheme {
+        _ if by_ssh => format!("ssh://{rest} goes by ssh, where PATH begins at /, or at home if it is ~/NAME"),
+        "file" => "a file on this machine is named without a URL".into(),
+        _ => "another machine is reached by ssh: HOST:PATH or ssh://HOST/PATH".into(),
+    };
+    Err(BadPlace { what: format!("{scheme}:// is not supported"), hint: Some(hint) })
+}
+
+fn user_and_host(text: &[u8]) -> Result<(Option<String>, String), BadPlace> {
+    let text = str::from_utf8(text).map_err(|_| "the name of the host is no text")?;
     let (user, host) = text.rsplit_once('@').map_or((None, text), |(user, host)| (Some(user.to_owned()), host));
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let odd = |text: &str| text.is_empty() || text.starts_with('-') || text.chars().any(|c| c <= ' ' || c == '\x7f');
@@ -94,7 +174,7 @@ fn user_and_host(text: &[u8]) -> Result<(Option<String>, String), String> {
 }
 
 /// What stands behind `ssh://`.
-fn url(rest: &[u8]) -> Result<Remote, String> {
+fn url(rest: &[u8]) -> Result<Remote, BadPlace> {
     let slash = rest.iter().position(|&octet| octet == b'/').unwrap_or(rest.len());
     let (authority, path) = rest.split_at(slash);
     let name_ends = authority.iter().rposition(|&octet| octet == b']').unwrap_or(0);
@@ -112,7 +192,9 @@ fn url(rest: &[u8]) -> Result<Remote, String> {
         b"" => b".".to_vec(),
         path => percent_decoded(path).ok_or("% stands before two hexadecimal digits, other than 00, in a URL")?,
     };
-    Ok(Remote { user, host, port: port.transpose()?, path: OsString::from_vec(path) })
+    // As git has it: the path begins at /, but for ~ in its first place.
+    let path = if path.starts_with(b"/~") { path[1..].to_vec() } else { path };
+    Remote { user, host, port: port.transpose()?, path: OsString::from_vec(path) }.checked()
 }
 
 fn percent_decoded(text: &[u8]) -> Option<Vec<u8>> {
@@ -172,6 +254,49 @@ mod tests {
         remote("ssh://me@host:2222/x", Some("me"), "host", Some(2222), "/x");
         remote("ssh://[::1]:22/x", None, "::1", Some(22), "/x");
         remote("ssh://host", None, "host", None, ".");
+    }
+
+    #[test]
+    fn a_tilde_is_the_home_directory_and_another_user_s_is_refused() {
+        let there = |word: &str| match Place::parse(OsStr::new(word)) {
+            Ok(Place::Remote(remote)) => (remote.is_in_home(), remote.path_there()),
+            other => panic!("{word}: {other:?}"),
+        };
+        for (word, in_home, path) in [
+            ("host:~", true, "."),
+            ("host:~/", true, "."),
+            ("host:~/x.img", true, "x.img"),
+            ("host:~///x/", true, "x/"),
+            ("host:~/~/x", true, "~/x"),
+            ("ssh://host/~/x", true, "x"),
+            ("ssh://host/~", true, "."),
+            ("host:./~", false, "./~"),
+            ("host:./~/x", false, "./~/x"),
+            ("host:x~", false, "x~"),
+            ("host:/~/x", false, "/~/x"),
+        ] {
+            assert_eq!(there(word), (in_home, path.into()), "{word}");
+        }
+        for word in ["host:~root", "me@host:~bob/x.img", "host:~+", "ssh://host/~bob/x"] {
+            let refused = Place::parse(OsStr::new(word)).unwrap_err();
+            assert!(refused.hint.unwrap().contains("host:./~"), "{word}");
+        }
+    }
+
+    #[test]
+    fn other_programs_urls_are_refused_with_ours() {
+        for (word, hint) in [
+            ("sftp://me@host:2222/x", "ssh://me@host:2222/x "),
+            ("SCP://host/x", "ssh://host/x "),
+            ("rsync://host/x", "ssh://host/x "),
+            ("https://host/x", "HOST:PATH"),
+            ("file:///x", "without a URL"),
+        ] {
+            let refused = Place::parse(OsStr::new(word)).unwrap_err();
+            assert!(refused.hint.as_ref().unwrap().contains(hint), "{word}: {refused:?}");
+        }
+        remote("sftp:/x", None, "sftp", None, "/x");
+        remote("host://x", None, "host", None, "//x");
     }
 
     #[test]

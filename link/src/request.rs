@@ -8,12 +8,34 @@ use std::os::unix::ffi::OsStrExt;
 use xfer_hole_image::shown;
 use xfer_hole_proto::CONVERSATION;
 
-/// The command of sh that becomes the recv-hole that is there, or asks for the sh text and takes it from standard input. No newline, no
-/// quote, and no `!` but before a space in it: csh minds. If the link stays silent meanwhile, a timer ends it, which the text puts an end
-/// to, and which doesn't outlive it. Where there is no dd, it is tried again to be heard.
-const TAKE: &str = r#"PATH=$PATH:/usr/sbin:/sbin; case " $* " in *" receiver=sh "*"-- "*) ;; *) recv-hole --speaks "$1" </dev/null >/dev/null 2>&1 && exec recv-hole --request "$*";; esac; (n=80; while sleep 1 && kill -0 $$; do n=$((n-1)); [ $n -gt 0 ] || kill -9 $$; done) </dev/null >/dev/null 2>&1 & w=$! ; echo XFER-HOLE-TEXT "$1"; eval "$(dd ibs=1 count=$2 2>/dev/null || echo exec dd count=0)""#;
+/// Where a program is looked for besides PATH, which sshd and a login shell that reads no profile leave short.
+const PATHS: &str = "PATH=$PATH:$HOME/.cargo/bin:$HOME/.local/bin:/usr/local/bin:/usr/sbin:/sbin; ";
+/// Enters the home directory. Where HOME isn't set, a login begins there.
+const HOME: &str = r#"cd "${HOME:-.}" 2>/dev/null || exec echo "FAIL there is no home directory: $HOME"; "#;
+/// The command of sh that becomes the recv-hole `$p` that is there, or asks for the sh text and takes it from standard input. No newline,
+/// no quote, and no `!` but before a space in it: csh minds. If the link stays silent meanwhile, a timer ends it, which the text puts an
+/// end to, and which doesn't outlive it. Where there is no dd, it is tried again to be heard.
+const TAKE: &str = r#"case " $* " in *" receiver=sh "*"-- "*) ;; *) "$p" --speaks "$1" </dev/null >/dev/null 2>&1 && exec "$p" --request "$*"; ELSE esac; (n=80; while sleep 1 && kill -0 $$; do n=$((n-1)); [ $n -gt 0 ] || kill -9 $$; done) </dev/null >/dev/null 2>&1 & w=$! ; echo XFER-HOLE-TEXT "$1"; eval "$(dd ibs=1 count=$2 2>/dev/null || echo exec dd count=0)""#;
+/// What TAKE does for ELSE where the user has named the program.
+const NAMED: &str = "exec echo FAIL no recv-hole that speaks this version was found by --remote-path;";
 /// The same for a sender at the other side: words are decoded, and then it is run.
-const RUN: &str = r#"n=$#; while [ $n -gt 0 ]; do w=$(printf %b_ "$1"); shift; set -- "$@" "${w%_}"; n=$((n-1)); done; exec xfer-hole "$@""#;
+const RUN: &str = r#"n=$#; while [ $n -gt 0 ]; do w=$(printf %b_ "$1"); shift; set -- "$@" "${w%_}"; n=$((n-1)); done; exec "$p" "$@""#;
+
+/// What stands ahead of TAKE and RUN: makes `p` the program, and enters the directory that names are relative to.
+fn prologue(program: &str, remote_path: Option<&OsStr>, in_home: bool) -> String {
+    let mut text = PATHS.to_owned();
+    let _infallible = match remote_path.map(OsStr::as_bytes) {
+        None => write!(text, "p={program}; "),
+        Some(path) => {
+            let (home, path) = path.strip_prefix(b"~/").map_or(("", path), |rest| ("$HOME/", rest));
+            write!(text, r#"p=$(printf %b_ "{}"); p={home}${{p%_}}; "#, coded(OsStr::from_bytes(path)))
+        }
+    };
+    if in_home {
+        text.push_str(HOME);
+    }
+    text
+}
 
 /// True for octets that stand for themselves in a request (SPEC.md, `plain`).
 #[must_use]
@@ -51,8 +73,12 @@ pub fn shell_word(word: &OsStr) -> String {
 }
 
 /// The push that is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
+    /// The recv-hole there, if it isn't to be looked for; `~/` is the home directory.
+    pub remote_path: Option<OsString>,
+    /// The name is relative to the home directory, wherever a login begins.
+    pub in_home: bool,
     /// Options, such as `no-sync` and `chmod=600`.
     pub options: Vec<String>,
     /// The name of the file to make, or of a directory.
@@ -65,7 +91,9 @@ impl Request {
     /// The command; `octets` of sh text are to follow on standard input, if they are asked for.
     #[must_use]
     pub fn command(&self, octets: usize) -> String {
-        let mut command = format!("exec sh -c '{TAKE}' recv-hole {CONVERSATION} {octets}");
+        let prologue = prologue("recv-hole", self.remote_path.as_deref(), self.in_home);
+        let take = TAKE.replace("ELSE ", if self.remote_path.is_some() { NAMED } else { "" });
+        let mut command = format!("exec sh -c '{prologue}{take}' recv-hole {CONVERSATION} {octets}");
         for option in &self.options {
             let _infallible = write!(command, " '{}'", coded(OsStr::new(option)));
         }
@@ -74,10 +102,11 @@ impl Request {
     }
 }
 
-/// The command that runs `xfer-hole` with these words at the other side.
+/// The command that runs `xfer-hole` with these words at the other side. `remote_path` and `in_home` are as in a [`Request`].
 #[must_use]
-pub fn pull_command(words: &[OsString]) -> String {
-    let mut command = format!("exec sh -c '{RUN}' xfer-hole");
+pub fn pull_command(remote_path: Option<&OsStr>, in_home: bool, words: &[OsString]) -> String {
+    let prologue = prologue("xfer-hole", remote_path, in_home);
+    let mut command = format!("exec sh -c '{prologue}{RUN}' xfer-hole");
     for word in words {
         let _infallible = write!(command, " '{}'", coded(word));
     }
@@ -97,16 +126,19 @@ mod tests {
 
     #[test]
     fn a_request_has_one_shape() {
-        let request = Request { options: vec!["no-sync".into()], dest: "a b".into(), name: "disk.img".into() };
-        assert_eq!(
-            request.command(17),
-            format!("exec sh -c '{TAKE}' recv-hole 1 17 'no-sync' -- 'a\\0040b' 'disk.img'")
-        );
+        let options = vec!["no-sync".into()];
+        let request = Request { options, dest: "a b".into(), name: "disk.img".into(), ..Request::default() };
+        let command = request.command(17);
+        let (script, words) = command.strip_prefix("exec sh -c '").unwrap().split_once('\'').unwrap();
+        assert_eq!(words, " recv-hole 1 17 'no-sync' -- 'a\\0040b' 'disk.img'");
+        assert!(script.contains("p=recv-hole; ") && !script.contains("cd "), "{script}");
     }
 
     #[test]
     fn commands_have_nothing_in_them_that_csh_would_change() {
-        for command in [TAKE, RUN] {
+        let remote_path = OsStr::new("~/it's here!/\\x\n");
+        for command in [&prologue("x", None, true), &prologue("x", Some(remote_path), false), TAKE, NAMED, RUN] {
+            let command = &command.replace("\\0", "");
             assert!(!command.replace("! ", "").contains(['\'', '!', '\n', '\\']), "{command}");
         }
     }

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::TypedValueParser;
 use xfer_hole_proto::SILENCE_SECONDS;
 
 use crate::seconds::parse_seconds;
@@ -20,6 +21,11 @@ const CONNECT: u32 = 30;
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "How the other side is reached")]
 pub struct RshArgs {
+    /// Run this program at the other side, recv-hole or xfer-hole, where it isn't found by itself: on PATH there, in ~/.cargo/bin,
+    /// ~/.local/bin or /usr/local/bin. ~/ is the home directory there
+    #[arg(long, value_name = "PROGRAM", value_parser = clap::builder::NonEmptyStringValueParser::new().map(OsString::from))]
+    pub remote_path: Option<OsString>,
+
     /// Run this instead of ssh: a program and its words, to which the options below, the host and the command are added. The options
     /// are for OpenSSH
     #[arg(short = 'e', long, value_name = "COMMAND")]
@@ -108,7 +114,8 @@ impl RshArgs {
     /// The first of the flags that only make sense with another machine, as it is typed.
     #[must_use]
     pub fn first_given(&self) -> Option<&'static str> {
-        self.rsh.as_ref().map(|_| "--rsh").or_else(|| self.first_of_ssh())
+        let own = [(self.rsh.is_some(), "--rsh"), (self.remote_path.is_some(), "--remote-path")];
+        own.into_iter().find_map(|(given, flag)| given.then_some(flag)).or_else(|| self.first_of_ssh())
     }
 
     /// The first of those that are for OpenSSH alone.
@@ -138,11 +145,12 @@ impl RshArgs {
             args.extend(self.ssh_words(remote));
             args.extend(alive_words(program, &args, remote));
             // What a configuration may ask for besides: none of it belongs to a transfer.
-            for option in ["RemoteCommand=none", "RequestTTY=no", "PermitLocalCommand=no", "ClearAllForwardings=yes"] {
+            for option in ["RemoteCommand=none", "PermitLocalCommand=no", "ClearAllForwardings=yes"] {
                 args.push("-o".into());
                 args.push(option.into());
             }
-            args.extend(["-x", "-a", "--"].map(Into::into));
+            // A terminal would change what is sent: -T takes back a -tt that stands before it, and what -o asks for.
+            args.extend(["-T", "-x", "-a", "--"].map(Into::into));
         } else if let Some(flag) = self.first_of_ssh() {
             return Err(format!("{flag} is for ssh, and --rsh names another program"));
         } else if let Some(port) = remote.port {

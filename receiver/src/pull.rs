@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use xfer_hole_image::{Phase, Target, shown};
-use xfer_hole_link::{Far, Made, Remote, Talk, copy_name, pull_command};
+use xfer_hole_link::{Far, Made, REFUSED_HINT, Remote, Talk, copy_name, pull_command};
 use xfer_hole_proto::{Dialect, Item, Kind};
 
 use crate::converse::Converse;
@@ -15,6 +15,9 @@ use crate::{Received, Work};
 
 /// What sh says of a program that it can't find.
 const NOT_FOUND: i32 = 127;
+
+/// How restricted shells end that run no command: rbash, nologin and false, sftp-only accounts, git-shell. xfer-hole doesn't.
+const REFUSED: [i32; 3] = [1, 126, 128];
 
 /// A pull.
 pub(crate) struct Pull<'a> {
@@ -36,7 +39,8 @@ impl Pull<'_> {
         messages.warn_of_format(target.format_warning());
         let resumed = target.has_part() && !cli.target.no_resume && !cli.no_hash;
         let made = Made { place: shown(target.path()), becomes: Some(target.becomes()), resumed };
-        let command = pull_command(&self.words());
+        let remote_path = cli.rsh.remote_path.as_deref();
+        let command = pull_command(remote_path, self.remote.is_in_home(), &self.words());
         let command = cli.rsh.command(self.remote, &command).map_err(Error::Usage)?;
         tally.set_phase(Phase::Connecting);
         let started = Far::start(command, self.remote.host.clone(), messages);
@@ -82,7 +86,7 @@ impl Pull<'_> {
         words.extend(self.work.cli.target.no_resume.then(|| "--no-resume".into()));
         words.extend(self.work.cli.target.direct.then(|| "--direct".into()));
         words.extend(self.work.cli.remote_option.iter().cloned());
-        words.extend(["--".into(), self.remote.path.clone()]);
+        words.extend(["--".into(), self.remote.path_there()]);
         words
     }
 
@@ -99,9 +103,14 @@ impl Pull<'_> {
         match stream.kind() {
             Kind::Cut | Kind::NotAStream => {
                 let what = far.why(noise.map(|noise| noise.strip_prefix("FAIL ").unwrap_or(noise)));
+                let refused = far.code().is_some_and(|code| REFUSED.contains(&code));
+                if let Some(what) = far.refusal(&what).filter(|_| refused) {
+                    return error.because(Error::Far { what, hint: Some(REFUSED_HINT) });
+                }
                 error.because(if far.code() == Some(NOT_FOUND) {
                     let what = format!("{}: xfer-hole is not installed there, or not found", self.remote.host);
-                    Error::Far { what, hint: Some("a pull needs it at the other side; a push does not") }
+                    let hint = "a pull needs it at the other side, and a push does not; --remote-path says where it is";
+                    Error::Far { what, hint: Some(hint) }
                 } else {
                     Error::Far { what: what.replacen(": xfer-hole: ", ": ", 1), hint: None }
                 })

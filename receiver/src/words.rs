@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use xfer_hole_link::{Place, Remote, shell_word};
+use xfer_hole_link::{BadPlace, Place, Remote, shell_word};
 
 use crate::cli::Cli;
 use crate::error::Error;
@@ -91,5 +91,5 @@ impl Words {
 const HINT: &str = "for IMAGE in a b; do recv-hole \"HOST:$IMAGE\" DIRECTORY/ || break; done";
 
 fn place(word: &OsStr) -> Result<Place, Error> {
-    Place::parse(word).map_err(|what| Error::Word { word: word.into(), what, hint: None })
+    Place::parse(word).map_err(|BadPlace { what, hint }| Error::Word { word: word.into(), what, hint })
 }

@@ -36,7 +36,7 @@ Examples:
   xfer-hole fold volume-snap-2.img volume-snap-1.img
 
 A directory takes the image's name, with .img for what names of images end in: web.qcow2 becomes web.img.
-A local name with a colon is written ./a:b, and an image that is called as a command is, such as map, ./map.
+HOST:~/PATH and ssh://HOST/~/PATH are in the home directory there. A local name with a colon is written ./a:b, and an image that is called as a command is, such as map, ./map.
 Sizes and rates take K, M, G, T (1024), KB, MB, GB, TB (1000), and fractions such as 1.5M.
 Exit status is 0 when the disk was sent, and for a DEST when it is whole there, synced and under its name; 2 for every failure;
 128 and its number for SIGINT, SIGTERM and SIGHUP.";

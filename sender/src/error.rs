@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 use xfer_hole_image::{reason, shown};
+use xfer_hole_link::REFUSED_HINT;
 
 /// Each is one line; the hint stands apart.
 #[derive(Debug, Error)]
@@ -25,6 +26,9 @@ pub(crate) enum Error {
     /// The other side, or the way to it, failed.
     #[error("{0}")]
     Far(String),
+    /// The other side's login shell or key started no receiver.
+    #[error("{0}")]
+    NotRun(String),
     /// Nobody wants a disk on the screen.
     #[error("standard output is a terminal, which a disk is not written to")]
     Terminal,
@@ -105,6 +109,7 @@ impl Error {
             Self::Far(why) if why.contains("no such directory") => {
                 Some("--mkpath makes the directories that lead to it")
             }
+            Self::NotRun(_) => Some(REFUSED_HINT),
             Self::Far(_)
             | Self::Input(_)
             | Self::Closed

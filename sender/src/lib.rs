@@ -23,7 +23,7 @@ use std::time::SystemTime;
 
 use clap::Parser;
 use xfer_hole_image::{Chain, Identity, Plan, reason, shown, sys};
-use xfer_hole_link::{Made, Messages, Place, ProgressKind};
+use xfer_hole_link::{Made, Messages, Place, ProgressKind, TERMINAL};
 use xfer_hole_proto::{CONVERSATION, Fingerprint, Sums};
 
 use crate::cli::{Cli, Command, Towards};
@@ -141,6 +141,9 @@ fn go(cli: &Cli, words: &Words, watch: &Watch<'_>) -> Result<Moved, Error> {
             return Err(Error::Closed);
         }
         if io::stdout().is_terminal() {
+            if cli.converse {
+                return Err(Error::Far(format!("standard output: {TERMINAL}")));
+            }
             return Err(Error::Terminal);
         }
         if cli.classic {

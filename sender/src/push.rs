@@ -107,7 +107,13 @@ impl Push<'_> {
         options.push(format!("max-wait={}", patience.as_secs()));
         options.extend(disk.is_private().then(|| "private".to_owned()));
         options.extend(cli.target.words());
-        let request = Request { options, dest: remote.path.clone(), name: copy_name(self.image) };
+        let request = Request {
+            remote_path: cli.rsh.remote_path.clone(),
+            in_home: remote.is_in_home(),
+            options,
+            dest: remote.path_there(),
+            name: copy_name(self.image),
+        };
         let preamble = preamble();
         let command = cli.rsh.command(remote, &request.command(preamble.len())).map_err(Error::Usage)?;
         messages.verbose(format_args!("runs {}", command.get_program().to_string_lossy()));
@@ -123,7 +129,14 @@ impl Push<'_> {
         };
         let answers = Answers::listen(from, Some(host), *messages, stop).map_err(Error::Thread)?;
         answers.watch(patience, cli.rsh.counts_from_the_start()).map_err(Error::Thread)?;
-        if answers.wants_text().map_err(|ending| self.failed(&far, ending))? {
+        let nothing = |ending| match ending {
+            Ending::Closed(noise) => {
+                let why = far.why(noise.as_deref());
+                far.refusal(&why).map_or(Error::Far(why), Error::NotRun)
+            }
+            ending => self.failed(&far, ending),
+        };
+        if answers.wants_text().map_err(nothing)? {
             // If it isn't taken, the answer says why.
             let _taken = sys::write_all(&to, preamble.as_bytes());
         }

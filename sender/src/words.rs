@@ -3,9 +3,9 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use xfer_hole_link::{Place, shell_word};
+use xfer_hole_link::{BadPlace, Place, shell_word};
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Receiver};
 use crate::error::Error;
 
 /// What is to go where.
@@ -69,6 +69,9 @@ impl Words {
         if cli.receiver.is_some() && !remote {
             return Err(Error::usage("--receiver is for another machine, and there is none: HOST:PATH"));
         }
+        if cli.rsh.remote_path.is_some() && cli.receiver == Some(Receiver::Sh) {
+            return Err(Error::usage("--remote-path names a recv-hole, and --receiver sh runs none"));
+        }
         if cli.rsh.bwlimit.is_some() && matches!(to, Place::Local(_)) {
             return Err(Error::usage("--bwlimit is for what leaves this machine"));
         }
@@ -83,5 +86,5 @@ impl Words {
 }
 
 fn place(word: &OsStr) -> Result<Place, Error> {
-    Place::parse(word).map_err(|what| Error::Word { word: word.into(), what, hint: None })
+    Place::parse(word).map_err(|BadPlace { what, hint }| Error::Word { word: word.into(), what, hint })
 }

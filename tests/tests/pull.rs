@@ -42,7 +42,7 @@ fn any_name_comes_through_any_login_shell_by_one_connection() {
     let worst = b"-~it's \"q\" $HOME `x` $(x) \\0101 \\ !! ^a^b *?[a]{b,c} ;&|<># \xff\xc3\xbc\nnew\n";
     for shell in ["dash", "busybox", "fish", "csh", "tcsh", "bash", "zsh"] {
         let far = far_with(&toolbox, shell);
-        for name in [&worst[..], b"-rf", b"~"] {
+        for name in [&worst[..], b"-rf", b"./~"] {
             let what = format!("{shell} {:?}", String::from_utf8_lossy(name));
             let image = there(&far, OsStr::from_bytes(name), &disk());
             let (before, connections) = (far.belongings(), far.sshd.connections());

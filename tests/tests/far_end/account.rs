@@ -114,5 +114,5 @@ pub(crate) fn request(options: &[&str], dest: &Path) -> String {
     if !options.iter().any(|option| option.starts_with("receiver=")) {
         options.push("receiver=sh".to_owned());
     }
-    Request { options, dest: dest.into(), name: "it's.img".into() }.command(preamble().len())
+    Request { options, dest: dest.into(), name: "it's.img".into(), ..Request::default() }.command(preamble().len())
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
 mod account;
+mod dd;
 
 use std::ffi::OsStr;
 use std::fs;

@@ -113,7 +113,8 @@ impl Far {
 
     /// What is said to a stream of one's own making.
     pub(crate) fn answers(&self, stream: &str) -> (Option<i32>, String) {
-        let request = Request { options: vec!["receiver=sh".into()], dest: self.dest.clone().into(), name: "x".into() };
+        let options = vec!["receiver=sh".into()];
+        let request = Request { options, dest: self.dest.clone().into(), name: "x".into(), ..Request::default() };
         let mut command = Command::new("sh");
         command.arg("-c").arg(request.command(preamble().len()));
         let outcome = run(&mut command, &[preamble().as_bytes(), stream.as_bytes()].concat());
