@@ -510,6 +510,7 @@ basis() {
 	d=${n#* } base=${n%% *}
 	[ "$line" = "BASE $base" ] || digest "$d" || bad "bad digest in BASE"
 	[ "$base" = 0 ] || number "$base" || bad "bad size in BASE"
+	[ "$line" = "BASE $base" ] || bad "can't check that $show is the older disk (xfer-hole --trust-base sends unchecked)"
 	stamp
 	was=$now
 	[ -n "$had" ] || bad "BASE, but there is no $show"

@@ -110,6 +110,14 @@ impl Chain {
         Some(Self { floors, size, format, warnings, method: self.method, since: None, content: None })
     }
 
+    /// The disk as it is now, and all of it, whatever it is compared with.
+    #[must_use]
+    pub fn whole(&self) -> Self {
+        let (floors, warnings) = (self.floors.clone(), Vec::new());
+        let (size, format, method, content) = (self.size, self.format, self.method, self.content.clone());
+        Self { floors, size, format, warnings, method, since: None, content }
+    }
+
     fn floor(&self, depth: u32) -> Option<&dyn Layer> {
         self.floors.get(usize::try_from(depth).unwrap_or(usize::MAX)).map(AsRef::as_ref)
     }

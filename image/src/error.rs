@@ -12,6 +12,8 @@ use std::fmt::{self, Write as _};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use xfer_hole_proto::Fingerprint;
+
 /// The result of work on a disk.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -37,12 +39,21 @@ pub struct Error {
     hint: Option<String>,
     source: Option<io::Error>,
     leaves_nothing: bool,
+    found: Option<Fingerprint>,
 }
 
 impl Error {
     /// An error without a system's reason.
     pub fn new(kind: Kind, path: impl Into<PathBuf>, what: impl Into<String>) -> Self {
-        Self { kind, path: path.into(), what: what.into(), hint: None, source: None, leaves_nothing: false }
+        Self {
+            kind,
+            path: path.into(),
+            what: what.into(),
+            hint: None,
+            source: None,
+            leaves_nothing: false,
+            found: None,
+        }
     }
 
     /// The system refused `what`.
@@ -65,6 +76,18 @@ impl Error {
     #[must_use]
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
+    }
+
+    /// Adds what was found there instead of another disk.
+    #[must_use]
+    pub(crate) fn found(self, found: Fingerprint) -> Self {
+        Self { found: Some(found), ..self }
+    }
+
+    /// The disk that was found there, where it is another than had to be.
+    #[must_use]
+    pub fn other_disk(&self) -> Option<Fingerprint> {
+        self.found
     }
 
     /// The temporary file is no more: the new disk got its name before the trouble, or another program removed it.

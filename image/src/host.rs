@@ -10,6 +10,7 @@ use xfer_hole_proto::LEN_MAX;
 
 use crate::direct::Direct;
 use crate::gate::{directory, proc_link};
+use crate::remember::flushed;
 use crate::same::{Storage, identity};
 use crate::{Error, Kind, Result, Stamp, shown, sys};
 
@@ -24,6 +25,8 @@ pub struct Host {
     len: u64,
     /// Regular files only.
     stamp: Option<Stamp>,
+    /// It was flushed before the stamp was taken, and every change since changes that.
+    flushed: bool,
     /// The way past the page cache, if it is to stay as it is.
     direct: Option<Direct>,
 }
@@ -54,7 +57,16 @@ impl Host {
         }
         sys::set_blocking(&file).map_err(failed)?;
         sys::advise_sequential(&file);
-        Ok(Self { file, path: path.into(), dir, len, stamp, direct: None })
+        Ok(Self { file, path: path.into(), dir, len, stamp, flushed: false, direct: None })
+    }
+
+    /// The same, to be known by its stamp: what was stored in mapped pages is written first, so that the next store shows. Nothing of it
+    /// has been read yet.
+    pub(crate) fn flush(self) -> Self {
+        match flushed(&self.file).filter(|stamp| stamp.size() == self.len) {
+            Some(stamp) => Self { stamp: Some(stamp), flushed: true, ..self },
+            None => self,
+        }
     }
 
     /// The same file with the size and times that it has now: until it was locked, another program may have written it.
@@ -98,9 +110,9 @@ impl Host {
         &self.file
     }
 
-    /// What it was when it was opened, if it is a regular file.
-    pub(crate) fn stamp(&self) -> Option<Stamp> {
-        self.stamp
+    /// What it was when it was opened, if it is a regular file that was flushed then, on a file system that tells of all changes since.
+    pub(crate) fn flushed_stamp(&self) -> Option<Stamp> {
+        self.stamp.filter(|_| self.flushed)
     }
 
     /// How it is called in messages.

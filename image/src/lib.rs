@@ -69,7 +69,7 @@ pub use outlook::{Ahead, Outlook};
 pub use pair::{Cover, Pair, PairOptions};
 pub use plan::{Plan, Step, Want};
 pub use raw::Method;
-pub use remember::{Identity, Mark};
+pub use remember::{Identity, Mark, Noting};
 pub use sift::{Piece, Sift};
 pub use sink::{
     Becomes, FormatWarning, Holding, Owner, Sink, Target, TargetOptions, Unchanged, parse_mode, parse_owner, read_back,

@@ -25,6 +25,8 @@ pub struct Opening {
     pub method: Option<Method>,
     /// The disk's octets are read past the page cache, as far as that can be.
     pub direct: bool,
+    /// Its files are flushed before anything of them is read, so that it can be known by their times ([`crate::Identity`]).
+    pub flush: bool,
 }
 
 /// A top file.
@@ -67,12 +69,14 @@ impl Opening {
     }
 
     /// Refuses a file that another program may be writing to, unless that is accepted. What comes back is the file as it is once nobody
-    /// may.
+    /// may, and nothing of it has been read.
     pub(crate) fn guard(&self, host: Host) -> Result<Host> {
-        if self.force_share {
-            return Ok(host);
-        }
-        guard(&host)?;
-        host.as_it_is()
+        let host = if self.force_share {
+            host
+        } else {
+            guard(&host)?;
+            host.as_it_is()?
+        };
+        Ok(if self.flush { host.flush() } else { host })
     }
 }

@@ -27,15 +27,15 @@ impl Stamp {
         }
     }
 
-    /// Bytes of the file.
-    pub(crate) fn size(&self) -> u64 {
-        self.size
-    }
-
     /// True if it is the same file with the same octets, by all but the change time: that another name or mode changes, too.
     pub(crate) fn is_same_content(&self, other: &Self) -> bool {
         let but_ctime = |stamp: &Self| Self { ctime: other.ctime, ..*stamp };
         but_ctime(self) == *other
+    }
+
+    /// Bytes of the file.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
     }
 
     /// When it was changed last, by either time, since 1970; none for what was before.
@@ -45,12 +45,20 @@ impl Stamp {
         };
         Some(time(self.mtime)?.max(time(self.ctime)?))
     }
+
+    /// True if a change that is made when the clock of the file system shows `now`, or later, gives it other times than it has.
+    pub(crate) fn is_past(&self, now: Duration) -> bool {
+        // Some keep whole seconds only.
+        let whole = self.mtime.1 == 0 && self.ctime.1 == 0;
+        let now = if whole { Duration::from_secs(now.as_secs()) } else { now };
+        self.touched().is_some_and(|touched| touched < now)
+    }
 }
 
-/// For a note that outlives a restart: without the device's number, which is given anew then.
+/// For a note: all that is known of it.
 impl fmt::Display for Stamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file: (_, inode), size, mtime, ctime } = self;
-        write!(f, "{inode} {size} {}.{:09} {}.{:09}", mtime.0, mtime.1, ctime.0, ctime.1)
+        let Self { file: (device, inode), size, mtime, ctime } = self;
+        write!(f, "{device} {inode} {size} {}.{:09} {}.{:09}", mtime.0, mtime.1, ctime.0, ctime.1)
     }
 }

@@ -16,6 +16,7 @@ use nix::sys::uio::pwritev;
 use nix::unistd::{AccessFlags, Whence, faccessat, lseek};
 
 mod stream;
+mod times;
 mod users;
 mod xattr;
 
@@ -26,6 +27,7 @@ pub use stream::{
     Spliced, drain_pipe, enlarge_pipe, pipe_size, read_some, splice_from_pipe, splice_out, splice_to_pipe,
     takes_writes, wait_readable, wait_writable, write_all,
 };
+pub(crate) use times::{boot, coarse_now, is_told_of_stores};
 pub(crate) use xattr::{remove_xattr, set_xattr, short_xattr};
 
 fn signed(offset: u64) -> io::Result<i64> {

@@ -37,8 +37,8 @@ pub struct TargetArgs {
     #[arg(long)]
     pub delta: bool,
 
-    /// Note the fingerprint of both disks beside them once they are the same, and look there before anything is read: with --delta, a
-    /// disk that DEST has already is found at once
+    /// Believe the fingerprints that were noted when both disks were sent or written last, where nothing was touched since: with --delta, a
+    /// disk that DEST has already is found without reading
     #[arg(long, conflicts_with = "no_sync")]
     pub remember: bool,
 
@@ -51,7 +51,7 @@ pub struct TargetArgs {
     #[arg(long, conflicts_with = "no_sync")]
     pub read_back: bool,
 
-    /// If only changes are sent: read what is there first, and refuse to build on it if it isn't the older image that the sender says
+    /// If only changes are sent: refuse a stream that doesn't name the older disk. One that is named is always checked
     #[arg(long)]
     pub check_base: bool,
 

@@ -41,6 +41,8 @@ pub enum Answer {
 impl Answer {
     /// The word of READY by which a receiver says that each record costs it a process.
     pub const SH: &str = "sh";
+    /// The word of READY by which a receiver says that it checks the digest of BASE, and passes over WAIT ahead of the stream.
+    pub const BASE: &str = "base";
     /// The word of READY by which a receiver says that it answers WANT.
     pub const DELTA: &str = "delta";
     /// The word of READY by which a receiver says that it writes all of its manifest before it reads the stream.

@@ -35,6 +35,9 @@ struct Good {
     dest: Option<Dest>,
     dialect: Tongue,
     fingerprint: Option<String>,
+    /// What the script does is others' to know.
+    #[serde(default, rename = "shell_takes")]
+    _shell_takes: Option<bool>,
 }
 
 #[derive(Deserialize)]

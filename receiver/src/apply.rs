@@ -1,11 +1,10 @@
 //! One disk, from the stream's open line to its final name.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use xfer_hole_image::{Holding, Image, Phase, Sink, Tally, Target, Unchanged, read_back};
+use xfer_hole_image::{Holding, Image, Noting, Phase, Sink, Tally, Target, Unchanged, read_back};
 use xfer_hole_link::{Messages, Signals, Talk};
 use xfer_hole_proto::{Answer, Base, Dialect, Digest, Fingerprint, Item, Kind, Open, Record, Want};
 
@@ -95,12 +94,18 @@ impl Apply<'_> {
                 target.builds_on(base.digest.map(|digest| Fingerprint { sums, digest }))?
             }
         };
+        let noting = Noting::of(&target);
         let sink = target.open(size, base.map(|base| base.size))?;
+        // What isn't hashed, or isn't sent whole, has no fingerprint.
+        let whole = base.is_none() && open.is_some_and(|open| open.sums.is_some());
+        let noting = whole.then(|| noting.of_sink(sink.as_ref()));
         self.begin(sink.as_ref());
         let remains = || sink.remains();
         let ended = self.river(sink.as_ref()).run(input, first, open).map_err(|error| begun(error, remains()))?;
         debug_assert!(ended.is_none(), "nothing was told");
-        self.finish(input, sink, size, None, reads_back)
+        let mut done = self.finish(input, sink, size, None, reads_back)?;
+        done.notes.extend(noting.and_then(|noting| noting.note(done.fingerprint.as_ref())));
+        Ok(done)
     }
 
     /// Receives a disk as what changes in the one that the target holds, which the sender is told of.
@@ -115,11 +120,11 @@ impl Apply<'_> {
         {
             return self.same(input, &held, want, digest, talk);
         }
-        let remembered = target.remembered().map(Path::to_owned);
+        let noting = Noting::of(&target);
         let reads_back = target.is_read_back();
         let ledger = Ledger::of(target.is_confined().then_some(RECORDS));
         let holding = target.hold(want.size, true)?;
-        let mark = holding.sink.mark();
+        let noting = noting.of_sink(holding.sink.as_ref());
         self.tally.set_size(want.size);
         self.begin(holding.sink.as_ref());
         input.agree();
@@ -145,9 +150,7 @@ impl Apply<'_> {
         });
         let result = result.map_err(|error| begun(error, holding.sink.remains()))?;
         let mut done = self.finish(input, holding.sink, Some(want.size), result, reads_back)?;
-        if let (Some(path), Some(fingerprint)) = (remembered, &done.fingerprint) {
-            done.notes.extend(mark.note(&path, fingerprint));
-        }
+        done.notes.extend(noting.note(done.fingerprint.as_ref()));
         Ok(done)
     }
 

@@ -70,12 +70,14 @@ impl Converse {
         dry_run: bool,
         work: Work<'_>,
     ) -> Result<Option<Fingerprint>, Error> {
+        let allowed = work.cli.rules().allow_base;
         let mut words = Vec::new();
         if !target.is_confined() {
             words.extend(Some(target.becomes().word()).filter(|&word| word != Answer::DEVICE));
             words.extend(dest.is_dir().then_some(Answer::DIRECTORY));
         }
-        self.ready(&target, work.cli.rules().allow_base, &words);
+        words.extend((allowed && target.can_hold()).then_some(Answer::BASE));
+        self.ready(&target, allowed, &words);
         if let Some(warning) = target.content_warning() {
             self.talk.say(&Answer::Note(Reason::new(&warning.what)));
         }

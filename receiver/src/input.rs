@@ -23,6 +23,8 @@ const LINE: usize = 512;
 const PIPE: i32 = 1 << 20;
 /// How often a silent link is left alone to look whether anybody waits for it.
 const LOOK: Duration = Duration::from_millis(250);
+/// What stands ahead of the stream while the sender isn't ready.
+const AHEAD: &[u8] = b"WAIT\n";
 /// How the open line begins, wherever a login's last words end.
 const OPEN: &[u8] = b"XFER-HOLE 1 ";
 
@@ -154,6 +156,16 @@ impl Input {
             self.pass_noise()?;
         }
         loop {
+            // A sender that is heard may need its time, and says so.
+            let waits = &self.gathered[..self.gathered.len().min(AHEAD.len())];
+            if self.link.answered && !waits.is_empty() && AHEAD.starts_with(waits) {
+                if waits == AHEAD {
+                    drop(self.gathered.split_to(AHEAD.len()));
+                } else if self.gather()? == 0 {
+                    return Err(self.cut().into());
+                }
+                continue;
+            }
             let shown = self.gathered.len().min(word.len());
             if self.gathered[..shown] != word[..shown] {
                 return Ok(None);

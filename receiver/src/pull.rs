@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use xfer_hole_image::{Phase, Target, shown};
 use xfer_hole_link::{Far, Made, REFUSED_HINT, Remote, Talk, copy_name, pull_command};
-use xfer_hole_proto::{Dialect, Item, Kind};
+use xfer_hole_proto::{Answer, Dialect, Item, Kind};
 
 use crate::converse::Converse;
 use crate::error::Error;
@@ -51,7 +51,9 @@ impl Pull<'_> {
         let link = Link { patience: Some(patience), noisy: true, answered: true, asks_source: true };
         let input = Input::new(from, Dialect::V1, link, Arc::clone(tally));
         let mut converse = Converse { input, talk };
-        converse.ready(&target, !cli.no_hash && !cli.target.dry_run, &[]);
+        let keeps = !cli.target.dry_run && target.can_hold();
+        let base: &[&str] = if keeps { &[Answer::BASE] } else { &[] };
+        converse.ready(&target, !cli.no_hash && !cli.target.dry_run, base);
         let path = target.path().to_owned();
         if cli.target.dry_run {
             // That it can be read is known when it is offered.

@@ -13,6 +13,7 @@ use xfer_hole_proto::{Fingerprint, SourceFacts, Sums};
 use crate::cli::{Cli, Job, Towards};
 use crate::error::Error;
 use crate::send::{self, Known, Ready};
+use crate::since::Basis;
 use crate::source::check_content;
 use crate::wire::Wire;
 
@@ -26,7 +27,7 @@ const COUNT: Duration = Duration::from_millis(100);
 pub(crate) fn converse(
     disk: &Chain,
     identity: Option<&Identity>,
-    base: Option<Fingerprint>,
+    basis: &Basis,
     job: &Job,
     cli: &Cli,
     tally: &Arc<Tally>,
@@ -50,7 +51,7 @@ pub(crate) fn converse(
         let data = Outlook::within(plan, COUNT).map_or_else(|| disk.allocated(), |outlook| outlook.total());
         wire.tell(SourceFacts { private: disk.is_private(), data: Some(data) })?;
     }
-    let known = Known { identity, base };
+    let known = Known { identity, basis };
     let sent = send::to_receiver(disk, known, cli, &ready, &mut wire, tally, messages);
     match sent {
         Ok(fingerprint) => match answers.ending(None) {

@@ -9,8 +9,8 @@ use std::thread;
 use bytes::BytesMut;
 use tokio_util::codec::Encoder;
 use xfer_hole_image::{
-    Chain, Holding, Identity, Image, Offer, Older, Phase, Piece, Pour, Sift, Sink, Tally, Target, Workers, put,
-    read_back, reason, shown, sys,
+    Chain, Error as ImageError, Holding, Identity, Image, Kind, Noting, Offer, Older, Phase, Piece, Pour, Sift, Sink,
+    Tally, Target, Workers, put, read_back, reason, shown, sys,
 };
 use xfer_hole_link::{Made, Messages, Signals};
 use xfer_hole_proto::{Base, Dialect, Fingerprint, Item, Open, Record, StreamEncoder};
@@ -19,6 +19,7 @@ use crate::Moved;
 use crate::build::Lines;
 use crate::cli::{Cli, Copying, Job, Reflink};
 use crate::error::Error;
+use crate::since::is_there_already;
 use crate::source::check_content;
 
 /// Threads that pour, at most: more would wait for each other at the target.
@@ -31,7 +32,7 @@ type Copied = (Option<Fingerprint>, Vec<String>);
 pub(crate) struct Copy<'a> {
     pub(crate) cli: &'a Cli,
     pub(crate) image: &'a Path,
-    /// What the image is known by, if its fingerprint is to be remembered.
+    /// What the image is known by, if a note of it is to be believed.
     pub(crate) identity: Option<&'a Identity>,
     pub(crate) dest: &'a Path,
     /// What DEST has to be, if only changes are copied, and that was said.
@@ -103,19 +104,21 @@ impl Copy<'_> {
                 tally.add_kept(size);
                 return Ok((Some(Fingerprint { sums, digest }), Vec::new()));
             }
-            let remembered = target.remembered().map(Path::to_owned);
+            let noting = Noting::of(&target);
             let holding = target.hold(size, false)?;
-            let mark = holding.sink.mark();
+            let noting = noting.of_sink(holding.sink.as_ref());
             self.signals.set_remains(Some(holding.sink.remains()));
             tally.set_phase(Phase::Copying);
             let poured = differing(disk, copying, &holding, tally).map(Some);
             let (fingerprint, mut notes) = self.finish(disk, copying, holding.sink, poured)?;
-            if let (Some(path), Some(fingerprint)) = (remembered, &fingerprint) {
-                notes.extend(mark.note(&path, fingerprint));
-            }
+            notes.extend(noting.note(fingerprint.as_ref()));
             return Ok((fingerprint, notes));
         }
-        let sink = target.open(Some(size), disk.older().map(Older::size))?;
+        let noting = Noting::of(&target);
+        let opened = target.open(Some(size), disk.older().map(Older::size));
+        let sink = opened.map_err(|error| self.already(disk, error))?;
+        // What isn't hashed has no fingerprint.
+        let noting = copying.job.sums.map(|_| noting.of_sink(sink.as_ref()));
         self.signals.set_remains(Some(sink.remains()));
         tally.set_phase(Phase::Copying);
         let shared = match disk.plain().filter(|_| shares).map(|host| sink.share(host.file())) {
@@ -136,7 +139,19 @@ impl Copy<'_> {
             let pour = Pour { image: disk, shape: copying.job.shape, sink: sink.as_ref(), share, tally };
             pour.all(workers(disk)).map(|()| None).map_err(Error::from)
         };
-        self.finish(disk, copying, sink, poured)
+        let (fingerprint, mut notes) = self.finish(disk, copying, sink, poured)?;
+        notes.extend(noting.and_then(|noting| noting.note(fingerprint.as_ref())));
+        Ok((fingerprint, notes))
+    }
+
+    /// Says so where DEST is not the older disk because it is the one that was to be copied.
+    fn already(&self, disk: &Chain, error: ImageError) -> Error {
+        let told = error.other_disk().map(|found| found.to_string());
+        if told.is_some_and(|told| is_there_already(disk, &told)) {
+            let what = "is the disk that was to be copied already, and not the older one: there is nothing to be done";
+            return ImageError::new(Kind::Refused, self.dest, what).into();
+        }
+        error.into()
     }
 
     /// All is poured, or it failed: gives the target its name if the disk is what it was.

@@ -29,6 +29,14 @@ pub(crate) enum Error {
     /// The other side's login shell or key started no receiver.
     #[error("{0}")]
     NotRun(String),
+    /// The receiver doesn't check what the target holds, and parts of that would be kept.
+    #[error("{what}, so it can't be told whether DEST holds the older disk")]
+    Unchecked {
+        /// Who it is.
+        what: &'static str,
+        /// What to do about it.
+        hint: &'static str,
+    },
     /// Nobody wants a disk on the screen.
     #[error("standard output is a terminal, which a disk is not written to")]
     Terminal,
@@ -102,6 +110,7 @@ impl Error {
         match self {
             Self::Usage(_) => Some("see xfer-hole --help"),
             Self::Word { hint, .. } => hint.as_deref(),
+            Self::Unchecked { hint, .. } => Some(hint),
             Self::Terminal => Some("pipe it into recv-hole, or into ssh"),
             Self::Image(error) => error.hint_text(),
             Self::Begun { error, .. } => error.hint(),

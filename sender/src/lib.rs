@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use clap::Parser;
-use xfer_hole_image::{Chain, Identity, Plan, reason, shown, sys};
+use xfer_hole_image::{Chain, Identity, Plan, Since, reason, shown, sys};
 use xfer_hole_link::{Made, Messages, Place, ProgressKind, TERMINAL};
 use xfer_hole_proto::{CONVERSATION, Fingerprint, Sums};
 
@@ -32,7 +32,7 @@ use crate::copy::Copy;
 use crate::error::Error;
 use crate::push::Push;
 use crate::send::Sending;
-use crate::source::check_content;
+use crate::source::{Reading, check_content};
 use crate::watch::{Found, Watch, watch};
 use crate::wire::Wire;
 use crate::words::Words;
@@ -153,38 +153,43 @@ fn go(cli: &Cli, words: &Words, watch: &Watch<'_>) -> Result<Moved, Error> {
         }
     }
     let begun = SystemTime::now();
-    let disk = cli.source.open_since(&words.image, cli.since.wanted(), cli.target.direct, messages)?;
+    // A snapshot is not what the image's files are known by, and a disk that may change is not known at all.
+    let noted = job.sums.is_some() && !job.live && cli.source.snapshot.is_none();
+    let since = cli.since.wanted();
+    let flush = noted || matches!(since, Some(Since::Base(_)));
+    let how = Reading { since, direct: cli.target.direct, flush };
+    let disk = cli.source.open_as(&words.image, how, messages)?;
     if !job.live {
         warn_in_use(&disk, messages);
     }
-    // A snapshot is not what the image's files are known by.
-    let remember = cli.target.remember && cli.source.snapshot.is_none();
-    let identity = remember.then(|| Identity::of_chain(&disk, begun)).flatten();
-    let base = cli.since.base(&disk, job.sums)?;
-    if cli.target.check_base && base.is_none() {
-        let what = "--check-base needs --base-digest, which says what to check for: nothing is noted of the older disk";
-        return Err(Error::usage(what));
-    }
-    let job = job.building_on(base);
+    let identity = if noted { Identity::of_chain(&disk, begun) } else { None };
+    let believed = identity.as_ref().filter(|_| cli.target.remember);
+    let basis = cli.since.basis(&disk, job.sums, cli.hash_interval.is_some() || cli.min_hole.is_some());
+    let known = || match cli.target.dry_run {
+        true => Ok(basis.known()),
+        false => basis.read(job.sums, tally, || Ok(())),
+    };
     let plan = Plan::changed(&disk, job.sums.map_or(1, Sums::interval));
     let (fingerprint, made) = watch.ahead_of(&disk, plan, || match &words.dest {
         Place::Stream if cli.converse => {
-            let sent = converse::converse(&disk, identity.as_ref(), base, &job, cli, tally, messages);
+            let sent = converse::converse(&disk, believed, &basis, &job, cli, tally, messages);
             sent.map(|fingerprint| (fingerprint, None))
         }
         Place::Stream => {
             check_content(&disk, false, messages)?;
+            let job = job.clone().building_on(known()?);
             let mut wire = Wire::stdout(job.dialect, Arc::clone(tally), cli.throttle())?;
             let sending = Sending { disk: &disk, job: &job, holds: None, tally, messages };
             sending.run(&mut wire).map(|fingerprint| (fingerprint, None))
         }
         Place::Remote(remote) => {
-            Push { cli, image: &words.image, identity: identity.as_ref(), remote, base, tally, signals, messages }
+            Push { cli, image: &words.image, identity: believed, remote, basis: &basis, tally, signals, messages }
                 .run(&disk)
         }
         Place::Local(dest) => {
-            Copy { cli, image: &words.image, identity: identity.as_ref(), dest, base, tally, signals, messages }
-                .run(&disk, job)
+            let base = known()?;
+            Copy { cli, image: &words.image, identity: believed, dest, base, tally, signals, messages }
+                .run(&disk, job.clone().building_on(base))
         }
     })?;
     disk.noticed().iter().for_each(|noticed| messages.warn(noticed));
@@ -192,7 +197,9 @@ fn go(cli: &Cli, words: &Words, watch: &Watch<'_>) -> Result<Moved, Error> {
         && identity.recall(fingerprint.sums) != Some(fingerprint.digest)
         && let Err(error) = identity.note(fingerprint)
     {
-        messages.warn(format_args!("{}: cannot note its fingerprint: {}", shown(&words.image), reason(&error)));
+        let what = format!("{}: cannot note its fingerprint: {}", shown(&words.image), reason(&error));
+        // It is missed only by those who have asked for it.
+        if cli.target.remember { messages.warn(what) } else { messages.verbose(what) }
     }
     if let Some(fingerprint) = &fingerprint {
         messages.verbose(format_args!("fingerprint {fingerprint}"));

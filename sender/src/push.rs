@@ -12,6 +12,7 @@ use xfer_hole_proto::{Answer, Dialect, Fingerprint, Sums};
 use crate::cli::{Cli, Towards};
 use crate::error::Error;
 use crate::send::{self, Known, Ready};
+use crate::since::{Basis, is_there_already};
 use crate::source::check_content;
 use crate::wire::Wire;
 use crate::{Moved, RECV_HOLE_SH};
@@ -34,11 +35,11 @@ fn preamble() -> String {
 pub(crate) struct Push<'a> {
     pub(crate) cli: &'a Cli,
     pub(crate) image: &'a Path,
-    /// What the image is known by, if its fingerprint is to be remembered.
+    /// What the image is known by, if a note of it is to be believed.
     pub(crate) identity: Option<&'a Identity>,
     pub(crate) remote: &'a Remote,
-    /// What the target has to be, if only changes are sent, and that was said.
-    pub(crate) base: Option<Fingerprint>,
+    /// What the target has to hold, if only changes are sent.
+    pub(crate) basis: &'a Basis,
     pub(crate) tally: &'a Arc<Tally>,
     pub(crate) signals: &'a Signals,
     pub(crate) messages: Messages,
@@ -153,7 +154,7 @@ impl Push<'_> {
         let mut wire = Wire::new(to, Dialect::V1, Arc::clone(self.tally), self.cli.throttle());
         wire.heed(answers.clone(), self.cli.rsh.patience());
         let Self { cli, tally, messages, .. } = self;
-        let known = Known { identity: self.identity, base: self.base };
+        let known = Known { identity: self.identity, basis: self.basis };
         let sent = send::to_receiver(disk, known, cli, &ready, &mut wire, tally, *messages);
         let asked = answers.was_asked();
         if sent.is_ok() {
@@ -183,6 +184,10 @@ impl Push<'_> {
                 far.close();
                 Ok(fingerprint)
             }
+            (_, Ending::Failed(why)) if is_there_already(disk, &why) => {
+                let what = "it is the disk that was to be sent already, and there is nothing to be done";
+                Err(Error::Far(format!("{}: {why}; {what}", self.remote.host)))
+            }
             (_, ending) => Err(self.failed(&far, ending)),
         }
     }
@@ -190,7 +195,7 @@ impl Push<'_> {
     /// Says what a dry run has found: how much there is by the extents, of which zeros may still be found.
     fn would_send(&self, disk: &Chain, made: &Made) -> Result<(), Error> {
         let (mut data, mut kept) = (0, 0);
-        let align = self.cli.job(Towards::Binary)?.building_on(self.base).sums.map_or(1, Sums::interval);
+        let align = self.cli.job(Towards::Binary)?.building_on(self.basis.known()).sums.map_or(1, Sums::interval);
         for step in Plan::changed(disk, align) {
             let step = step?;
             match step.want {

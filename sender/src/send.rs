@@ -6,11 +6,12 @@ use std::thread;
 
 use xfer_hole_image::{Block, Host, Identity, Image, Offer as Differing, Phase, Piece, Sift, Tally, Workers};
 use xfer_hole_link::{Answers, Messages};
-use xfer_hole_proto::{Answer, Base, Dialect, Digest, Fingerprint, Item, Open, Reason, Record, Want};
+use xfer_hole_proto::{Answer, Base, Dialect, Digest, Fingerprint, Item, Open, Reason, Record, Sums, Want};
 
 use crate::build::{Answered, Holds, Lines, asks};
 use crate::cli::{Cli, Job, Towards};
 use crate::error::Error;
+use crate::since::Basis;
 use crate::wire::Wire;
 
 /// Threads that read, at most: more would wait for the one that writes.
@@ -130,10 +131,10 @@ impl Sending<'_> {
 /// What is known of the disk before anybody is asked.
 #[derive(Clone, Copy)]
 pub(crate) struct Known<'a> {
-    /// What its image is known by, if its fingerprint is to be remembered.
+    /// What its image is known by, if a note of it is to be believed.
     pub(crate) identity: Option<&'a Identity>,
-    /// What the receiver has to hold, if only changes are sent, and that was said.
-    pub(crate) base: Option<Fingerprint>,
+    /// What the receiver has to hold, if only changes are sent.
+    pub(crate) basis: &'a Basis,
 }
 
 /// A receiver that answers, and is ready.
@@ -155,7 +156,9 @@ pub(crate) fn to_receiver(
     messages: Messages,
 ) -> Result<Option<Fingerprint>, Error> {
     let Ready { answers, towards, words } = ready;
-    let mut job = cli.job(*towards)?.building_on(known.base);
+    let job = cli.job(*towards)?;
+    let base = base(known.basis, job.sums, words, wire, tally)?;
+    let mut job = job.building_on(base);
     // What changed is known without asking, where there is an older state.
     let asked = job.sums.is_some() && disk.older().is_none() && asks(words, cli.target.delta, !cli.target.no_resume);
     if cli.target.delta && !asked {
@@ -191,6 +194,29 @@ impl Ready {
     /// True if the receiver writes to a block device.
     pub(crate) fn is_device(&self) -> bool {
         self.words.iter().any(|word| word == Answer::DEVICE)
+    }
+}
+
+/// The disk that the receiver has to hold, where it is to check that: read if nobody knows it, while the receiver waits.
+fn base(
+    basis: &Basis,
+    sums: Option<Sums>,
+    words: &[String],
+    wire: &mut Wire,
+    tally: &Tally,
+) -> Result<Option<Fingerprint>, Error> {
+    let says = |word| words.iter().any(|said| said == word);
+    match basis {
+        Basis::Unsaid => Ok(None),
+        _ if says(Answer::BASE) => basis.read(sums, tally, || wire.idle_ahead()),
+        _ if says(Answer::SH) => Err(Error::Unchecked {
+            what: "the receiver is recv-hole.sh, which can't read what is there",
+            hint: "--trust-base sends without a check; or have recv-hole installed there, which checks, and takes --delta",
+        }),
+        _ => Err(Error::Unchecked {
+            what: "the receiver doesn't check what is there: it may not read, or is an older one",
+            hint: "with recv-hole --restrict it takes --allow-read there; --trust-base sends without a check",
+        }),
     }
 }
 

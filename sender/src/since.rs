@@ -2,14 +2,20 @@
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use xfer_hole_image::{Chain, Identity, Since, Tally, fingerprint};
+use xfer_hole_image::{Chain, Identity, Image, Phase, Since, Tally, fingerprint, record_lines};
 use xfer_hole_link::TargetArgs;
 use xfer_hole_proto::{Fingerprint, Sums};
 
 use crate::error::Error;
+
+/// How often one who waits for the older disk to be read looks whether that is still wanted.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The older state that the target holds.
 #[derive(Clone, Debug, Args)]
@@ -28,7 +34,8 @@ pub(crate) struct SinceArgs {
     #[arg(long, value_name = "NAME", conflicts_with = "classic")]
     bitmap: Option<String>,
 
-    /// Say which older disk the target must hold, for recv-hole --check-base: by its fingerprint, or, if none is given, by reading it
+    /// Name the older disk that the target must hold, which the receiver checks, by its fingerprint. Without it the older state is
+    /// read here, unless its fingerprint was noted
     #[arg(
         long,
         value_name = "FINGERPRINT",
@@ -38,6 +45,10 @@ pub(crate) struct SinceArgs {
         value_parser = BaseDigest::parse
     )]
     base_digest: Option<BaseDigest>,
+
+    /// Don't have the receiver check that the target holds the older disk: if it doesn't, the result is a disk that never was
+    #[arg(long, conflicts_with_all = ["base_digest", "check_base"])]
+    trust_base: bool,
 }
 
 /// How the target's content is known.
@@ -90,15 +101,25 @@ impl SinceArgs {
                 )));
             }
         }
-        if self.base_digest.is_some() && self.wanted().is_none() {
-            return Err(Error::usage(format!("--base-digest needs {since}")));
+        let needs = [
+            (self.base_digest.is_some(), "--base-digest"),
+            (self.trust_base, "--trust-base"),
+            (target.check_base, "--check-base"),
+        ];
+        for (given, flag) in needs {
+            if given && self.wanted().is_none() {
+                return Err(Error::usage(format!("{flag} needs {since}")));
+            }
         }
-        if target.check_base && self.wanted().is_none() {
-            return Err(Error::usage(format!("--check-base needs {since}")));
-        }
-        if self.bitmap.is_some() && matches!(self.base_digest, Some(BaseDigest::Read)) {
-            let what = "--base-digest can't read what a disk was before a bitmap was begun: give its fingerprint";
-            return Err(Error::usage(format!("{what}, --base-digest=sha256:...")));
+        if self.bitmap.is_some() && self.named().is_none() && !self.trust_base {
+            let what = "tells what changed, but not what the disk was before, which the target must hold";
+            return Err(Error::Word {
+                word: "--bitmap".into(),
+                what: what.into(),
+                hint: Some(
+                    "--base-digest=FINGERPRINT names that disk, --trust-base sends without a check, --delta asks the target".into(),
+                ),
+            });
         }
         Ok(())
     }
@@ -117,24 +138,81 @@ impl SinceArgs {
         }
     }
 
-    /// What the target has to be, if that is to be said: named, read from the older state, or recorded.
-    pub(crate) fn base(&self, disk: &Chain, sums: Option<Sums>) -> Result<Option<Fingerprint>, Error> {
-        let sums = sums.unwrap_or_default();
-        let Some(before) = disk.before() else { return Ok(self.named()) };
-        match self.base_digest {
-            Some(BaseDigest::Named(fingerprint)) => Ok(Some(fingerprint)),
-            Some(BaseDigest::Read) => match self.noted(&before, sums) {
-                Some(noted) => Ok(Some(noted)),
-                None => Ok(Some(fingerprint(&before, sums, &Tally::default())?)),
+    /// What the target has to hold, as far as that is known without reading. The stream has these `sums`, or none, and others only
+    /// if they are not `fixed`.
+    pub(crate) fn basis(&self, disk: &Chain, sums: Option<Sums>, fixed: bool) -> Basis {
+        let sums = sums.map_or((Sums::default(), true), |sums| (sums, fixed));
+        match (self.named(), disk.before()) {
+            _ if self.trust_base => Basis::Unsaid,
+            (Some(named), _) => Basis::Known(named),
+            (None, None) => Basis::Unsaid,
+            (None, Some(before)) => match self.noted(&before, sums) {
+                Some(noted) => Basis::Known(noted),
+                None => Basis::Unread(before),
             },
-            None => Ok(self.noted(&before, sums)),
         }
     }
 
     /// What was noted of the older disk, if it is a file of its own: a snapshot is not what the image's files are known by.
-    fn noted(&self, before: &Chain, sums: Sums) -> Option<Fingerprint> {
+    fn noted(&self, before: &Chain, (sums, fixed): (Sums, bool)) -> Option<Fingerprint> {
         self.since_base.as_ref()?;
-        let digest = Identity::of_chain(before, SystemTime::now())?.recall(sums)?;
-        Some(Fingerprint { sums, digest })
+        let noted = Identity::of_chain(before, SystemTime::now())?.recall_all();
+        let fits = noted.into_iter().filter(|noted| !fixed || noted.sums == sums);
+        fits.min_by_key(|noted| (noted.sums != sums, noted.sums.interval(), noted.sums.grain()))
+    }
+}
+
+/// Whether a target of which somebody tells fingerprints in this text holds the disk already: what wasn't told is read.
+pub(crate) fn is_there_already(disk: &Chain, told: &str) -> bool {
+    let whole = disk.whole();
+    let is_it = |told: Fingerprint| fingerprint(&whole, told.sums, &Tally::default()).is_ok_and(|disk| disk == told);
+    disk.older().is_some() && told.split([' ', ',']).filter_map(Fingerprint::parse).any(is_it)
+}
+
+/// What is known of the disk that the target has to hold, where only changes are sent.
+#[derive(Debug)]
+pub(crate) enum Basis {
+    /// Nothing is said of it.
+    Unsaid,
+    /// It is this one.
+    Known(Fingerprint),
+    /// It is this one, which nobody has read yet.
+    Unread(Chain),
+}
+
+impl Basis {
+    /// What is known without reading.
+    pub(crate) fn known(&self) -> Option<Fingerprint> {
+        match self {
+            Self::Known(fingerprint) => Some(*fingerprint),
+            Self::Unsaid | Self::Unread(_) => None,
+        }
+    }
+
+    /// The fingerprint by these `sums`, read if nobody knows it. `wait` is called each second meanwhile, and may call it off.
+    pub(crate) fn read(
+        &self,
+        sums: Option<Sums>,
+        tally: &Tally,
+        mut wait: impl FnMut() -> Result<(), Error>,
+    ) -> Result<Option<Fingerprint>, Error> {
+        let Self::Unread(before) = self else { return Ok(self.known()) };
+        tally.set_phase(Phase::Hashing);
+        let (over, (done, ended)) = (AtomicBool::new(false), channel::<()>());
+        let go_on = || if over.load(Ordering::Relaxed) { Err(Error::BrokenPipe) } else { Ok(()) };
+        let read = || {
+            let read = record_lines(before, sums.unwrap_or_default(), &Tally::default(), |_| go_on());
+            drop(done);
+            read
+        };
+        thread::scope(|scope| {
+            let reading = thread::Builder::new().spawn_scoped(scope, read).map_err(Error::Thread)?;
+            while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                wait().inspect_err(|_| over.store(true, Ordering::Relaxed))?;
+            }
+            let read = reading.join().unwrap_or(Err(Error::BrokenPipe));
+            tally.set_phase(Phase::Preparing);
+            read.map(Some)
+        })
     }
 }

@@ -46,6 +46,17 @@ pub(crate) struct ImageArgs {
     pub(crate) verbose: u8,
 }
 
+/// What is done with an image besides reading it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reading {
+    /// It is compared with this older state.
+    pub(crate) since: Option<Since>,
+    /// The disk's bytes are read past the page cache.
+    pub(crate) direct: bool,
+    /// Its fingerprint is to be noted.
+    pub(crate) flush: bool,
+}
+
 /// What the image is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -101,27 +112,23 @@ impl ImageArgs {
                 Extents::Scan => Method::Scan,
             }),
             direct: false,
+            flush: false,
         })
     }
 
     /// Opens the image and all that it lies on, `direct` if its octets are to be read past the page cache, and says what there is to
     /// know of it.
     pub(crate) fn open(&self, image: &Path, direct: bool, messages: Messages) -> Result<Chain, Error> {
-        let chain = self.open_since(image, None, direct, messages)?;
+        let chain = self.open_as(image, Reading { direct, ..Reading::default() }, messages)?;
         check_content(&chain, false, messages)?;
         Ok(chain)
     }
 
-    /// Opens it as [`Self::open`] does, to be compared with an older state. What it holds if that is no disk, is the caller's to
-    /// check, who knows where it goes.
-    pub(crate) fn open_since(
-        &self,
-        image: &Path,
-        since: Option<Since>,
-        direct: bool,
-        messages: Messages,
-    ) -> Result<Chain, Error> {
-        let how = Opening { direct, since, ..self.opening()? };
+    /// Opens it as [`Self::open`] does, to be read in this way. What it holds if that is no disk, is the caller's to check, who knows
+    /// where it goes.
+    pub(crate) fn open_as(&self, image: &Path, how: Reading, messages: Messages) -> Result<Chain, Error> {
+        let Reading { since, direct, flush } = how;
+        let how = Opening { direct, since, flush, ..self.opening()? };
         let chain = Chain::open(image, &how).map_err(|error| no_pipe(image, error))?;
         for warning in chain.warnings() {
             messages.warn(warning);

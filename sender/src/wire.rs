@@ -101,6 +101,18 @@ impl Wire {
         self.flush()
     }
 
+    /// Says WAIT ahead of the stream, if nothing has been said for long, to a receiver that passes over it there.
+    pub(crate) fn idle_ahead(&mut self) -> Result<(), Error> {
+        if self.answers.as_ref().is_some_and(Answers::has_ended) {
+            return Err(Error::BrokenPipe);
+        }
+        if self.said.elapsed() >= self.wait {
+            self.gathered.extend_from_slice(b"WAIT\n");
+            self.flush()?;
+        }
+        Ok(())
+    }
+
     /// Asks the receiver what it has. The stream begins behind that.
     pub(crate) fn ask(&mut self, want: &Want) -> Result<(), Error> {
         self.encoder.agree();

@@ -28,11 +28,17 @@ pub struct Account {
 impl Account {
     /// Makes one that logs in with this program; `busybox` is called as `sh`.
     pub fn new(shell: &str) -> Self {
+        Self::within(shell, &std::env::temp_dir())
+    }
+
+    /// The same, with its home below this folder, which everybody can enter.
+    pub fn within(shell: &str, folder: &Path) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         requires_root();
         requires(&["useradd", "userdel", shell]);
         // Its own things are its own, the way to them is everybody's.
-        let folder = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+        let folder = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir_in(folder);
+        let folder = folder.unwrap();
         let home = folder.path().join("home");
         fs::create_dir(&home).unwrap();
         let mut login = find(shell).unwrap();
@@ -108,10 +114,17 @@ impl Drop for Account {
 pub struct Belongings(BTreeMap<PathBuf, (u64, u32, u64, u64, i64, i64)>);
 
 impl Belongings {
-    /// The names of what came, went or changed since `before`.
+    /// The names of what came, went or changed since `before`, but for notes of fingerprints.
     pub fn changed_since(&self, before: &Self) -> Vec<PathBuf> {
         let names: BTreeSet<_> = self.0.keys().chain(before.0.keys()).collect();
-        names.into_iter().filter(|name| self.0.get(*name) != before.0.get(*name)).cloned().collect()
+        let is_note = |name: &Path| {
+            name.ends_with(".cache")
+                || name.ends_with(".cache/xfer-hole")
+                || (name.extension().is_some_and(|it| it == "fingerprint")
+                    && name.parent().is_some_and(|it| it.ends_with(".cache/xfer-hole")))
+        };
+        let names = names.into_iter().filter(|name| !is_note(name));
+        names.filter(|name| self.0.get(*name) != before.0.get(*name)).cloned().collect()
     }
 }
 

@@ -27,8 +27,13 @@ impl FarEnd {
 
     /// The same on a server that is set up so.
     pub fn with(tools: Tools, shell: &str, setup: Setup<'_>) -> Self {
-        let (sshd, account) = (Sshd::with(setup), Account::new(shell));
-        Self { account, sshd, folder: tempfile::tempdir().unwrap(), tools }
+        Self::within(tools, shell, setup, &std::env::temp_dir())
+    }
+
+    /// The same, with the account's home and the folder at this end below this one, which everybody can enter.
+    pub fn within(tools: Tools, shell: &str, setup: Setup<'_>, folder: &Path) -> Self {
+        let (sshd, account) = (Sshd::with(setup), Account::within(shell, folder));
+        Self { account, sshd, folder: tempfile::tempdir_in(folder).unwrap(), tools }
     }
 
     /// A name in the folder at this end.

@@ -16,6 +16,7 @@ mod judge;
 mod layers;
 mod machine;
 mod network;
+mod notes;
 mod octets;
 mod pairs;
 mod process;
@@ -43,6 +44,7 @@ pub use judge::{
 pub use layers::Layers;
 pub use machine::{Machine, recipes};
 pub use network::Network;
+pub use notes::{note_in, note_of};
 pub use octets::{Field, l1_entry, l2_entry, peek, poke, stretch_header, write_at};
 pub use pairs::{pairs, pairwise, product};
 pub use process::Process;

@@ -34,6 +34,9 @@ pub struct Good {
     pub dialect: Tongue,
     /// Of the disk, if the stream has one.
     pub fingerprint: Option<String>,
+    /// Whether the script takes it too.
+    #[serde(default = "yes")]
+    pub shell_takes: bool,
 }
 
 /// Why and where a bad stream is refused.
@@ -52,6 +55,10 @@ pub struct Bad {
     pub shell_sees: bool,
     /// Which language it is in.
     pub dialect: Tongue,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// A file: `data` is start, length and value of its octets; the rest is a hole.

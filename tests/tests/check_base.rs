@@ -1,4 +1,4 @@
-//! `recv-hole --check-base`: what is there is read before parts of it are kept, and another image is left as it is.
+//! What is there is read before parts of it are kept, and another disk than the sender names is left as it is.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rig::{
     Before, Disk, FarEnd, Filesystem, Fill, Fs, HOST, LoopDevice, Outcome, Qcow2, Setup, Toolbox, assert_same,
-    gone_back, part_of, qemu_disk, run, tools, write_at,
+    gone_back, note_of, part_of, qemu_disk, run, tools, write_at,
 };
 
 const M: u64 = 1 << 20;
@@ -46,8 +46,8 @@ fn receive(args: &[&str], dest: &Path, stream: &[u8]) -> Outcome {
 
 /// How a stream may say what it builds on: named by digests of its own intervals, or by the default ones.
 const NAMED: [&[&str]; 4] = [
-    &["--base-digest"],
-    &["--hash", "--base-digest"],
+    &[],
+    &["--hash"],
     &["--hash", "--hash-interval", "4K", "--base-digest"],
     &["--hash", "--min-hole", "512", "--base-digest"],
 ];
@@ -68,12 +68,13 @@ fn the_image_that_the_sender_names_is_built_on_and_any_other_is_left_as_it_is() 
                 let octet = fs::read(&case.dest).unwrap()[usize::try_from(at).unwrap()] ^ 1;
                 write_at(&case.dest, at, &[octet]);
                 let before = Before::of(&case.dest);
-                let outcome = receive(in_place, &case.dest, &stream).refused(&["out.img", "older image", "sha256:"]);
+                let outcome = receive(in_place, &case.dest, &stream).refused(&["out.img", "older disk", "sha256:"]);
                 assert!(outcome.err.contains("hint: "), "{}", outcome.err);
                 before.untouched(&what);
                 assert!(!part_of(&case.dest).exists(), "{what}");
-                // Who doesn't ask isn't told.
-                run(Command::new(tools!().recv_hole).args(in_place).arg(&case.dest), &stream).ok();
+                // Nobody has to ask for it.
+                run(Command::new(tools!().recv_hole).args(in_place).arg(&case.dest), &stream).refused(&["older disk"]);
+                before.untouched(&what);
             }
         }
     }
@@ -92,7 +93,7 @@ fn a_target_that_goes_on_behind_the_older_image_is_judged_by_its_beginning() {
     let device = LoopDevice::filled(6 * M, 0xee);
     let stream = case.stream(&["--base-digest"]);
     let device_octets = || fs::read(device.path()).unwrap();
-    receive(&[], device.path(), &stream).refused(&["older image"]);
+    receive(&[], device.path(), &stream).refused(&["older disk"]);
     assert!(device_octets().iter().all(|&octet| octet == 0xee));
     write_at(device.path(), 0, &fs::read(&case.older).unwrap());
     receive(&[], device.path(), &stream).ok();
@@ -100,13 +101,16 @@ fn a_target_that_goes_on_behind_the_older_image_is_judged_by_its_beginning() {
 }
 
 #[test]
-fn a_stream_that_does_not_name_its_base_is_refused_and_one_without_a_base_is_not() {
+fn a_stream_that_does_not_name_its_base_is_taken_on_trust_unless_that_is_refused() {
     let case = Case::new(5 * M);
     for hash in [&[][..], &["--hash"]] {
         fs::copy(&case.older, &case.dest).unwrap();
         let before = Before::of(&case.dest);
-        receive(&[], &case.dest, &case.stream(hash)).refused(&["out.img", "nobody says"]);
+        let trusting = case.stream(&[hash, &["--trust-base"]].concat());
+        receive(&[], &case.dest, &trusting).refused(&["out.img", "nobody says"]);
         before.untouched("no digest");
+        run(Command::new(tools!().recv_hole).arg(&case.dest), &trusting).ok();
+        assert_same(&case.newer, &case.dest);
         let whole = run(Command::new(tools!().xfer_hole).args(hash).arg(&case.image), b"").ok().out;
         receive(&[], &case.dest, &whole).ok();
         assert_same(&case.newer, &case.dest);
@@ -160,10 +164,9 @@ fn a_copy_checks_its_target_too() {
         copy(&args).ok();
         assert_same(&case.newer, &case.dest);
         let before = Before::of(&case.dest);
-        copy(&args).refused(&["out.img", "older image"]);
+        copy(&args).refused(&["out.img", "already"]);
         before.untouched("a copy");
     }
-    copy(&[]).refused(&["--check-base needs --base-digest"]);
     let other = case.fs.join("other.img");
     Disk::empty(M).make(&other);
     let mut sender = Command::new(tools!().xfer_hole);
@@ -188,7 +191,7 @@ fn a_push_has_the_far_end_check_and_a_shell_says_that_it_can_not() {
         far.push(&[&args, more].concat(), &case.image, "x.img").ok();
         assert_same(&case.newer, &dest);
         let before = Before::of(&dest);
-        far.push(&[&args, more].concat(), &case.image, "x.img").blamed(HOST, &["x.img", "older image"]);
+        far.push(&[&args, more].concat(), &case.image, "x.img").blamed(HOST, &["x.img", "older disk", "already"]);
         before.untouched("a push");
     }
     far.push(&[&args[..], &["--receiver", "sh"]].concat(), &case.image, "x.img").blamed(HOST, &["--check-base"]);
@@ -196,7 +199,7 @@ fn a_push_has_the_far_end_check_and_a_shell_says_that_it_can_not() {
 
 #[test]
 fn a_noted_fingerprint_is_believed_at_both_ends_until_the_file_is_touched() {
-    let fs = Filesystem::new(Fs::Tmpfs, 64 * M);
+    let fs = Filesystem::new(Fs::Ext4, 64 * M);
     let [base, image, dest] = ["base.raw", "top.qcow2", "out.img"].map(|name| fs.join(name));
     Disk::empty(2 * M).with(0, M, 3).make(&base);
     // What was touched within two seconds is not noted.
@@ -210,15 +213,15 @@ fn a_noted_fingerprint_is_believed_at_both_ends_until_the_file_is_touched() {
     };
     // Nobody has asked for a digest: what was noted is said.
     let named = stream();
-    let note = fs.join("out.img.fingerprint");
+    let note = note_of(&dest);
     let noted = fs::read_to_string(&note).unwrap();
-    let digest = noted.lines().nth(1).unwrap().rsplit(':').next().unwrap();
+    let digest = noted.lines().last().unwrap().rsplit(':').next().unwrap();
     let line = format!("BASE {} {digest}\n", 2 * M);
     assert!(named.windows(line.len()).any(|window| window == line.as_bytes()));
     // A note that lies shows that the file isn't read.
     let lie = noted.replace(digest, &digest.chars().rev().collect::<String>());
     fs::write(&note, &lie).unwrap();
-    receive(&["--in-place"], &dest, &named).refused(&["older image"]);
+    receive(&["--in-place"], &dest, &named).refused(&["older disk"]);
     assert_same(&base, &dest);
     fs::write(&note, &noted).unwrap();
     receive(&["--in-place"], &dest, &named).ok();
@@ -227,12 +230,9 @@ fn a_noted_fingerprint_is_believed_at_both_ends_until_the_file_is_touched() {
     // A copy has something to check for, too.
     let copy = || {
         let mut sender = Command::new(tools!().xfer_hole);
-        run(
-            sender.args(["-q", "--hash", "--check-base", "--in-place", "--since-base"]).args([&base, &image, &dest]),
-            b"",
-        )
+        run(sender.args(["-q", "--hash", "--in-place", "--since-base"]).args([&base, &image, &dest]), b"")
     };
-    copy().refused(&["older image"]);
+    copy().refused(&["already"]);
     fs::copy(&base, &dest).unwrap();
     copy().ok();
     assert_same(&qemu_disk(&image), &dest);

@@ -342,7 +342,7 @@ fn a_key_that_may_not_read_is_told_nothing_of_what_is_there() {
         let ready = flowed.answers()[0].clone();
         assert_same(&image, &dest);
         if tells {
-            assert_eq!(ready, "XFER-HOLE-READY 1 recv-hole delta part");
+            assert_eq!(ready, "XFER-HOLE-READY 1 recv-hole delta part base");
             assert_flowed(&flowed, &disk().octets(), &new, "allowed");
         } else {
             assert_eq!(ready, "XFER-HOLE-READY 1 recv-hole");

@@ -3,17 +3,17 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::fs::{self, File, Permissions};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use rig::{
-    Account, Disk, FarEnd, Fill, LoopDevice, Outcome, Process, Qcow2, Running, Setup, Toolbox, assert_same, qemu_disk,
-    requires, run, tools, wait_until,
+    Disk, FarEnd, Filesystem, Fill, Fs, LoopDevice, Outcome, Process, Qcow2, Running, Setup, Toolbox, assert_same,
+    note_in, note_of, qemu_disk, requires, run, tools, wait_until,
 };
 
 const MIB: u64 = 1 << 20;
@@ -28,17 +28,18 @@ fn settle() {
     thread::sleep(Duration::from_millis(2100));
 }
 
-fn far() -> (FarEnd, Toolbox) {
+/// On a file system that tells of all changes, whatever temporary files lie on.
+fn far() -> ((Filesystem, Toolbox), FarEnd) {
+    let fs = Filesystem::new(Fs::Ext4, 512 * MIB);
     let toolbox = Toolbox::new().with("recv-hole", &tools!().recv_hole).with("xfer-hole", &tools!().xfer_hole);
     let path = toolbox.path();
-    (FarEnd::with(tools!(), "dash", Setup { path: Some(&path), ..Setup::default() }), toolbox)
+    let far = FarEnd::within(tools!(), "dash", Setup { path: Some(&path), ..Setup::default() }, fs.path());
+    ((fs, toolbox), far)
 }
 
-/// What is noted beside an image.
-fn note(image: &Path) -> PathBuf {
-    let mut name = image.as_os_str().to_owned();
-    name.push(".fingerprint");
-    name.into()
+/// The note of an image of the account's.
+fn note_there(far: &FarEnd, image: &Path) -> PathBuf {
+    note_in(&far.account.home(".cache"), image)
 }
 
 /// Octets that left, and octets of the disk's data among them, as the last line tells them in JSON.
@@ -67,12 +68,17 @@ fn touch_in_secret(path: &Path, at: u64) {
 
 #[test]
 fn a_disk_that_both_ends_remember_is_named_and_not_read() {
-    let (far, _toolbox) = far();
+    let (_held, far) = far();
     let image = far.image("disk.img", &disk());
     let dest = far.account.home("out.img");
     settle();
     moved(&push(&far, &[], &image, &dest));
-    assert!(note(&image).exists() && note(&dest).exists());
+    assert!(note_of(&image).exists() && note_there(&far, &dest).exists());
+    // Nothing lies beside them.
+    assert_eq!(
+        fs::read_dir(dest.parent().unwrap()).unwrap().filter(|it| it.as_ref().unwrap().file_name() != ".cache").count(),
+        1
+    );
     let before = fs::metadata(&dest).unwrap();
     let (wire, data) = moved(&push(&far, &[], &image, &dest));
     assert!(wire < 1024 && data == 0, "{wire} octets, {data} of data");
@@ -109,7 +115,7 @@ fn a_disk_that_both_ends_remember_is_named_and_not_read() {
 
 #[test]
 fn an_octet_that_was_changed_in_secret_is_found_at_either_end() {
-    let (far, _toolbox) = far();
+    let (_held, far) = far();
     let image = far.image("disk.img", &disk());
     let dest = far.account.home("out.img");
     settle();
@@ -131,7 +137,7 @@ fn an_octet_that_was_changed_in_secret_is_found_at_either_end() {
 
 #[test]
 fn a_change_of_a_backing_file_is_a_change() {
-    let (far, _toolbox) = far();
+    let (_held, far) = far();
     let base = far.near("base.qcow2");
     Qcow2::new(16 * MIB).write(0, 2 * MIB, Fill::Noise(1)).make(&base);
     let image = far.near("top.qcow2");
@@ -147,7 +153,7 @@ fn a_change_of_a_backing_file_is_a_change() {
 
 #[test]
 fn the_same_files_read_as_another_disk_are_another_disk() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Filesystem::new(Fs::Ext4, 256 * MIB);
     let at = |name: &str| folder.path().join(name);
     Qcow2::new(4 * MIB).write(0, MIB, Fill::Noise(1)).make(&at("base"));
     let image = at("top.qcow2");
@@ -163,12 +169,12 @@ fn the_same_files_read_as_another_disk_are_another_disk() {
         copy(&[], format, &at("other"));
         assert_same(&at("other"), &at("dest"));
     }
-    assert!(note(&image).exists());
+    assert!(note_of(&image).exists());
 }
 
 #[test]
 fn what_is_to_be_read_back_is_read_though_it_is_known() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Filesystem::new(Fs::Ext4, 256 * MIB);
     let (image, dest) = (folder.path().join("disk.img"), folder.path().join("out.img"));
     disk().make(&image);
     settle();
@@ -177,99 +183,180 @@ fn what_is_to_be_read_back_is_read_though_it_is_known() {
         copy.args(["-f", "-qq", "-e", "trace=openat,pread64,preadv", "-o"]).arg(folder.path().join("log"));
         copy.arg(tools!().xfer_hole).args(FLAGS).args(["--hash", "-q"]).args(args).arg(&image).arg(&dest);
         run(&mut copy, b"").ok();
-        fs::read_to_string(folder.path().join("log")).unwrap().contains("O_DIRECT")
+        let log = fs::read_to_string(folder.path().join("log")).unwrap();
+        // And not O_DIRECTORY.
+        log.split(|c: char| !c.is_ascii_uppercase() && c != '_').any(|word| word == "O_DIRECT")
     };
     copy(&[]);
-    assert!(note(&image).exists() && note(&dest).exists());
+    assert!(note_of(&image).exists() && note_of(&dest).exists());
     assert!(copy(&["--read-back"]));
     assert!(!copy(&[]));
 }
 
 #[test]
-fn a_note_is_gone_for_good_before_its_file_is_written() {
+fn a_note_is_gone_before_its_file_is_written() {
     requires(&["strace"]);
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Filesystem::new(Fs::Ext4, 256 * MIB);
     let (image, dest) = (folder.path().join("disk.img"), folder.path().join("out.img"));
     disk().make(&image);
     let copy = |args: &[&str]| {
         let mut copy = Command::new("strace");
-        copy.args(["-f", "-y", "-qq", "-e", "trace=unlink,unlinkat,fsync,pwrite64,ftruncate,copy_file_range", "-o"]);
+        copy.args(["-f", "-y", "-qq", "-e", "trace=unlink,unlinkat,pwrite64,ftruncate,copy_file_range", "-o"]);
         copy.arg(folder.path().join("log")).arg(tools!().xfer_hole).arg("-q").args(args).arg(&image).arg(&dest);
         run(&mut copy, b"").ok();
         fs::read_to_string(folder.path().join("log")).unwrap()
     };
     copy(&FLAGS);
-    assert!(note(&dest).exists());
+    let note = note_of(&dest);
+    assert!(note.exists());
     Disk::empty(24 * MIB + 512).with(MIB, MIB, 9).make(&image);
     let log = copy(&["--in-place"]);
     let first = |words: &[&str]| log.lines().position(|line| words.iter().all(|word| line.contains(word)));
-    let removed = first(&["unlink", "out.img.fingerprint"]).unwrap();
-    let stored = first(&["fsync", &format!("{}>", folder.path().display())]).unwrap();
+    let removed = first(&["unlink", note.file_name().unwrap().to_str().unwrap()]).unwrap();
     let written = first(&["write", "out.img>"]).or_else(|| first(&["copy_file_range", "out.img>"])).unwrap();
-    assert!(removed < stored && stored < written, "{log}");
+    assert!(removed < written && !note.exists(), "{log}");
 }
 
 #[test]
-fn what_cannot_be_noted_beside_the_image_is_noted_in_the_cache_and_devices_never_are() {
-    let (far, _toolbox) = far();
+fn notes_are_for_files_that_tell_of_changes_and_not_for_devices_or_files_in_memory() {
+    let (_held, far) = far();
     let image = far.image("disk.img", &disk());
-    // A folder in which its owner can't write: not root's.
-    let account = Account::new("sh");
-    let folder = account.home("closed");
-    fs::create_dir(&folder).unwrap();
-    let closed = folder.join("disk.img");
-    fs::copy(&image, &closed).unwrap();
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0o644)).unwrap();
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).unwrap();
-    let dest = account.home("out.img");
-    // The account may not reach the tools where they were built.
-    let toolbox = Toolbox::new().with("xfer-hole", &tools!().xfer_hole);
     settle();
-    for round in 0..2 {
-        let mut copy = Command::new(toolbox.program("xfer-hole"));
-        copy.uid(account.uid()).current_dir("/").env_remove("XDG_CACHE_HOME").env("HOME", account.home(""));
-        let copied = run(copy.args(FLAGS).args(["--progress", "json"]).arg(&closed).arg(&dest), b"");
-        let (_, data) = moved(&copied);
-        assert_eq!(data == 0, round > 0, "round {round}");
-    }
-    assert!(!note(&closed).exists());
-    assert_eq!(fs::read_dir(account.home(".cache/xfer-hole")).unwrap().count(), 1);
-    let device = LoopDevice::filled(32 * MIB, 7);
-    for _ in 0..2 {
+    let copy = |from: &Path, to: &Path| {
         let mut copy = Command::new(tools!().xfer_hole);
-        let copied = run(copy.args(FLAGS).args(["--progress", "json"]).arg(&image).arg(device.path()), b"");
-        moved(&copied);
+        let copied = run(copy.args(["-q", "--hash"]).arg(from).arg(to), b"").ok();
+        assert_eq!(copied.err, "");
+    };
+    // Each transfer with digests notes both, and nobody has to ask for it.
+    let near = far.near("near.img");
+    copy(&image, &near);
+    assert!(note_of(&image).exists() && note_of(&near).exists());
+    let device = LoopDevice::filled(24 * MIB + 512, 7);
+    copy(&image, device.path());
+    assert!(!note_of(device.path()).exists());
+    let memory = Filesystem::new(Fs::Tmpfs, 64 * MIB);
+    let there = memory.join("out.img");
+    copy(&image, &there);
+    settle();
+    copy(&there, &near);
+    assert!(!note_of(&there).exists());
+    // Where no note can be written, nobody misses it who hasn't asked for it.
+    let mut homeless = Command::new(tools!().xfer_hole);
+    homeless.env("XDG_CACHE_HOME", "/proc/nowhere").args(["-q", "--hash"]).args([&image, &near]);
+    assert_eq!(run(&mut homeless, b"").ok().err, "");
+    homeless.args(FLAGS);
+    let outcome = run(&mut homeless, b"").ok();
+    assert!(outcome.err.contains("cannot note its fingerprint"), "{}", outcome.err);
+}
+
+/// Holds a file mapped, and stores to it.
+const MAPPER: &str = r#"
+import mmap, os, sys
+file = os.open(sys.argv[1], os.O_RDWR)
+memory = mmap.mmap(file, 0)
+for line in sys.stdin:
+    place, value = map(int, line.split())
+    memory[place] = value
+    print("stored", flush=True)
+"#;
+
+/// A program that has a file mapped.
+struct Mapper {
+    child: Child,
+    said: BufReader<ChildStdout>,
+}
+
+impl Mapper {
+    fn of(file: &Path) -> Self {
+        requires(&["python3"]);
+        let mut command = Command::new("python3");
+        command.args(["-c", MAPPER]).arg(file).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap());
+        Self { child, said }
     }
-    assert!(!note(device.path()).exists());
+
+    /// Stores one byte, and nothing else: no time need change by it.
+    fn store(&mut self, at: u64, value: u8) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{at} {value}").unwrap();
+        let mut line = String::new();
+        self.said.read_line(&mut line).unwrap();
+        assert_eq!(line, "stored\n");
+    }
+}
+
+impl Drop for Mapper {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
 }
 
 #[test]
-fn a_file_of_that_name_that_is_not_ours_is_left_alone() {
-    let (far, _toolbox) = far();
-    let image = far.image("disk.img", &disk());
-    let dest = far.account.home("out.img");
-    for path in [&image, &dest] {
-        fs::write(note(path), "mine").unwrap();
-    }
-    for _ in 0..2 {
-        moved(&push(&far, &[], &image, &dest));
-        assert_same(&image, &dest);
-    }
-    for path in [&image, &dest] {
-        assert_eq!(fs::read(note(path)).unwrap(), b"mine");
+fn what_is_stored_in_a_mapped_page_again_and_again_is_found_each_time() {
+    for kind in Fs::ALL {
+        let fs = Filesystem::new(kind, 400 * MIB);
+        let [image, base, dest] = ["disk.img", "base.img", "out.img"].map(|name| fs.join(name));
+        disk().make(&image);
+        let copy = |flags: &[&str]| {
+            let mut copy = Command::new(tools!().xfer_hole);
+            let copied = run(copy.args(FLAGS).args(flags).args(["--progress", "json"]).arg(&image).arg(&dest), b"");
+            moved(&copied);
+            assert_same(&image, &dest);
+        };
+        // The page stays mapped and dirty from the first store on.
+        let mut source = Mapper::of(&image);
+        source.store(5, 1);
+        settle();
+        copy(&[]);
+        let told = note_of(&image).exists() && note_of(&dest).exists();
+        assert_eq!(told, kind != Fs::Tmpfs, "{kind:?}");
+        for value in 2..5 {
+            source.store(5, value);
+            copy(&[]);
+            settle();
+            copy(&["--in-place"]);
+        }
+        // The same at the other end.
+        let mut target = Mapper::of(&dest);
+        for value in 11..14 {
+            target.store(11 * MIB, value);
+            copy(&["--in-place", "--force"]);
+            target.store(11 * MIB, value + 100);
+            copy(&["--in-place", "--force"]);
+        }
+        drop(target);
+        // And of a disk that an increment is for: its fingerprint is not what was noted.
+        fs::copy(&image, &base).unwrap();
+        let top = fs.join("top.qcow2");
+        Qcow2::over("base.img", "raw").write(2 * MIB, MIB, Fill::Noise(2)).make(&top);
+        let mut below = Mapper::of(&base);
+        below.store(12 * MIB, 1);
+        settle();
+        let send = |args: &[&str], image: &Path, dest: &Path| {
+            let mut copy = Command::new(tools!().xfer_hole);
+            run(copy.args(["-q", "--hash"]).args(args).arg(image).arg(dest), b"")
+        };
+        send(&[], &base, &dest).ok();
+        below.store(12 * MIB, 2);
+        let since = ["--since-base", base.to_str().unwrap(), "--in-place"];
+        send(&since, &top, &dest).refused(&["is not the older disk"]);
+        send(&[], &base, &dest).ok();
+        send(&since, &top, &dest).ok();
+        assert_same(&qemu_disk(&top), &dest);
     }
 }
 
 #[test]
 fn what_is_refused_or_only_planned_leaves_the_note_and_what_writes_takes_it_away() {
-    let far = FarEnd::new(tools!(), "dash");
+    let (_held, far) = far();
     let image = far.image("disk.img", &disk());
     let near = far.near("near.img");
     let copy = |args: &[&str]| {
         let mut copy = Command::new(tools!().xfer_hole);
         run(copy.args(args).arg(&image).arg(&near), b"")
     };
-    let there = || fs::read(note(&near)).ok();
+    let there = || fs::read(note_of(&near)).ok();
     let pair = |args: &[&str]| {
         let mut pair = Command::new(tools!().xfer_hole);
         // A fold names the child first, and a prune the parent.
@@ -278,7 +365,7 @@ fn what_is_refused_or_only_planned_leaves_the_note_and_what_writes_takes_it_away
     };
     copy(&FLAGS).ok();
     // The image itself had been touched just before.
-    assert!(there().is_some() && !note(&image).exists());
+    assert!(there().is_some() && !note_of(&image).exists());
     let noted = there();
     pair(&["fold", "-n"]).ok();
     copy(&["--delta", "--dry-run"]).ok();
@@ -301,12 +388,14 @@ fn what_is_refused_or_only_planned_leaves_the_note_and_what_writes_takes_it_away
     // What is begun ends it, by whatever way.
     let ways: [&[&str]; 4] = [&[], &["--delta"], &["--in-place"], &["--in-place", "--delta"]];
     for way in ways {
-        fs::write(note(&near), noted.as_ref().unwrap()).unwrap();
+        fs::write(note_of(&near), noted.as_ref().unwrap()).unwrap();
         copy(way).ok();
-        assert_eq!(there(), None, "{way:?}");
+        // What has digests is noted anew.
+        assert_eq!(there().is_some(), way.contains(&"--delta"), "{way:?}");
+        assert_ne!(there(), noted, "{way:?}");
     }
     for work in ["fold", "prune"] {
-        fs::write(note(&near), noted.as_ref().unwrap()).unwrap();
+        fs::write(note_of(&near), noted.as_ref().unwrap()).unwrap();
         pair(&[work, "-n"]).ok();
         assert!(there().is_some());
         pair(&[work]).ok();
@@ -317,7 +406,7 @@ fn what_is_refused_or_only_planned_leaves_the_note_and_what_writes_takes_it_away
 /// `XFER_HOLE_KILLS` says how many times.
 #[test]
 fn no_note_survives_a_run_that_failed() {
-    let (far, _toolbox) = far();
+    let (_held, far) = far();
     let dest = far.account.home("out.img");
     let images = [1, 2].map(|seed| {
         let disk = Disk::empty(24 * MIB).with(0, 12 * MIB, 9).with(14 * MIB, 6 * MIB, seed);
@@ -353,12 +442,13 @@ fn no_note_survives_a_run_that_failed() {
             thread::sleep(Duration::from_millis(2));
         }
         let sent = sends.end();
-        if note(&dest).exists() {
+        let note = note_there(&far, &dest);
+        if note.exists() {
             // Then it tells the truth: what it is of is the disk that is there.
             let mut digest = Command::new(tools!().xfer_hole);
             digest.args(["--hash", "--hash-interval", "64K", "--print-digest"]).arg(&dest);
             let told = run(&mut digest, b"").ok().fingerprint().2;
-            let noted = fs::read_to_string(note(&dest)).unwrap();
+            let noted = fs::read_to_string(note).unwrap();
             assert!(noted.contains(&told), "round {round}: {noted}, and the disk is {told}");
         } else {
             assert_ne!(sent.code, Some(0), "round {round}");

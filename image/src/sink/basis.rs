@@ -57,6 +57,8 @@ impl Basis {
     pub(crate) fn check(&self, file: &File, path: &Path) -> Result<()> {
         let again = file.try_clone().map_err(|source| Error::io(path, "cannot open", source))?;
         let host = Host::of(again, path, None)?;
+        // A change that comes while parts of it are kept is to be seen.
+        let host = if self.expected.is_some() { host.flush() } else { host };
         // It may have been another's to write until it was locked.
         self.check_holds(path, host.len())?;
         let Some(expected) = self.expected else { return Ok(()) };
@@ -72,8 +74,9 @@ impl Basis {
         if found == expected {
             return Ok(());
         }
-        let what = format!("is not the older image that the stream builds on: it is {found}, and not {expected}");
-        Err(Error::new(Kind::Refused, path, what).hint("send the whole disk"))
+        let what = format!("is not the older disk that the changes are for: it is {found}, and not {expected}");
+        let hint = "--since-snapshot takes the snapshot that it holds; --delta, or the whole disk, needs none";
+        Err(Error::new(Kind::Refused, path, what).hint(hint).found(found))
     }
 }
 

@@ -106,7 +106,7 @@ impl Sink for InPlace {
     }
 
     fn mark(&self) -> Mark {
-        self.place.mark.clone()
+        self.place.mark()
     }
 
     fn finish(self: Box<Self>, size: u64) -> Result<Vec<String>> {

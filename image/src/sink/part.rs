@@ -311,7 +311,7 @@ impl Sink for Part {
     }
 
     fn mark(&self) -> Mark {
-        self.place.mark.clone()
+        self.place.mark()
     }
 
     fn finish(self: Box<Self>, size: u64) -> Result<Vec<String>> {

@@ -19,7 +19,7 @@ pub(crate) struct Place {
     pub(crate) file: File,
     /// As it stands in messages.
     pub(crate) path: PathBuf,
-    /// Set by whoever publishes it.
+    /// Set by whoever publishes it, if somebody wants it.
     pub(crate) mark: Mark,
     touched: AtomicBool,
     /// The file is never shorter than this, in bytes, as long as only we write to it. 0 where it grows.
@@ -41,6 +41,12 @@ impl Place {
             temporary: false,
             bypass: None,
         }
+    }
+
+    /// What its fingerprint can be noted by, once it is published.
+    pub(crate) fn mark(&self) -> Mark {
+        self.mark.want();
+        self.mark.clone()
     }
 
     /// The same, to be written past the page cache, as far as that can be.

@@ -71,11 +71,11 @@ pub struct TargetOptions {
     pub confined: bool,
     /// Written past the page cache, as far as that can be. Streams have none.
     pub direct: bool,
-    /// Its fingerprint is noted once it is whole, and what was noted before is believed where nothing was touched.
+    /// A fingerprint that was noted of it is believed where nothing was touched since, and it isn't read.
     pub remember: bool,
     /// What was written is to be read back, and compared, before it is done ([`crate::read_back`]): streams are refused.
     pub read_back: bool,
-    /// What is there is hashed before parts of it are kept, and has to be what [`Target::builds_on`] says.
+    /// Parts of what is there are kept only where [`Target::builds_on`] says what it has to be.
     pub check_base: bool,
     /// Written although a virtual machine or a loop device uses it, although the file there came from another image, and although
     /// `DEST.part` is another program's file.
@@ -267,15 +267,22 @@ impl Target {
     /// is: that was asked for, and nothing else is that its content doesn't tell.
     #[must_use]
     pub fn recall(&self, size: u64, sums: Sums) -> Option<Digest> {
-        let plain = self.options.mode.is_none() && self.options.owner.is_none();
-        let identity = Identity::of_file(self.remembered().filter(|_| plain)?)?;
+        let plain = self.options.remember && self.options.mode.is_none() && self.options.owner.is_none();
+        let identity = Identity::of_file(self.noted().filter(|_| plain)?)?;
         identity.recall(sums).filter(|_| identity.size() == size)
     }
 
-    /// The file whose fingerprint is to be noted, if that was asked for.
+    /// The file whose fingerprint is noted once it is whole: of devices and pipes nobody tells the changes, and who may not read here
+    /// has nothing to note.
     #[must_use]
-    pub fn remembered(&self) -> Option<&Path> {
-        (self.options.remember && !self.options.confined && self.is_file()).then_some(self.path.as_path())
+    pub fn noted(&self) -> Option<&Path> {
+        (!self.options.confined && self.is_file()).then_some(self.path.as_path())
+    }
+
+    /// True if the user counts on the note.
+    #[must_use]
+    pub fn is_remembered(&self) -> bool {
+        self.options.remember
     }
 
     /// True if an earlier transfer seems to have left a part of a new file.
@@ -324,16 +331,15 @@ impl Target {
         })
     }
 
-    /// Parts of what is there are to be kept, and this is what has to be there, if anybody has said so. Refuses to do without, if it is
-    /// to be checked.
+    /// Parts of what is there are to be kept, and this is what has to be there, if anybody has said so: it is read before anything is
+    /// changed. Refuses to do without, if that was asked for.
     pub fn builds_on(self, expected: Option<Fingerprint>) -> Result<Self> {
         if self.options.check_base && expected.is_none() {
             let what = "is to be checked before parts of it are kept, and nobody says what it has to be";
-            return Err(
-                Error::new(Kind::Refused, &self.path, what).hint("send with --base-digest, or leave --check-base out")
-            );
+            return Err(Error::new(Kind::Refused, &self.path, what)
+                .hint("send without --trust-base, or leave --check-base out"));
         }
-        Ok(Self { expected: expected.filter(|_| self.options.check_base), ..self })
+        Ok(Self { expected, ..self })
     }
 
     /// Makes it ready for a disk of `size` octets (`None`: nobody knows, the 2014 dialect). `base`: the stream has BASE, and

@@ -92,7 +92,7 @@ fn a_disabled_bitmap_is_warned_of() {
     Qcow2::new(M).write(0, M, Fill::Same(1)).make(&image);
     bitmap(&["--add"], &image, "b");
     bitmap(&["--disable"], &image, "b");
-    let outcome = run(Command::new(tools!().xfer_hole).args(["--bitmap", "b"]).arg(&image), b"").ok();
+    let outcome = run(Command::new(tools!().xfer_hole).args(["--trust-base", "--bitmap", "b"]).arg(&image), b"").ok();
     assert!(outcome.err.starts_with("xfer-hole: warning: ") && outcome.err.contains("is disabled"), "{}", outcome.err);
 }
 
@@ -156,7 +156,8 @@ fn a_bitmap_that_is_not_sound_or_marked_as_in_use_is_refused_before_the_first_oc
         (directory, end, &["past the end of the file"]),
         (directory, directory, &["where the bitmap directory is"]),
     ];
-    let send = |image: &Path| run(Command::new(tools!().xfer_hole).args(["--bitmap", "b"]).arg(image), b"");
+    let send =
+        |image: &Path| run(Command::new(tools!().xfer_hole).args(["--trust-base", "--bitmap", "b"]).arg(image), b"");
     for (at, value, words) in cases {
         fs::copy(&good, &image).unwrap();
         poke(&image, Field(*at, 8), *value);
@@ -188,6 +189,6 @@ fn a_bitmap_that_qemu_has_not_written_back_is_refused() {
     let image_name = image.to_str().unwrap().to_owned();
     let kill = r#"qemu-io -f qcow2 -c "write 0 512" -c "sigraise 9" "$0"; [ $? = 137 ]"#;
     run(Command::new("sh").args(["-c", kill, &image_name]), b"").ok();
-    let send = run(Command::new(tools!().xfer_hole).args(["--bitmap", "b"]).arg(&image), b"");
+    let send = run(Command::new(tools!().xfer_hole).args(["--trust-base", "--bitmap", "b"]).arg(&image), b"");
     assert!(send.refused(&["disk.qcow2", "bitmap \"b\"", "in use"]).out.is_empty());
 }

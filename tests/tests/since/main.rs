@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
+mod base;
 mod bitmap;
 
 use std::fs;
@@ -23,10 +24,10 @@ const M: u64 = 1 << 20;
 /// Longer is a hang.
 const GUARD: Duration = Duration::from_secs(60);
 
-/// The stream that flows, which must be good.
+/// The stream that flows, which must be good. What it builds on is taken on trust.
 #[track_caller]
 fn stream(args: &[&str], image: &Path) -> Vec<u8> {
-    run(Command::new(tools!().xfer_hole).args(args).arg(image), b"").ok().out
+    run(Command::new(tools!().xfer_hole).arg("--trust-base").args(args).arg(image), b"").ok().out
 }
 
 /// What a stream keeps: start and end in octets.
@@ -68,7 +69,7 @@ fn assert_since(since: &[&str], image: &Path, older: &Path, newer: &Path) -> Vec
             }
             fs::copy(older, &dest).unwrap();
             let mut copy = Command::new(&tools.xfer_hole);
-            copy.args(&args).args(["--no-sync", "-q"]).args(in_place.then_some("--in-place"));
+            copy.args(&args).args(["--trust-base", "--no-sync", "-q"]).args(in_place.then_some("--in-place"));
             run(copy.arg(image).arg(&dest), b"").ok();
             assert_same(newer, &dest);
             // What is kept is copied by blocks that are counted from its beginning.
@@ -252,11 +253,14 @@ fn what_is_not_there_is_refused_before_the_first_octet_and_what_there_is_is_name
         (&["--since-base", base_name, "--bitmap", "two"], &image, &["--bitmap", "--since-base"]),
         (&["--since-base", base_name, "--classic"], &image, &["--classic"]),
         (&["--base-digest"], &image, &["--base-digest", "--since-base"]),
-        (&["--bitmap", "two", "--base-digest"], &base, &["--base-digest", "bitmap"]),
+        (&["--trust-base"], &image, &["--trust-base", "--since-base"]),
+        (&["--bitmap", "two", "--base-digest"], &base, &["--bitmap", "what the disk was before"]),
         (&["--bitmap", "two", "--base-digest=sha256:1:2:3"], &base, &["--base-digest", "sha256:INTERVAL"]),
     ];
     for (args, image, words) in cases {
-        let outcome = run(Command::new(tools!().xfer_hole).args(*args).arg(image), b"").refused(words);
+        let trusts = args[0] == "--bitmap" && !args.iter().any(|arg| arg.starts_with("--base-digest"));
+        let mut sender = Command::new(tools!().xfer_hole);
+        let outcome = run(sender.args(trusts.then_some("--trust-base")).args(*args).arg(image), b"").refused(words);
         assert!(outcome.out.is_empty(), "{args:?}");
     }
     // The file may be named otherwise than the image names it.
@@ -307,7 +311,7 @@ fn nothing_is_read_of_what_is_kept() {
             [(["--since-snapshot", "one"], &image), (["--bitmap", "b"], &image), (["--since-base", base], &top)]
         {
             let mut sender = Command::new(tools!().xfer_hole);
-            let read = octets_read(sender.args(since).args(hash).arg(image), image);
+            let read = octets_read(sender.arg("--trust-base").args(since).args(hash).arg(image), image);
             assert!((64 * K..M).contains(&read), "{since:?} {hash:?}: {read} octets");
         }
     }
@@ -332,6 +336,8 @@ fn sixteen_tebibytes_that_are_kept_take_no_longer_than_their_tables() {
             let start = Instant::now();
             let mut timed = Command::new("/usr/bin/time");
             timed.args(["-f", "%M", "-o"]).arg(&report).arg(tools!().xfer_hole).args(since).args(hash);
+            // The older disk is read, where it is to be had: most of it is nothing.
+            timed.args((since[0] == "--bitmap").then_some("--trust-base"));
             let octets = run(timed.arg(image), b"").ok().out;
             assert!(octets.len() < 100_000, "{since:?} {hash:?}");
             assert!(start.elapsed() < GUARD, "{since:?} {hash:?}: took {:?}", start.elapsed());
@@ -364,13 +370,13 @@ fn a_push_changes_what_is_there_by_either_receiver() {
     let dest = far.account.home("x.img");
     for receiver in ["binary", "sh"] {
         for (since, older) in [(["--since-snapshot", "first"], &older), (["--bitmap", "b"], &before_bitmap)] {
-            for more in [&[][..], &["--no-hash"], &["--in-place"], &["--in-place", "--base-digest"]] {
-                if more.contains(&"--base-digest") && since[0] == "--bitmap" {
-                    continue;
-                }
+            for more in [&[][..], &["--no-hash"], &["--in-place"]] {
+                // A shell can't check, and a bitmap doesn't tell what for.
+                let trusts = receiver == "sh" || since[0] == "--bitmap";
+                let more = [more, if trusts { &["--trust-base"] } else { &[] }].concat();
                 fs::copy(older, &dest).unwrap();
                 own(&far, &dest);
-                let args = [&["-q", "--receiver", receiver], &since[..], more].concat();
+                let args = [&["-q", "--receiver", receiver], &since[..], &more].concat();
                 let outcome = far.push(&args, &image, "x.img").ok();
                 assert_eq!(outcome.err, "", "{args:?}");
                 assert_same(&newer, &dest);
@@ -379,7 +385,7 @@ fn a_push_changes_what_is_there_by_either_receiver() {
         // What is to be had is not what has to be there.
         fs::write(&dest, "other").unwrap();
         own(&far, &dest);
-        let args = ["--receiver", receiver, "--since-snapshot", "first"];
+        let args = ["--receiver", receiver, "--since-snapshot", "first", "--trust-base"];
         far.push(&args, &image, "x.img").blamed(rig::HOST, &["x.img"]);
         assert_eq!(fs::read(&dest).unwrap(), b"other");
     }
