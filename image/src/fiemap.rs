@@ -48,17 +48,23 @@ impl Window {
     fn move_to(&mut self, file: &File, at: u64, size: u64) -> io::Result<()> {
         let mut raw = std::mem::take(&mut self.raw);
         let called = sys::fiemap(file, at, size - at, &mut raw);
-        self.fill(&raw, at, size);
+        let filled = self.fill(&raw, at, size);
         self.raw = raw;
         called?;
+        filled?;
         if self.covers.contains(&at) { Ok(()) } else { Err(io::Error::other("FIEMAP gave extents that go nowhere")) }
     }
 
-    fn fill(&mut self, raw: &[FiemapExtent], at: u64, size: u64) {
+    fn fill(&mut self, raw: &[FiemapExtent], at: u64, size: u64) -> io::Result<()> {
         self.extents.clear();
+        self.covers = at..at;
         let mut reached = at;
         let mut last = raw.is_empty();
         for extent in raw {
+            // Only the first may begin before what was asked for.
+            if extent.logical < reached && reached > at {
+                return Err(io::Error::other("FIEMAP gave extents that go backwards"));
+            }
             let start = extent.logical.clamp(reached, size);
             let end = extent.logical.saturating_add(extent.length).clamp(start, size);
             // DELALLOC, UNKNOWN, ENCODED, INLINE and whatever comes: data that has to be read.
@@ -73,6 +79,7 @@ impl Window {
             reached = size;
         }
         self.covers = at..reached;
+        Ok(())
     }
 
     fn push(&mut self, start: u64, end: u64, allocation: Allocation) {
@@ -96,7 +103,7 @@ mod tests {
 
     fn seen(raw: &[FiemapExtent], at: u64, size: u64) -> (Vec<(u64, u64, Allocation)>, Range<u64>) {
         let mut window = Window::default();
-        window.fill(raw, at, size);
+        window.fill(raw, at, size).unwrap();
         let extents = window.extents.iter().map(|extent| (extent.start, extent.len, extent.allocation)).collect();
         (extents, window.covers)
     }
@@ -121,6 +128,15 @@ mod tests {
     #[test]
     fn an_answer_without_last_covers_only_what_it_tells() {
         assert_eq!(seen(&[extent(0, 4096, 0)], 0, 1 << 40), (vec![(0, 4096, Allocation::Data)], 0..4096));
+    }
+
+    #[test]
+    fn extents_that_go_backwards_are_no_answer() {
+        let mut window = Window::default();
+        for second in [0, 8191] {
+            assert!(window.fill(&[extent(4096, 8192, 0), extent(second, 4096, 1)], 4096, 65536).is_err());
+            assert!(window.covers.is_empty());
+        }
     }
 
     #[test]

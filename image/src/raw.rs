@@ -1,6 +1,7 @@
 //! A raw disk: a regular file or a block device, whose extents are the file system's.
 
 use std::io;
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use xfer_hole_proto::GRAIN_DEFAULT;
@@ -9,7 +10,7 @@ use crate::fiemap::Fiemap;
 use crate::layer::{Allocation, Layer, Span};
 use crate::seek::Seek;
 use crate::zero::is_zero;
-use crate::{Error, Format, Host, Kind, Result};
+use crate::{Error, Format, Host, Kind, Result, reason, shown};
 
 /// How extents are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,10 @@ pub(crate) struct Raw {
     holes: Allocation,
     /// Nobody keeps account of its holes: whatever is zeros is one.
     looks: bool,
+    /// Where the file system can't tell data from holes, that is a failure: the user named the method, or a hole shows what lies below.
+    strict: bool,
+    /// From where on the file system's answers made no sense, and why. All that is asked for since then is data.
+    lost: OnceLock<(u64, String)>,
 }
 
 /// Zeros are looked for in blocks of this many octets, some at a time.
@@ -71,11 +76,12 @@ impl Raw {
                 return Err(host.error(Kind::Unsupported, what));
             }
         }
-        Ok(Self { host, method, seek, fiemap, holes: Allocation::Unallocated, looks: false })
+        let (holes, lost) = (Allocation::Unallocated, OnceLock::new());
+        Ok(Self { host, method, seek, fiemap, holes, looks: false, strict: true, lost })
     }
 
-    /// The disk that this file is. Without a `method`, the best that is to be had there; a method asked for by name must be to be
-    /// had.
+    /// The disk that this file is. Without a `method`, the best that is to be had there, and reading where none makes sense; a method asked
+    /// for by name must be to be had.
     pub(crate) fn of(host: Host, method: Option<Method>) -> Result<Self> {
         let (file, size) = (host.file(), host.len());
         let (seek, fiemap) = (Seek::default(), Fiemap::default());
@@ -86,15 +92,37 @@ impl Raw {
             Method::Fiemap => fiemap.extent(file, 0, size).map(drop),
             Method::Scan => Ok(()),
         };
-        let method = match method {
-            None if probe(Method::Seek).is_ok() => Method::Seek,
-            None => Method::Scan,
-            Some(method) => {
-                probe(method).map_err(|source| no_method(&host, method, source))?;
+        let (strict, lost) = (method.is_some(), OnceLock::new());
+        let method = match (method, probe(method.unwrap_or(Method::Seek))) {
+            (None, Ok(())) => Method::Seek,
+            (None, Err(source)) => {
+                if !is_refusal(&source) {
+                    lost.get_or_init(|| (0, reason(&source)));
+                }
+                Method::Scan
+            }
+            (Some(method), probed) => {
+                probed.map_err(|source| no_method(&host, method, source))?;
                 method
             }
         };
-        Ok(Self { host, method, seek, fiemap, holes: Allocation::Zero, looks: false })
+        Ok(Self { host, method, seek, fiemap, holes: Allocation::Zero, looks: false, strict, lost })
+    }
+
+    /// The extent at `at` by SEEK_DATA and SEEK_HOLE. Once they made no sense, all is data from there on, whose zeros are found by reading.
+    fn sought(&self, at: u64) -> io::Result<(Allocation, u64)> {
+        let len = self.host.len();
+        let all = (Allocation::Data, len - at);
+        if self.lost.get().is_some() {
+            return Ok(all);
+        }
+        match self.seek.extent(self.host.file(), at, len) {
+            Err(source) if !self.strict => {
+                self.lost.get_or_init(|| (at, reason(&source)));
+                Ok(all)
+            }
+            answer => answer,
+        }
     }
 
     /// The same above another floor, which shows through its holes; through zeros, too, where the file system has no holes, or doesn't
@@ -127,18 +155,22 @@ impl Raw {
 /// True if the file system doesn't know the call.
 fn is_refusal(source: &io::Error) -> bool {
     let refusals = [Errno::EOPNOTSUPP, Errno::ENOTTY, Errno::EINVAL, Errno::ENOSYS];
-    source.raw_os_error().is_some_and(|code| refusals.contains(&Errno::from_raw(code)))
+    source.raw_os_error().is_some_and(|code| code == ENOTSUPP || refusals.contains(&Errno::from_raw(code)))
 }
+
+/// The kernel's own number for what isn't supported. It is not meant for programs, and comes through from some file systems.
+const ENOTSUPP: i32 = 524;
 
 fn no_method(host: &Host, method: Method, source: io::Error) -> Error {
     let word = method.word();
     if is_refusal(&source) {
-        return host
-            .error(Kind::Unsupported, format!("extents by {word} are not to be had here"))
-            .hint("leave --extents out, or use --extents scan to read everything");
+        return host.error(Kind::Unsupported, format!("extents by {word} are not to be had here")).hint(OTHERWISE);
     }
-    host.io(format!("cannot find extents by {word}"), source)
+    host.io(format!("cannot find extents by {word}"), source).hint(OTHERWISE)
 }
+
+/// What to do where a method is not to be had.
+const OTHERWISE: &str = "leave --extents out, or use --extents scan to read everything";
 
 impl Layer for Raw {
     fn format(&self) -> Format {
@@ -155,15 +187,24 @@ impl Layer for Raw {
         let extent = match self.method {
             // The rest of the last sector.
             _ if at >= len => Ok((Allocation::Zero, max)),
-            Method::Seek => self.seek.extent(file, at, len),
+            Method::Seek => self.sought(at),
             Method::Fiemap => self.fiemap.extent(file, at, len),
             Method::Scan => Ok((Allocation::Data, len - at)),
         };
-        let failed = |source| self.host.io(format!("cannot find the extent at offset {at}"), source);
+        let failed = |source| {
+            let error =
+                self.host.io(format!("cannot find the extent at offset {at} by {}", self.method.word()), source);
+            match self.holes {
+                Allocation::Zero => error.hint(OTHERWISE),
+                _ => error,
+            }
+        };
         let (allocation, len) = extent.map_err(failed)?;
         let (allocation, len) = match allocation {
             Allocation::Zero => (self.holes, len),
-            Allocation::Data if self.looks => self.look(at, len.min(max))?,
+            Allocation::Data if self.looks || self.holes != Allocation::Zero && self.lost.get().is_some() => {
+                self.look(at, len.min(max))?
+            }
             _ => (allocation, len),
         };
         Ok(Span { len: len.min(max), allocation, compressed: false, host: Some(at) })
@@ -182,7 +223,11 @@ impl Layer for Raw {
     }
 
     fn noticed(&self) -> Option<String> {
-        None
+        let (at, why) = self.lost.get()?;
+        let name = shown(self.host.path());
+        Some(format!(
+            "{name}: the file system does not tell data from holes from offset {at} on ({why}): all behind that was read"
+        ))
     }
 
     fn check_unchanged(&self, live: bool) -> Result<()> {

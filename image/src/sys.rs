@@ -36,10 +36,17 @@ fn signed(offset: u64) -> io::Result<i64> {
 
 fn seek(file: &File, at: u64, whence: Whence) -> io::Result<Option<u64>> {
     match lseek(file, signed(at)?, whence) {
+        // Some file systems answer what the call can't mean: whoever goes on from there never comes to an end.
+        Ok(offset) if offset < signed(at)? => Err(io::Error::other("the answer lies before what was asked for")),
         Ok(offset) => Ok(Some(offset.unsigned_abs())),
         Err(Errno::ENXIO) => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(numbered(error)),
     }
+}
+
+/// The error with its number, also where nix has no name for that, such as the kernel's own ENOTSUPP. Called right behind the system call.
+fn numbered(error: Errno) -> io::Error {
+    if error == Errno::UnknownErrno { io::Error::last_os_error() } else { error.into() }
 }
 
 /// lseek(2) SEEK_DATA: where the next data at or behind `at` begins; `None` if there is none.
@@ -100,7 +107,7 @@ pub(crate) fn fiemap(file: &File, start: u64, len: u64, extents: &mut Vec<Fiemap
     });
     // SAFETY: the kernel writes at most extent_count extents into the array behind the header.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP as _, &raw mut *map) };
-    Errno::result(result)?;
+    Errno::result(result).map_err(numbered)?;
     extents.clear();
     extents.extend_from_slice(&map.extents[..(map.mapped_extents as usize).min(FIEMAP_COUNT)]);
     Ok(())
@@ -190,6 +197,14 @@ pub(crate) fn copy_range(source: &File, from: u64, file: &File, at: u64, len: u6
 /// fstatfs(2): whether the file lies on ext4 (or its elders, which have the same number).
 pub(crate) fn is_ext4(file: &File) -> bool {
     nix::sys::statfs::fstatfs(file).is_ok_and(|stat| stat.filesystem_type() == nix::sys::statfs::EXT4_SUPER_MAGIC)
+}
+
+/// fstatfs(2): whether SEEK_DATA and SEEK_HOLE there know of data that is in the page cache and not written yet, as those of ext4, XFS, btrfs
+/// and tmpfs do.
+pub(crate) fn seeks_in_cache(file: &File) -> bool {
+    use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC, fstatfs};
+    let exact = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, TMPFS_MAGIC];
+    fstatfs(file).is_ok_and(|stat| exact.contains(&stat.filesystem_type()))
 }
 
 /// IOV_MAX: pieces of a row that the kernel takes at once.

@@ -348,6 +348,20 @@ fn an_image_on_a_block_device_is_read() {
     assert_eq!(rig::by_tables(&our_map(&tools, &named, device.path())), rig::by_tables(&qemu_map(&image)));
 }
 
+#[test]
+fn the_bitmap_of_a_compressed_cluster_counts_for_nothing() {
+    let (tools, fs) = (tools!(), tmpfs());
+    let image = fs.join("disk.qcow2");
+    for bits in [1, 1 << 31, u64::from(u32::MAX), 1 << 32, u64::from(u32::MAX) << 32, 1 << 40 | 1 << 8, u64::MAX] {
+        let disk =
+            Qcow2::new(M).option("cluster_size=16k").option("extended_l2=on").write(64 * K, 2 * K, Fill::Noise(1));
+        disk.ops([Op::Compressed(0, 32 * K, Fill::Text(1))]).make(&image);
+        let bitmap = rig::Field(rig::l2_entry(&image, 0, 0).0 + 8, 8);
+        rig::poke(&image, bitmap, bits);
+        assert_as_qemu(&tools, &image, &[]);
+    }
+}
+
 /// The records and END of a stream, without its first line and payloads, are what the disk is, not what holds it.
 #[test]
 fn the_same_disk_is_the_same_stream_whatever_holds_it() {

@@ -275,7 +275,6 @@ fn subcluster_bitmaps_that_contradict_themselves_are_refused() {
             ("data and zero at once", &["l2", "0x"], bitmap(0, u64::MAX)),
             ("one subcluster data and zero", &["l2", "0x"], bitmap(0, 1 << 40 | 0xffff_ffff)),
             ("data without a place", &["l2", "0x"], bitmap(20, 1)),
-            ("a bitmap for a compressed cluster", &["l2", "0x"], bitmap(64, 1)),
             ("the zero bit of plain entries", &["l2", "0x"], entry(|image| l2_entry(image, 0, 0), |_, old| old | 1)),
         ],
     );

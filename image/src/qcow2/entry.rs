@@ -15,7 +15,7 @@ const ZERO: u64 = 1;
 /// What is wrong with an entry, as the end of a sentence.
 pub(crate) type Flaw = &'static str;
 
-pub(crate) const RESERVED_BITS: Flaw = "has reserved bits set";
+const RESERVED_BITS: Flaw = "has reserved bits set";
 const UNALIGNED: Flaw = "has an offset that is no multiple of the cluster size";
 
 /// A word of an L1 table.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::qcow2::entry::{Cluster, Flaw, L1Entry, L2Entry, Mapping, RESERVED_BITS};
+use crate::qcow2::entry::{Cluster, Flaw, L1Entry, L2Entry, Mapping};
 use crate::qcow2::field::{be64, unusable};
 use crate::qcow2::geometry::{Geometry, GuestOffset, HostOffset};
 use crate::qcow2::runs::Runs;
@@ -170,8 +170,7 @@ impl Shelf {
             runs.push(units, mapping, |before, units| !mapping.is_compressed() && goes_on(before, units));
         };
         match (cluster, bits) {
-            // Its bitmap is reserved (qcow2 specification, "Extended L2 Entries").
-            (Cluster::Compressed, Some(Subclusters(1..))) => return Err(RESERVED_BITS),
+            // Its bitmap is reserved (qcow2 specification, "Extended L2 Entries"), and QEMU ignores it.
             (Cluster::Compressed, _) => push(self.geometry.subclusters(), Mapping::Compressed(entry.0)),
             (_, None) => push(1, cluster.into()),
             (_, Some(bits)) => {
