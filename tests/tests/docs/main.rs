@@ -2,53 +2,71 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is the message")]
 
+mod page;
+
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use clap_mangen::Man;
-use clap_mangen::roff::{Roff, roman};
+use page::PAGES;
 use rig::{assert_kept, checkout, commands, flags, flags_named, run, tools};
-
-/// The page of section 1, from the definitions of the command line.
-fn page(command: clap::Command, see_also: &str) -> String {
-    let mut page = Vec::new();
-    let has_commands = command.has_subcommands();
-    let man = Man::new(command).section("1").manual("xfer-hole").date("");
-    man.render_title(&mut page).unwrap();
-    man.render_name_section(&mut page).unwrap();
-    man.render_synopsis_section(&mut page).unwrap();
-    man.render_description_section(&mut page).unwrap();
-    man.render_options_section(&mut page).unwrap();
-    if has_commands {
-        man.render_subcommands_section(&mut page).unwrap();
-    }
-    man.render_extra_section(&mut page).unwrap();
-    let mut roff = Roff::new();
-    roff.control("SH", ["SEE ALSO"]);
-    roff.text([roman(see_also)]);
-    roff.to_writer(&mut page).unwrap();
-    // What stands behind the options is examples, and what ends the program.
-    String::from_utf8(page).unwrap().replace(".SH EXTRA", ".SH EXAMPLES AND EXIT STATUS")
-}
 
 #[test]
 fn man_pages_are_made_from_the_command_lines() {
-    let see_also = [
-        "recv-hole(1), xfer-hole-map(1), xfer-hole-info(1), xfer-hole-manifest(1), xfer-hole-digest(1), xfer-hole-verify(1), xfer-hole-fold(1), xfer-hole-prune(1), xfer-hole-progress(7), xfer-hole-restrict(7), xfer-hole-stream(7)",
-        "xfer-hole(1), xfer-hole-info(1)",
-        "xfer-hole(1), xfer-hole-map(1)",
-        "xfer-hole(1), xfer-hole-prune(1), xfer-hole-progress(7)",
-        "xfer-hole(1), xfer-hole-fold(1), xfer-hole-progress(7)",
-        "xfer-hole(1), recv-hole(1), xfer-hole-digest(1), xfer-hole-verify(1), xfer-hole-stream(7)",
-        "xfer-hole(1), xfer-hole-manifest(1), xfer-hole-stream(7)",
-        "xfer-hole(1), recv-hole(1), xfer-hole-manifest(1), xfer-hole-stream(7)",
-        "xfer-hole(1), xfer-hole-progress(7), xfer-hole-restrict(7), xfer-hole-stream(7)",
-    ];
-    for ((words, command), see_also) in commands().into_iter().zip(see_also) {
-        assert_kept(&format!("doc/{}.1", words.join("-")), &page(command, see_also));
+    for ((words, command), page) in commands().into_iter().zip(PAGES) {
+        assert_eq!(words, page.words);
+        assert_kept(&format!("doc/{}.1", words.join("-")), &page.text(command));
     }
+}
+
+#[test]
+fn every_man_page_has_the_usual_sections() {
+    let pages = fs::read_dir(checkout("doc")).unwrap().map(|entry| entry.unwrap().path());
+    let pages: Vec<_> = pages.filter(|page| page.extension().is_some_and(|section| section == "1")).collect();
+    assert!(pages.len() >= PAGES.len());
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        for section in
+            ["NAME", "SYNOPSIS", "DESCRIPTION", "FILES", "ENVIRONMENT", "EXIT STATUS", "EXAMPLES", "SEE ALSO"]
+        {
+            let heading = |line: &str| line.strip_prefix(".SH ").is_some_and(|name| name.trim_matches('"') == section);
+            assert!(text.lines().any(heading), "{} has no {section}", page.display());
+        }
+    }
+}
+
+/// The variables that a file of the sources reads, by the calls that read them.
+fn variables_read(text: &str) -> Vec<String> {
+    let calls = ["var_os(\"", "env::var(\"", "absolute(\""];
+    let constant = text.split("const COMMAND: &str = \"").nth(1).map(|rest| rest.split('"').next().unwrap());
+    let named = calls.iter().flat_map(|call| text.split(call).skip(1)).map(|rest| rest.split('"').next().unwrap());
+    named.chain(constant).map(str::to_owned).collect()
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            sources(&entry, found);
+        } else if entry.extension().is_some_and(|end| end == "rs") {
+            found.push(entry);
+        }
+    }
+}
+
+#[test]
+fn every_variable_that_is_read_is_documented_and_no_other() {
+    let mut files = Vec::new();
+    ["sender/src", "receiver/src", "link/src", "image/src"].map(|folder| sources(&checkout(folder), &mut files));
+    // What stands behind the tests of a file is not the program.
+    let program = |file: PathBuf| fs::read_to_string(file).unwrap().split("#[cfg(test)]").next().unwrap().to_owned();
+    let mut read: BTreeSet<String> = files.into_iter().flat_map(|file| variables_read(&program(file))).collect();
+    assert!(read.contains("TMPDIR") && read.contains("SSH_ORIGINAL_COMMAND"), "{read:?}");
+    // The library that writes help reads it.
+    read.insert("NO_COLOR".to_owned());
+    let names = PAGES.iter().flat_map(|page| page.environment).flat_map(|(names, _)| names.split(", "));
+    let said: BTreeSet<String> = names.chain(["NO_COLOR"]).map(str::to_owned).collect();
+    assert_eq!(said, read);
 }
 
 #[test]
