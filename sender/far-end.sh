@@ -31,7 +31,7 @@ asked() {
 request() {
 	[ "$1" = 1 ] || fail "the request is of another version"
 	shift 2
-	asked=' ' own='' bits='' patience=60
+	asked=' ' own='' bits='' patience=60 bytes=0 data=''
 	while [ "$1" != -- ]; do
 		x=$1
 		decode "$x"
@@ -41,10 +41,12 @@ request() {
 		receiver=binary) fail "no recv-hole is installed there that speaks this version" ;;
 		private) umask 077 ;;
 		in-place | target-is-zero | discard | no-sync | direct | remember | read-back | check-base | no-clobber | force | mkpath | dry-run) asked="$asked$word " ;;
-		chmod=*[!0-7]* | max-wait=*[!0-9]*) fail "no number in the request: $x" ;;
+		chmod=*[!0-7]* | max-wait=*[!0-9]* | size=*[!0-9]* | data=*[!0-9]*) fail "no number in the request: $x" ;;
 		chmod=?*) bits=${word#*=} ;;
 		chown=?*) own=${word#*=} ;;
 		max-wait=[1-9]*) patience=${word#*=} ;;
+		size=?*) bytes=${word#*=} ;;
+		data=?*) data=${word#*=} ;;
 		*) fail "unknown option in the request: $x" ;;
 		esac
 	done
@@ -172,19 +174,44 @@ path() {
 	fi
 }
 
+# room: is there room for the data that a dry run was told of?
+room() {
+	have expr && have df && [ -n "$data" ] || return 0
+	x=$(du -k -- "$dest.part" 2>/dev/null)
+	# shellcheck disable=SC2003 # arithmetic of the shell may have 32 bits
+	need=$(expr "$data" / 1024) x=${x%%[!0-9]*}
+	free=$(df -P -k -- "$dir" 2>/dev/null | { read -r y && IFS=' ' read -r y y y y z && printf %s "$y"; }) || return 0
+	add "$free" "${x:-0}"
+	le "$need" "$total" || die "$dir has $total KiB of free space, and the disk has $need KiB of data"
+}
+
+# known: are there the user and group that DEST would belong to?
+known() {
+	have find && [ -n "$own" ] || return 0
+	x=${own%%:*}
+	[ -z "$x" ] || find / -prune -user "$x" >/dev/null 2>&1 || die "there is no user $x"
+	case $own in
+	*:*) find / -prune -group "${own#*:}" >/dev/null 2>&1 || die "there is no group ${own#*:}" ;;
+	esac
+}
+
 # probe: can DEST be written? It is as it was afterwards.
 probe() {
 	if [ "$kind" != part ]; then
 		[ -z "$own$bits" ] || [ "$kind$dev" = place ] || die "$show is a device: it keeps its owner and mode"
 		[ "$kind" = place ] || return 0
 		x=$(dd of="$dest" conv=notrunc count=0 </dev/null 2>&1) || die "can't open $show: ${x##*: }"
-		[ -z "$dev" ] || device
+		[ -n "$dev" ] || return 0
+		device
+		le "$bytes" "$had" || die "$show is too small: $had octets for a disk of $bytes"
 		return
 	fi
 	part=$dest.part x=${dest%/*}/
 	[ ! -d "$x" ] || dir=$x
 	if [ -e "$part" ] || [ -h "$part" ] || asked dry-run; then
 		[ -w "$dir" ] && [ -x "$dir" ] || die "can't write in $dir"
+		room
+		known
 		# root's -w may not see a read-only file system; nothing is there to be removed
 		[ -e "$part" ] || [ -h "$part" ] || x=$(rmdir -- "$part" 2>&1) || case $x in
 		*[Rr]ead-only*) die "can't write in $dir: read-only file system" ;;

@@ -72,7 +72,8 @@ pub use raw::Method;
 pub use remember::{Identity, Mark, Noting};
 pub use sift::{Piece, Sift};
 pub use sink::{
-    Becomes, FormatWarning, Holding, Owner, Sink, Target, TargetOptions, Unchanged, parse_mode, parse_owner, read_back,
+    Becomes, Expected, FormatWarning, Holding, Owner, Sink, Target, TargetOptions, Unchanged, parse_mode, parse_owner,
+    read_back,
 };
 pub use stamp::Stamp;
 pub use survey::{fingerprint, record_lines, survey};

@@ -75,7 +75,7 @@ impl Opening {
             host
         } else {
             guard(&host)?;
-            host.looked_at_again()?
+            host.as_it_is()?
         };
         Ok(if self.flush { host.flush() } else { host })
     }

@@ -23,9 +23,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use xfer_hole_image::{Tally, Target, TargetOptions, shown, sys};
+use xfer_hole_image::{Expected, Tally, Target, TargetOptions, shown, sys};
 use xfer_hole_link::{Made, Messages, Progress, ProgressKind, Rim, Signals, Talk};
-use xfer_hole_proto::{CONVERSATION, Fingerprint};
+use xfer_hole_proto::{CONVERSATION, Fingerprint, Item, Kind};
 
 use crate::apply::{Apply, Done};
 use crate::cli::Cli;
@@ -145,6 +145,7 @@ impl Work<'_> {
         let target = Target::find(&words.dest, options)?;
         self.messages.warn_of_format(target.format_warning());
         if cli.target.dry_run {
+            target.rehearse(self.offered()?)?;
             self.messages.note(format_args!("would write {}", target.plan()));
             return Ok((None, None));
         }
@@ -153,6 +154,18 @@ impl Work<'_> {
         let mut input = Input::stdin(cli.dialect(), link, Arc::clone(self.tally))?;
         let done = self.apply(&mut input, target, None)?;
         Ok((self.tell(&words.dest, &done), Some(made)))
+    }
+
+    /// What the stream on standard input says of its disk, if it says anything.
+    fn offered(self) -> Result<Expected, Error> {
+        let mut input = Input::stdin(self.cli.dialect(), Link::default(), Arc::clone(self.tally))?;
+        match input.next() {
+            Ok(Some(Item::Open(open))) => Ok(Expected { size: Some(open.size), data: None }),
+            Ok(_) => Ok(Expected::default()),
+            // Nothing need come.
+            Err(Error::Stream(stream)) if stream.kind() == Kind::Cut => Ok(Expected::default()),
+            Err(error) => Err(error),
+        }
     }
 
     fn apply(self, input: &mut Input, target: Target, talk: Option<&Talk>) -> Result<Done, Error> {
@@ -165,6 +178,11 @@ impl Work<'_> {
         let mut converse = Converse::stdio(self.cli.rsh.patience(), self.tally)?;
         let options = self.cli.target.options(None, Some(LOCK)).map_err(Error::Usage);
         let target = options.and_then(|options| Ok(Target::find(dest, options)?));
+        let rehearsed = |target: Target| match self.cli.target.dry_run {
+            true => target.rehearse(Expected::default()).map(|()| target),
+            false => Ok(target),
+        };
+        let target = target.and_then(|target| Ok(rehearsed(target)?));
         let received = target.and_then(|target| converse.receive(target, dest, self.cli.target.dry_run, self));
         received.map_err(|error| converse.tell(&error))
     }
@@ -184,6 +202,9 @@ impl Work<'_> {
             }
             let dest = Path::new(&asked.dest);
             let target = Target::find(dest, options(&asked)?)?;
+            if asked.dry_run {
+                target.rehearse(asked.expected)?;
+            }
             converse.receive(target, dest, asked.dry_run, self)
         });
         let received = received.map_err(|error| converse.tell(&error))?;

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
-use xfer_hole_image::{Phase, Target, shown};
+use xfer_hole_image::{Expected, Phase, Target, shown};
 use xfer_hole_link::{Far, Made, REFUSED_HINT, Remote, Talk, copy_name, pull_command};
 use xfer_hole_proto::{Answer, Dialect, Item, Kind};
 
@@ -57,9 +57,11 @@ impl Pull<'_> {
         let path = target.path().to_owned();
         if cli.target.dry_run {
             // That it can be read is known when it is offered.
-            let offered = converse.input.source().and_then(|_facts| converse.input.next());
-            let offered = offered.map_err(|error| self.lost(&far, converse.input.noise(), error))?;
+            let offered = converse.input.source().and_then(|facts| Ok((facts, converse.input.next()?)));
+            let (facts, offered) = offered.map_err(|error| self.lost(&far, converse.input.noise(), error))?;
             if let Some(Item::Open(open)) = offered {
+                let data = facts.and_then(|facts| facts.data).filter(|_| !cli.target.delta);
+                target.rehearse(Expected { size: Some(open.size), data })?;
                 messages.note(format_args!("would write a disk of {} octets to {}", open.size, target.plan()));
             }
             return Ok((None, None));

@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
-use xfer_hole_image::TargetOptions;
+use xfer_hole_image::{Expected, TargetOptions};
 use xfer_hole_link::{TargetArgs, is_plain};
 use xfer_hole_proto::CONVERSATION;
 
@@ -66,6 +66,8 @@ pub(crate) struct Request {
     pub(crate) chown: Option<String>,
     /// The far end's patience with silence.
     pub(crate) max_wait: Option<Duration>,
+    /// Of a dry run: the disk that would be sent.
+    pub(crate) expected: Expected,
     /// Never empty.
     pub(crate) dest: OsString,
     /// What to call the file if DEST is a directory: one component.
@@ -172,6 +174,8 @@ impl Request {
             (b"force", None) => self.force = true,
             (b"mkpath", None) => self.mkpath = true,
             (b"dry-run", None) => self.dry_run = true,
+            (b"size", Some(bytes)) => self.expected.size = Some(number(bytes).ok_or(WRONG)?),
+            (b"data", Some(bytes)) => self.expected.data = Some(number(bytes).ok_or(WRONG)?),
             (b"private", None) => self.private = true,
             (b"chmod", Some(mode)) => {
                 let mode = str::from_utf8(mode).ok().and_then(|mode| xfer_hole_image::parse_mode(mode).ok());

@@ -9,7 +9,7 @@ use std::thread;
 use bytes::BytesMut;
 use tokio_util::codec::Encoder;
 use xfer_hole_image::{
-    Chain, Error as ImageError, Holding, Identity, Image, Kind, Noting, Offer, Older, Phase, Piece, Pour, Sift, Sink,
+    Chain, Error as ImageError, Expected, Holding, Identity, Image, Kind, Noting, Offer, Older, Phase, Piece, Pour, Sift, Sink,
     Tally, Target, Workers, put, read_back, reason, shown, sys,
 };
 use xfer_hole_link::{Made, Messages, Signals};
@@ -19,6 +19,7 @@ use crate::Moved;
 use crate::build::Lines;
 use crate::cli::{Cli, Copying, Job, Reflink};
 use crate::error::Error;
+use crate::push::data_of;
 use crate::since::is_there_already;
 use crate::source::check_content;
 
@@ -57,6 +58,11 @@ impl Copy<'_> {
         let made = Made { place: dest.clone(), becomes: Some(target.becomes()), resumed: false };
         self.messages.warn_of_format(target.format_warning());
         if self.cli.target.dry_run {
+            // Blocks that are shared take no room.
+            let can_share = || disk.plain().is_some_and(|host| target.can_share(host.file()));
+            let shared = self.cli.target.delta || (shares && can_share());
+            let data = if shared { None } else { Some(data_of(disk, 1)?.0) };
+            target.rehearse(Expected { size: Some(disk.size()), data })?;
             let (image, size, plan) = (shown(self.image), disk.size(), target.plan());
             self.messages.note(format_args!("would copy {image}, a disk of {size} octets, to {plan}"));
             return Ok((None, None));

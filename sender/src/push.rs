@@ -31,6 +31,21 @@ fn preamble() -> String {
     format!("script={}\n{RESUME_SH}{FAR_END_SH}", quoted_for_sh(RECV_HOLE_SH))
 }
 
+/// How many bytes of the disk are data by its extents, of which zeros may still be found; and how many an older state has, too. What changed
+/// is counted by multiples of `align`.
+pub(crate) fn data_of(disk: &Chain, align: u64) -> Result<(u64, u64), Error> {
+    let (mut data, mut kept) = (0, 0);
+    for step in Plan::changed(disk, align) {
+        let step = step?;
+        match step.want {
+            Want::Copy => data += step.extent.len,
+            Want::Keep => kept += step.extent.len,
+            Want::Zero => {}
+        }
+    }
+    Ok((data, kept))
+}
+
 /// A push: what it needs besides the disk.
 pub(crate) struct Push<'a> {
     pub(crate) cli: &'a Cli,
@@ -59,14 +74,16 @@ impl Push<'_> {
         let path = Path::new(&self.remote.path);
         let place = format!("{}:{}", self.remote.destination(), shown(path));
         self.messages.warn_of_format(FormatWarning::of_name(path, &place));
-        let call = self.call(disk)?;
+        let expected = self.cli.target.dry_run.then(|| self.expected(disk)).transpose()?;
+        let call = self.call(disk, expected)?;
         check_content(disk, call.ready.is_device(), self.messages)?;
         let made = self.made(&call.ready.words);
-        if self.cli.target.dry_run {
+        if let Some((data, kept)) = expected {
             self.tally.set_size(disk.size());
             drop(call.to);
             call.far.close();
-            return self.would_send(disk, &made).map(|()| (None, None));
+            self.would_send(disk, &made, data, kept);
+            return Ok((None, None));
         }
         let (host, dest) = (&self.remote.host, shown(self.remote.path.as_ref()));
         let remains = if self.cli.target.in_place {
@@ -101,13 +118,18 @@ impl Push<'_> {
     }
 
     /// Has the receiver started, and waits until it is ready.
-    fn call(&self, disk: &Chain) -> Result<Call, Error> {
+    fn call(&self, disk: &Chain, expected: Option<(u64, u64)>) -> Result<Call, Error> {
         let Self { cli, remote, messages, .. } = self;
         let patience = cli.rsh.patience();
         let mut options = vec![format!("receiver={}", cli.receiver.unwrap_or_default().word())];
         options.push(format!("max-wait={}", patience.as_secs()));
         options.extend(disk.is_private().then(|| "private".to_owned()));
         options.extend(cli.target.words());
+        if let Some((data, _)) = expected {
+            options.push(format!("size={}", disk.size()));
+            // What the target has already takes no room there, and it isn't known how much that is.
+            options.extend((!cli.target.delta).then(|| format!("data={data}")));
+        }
         let request = Request {
             remote_path: cli.rsh.remote_path.clone(),
             in_home: remote.is_in_home(),
@@ -192,25 +214,19 @@ impl Push<'_> {
         }
     }
 
-    /// Says what a dry run has found: how much there is by the extents, of which zeros may still be found.
-    fn would_send(&self, disk: &Chain, made: &Made) -> Result<(), Error> {
-        let (mut data, mut kept) = (0, 0);
-        let align = self.cli.job(Towards::Binary)?.building_on(self.basis.known()).sums.map_or(1, Sums::interval);
-        for step in Plan::changed(disk, align) {
-            let step = step?;
-            match step.want {
-                Want::Copy => data += step.extent.len,
-                Want::Keep => kept += step.extent.len,
-                Want::Zero => {}
-            }
-        }
+    /// How much would be sent, and how much would be kept there.
+    fn expected(&self, disk: &Chain) -> Result<(u64, u64), Error> {
+        data_of(disk, self.cli.job(Towards::Binary)?.building_on(self.basis.known()).sums.map_or(1, Sums::interval))
+    }
+
+    /// Says what a dry run has found.
+    fn would_send(&self, disk: &Chain, made: &Made, data: u64, kept: u64) {
         let kept = disk.older().map_or(String::new(), |_| format!(", {kept} to be kept there"));
         let (image, size, place) = (shown(self.image), disk.size(), &made.place);
         let becomes = made.becomes.map_or("a raw image", Becomes::plan);
         let what =
             format!("would send {image}, a disk of {size} octets with {data} of data{kept}, to {place}, {becomes}");
         self.messages.note(what);
-        Ok(())
     }
 
     fn failed(&self, far: &Far, ending: Ending) -> Error {

@@ -18,12 +18,10 @@ pub enum Fs {
     Btrfs,
     /// In memory.
     Tmpfs,
-    /// In memory, without extended attributes and without an account of holes.
-    Ramfs,
 }
 
 impl Fs {
-    /// Those that disks lie on.
+    /// All of them.
     pub const ALL: [Self; 4] = [Self::Ext4, Self::Xfs, Self::Btrfs, Self::Tmpfs];
 }
 
@@ -50,7 +48,7 @@ impl Filesystem {
         let folder = tempfile::tempdir().unwrap();
         let (image, mount) = (folder.path().join("image"), folder.path().join("mount"));
         fs::create_dir(&mount).unwrap();
-        if !matches!(kind, Fs::Tmpfs | Fs::Ramfs) {
+        if kind != Fs::Tmpfs {
             File::create(&image).unwrap().set_len(size).unwrap();
         }
         let name = image.to_str().unwrap();
@@ -58,15 +56,12 @@ impl Filesystem {
             Fs::Ext4 => drop(tool("mkfs.ext4", &[&["-q", "-F", "-m", "0"], options, &[name]].concat())),
             Fs::Xfs => drop(tool("mkfs.xfs", &[&["-q", "-f"], options, &[name]].concat())),
             Fs::Btrfs => drop(tool("mkfs.btrfs", &[&["-q", "-f"], options, &[name]].concat())),
-            Fs::Tmpfs | Fs::Ramfs => {}
+            Fs::Tmpfs => {}
         }
         let mut made = Self { mount, mounted: false, image, _folder: folder };
         if kind == Fs::Tmpfs {
             let size = format!("size={size}");
             drop(tool("mount", &["-t", "tmpfs", "-o", &size, "none", made.mount.to_str().unwrap()]));
-            made.mounted = true;
-        } else if kind == Fs::Ramfs {
-            drop(tool("mount", &["-t", "ramfs", "none", made.mount.to_str().unwrap()]));
             made.mounted = true;
         } else {
             made.mount();

@@ -1,11 +1,14 @@
 //! A block device: always in place. Its holes are really zeroed, and their space is given back where the device makes space on demand.
 
+use std::fs::{File, OpenOptions};
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use crate::sink::discard::Discard;
 use crate::sink::place::Place;
 use crate::sink::{Sink, in_pieces};
-use crate::{Chain, Result, shown, sys};
+use crate::{Chain, Error, Kind, Result, shown, sys};
 
 /// The most bytes that a device is asked to zero by one call: larger requests make storage time out.
 const ZEROOUT_MAX: u64 = 128 << 20;
@@ -19,6 +22,28 @@ pub(crate) struct Device {
     pub(crate) target_is_zero: bool,
     /// How holes are given back where the device gives back nothing that it zeroes, if that was asked for.
     pub(crate) discard: Option<Discard>,
+}
+
+/// Opens a block device that no other program holds.
+pub(super) fn open_exclusive(path: &Path, write: bool) -> Result<File> {
+    // O_EXCL without O_CREAT: fails with EBUSY on a block device that is mounted or otherwise held.
+    let opened = OpenOptions::new().read(true).write(write).custom_flags(libc::O_EXCL).open(path);
+    opened.map_err(|source| match source.raw_os_error() {
+        Some(libc::EBUSY) => Error::new(Kind::Refused, path, "is mounted or in use"),
+        _ => Error::io(path, "cannot open", source),
+    })
+}
+
+/// The device's size, which is refused if a disk of `size` bytes is larger.
+pub(super) fn check_size(file: &File, path: &Path, size: Option<u64>) -> Result<u64> {
+    let holds = sys::device_size(file).map_err(|source| Error::io(path, "cannot tell the size", source))?;
+    match size.filter(|&size| size > holds) {
+        None => Ok(holds),
+        Some(size) => {
+            let what = format!("the device of {holds} octets is too small for the disk of {size}");
+            Err(Error::new(Kind::Refused, path, what))
+        }
+    }
 }
 
 impl Device {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::guard::{self, User};
 use crate::same::Storage;
-use crate::sink::target::not_here;
+use crate::sink::resolve::not_here;
 use crate::{Error, Kind, Result, shown, sys};
 
 /// How often a program that has the file open for writing is waited for, and how long each time.

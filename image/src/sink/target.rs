@@ -8,11 +8,10 @@
 //! regular file, or none yet     DEST.part, rename    Part
 //! ```
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,14 +25,14 @@ use crate::raw::Raw;
 use crate::remember::forget;
 use crate::same::Storage;
 use crate::sink::basis::Basis;
-use crate::sink::device::Device;
+use crate::sink::device::{Device, check_size, open_exclusive};
 use crate::sink::discard::Discard;
 use crate::sink::file::InPlace;
 use crate::sink::holding::{Brings, Holding};
-use crate::sink::in_use::{InUse, is_swap};
+use crate::sink::in_use::InUse;
 use crate::sink::part::Part;
-use crate::sink::path::{missing, parent};
 use crate::sink::place::Place;
+use crate::sink::resolve::{check_can_rename_over, follow, in_directory, look, not_here};
 use crate::sink::rights::{Owner, Rights};
 use crate::sink::stream::Stream;
 use crate::sink::temp_lock::{TempLock, beside, is_at};
@@ -83,7 +82,7 @@ pub struct TargetOptions {
 }
 
 impl TargetOptions {
-    fn rights(&self) -> Rights {
+    pub(super) fn rights(&self) -> Rights {
         Rights { mode: self.mode, owner: self.owner }
     }
 
@@ -104,9 +103,9 @@ pub(super) enum Way {
 /// A DEST that has been looked at, and not been touched yet.
 #[derive(Debug)]
 pub struct Target {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     pub(super) way: Way,
-    options: TargetOptions,
+    pub(super) options: TargetOptions,
     pub(super) fresh_mode: u32,
     /// What has to be there.
     expected: Option<Fingerprint>,
@@ -371,109 +370,10 @@ impl Target {
     }
 }
 
-/// What is there by this name, if anything.
-fn look(dest: &Path, options: &TargetOptions) -> Result<Option<Metadata>> {
-    let stat = if options.confined { fs::symlink_metadata(dest) } else { fs::metadata(dest) };
-    match stat {
-        Ok(stat) => Ok(Some(stat)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::io(dest, "cannot write there", source)),
-    }
-}
-
-/// DEST itself, or the file of this name in it if it is a directory.
-fn in_directory(dest: &Path, name: &OsStr, options: &TargetOptions) -> Result<(PathBuf, Option<Metadata>)> {
-    let stat = look(dest, options)?;
-    let slash = dest.as_os_str().as_bytes().ends_with(b"/");
-    if !slash && !stat.as_ref().is_some_and(Metadata::is_dir) {
-        return Ok((dest.to_path_buf(), stat));
-    }
-    if Path::new(name).file_name() != Some(name) {
-        return Err(Error::new(Kind::Refused, dest, "is a directory, in which no file can have the name given"));
-    }
-    let dest = dest.join(name);
-    let stat = look(&dest, options)?;
-    Ok((dest, stat))
-}
-
-/// The one refusal of a caller who may not know what is there.
-pub(crate) fn not_here(dest: &Path) -> Error {
-    Error::new(Kind::Refused, dest, "cannot be made or replaced here")
-}
-
-/// The name behind symbolic links, which need not exist yet.
-fn follow(dest: &Path) -> Result<PathBuf> {
-    let mut path = dest.to_path_buf();
-    for _ in 0..40 {
-        if path.as_os_str().as_bytes().ends_with(b"/") || path.file_name().is_none() {
-            return Err(Error::new(Kind::Refused, dest, "no such directory"));
-        }
-        match fs::read_link(&path) {
-            Ok(link) => path = parent(&path).join(link),
-            Err(_) => return Ok(path),
-        }
-    }
-    Err(Error::new(Kind::Refused, dest, "too many symbolic links"))
-}
-
-/// A new file among devices would be one in memory, by a mistyped name.
-fn check_no_device_was_meant(dest: &Path, folder: &Path) -> Result<()> {
-    let folder = fs::canonicalize(folder).unwrap_or_default();
-    if folder.starts_with("/dev") && !folder.starts_with("/dev/shm") {
-        return Err(Error::new(Kind::Refused, dest, "is no device, and a file is not made there"));
-    }
-    Ok(())
-}
-
-/// Refuses a name that a new file can't be renamed to, before anything is sent.
-fn check_can_rename_over(dest: &Path, old: Option<&Metadata>, options: &TargetOptions) -> Result<()> {
-    let hinted = |error: Error| match old {
-        Some(_) if !options.confined => error.hint("use --in-place to update the file directly"),
-        _ => error,
-    };
-    let folder = if options.mkpath { missing(parent(dest)).1 } else { parent(dest) };
-    let folder_stat = fs::metadata(folder).map_err(|source| Error::io(folder, "no such directory", source));
-    let folder_stat = folder_stat.map_err(|error| match error.system().map(io::Error::kind) {
-        Some(io::ErrorKind::NotFound) => Error::new(Kind::Refused, folder, "no such directory")
-            .hint("--mkpath makes the directories that lead to it"),
-        _ => error,
-    })?;
-    if !folder_stat.is_dir() {
-        return Err(Error::new(Kind::Refused, folder, "is no directory"));
-    }
-    sys::can_write_dir(folder)
-        .map_err(|source| hinted(Error::io(folder, "cannot make files in this directory", source)))?;
-    let Some(old) = old else { return check_no_device_was_meant(dest, folder) };
-    let fixed = sys::fixed(dest);
-    let user = sys::effective_user();
-    let sticky = folder_stat.mode() & 0o1000 != 0 && user != 0 && ![old.uid(), folder_stat.uid()].contains(&user);
-    let why = match fixed {
-        _ if fixed.mount_point => "is a mount point",
-        _ if fixed.immutable => "is immutable",
-        _ if fixed.append_only => "is append-only",
-        _ if is_swap(old) => "is in use as swap",
-        _ if sticky => "belongs to somebody else, in a directory where only owners rename",
-        _ => return Ok(()),
-    };
-    if options.confined {
-        return Err(not_here(dest));
-    }
-    Err(hinted(Error::new(Kind::Refused, dest, format!("cannot be renamed over: it {why}"))))
-}
-
 fn open_device(path: PathBuf, size: Option<u64>, options: &TargetOptions, base: Option<&Basis>) -> Result<Device> {
-    // O_EXCL without O_CREAT: fails with EBUSY on a block device that is mounted or otherwise held.
-    let opened = OpenOptions::new().read(true).write(true).custom_flags(libc::O_EXCL).open(&path);
-    let file = opened.map_err(|source| match source.raw_os_error() {
-        Some(libc::EBUSY) => Error::new(Kind::Refused, &path, "is mounted or in use"),
-        _ => Error::io(&path, "cannot open", source),
-    })?;
+    let file = open_exclusive(&path, true)?;
     lock_in_place(&file, &path, options.in_use())?;
-    let holds = sys::device_size(&file).map_err(|source| Error::io(&path, "cannot tell the size", source))?;
-    if let Some(size) = size.filter(|&size| size > holds) {
-        let what = format!("the device of {holds} octets is too small for the disk of {size}");
-        return Err(Error::new(Kind::Refused, &path, what));
-    }
+    let holds = check_size(&file, &path, size)?;
     base.map_or(Ok(()), |base| base.check(&file, &path))?;
     let (sync, target_is_zero) = (!options.no_sync, options.target_is_zero);
     let place = Place::new(file, path);
@@ -526,7 +426,7 @@ fn open_in_place(path: PathBuf, size: Option<u64>, options: &TargetOptions, base
 }
 
 /// Refuses a file that somebody else has locked. Where locks are not to be had, nobody has one.
-fn check_locked(locked: Result<(), fs::TryLockError>, path: &Path) -> Result<()> {
+pub(super) fn check_locked(locked: Result<(), fs::TryLockError>, path: &Path) -> Result<()> {
     match locked {
         Err(fs::TryLockError::WouldBlock) => {
             Err(Error::new(Kind::Refused, path, "is locked by another program, maybe another receiver"))
@@ -539,7 +439,7 @@ fn check_locked(locked: Result<(), fs::TryLockError>, path: &Path) -> Result<()>
 }
 
 /// One writer at a time, and no running QEMU: we hold locks as it does, so that none is started meanwhile.
-fn lock_in_place(file: &File, path: &Path, in_use: InUse) -> Result<()> {
+pub(super) fn lock_in_place(file: &File, path: &Path, in_use: InUse) -> Result<()> {
     // udev locks a device for a moment whenever somebody has closed it: ask again for a while.
     let mut locked = file.try_lock();
     for _ in 0..20 {

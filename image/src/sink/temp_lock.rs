@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::sink::target::not_here;
+use crate::sink::resolve::not_here;
 use crate::sink::{TargetOptions, temp_mark};
 use crate::{Error, Kind, Result, Stamp, sys};
 

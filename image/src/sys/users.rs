@@ -3,8 +3,11 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat};
 
 // LOOP_GET_STATUS64 is 0x4c05: <linux/loop.h>.
 nix::ioctl_read_bad!(loop_get_status64, 0x4c05, [u64; 29]);
@@ -22,6 +25,11 @@ pub(crate) fn loop_backing(device: &File) -> io::Result<LoopBacking> {
     // SAFETY: the kernel writes one struct loop_info64, which is 232 bytes long, its first three members u64.
     unsafe { loop_get_status64(device.as_raw_fd(), &raw mut status) }?;
     Ok(LoopBacking { file: (status[0], status[1]), own: status[2] })
+}
+
+/// faccessat(2) with AT_EACCESS: whether this file or device may be written.
+pub(crate) fn can_write(path: &Path) -> io::Result<()> {
+    Ok(faccessat(AT_FDCWD, path, AccessFlags::W_OK, AtFlags::AT_EACCESS)?)
 }
 
 /// <asm-generic/fcntl.h>

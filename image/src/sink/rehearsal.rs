@@ -1,0 +1,119 @@
+//! What a dry run finds: all that would be refused before the first byte, and whether there is room. It changes nothing.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use crate::same::sysfs_folder;
+use crate::sink::Target;
+use crate::sink::device::{check_size, open_exclusive};
+use crate::sink::path::{missing, parent};
+use crate::sink::target::{Way, check_locked, lock_in_place};
+use crate::sink::temp_lock::beside;
+use crate::{Error, Kind, Result, sys};
+
+/// What is known of the disk that would be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// Its size in bytes.
+    pub size: Option<u64>,
+    /// So many bytes of it would be written at most.
+    pub data: Option<u64>,
+}
+
+impl Target {
+    /// Finds what writing the disk would find, and writes nothing.
+    pub fn rehearse(&self, disk: Expected) -> Result<()> {
+        match self.way {
+            Way::Stdout | Way::Stream => Ok(()),
+            Way::Device => self.rehearse_device(disk),
+            Way::InPlace => self.rehearse_in_place(disk),
+            Way::Part => self.rehearse_part(disk),
+        }
+    }
+
+    fn rehearse_device(&self, disk: Expected) -> Result<()> {
+        let path = &self.path;
+        let file = open_exclusive(path, false)?;
+        self.check_writable()?;
+        let stat = file.metadata().map_err(|source| self.cannot_look(source))?;
+        let read_only = sysfs_folder(stat.rdev()).and_then(|folder| fs::read_to_string(folder.join("ro")).ok());
+        if read_only.is_some_and(|text| text.trim() == "1") {
+            return Err(Error::new(Kind::Refused, path, "is a device that can only be read"));
+        }
+        lock_in_place(&file, path, self.options.in_use())?;
+        check_size(&file, path, disk.size).map(drop)
+    }
+
+    fn rehearse_in_place(&self, disk: Expected) -> Result<()> {
+        let path = &self.path;
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+        let file = opened.map_err(|source| Error::io(path, "cannot open", source))?;
+        self.check_writable()?;
+        lock_in_place(&file, path, self.options.in_use())?;
+        let stat = file.metadata().map_err(|source| self.cannot_look(source))?;
+        self.check_new_file(disk.size)?;
+        // What it has is written over.
+        self.check_room(disk, stat.blocks() * 512)
+    }
+
+    fn rehearse_part(&self, disk: Expected) -> Result<()> {
+        let part = beside(&self.path);
+        let mut given_back = 0;
+        if fs::symlink_metadata(&part).is_ok_and(|stat| stat.is_file()) {
+            let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&part);
+            let file = opened.map_err(|source| Error::io(&part, "cannot create", source))?;
+            check_locked(file.try_lock(), &part)?;
+            // It is gone on with, or goes.
+            given_back = file.metadata().map_or(0, |stat| stat.blocks() * 512);
+        }
+        self.check_new_file(disk.size)?;
+        self.check_room(disk, given_back)
+    }
+
+    /// The directory that the file would be made in, or the nearest one that is there.
+    fn folder(&self) -> &Path {
+        missing(parent(&self.path)).1
+    }
+
+    /// A file without a name, where the file system has such.
+    fn nameless(&self) -> io::Result<File> {
+        OpenOptions::new().write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(self.folder())
+    }
+
+    /// True if a new file there can share the blocks of this one, so that they take no room.
+    #[must_use]
+    pub fn can_share(&self, file: &File) -> bool {
+        self.nameless().and_then(|new| sys::share_all(&new, file)).is_ok()
+    }
+
+    /// Tries size and owner.
+    fn check_new_file(&self, size: Option<u64>) -> Result<()> {
+        let Ok(file) = self.nameless() else { return Ok(()) };
+        self.options.rights().try_owner(&file).map_err(|(what, source)| Error::io(&self.path, what, source))?;
+        let Some(size) = size else { return Ok(()) };
+        file.set_len(size)
+            .map_err(|source| Error::io(&self.path, format!("cannot make a file of {size} bytes"), source))
+    }
+
+    /// Refuses a disk with more data than there is room for, besides what is `given_back`.
+    fn check_room(&self, disk: Expected, given_back: u64) -> Result<()> {
+        let folder = File::open(self.folder()).and_then(|folder| sys::free_space(&folder));
+        let (Some(data), Ok(free)) = (disk.data, folder) else { return Ok(()) };
+        let free = free.saturating_add(given_back);
+        if data <= free {
+            return Ok(());
+        }
+        let what = format!("has {free} bytes of free space, and the disk has {data} bytes of data");
+        Err(Error::new(Kind::Refused, self.folder(), what).hint(format!("make room for {} bytes more", data - free)))
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        sys::can_write(&self.path).map_err(|source| Error::io(&self.path, "cannot open", source))
+    }
+
+    fn cannot_look(&self, source: io::Error) -> Error {
+        Error::io(&self.path, "cannot look at it", source)
+    }
+}
