@@ -9,8 +9,8 @@ use std::thread;
 use bytes::BytesMut;
 use tokio_util::codec::Encoder;
 use xfer_hole_image::{
-    Chain, Error as ImageError, Expected, Holding, Identity, Image, Kind, Noting, Offer, Older, Phase, Piece, Pour, Sift, Sink,
-    Tally, Target, Workers, put, read_back, reason, shown, sys,
+    Chain, Error as ImageError, Expected, Holding, Identity, Image, Kind, Noting, Offer, Older, Phase, Piece, Pour,
+    Sift, Sink, Tally, Target, Workers, put, read_back, reason, shown, sys,
 };
 use xfer_hole_link::{Made, Messages, Signals};
 use xfer_hole_proto::{Base, Dialect, Fingerprint, Item, Open, Record, StreamEncoder};
