@@ -59,6 +59,9 @@ pub trait Sink: Send + Sync {
     /// So many octets of data are about to come at `at`: the target may make room for them at once.
     fn expect(&self, _at: u64, _len: u64) {}
 
+    /// About so many bytes of data are to come in all: said where the target is found to be full.
+    fn announce(&self, _data: u64) {}
+
     /// Moves up to `len` octets that stand at `at` from a pipe into the target, without a copy of ours: how many, 0 at the pipe's
     /// end. [`Spliced::Refused`](sys::Spliced::Refused), and nothing moved, where that is not to be had.
     fn data_from_pipe(&self, _at: u64, _pipe: BorrowedFd<'_>, _len: u64) -> Result<sys::Spliced> {

@@ -100,6 +100,7 @@ impl Apply<'_> {
         let whole = base.is_none() && open.is_some_and(|open| open.sums.is_some());
         let noting = whole.then(|| noting.of_sink(sink.as_ref()));
         self.begin(sink.as_ref());
+        self.tally.ahead().expected().into_iter().for_each(|data| sink.announce(data));
         let remains = || sink.remains();
         let ended = self.river(sink.as_ref()).run(input, first, open).map_err(|error| begun(error, remains()))?;
         debug_assert!(ended.is_none(), "nothing was told");

@@ -126,6 +126,7 @@ impl Copy<'_> {
         // What isn't hashed has no fingerprint.
         let noting = copying.job.sums.map(|_| noting.of_sink(sink.as_ref()));
         self.signals.set_remains(Some(sink.remains()));
+        tally.ahead().expected().into_iter().for_each(|data| sink.announce(data));
         tally.set_phase(Phase::Copying);
         let shared = match disk.plain().filter(|_| shares).map(|host| sink.share(host.file())) {
             Some(Err(error)) if copying.reflink == Reflink::Always => {

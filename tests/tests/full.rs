@@ -57,6 +57,23 @@ fn fills_up(kind: Fs, size: u64) {
 }
 
 #[test]
+fn a_copy_to_a_full_file_system_tells_how_much_of_its_data_is_missing() {
+    let source = Filesystem::new(Fs::Tmpfs, 256 * MIB);
+    let image = source.join("disk.img");
+    // Most of the disk is a hole.
+    Disk::empty(4096 * MIB).with(MIB, 60 * MIB, 1).make(&image);
+    for kind in [Fs::Tmpfs, Fs::Ext4] {
+        let fs = Filesystem::new(kind, 32 * MIB);
+        let mut copies = std::process::Command::new(tools!().xfer_hole);
+        let outcome =
+            run(copies.arg("-q").arg(&image).arg(fs.join("out.img")), b"").refused(&["disk offset", "about "]);
+        let (_, rest) = outcome.err.split_once(": about ").unwrap();
+        let missing: u64 = rest.split_once(' ').unwrap().0.parse().unwrap();
+        assert!((25 * MIB..60 * MIB).contains(&missing), "{}", outcome.err);
+    }
+}
+
+#[test]
 fn a_full_tmpfs_is_reported_and_the_old_disk_stays() {
     fills_up(Fs::Tmpfs, 16 * MIB);
 }

@@ -74,6 +74,10 @@ impl Sink for InPlace {
         self.place.write(at, octets)
     }
 
+    fn announce(&self, data: u64) {
+        self.place.announce(data);
+    }
+
     fn data_from_pipe(&self, at: u64, pipe: BorrowedFd<'_>, len: u64) -> Result<sys::Spliced> {
         self.place.splice(at, pipe, len)
     }

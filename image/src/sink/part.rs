@@ -263,6 +263,10 @@ impl Sink for Part {
         }
     }
 
+    fn announce(&self, data: u64) {
+        self.place.announce(data);
+    }
+
     fn data_from_pipe(&self, at: u64, pipe: BorrowedFd<'_>, len: u64) -> Result<sys::Spliced> {
         self.place.splice(at, pipe, len)
     }

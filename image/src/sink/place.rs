@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::remember::Mark;
 use crate::sink::bypass::Bypass;
@@ -24,6 +24,9 @@ pub(crate) struct Place {
     touched: AtomicBool,
     /// The file is never shorter than this, in bytes, as long as only we write to it. 0 where it grows.
     least: u64,
+    /// About how many bytes of data are to come in all, and how many have come; 0 if that isn't known.
+    announced: AtomicU64,
+    come: AtomicU64,
     /// It is a temporary file, of which nothing is needed to write the disk anew.
     temporary: bool,
     /// The way past the page cache, if it is to stay as it is.
@@ -38,6 +41,8 @@ impl Place {
             mark: Mark::default(),
             touched: AtomicBool::new(false),
             least: 0,
+            announced: AtomicU64::new(0),
+            come: AtomicU64::new(0),
             temporary: false,
             bypass: None,
         }
@@ -80,6 +85,15 @@ impl Place {
     /// True if it isn't as it was.
     pub(crate) fn is_touched(&self) -> bool {
         self.touched.load(Ordering::Relaxed)
+    }
+
+    /// About so many bytes of data are to come in all.
+    pub(crate) fn announce(&self, data: u64) {
+        self.announced.store(data, Ordering::Relaxed);
+    }
+
+    fn count(&self, bytes: u64) {
+        self.come.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn begin_write(&self) -> Result<()> {
@@ -129,9 +143,11 @@ impl Place {
     pub(crate) fn write(&self, at: u64, octets: &[u8]) -> Result<()> {
         self.begin_write()?;
         match &self.bypass {
-            None => self.file.write_all_at(octets, at).map_err(|source| self.cannot_write(at, source)),
-            Some(bypass) => bypass.write(at, octets).map_err(|(at, source)| self.cannot_write(at, source)),
+            None => self.file.write_all_at(octets, at).map_err(|source| self.cannot_write(at, source))?,
+            Some(bypass) => bypass.write(at, octets).map_err(|(at, source)| self.cannot_write(at, source))?,
         }
+        self.count(octets.len() as u64);
+        Ok(())
     }
 
     /// The same of octets one behind the other, with nothing held back: what is written or punched there later stands.
@@ -188,7 +204,8 @@ impl Place {
             return Ok(sys::Spliced::Refused);
         }
         self.begin_write()?;
-        sys::splice_from_pipe(pipe, &self.file, at, len).map_err(|source| self.cannot_write(at, source))
+        let spliced = sys::splice_from_pipe(pipe, &self.file, at, len);
+        self.counted(spliced, at)
     }
 
     /// Has the kernel copy octets of a file.
@@ -197,7 +214,16 @@ impl Place {
             return Ok(sys::Spliced::Refused);
         }
         self.begin_write()?;
-        sys::copy_range(file, from, &self.file, at, len).map_err(|source| self.cannot_write(at, source))
+        let copied = sys::copy_range(file, from, &self.file, at, len);
+        self.counted(copied, at)
+    }
+
+    fn counted(&self, moved: io::Result<sys::Spliced>, at: u64) -> Result<sys::Spliced> {
+        let moved = moved.map_err(|source| self.cannot_write(at, source))?;
+        if let sys::Spliced::Moved(bytes) = moved {
+            self.count(bytes);
+        }
+        Ok(moved)
     }
 
     /// True if its name is still this file's: nobody put another in its place.
@@ -241,11 +267,15 @@ impl Place {
             .hint(format!("free some space and run it again to go on{or_removed}"))
     }
 
-    /// How much space is missing on a full file system: half a sentence. What is still to come is known by the disk's size alone.
+    /// How much space is missing on a full file system: half a sentence. Where nobody has told how much data is to come, all that is left of
+    /// the disk may be data.
     fn missing(&self, at: u64, source: &io::Error) -> Option<String> {
-        let left = self.least.checked_sub(at).filter(|_| source.raw_os_error() == Some(libc::ENOSPC))?;
+        let rest = self.least.checked_sub(at).filter(|_| source.raw_os_error() == Some(libc::ENOSPC))?;
+        let (announced, come) = (self.announced.load(Ordering::Relaxed), self.come.load(Ordering::Relaxed));
+        let told = announced.checked_sub(come).filter(|&left| left > 0 && left < rest);
+        let (left, about) = told.map_or((rest, "up to"), |left| (left, "about"));
         let free = sys::free_space(&self.file).ok()?;
         let missing = left.saturating_sub(free);
-        Some(format!("up to {missing} bytes of free space are missing (up to {left} to be written, {free} free)"))
+        Some(format!("{about} {missing} bytes of free space are missing ({about} {left} to be written, {free} free)"))
     }
 }
