@@ -39,7 +39,8 @@ pub struct Error {
     hint: Option<String>,
     source: Option<io::Error>,
     leaves_nothing: bool,
-    found: Option<Fingerprint>,
+    /// Boxed: few errors have one, and it is long.
+    found: Option<Box<Fingerprint>>,
 }
 
 impl Error {
@@ -81,13 +82,13 @@ impl Error {
     /// Adds what was found there instead of another disk.
     #[must_use]
     pub(crate) fn found(self, found: Fingerprint) -> Self {
-        Self { found: Some(found), ..self }
+        Self { found: Some(Box::new(found)), ..self }
     }
 
     /// The disk that was found there, where it is another than had to be.
     #[must_use]
     pub fn other_disk(&self) -> Option<Fingerprint> {
-        self.found
+        self.found.as_deref().copied()
     }
 
     /// The temporary file is no more: the new disk got its name before the trouble, or another program removed it.
