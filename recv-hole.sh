@@ -181,7 +181,32 @@ broke() {
 	while read -r t; do
 		case $why$t in unknown*dd:* | unknownmv:*) why=${t##*: } ;; esac
 	done <"$err"
+	case $why in
+	*"No space left"*) missing ;;
+	unknown | *"oo large"*)
+		t=$(ulimit -f)
+		[ "$t" = unlimited ] || why="ulimit -f allows files of $t blocks only"
+		;;
+	esac
 	bad "$1: $why"
+}
+
+# missing: how much room what comes may need besides
+missing() {
+	# the fields behind the seven words of the heading
+	# shellcheck disable=SC2046,SC2312
+	set -- $(df -Pk "${dest%/*}/" 2>/dev/null)
+	number "${11-}" || set -- 1 2 3 4 5 6 7 8 9 10 0
+	room=${11}
+	for x in 1 2 3 4 5 6 7 8 9 10; do
+		add "$room" "$room"
+		room=${total:-0}
+	done
+	sub "$size" "$off"
+	le "$room" "$total" || return 0
+	sub "$total" "$room"
+	why="$why, at most $total bytes are missing"
+	[ "$kind" != part ] || why="$why ($show.part may be removed)"
 }
 
 # moved N: did the last dd move N octets? Short input is no error to it.
@@ -227,21 +252,58 @@ pass() {
 # zero N: octets of what may hold old ones
 zero() {
 	if [ -n "$dev" ]; then
-		modulo "$off" 4096
-		t=$rest
-		modulo "$1" 4096
-		[ "$t$rest" = 00 ] || set -- "$1" odd
+		zero_device "$1"
+		return
 	fi
-	if [ -n "$zap" ] && [ "$#" -eq 1 ]; then
+	if [ -n "$zap" ]; then
 		# the disk's last block is to go whole
 		total=$1
-		[ "$dev:$ahead" != ":$size" ] || add "$1" 65536
+		[ "$ahead" != "$size" ] || add "$1" 65536
 		for t in "$total" "$1"; do
 			$zap -o "$off" -l "$t" "$fd" 0>&3 >/dev/null 2>&1 && pass "$1" && return
 		done
 		zap=''
 	fi
 	pour "$1" if=/dev/zero
+}
+
+# zero_device N: what can be unmapped is whole blocks, and some at a time
+zero_device() {
+	at=$off rest_of=$1
+	modulo "$at" 4096
+	[ "$rest" = 0 ] || blank "$((4096 - rest))"
+	while le 4096 "$rest_of"; do
+		t=1073741824
+		if ! le "$t" "$rest_of"; then
+			modulo "$rest_of" 4096
+			sub "$rest_of" "$rest"
+			t=$total
+		fi
+		blank "$t" whole
+	done
+	[ "$rest_of" = 0 ] || blank "$rest_of"
+}
+
+# blank N [whole]: zeros at `at`. Punching unmaps, blkdiscard -z may not.
+blank() {
+	piece=$1
+	le "$piece" "$rest_of" || piece=$rest_of
+	while [ "$#" = 2 ] && [ -n "$zap" ]; do
+		$zap -o "$at" -l "$piece" "$fd" 0>&3 >/dev/null 2>&1 && break
+		case $zap in
+		fallocate*) zap='blkdiscard -z -p 134217728' ;;
+		*) zap='' ;;
+		esac
+	done
+	if [ "$#" = 2 ] && [ -n "$zap" ]; then
+		pass "$piece"
+	else
+		pour "$piece" if=/dev/zero
+	fi
+	add "$at" "$piece"
+	at=$total
+	sub "$rest_of" "$piece"
+	rest_of=$total
 }
 
 # held MAJOR:MINOR: is it mounted, swapped to, or part of another?
@@ -353,8 +415,14 @@ used() {
 	[ -n "$t" ]
 }
 
-# unused: refuse a DEST that somebody else writes to
+# unused: refuse a DEST that somebody else writes to, or that can't be replaced
 unused() {
+	if [ "$kind" = part ] && [ -e "$dest" ]; then
+		t=''
+		{ mount_id 3<"$dest" && t=$id && mount_id 3<"${dest%/*}/" || t=''; } 2>/dev/null
+		[ -z "$t" ] || [ "$t" = "$id" ] ||
+			die "$show can't be renamed over: it is a mount point (--in-place writes in place)"
+	fi
 	[ -n "$force" ] || ! used || die "$show is $why (--force writes it all the same)"
 }
 
@@ -382,7 +450,46 @@ resolve() {
 		kind=${inplace:-part}
 	elif [ -e "$dest" ]; then
 		die "$show is no file and no device"
+	else
+		t=$(cd -P "${dest%/*}/" 2>/dev/null && pwd -P)
+		case $t/ in
+		/dev/shm/*) ;;
+		/dev/*) die "$show is no device, and a file is not made there" ;;
+		esac
 	fi
+}
+
+# leftover: refuse a .part that no receiver has left. Ours has lines that begin
+# with a word of ours and its inode, or recv-hole's attribute.
+leftover() {
+	look "$part"
+	# an empty one is lost by nobody
+	case ${force}$mode:$length in
+	-*:0) return 0 ;;
+	-*) ;;
+	*) return 0 ;;
+	esac
+	t=''
+	[ ! -f "$part.lines" ] || { read -r t <"$part.lines"; } 2>/dev/null
+	case $t in XFER-HOLE*" $ino") return 0 ;; esac
+	t=$(getfattr --absolute-names --only-values -n user.xfer-hole.part "$part" 2>/dev/null)
+	[ "$t" = 1 ] || die "$show.part is another program's file: remove it (--force replaces it)"
+}
+
+# mark: .part is ours
+mark() {
+	unmark
+	set -C
+	{ echo "XFER-HOLE-PART 1 inode $ino" >"$part.lines"; } 2>/dev/null || :
+	set +C
+}
+
+unmark() {
+	for x in "$part.lines" "$part.next"; do
+		t=''
+		[ ! -f "$x" ] || { read -r t <"$x"; } 2>/dev/null
+		case $t in XFER-HOLE*) rm -f -- "$x" 2>/dev/null ;; esac
+	done
 }
 
 # same: is .part what descriptor 3 has open?
@@ -426,21 +533,30 @@ target() {
 		return
 		;;
 	part)
-		unused
 		part=$dest.part
 		t=$show.part x=$part
 		# a leftover may be others'
 		look "$part"
-		case $mode in -*) grab && rm -f -- "$part" 2>/dev/null && look "$part" ;; esac
+		case $mode in
+		-*)
+			grab
+			leftover
+			rm -f -- "$part" 2>/dev/null
+			look "$part"
+			;;
+		esac
+		t=$show.part x=$part
 		# noclobber takes no link, no other's file
 		set -C
 		{ [ -z "$mode" ] && command exec 3>"$part"; } 2>/dev/null || die "can't create $t (--in-place writes in place)"
 		set +C
 		lock
-		left="; kept $t"
+		left="; kept $show.part"
 		# another may have had it, and be gone
 		[ "$length" = 0 ] || resize 0
 		chmod 600 "$fd" 0>&3
+		mark
+		[ -z "$old" ] || nocow
 		resize "$size"
 		[ -z "$others" ] || warn "$show: the old disk had other names (hard links), and stays there"
 		return
@@ -679,6 +795,7 @@ publish() {
 	whole
 	$move -- "$part" "$dest" 2>"$err" || broke "can't rename over $show (--in-place writes in place)"
 	left=", though $show has been replaced"
+	unmark
 	[ "$fd" = "$part" ] || here "$dest" || die "$show is another file than was written"
 	[ -n "$nosync" ] || sync ${dir:+"$dir"} 2>/dev/null || die "can't sync its directory"
 }
@@ -700,6 +817,7 @@ give() {
 			# the old group's bits are not for another
 			chown ":${old#*:}" "$fd" 0>&3 2>/dev/null || group=''
 		}
+		inherit
 		for x in "${perm#?}" "$group" "${perm#???????}"; do
 			case $x in r*) b=4 ;; *) b=0 ;; esac
 			case $x in ?w*) b=$((b + 2)) ;; esac
@@ -724,6 +842,51 @@ exact() {
 	read -r t x </proc/self/fdinfo/3
 	exec 3>/dev/null
 	[ "$x" = 7 ]
+}
+
+# inherit: the old DEST's ACL, attributes and label. No rights are added.
+inherit() {
+	lost='' x=/proc/self/fd/9
+	[ "$fd" != "$part" ] || x=$part
+	if have getfacl && have setfacl; then
+		t=$(getfacl -cpnE "$dest" 2>/dev/null)
+		case $t in
+		*mask:*) printf '%s\n' "$t" | setfacl --set-file=- "$x" 9>&3 ;;
+		# the directory may have given one
+		*) setfacl -b "$x" 9>&3 || : ;;
+		esac 2>/dev/null || lost=' ACL (its group gets no rights)'
+	else
+		look "$part"
+		case $perm$mode in *+*) lost=' ACL (its group gets no rights)' ;; esac
+	fi
+	[ -z "$lost" ] || group=''
+	if have getfattr && have setfattr && [ "$x" != "$part" ]; then
+		t=$(getfattr -d -e hex -m '^(user[.]|security[.]selinux$)' --absolute-names "$dest" 2>/dev/null)
+		[ -z "$t" ] || printf '%s\n' "$t" | attributes | setfattr --restore=- 9>&3 2>/dev/null || lost="$lost attributes"
+	fi
+	if [ -e /sys/fs/selinux/enforce ] && have chcon; then
+		chcon --reference="$dest" "$fd" 0>&3 2>/dev/null || lost="$lost label"
+	fi
+	[ -z "$lost" ] || warn "can't give $show what it had:$lost"
+}
+
+# attributes: those that getfattr tells, for another file, but for our notes
+attributes() {
+	printf '# file: %s\n' "$x"
+	while read -r t; do
+		case $t in
+		'#'* | user.xfer-hole.*) ;;
+		*) printf '%s\n' "$t" ;;
+		esac
+	done
+}
+
+# nocow: as DEST is, as long as .part is empty
+nocow() {
+	t=$(lsattr -d "$dest" 2>/dev/null)
+	case ${t%% *} in
+	*C*) chattr +C "$part" 2>/dev/null || warn "can't give $show what it had: no copy-on-write" ;;
+	esac
 }
 
 tools() {
@@ -763,6 +926,8 @@ ready() {
 	# shellcheck disable=SC3045 # no -v, no limit
 	{ ulimit -v 524288; } 2>/dev/null || :
 	exec 3>/dev/null
+	# dd is to say why
+	trap '' XFSZ
 	force='' others='' dry=''
 	inplace='' skip='' nosync='' dev='' old='' had='' also=: move='mv -f'
 }
@@ -816,6 +981,8 @@ rehearse() {
 		;;
 	part)
 		unused
+		part=$dest.part
+		leftover
 		x=${dest%/*}/
 		if [ ! -d "$x" ] || [ ! -w "$x" ] || [ ! -x "$x" ]; then
 			die "can't write in $x (--in-place writes in place)"
@@ -863,6 +1030,7 @@ main() {
 		rehearse
 		exit
 	fi
+	[ "$kind" != part ] || unused
 	receive
 }
 

@@ -201,12 +201,18 @@ probe() {
 		[ -z "$own$bits" ] || [ "$kind$dev" = place ] || die "$show is a device: it keeps its owner and mode"
 		[ "$kind" = place ] || return 0
 		x=$(dd of="$dest" conv=notrunc count=0 </dev/null 2>&1) || die "can't open $show: ${x##*: }"
+		{ command exec 3<>"$dest"; } 2>/dev/null || die "can't open $show"
+		unused
+		exec 3>/dev/null
 		[ -n "$dev" ] || return 0
 		device
-		le "$bytes" "$had" || die "$show is too small: $had octets for a disk of $bytes"
+		le "$bytes" "$had" || die "$show is too small: $had bytes for a disk of $bytes"
 		return
 	fi
-	part=$dest.part x=${dest%/*}/
+	unused
+	part=$dest.part
+	leftover
+	x=${dest%/*}/
 	[ ! -d "$x" ] || dir=$x
 	if [ -e "$part" ] || [ -h "$part" ] || asked dry-run; then
 		[ -w "$dir" ] && [ -x "$dir" ] || die "can't write in $dir"

@@ -7,7 +7,7 @@
 # which far-end.sh has renamed: `plain_next` is the script's `next`.
 #
 # DEST.part.lines has the lines of the hashed records that are in DEST.part: the
-# first is `size interval grain inode`, then come DATA and HOLE, each when its
+# first is `XFER-HOLE-PART size interval grain inode N`, then come DATA and HOLE, each when its
 # record has been written. Nothing is believed of them: a digest is read back
 # before it is offered, a hole is punched again.
 #
@@ -20,7 +20,7 @@
 #   spare    what is left of the line that 9 has read
 #   result   the digest of all lines
 wanted='' offered=0 behind='' journal='' gap=0 spare='' result='' again=''
-wrapped=' next opening target data hole keep ending publish '
+wrapped=' next opening target mark data hole keep ending '
 
 # ours FILE: is it a plain file of one link, and of this user?
 ours() {
@@ -35,7 +35,7 @@ ours() {
 rewind() {
 	spare=''
 	{ command exec 9<"$part.lines"; } 2>/dev/null &&
-		read -r had_size had_ival had_grain had_ino x <&9
+		read -r y had_size had_ival had_grain z had_ino x <&9
 }
 
 # remains: is there a part of a new file, and its lines?
@@ -43,7 +43,7 @@ remains() {
 	[ "$kind" = part ] && [ -n "$quick" ] || return 1
 	part=$dest.part me=$(id -u)
 	ours "$part" && t=$ino && ours "$part.lines" && rewind || return 1
-	[ "$had_ino$x" = "$t" ] && number "$had_size" &&
+	[ "$y $z $had_ino$x" = "XFER-HOLE-PART inode $t" ] && number "$had_size" &&
 		power "$had_ival" 4096 16777216 && power "$had_grain" 512 "$had_ival"
 }
 
@@ -225,21 +225,18 @@ opening() {
 	[ -z "$wanted" ] || [ "$size $ival $grain" = "$wanted" ] || bad "another disk than was asked for"
 }
 
-target() {
-	if [ -z "$behind" ]; then
-		plain_target
-		[ "$kind" = part ] || return 0
-		rm -f -- "$part.lines" "$part.next" 2>/dev/null
-		[ -n "$hashed" ] || return 0
-		journal=$part.lines
-	else
-		same
-		# cut behind what is kept, then a hole
-		resize "$offered"
-		resize "$size"
-		journal=$part.next
-		rm -f -- "$journal" 2>/dev/null
+mark() {
+	if [ -z "$hashed" ]; then
+		plain_mark
+		return
 	fi
+	unmark
+	journal=$part.lines
+	record
+}
+
+# record: the lines of what comes go to journal
+record() {
 	set -C
 	{ command exec 8>"$journal"; } 2>/dev/null || {
 		[ -z "$behind" ] || die "can't create $journal"
@@ -247,7 +244,21 @@ target() {
 		journal=''
 	}
 	set +C
-	[ -z "$journal" ] || put "$size $ival $grain $ino"
+	[ -z "$journal" ] || put "XFER-HOLE-PART $size $ival $grain inode $ino"
+}
+
+target() {
+	if [ -z "$behind" ]; then
+		plain_target
+		return
+	fi
+	same
+	# cut behind what is kept, then a hole
+	resize "$offered"
+	resize "$size"
+	journal=$part.next
+	rm -f -- "$journal" 2>/dev/null
+	record
 }
 
 data() {
@@ -299,9 +310,4 @@ ending() {
 	[ "${x%% *}" = "$result" ] || bad "what came and what was kept are not the sender's disk"
 	# it was no part of DEST
 	kept=''
-}
-
-publish() {
-	plain_publish
-	[ "$kind" != part ] || rm -f -- "$part.lines" 2>/dev/null || :
 }
