@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use page::PAGES;
-use rig::{assert_kept, checkout, commands, flags, flags_named, run, tools};
+use rig::{assert_kept, checkout, commands, flags, flags_named, run, script, tools};
 
 #[test]
 fn man_pages_are_made_from_the_command_lines() {
@@ -88,6 +88,19 @@ fn every_flag_is_in_help_and_man_page() {
 }
 
 #[test]
+fn the_script_has_a_page_of_its_own_with_all_its_options() {
+    let help = run(Command::new("sh").arg(script()).arg("--help"), b"").ok().out;
+    let said = flags_named(&String::from_utf8(help).unwrap());
+    assert!(said.len() >= 8, "{said:?}");
+    let page = fs::read_to_string(checkout("doc/recv-hole.sh.1")).unwrap();
+    let plain = ["\\fB", "\\fI", "\\fR"].iter().fold(page.replace("\\-", "-"), |text, font| text.replace(font, " "));
+    assert!(said.is_subset(&flags_named(&plain)), "the page lacks {:?}", said.difference(&flags_named(&plain)));
+    for section in ["DESCRIPTION", "OPTIONS", "FILES", "EXIT STATUS", "ENVIRONMENT", "EXAMPLES"] {
+        assert!(page.contains(&format!("\n.SH {section}\n")), "{section}");
+    }
+}
+
+#[test]
 fn every_flag_that_the_documents_name_is_there() {
     // Those that no help shows may be named, too: they are for programs.
     let flags: BTreeSet<String> = commands().iter().flat_map(|(_, command)| flags(command, true)).collect();
@@ -102,6 +115,7 @@ fn every_flag_that_the_documents_name_is_there() {
         "--list",
         "--inplace",
         "--no-whole-file",
+        "--skip-hash",
     ];
     let mut documents: Vec<PathBuf> =
         ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "proto/SPEC.md"].map(checkout).to_vec();

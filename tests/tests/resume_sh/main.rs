@@ -142,25 +142,15 @@ fn poke(path: &Path, at: u64, octet: u8) {
 
 #[test]
 fn what_becomes_of_the_part_meanwhile_is_found_out() {
-    let other = TempDir::new().unwrap();
-    let theirs = other.path().join("theirs");
     type Harm<'a> = (&'a str, &'a dyn Fn(&Far), u64);
     let truncate = |far: &Far, len| File::options().write(true).open(far.part()).unwrap().set_len(len).unwrap();
-    let harms: [Harm<'_>; 7] = [
+    let harms: [Harm<'_>; 6] = [
         ("an octet of data", &|far| poke(&far.part(), 3 * M + 5, 0), 3 * M),
         ("the first octet", &|far| poke(&far.part(), 0, 0), 0),
         ("an octet in a hole", &|far| poke(&far.part(), 2 * M + 5, 7), 12 * M),
         ("cut", &|far| truncate(far, 4 * M), 4 * M),
         ("longer", &|far| truncate(far, 99 * M), 12 * M),
         ("emptied", &|far| truncate(far, 0), 0),
-        (
-            "another file",
-            &|far| {
-                fs::rename(far.part(), &theirs).unwrap();
-                Disk::empty(disk().size).with(0, 9 * M, 99).make(&far.part());
-            },
-            0,
-        ),
     ];
     for (what, harm, from) in harms {
         let far = Far::new("dash", &disk());
@@ -174,6 +164,21 @@ fn what_becomes_of_the_part_meanwhile_is_found_out() {
         // A hole is punched again: nothing has to be sent for it.
         assert!(what == "an octet in a hole" || again >= missing, "{what}: {missing} were missing, {again} were sent");
     }
+}
+
+#[test]
+fn another_file_by_the_name_of_part_is_refused_before_anything_is_sent() {
+    let other = TempDir::new().unwrap();
+    let far = Far::new("dash", &disk());
+    far.cut(5 * M);
+    fs::rename(far.part(), other.path().join("ours")).unwrap();
+    Disk::empty(disk().size).with(0, 9 * M, 99).make(&far.part());
+    let before = rig::Before::of(&far.part());
+    let outcome = far.push(&[]);
+    assert!(outcome.code == Some(2) && outcome.err.contains("--force"), "{}", outcome.err);
+    before.untouched("another program's file");
+    run(far.sender(&CUT_SO).arg("--force"), b"").ok();
+    assert_same(&far.image, &far.dest);
 }
 
 #[test]
@@ -243,7 +248,8 @@ fn lines_that_are_torn_or_lie_are_worth_what_is_whole_of_them() {
     let (header, records) = lines.split_once('\n').unwrap();
     let inode = |far: &Far| far.part().metadata().unwrap().ino().to_string();
     let fields: Vec<_> = header.split(' ').collect();
-    assert_eq!(fields, [&disk().size.to_string(), "131072", "4096", &inode(&far)]);
+    let mark = ["XFER-HOLE-PART", &disk().size.to_string(), "131072", "4096", "inode", &inode(&far)];
+    assert_eq!(fields, mark);
     let first = records.lines().next().unwrap();
     let cases = [
         ("torn", records[..records.len() - 20].to_owned(), true),
@@ -262,17 +268,16 @@ fn lines_that_are_torn_or_lie_are_worth_what_is_whole_of_them() {
     for (what, records, some) in cases {
         let _old = fs::remove_file(&far.dest);
         fs::write(far.part(), &part).unwrap();
-        let header = format!("{} 131072 4096 {}", disk().size, inode(&far));
+        let header = format!("XFER-HOLE-PART {} 131072 4096 inode {}", disk().size, inode(&far));
         fs::write(far.lines(), format!("{header}\n{records}")).unwrap();
         let again = far.finish(&[]);
         assert_eq!(again < 6 * M, some, "{what}: {again} were sent");
     }
-    for header in
-        ["", "x", "1 2 3 4", &format!("{} 131073 4096 I", disk().size), &format!("0{} 131072 4096 I", disk().size)]
-    {
+    let wrong = [format!("{} 131073 4096", disk().size), format!("0{} 131072 4096", disk().size)];
+    for header in ["1", "1 2 3", "", &wrong[0], &wrong[1]] {
         fs::remove_file(&far.dest).unwrap();
         fs::write(far.part(), &part).unwrap();
-        fs::write(far.lines(), format!("{}\n{records}", header.replace('I', &inode(&far)))).unwrap();
+        fs::write(far.lines(), format!("XFER-HOLE-PART {header} inode {}\n{records}", inode(&far))).unwrap();
         assert!(far.finish(&[]) > 6 * M, "{header}");
     }
     assert!(!far.folder.path().join("pwned").exists());
@@ -342,12 +347,13 @@ fn with_no_resume_or_without_digests_it_starts_over() {
         assert_same(&far.image, &far.dest);
         assert!(!far.part().exists() && !far.lines().exists());
     }
-    // One that has no digests leaves no lines, nor those of another.
+    // One that has no digests leaves a mark, and no lines of records, nor those of another.
     far.cut(5 * M);
     fs::write(far.folder.path().join("cut"), M.to_string()).unwrap();
     assert_eq!(run(&mut far.sender(&["--no-hash"]), b"").code, Some(2));
     fs::remove_file(far.folder.path().join("cut")).unwrap();
-    assert!(far.part().exists() && !far.lines().exists());
+    assert!(far.part().exists());
+    assert_eq!(fs::read_to_string(far.lines()).unwrap().lines().count(), 1);
 }
 
 #[test]
