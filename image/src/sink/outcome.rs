@@ -125,9 +125,11 @@ fn format_of_name(name: &Path) -> Option<Format> {
 /// The format of what is there, if it is another than raw, and no disk begins so by itself.
 fn format_of_content(path: &Path) -> Option<Format> {
     let host = Host::of(File::open(path).ok()?, path, None).ok()?;
-    NAMED.into_iter().find(|format| Format::probe(&host).ok() == Some(*format))
+    let found = Format::probe(&host).ok()?;
+    NAMED.contains(&found).then_some(found)
 }
 
+/// Formats that are warned of by their content: an encrypted disk, for one, begins as its image does.
 const NAMED: [Format; 7] =
     [Format::Qcow2, Format::Qcow, Format::Qed, Format::Vmdk, Format::Vdi, Format::Vhdx, Format::Vpc];
 
