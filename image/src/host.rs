@@ -70,7 +70,7 @@ impl Host {
     }
 
     /// The same file with the size and times that it has now: until it was locked, another program may have written it.
-    pub(crate) fn as_it_is(self) -> Result<Self> {
+    pub(crate) fn looked_at_again(self) -> Result<Self> {
         let Self { file, path, dir, .. } = self;
         Self::of(file, &path, dir)
     }

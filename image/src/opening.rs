@@ -75,7 +75,7 @@ impl Opening {
             host
         } else {
             guard(&host)?;
-            host.as_it_is()?
+            host.looked_at_again()?
         };
         Ok(if self.flush { host.flush() } else { host })
     }

@@ -53,7 +53,7 @@ impl Pair {
             return Err(host.error(Kind::Refused, "is no regular file"));
         }
         guard::guard(&host)?;
-        let host = host.as_it_is()?;
+        let host = host.looked_at_again()?;
         check_named(&host)?;
         let size = host.len();
         check_raw(&host, options)?;

@@ -306,7 +306,7 @@ pub(crate) fn known_len(file: &File) -> io::Result<u64> {
 /// fstatvfs(3): bytes that this user may still write to the file system.
 pub(crate) fn free_space(file: &File) -> io::Result<u64> {
     let stat = nix::sys::statvfs::fstatvfs(file)?;
-    Ok(u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size())))
+    Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
 }
 
 /// sysconf(3) _SC_PAGESIZE: octets of a page.

@@ -18,10 +18,12 @@ pub enum Fs {
     Btrfs,
     /// In memory.
     Tmpfs,
+    /// In memory, without extended attributes and without an account of holes.
+    Ramfs,
 }
 
 impl Fs {
-    /// All of them.
+    /// Those that disks lie on.
     pub const ALL: [Self; 4] = [Self::Ext4, Self::Xfs, Self::Btrfs, Self::Tmpfs];
 }
 
@@ -48,7 +50,7 @@ impl Filesystem {
         let folder = tempfile::tempdir().unwrap();
         let (image, mount) = (folder.path().join("image"), folder.path().join("mount"));
         fs::create_dir(&mount).unwrap();
-        if kind != Fs::Tmpfs {
+        if !matches!(kind, Fs::Tmpfs | Fs::Ramfs) {
             File::create(&image).unwrap().set_len(size).unwrap();
         }
         let name = image.to_str().unwrap();
@@ -56,12 +58,15 @@ impl Filesystem {
             Fs::Ext4 => drop(tool("mkfs.ext4", &[&["-q", "-F", "-m", "0"], options, &[name]].concat())),
             Fs::Xfs => drop(tool("mkfs.xfs", &[&["-q", "-f"], options, &[name]].concat())),
             Fs::Btrfs => drop(tool("mkfs.btrfs", &[&["-q", "-f"], options, &[name]].concat())),
-            Fs::Tmpfs => {}
+            Fs::Tmpfs | Fs::Ramfs => {}
         }
         let mut made = Self { mount, mounted: false, image, _folder: folder };
         if kind == Fs::Tmpfs {
             let size = format!("size={size}");
             drop(tool("mount", &["-t", "tmpfs", "-o", &size, "none", made.mount.to_str().unwrap()]));
+            made.mounted = true;
+        } else if kind == Fs::Ramfs {
+            drop(tool("mount", &["-t", "ramfs", "none", made.mount.to_str().unwrap()]));
             made.mounted = true;
         } else {
             made.mount();

@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Command;
 
 use nix::sys::stat::Mode;
 use rig::{
-    Before, Disk, Filesystem, Fs, Outcome, Receiver, Running, SHELLS, mark_part, part_of, pour, run, tools, wait_until,
+    Before, Cut, Disk, Filesystem, Fs, Outcome, Receiver, Running, SHELLS, converse, mark_part, part_of, pour, run,
+    tools, wait_until,
 };
 
 fn disk(folder: &Path) -> (Vec<u8>, Vec<u8>) {
@@ -168,4 +170,65 @@ fn receivers_that_race_leave_a_whole_disk_of_one_of_them() {
         let _failed_one = fs::remove_file(part_of(&dest));
         fs::remove_file(&dest).unwrap();
     }
+}
+
+#[test]
+fn a_file_that_no_transfer_has_left_is_refused_before_anything_comes() {
+    for kind in [Fs::Ext4, Fs::Ramfs] {
+        let fs = Filesystem::new(kind, 64 << 20);
+        let (octets, stream) = disk(fs.path());
+        let dest = fs.join("out.img");
+        fs::write(part_of(&dest), "a user's file").unwrap();
+        fs::set_permissions(part_of(&dest), fs::Permissions::from_mode(0o600)).unwrap();
+        let before = Before::of(&part_of(&dest));
+        let command = |args: &[&str]| {
+            let mut command = Command::new(tools!().recv_hole);
+            command.args(args).arg(&dest);
+            command
+        };
+        for args in [&[][..], &["--no-sync"], &["--dry-run"]] {
+            // Nothing is read before that.
+            let refused =
+                Running::start(&mut command(args)).outlived().refused(&["out.img.part", "no transfer has left"]);
+            assert!(refused.err.contains("hint: ") && refused.err.contains("--force"), "{}", refused.err);
+        }
+        // A side file of an earlier one doesn't make it ours.
+        let lines = dest.with_extension("img.part.lines");
+        fs::write(&lines, "XFER-HOLE-PART 1 inode 1\n").unwrap();
+        run(&mut command(&[]), &stream).refused(&["out.img.part", "no transfer has left"]);
+        before.untouched("a user's file");
+        run(&mut command(&["--force"]), &stream).ok();
+        assert!(fs::read(&dest).unwrap() == octets);
+        assert!(!part_of(&dest).exists() && !lines.exists());
+    }
+}
+
+#[test]
+fn a_user_s_file_of_the_side_file_s_name_is_left_alone() {
+    for kind in [Fs::Ext4, Fs::Ramfs] {
+        let fs = Filesystem::new(kind, 64 << 20);
+        let (octets, stream) = disk(fs.path());
+        let dest = fs.join("out.img");
+        let lines = dest.with_extension("img.part.lines");
+        fs::write(&lines, "a user's file").unwrap();
+        receive(Receiver::Binary, &dest, &stream).ok();
+        assert!(fs::read(&dest).unwrap() == octets);
+        assert_eq!(fs::read(&lines).unwrap(), b"a user's file");
+    }
+}
+
+#[test]
+fn what_is_left_where_there_are_no_attributes_is_known_by_its_side_file() {
+    let fs = Filesystem::new(Fs::Ramfs, 64 << 20);
+    let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
+    Disk::empty(8 << 20).with(0, 7 << 20, 1).make(&image);
+    let lines = dest.with_extension("img.part.lines");
+    let (sent, received, _) = converse(&tools!(), &[], &image, &[], &dest, Cut::Receiver(6 << 20));
+    assert!(sent.code != Some(0) && received.code != Some(0));
+    assert!(fs::read_to_string(&lines).unwrap().starts_with("XFER-HOLE"));
+    let (sent, received, flowed) = converse(&tools!(), &[], &image, &[], &dest, Cut::Never);
+    assert_eq!((sent.code, received.code), (Some(0), Some(0)), "{} {}", sent.err, received.err);
+    assert!(flowed.want().is_some() && flowed.payload() < 7 << 20, "{}", flowed.payload());
+    assert!(fs::read(&dest).unwrap() == fs::read(&image).unwrap());
+    assert!(!lines.exists() && !part_of(&dest).exists());
 }

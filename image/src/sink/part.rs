@@ -76,12 +76,11 @@ impl Part {
             made.remove();
             Error::io(&part, what, source)
         })?;
-        Self::of(file, part, dest, made, fresh_mode, old, &options, size)
+        Self::of(Place::new(file, part), dest, made, fresh_mode, old, &options, size)
     }
 
     fn of(
-        file: File,
-        part: PathBuf,
+        place: Place,
         dest: PathBuf,
         made: Made,
         fresh_mode: u32,
@@ -91,7 +90,7 @@ impl Part {
     ) -> Result<Self> {
         let &TargetOptions { no_sync, no_clobber, confined, mode, owner, direct, .. } = options;
         let rights = Rights { mode, owner };
-        let (make_room, place) = (sys::is_ext4(&file), Place::new(file, part));
+        let make_room = sys::is_ext4(&place.file);
         let place = if direct { place.directly()? } else { place };
         let place = place.of_len(size.unwrap_or_default()).temporary();
         // What was noted of DEST is over, however what begins now ends.
@@ -163,8 +162,11 @@ impl Part {
             (Some(_), true) => Brings::Kept,
         };
         let holds = holds.min(size);
-        let made =
-            Self { holds, size: Some(size), ..Self::of(file, part, dest, made, fresh_mode, old, options, Some(size))? };
+        let made = Self {
+            holds,
+            size: Some(size),
+            ..Self::of(Place::new(file, part), dest, made, fresh_mode, old, options, Some(size))?
+        };
         Ok(Holding { sink: Box::new(made), image: Chain::of_floors(floors, holds), brings })
     }
 
