@@ -114,7 +114,7 @@ impl Chain {
     #[must_use]
     pub fn whole(&self) -> Self {
         let (floors, warnings) = (self.floors.clone(), Vec::new());
-        let (size, format, method, content) = (self.size, self.format, self.method, self.content.clone());
+        let (size, format, method, content) = (self.size, self.format, self.method, self.content);
         Self { floors, size, format, warnings, method, since: None, content }
     }
 

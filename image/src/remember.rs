@@ -124,7 +124,7 @@ pub(crate) fn flushed(file: &File) -> Option<Stamp> {
     }
     // In this order: what is stored before the flush is seen by whoever reads now, and what is stored behind it sets other times.
     file.sync_data().ok()?;
-    file.metadata().ok().filter(|stat| stat.is_file()).map(|stat| Stamp::of(&stat))
+    file.metadata().ok().filter(fs::Metadata::is_file).map(|stat| Stamp::of(&stat))
 }
 
 /// A file that a disk was written to, as its writer left it: by its path alone, another's could be taken for it.
