@@ -13,7 +13,7 @@ complete -c recv-hole -s M -l remote-option -d 'Give this option to the xfer-hol
 complete -c recv-hole -l speaks -d 'For programs: end with 0 if this version of the conversation is spoken, else with 2' -r
 complete -c recv-hole -l request -d 'For programs: receive what the words of a sender\'s request ask for, and answer on standard output' -r
 complete -c recv-hole -l max-size -d 'Refuse a disk larger than this' -r
-complete -c recv-hole -l restrict -d 'For "command=" in authorized_keys: take the request from SSH_ORIGINAL_COMMAND, and write beneath DIR only; see xfer-hole-restrict(7)' -r -F
+complete -c recv-hole -l restrict -d 'For "command=" in authorized_keys: take the request from SSH_ORIGINAL_COMMAND, and write beneath DIR only, and with --no-clobber new files only; see xfer-hole-restrict(7)' -r -F
 complete -c recv-hole -l progress -d 'Show how far it is: auto is a bar if standard error is a terminal. If not given: auto for HOST:IMAGE, and none for a stream on standard input' -r -f -a "auto\t'A bar if standard error is a terminal'
 bar\t'A bar, wherever standard error goes'
 json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'

@@ -44,7 +44,7 @@ _xfer__hole() {
 
     case "${cmd}" in
         xfer__hole)
-            opts="-f -n -e -P -i -J -o -F -C -4 -6 -U -v -q -h -V --hash --no-hash --hash-interval --min-hole --classic --since-snapshot --since-base --bitmap --base-digest --trust-base --in-place --target-is-zero --discard --no-sync --direct --delta --remember --no-resume --read-back --check-base --no-clobber --force --mkpath --chmod --chown --dry-run --remote-path --rsh --port --identity --jump --ssh-option --ssh-config --compress --ipv4 --ipv6 --timeout --bwlimit --receiver --converse --speaks --format --backing-format --snapshot --allow --no-backing --force-share --extents --verbose --detect-zeroes --live --reflink --progress --quiet --print-digest --print-receiver --help --version map info fold prune manifest digest verify"
+            opts="-f -n -e -P -i -J -o -F -C -4 -6 -U -v -q -h -V --hash --no-hash --hash-interval --min-hole --classic --since-snapshot --since-base --bitmap --base-digest --trust-base --in-place --target-is-zero --discard --no-sync --direct --delta --remember --no-resume --read-back --check-base --no-clobber --force --mkpath --chmod --chown --dry-run --remote-path --rsh --port --identity --jump --ssh-option --ssh-config --compress --ipv4 --ipv6 --timeout --bwlimit --receiver --converse --speaks --restrict --format --backing-format --snapshot --allow --no-backing --force-share --extents --verbose --detect-zeroes --live --reflink --progress --quiet --print-digest --print-receiver --help --version map info fold prune manifest digest verify"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -147,6 +147,10 @@ _xfer__hole() {
                     return 0
                     ;;
                 --speaks)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --restrict)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_xfer_hole_global_optspecs
-    string join \n hash no-hash hash-interval= min-hole= classic since-snapshot= since-base= bitmap= base-digest= trust-base in-place target-is-zero discard no-sync direct delta remember no-resume read-back check-base no-clobber f/force mkpath chmod= chown= n/dry-run remote-path= e/rsh= P/port= i/identity= J/jump= o/ssh-option= F/ssh-config= C/compress 4/ipv4 6/ipv6 timeout= bwlimit= receiver= converse speaks= format= backing-format= snapshot= allow= no-backing U/force-share extents= v/verbose detect-zeroes= live reflink= progress= q/quiet print-digest print-receiver h/help V/version
+    string join \n hash no-hash hash-interval= min-hole= classic since-snapshot= since-base= bitmap= base-digest= trust-base in-place target-is-zero discard no-sync direct delta remember no-resume read-back check-base no-clobber f/force mkpath chmod= chown= n/dry-run remote-path= e/rsh= P/port= i/identity= J/jump= o/ssh-option= F/ssh-config= C/compress 4/ipv4 6/ipv6 timeout= bwlimit= receiver= converse speaks= restrict= format= backing-format= snapshot= allow= no-backing U/force-share extents= v/verbose detect-zeroes= live reflink= progress= q/quiet print-digest print-receiver h/help V/version
 end
 
 function __fish_xfer_hole_needs_command
@@ -45,6 +45,7 @@ complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l receiver -d 'What r
 binary\t'recv-hole'
 sh\t'recv-hole.sh'"
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l speaks -d 'For programs: end with 0 if this version of the conversation is spoken, else with 2' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l restrict -d 'For "command=" in authorized_keys: take the request of a pull from SSH_ORIGINAL_COMMAND, and read images beneath DIR only; see xfer-hole-restrict(7)' -r -F
 complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l format -d 'The image\'s format. auto: a block device is raw; a file is read as what its content says, but opens no backing file and no data file unless it is named *.qcow2, too. raw: the file as it is, whatever is in it' -r -f -a "auto\t'Raw for a block device, by content for a file'
 raw\t'The disk itself'
 qcow2\t'QEMU\'s qcow2'"

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::host::settled;
 use crate::quote::{named, quoted};
-use crate::{Error, Host, Kind, Result};
+use crate::{Bounds, Error, Host, Kind, Result};
 
 /// What may be opened of the files that images name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Gate {
     allow: Vec<PathBuf>,
     /// Why nothing at all may be opened, if that is so.
     closed: Option<Closed>,
+    /// Nothing outside may be opened, and everything within.
+    bounds: Option<Bounds>,
 }
 
 /// Why a gate opens nothing.
@@ -38,7 +40,18 @@ impl Gate {
         let true_path =
             |dir: &PathBuf| fs::canonicalize(dir).map_err(|source| Error::io(dir, "cannot be allowed", source));
         let closed = closed.then_some(Closed::Forbidden);
-        Ok(Self { allow: allow.iter().map(true_path).collect::<Result<_>>()?, closed })
+        Ok(Self { allow: allow.iter().map(true_path).collect::<Result<_>>()?, closed, bounds: None })
+    }
+
+    /// The same for images beneath a directory that can't be left.
+    #[must_use]
+    pub fn within(self, bounds: Option<Bounds>) -> Self {
+        Self { bounds, ..self }
+    }
+
+    /// The directory that can't be left.
+    pub(crate) fn bounds(&self) -> Option<&Bounds> {
+        self.bounds.as_ref()
     }
 
     /// The gate of an image that is one by its content alone: nothing may be opened.
@@ -78,6 +91,12 @@ impl Gate {
         }
         let own = dir
             .ok_or_else(|| refused("is not looked for: the true path of the image's directory can't be told".into()))?;
+        if let Some(bounds) = &self.bounds {
+            let host = bounds.open_named(own, name, &path_of(named_by, name));
+            return host.ok_or_else(|| {
+                refused("is not there, or is no regular file within the directory allowed here".into())
+            });
+        }
         let (dir, entry) = settled(&own.join(name));
         // Only looked at: a fifo or a device does nothing when it is opened so.
         let place = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(entry).map_err(failed)?;

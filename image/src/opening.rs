@@ -45,7 +45,7 @@ pub(crate) struct Top {
 impl Opening {
     /// Opens the top file, and finds out what it is read as.
     pub(crate) fn top(&self, path: &Path) -> Result<Top> {
-        let host = Host::open(path)?;
+        let host = self.gate.bounds().map_or_else(|| Host::open(path), |bounds| bounds.open(path))?;
         let host = self.guard(host)?;
         let Guess { format, by_content, warning, content } =
             self.format.map_or_else(|| Guess::of(&host), |format| Ok(Guess::known(format)))?;

@@ -397,10 +397,20 @@ pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 
 /// openat2(2) of a directory beneath another one, by a path without links. Fails with ENOSYS where the kernel has no such call.
 pub fn open_dir_beneath(dir: &File, path: &Path) -> io::Result<File> {
+    open_beneath(dir, path, nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_DIRECTORY, false)
+}
+
+/// openat2(2) with O_PATH beneath a directory: what is there, not opened. Links are followed if they stay beneath it, or not at all.
+pub(crate) fn look_beneath(dir: &File, path: &Path, follows: bool) -> io::Result<File> {
+    open_beneath(dir, path, nix::fcntl::OFlag::O_PATH, follows)
+}
+
+fn open_beneath(dir: &File, path: &Path, flags: nix::fcntl::OFlag, follows: bool) -> io::Result<File> {
     use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+    let links = if follows { ResolveFlag::empty() } else { ResolveFlag::RESOLVE_NO_SYMLINKS };
     let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        .flags(flags | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS | links);
     // EAGAIN: something was renamed at the same time, and the kernel can't tell whether that leads out.
     for _ in 0..100 {
         match openat2(dir, path, how) {

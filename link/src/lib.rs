@@ -3,6 +3,7 @@
 
 mod answers;
 mod bar;
+mod beneath;
 mod event;
 mod far;
 mod manifest_input;
@@ -25,12 +26,16 @@ mod throttle;
 mod verify;
 
 pub use answers::{Answers, Ending, Offer, TERMINAL, Told};
+pub use beneath::{components, original_command, relative};
 pub use far::{Far, REFUSED_HINT};
 pub use manifest_input::ManifestInput;
 pub use message::Messages;
 pub use place::{BadPlace, Place, Remote, copy_name};
 pub use progress::{Progress, ProgressKind};
-pub use request::{Request, coded, is_plain, pull_command, quoted_for_sh, shell_word};
+pub use request::{
+    NOT_CODED, REQUEST_MAX, Request, coded, decoded, is_plain, pull_command, pull_words, quoted_for_sh, shell_word,
+    unquoted,
+};
 pub use rim::Rim;
 pub use rsh::{RshArgs, parse_version};
 pub use signal::Signals;

@@ -3,7 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use xfer_hole_image::shown;
 use xfer_hole_proto::CONVERSATION;
@@ -56,6 +56,50 @@ pub fn coded(word: &OsStr) -> String {
         }
     }
     text
+}
+
+/// The longest request, in bytes.
+pub const REQUEST_MAX: usize = 64 << 10;
+/// Why a word is refused.
+pub const NOT_CODED: &str = "a word of it is not coded as it has to be";
+
+/// A word without its quotes.
+#[must_use]
+pub fn unquoted(word: &[u8]) -> Option<&[u8]> {
+    word.strip_prefix(b"'")?.strip_suffix(b"'")
+}
+
+/// The octets of a coded word. There is one way to code them; none of them is NUL, and there is at least one.
+pub fn decoded(word: &[u8]) -> Result<Vec<u8>, &'static str> {
+    let mut octets = Vec::with_capacity(word.len());
+    let mut left = word;
+    while let Some((&first, rest)) = left.split_first() {
+        if is_plain(first) {
+            octets.push(first);
+            left = rest;
+            continue;
+        }
+        let (code, rest) = rest.split_at_checked(4).filter(|_| first == b'\\').ok_or(NOT_CODED)?;
+        let octal = code[0] == b'0' && code.iter().all(|digit| (b'0'..=b'7').contains(digit));
+        let value = code.iter().fold(0, |value, digit| value * 8 + u32::from(digit.wrapping_sub(b'0')));
+        let octet = u8::try_from(value).ok().filter(|&octet| octal && octet != 0 && !is_plain(octet));
+        octets.push(octet.ok_or(NOT_CODED)?);
+        left = rest;
+    }
+    if octets.is_empty() { Err(NOT_CODED) } else { Ok(octets) }
+}
+
+/// The words of xfer-hole that [`pull_command`] has made a command of. Whatever isn't exactly one is refused.
+pub fn pull_words(command: &[u8]) -> Result<Vec<OsString>, &'static str> {
+    const NOT_ONE: &str = "it is no pull";
+    if command.len() > REQUEST_MAX {
+        return Err("it is too long");
+    }
+    let rest = command.strip_prefix(b"exec sh -c '").ok_or(NOT_ONE)?;
+    let end = rest.iter().position(|&byte| byte == b'\'').ok_or(NOT_ONE)?;
+    let rest = rest[end..].strip_prefix(b"' xfer-hole ").ok_or(NOT_ONE)?;
+    let words = rest.split(|&byte| byte == b' ').map(|word| unquoted(word).ok_or(NOT_CODED).and_then(decoded));
+    words.map(|word| word.map(OsString::from_vec)).collect()
 }
 
 /// A text as one word of sh.

@@ -87,10 +87,10 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "What is accepted")]
     pub(crate) max_size: Option<u64>,
 
-    /// For "command=" in authorized_keys: take the request from SSH_ORIGINAL_COMMAND, and write beneath DIR only; see
-    /// xfer-hole-restrict(7)
+    /// For "command=" in authorized_keys: take the request from SSH_ORIGINAL_COMMAND, and write beneath DIR only, and with
+    /// --no-clobber new files only; see xfer-hole-restrict(7)
     #[arg(long, value_name = "DIR", help_heading = "What is accepted",
-          conflicts_with_all = ["words", "in_place", "target_is_zero", "discard", "no_sync", "direct", "read_back", "check_base", "no_clobber", "force", "mkpath", "chmod", "chown", "dry_run",
+          conflicts_with_all = ["words", "in_place", "target_is_zero", "discard", "no_sync", "direct", "read_back", "check_base", "force", "mkpath", "chmod", "chown", "dry_run",
                                 "converse", "classic", "progress", "print_digest", "verbose"])]
     pub(crate) restrict: Option<PathBuf>,
 

@@ -111,7 +111,7 @@ impl Work<'_> {
     fn go(self, words: &Words) -> Result<Received, Error> {
         let cli = self.cli;
         if let Some(dir) = &cli.restrict {
-            let restrict = Restrict { dir: dir.clone(), allow_read: cli.allow_read };
+            let restrict = Restrict { dir: dir.clone(), allow_read: cli.allow_read, no_clobber: cli.target.no_clobber };
             // Less patience may be asked for, more is ours to give.
             let patience = |theirs: Duration| theirs.min(cli.rsh.patience());
             return self.requested(restrict.accept(), patience, Restrict::target_options);

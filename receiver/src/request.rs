@@ -13,22 +13,18 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use xfer_hole_image::{Expected, TargetOptions};
-use xfer_hole_link::{TargetArgs, is_plain};
+use xfer_hole_link::{NOT_CODED, REQUEST_MAX, TargetArgs, decoded, unquoted};
 use xfer_hole_proto::CONVERSATION;
 
 use crate::LOCK;
 use crate::error::Error;
 
-/// The longest request, in octets.
-const REQUEST_MAX: usize = 64 << 10;
 /// The longest shell text that may be announced, in octets.
 const TEXT_MAX: u64 = 256 << 10;
 /// The longest path that the system takes, in octets.
 const PATH_MAX: usize = 4095;
 /// The longest patience with silence that may be asked for, in seconds.
 const WAIT_MAX: u64 = 24 * 60 * 60;
-/// Why a word is refused.
-const NOT_CODED: &str = "a word of it is not coded as it has to be";
 
 /// Which receiver the sender wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -198,31 +194,6 @@ impl Request {
 fn number(word: &[u8]) -> Option<u64> {
     let digits = word.iter().all(u8::is_ascii_digit) && !word.is_empty() && (word.len() == 1 || word[0] != b'0');
     if digits { str::from_utf8(word).ok()?.parse().ok() } else { None }
-}
-
-/// A word without its quotes.
-fn unquoted(word: &[u8]) -> Option<&[u8]> {
-    word.strip_prefix(b"'")?.strip_suffix(b"'")
-}
-
-/// The octets of a coded word. There is one way to code them; none of them is NUL, and there is at least one.
-fn decoded(word: &[u8]) -> Result<Vec<u8>, &'static str> {
-    let mut octets = Vec::with_capacity(word.len());
-    let mut left = word;
-    while let Some((&first, rest)) = left.split_first() {
-        if is_plain(first) {
-            octets.push(first);
-            left = rest;
-            continue;
-        }
-        let (code, rest) = rest.split_at_checked(4).filter(|_| first == b'\\').ok_or(NOT_CODED)?;
-        let octal = code[0] == b'0' && code.iter().all(|digit| (b'0'..=b'7').contains(digit));
-        let value = code.iter().fold(0, |value, digit| value * 8 + u32::from(digit.wrapping_sub(b'0')));
-        let octet = u8::try_from(value).ok().filter(|&octet| octal && octet != 0 && !is_plain(octet));
-        octets.push(octet.ok_or(NOT_CODED)?);
-        left = rest;
-    }
-    if octets.is_empty() { Err(NOT_CODED) } else { Ok(octets) }
 }
 
 #[cfg(test)]

@@ -3,20 +3,17 @@
 //! The request comes by the environment, as sshd gives it where a forced command runs. DEST's directory is looked up so that it
 //! can't be left, and entered; what follows knows DEST by its bare name.
 
-use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use xfer_hole_image::{Kind, TargetOptions, sys};
+use xfer_hole_link::{components, original_command, relative};
 
 use crate::error::Error;
 use crate::request::{Request, Wanted};
-
-/// What sshd calls the command that the client asked for.
-const COMMAND: &str = "SSH_ORIGINAL_COMMAND";
 
 /// What a key may do.
 #[derive(Clone, Debug)]
@@ -25,15 +22,18 @@ pub(crate) struct Restrict {
     pub(crate) dir: PathBuf,
     /// What is there may be kept and told of.
     pub(crate) allow_read: bool,
+    /// Nothing that is there is replaced or changed.
+    pub(crate) no_clobber: bool,
 }
 
 impl Restrict {
     /// Takes the request, and enters DEST's directory: the request's `dest` is `./NAME` afterwards. Nothing is written but the
     /// directories that `mkpath` asks for.
     pub(crate) fn accept(&self) -> Result<Request, Error> {
-        let command = env::var_os(COMMAND).ok_or(Error::NoRequest)?;
+        let command = original_command().ok_or(Error::NoRequest)?;
         let mut request = Request::parse(command.as_bytes())?;
         self.judge(&request)?;
+        request.no_clobber |= self.no_clobber;
         request.dest = self.enter(&request)?;
         Ok(request)
     }
@@ -66,10 +66,13 @@ impl Restrict {
         if request.chmod.is_some_and(|mode| mode & !0o777 != 0) {
             return forbidden("--chmod with more than read, write and execute");
         }
+        if self.no_clobber && request.in_place {
+            return forbidden("--in-place: nothing that is here may be changed");
+        }
         if !self.allow_read && request.in_place {
             return forbidden("--in-place: nothing that is here may be kept");
         }
-        if !self.allow_read && request.no_clobber {
+        if !self.allow_read && !self.no_clobber && request.no_clobber {
             return forbidden("--no-clobber: what is here isn't told");
         }
         Ok(())
@@ -79,8 +82,8 @@ impl Restrict {
     fn enter(&self, request: &Request) -> Result<OsString, Error> {
         let failed = |source| xfer_hole_image::Error::io("the directory given by --restrict", "cannot open", source);
         let mut at = File::open(&self.dir).map_err(failed)?;
-        let dest = self.relative(request.dest.as_bytes())?;
-        let mut parts = components(dest)?;
+        let dest = relative(&self.dir, request.dest.as_bytes()).map_err(Error::Forbidden)?;
+        let mut parts = components(dest).map_err(Error::Forbidden)?;
         let slash = dest.ends_with(b"/") || dest.ends_with(b"/.");
         let last = if slash { None } else { parts.pop() };
         for (n, part) in parts.iter().enumerate() {
@@ -112,30 +115,6 @@ impl Restrict {
         sys::enter(&at).map_err(no_way)?;
         Ok(Path::new(".").join(name).into_os_string())
     }
-
-    /// DEST without the directory's own name, if that stands in front, as it is known here. What is left is looked up beneath it.
-    fn relative<'a>(&self, dest: &'a [u8]) -> Result<&'a [u8], Error> {
-        if !dest.starts_with(b"/") {
-            return Ok(dest);
-        }
-        let real = fs::canonicalize(&self.dir).unwrap_or_default();
-        let below = |dir: &Path| {
-            let dir = dir.as_os_str().as_bytes();
-            let dir = dir.strip_suffix(b"/").unwrap_or(dir);
-            dest.strip_prefix(dir).filter(|rest| dir.starts_with(b"/") && rest.starts_with(b"/"))
-        };
-        let rest = below(&self.dir).or_else(|| below(&real));
-        rest.ok_or(Error::Forbidden("a target that begins with a slash and isn't beneath the directory allowed here"))
-    }
-}
-
-/// The names that DEST consists of, `.` left out; none if it is the directory itself.
-fn components(dest: &[u8]) -> Result<Vec<&OsStr>, Error> {
-    let parts: Vec<_> = dest.split(|&octet| octet == b'/').filter(|part| !part.is_empty() && part != b".").collect();
-    if parts.contains(&&b".."[..]) {
-        return Err(Error::Forbidden("a target with \"..\" in it"));
-    }
-    Ok(parts.into_iter().map(OsStr::from_bytes).collect())
 }
 
 /// The directory of this name in another one, made if that was asked for; `None` if it would be made.

@@ -53,7 +53,7 @@ pub(crate) struct Cli {
     pub(crate) command: Option<Command>,
 
     /// The disk to send: a raw or qcow2 image or a block device
-    #[arg(required_unless_present_any = ["print_receiver", "speaks"])]
+    #[arg(required_unless_present_any = ["print_receiver", "speaks", "restrict"])]
     pub(crate) image: Option<PathBuf>,
 
     /// Where to: HOST:PATH, USER@HOST:PATH or ssh://[USER@]HOST[:PORT]/PATH on another machine, or PATH on this one: a file to make or
@@ -102,6 +102,11 @@ pub(crate) struct Cli {
     /// For programs: end with 0 if this version of the conversation is spoken, else with 2
     #[arg(long, value_name = "VERSION", value_parser = parse_version, exclusive = true, help_heading = "How the other side is reached")]
     pub(crate) speaks: Option<u32>,
+
+    /// For "command=" in authorized_keys: take the request of a pull from SSH_ORIGINAL_COMMAND, and read images beneath DIR only; see
+    /// xfer-hole-restrict(7)
+    #[arg(long, value_name = "DIR", exclusive = true, help_heading = "How the other side is reached")]
+    pub(crate) restrict: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) source: ImageArgs,

@@ -26,6 +26,9 @@ pub(crate) enum Error {
     /// The other side, or the way to it, failed.
     #[error("{0}")]
     Far(String),
+    /// A pull that a restricted key may not ask for.
+    #[error("the request is refused: {0}")]
+    Asked(String),
     /// The other side's login shell or key started no receiver.
     #[error("{0}")]
     NotRun(String),
@@ -120,6 +123,7 @@ impl Error {
             }
             Self::NotRun(_) => Some(REFUSED_HINT),
             Self::Far(_)
+            | Self::Asked(_)
             | Self::Input(_)
             | Self::Closed
             | Self::Thread(_)

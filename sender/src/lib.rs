@@ -8,6 +8,7 @@ mod copy;
 mod error;
 mod lift;
 mod push;
+mod restrict;
 mod send;
 mod since;
 mod source;
@@ -17,6 +18,7 @@ mod words;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -69,6 +71,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     sys::ignore_file_size_signal();
     let messages = Messages::new(NAME, verbose).json(progress == Some(ProgressKind::Json));
     let told = match &cli.command {
+        None if cli.restrict.is_some() => {
+            return match restrict::asked(cli.restrict.as_deref().unwrap_or_else(|| Path::new("."))) {
+                Ok(asked) => transfer(&asked, messages),
+                Err(error) => messages.fail(&error, error.hint()),
+            };
+        }
         None if cli.print_receiver => print(RECV_HOLE_SH),
         None => match cli.speaks {
             None => return transfer(&cli, messages),
@@ -154,7 +162,7 @@ fn go(cli: &Cli, words: &Words, watch: &Watch<'_>) -> Result<Moved, Error> {
     }
     let begun = SystemTime::now();
     // A snapshot is not what the image's files are known by, and a disk that may change is not known at all.
-    let noted = job.sums.is_some() && !job.live && cli.source.snapshot.is_none();
+    let noted = job.sums.is_some() && !job.live && cli.source.snapshot.is_none() && cli.source.bounds.is_none();
     let since = cli.since.wanted();
     let flush = noted || matches!(since, Some(Since::Base(_)));
     let how = Reading { since, direct: cli.target.direct, flush };

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, ValueEnum};
-use xfer_hole_image::{Chain, Error as ImageError, Format as Is, Gate, Image, Method, Opening, Since, shown};
+use xfer_hole_image::{Bounds, Chain, Error as ImageError, Format as Is, Gate, Image, Method, Opening, Since, shown};
 use xfer_hole_link::Messages;
 
 use crate::error::Error;
@@ -44,6 +44,10 @@ pub(crate) struct ImageArgs {
     /// Say what is done; twice, when a disk is sent: each record
     #[arg(short, long, action = ArgAction::Count, help_heading = "What is said")]
     pub(crate) verbose: u8,
+
+    /// The image is looked up beneath this directory.
+    #[arg(skip)]
+    pub(crate) bounds: Option<Bounds>,
 }
 
 /// What is done with an image besides reading it.
@@ -102,7 +106,7 @@ impl ImageArgs {
                 BackingFormat::Raw => Is::Raw,
                 BackingFormat::Qcow2 => Is::Qcow2,
             }),
-            gate: Gate::new(&self.allow, self.no_backing)?,
+            gate: Gate::new(&self.allow, self.no_backing)?.within(self.bounds.clone()),
             force_share: self.force_share,
             snapshot: self.snapshot.clone(),
             since: None,

@@ -4,6 +4,7 @@
 
 mod hostile;
 mod place;
+mod pull;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -324,4 +325,38 @@ fn a_directory_that_is_not_there_allows_nothing() {
         failed(&run(&mut command, &place.stream), dir);
         assert!(!place.at("nowhere").exists());
     }
+}
+
+#[test]
+fn an_append_only_key_makes_new_files_and_changes_none() {
+    let place = Place::new();
+    for args in [&["--no-clobber"][..], &["--no-clobber", "--allow-read"]] {
+        let before = place.all();
+        for options in [&[][..], &["no-clobber"], &["mkpath"]] {
+            let there = failed(&place.ask(args, &request(options, b"old.img", b"x")), "there");
+            assert!(there.contains("is there already"), "{there}");
+            failed(&place.ask(args, &request(options, b"sub/old.img", b"x")), "there");
+            failed(&place.ask(args, &request(options, b"linked.img", b"x")), "there");
+        }
+        let why = failed(&place.ask(args, &request(&["in-place"], b"old.img", b"x")), "in place");
+        assert!(why.contains("--in-place"), "{why}");
+        failed(&place.ask(args, &request(&["force"], b"old.img", b"x")), "force");
+        let keeping = place.keeping.clone();
+        failed(&place.ask_by(args, OsStr::new(&request(&[], b"old.img", b"x")), &keeping), "keeping");
+        assert!(place.all() == before);
+        done(&place.ask(args, &request(&[], b"new.img", b"x")), "new");
+        done(&place.ask(args, &request(&["no-clobber", "mkpath"], b"a/b/new.img", b"x")), "new");
+        fs::remove_file(place.at("dir/new.img")).unwrap();
+        fs::remove_dir_all(place.at("dir/a")).unwrap();
+    }
+    // One that comes while the disk does is spared, too.
+    let asked = request(&[], b"sub/new.img", b"x");
+    let mut running = Running::start(&mut place.command(&["--no-clobber"], Some(OsStr::new(&asked))));
+    let input = place.stream.clone();
+    running.say(&input[..input.len() / 2]);
+    wait_until("it has begun", || place.at("dir/sub/new.img.part").exists());
+    fs::write(place.at("dir/sub/new.img"), "another's").unwrap();
+    running.say(&input[input.len() / 2..]);
+    failed(&running.end(), "there meanwhile");
+    assert_eq!(fs::read(place.at("dir/sub/new.img")).unwrap(), b"another's");
 }

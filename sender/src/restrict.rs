@@ -1,0 +1,86 @@
+//! A sender for a key of which little is trusted: it may read disks beneath one directory, and nothing else.
+//!
+//! The request comes by the environment, as sshd gives it where a forced command runs. Its words are held to a list of what a pull may
+//! ask for; the image, and all that it names, is looked up so that the directory can't be left ([`Bounds`]).
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use xfer_hole_image::Bounds;
+use xfer_hole_link::{components, original_command, pull_words, relative};
+
+use crate::NAME;
+use crate::cli::Cli;
+use crate::error::Error;
+
+/// What a pull may ask for: the flags that have a value, and those that have none. `--remember` is heard, and nothing is noted.
+const VALUES: [&str; 12] = [
+    "--timeout",
+    "--bwlimit",
+    "--snapshot",
+    "--since-snapshot",
+    "--bitmap",
+    "--base-digest",
+    "--hash-interval",
+    "--min-hole",
+    "--detect-zeroes",
+    "--format",
+    "--backing-format",
+    "--extents",
+];
+const FLAGS: [&str; 10] = [
+    "--hash",
+    "--no-hash",
+    "--delta",
+    "--remember",
+    "--no-resume",
+    "--direct",
+    "--live",
+    "--no-backing",
+    "--trust-base",
+    "--base-digest",
+];
+
+/// The pull that was asked for, from beneath this directory: as if it had been typed here.
+pub(crate) fn asked(dir: &Path) -> Result<Cli, Error> {
+    let refused = |what: &str| Error::Asked(what.to_owned());
+    let command =
+        original_command().ok_or_else(|| refused("SSH_ORIGINAL_COMMAND is not set, and no pull was asked for"))?;
+    let words = pull_words(command.as_bytes()).map_err(refused)?;
+    let [first, options @ .., dashes, image] = words.as_slice() else { return Err(refused("it is no pull")) };
+    if first != "--converse" || dashes != "--" {
+        return Err(refused("it is no pull"));
+    }
+    let mut line: Vec<OsString> = vec![NAME.into(), first.clone()];
+    let mut seen: Vec<&[u8]> = Vec::new();
+    for option in options {
+        let bytes = option.as_bytes();
+        let equals = bytes.iter().position(|&byte| byte == b'=');
+        let key = &bytes[..equals.unwrap_or(bytes.len())];
+        let known = if equals.is_some() { &VALUES[..] } else { &FLAGS[..] };
+        if !known.iter().any(|known| known.as_bytes() == key) {
+            return Err(refused("an option of it is not allowed here"));
+        }
+        if seen.contains(&key) {
+            return Err(refused("an option of it stands twice"));
+        }
+        seen.push(key);
+        if key != b"--remember" {
+            line.push(option.clone());
+        }
+    }
+    line.extend(["--".into(), name(dir, image)?]);
+    let mut cli = Cli::try_parse_from(line).map_err(|_| refused("the value of an option of it is wrong"))?;
+    cli.source.bounds = Some(Bounds::of(dir)?);
+    Ok(cli)
+}
+
+/// The image's name relative to the directory.
+fn name(dir: &Path, image: &OsStr) -> Result<OsString, Error> {
+    let refused = |what| Error::Asked(format!("it asks for {what}"));
+    let rest = relative(dir, image.as_bytes()).map_err(refused)?;
+    let parts = components(rest).map_err(refused)?;
+    Ok([OsStr::new(".")].into_iter().chain(parts).collect::<PathBuf>().into_os_string())
+}
