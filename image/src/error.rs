@@ -24,6 +24,10 @@ pub enum Kind {
     Io,
     /// We refuse, because something would be lost or left open.
     Refused,
+    /// Another transfer holds it, which may end.
+    Busy,
+    /// The directory of a new file is missing, and was not to be made.
+    NoDirectory,
     /// The disk changed while it was read.
     Changed,
     /// The file, filesystem or format can't do that.

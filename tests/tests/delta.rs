@@ -290,12 +290,13 @@ fn over_ssh_push_and_pull_send_what_differs_of_raw_and_of_qcow2() {
             assert_flowed(&tap.pushed(size), &before, &new, "push");
         }
         // And back, where it is called as it was.
-        fs::copy(image, far.account.home("there.img")).unwrap();
+        let there = format!("there-{}", image.file_name().unwrap().display());
+        fs::copy(image, far.account.home(&there)).unwrap();
         let near = far.near("back.img");
         old.make(&near);
         for before in [old.octets(), new.clone()] {
             let mut pulls = Command::new(tools!().recv_hole);
-            pulls.args(["-q", "--delta", "-e"]).arg(tap.program()).arg(far.place("there.img")).arg(&near);
+            pulls.args(["-q", "--delta", "-e"]).arg(tap.program()).arg(far.place(&there)).arg(&near);
             assert_eq!(run(&mut pulls, b"").ok().err, "");
             assert_same(&raw, &near);
             assert_flowed(&tap.pulled(size), &before, &new, "pull");

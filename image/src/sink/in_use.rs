@@ -98,14 +98,18 @@ impl InUse {
     }
 
     fn held_by_receiver(self, path: &Path) -> Error {
-        self.refused(path, "is in use by another receiver".into(), "wait until it has ended")
+        self.error(Kind::Busy, path, "is in use by another receiver".into(), "wait until it has ended")
     }
 
     fn refused(self, path: &Path, what: String, first: &str) -> Error {
+        self.error(Kind::Refused, path, what, first)
+    }
+
+    fn error(self, kind: Kind, path: &Path, what: String, first: &str) -> Error {
         if self.confined {
             return not_here(path);
         }
-        Error::new(Kind::Refused, path, what).hint(format!("{first}, or write it all the same with --force"))
+        Error::new(kind, path, what).hint(format!("{first}, or write it all the same with --force"))
     }
 }
 

@@ -429,7 +429,7 @@ fn open_in_place(path: PathBuf, size: Option<u64>, options: &TargetOptions, base
 pub(super) fn check_locked(locked: Result<(), fs::TryLockError>, path: &Path) -> Result<()> {
     match locked {
         Err(fs::TryLockError::WouldBlock) => {
-            Err(Error::new(Kind::Refused, path, "is locked by another program, maybe another receiver"))
+            Err(Error::new(Kind::Busy, path, "is locked by another program, maybe another receiver"))
         }
         Err(fs::TryLockError::Error(error)) if error.kind() != io::ErrorKind::Unsupported => {
             Err(Error::io(path, "cannot lock", error))

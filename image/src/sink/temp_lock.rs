@@ -128,7 +128,7 @@ impl<'a> TempLock<'a> {
     }
 
     fn restless(&self) -> Error {
-        Error::new(Kind::Refused, &self.part, "is made and removed by others all the time")
+        Error::new(Kind::Busy, &self.part, "is made and removed by others all the time")
     }
 
     /// Locks `DEST.part`, which is waited for as long as the options say. `look` is what is to be seen of DEST under the lock: if it fails,
@@ -173,7 +173,7 @@ impl<'a> TempLock<'a> {
             // Who held it may have given it its name: it is opened anew.
             Err(fs::TryLockError::WouldBlock) if deadline.is_some_and(|end| outlived(&file, end)) => return Ok(None),
             Err(fs::TryLockError::WouldBlock) => {
-                return Err(Error::new(Kind::Refused, part, "is being written by another receiver"));
+                return Err(Error::new(Kind::Busy, part, "is being written by another receiver"));
             }
             // A file system without locks: the risk of two writers is there, but no other way to write.
             Err(fs::TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
