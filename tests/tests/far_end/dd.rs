@@ -13,7 +13,7 @@ use crate::account::{Account, names, request};
 use crate::{SHELLS, at_once, done, failed, sample};
 
 /// What recv-hole.sh calls besides dd.
-const TOOLS: [&str; 17] = [
+const TOOLS: [&str; 18] = [
     "dash",
     "ls",
     "mkdir",
@@ -27,6 +27,7 @@ const TOOLS: [&str; 17] = [
     "sleep",
     "sha256sum",
     "id",
+    "flock",
     "tr",
     "rmdir",
     "cat",

@@ -251,7 +251,7 @@ fn what_cannot_be_written_is_refused_with_its_reason_before_ready() {
         let account = Account::new("dash", sh);
         let push = |options: &[&str], dest: &Path| account.push(options, dest, &stream);
         let outcome = push(&[], &fs_full.join("out.img"));
-        failed(&outcome, true, "No space left on device; kept ");
+        failed(&outcome, true, "No space left on device, at most ");
         fs::remove_file(fs_full.join("out.img.part")).unwrap();
         drop(tool("mount", &["-o", "remount,ro", fs_full.path().to_str().unwrap()]));
         failed(&push(&[], &fs_full.join("out.img")), false, "Read-only file system");
