@@ -31,7 +31,7 @@ asked() {
 request() {
 	[ "$1" = 1 ] || fail "the request is of another version"
 	shift 2
-	asked=' ' own='' bits='' patience=60 bytes=0 data=''
+	asked=' ' own='' bits='' source='' patience=60 bytes=0 data=''
 	while [ "$1" != -- ]; do
 		x=$1
 		decode "$x"
@@ -45,6 +45,7 @@ request() {
 		chmod=?*) bits=${word#*=} ;;
 		chown=?*) own=${word#*=} ;;
 		max-wait=[1-9]*) patience=${word#*=} ;;
+		source=?*) source=${word#*=} ;;
 		size=?*) bytes=${word#*=} ;;
 		data=?*) data=${word#*=} ;;
 		*) fail "unknown option in the request: $x" ;;
@@ -57,10 +58,19 @@ request() {
 	case $target in -*) target=./$target ;; esac
 	if [ -d "$target" ]; then
 		target=${target%/}/$name
+		origin
 	else
 		case $target in */) target=$target$name ;; esac
 	fi
 	! asked check-base || fail "recv-hole.sh can't read what is there: --check-base needs recv-hole"
+}
+
+# origin: a file in a directory, made from an image of another name, stays, where
+# getfattr is there to tell
+origin() {
+	[ -n "$source" ] && [ -f "$target" ] && ! asked force || return 0
+	x=$(getfattr --only-values -n user.xfer-hole.source -- "$target" 2>/dev/null) || return 0
+	[ -z "$x" ] || [ "$x" = "$source" ] || fail "the file of that name was made from an image of another name: name the file instead of its directory, or use --force"
 }
 
 # fell PID: a process and its children
@@ -148,6 +158,7 @@ watch() {
 # adorn: the owner and mode that were asked for, before .part has its name
 adorn() {
 	[ -z "$own" ] || x=$(chown -- "$own" "$fd" 0>&3 2>&1) || die "can't give $show to $own: ${x#*: }"
+	[ -z "$source" ] || setfattr -n user.xfer-hole.source -v "$source" "$fd" 0>&3 2>/dev/null
 	oct=${bits:-$oct}
 }
 

@@ -7,6 +7,8 @@ use std::os::fd::BorrowedFd;
 
 use crate::{Chain, Error, Kind, Mark, Result, sys};
 
+mod acl;
+mod attributes;
 mod basis;
 mod bypass;
 mod device;
@@ -15,6 +17,7 @@ mod file;
 mod holding;
 mod in_use;
 mod old;
+mod origin;
 mod outcome;
 mod part;
 mod path;

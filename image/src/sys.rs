@@ -28,7 +28,7 @@ pub use stream::{
     takes_writes, wait_readable, wait_writable, write_all,
 };
 pub(crate) use times::{boot, coarse_now, is_told_of_stores};
-pub(crate) use xattr::{remove_xattr, set_xattr, short_xattr};
+pub(crate) use xattr::{is_nocow, list_xattrs, remove_xattr, set_nocow, set_xattr, short_xattr, xattr, xattr_of};
 
 fn signed(offset: u64) -> io::Result<i64> {
     i64::try_from(offset).map_err(|_| io::Error::from(Errno::EFBIG))

@@ -30,7 +30,7 @@ pub use beneath::{components, original_command, relative};
 pub use far::{Far, REFUSED_HINT};
 pub use manifest_input::ManifestInput;
 pub use message::Messages;
-pub use place::{BadPlace, Place, Remote, copy_name};
+pub use place::{BadPlace, Place, Remote, copy_name, own_name};
 pub use progress::{Progress, ProgressKind};
 pub use request::{
     NOT_CODED, REQUEST_MAX, Request, coded, decoded, is_plain, pull_command, pull_words, quoted_for_sh, shell_word,

@@ -122,14 +122,22 @@ impl Remote {
     }
 }
 
-/// What a copy of this image is called in a directory: the image's own name, with `.img`.
+/// What a copy of this image is called in a directory: the image's own name, with `.img` for what names of images end in.
 #[must_use]
 pub fn copy_name(image: &Path) -> OsString {
     let is_image = |end: &OsStr| IMAGES.iter().any(|image| end.eq_ignore_ascii_case(image));
-    let name = if image.extension().is_some_and(is_image) { image.file_stem() } else { image.file_name() };
-    let mut name = name.unwrap_or(OsStr::new("disk")).to_owned();
+    let Some(stem) = image.file_stem().filter(|_| image.extension().is_some_and(is_image)) else {
+        return own_name(image);
+    };
+    let mut name = stem.to_owned();
     name.push(".img");
     name
+}
+
+/// What the image itself is called, without its directory.
+#[must_use]
+pub fn own_name(image: &Path) -> OsString {
+    image.file_name().unwrap_or(OsStr::new("disk")).to_owned()
 }
 
 /// `HOST` and `PATH` around the colon that stands before any slash; a leading colon belongs to a name, and brackets to an address.
@@ -324,10 +332,10 @@ mod tests {
             ("/a/disk.qcow2", "disk.img"),
             ("disk.img", "disk.img"),
             ("disk.RAW", "disk.img"),
-            ("disk", "disk.img"),
-            ("/dev/vg0/root", "root.img"),
-            ("disk-1.2", "disk-1.2.img"),
-            (".img", ".img.img"),
+            ("disk", "disk"),
+            ("/dev/vg0/root", "root"),
+            ("disk-1.2", "disk-1.2"),
+            (".img", ".img"),
         ] {
             assert_eq!(copy_name(Path::new(image)), copy, "{image}");
         }

@@ -96,6 +96,8 @@ impl TargetArgs {
             mode: self.chmod,
             owner,
             name,
+            source: None,
+            is_named: false,
             patience,
             confined: false,
             direct: self.direct,

@@ -17,7 +17,8 @@ Examples:
   xfer-hole manifest disk.qcow2 | ssh hypervisor recv-hole --verify /dev/vg0/web
   recv-hole - < disk.stream | VBoxManage convertfromraw stdin disk.vdi 8589934592
 
-A directory takes the image's name, with .img for what names of images end in. HOST:~/IMAGE is
+A directory takes the image's name, with .img for what names of images end in. A file there
+that was made from an image of another name is replaced only by --force. HOST:~/IMAGE is
 in the home directory there. A local name with a colon is written ./a:b.
 Sizes and rates take K, M, G, T (1024), KB, MB, GB, TB (1000), and fractions such as 1.5M.
 Exit status is 0 when the whole disk is there, synced and under its final name; 2 for every failure; 128 and its number for SIGINT,

@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
-use xfer_hole_image::{Expected, Phase, Target, shown};
-use xfer_hole_link::{Far, Made, REFUSED_HINT, Remote, Talk, copy_name, pull_command};
+use xfer_hole_image::{Expected, Phase, Target, TargetOptions, shown};
+use xfer_hole_link::{Far, Made, REFUSED_HINT, Remote, Talk, copy_name, own_name, pull_command};
 use xfer_hole_proto::{Answer, Dialect, Item, Kind};
 
 use crate::converse::Converse;
@@ -35,6 +35,7 @@ impl Pull<'_> {
         }
         let name = copy_name(Path::new(&self.remote.path));
         let options = cli.target.options(Some(name), None).map_err(Error::Usage)?;
+        let options = TargetOptions { source: Some(own_name(Path::new(&self.remote.path))), ..options };
         let target = Target::find(self.dest, options)?;
         messages.warn_of_format(target.format_warning());
         let resumed = target.has_part() && !cli.target.no_resume && !cli.no_hash;

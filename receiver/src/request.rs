@@ -62,6 +62,10 @@ pub(crate) struct Request {
     pub(crate) chown: Option<String>,
     /// The far end's patience with silence.
     pub(crate) max_wait: Option<Duration>,
+    /// What the image itself is called.
+    pub(crate) source: Option<OsString>,
+    /// DEST was a directory, and the file in it has the request's name.
+    pub(crate) is_named: bool,
     /// Of a dry run: the disk that would be sent.
     pub(crate) expected: Expected,
     /// Never empty.
@@ -100,7 +104,8 @@ impl Request {
             dry_run: self.dry_run,
             ..TargetArgs::default()
         };
-        args.options(Some(self.name.clone()), Some(LOCK)).map_err(Error::Usage)
+        let options = args.options(Some(self.name.clone()), Some(LOCK)).map_err(Error::Usage)?;
+        Ok(TargetOptions { source: self.source.clone(), is_named: self.is_named, ..options })
     }
 
     fn read(request: &[u8]) -> Result<Self, &'static str> {
@@ -169,6 +174,9 @@ impl Request {
             (b"no-clobber", None) => self.no_clobber = true,
             (b"force", None) => self.force = true,
             (b"mkpath", None) => self.mkpath = true,
+            (b"source", Some(name)) if !name.is_empty() && !name.contains(&b'/') => {
+                self.source = Some(OsString::from_vec(name.to_vec()));
+            }
             (b"dry-run", None) => self.dry_run = true,
             (b"size", Some(bytes)) => self.expected.size = Some(number(bytes).ok_or(WRONG)?),
             (b"data", Some(bytes)) => self.expected.data = Some(number(bytes).ok_or(WRONG)?),

@@ -34,7 +34,7 @@ impl Restrict {
         let mut request = Request::parse(command.as_bytes())?;
         self.judge(&request)?;
         request.no_clobber |= self.no_clobber;
-        request.dest = self.enter(&request)?;
+        (request.dest, request.is_named) = self.enter(&request)?;
         Ok(request)
     }
 
@@ -78,8 +78,9 @@ impl Restrict {
         Ok(())
     }
 
-    /// Enters the directory that DEST lies in, and gives the name that is left. With `dry_run`, missing directories are left in it.
-    fn enter(&self, request: &Request) -> Result<OsString, Error> {
+    /// Enters the directory that DEST lies in, and gives the name that is left; true if DEST is a directory. With `dry_run`,
+    /// missing directories are left in it.
+    fn enter(&self, request: &Request) -> Result<(OsString, bool), Error> {
         let failed = |source| xfer_hole_image::Error::io("the directory given by --restrict", "cannot open", source);
         let mut at = File::open(&self.dir).map_err(failed)?;
         let dest = relative(&self.dir, request.dest.as_bytes()).map_err(Error::Forbidden)?;
@@ -93,27 +94,28 @@ impl Restrict {
                     sys::enter(&at).map_err(no_way)?;
                     let name = last.unwrap_or(&request.name);
                     let left = parts[n..].iter().copied().chain([name]);
-                    return Ok([OsStr::new(".")].into_iter().chain(left).collect::<PathBuf>().into_os_string());
+                    let dest = [OsStr::new(".")].into_iter().chain(left).collect::<PathBuf>();
+                    return Ok((dest.into_os_string(), false));
                 }
             }
         }
-        let name = match last {
-            None => &request.name,
+        let (name, is_named) = match last {
+            None => (request.name.as_os_str(), true),
             // A directory takes the file under the name that the sender gave.
             Some(last) => match sys::open_dir_beneath(&at, Path::new(last)) {
                 Ok(dir) => {
                     at = dir;
-                    &request.name
+                    (request.name.as_os_str(), true)
                 }
                 Err(error) => match error.raw_os_error() {
                     // No directory: a link, too, is a name that a target has a look at.
-                    Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => last,
+                    Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => (last, false),
                     _ => return Err(no_way(error)),
                 },
             },
         };
         sys::enter(&at).map_err(no_way)?;
-        Ok(Path::new(".").join(name).into_os_string())
+        Ok((Path::new(".").join(name).into_os_string(), is_named))
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use xfer_hole_image::{Shape, TargetOptions, UNIT};
-use xfer_hole_link::{ProgressKind, RshArgs, TargetArgs, Throttle, copy_name, parse_size, parse_version};
+use xfer_hole_link::{ProgressKind, RshArgs, TargetArgs, Throttle, copy_name, own_name, parse_size, parse_version};
 use xfer_hole_proto::{
     Dialect, Digest, Fingerprint, GRAIN_DEFAULT, GRAIN_MIN, INTERVAL_DEFAULT, INTERVAL_MAX, INTERVAL_MIN, Sums,
 };
@@ -35,7 +35,8 @@ Examples:
   xfer-hole verify copy.img disk.manifest
   xfer-hole fold volume-snap-2.img volume-snap-1.img
 
-A directory takes the image's name, with .img for what names of images end in: web.qcow2 becomes web.img.
+A directory takes the image's name, with .img for what names of images end in: web.qcow2 becomes web.img. A file there
+that was made from an image of another name is replaced only by --force.
 HOST:~/PATH and ssh://HOST/~/PATH are in the home directory there. A local name with a colon is written ./a:b, and an image that is called as a command is, such as map, ./map.
 Sizes and rates take K, M, G, T (1024), KB, MB, GB, TB (1000), and fractions such as 1.5M.
 Exit status is 0 when the disk was sent, and for a DEST when it is whole there, synced and under its name; 2 for every failure;
@@ -283,7 +284,10 @@ impl Cli {
         }
         Ok(Copying {
             job,
-            options: self.target.options(Some(copy_name(image)), None).map_err(Error::Usage)?,
+            options: TargetOptions {
+                source: Some(own_name(image)),
+                ..self.target.options(Some(copy_name(image)), None).map_err(Error::Usage)?
+            },
             reflink,
             looks,
             fills: self.min_hole.is_some_and(|octets| octets > 1),

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use xfer_hole_image::{Becomes, Chain, FormatWarning, Identity, Image, Phase, Plan, Tally, Want, shown, sys};
-use xfer_hole_link::{Answers, Ending, Far, Made, Messages, Remote, Request, Signals, copy_name, quoted_for_sh};
+use xfer_hole_link::{
+    Answers, Ending, Far, Made, Messages, Remote, Request, Signals, copy_name, own_name, quoted_for_sh,
+};
 use xfer_hole_proto::{Answer, Dialect, Fingerprint, Sums};
 
 use crate::cli::{Cli, Towards};
@@ -125,6 +127,7 @@ impl Push<'_> {
         options.push(format!("max-wait={}", patience.as_secs()));
         options.extend(disk.is_private().then(|| "private".to_owned()));
         options.extend(cli.target.words());
+        options.push(format!("source={}", own_name(self.image).to_string_lossy()));
         if let Some((data, _)) = expected {
             options.push(format!("size={}", disk.size()));
             // What the target has already takes no room there, and it isn't known how much that is.

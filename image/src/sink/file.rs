@@ -1,10 +1,12 @@
 //! A regular file that is updated in place: holes are punched, and what follows the disk is cut off at the end.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::BorrowedFd;
 
 use crate::remember::Mark;
 use crate::sink::Sink;
+use crate::sink::origin;
 use crate::sink::place::{BLOCK_MAX, Place};
 use crate::sink::rights::Rights;
 use crate::{Chain, Error, Host, Kind, Result, shown, sys};
@@ -18,6 +20,8 @@ pub(crate) struct InPlace {
     /// Given already, but a mode may lose its set-id bits while the file is written.
     pub(crate) rights: Rights,
     pub(crate) sync: bool,
+    /// What the image is called, if that is known.
+    pub(crate) source: Option<OsString>,
 }
 
 impl InPlace {
@@ -119,6 +123,7 @@ impl Sink for InPlace {
         let notes = self.place.settle()?;
         self.place.check_len()?;
         self.place.set_len(size)?;
+        origin::note(&self.place.file, self.source.as_deref());
         let given = self.rights.give(&self.place.file);
         given.map_err(|(what, source)| Error::io(&self.place.path, what, source))?;
         if self.sync {

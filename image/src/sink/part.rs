@@ -1,5 +1,6 @@
 //! A new file, written as `DEST.part` and renamed over DEST when it is whole and durable.
 
+use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
@@ -10,6 +11,8 @@ use std::sync::Arc;
 use crate::layer::Layer;
 use crate::raw::Raw;
 use crate::remember::{Mark, forget};
+use crate::sink::acl::ACL;
+use crate::sink::attributes::{Heir, keep_nocow};
 use crate::sink::basis::Basis;
 use crate::sink::holding::{Brings, Holding};
 use crate::sink::in_use::InUse;
@@ -18,8 +21,8 @@ use crate::sink::path::{Made, parent};
 use crate::sink::place::Place;
 use crate::sink::rights::Rights;
 use crate::sink::temp_lock::{Claimed, TempLock};
-use crate::sink::{Sink, TargetOptions, publish, temp_mark};
-use crate::{Chain, Error, Host, Kind, Result, reason, shown, sys};
+use crate::sink::{Sink, TargetOptions, origin, publish, temp_mark};
+use crate::{Chain, Error, Host, Kind, Result, shown, sys};
 
 /// Shorter runs are not worth a call to make room for them, in bytes.
 const ROOM_MIN: u64 = 128 << 10;
@@ -35,6 +38,8 @@ pub(crate) struct Part {
     no_clobber: bool,
     /// The caller isn't told of a DEST that is there.
     confined: bool,
+    /// What the image is called, if that is known.
+    source: Option<OsString>,
     in_use: InUse,
     rights: Rights,
     /// The mode of a DEST that wasn't there before.
@@ -70,6 +75,7 @@ impl Part {
             Ok(old)
         };
         let Claimed { file, seen: old, .. } = temp.claim(false, look).inspect_err(|_| made.remove())?;
+        keep_nocow(&file, &dest);
         let rights = Rights { mode: options.mode, owner: options.owner };
         prepare(&file, size, rights, false).map_err(|(what, source)| {
             remove_empty(&part);
@@ -103,6 +109,7 @@ impl Part {
             sync: !no_sync,
             no_clobber,
             confined,
+            source: options.source.clone(),
             in_use: options.in_use(),
             rights,
             fresh_mode,
@@ -127,6 +134,9 @@ impl Part {
         let claimed = temp.claim(resume, || Old::open_if_there(&dest)).inspect_err(|_| made.remove())?;
         let Claimed { file, left, seen: old } = claimed;
         let failed = |what: &str, source| Error::io(&part, what, source);
+        if !left {
+            keep_nocow(&file, &dest);
+        }
         let shared = !left && old.as_ref().is_some_and(|old| sys::share_all(&file, &old.file).is_ok());
         let held = file.metadata().map_err(|source| failed("cannot tell the size", source))?.len();
         let rights = Rights { mode: options.mode, owner: options.owner };
@@ -170,35 +180,12 @@ impl Part {
         Ok(Holding { sink: Box::new(made), image: Chain::of_floors(floors, holds), brings })
     }
 
-    /// Gives the new file the owner and mode that were asked for, else those of the old one. Says so where the old owner isn't
-    /// permitted.
-    fn give_owner_and_mode(&self) -> Result<Option<String>> {
-        let failed = |what: &'static str, source| Error::io(&self.place.path, what, source);
-        let (mut mode, mut note) = (self.fresh_mode, None);
-        if let Some(old) = self.looked_up()? {
-            let owner = self.rights.owner.unwrap_or_default();
-            let new = self.place.file.metadata().map_err(|source| failed("cannot set the mode", source))?;
-            mode = old.mode() & 0o7777;
-            if self.confined || self.rights.owner.is_some() {
-                // Set-id bits are for the octets that had them.
-                mode &= 0o777;
-            }
-            let (uid, gid) = (old.uid(), old.gid());
-            let user = (owner.user.is_none() && uid != new.uid()).then_some(uid);
-            let group = (owner.group.is_none() && gid != new.gid()).then_some(gid);
-            if (user.is_some() || group.is_some())
-                && let Err(error) = fchown(&self.place.file, user, group)
-            {
-                // Set-id bits of another owner are not ours to give, nor what a group may to another group.
-                let group_kept = group.is_none() || fchown(&self.place.file, None, group).is_ok();
-                mode &= if group_kept { 0o777 } else { 0o707 };
-                let rights = if group_kept { "" } else { ", so its group gets no rights" };
-                note = Some(format!("cannot give it the old owner {uid}:{gid}{rights}: {}", reason(&error)));
-            }
-        }
-        let rights = Rights { mode: Some(self.rights.mode.unwrap_or(mode)), ..self.rights };
-        rights.give(&self.place.file).map_err(|(what, source)| failed(what, source))?;
-        Ok(note.filter(|_| !self.confined))
+    /// Gives the new file the owner, mode, ACL and labels that were asked for, else those of the old one. Says so where that can't be.
+    fn give_attributes(&self) -> Result<Option<String>> {
+        let (file, path) = (&self.place.file, self.place.path.as_path());
+        origin::note(file, self.source.as_deref());
+        let heir = Heir { file, path, rights: self.rights, confined: self.confined };
+        heir.give(&self.dest, self.looked_up()?.as_ref(), self.fresh_mode)
     }
 
     /// Says so where the old disk stays under other names.
@@ -234,7 +221,7 @@ fn prepare(file: &File, size: Option<u64>, rights: Rights, left: bool) -> Result
             taken.map_err(|source| ("cannot take back its owner".to_owned(), source))?;
         }
         // It may be given with the mode again. Where there is none, nothing is to be removed.
-        let _none = sys::remove_xattr(file, c"system.posix_acl_access");
+        let _none = sys::remove_xattr(file, ACL);
     }
     rights.try_owner(file).map_err(|(what, source)| (what.to_owned(), source))?;
     // Seeking past a hole in a growing file would get it preallocated on some file systems: sized first.
@@ -329,7 +316,7 @@ impl Sink for Part {
             self.place.sync()?;
         }
         let written = self.place.stamp()?;
-        let given = self.give_owner_and_mode()?;
+        let given = self.give_attributes()?;
         if self.sync {
             self.place.sync()?;
             self.place.mark.set(&self.place.file);

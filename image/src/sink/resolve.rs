@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::sink::TargetOptions;
 use crate::sink::in_use::is_swap;
+use crate::sink::origin;
 use crate::sink::path::{missing, parent};
 use crate::{Error, Kind, Result, sys};
 
@@ -34,7 +35,18 @@ pub(super) fn in_directory(dest: &Path, name: &OsStr, options: &TargetOptions) -
     }
     let dest = dest.join(name);
     let stat = look(&dest, options)?;
+    check_origin(&dest, stat.as_ref(), options)?;
     Ok((dest, stat))
+}
+
+/// Refuses a file in a directory that was made from another image.
+pub(super) fn check_origin(dest: &Path, stat: Option<&Metadata>, options: &TargetOptions) -> Result<()> {
+    match &options.source {
+        Some(source) if !options.force && stat.is_some_and(Metadata::is_file) => {
+            origin::check(dest, source, options.confined)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The one refusal of a caller who may not know what is there.

@@ -32,7 +32,7 @@ use crate::sink::holding::{Brings, Holding};
 use crate::sink::in_use::InUse;
 use crate::sink::part::Part;
 use crate::sink::place::Place;
-use crate::sink::resolve::{check_can_rename_over, follow, in_directory, look, not_here};
+use crate::sink::resolve::{check_can_rename_over, check_origin, follow, in_directory, look, not_here};
 use crate::sink::rights::{Owner, Rights};
 use crate::sink::stream::Stream;
 use crate::sink::temp_lock::{TempLock, beside, is_at};
@@ -62,6 +62,10 @@ pub struct TargetOptions {
     pub owner: Option<Owner>,
     /// What the file is called if DEST is a directory, or ends in a slash: one component. Without, a directory is refused.
     pub name: Option<OsString>,
+    /// What the image itself is called: it is noted on the file.
+    pub source: Option<OsString>,
+    /// DEST stands in a directory under `name`, though it is named whole: a file there that was made from another image is not replaced.
+    pub is_named: bool,
     /// How long a lock of `.part` is waited for, 90 s at most, while its holder writes nothing: it may be dead, and its system is yet
     /// to find out. Without, a lock is refused at once.
     pub patience: Option<Duration>,
@@ -135,6 +139,9 @@ impl Target {
             Some(name) => in_directory(dest, name, &options)?,
             None => (dest.to_path_buf(), look(dest, &options)?),
         };
+        if options.is_named {
+            check_origin(&dest, stat.as_ref(), &options)?;
+        }
         let dest = dest.as_path();
         if options.no_clobber && fs::symlink_metadata(dest).is_ok() {
             return Err(Error::new(Kind::Refused, dest, "is there already, and --no-clobber was given"));
@@ -253,7 +260,7 @@ impl Target {
         let file = open_locked(&path, &options)?;
         let held = file.metadata().map_err(|source| Error::io(&path, "cannot tell the size", source))?.len();
         let (rights, sync) = (options.rights(), !options.no_sync);
-        Ok(InPlace { place: Place::new(file, path), size: None, held, rights, sync })
+        Ok(InPlace { place: Place::new(file, path), size: None, held, rights, sync, source: None })
     }
 
     /// True if what it holds can be read back: files and devices.
@@ -422,7 +429,8 @@ fn open_in_place(path: PathBuf, size: Option<u64>, options: &TargetOptions, base
         place.touch();
     }
     let place = place.of_len(size.unwrap_or_default());
-    Ok(InPlace { place, size, held: holds, rights, sync: !options.no_sync })
+    let source = options.source.clone();
+    Ok(InPlace { place, size, held: holds, rights, sync: !options.no_sync, source })
 }
 
 /// Refuses a file that somebody else has locked. Where locks are not to be had, nobody has one.

@@ -22,7 +22,7 @@ const PLAIN: &str = "exec sh -c '(echo; eval \"$(dd ibs=1 count=$2 2>/dev/null)\
 #[test]
 fn a_request_says_what_is_asked_for() {
     let words = "'receiver=binary' 'in-place' 'target-is-zero' 'discard' 'no-sync' 'direct' 'remember' 'read-back' 'check-base' 'no-clobber' 'force' 'mkpath' 'dry-run' 'private' 'chmod=0640' \
-                 'chown=me:you' 'max-wait=90' 'size=8589934592' 'data=0'";
+                 'chown=me:you' 'max-wait=90' 'source=web.qcow2' 'size=8589934592' 'data=0'";
     let text = format!("exec sh -c 'any;$(thing)\n' recv-hole 1 4096 {words} -- 'a/b\\0040c' '-n\\0047'");
     let asked = Request::parse(text.as_bytes()).unwrap();
     let expected = Request {
@@ -43,6 +43,8 @@ fn a_request_says_what_is_asked_for() {
         chmod: Some(0o640),
         chown: Some("me:you".into()),
         max_wait: Some(Duration::from_secs(90)),
+        source: Some("web.qcow2".into()),
+        is_named: false,
         expected: Expected { size: Some(8 << 30), data: Some(0) },
         dest: "a/b c".into(),
         name: "-n'".into(),

@@ -1,0 +1,77 @@
+//! A POSIX ACL as the extended attribute that it is: a version, and entries of eight bytes.
+
+use std::ffi::CStr;
+
+/// The attribute's name.
+pub(crate) const ACL: &CStr = c"system.posix_acl_access";
+const VERSION: [u8; 4] = 2_u32.to_le_bytes();
+const ENTRY: usize = 8;
+/// Tags of entries: the owning group, and the mask of what all but the owner and others may get.
+const GROUP: u16 = 0x04;
+const MASK: u16 = 0x10;
+
+/// An ACL of version 2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Acl(Vec<u8>);
+
+impl Acl {
+    pub(crate) fn parse(value: Vec<u8>) -> Option<Self> {
+        let entries = value.strip_prefix(&VERSION)?;
+        (entries.len() % ENTRY == 0 && !entries.is_empty()).then_some(Self(value))
+    }
+
+    pub(crate) fn value(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// What the owning group gets: its entry, as far as the mask lets it.
+    pub(crate) fn group_rights(&self) -> u32 {
+        let rights = |tag: u16| self.entries().find(|(found, _)| *found == tag).map(|(_, rights)| rights);
+        u32::from(rights(GROUP).unwrap_or(0) & rights(MASK).unwrap_or(7) & 7)
+    }
+
+    /// The ACL with no rights for the owning group, which is another one.
+    pub(crate) fn without_group(mut self) -> Self {
+        for entry in self.0[VERSION.len()..].chunks_exact_mut(ENTRY) {
+            if entry[..2] == GROUP.to_le_bytes() {
+                entry[2..4].fill(0);
+            }
+        }
+        self
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (u16, u16)> {
+        let number = |bytes: &[u8]| u16::from_le_bytes([bytes[0], bytes[1]]);
+        self.0[VERSION.len()..].chunks_exact(ENTRY).map(move |entry| (number(entry), number(&entry[2..])))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acl(entries: &[(u16, u16)]) -> Acl {
+        let entries = entries.iter().flat_map(|(tag, rights)| {
+            [&tag.to_le_bytes()[..], &rights.to_le_bytes(), &u32::MAX.to_le_bytes()].concat()
+        });
+        Acl::parse(VERSION.into_iter().chain(entries).collect()).unwrap()
+    }
+
+    #[test]
+    fn the_owning_group_gets_its_entry_within_the_mask() {
+        // user::rw- user:1:rw- group::--- mask::rw- other::---
+        let libvirt = acl(&[(1, 6), (2, 6), (4, 0), (16, 6), (32, 0)]);
+        assert_eq!(libvirt.group_rights(), 0);
+        assert_eq!(acl(&[(1, 6), (4, 7), (16, 4), (32, 0)]).group_rights(), 4);
+        assert_eq!(acl(&[(1, 6), (4, 5), (32, 7)]).group_rights(), 5);
+        let narrowed = acl(&[(1, 6), (2, 6), (4, 6), (16, 6), (32, 4)]).without_group();
+        assert_eq!(narrowed, acl(&[(1, 6), (2, 6), (4, 0), (16, 6), (32, 4)]));
+    }
+
+    #[test]
+    fn what_is_no_acl_is_none() {
+        for wrong in [&b""[..], &VERSION, &[2, 0, 0, 0, 1], &[1, 0, 0, 0, 1, 0, 6, 0, 0, 0, 0, 0]] {
+            assert_eq!(Acl::parse(wrong.to_vec()), None, "{wrong:?}");
+        }
+    }
+}
