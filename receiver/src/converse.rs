@@ -90,7 +90,9 @@ impl Converse {
 
     /// Says that no disk will be there, and why.
     pub(crate) fn fail(&self, error: &Error) {
-        self.talk.say(&Answer::Fail(Reason::new(&error.to_string())));
+        let hint = error.hint().filter(|_| matches!(error.cause(), Error::Image(_)));
+        let hint = hint.map_or(String::new(), |hint| format!(" ({hint})"));
+        self.talk.say(&Answer::Fail(Reason::new(&format!("{error}{hint}"))));
     }
 
     /// The same, where nobody else is to be told.
