@@ -91,12 +91,14 @@ cease() {
 	fail "$1"
 }
 
-# family PID: its descendants, and in now what all have read so far
+# family PID: its descendants, and in now what all have read so far, and how
+# they are: their state, and the processor time that they took
 family() {
-	kids='' n=''
+	kids='' n='' t=''
 	read -r x n <"/proc/$1/io"
+	read -r t <"/proc/$1/stat"
 	read -r kids <"/proc/$1/task/$1/children"
-	now="$now $1:$n"
+	now="$now $1:$n:$t"
 	for kid in $kids; do
 		all="$all $kid"
 		family "$kid"
@@ -128,6 +130,26 @@ silent() {
 	[ -z "$busy" ]
 } 2>/dev/null
 
+# halted: is `work` stopped, or anything that it has started?
+halted() {
+	for x in $work $all; do
+		what=''
+		read -r what <"/proc/$x/stat"
+		case ${what##*\)} in ' T '* | ' t '*) return 0 ;; esac
+	done
+	return 1
+} 2>/dev/null
+
+# waits: why `work` hears nothing
+waits() {
+	x=''
+	read -r x <"/proc/$work/wchan"
+	case $x in
+	fifo_open | wait_for_partner) why="nobody has opened the fifo to read it for $patience seconds" ;;
+	*) why="nothing came for $patience seconds: the link is taken for dead" ;;
+	esac
+} 2>/dev/null
+
 # orphan: is the first process gone? (That a signal can be sent proves nothing.)
 orphan() {
 	what=") ? $$ "
@@ -137,19 +159,25 @@ orphan() {
 
 watch() {
 	trap '' PIPE
-	said=0 still=0 before='' tick=5
+	said=0 still=0 halt=0 before='' all='' tick=5
 	[ "$patience" -ge 30 ] || tick=1
 	often=15
 	[ "$patience" -ge 45 ] || often=$((patience / 3))
 	# nothing of the link is left to a sleep that outlives this
 	while sleep "$tick" >/dev/null 2>&1 && ! orphan; do
-		said=$((said + tick))
+		still=$((still + tick)) said=$((said + tick)) halt=$((halt + tick))
+		silent || still=0
+		if halted; then
+			# nothing gets on, and nothing is said of it until it does
+			still=0
+			[ "$halt" -lt "$patience" ] || kill -USR2 "$$"
+			continue
+		fi
+		halt=0
 		[ "$said" -lt "$often" ] || {
 			said=0
 			printf 'WAIT\n' 2>/dev/null || kill -HUP "$$"
 		}
-		still=$((still + tick))
-		silent || still=0
 		[ "$still" -lt "$patience" ] || kill -USR1 "$$"
 	done
 	fell "$work"
@@ -354,7 +382,8 @@ far_end() {
 	watch &
 	watch=$!
 	trap 'cease "ended by a signal"' HUP INT TERM
-	trap 'cease "nothing came for $patience seconds: the link is taken for dead"' USR1
+	trap 'waits && cease "$why"' USR1
+	trap 'cease "the receiver has been stopped for $patience seconds"' USR2
 	trap : PIPE
 	# some shells tell of one that is only stopped, to be killed
 	while

@@ -23,6 +23,7 @@ mod xattr;
 pub(crate) use users::{can_write, is_open_for_writing, loop_backing};
 
 use stream::SPLICE_MAX;
+pub(crate) use stream::is_deserted;
 pub use stream::{
     Spliced, drain_pipe, enlarge_pipe, pipe_size, read_some, splice_from_pipe, splice_out, splice_to_pipe,
     takes_writes, wait_readable, wait_writable, write_all,

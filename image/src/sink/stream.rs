@@ -1,7 +1,11 @@
 //! A pipe, a character device or standard output: the full octets in order, holes as zeros.
 
-use std::fs::File;
-use std::path::PathBuf;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::sink::{Sink, write_zeros};
 use crate::{Error, Kind, Result, sys};
@@ -13,10 +17,51 @@ pub(crate) struct Stream {
     pub(crate) sync: bool,
 }
 
+/// How often a reader is looked for.
+const LOOK: Duration = Duration::from_millis(100);
+
 impl Stream {
+    /// Opens a fifo or a character device. A fifo has a reader then: it is waited for, with `patience` no longer than that, nor any longer
+    /// than somebody reads our answers.
+    pub(crate) fn open(path: PathBuf, sync: bool, patience: Option<Duration>) -> Result<Self> {
+        let failed = |source| Error::io(&path, "cannot open", source);
+        let mut how = OpenOptions::new();
+        how.write(true).custom_flags(libc::O_NOCTTY);
+        let Some(patience) = patience else {
+            let file = how.open(&path).map_err(failed)?;
+            return Ok(Self { file, path, sync });
+        };
+        how.custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK);
+        let begun = Instant::now();
+        loop {
+            match how.open(&path) {
+                Ok(file) => {
+                    sys::set_blocking(&file).map_err(failed)?;
+                    return Ok(Self { file, path, sync });
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ENXIO) && is_fifo(&path) => {
+                    if sys::is_deserted(io::stdout()) {
+                        return Err(Error::new(Kind::Refused, &path, "was not opened: the sender is gone"));
+                    }
+                    if begun.elapsed() >= patience {
+                        let what =
+                            format!("is a fifo that nobody has opened to read it for {} seconds", patience.as_secs());
+                        return Err(Error::new(Kind::Refused, &path, what));
+                    }
+                    thread::sleep(LOOK);
+                }
+                Err(source) => return Err(failed(source)),
+            }
+        }
+    }
+
     fn write(&self, octets: &[u8]) -> Result<()> {
         sys::write_all(&self.file, octets).map_err(|source| Error::io(&self.path, "cannot write", source))
     }
+}
+
+fn is_fifo(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|stat| stat.file_type().is_fifo())
 }
 
 impl Sink for Stream {

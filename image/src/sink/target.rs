@@ -365,11 +365,7 @@ impl Target {
                 let file = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
                 Box::new(Stream { file: file.into(), path, sync })
             }
-            Way::Stream => {
-                let failed = |source| Error::io(&path, "cannot open", source);
-                let file = OpenOptions::new().write(true).custom_flags(libc::O_NOCTTY).open(&path).map_err(failed)?;
-                Box::new(Stream { file, path, sync })
-            }
+            Way::Stream => Box::new(Stream::open(path, sync, options.patience)?),
             Way::Device => Box::new(open_device(path, size, &options, base.as_ref())?),
             Way::InPlace => Box::new(open_in_place(path, size, &options, base.as_ref())?),
             Way::Part => Box::new(Part::create(path, size, base.as_ref(), fresh_mode, options)?),

@@ -156,3 +156,10 @@ pub fn splice_from_pipe(pipe: BorrowedFd<'_>, file: &File, at: u64, len: u64) ->
         splice(pipe, None, file, Some(&mut offset), len, SpliceFFlags::empty())
     }))
 }
+
+/// poll(2): whether nobody reads any more what goes into this pipe or socket.
+pub(crate) fn is_deserted(fd: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::empty())];
+    let polled = poll(&mut fds, PollTimeout::ZERO).unwrap_or(0);
+    polled > 0 && fds[0].revents().is_some_and(|seen| seen.intersects(PollFlags::POLLERR | PollFlags::POLLHUP))
+}

@@ -4,6 +4,7 @@
 
 mod account;
 mod dd;
+mod stuck;
 
 use std::ffi::OsStr;
 use std::fs;
