@@ -32,6 +32,9 @@ pub(crate) enum Error {
     /// The other side's login shell or key started no receiver.
     #[error("{0}")]
     NotRun(String),
+    /// The target holds another disk than the one that the changes are for.
+    #[error("{0}")]
+    OtherBase(String),
     /// The receiver doesn't check what the target holds, and parts of that would be kept.
     #[error("{what}, so it can't be told whether DEST holds the older disk")]
     Unchecked {
@@ -114,6 +117,9 @@ impl Error {
             Self::Usage(_) => Some("see xfer-hole --help"),
             Self::Word { hint, .. } => hint.as_deref(),
             Self::Unchecked { hint, .. } => Some(hint),
+            Self::OtherBase(_) => {
+                Some("--since-snapshot takes the snapshot that it holds; --delta, or the whole disk, needs none")
+            }
             Self::Terminal => Some("pipe it into recv-hole, or into ssh"),
             Self::Image(error) => error.hint_text(),
             Self::Begun { error, .. } => error.hint(),

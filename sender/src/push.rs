@@ -14,7 +14,7 @@ use xfer_hole_proto::{Answer, Dialect, Fingerprint, Sums};
 use crate::cli::{Cli, Towards};
 use crate::error::Error;
 use crate::send::{self, Known, Ready};
-use crate::since::{Basis, is_there_already};
+use crate::since::{Basis, is_there_already, tells_disk};
 use crate::source::check_content;
 use crate::wire::Wire;
 use crate::{Moved, RECV_HOLE_SH};
@@ -209,9 +209,15 @@ impl Push<'_> {
                 far.close();
                 Ok(fingerprint)
             }
-            (_, Ending::Failed(why)) if is_there_already(disk, &why) => {
-                let what = "it is the disk that was to be sent already, and there is nothing to be done";
-                Err(Error::Far(format!("{}: {why}; {what}", self.remote.host)))
+            (_, Ending::Failed(why)) if tells_disk(disk, &why) => {
+                let host = &self.remote.host;
+                let already = is_there_already(disk, &why);
+                let what = "; it is the disk that was to be sent already, and there is nothing to be done";
+                Err(if already {
+                    Error::Far(format!("{host}: {why}{what}"))
+                } else {
+                    Error::OtherBase(format!("{host}: {why}"))
+                })
             }
             (_, ending) => Err(self.failed(&far, ending)),
         }

@@ -162,11 +162,21 @@ impl SinceArgs {
     }
 }
 
+/// The fingerprints in a text.
+fn fingerprints(text: &str) -> impl Iterator<Item = Fingerprint> {
+    text.split([' ', ',', ';']).filter_map(Fingerprint::parse)
+}
+
+/// Whether somebody who was to keep parts of an older disk tells the fingerprint of another.
+pub(crate) fn tells_disk(disk: &Chain, told: &str) -> bool {
+    disk.older().is_some() && fingerprints(told).next().is_some()
+}
+
 /// Whether a target of which somebody tells fingerprints in this text holds the disk already: what wasn't told is read.
 pub(crate) fn is_there_already(disk: &Chain, told: &str) -> bool {
     let whole = disk.whole();
     let is_it = |told: Fingerprint| fingerprint(&whole, told.sums, &Tally::default()).is_ok_and(|disk| disk == told);
-    disk.older().is_some() && told.split([' ', ',']).filter_map(Fingerprint::parse).any(is_it)
+    tells_disk(disk, told) && fingerprints(told).any(is_it)
 }
 
 /// What is known of the disk that the target has to hold, where only changes are sent.

@@ -80,7 +80,7 @@ fn sends_what_differs_and_reads_nothing_that_nobody_touched(machine: &Machine, r
         let files = [image.as_path(), dest];
         files.into_iter().filter(|file| file.exists()).for_each(forget);
         let said = followed(machine, recipe);
-        assert!(said.contains(&format!("disk 48 MiB, {data}")), "{said}");
+        assert!(said.contains("disk 48 MiB") && said.contains(data), "{said}");
         // But for its beginning, which tells what it is.
         let read = files.map(|file| remembered(file) > MIB);
         assert_eq!(read[0], data != "data 0 B", "{said}: whether the image was read");
@@ -104,7 +104,7 @@ fn sends_what_a_snapshot_changed(machine: &Machine, recipe: &str) {
     // What has changed since is not in it.
     write("write -P 9 30M 1M");
     let said = followed(machine, recipe);
-    assert!(said.contains("disk 48 MiB, data 192 KiB"), "{said}");
+    assert!(said.contains("disk 48 MiB") && said.contains("data 192 KiB"), "{said}");
     let today = qemu_disk(&gone_back(&image, "today"));
     assert_same(&today, dest);
     assert_eq!(fs::metadata(dest).unwrap().len(), SIZE);
