@@ -29,7 +29,7 @@ pub fn survey<T>(
 }
 
 /// Tells the lines of the disk's manifest that follow its first, some at a time, END among them, which is only told of a disk that is
-/// still what it was. What is read is added to `tally`.
+/// still what it was, unless `live` accepts that it changes. What is read is added to `tally`.
 ///
 /// # Errors
 ///
@@ -37,6 +37,7 @@ pub fn survey<T>(
 pub fn record_lines<E: From<Error>>(
     image: &dyn Image,
     sums: Sums,
+    live: bool,
     tally: &Tally,
     mut tell: impl FnMut(&str) -> Result<(), E>,
 ) -> Result<Fingerprint, E> {
@@ -56,7 +57,7 @@ pub fn record_lines<E: From<Error>>(
         }
         Ok::<(), E>(())
     })?;
-    image.check_unchanged(false)?;
+    image.check_unchanged(live)?;
     let digest = writer.end(&mut lines).map_err(out_of_form)?;
     tell(&lines)?;
     Ok(Fingerprint { sums, digest })
@@ -69,7 +70,7 @@ pub fn record_lines<E: From<Error>>(
 /// What can't be read, and a disk that changed ([`Kind::Changed`]).
 pub fn fingerprint(image: &dyn Image, sums: Sums, tally: &Tally) -> Result<Fingerprint> {
     tally.set_phase(Phase::Hashing);
-    record_lines(image, sums, tally, |_| Ok(()))
+    record_lines(image, sums, false, tally, |_| Ok(()))
 }
 
 /// The runs of an image aren't what its blocks have to be.

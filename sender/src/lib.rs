@@ -172,7 +172,8 @@ fn go(cli: &Cli, words: &Words, watch: &Watch<'_>) -> Result<Moved, Error> {
     }
     let identity = if noted { Identity::of_chain(&disk, begun) } else { None };
     let believed = identity.as_ref().filter(|_| cli.target.remember);
-    let basis = cli.since.basis(&disk, job.sums, cli.hash_interval.is_some() || cli.min_hole.is_some());
+    let fixed = cli.hash_interval.is_some() || cli.min_hole.is_some();
+    let basis = cli.since.basis(&disk, job.sums, fixed, job.live);
     let known = || match cli.target.dry_run {
         true => Ok(basis.known()),
         false => basis.read(job.sums, tally, || Ok(())),

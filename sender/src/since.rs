@@ -139,8 +139,8 @@ impl SinceArgs {
     }
 
     /// What the target has to hold, as far as that is known without reading. The stream has these `sums`, or none, and others only
-    /// if they are not `fixed`.
-    pub(crate) fn basis(&self, disk: &Chain, sums: Option<Sums>, fixed: bool) -> Basis {
+    /// if they are not `fixed`; with `live` the image may change.
+    pub(crate) fn basis(&self, disk: &Chain, sums: Option<Sums>, fixed: bool, live: bool) -> Basis {
         let sums = sums.map_or((Sums::default(), true), |sums| (sums, fixed));
         match (self.named(), disk.before()) {
             _ if self.trust_base => Basis::Unsaid,
@@ -148,7 +148,7 @@ impl SinceArgs {
             (None, None) => Basis::Unsaid,
             (None, Some(before)) => match self.noted(&before, sums) {
                 Some(noted) => Basis::Known(noted),
-                None => Basis::Unread(before),
+                None => Basis::Unread { before, live },
             },
         }
     }
@@ -187,7 +187,12 @@ pub(crate) enum Basis {
     /// It is this one.
     Known(Fingerprint),
     /// It is this one, which nobody has read yet.
-    Unread(Chain),
+    Unread {
+        /// The disk.
+        before: Chain,
+        /// Its files may change meanwhile: what is older in them doesn't.
+        live: bool,
+    },
 }
 
 impl Basis {
@@ -195,7 +200,7 @@ impl Basis {
     pub(crate) fn known(&self) -> Option<Fingerprint> {
         match self {
             Self::Known(fingerprint) => Some(*fingerprint),
-            Self::Unsaid | Self::Unread(_) => None,
+            Self::Unsaid | Self::Unread { .. } => None,
         }
     }
 
@@ -206,12 +211,12 @@ impl Basis {
         tally: &Tally,
         mut wait: impl FnMut() -> Result<(), Error>,
     ) -> Result<Option<Fingerprint>, Error> {
-        let Self::Unread(before) = self else { return Ok(self.known()) };
+        let Self::Unread { before, live } = self else { return Ok(self.known()) };
         tally.set_phase(Phase::Hashing);
         let (over, (done, ended)) = (AtomicBool::new(false), channel::<()>());
         let go_on = || if over.load(Ordering::Relaxed) { Err(Error::BrokenPipe) } else { Ok(()) };
         let read = || {
-            let read = record_lines(before, sums.unwrap_or_default(), &Tally::default(), |_| go_on());
+            let read = record_lines(before, sums.unwrap_or_default(), *live, &Tally::default(), |_| go_on());
             drop(done);
             read
         };

@@ -73,7 +73,7 @@ fn lines(
 ) -> Result<Fingerprint, Error> {
     watch.tally.set_phase(Phase::Hashing);
     tell(&format!("{}\n", Manifest::whole(disk.size(), sums)))?;
-    watch.ahead_of(disk, Plan::whole(disk), || record_lines(disk, sums, watch.tally, tell))
+    watch.ahead_of(disk, Plan::whole(disk), || record_lines(disk, sums, false, watch.tally, tell))
 }
 
 /// Whoever reads standard output has each line soon, and hears why there are no more.

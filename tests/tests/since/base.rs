@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use rig::{
@@ -113,6 +114,29 @@ fn a_push_or_a_pull_takes_an_increment_for_what_is_there_only() {
         far.pull(&[&["-q"], &options.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat(), &image, &near)
     };
     assert_lands_right(&disks, &near, |disk| place(disk, &near), pull, false);
+}
+
+#[test]
+fn an_image_that_is_in_use_gives_an_increment_between_its_snapshots() {
+    let fs = Filesystem::new(Fs::Ext4, 256 * M);
+    let (image, [monday, tuesday, _]) = nights(fs.path());
+    let dest = fs.join("out.img");
+    place(&monday, &dest);
+    // Somebody goes on writing, and no snapshot changes by it.
+    let over = AtomicBool::new(false);
+    let end = fs::metadata(&image).unwrap().len();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                rig::write_at(&image, end, b"more");
+            }
+        });
+        let mut copy = Command::new(tools!().xfer_hole);
+        let copied = run(copy.args(["-q", "--live"]).args(TUESDAY).arg(&image).arg(&dest), b"");
+        over.store(true, Ordering::Relaxed);
+        copied.ok();
+    });
+    assert_same(&tuesday, &dest);
 }
 
 #[test]
