@@ -129,7 +129,7 @@ proptest! {
         let sums = sums(4096 << cut.0, 512 << cut.1.min(cut.0 + 3));
         let image = Mixed::make(&wishes, 1 << (16 * chunk));
         let (mut text, tally) = (String::new(), Tally::default());
-        let told = record_lines(&image, sums, &tally, |lines| {
+        let told = record_lines(&image, sums, false, &tally, |lines| {
             text += lines;
             Ok::<(), Error>(())
         }).unwrap();
@@ -253,7 +253,8 @@ fn bare_blocks_hold_no_octets() {
 #[test]
 fn what_tell_refuses_ends_it() {
     let image = Mixed::make(&[(mixed::Lies::Zero, mixed::Stuff::Data, 4096, 1)], 1);
-    let told =
-        record_lines(&image, Sums::default(), &Tally::default(), |_| Err(Error::new(Kind::Io, "out", "is full")));
+    let told = record_lines(&image, Sums::default(), false, &Tally::default(), |_| {
+        Err(Error::new(Kind::Io, "out", "is full"))
+    });
     assert!(told.is_err());
 }
