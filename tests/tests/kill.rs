@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rig::{
@@ -80,6 +80,8 @@ fn kills(victim: Victim, receiver: Receiver) {
             // Over the leftover.
             let other = fs.join("again.img");
             fs::rename(part_of(&dest), part_of(&other)).unwrap();
+            // Where it is marked by a side file.
+            let _none = fs::rename(lines_of(&dest), lines_of(&other));
             let (sent, received) = send_to(&tools!(), &[], &image, receiver, &other);
             sent.ok();
             received.ok();
@@ -89,6 +91,13 @@ fn kills(victim: Victim, receiver: Receiver) {
         }
     }
     assert!(in_time >= 5, "only {in_time} of 10 kills came before the end");
+}
+
+/// What stands beside `.part`.
+fn lines_of(dest: &Path) -> PathBuf {
+    let mut name = part_of(dest).into_os_string();
+    name.push(".lines");
+    name.into()
 }
 
 #[test]
