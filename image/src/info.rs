@@ -183,8 +183,14 @@ impl Info {
             };
             if names > NAMES_MAX { Err(what()) } else { Ok(()) }
         };
-        for snapshot in Snapshots::new(host, &header) {
-            let snapshot = SnapshotInfo::from(snapshot?);
+        self.warnings.extend(Snapshots::check(host, &header)?);
+        let listed = Snapshots::new(host, &header).take_while(|_| header.snapshots_flaw.is_none());
+        for snapshot in listed {
+            let snapshot = snapshot?;
+            if snapshot.flaw.is_some() {
+                break;
+            }
+            let snapshot = SnapshotInfo::from(snapshot);
             bounded(snapshot.id.len() + snapshot.name.len())?;
             self.snapshots.push(snapshot);
         }

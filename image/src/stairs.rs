@@ -119,10 +119,10 @@ impl Stairs<'_> {
             _ => error,
         })?;
         // Snapshots and bitmaps are read by few, but an image whose lists of them are broken is broken, and QEMU doesn't open it.
-        Snapshots::new(&host, &header).try_for_each(|snapshot| snapshot.map(drop))?;
+        let flaw = Snapshots::check(&host, &header)?;
         Bitmaps::new(&host, &header)?.try_for_each(|bitmap| bitmap.map(drop))?;
         let name = shown(host.path());
-        self.warnings.extend(header.warnings().into_iter().map(|text| format!("{name}: {text}")));
+        self.warnings.extend(header.warnings().into_iter().chain(flaw).map(|text| format!("{name}: {text}")));
         let floor = u32::try_from(self.floors.len()).unwrap_or(u32::MAX);
         let wanted = self.how.snapshot.as_ref().filter(|_| floor == 0);
         let disk = match wanted {

@@ -1,7 +1,7 @@
 //! The header: what the image is, and where its tables are.
 //!
 //! qcow2 specification, "Header" and "Additional fields". Limits are QEMU's, by its names; the checks are those of its
-//! `qcow2_do_open`, and that no table lies in another.
+//! `qcow2_do_open`, and that no table that is needed lies in another.
 
 use xfer_hole_proto::LEN_MAX;
 
@@ -117,8 +117,12 @@ pub(crate) struct Header {
     pub(crate) refcount_table: RefcountTable,
     /// A reference count has 2^this bits.
     pub(crate) refcount_order: u32,
+    /// What is wrong with the refcount table's place, though reading needs no refcounts.
+    pub(crate) refcount_flaw: Option<String>,
     /// The snapshot table.
     pub(crate) snapshots: SnapshotTable,
+    /// What is wrong with the snapshot table's place: none of its snapshots can be read.
+    pub(crate) snapshots_flaw: Option<String>,
     /// The backing file's name as it stands there, UTF-8 or not, not empty.
     pub(crate) backing_name: Option<Vec<u8>>,
     /// How clusters are compressed, if any are.
@@ -157,8 +161,14 @@ impl Header {
         self.extensions.data_file.as_deref().filter(|_| self.features.has_data_file())
     }
 
+    /// The tables that the header points at and that lie where they can.
+    pub(crate) fn places(&self) -> Vec<Place> {
+        let sound = [true, self.refcount_flaw.is_none(), self.snapshots_flaw.is_none()];
+        self.stated_places().into_iter().zip(sound).filter_map(|(place, sound)| sound.then_some(place)).collect()
+    }
+
     /// The tables that the header points at. The snapshot table's length is not known but for the least of it.
-    pub(crate) fn places(&self) -> [Place; 3] {
+    fn stated_places(&self) -> [Place; 3] {
         let place = |name, field, offset: HostOffset, len| Place { name, field, offset: offset.0, len };
         let refcount_len = u64::from(self.refcount_table.clusters) << self.geometry.cluster_bits;
         let snapshots_len = u64::from(self.snapshots.count) * snapshot::ENTRY_MIN;
@@ -177,6 +187,12 @@ impl Header {
         }
         if self.features.is_corrupt() {
             warnings.push("its corrupt bit is set: what is read of it may be wrong".into());
+        }
+        if let Some(flaw) = &self.refcount_flaw {
+            warnings.push(format!("{flaw}: it is not needed to read the disk"));
+        }
+        if let Some(flaw) = &self.snapshots_flaw {
+            warnings.push(format!("{flaw}: no snapshot can be read"));
         }
         if self.size != self.stated_size {
             let (stated, lost) = (self.stated_size, self.stated_size - self.size);
@@ -251,7 +267,7 @@ impl RawHeader {
             return Err(CLUSTER_BITS.bad(host, self.cluster_bits, why));
         }
         let stated_size = SIZE.u64(&self.cluster);
-        let header = Header {
+        let mut header = Header {
             version: self.version,
             geometry,
             size: stated_size / SECTOR * SECTOR,
@@ -262,6 +278,8 @@ impl RawHeader {
                 clusters: REFCOUNT_CLUSTERS.u32(&self.cluster),
             },
             refcount_order: if self.version >= 3 { REFCOUNT_ORDER.u32(&self.cluster) } else { 4 },
+            refcount_flaw: None,
+            snapshots_flaw: None,
             snapshots: SnapshotTable {
                 offset: HostOffset(SNAPSHOTS_OFFSET.u64(&self.cluster)),
                 count: SNAPSHOTS.u32(&self.cluster),
@@ -272,6 +290,17 @@ impl RawHeader {
             extensions,
         };
         check_numbers(host, &header)?;
+        let [l1, refcounts, snapshots] = header.stated_places();
+        l1.check(host, geometry, &[])?;
+        for place in [&refcounts, &snapshots] {
+            place.check_number(host, geometry)?;
+            // One of both is wrong, and it may be the one that the disk is read by.
+            place.overlap(host, &[l1]).map_or(Ok(()), Err)?;
+        }
+        let said = |flaw: Option<Error>| flaw.map(|flaw| flaw.what().to_owned());
+        header.refcount_flaw = said(refcounts.flaw(host, geometry));
+        let others: &[Place] = if header.refcount_flaw.is_none() { &[refcounts] } else { &[] };
+        header.snapshots_flaw = said(snapshots.flaw(host, geometry).or_else(|| snapshots.overlap(host, others)));
         Ok(header)
     }
 
@@ -329,7 +358,7 @@ fn check_data_file(host: &Host, features: Features, extensions: &Extensions) -> 
     Ok(())
 }
 
-/// Counts, sizes, and the places of tables.
+/// Counts and sizes.
 fn check_numbers(host: &Host, header: &Header) -> Result<()> {
     let &Header { geometry, refcount_order, refcount_table, snapshots, l1, stated_size, .. } = header;
     if refcount_order > REFCOUNT_ORDER_MAX {
@@ -350,9 +379,7 @@ fn check_numbers(host: &Host, header: &Header) -> Result<()> {
     if stated_size > LEN_MAX {
         return Err(SIZE.bad(host, stated_size, "more octets than a disk can have"));
     }
-    l1.check_covers(host, L1_SIZE, geometry, stated_size)?;
-    let places = header.places();
-    (0..places.len()).try_for_each(|index| places[index].check(host, geometry, &places[..index]))
+    l1.check_covers(host, L1_SIZE, geometry, stated_size)
 }
 
 /// Of a number that is known to fit: it is at most a cluster.

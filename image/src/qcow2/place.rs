@@ -1,8 +1,10 @@
 //! Where a table lies, and whether it may lie there.
 
+use xfer_hole_proto::LEN_MAX;
+
 use super::field::Field;
 use super::geometry::Geometry;
-use crate::{Host, Result};
+use crate::{Error, Host, Result};
 
 /// A table that a field of the header, or of a snapshot, points at.
 #[derive(Clone, Copy, Debug)]
@@ -18,27 +20,46 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Refuses a place that is not at a cluster, or begins behind the end of the file, or overlaps the header's cluster or one of
-    /// `others`. Its own end may lie behind the end of the file: what isn't there reads as zeros.
+    /// Refuses a place that is no good, by its number or by what else lies there.
     pub(crate) fn check(&self, host: &Host, geometry: Geometry, others: &[Self]) -> Result<()> {
+        self.check_number(host, geometry)?;
+        self.flaw(host, geometry).or_else(|| self.overlap(host, others)).map_or(Ok(()), Err)
+    }
+
+    /// Refuses a place that is not at a cluster, or that no file reaches: as QEMU's `qcow2_validate_table` does, for a table without entries, too.
+    pub(crate) fn check_number(&self, host: &Host, geometry: Geometry) -> Result<()> {
         let bad = |why: String| Err(self.field.bad_offset(host, self.offset, why));
-        let (cluster_size, name) = (geometry.cluster_size(), self.name);
         if geometry.misalignment(self.offset) != 0 {
-            return bad(format!("not a multiple of the cluster size of {cluster_size} octets"));
+            return bad(format!("not a multiple of the cluster size of {} octets", geometry.cluster_size()));
         }
-        if self.len == 0 {
-            return Ok(());
+        if self.offset > LEN_MAX - self.len.min(LEN_MAX) {
+            return bad(format!("the {} lies where no file has octets", self.name));
         }
-        if self.offset < cluster_size {
-            return bad(format!("the {name} overlaps the header's cluster"));
+        Ok(())
+    }
+
+    /// What is wrong with a place that begins behind the end of the file, or overlaps the header's cluster. Its own end may lie behind the end
+    /// of the file: what isn't there reads as zeros.
+    pub(crate) fn flaw(&self, host: &Host, geometry: Geometry) -> Option<Error> {
+        let bad = |why: String| Some(self.field.bad_offset(host, self.offset, why));
+        match self.offset {
+            _ if self.len == 0 => None,
+            offset if offset < geometry.cluster_size() => {
+                bad(format!("the {} overlaps the header's cluster", self.name))
+            }
+            offset if offset >= host.len() => {
+                let len = host.len();
+                bad(format!("the {} begins past the end of the file, which has {len} octets", self.name))
+            }
+            _ => None,
         }
-        if self.offset >= host.len() {
-            return bad(format!("the {name} begins past the end of the file, which has {} octets", host.len()));
-        }
-        match others.iter().find(|other| self.overlaps(other)) {
-            Some(other) => bad(format!("the {name} overlaps the {} at {:#x}", other.name, other.offset)),
-            None => Ok(()),
-        }
+    }
+
+    /// What is wrong with a place that overlaps one of `others`.
+    pub(crate) fn overlap(&self, host: &Host, others: &[Self]) -> Option<Error> {
+        let other = others.iter().find(|other| self.overlaps(other))?;
+        let why = format!("the {} overlaps the {} at {:#x}", self.name, other.name, other.offset);
+        Some(self.field.bad_offset(host, self.offset, why))
     }
 
     fn overlaps(&self, other: &Self) -> bool {

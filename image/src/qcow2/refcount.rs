@@ -14,7 +14,7 @@ const OFFSET: u64 = !0x1ff;
 /// and the file's holes are worth asking for. Judged as by QEMU's qcow2_detect_metadata_preallocation, so that maps agree.
 /// Unusable refcounts say no.
 pub(crate) fn is_preallocated(host: &Host, header: &Header) -> bool {
-    counts(host, header).unwrap_or(false)
+    header.refcount_flaw.is_none() && counts(host, header).unwrap_or(false)
 }
 
 fn counts(host: &Host, header: &Header) -> Result<bool> {

@@ -45,6 +45,8 @@ pub(crate) struct Snapshot {
     pub(crate) vm_clock_nsec: u64,
     /// Instructions that the guest had run, if they were counted.
     pub(crate) icount: Option<u64>,
+    /// Why it can't be read, though the image can.
+    pub(crate) flaw: Option<String>,
 }
 
 impl Snapshot {
@@ -72,9 +74,10 @@ impl Snapshot {
 /// The snapshots of an image, in the order of their table. Ends after the first error.
 pub(crate) struct Snapshots<'a> {
     host: &'a Host,
+    /// Up to where the table has to end at the latest. What lies behind the end of the file is zeros, as QEMU has it.
     window: Window<'a>,
-    /// Where the table has to end at the latest, and whether that is because of the file's end.
-    cut_by_file: bool,
+    /// Why none of them can be read.
+    flaw: Option<String>,
     /// Today's size of the disk in octets.
     size: u64,
     count: u32,
@@ -85,17 +88,33 @@ impl<'a> Snapshots<'a> {
     /// The snapshots of the image with this header.
     pub(crate) fn new(host: &'a Host, header: &Header) -> Self {
         let HostOffset(start) = header.snapshots.offset;
-        let (limit, len) = (start.saturating_add(TABLE_MAX), host.len());
-        let window = Window::new(host, start, limit.min(len));
-        Self { host, window, cut_by_file: len < limit, size: header.size, count: header.snapshots.count, next: 0 }
+        let window = Window::new(host, start, start.saturating_add(TABLE_MAX));
+        let flaw = header.snapshots_flaw.clone();
+        Self { host, window, flaw, size: header.size, count: header.snapshots.count, next: 0 }
+    }
+
+    /// Refuses an image whose table QEMU refuses. What only a snapshot needs is told if it is wrong.
+    pub(crate) fn check(host: &'a Host, header: &Header) -> Result<Option<String>> {
+        let mut flaw = None;
+        for snapshot in Self::new(host, header) {
+            flaw = flaw.or(snapshot?.flaw);
+        }
+        // What is wrong with all of them is told of the header.
+        Ok(flaw.filter(|_| header.snapshots_flaw.is_none()).map(|flaw| format!("{flaw}: it can't be read")))
     }
 
     /// The snapshot that has this ID, else the one that has this name.
     pub(crate) fn find(self, wanted: &[u8]) -> Result<Snapshot> {
         let (host, count) = (self.host, self.count as usize);
         let (mut named, mut again, mut known) = (None, false, Vec::new());
+        if let Some(flaw) = self.flaw {
+            return Err(unusable(host, flaw));
+        }
         for snapshot in self {
             let snapshot = snapshot?;
+            if let Some(flaw) = snapshot.flaw {
+                return Err(unusable(host, flaw));
+            }
             if *snapshot.id == *wanted {
                 return Ok(snapshot);
             }
@@ -140,13 +159,20 @@ impl<'a> Snapshots<'a> {
         let vm_state_size = field(0).unwrap_or(u64::from(short_state_size));
         let (own_size, icount) = (field(8), field(16).filter(|&count| count != u64::MAX));
         let stated = own_size.unwrap_or(today);
-        if stated > LEN_MAX {
+        let too_large = (stated > LEN_MAX).then(|| {
             let why = "more octets than a disk can have";
-            return Err(Field::new("snapshot's disk size", at + 48).bad(self.host, stated, why));
-        }
+            Field::new("snapshot's disk size", at + 48).bad(self.host, stated, why).what().to_owned()
+        });
+        let id = string(self.take(at, u32::from(id_len))?).into();
+        let name = string(self.take(at, u32::from(name_len))?).into();
+        let (index, count, len) = (self.next, self.count, self.host.len());
+        let cut = (self.window.at() > len).then(|| {
+            format!("snapshot {index} of {count}, at {at:#x}: runs past the end of the file, which has {len} octets")
+        });
         Ok(Snapshot {
-            id: string(self.take(at, u32::from(id_len))?).into(),
-            name: string(self.take(at, u32::from(name_len))?).into(),
+            id,
+            name,
+            flaw: cut.or(too_large),
             unchecked_l1: L1 { offset: HostOffset(l1_offset), entries: u64::from(l1_entries) },
             at,
             disk_size: stated / 512 * 512,
@@ -161,12 +187,9 @@ impl<'a> Snapshots<'a> {
 
     /// The next octets of the entry that begins at `entry`.
     fn take(&mut self, entry: u64, len: u32) -> Result<&[u8]> {
-        let (host, index, count, cut_by_file) = (self.host, self.next, self.count, self.cut_by_file);
+        let (host, index, count) = (self.host, self.next, self.count);
         self.window.take(len)?.ok_or_else(|| {
-            let why = match cut_by_file {
-                true => format!("runs past the end of the file, which has {} octets", host.len()),
-                false => format!("makes the table longer than {TABLE_MAX} octets"),
-            };
+            let why = format!("makes the table longer than {TABLE_MAX} octets");
             unusable(host, format!("snapshot {index} of {count}, at {entry:#x}: {why}"))
         })
     }

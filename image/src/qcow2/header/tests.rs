@@ -231,19 +231,19 @@ fn what_a_reader_can_not_take_is_refused_by_field_and_offset() {
             "l1_table_offset at 0x28 is 0x40000: the L1 table begins past the end of the file, which has 262144 octets",
             |i| i.put64(40, 0x40000),
         ),
-        (
-            "l1_table_offset at 0x28 is 0xffffffffffff0000: the L1 table begins past the end of the file, which has 262144 \
-             octets",
-            |i| i.put64(40, !0xffff),
-        ),
+        ("l1_table_offset at 0x28 is 0xffffffffffff0000: the L1 table lies where no file has octets", |i| {
+            i.put64(40, !0xffff)
+        }),
         ("refcount_table_offset at 0x30 is 0x8: not a multiple of the cluster size of 65536 octets", |i| {
             i.put64(48, 8)
         }),
-        ("refcount_table_offset at 0x30 is 0x0: the refcount table overlaps the header's cluster", |i| i.put64(48, 0)),
+        ("snapshots_offset at 0x40 is 0x8: not a multiple of the cluster size of 65536 octets", |i| i.put64(64, 8)),
+        ("snapshots_offset at 0x40 is 0x8000000000000000: the snapshot table lies where no file has octets", |i| {
+            i.put64(64, 1 << 63)
+        }),
         (
-            "refcount_table_offset at 0x30 is 0x40000: the refcount table begins past the end of the file, which has 262144 \
-             octets",
-            |i| i.put64(48, 0x40000),
+            "refcount_table_offset at 0x30 is 0x8000000000000000: the refcount table lies where no file has octets",
+            |i| i.put64(48, 1 << 63),
         ),
         ("refcount_table_offset at 0x30 is 0x30000: the refcount table overlaps the L1 table at 0x30000", |i| {
             i.put64(48, 0x30000)
@@ -254,15 +254,6 @@ fn what_a_reader_can_not_take_is_refused_by_field_and_offset() {
         ("refcount_table_offset at 0x30 is 0x30000: the refcount table overlaps the L1 table at 0x20000", |i| {
             i.put64(40, 0x20000).put32(36, 8193).put64(48, 0x30000)
         }),
-        ("snapshots_offset at 0x40 is 0x8: not a multiple of the cluster size of 65536 octets", |i| i.put64(64, 8)),
-        ("snapshots_offset at 0x40 is 0x0: the snapshot table overlaps the header's cluster", |i| i.put32(60, 1)),
-        (
-            "snapshots_offset at 0x40 is 0x50000: the snapshot table begins past the end of the file, which has 262144 octets",
-            |i| i.put32(60, 1).put64(64, 0x50000),
-        ),
-        ("snapshots_offset at 0x40 is 0x10000: the snapshot table overlaps the refcount table at 0x10000", |i| {
-            i.put32(60, 1).put64(64, 0x10000)
-        }),
         ("snapshots_offset at 0x40 is 0x20000: the snapshot table overlaps the L1 table at 0x30000", |i| {
             i.put32(60, 1639).put64(64, 0x20000)
         }),
@@ -271,6 +262,38 @@ fn what_a_reader_can_not_take_is_refused_by_field_and_offset() {
         let image = Specimen::v3();
         alter(&image);
         assert_eq!(&image.refusal(), refusal);
+    }
+}
+
+#[test]
+fn places_of_tables_that_reading_does_not_need_are_warned_of() {
+    type Alter = fn(&Specimen) -> &Specimen;
+    let refcounts: &[(&str, Alter)] = &[
+        ("refcount_table_offset at 0x30 is 0x0: the refcount table overlaps the header's cluster", |i| i.put64(48, 0)),
+        (
+            "refcount_table_offset at 0x30 is 0x40000: the refcount table begins past the end of the file, which has 262144 \
+             octets",
+            |i| i.put64(48, 0x40000),
+        ),
+    ];
+    let snapshots: &[(&str, Alter)] = &[
+        ("snapshots_offset at 0x40 is 0x0: the snapshot table overlaps the header's cluster", |i| i.put32(60, 1)),
+        (
+            "snapshots_offset at 0x40 is 0x50000: the snapshot table begins past the end of the file, which has 262144 octets",
+            |i| i.put32(60, 1).put64(64, 0x50000),
+        ),
+        ("snapshots_offset at 0x40 is 0x10000: the snapshot table overlaps the refcount table at 0x10000", |i| {
+            i.put32(60, 1).put64(64, 0x10000)
+        }),
+    ];
+    for (cases, rest) in [(refcounts, "it is not needed to read the disk"), (snapshots, "no snapshot can be read")] {
+        for (flaw, alter) in cases {
+            let image = Specimen::v3();
+            alter(&image);
+            let header = image.header().unwrap();
+            assert_eq!(header.warnings(), [format!("{flaw}: {rest}")]);
+            assert_eq!(header.places().len(), 2);
+        }
     }
 }
 
