@@ -176,7 +176,7 @@ fn a_bad_snapshot_table_does_not_keep_the_disk_itself_from_being_refused_in_one_
     for (field, value) in [
         (Field::SNAPSHOTS, 0xffff_ffff),
         (Field::SNAPSHOTS, 65_537),
-        (Field::SNAPSHOTS_OFFSET, 1 << 62),
+        (Field::SNAPSHOTS_OFFSET, (1 << 63) - (64 << 10)),
         (Field::SNAPSHOTS_OFFSET, 77),
     ] {
         with_three(Qcow2::new(3 * M)).make(&image);

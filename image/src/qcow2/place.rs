@@ -32,7 +32,9 @@ impl Place {
         if geometry.misalignment(self.offset) != 0 {
             return bad(format!("not a multiple of the cluster size of {} octets", geometry.cluster_size()));
         }
-        if self.offset > LEN_MAX - self.len.min(LEN_MAX) {
+        // What is read lies below QEMU's BDRV_MAX_LENGTH.
+        let most = if self.len == 0 { LEN_MAX } else { LEN_MAX >> 30 << 30 };
+        if self.offset > most - self.len.min(most) {
             return bad(format!("the {} lies where no file has octets", self.name));
         }
         Ok(())
