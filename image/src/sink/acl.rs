@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 /// The attribute's name.
 pub(crate) const ACL: &CStr = c"system.posix_acl_access";
-const VERSION: [u8; 4] = 2_u32.to_le_bytes();
+const VERSION: [u8; 4] = [2, 0, 0, 0];
 const ENTRY: usize = 8;
 /// Tags of entries: the owning group, and the mask of what all but the owner and others may get.
 const GROUP: u16 = 0x04;
@@ -33,7 +33,7 @@ impl Acl {
     /// The ACL with no rights for the owning group, which is another one.
     pub(crate) fn without_group(mut self) -> Self {
         for entry in self.0[VERSION.len()..].chunks_exact_mut(ENTRY) {
-            if entry[..2] == GROUP.to_le_bytes() {
+            if number(entry) == GROUP {
                 entry[2..4].fill(0);
             }
         }
@@ -41,9 +41,13 @@ impl Acl {
     }
 
     fn entries(&self) -> impl Iterator<Item = (u16, u16)> {
-        let number = |bytes: &[u8]| u16::from_le_bytes([bytes[0], bytes[1]]);
-        self.0[VERSION.len()..].chunks_exact(ENTRY).map(move |entry| (number(entry), number(&entry[2..])))
+        self.0[VERSION.len()..].chunks_exact(ENTRY).map(|entry| (number(entry), number(&entry[2..])))
     }
+}
+
+/// The number of two bytes, the lower first.
+fn number(bytes: &[u8]) -> u16 {
+    u16::from(bytes[0]) | u16::from(bytes[1]) << 8
 }
 
 #[cfg(test)]
@@ -52,7 +56,8 @@ mod tests {
 
     fn acl(entries: &[(u16, u16)]) -> Acl {
         let entries = entries.iter().flat_map(|(tag, rights)| {
-            [&tag.to_le_bytes()[..], &rights.to_le_bytes(), &u32::MAX.to_le_bytes()].concat()
+            let (tag, rights) = (u8::try_from(*tag).unwrap(), u8::try_from(*rights).unwrap());
+            [tag, 0, rights, 0, 0xff, 0xff, 0xff, 0xff]
         });
         Acl::parse(VERSION.into_iter().chain(entries).collect()).unwrap()
     }
