@@ -509,7 +509,7 @@ lock() {
 		# udev locks a device for a moment
 		tries=$((tries + 1))
 		[ "$dev" = 1 ] || tries=3
-		[ "$tries" -lt 3 ] || die "$t is in use by another receiver, or a reader"
+		[ "$tries" -lt 3 ] || fault=again die "$t is in use by another receiver, or a reader"
 		sleep 1
 	done
 	# what was seen before the lock may have changed

@@ -202,7 +202,7 @@ path() {
 	dir=${dest%/*}/
 	case $dest in */*) ;; *) dir=./ ;; esac
 	[ ! -d "$dir" ] || return 0
-	asked mkpath || die "no such directory: $dir"
+	asked mkpath || fault=mkpath die "no such directory: $dir"
 	if asked dry-run; then
 		while [ ! -e "$dir" ]; do
 			x=${dir%/} dir=./
@@ -284,9 +284,9 @@ queue() {
 		x=$dest dest=$file
 		stamp
 		dest=$x
-		[ "$turn" = 0 ] || [ "$now" = "$was" ] || die "$file is being written by another receiver"
+		[ "$turn" = 0 ] || [ "$now" = "$was" ] || fault=again die "$file is being written by another receiver"
 		was=$now turn=$((turn + 1))
-		[ "$turn" -lt 45 ] || die "$file is in use by another receiver"
+		[ "$turn" -lt 45 ] || fault=again die "$file is in use by another receiver"
 		sleep 2
 	done
 	exec 3>/dev/null
@@ -313,11 +313,15 @@ work() {
 	die() {
 		answer=FAIL t=${1%" (--skip-hash skips them)"}
 		[ "$t" = "$1" ] || set -- "$t (--no-hash sends none)"
+		# the kinds of FAIL: what a program is to know
+		fault=$fault${left:+ left}
+		case $fault$1 in "("*) fault=none ;; esac
+		[ -z "$fault" ] || set -- "(${fault# }) $1"
 		warn "$1$left"
 		code=3
 		exit 3
 	}
-	answer=NOTE part=''
+	answer=NOTE part='' fault=''
 	ready
 	dest=$target show=$target
 	! asked force || force=1
@@ -381,9 +385,9 @@ far_end() {
 	exec </dev/null 8<&-
 	watch &
 	watch=$!
-	trap 'cease "ended by a signal"' HUP INT TERM
-	trap 'waits && cease "$why"' USR1
-	trap 'cease "the receiver has been stopped for $patience seconds"' USR2
+	trap 'cease "(again) ended by a signal"' HUP INT TERM
+	trap 'waits && cease "(again) $why"' USR1
+	trap 'cease "(again) the receiver has been stopped for $patience seconds"' USR2
 	trap : PIPE
 	# some shells tell of one that is only stopped, to be killed
 	while

@@ -1,6 +1,5 @@
 //! What the receiver says back to a sender (SPEC.md, "The conversation"), heard by a thread while the stream flows.
 
-use std::fmt::{self, Display, Formatter};
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,9 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use xfer_hole_image::{reason, shown, sys};
-use xfer_hole_proto::{ANSWER_LINE_MAX, Answer, Digest, Entry, Manifest, ManifestReader, NOISE_MAX, Record, Want};
+use xfer_hole_proto::{ANSWER_LINE_MAX, Answer, Entry, Manifest, ManifestReader, NOISE_MAX, Record, Want};
 
-use crate::{Messages, Spool};
+use crate::{Ending, Messages, Spool};
 
 /// How the lines begin that a receiver is known by: login noise may stand in front of them on the same line.
 const BEGINS: [&[u8]; 2] = [b"XFER-HOLE-READY ", b"XFER-HOLE-TEXT "];
@@ -30,33 +29,6 @@ const STUCK: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_secs(3600);
 /// How often silence is looked for.
 const LOOK: Duration = Duration::from_millis(500);
-
-/// How a conversation ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// The image is there, durable, under its name; with the digest of its fingerprint, if the receiver told it.
-    Done(Option<Digest>),
-    /// The receiver gave up, and this is why.
-    Failed(String),
-    /// The receiver went away without a word. What it said last that was no answer may tell why.
-    Closed(Option<String>),
-    /// Nothing moved, and nothing was heard, for so long.
-    Silent(Duration),
-}
-
-/// Why there is no image, but for [`Ending::Done`], which came too early then.
-impl Display for Ending {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Done(_) => f.write_str("said that it was done before it was"),
-            Self::Failed(why) => f.write_str(why),
-            Self::Closed(_) => f.write_str("the connection ended before the image was whole there"),
-            Self::Silent(patience) => {
-                write!(f, "the link is dead: nothing was heard for {} seconds", patience.as_secs())
-            }
-        }
-    }
-}
 
 /// What a receiver answers to WANT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,7 +184,7 @@ impl Answers {
     /// Waits for the next record of the manifest, `most` at most.
     pub fn told(&self, most: Duration) -> Result<Told, Ending> {
         let mut state = self.wait(Some(most), |state| !state.records.is_empty() || state.has_told_all());
-        let unreadable = |error: io::Error| Ending::Failed(format!("cannot read a temporary file: {}", reason(&error)));
+        let unreadable = |error: io::Error| Ending::failed(format!("cannot read a temporary file: {}", reason(&error)));
         if let Some(record) = state.records.pop().map_err(unreadable)? {
             let room = state.full && state.records.len() < RECORDS / 2;
             state.stuck = false;
@@ -234,7 +206,7 @@ impl Answers {
         let state = self.wait(Some(most), State::has_told_all);
         match &state.ending {
             _ if state.has_told_all() => Ok(true),
-            _ if state.full => Err(Ending::Failed("it has more records than can be kept here".into())),
+            _ if state.full => Err(Ending::failed("it has more records than can be kept here")),
             Some(ending) => Err(ending.clone()),
             None => Ok(false),
         }
@@ -297,7 +269,7 @@ impl Answers {
                 Ok(0) => break,
                 Ok(octets) => octets,
                 Err(error) => {
-                    return self.end(Ending::Failed(format!("cannot hear the receiver: {}", reason(&error))));
+                    return self.end(Ending::failed(format!("cannot hear the receiver: {}", reason(&error))));
                 }
             };
             let ready = {
@@ -320,7 +292,7 @@ impl Answers {
                 line.clear();
             }
             if noise > NOISE_MAX && self.state().ready.is_none() {
-                return self.end(Ending::Failed("it says much, and nothing of a receiver".into()));
+                return self.end(Ending::failed("it says much, and nothing of a receiver"));
             }
         }
         if !line.is_empty() {
@@ -395,7 +367,7 @@ impl Answers {
             return match taken {
                 Ok(()) => false,
                 Err(what) => {
-                    self.end(Ending::Failed(what));
+                    self.end(Ending::failed(what));
                     true
                 }
             };
@@ -406,13 +378,13 @@ impl Answers {
             (_, false) => {
                 let begin = (0..line.len()).find(|&at| BEGINS.iter().any(|words| line[at..].starts_with(words)));
                 if begin.is_some() && line.ends_with(b"\r") {
-                    self.end(Ending::Failed(TERMINAL.into()));
+                    self.end(Ending::failed(TERMINAL));
                     return true;
                 }
                 match begin.map(|begin| Answer::parse(&line[begin..])) {
                     Some(Ok(answer)) => answer,
                     Some(Err(flaw)) => {
-                        self.end(Ending::Failed(flaw.to_string()));
+                        self.end(Ending::failed(flaw.to_string()));
                         return true;
                     }
                     None => {
@@ -425,7 +397,7 @@ impl Answers {
             }
             (Ok(answer), true) => answer,
             (Err(flaw), true) => {
-                self.end(Ending::Failed(flaw.to_string()));
+                self.end(Ending::failed(flaw.to_string()));
                 return true;
             }
         };
@@ -434,13 +406,13 @@ impl Answers {
             Answer::Text => {
                 let again = std::mem::replace(&mut self.state().text, true);
                 if ready || again {
-                    self.end(Ending::Failed("it wants the text of a receiver when it can't".into()));
+                    self.end(Ending::failed("it wants the text of a receiver when it can't"));
                     return true;
                 }
                 self.0.changed.notify_all();
             }
             Answer::Ready(_) if ready => {
-                self.end(Ending::Failed("it is ready for the second time".into()));
+                self.end(Ending::failed("it is ready for the second time"));
                 return true;
             }
             Answer::Ready(words) => {
@@ -455,7 +427,7 @@ impl Answers {
                 drop(state);
                 match &self.0.host {
                     _ if enough => {
-                        self.end(Ending::Failed(format!("it has more than {NOTES} warnings")));
+                        self.end(Ending::failed(format!("it has more than {NOTES} warnings")));
                         return true;
                     }
                     Some(host) => self.0.messages.warn(format_args!("{host}: {note}")),
@@ -463,15 +435,15 @@ impl Answers {
                 }
             }
             Answer::Same => {
-                self.end(Ending::Failed("it answers what nobody has asked".into()));
+                self.end(Ending::failed("it answers what nobody has asked"));
                 return true;
             }
             Answer::Done(digest) => {
                 self.end(Ending::Done(digest));
                 return true;
             }
-            Answer::Fail(text) => {
-                self.end(Ending::Failed(text.to_string()));
+            Answer::Fail(why) => {
+                self.end(Ending::Failed(why));
                 return true;
             }
         }

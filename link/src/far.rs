@@ -12,7 +12,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use xfer_hole_image::{reason, shown, sys};
 
-use crate::Messages;
+use crate::screen::Lent;
+use crate::{Failure, Messages};
 
 /// How long a child that has no more to do may take to end.
 const LINGER: Duration = Duration::from_secs(5);
@@ -22,18 +23,42 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 const OURS: Duration = Duration::from_millis(200);
 /// How long a line of the child is held back: the last before it ends is the reason, and needn't be said twice.
 const HOLD: Duration = Duration::from_secs(1);
-/// How ssh ends when the link is lost.
-const LOST: i32 = 255;
 /// Bytes of a line that are relayed.
 const LINE: usize = 1024;
 /// Lines that are relayed: more is a flood.
 const LINES: usize = 1000;
+
+/// The status with which OpenSSH ends when it failed itself, whatever the reason.
+const SSH_FAILED: i32 = 255;
+/// What ssh says of a network or a server that doesn't answer now and may answer later. Its status is the same for all
+/// reasons, so there is nothing but its words to go by.
+const PASSING: [&str; 12] = [
+    "Connection refused",
+    "Connection reset by",
+    "Host is down",
+    "Network is down",
+    "Network is unreachable",
+    "No route to host",
+    "Temporary failure in name resolution",
+    "closed by remote host",
+    "kex_exchange_identification: ",
+    "not responding",
+    "timed out",
+    LOST,
+];
+/// What it says of a login that will be refused again: it counts more than what else is said, as of the jump host behind which
+/// that happened.
+const LASTING: [&str; 3] = ["Host key verification failed", "Permission denied", "Too many authentication failures"];
+/// What is said of a connection that broke.
+const LOST: &str = "the connection was lost";
 
 /// The other side, as far as the program that holds the link to it tells.
 pub struct Far {
     host: String,
     program: String,
     shared: Arc<Shared>,
+    /// Until the other side has answered the child may ask for a password, or whether a host is the right one.
+    asks: Mutex<Option<Lent>>,
 }
 
 struct Shared {
@@ -53,6 +78,8 @@ struct State {
     held: Option<String>,
     /// Lines that were relayed.
     relayed: usize,
+    /// What its lines so far say of trying again.
+    failure: Option<Failure>,
     /// It says no more.
     deaf: bool,
 }
@@ -70,25 +97,32 @@ impl Far {
         let (to_child, to) = io::pipe().map_err(failed)?;
         let (from, from_child) = io::pipe().map_err(failed)?;
         let (errors, errors_of_child) = io::pipe().map_err(failed)?;
+        let asks = Mutex::new(Some(Lent::begin()));
         let child = command.stdin(to_child).stdout(from_child).stderr(Stdio::from(errors_of_child)).spawn();
         // Its own ends are the child's alone: else they would never be closed.
         drop(command);
         let child = child.map_err(failed)?;
         let pid = Pid::from_raw(child.id().cast_signed());
-        let state = Mutex::new(State { ended: false, status: None, held: None, relayed: 0, deaf: false });
+        let state =
+            Mutex::new(State { ended: false, status: None, held: None, relayed: 0, failure: None, deaf: false });
         let (pid, changed) = (Mutex::new(Some(pid)), Condvar::new());
         let shared = Arc::new(Shared { pid, state, changed, messages, host: host.clone() });
         let (waiter, ear) = (Arc::clone(&shared), Arc::clone(&shared));
         let errors: File = OwnedFd::from(errors).into();
         thread::Builder::new().spawn(move || ear.relay(&errors)).map_err(failed)?;
         thread::Builder::new().spawn(move || waiter.wait(child)).map_err(failed)?;
-        Ok((Self { host, program, shared }, OwnedFd::from(to).into(), OwnedFd::from(from).into()))
+        Ok((Self { host, program, shared, asks }, OwnedFd::from(to).into(), OwnedFd::from(from).into()))
     }
 
     /// What ends the child, from any thread.
     pub fn stopper(&self) -> impl Fn() + Send + Sync + use<> {
         let shared = Arc::clone(&self.shared);
         move || shared.kill()
+    }
+
+    /// The other side has answered: the child asks nothing any more.
+    pub fn answered(&self) {
+        drop(self.asks.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// All has been said: waits until the child has ended, and ends it if that takes too long.
@@ -99,9 +133,10 @@ impl Far {
         self.shared.release();
     }
 
-    /// Why the link was lost, as far as can be told: what the child said last, or how it ended. Ends it.
+    /// Why the link was lost, as far as can be told: what the child said last, or how it ended. Once the program at the other end
+    /// has spoken (`begun`), it is the link that failed, whatever the child says. Ends it.
     #[must_use]
-    pub fn why(&self, noise: Option<&str>) -> String {
+    pub fn why(&self, noise: Option<&str>, begun: bool) -> Loss {
         let status = self.shared.status(LINGER);
         self.shared.kill();
         // A signal that ended the child was for us too, and is the reason then.
@@ -109,19 +144,23 @@ impl Far {
         let last = self.shared.last_words();
         let Self { host, program, .. } = self;
         let program = shown(program.as_ref());
-        match (last.as_deref().or(noise), status.and_then(|status| status.code())) {
+        let code = status.and_then(|status| status.code());
+        let passing = self.shared.state().failure == Some(Failure::Temporary);
+        let failure = Failure::temporary_if(begun || (code == Some(SSH_FAILED) && passing));
+        let what = match (last.as_deref().or(noise), code) {
             (Some(line), _) => format!("{host}: {line}"),
             (_, Some(0)) => format!("{host}: the connection ended before the image was whole there"),
             (_, Some(code)) => format!("{host}: the connection ended: {program} exited with status {code}"),
             (_, None) => format!("{host}: the connection ended: {program} was killed"),
-        }
+        };
+        Loss { what, failure }
     }
 
     /// What [`Far::why`] has given, where nothing of ours was started at the other side because the login shell or the key of the account
     /// allows something else: what was to start it ended by itself, and not the link.
     #[must_use]
     pub fn refusal(&self, why: &str) -> Option<String> {
-        self.code().filter(|&code| code != LOST)?;
+        self.code().filter(|&code| code != SSH_FAILED)?;
         let why = why.strip_prefix(&*format!("{}: ", self.host)).unwrap_or(why);
         // Some say it with the whole command.
         let why = why.split_once("exec sh -c ").map_or(why.to_owned(), |(before, _)| format!("{before}exec sh -c ..."));
@@ -132,6 +171,25 @@ impl Far {
     #[must_use]
     pub fn code(&self) -> Option<i32> {
         self.shared.state().status.and_then(|status| status.code())
+    }
+}
+
+/// Why a link was lost, and whether it may be there again later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// One line that names the host.
+    pub what: String,
+    /// Whether trying again can mend it.
+    pub failure: Failure,
+}
+
+/// What is known of trying again when ssh has said this, too.
+fn later(line: &str, before: Option<Failure>) -> Option<Failure> {
+    let says = |words: &[&str]| words.iter().any(|words| line.contains(words));
+    match before {
+        _ if says(&LASTING) => Some(Failure::Permanent),
+        None if says(&PASSING) => Some(Failure::Temporary),
+        before => before,
     }
 }
 
@@ -238,13 +296,34 @@ impl Shared {
         let text = String::from_utf8_lossy(line);
         let text = match text.trim() {
             // Which pipe broke is of interest to ssh alone.
-            text if text.starts_with("client_loop: send disconnect: ") => "the connection was lost",
+            text if text.starts_with("client_loop: send disconnect: ") => LOST,
             text => text,
         };
         if !text.is_empty() {
             self.release();
-            self.state().held = Some(shown(text.as_ref()));
+            let mut state = self.state();
+            state.held = Some(shown(text.as_ref()));
+            state.failure = later(text, state.failure);
         }
         line.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What ssh says at the end of an attempt tells whether another may succeed.
+    fn said(lines: &[&str]) -> Option<Failure> {
+        lines.iter().fold(None, |before, line| later(line, before))
+    }
+
+    #[test]
+    fn a_refused_login_outweighs_what_the_connection_says() {
+        let closed = "kex_exchange_identification: Connection closed by remote host";
+        assert_eq!(said(&["ssh: connect to host jump port 22: Connection refused", closed]), Some(Failure::Temporary));
+        assert_eq!(said(&["me@jump: Permission denied (publickey).", closed]), Some(Failure::Permanent));
+        assert_eq!(said(&[closed, "Host key verification failed."]), Some(Failure::Permanent));
+        assert_eq!(said(&["Could not resolve hostname nowhere: Name or service not known"]), None);
     }
 }

@@ -4,7 +4,9 @@
 mod answers;
 mod bar;
 mod beneath;
+mod ending;
 mod event;
+mod failure;
 mod far;
 mod manifest_input;
 mod message;
@@ -25,9 +27,11 @@ mod target_args;
 mod throttle;
 mod verify;
 
-pub use answers::{Answers, Ending, Offer, TERMINAL, Told};
+pub use answers::{Answers, Offer, TERMINAL, Told};
 pub use beneath::{components, original_command, relative};
-pub use far::{Far, REFUSED_HINT};
+pub use ending::Ending;
+pub use failure::Failure;
+pub use far::{Far, Loss, REFUSED_HINT};
 pub use manifest_input::ManifestInput;
 pub use message::Messages;
 pub use place::{BadPlace, Place, Remote, copy_name, own_name};

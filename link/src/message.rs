@@ -11,10 +11,7 @@ use std::process::ExitCode;
 
 use xfer_hole_image::{FormatWarning, reason};
 
-use crate::{event, screen};
-
-/// Exit code of every failure, as of wrong usage.
-pub(crate) const TROUBLE: u8 = 2;
+use crate::{Failure, event, screen};
 
 /// Speaks to the user under the program's name.
 #[derive(Clone, Copy, Debug)]
@@ -122,7 +119,7 @@ impl Messages {
         if !error.use_stderr() {
             return match error.print() {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => self.fail_quietly(),
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => self.fail_quietly(Failure::Permanent),
                 Err(error) => self.fail(format_args!("standard output: cannot write: {}", reason(&error)), None),
             };
         }
@@ -141,23 +138,29 @@ impl Messages {
             self.hint(format_args!("see {} --help", self.name));
         }
         tips.for_each(|tip| self.hint(tip));
-        ExitCode::from(TROUBLE)
+        Failure::Permanent.exit_code()
     }
 
     /// A failure that the user knows of already.
     #[must_use]
-    pub fn fail_quietly(self) -> ExitCode {
-        ExitCode::from(TROUBLE)
+    pub fn fail_quietly(self, failure: Failure) -> ExitCode {
+        failure.exit_code()
+    }
+
+    /// The one line of a permanent failure, and its hint.
+    #[must_use]
+    pub fn fail(self, what: impl Display, hint: Option<&str>) -> ExitCode {
+        self.fail_as(Failure::Permanent, what, hint)
     }
 
     /// The one line of a failure, and its hint.
     #[must_use]
-    pub fn fail(self, what: impl Display, hint: Option<&str>) -> ExitCode {
+    pub fn fail_as(self, failure: Failure, what: impl Display, hint: Option<&str>) -> ExitCode {
         self.say("error", "", what);
         if let Some(hint) = hint {
             self.hint(hint);
         }
-        ExitCode::from(TROUBLE)
+        failure.exit_code()
     }
 }
 

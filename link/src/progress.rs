@@ -11,9 +11,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use xfer_hole_image::{Phase, Tally};
 
 use crate::event::{self, Outcome};
-use crate::message::TROUBLE;
 use crate::status::{Meter, Status};
-use crate::{Made, Messages, Rim, Signals, Summary, bar, screen};
+use crate::{Failure, Made, Messages, Rim, Signals, Summary, bar, screen};
 
 /// How often the bar is drawn.
 const DRAW: Duration = Duration::from_millis(200);
@@ -114,19 +113,19 @@ impl Progress {
     }
 
     /// It failed, for this reason.
-    pub fn fail(mut self, error: impl Display, hint: Option<&str>) -> ExitCode {
+    pub fn fail(mut self, failure: Failure, error: impl Display, hint: Option<&str>) -> ExitCode {
         self.close();
         let error = error.to_string();
-        let code = self.shown.messages.fail(&error, hint);
-        self.end(Outcome::Failed, TROUBLE, Some(&error), None);
+        let code = self.shown.messages.fail_as(failure, &error, hint);
+        self.end(Outcome::Failed, failure.status(), Some(&error), None);
         code
     }
 
     /// It failed, and whoever is to know why knows it.
-    pub fn fail_quietly(mut self) -> ExitCode {
+    pub fn fail_quietly(mut self, failure: Failure) -> ExitCode {
         self.close();
-        self.end(Outcome::Failed, TROUBLE, None, None);
-        self.shown.messages.fail_quietly()
+        self.end(Outcome::Failed, failure.status(), None, None);
+        self.shown.messages.fail_quietly(failure)
     }
 
     /// Nothing is drawn any more, so that other things can be printed. A signal that was faster ends the process here.
@@ -147,7 +146,7 @@ impl Drop for Progress {
     fn drop(&mut self) {
         if !self.ended {
             self.close();
-            self.end(Outcome::Failed, TROUBLE, None, None);
+            self.end(Outcome::Failed, Failure::Permanent.status(), None, None);
         }
     }
 }
@@ -164,7 +163,7 @@ impl Shown {
         let status = course.meter.look(&self.tally, now);
         let name = self.messages.name();
         match self.kind {
-            // The line belongs to what ssh asks.
+            // Nothing can be said of it, and the line belongs to what ssh asks.
             ProgressKind::Bar if status.phase == Phase::Connecting => screen::try_draw(String::new()),
             ProgressKind::Bar => screen::try_draw(bar::line(name, &status, screen::columns())),
             ProgressKind::Json => {

@@ -21,9 +21,11 @@ struct Screen {
     /// The line that is redrawn, and how many columns of it stand there.
     line: String,
     last: Last,
+    /// How many want the terminal for what another program asks there.
+    lent: usize,
 }
 
-static SCREEN: Mutex<Screen> = Mutex::new(Screen { line: String::new(), last: Last::Open });
+static SCREEN: Mutex<Screen> = Mutex::new(Screen { line: String::new(), last: Last::Open, lent: 0 });
 
 /// Columns, where nobody tells.
 const COLUMNS: usize = 80;
@@ -91,9 +93,30 @@ pub(crate) fn try_say(lines: &str) -> bool {
     screen.inspect(|screen| screen.write(lines)).is_some()
 }
 
-/// Draws the line that is redrawn, from the rim: plain ASCII, shorter than [`columns`].
+/// The terminal belongs to another program, which may ask something there: the line that is redrawn is gone, and comes back when
+/// this is dropped.
+#[derive(Debug)]
+pub(crate) struct Lent(());
+
+impl Lent {
+    /// Removes the line, and waits until that is done.
+    pub(crate) fn begin() -> Self {
+        let mut screen = Screen::lock();
+        screen.lent += 1;
+        screen.draw(String::new());
+        Self(())
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        Screen::lock().lent -= 1;
+    }
+}
+
+/// Draws the line that is redrawn, from the event loop, unless the terminal is lent: plain ASCII, shorter than [`columns`].
 pub(crate) fn try_draw(line: String) {
-    if let Some(mut screen) = Screen::try_lock().filter(|screen| screen.last == Last::Open) {
+    if let Some(mut screen) = Screen::try_lock().filter(|screen| screen.last == Last::Open && screen.lent == 0) {
         screen.draw(line);
     }
 }

@@ -12,9 +12,8 @@ use tokio::time::sleep;
 use xfer_hole_image::sys;
 
 use crate::event::Outcome;
-use crate::message::TROUBLE;
 use crate::progress::Shown;
-use crate::{Messages, Rim, screen};
+use crate::{Failure, Messages, Rim, screen};
 
 /// How often the last words are tried while somebody else writes, and how many times: two seconds.
 const TRY: (Duration, u32) = (Duration::from_millis(20), 100);
@@ -118,12 +117,12 @@ impl Signals {
 
     /// It has failed, for this reason, and whoever moves octets has been told. If the process hasn't come to its end by itself after
     /// `grace`, it is held up where nothing reaches it, and is ended.
-    pub fn give_up_after(&self, grace: Duration, error: String) {
+    pub fn give_up_after(&self, grace: Duration, failure: Failure, error: String) {
         let shared = Arc::clone(&self.shared);
         self.rim.spawn(async move {
             sleep(grace).await;
             if !shared.ending.swap(true, Ordering::Relaxed) {
-                end(shared, error, Outcome::Failed, i32::from(TROUBLE)).await;
+                end(shared, error, Outcome::Failed, i32::from(failure.status())).await;
             }
         });
     }

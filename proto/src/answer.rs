@@ -31,7 +31,7 @@ pub enum Answer {
     /// The disk is whole, synced, under its name. With the digest of its fingerprint if the receiver has it.
     Done(Option<Digest>),
     /// The receiver gives up, and says why.
-    Fail(Reason),
+    Fail(Refusal),
     /// Something that the sender's user should know, though it works.
     Note(Reason),
     /// The target has the fingerprint that the sender wants.
@@ -78,7 +78,7 @@ impl Answer {
             b"WAIT" => Self::Wait,
             b"SAME" => Self::Same,
             b"DONE" => Self::Done(digest(words.next())?),
-            b"FAIL" => return reason("FAIL", text()).map(Self::Fail),
+            b"FAIL" => return Refusal::parse(text()).map(Self::Fail),
             b"NOTE" => return reason("NOTE", text()).map(Self::Note),
             _ => return Err(Flaw::new(Kind::Line, format!("{} is no answer of a receiver", quoted(line)))),
         };
@@ -90,6 +90,87 @@ impl Answer {
     #[must_use]
     pub fn text(&self) -> String {
         format!("{self}\n")
+    }
+}
+
+/// Why a receiver gives up: a text for its reader, and what a program may decide by (SPEC.md, "FAIL").
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    kinds: Vec<String>,
+    reason: Reason,
+}
+
+impl Refusal {
+    /// The same request may succeed later: the link failed, or another transfer holds the target.
+    pub const AGAIN: &str = "again";
+    /// The text says what is left at the target.
+    pub const LEFT: &str = "left";
+    /// The target's directory is missing, and the request's option `mkpath` would make it.
+    pub const MKPATH: &str = "mkpath";
+    /// Stands alone in front of a text that would else begin as kinds do.
+    const NONE: &str = "none";
+
+    /// Takes any text, as [`Reason::new`] does. Kinds are words of lower-case letters.
+    #[must_use]
+    pub fn new(kinds: &[&str], text: &str) -> Self {
+        let mut kinds: Vec<String> = kinds.iter().map(|&kind| kind.to_owned()).collect();
+        if kinds.is_empty() && split_kinds(text.as_bytes()).is_some() {
+            kinds.push(Self::NONE.into());
+        }
+        let room = FAIL_TEXT_MAX.saturating_sub(shown_kinds(&kinds).len());
+        let reason = Reason::new(&text.chars().take(room).collect::<String>());
+        Self { kinds, reason }
+    }
+
+    /// True if it is of this kind.
+    #[must_use]
+    pub fn is(&self, kind: &str) -> bool {
+        self.kinds.iter().any(|said| said == kind)
+    }
+
+    /// Its kinds, those that this version doesn't know too.
+    #[must_use]
+    pub fn kinds(&self) -> &[String] {
+        &self.kinds
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn reason(&self) -> &Reason {
+        &self.reason
+    }
+
+    /// Reads what stands behind `FAIL` and a space.
+    fn parse(text: &[u8]) -> Result<Self, Flaw> {
+        let whole = reason("FAIL", text)?;
+        Ok(match split_kinds(text) {
+            Some((kinds, rest)) => Self { kinds, reason: reason("FAIL", rest)? },
+            None => Self { kinds: Vec::new(), reason: whole },
+        })
+    }
+}
+
+/// Kinds and the text behind them; `None` if the text doesn't begin with kinds.
+fn split_kinds(text: &[u8]) -> Option<(Vec<String>, &[u8])> {
+    let inside = text.strip_prefix(b"(")?;
+    let end = inside.iter().position(|&octet| octet == b')')?;
+    let rest = inside[end + 1..].strip_prefix(b" ").filter(|rest| !rest.is_empty())?;
+    let words = inside[..end].split(|&octet| octet == b' ');
+    let word = |word: &[u8]| {
+        let fits = !word.is_empty() && word.iter().all(u8::is_ascii_lowercase);
+        fits.then(|| word.iter().copied().map(char::from).collect())
+    };
+    Some((words.map(word).collect::<Option<_>>()?, rest))
+}
+
+/// Kinds as they stand in front of a text, with a space behind them.
+fn shown_kinds(kinds: &[String]) -> String {
+    if kinds.is_empty() { String::new() } else { format!("({}) ", kinds.join(" ")) }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", shown_kinds(&self.kinds), self.reason)
     }
 }
 
@@ -133,7 +214,7 @@ impl fmt::Display for Answer {
             Self::Same => f.write_str("SAME"),
             Self::Done(None) => f.write_str("DONE"),
             Self::Done(Some(digest)) => write!(f, "DONE {digest}"),
-            Self::Fail(reason) => write!(f, "FAIL {reason}"),
+            Self::Fail(refusal) => write!(f, "FAIL {refusal}"),
             Self::Note(reason) => write!(f, "NOTE {reason}"),
         }
     }
@@ -146,6 +227,7 @@ mod tests {
     #[test]
     fn what_is_said_is_what_is_heard() {
         let ready = |words: &[&str]| Answer::Ready(words.iter().map(|&word| word.to_owned()).collect());
+        let fail = |kinds: &[&str], text: &str| Answer::Fail(Refusal::new(kinds, text));
         for (answer, text) in [
             (Answer::Text, "XFER-HOLE-TEXT 1\n".to_owned()),
             (ready(&[]), "XFER-HOLE-READY 1\n".to_owned()),
@@ -154,7 +236,12 @@ mod tests {
             (Answer::Same, "SAME\n".to_owned()),
             (Answer::Done(None), "DONE\n".to_owned()),
             (Answer::Done(Some(Digest::of(b"x"))), format!("DONE {}\n", Digest::of(b"x"))),
-            (Answer::Fail(Reason::new("disk.img:  no space")), "FAIL disk.img:  no space\n".to_owned()),
+            (fail(&[], "disk.img:  no space"), "FAIL disk.img:  no space\n".to_owned()),
+            (fail(&["again", "left"], "cut; kept x.part"), "FAIL (again left) cut; kept x.part\n".to_owned()),
+            (fail(&[], "(again) and again"), "FAIL (none) (again) and again\n".to_owned()),
+            (fail(&[], "(Again) x"), "FAIL (Again) x\n".to_owned()),
+            (fail(&[], "() x"), "FAIL () x\n".to_owned()),
+            (fail(&[], "(again)"), "FAIL (again)\n".to_owned()),
             (Answer::Note(Reason::new(" old owner")), "NOTE  old owner\n".to_owned()),
         ] {
             assert_eq!(answer.text(), text);
@@ -164,8 +251,10 @@ mod tests {
 
     #[test]
     fn the_longest_reason_fits_its_line() {
-        let long = Answer::Fail(Reason::new(&"x".repeat(5000)));
-        assert!(long.text().len() <= ANSWER_LINE_MAX);
-        assert_eq!(Answer::parse(long.to_string().as_bytes()).unwrap(), long);
+        for kinds in [&[][..], &[Refusal::AGAIN, Refusal::LEFT, Refusal::MKPATH]] {
+            let long = Answer::Fail(Refusal::new(kinds, &"x".repeat(5000)));
+            assert!(long.text().len() <= ANSWER_LINE_MAX);
+            assert_eq!(Answer::parse(long.to_string().as_bytes()).unwrap(), long);
+        }
     }
 }

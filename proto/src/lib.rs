@@ -28,7 +28,7 @@ mod manifest;
 mod record;
 mod source_facts;
 
-pub use answer::{ANSWER_LINE_MAX, Answer, CONVERSATION, NOISE_MAX, SILENCE_SECONDS};
+pub use answer::{ANSWER_LINE_MAX, Answer, CONVERSATION, NOISE_MAX, Refusal, SILENCE_SECONDS};
 pub use codec::{Item, StreamDecoder, StreamEncoder};
 pub use cursor::{Cursor, OutOfStep};
 pub use digest::{Digest, Fingerprint, Hasher};

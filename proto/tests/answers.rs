@@ -23,12 +23,22 @@ struct Index {
 #[serde(tag = "answer", rename_all = "lowercase", deny_unknown_fields)]
 enum Meaning {
     Text,
-    Ready { words: Vec<String> },
+    Ready {
+        words: Vec<String>,
+    },
     Wait,
     Same,
-    Done { digest: Option<String> },
-    Fail { reason: String },
-    Note { reason: String },
+    Done {
+        digest: Option<String>,
+    },
+    Fail {
+        #[serde(default)]
+        kinds: Vec<String>,
+        reason: String,
+    },
+    Note {
+        reason: String,
+    },
 }
 
 impl From<&Answer> for Meaning {
@@ -39,7 +49,9 @@ impl From<&Answer> for Meaning {
             Answer::Wait => Self::Wait,
             Answer::Same => Self::Same,
             Answer::Done(digest) => Self::Done { digest: digest.map(|digest| digest.to_string()) },
-            Answer::Fail(reason) => Self::Fail { reason: reason.to_string() },
+            Answer::Fail(refusal) => {
+                Self::Fail { kinds: refusal.kinds().to_vec(), reason: refusal.reason().to_string() }
+            }
             Answer::Note(reason) => Self::Note { reason: reason.to_string() },
         }
     }

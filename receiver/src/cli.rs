@@ -21,8 +21,9 @@ A directory takes the image's name, with .img for what names of images end in. A
 that was made from an image of another name is replaced only by --force. HOST:~/IMAGE is
 in the home directory there. A local name with a colon is written ./a:b.
 Sizes and rates take K, M, G, T (1024), KB, MB, GB, TB (1000), and fractions such as 1.5M.
-Exit status is 0 when the whole disk is there, synced and under its final name; 2 for every failure; 128 and its number for SIGINT,
-SIGTERM and SIGHUP. DEST is then as it was, unless it is a device or --in-place was given, and what arrived is in DEST.part.
+Exit status is 0 when the whole disk is there, synced and under its final name; 75 where trying again can help: the link was cut or
+silent, the host doesn't answer, another transfer writes DEST; 2 for every other failure, as for a stream from a pipe that was cut;
+128 and its number for SIGINT, SIGTERM and SIGHUP. DEST is then as it was, unless it is a device or --in-place was given, and what arrived is in DEST.part.
 With --verify it is 0 when DEST is the disk of the manifest, 1 when it differs, 2 for every failure.";
 
 /// Receives a disk image from xfer-hole, and rebuilds it with its holes.

@@ -54,7 +54,7 @@ impl Converse {
     /// Receives the disk, and says that it is there; a failure is the caller's to tell.
     pub(crate) fn run(&mut self, target: Target, work: Work<'_>) -> Result<Done, Error> {
         let dest = shown(target.path());
-        let done = work.apply(&mut self.input, target, Some(&self.talk))?;
+        let done = work.apply(&mut self.input, target, Some(&self.talk)).map_err(Error::of_link)?;
         for note in &done.notes {
             self.talk.say(&Answer::Note(Reason::new(&format!("{dest}: {note}"))));
         }
@@ -90,14 +90,12 @@ impl Converse {
 
     /// Says that no disk will be there, and why.
     pub(crate) fn fail(&self, error: &Error) {
-        let hint = error.hint().filter(|_| matches!(error.cause(), Error::Image(_)));
-        let hint = hint.map_or(String::new(), |hint| format!(" ({hint})"));
-        self.talk.say(&Answer::Fail(Reason::new(&format!("{error}{hint}"))));
+        self.talk.say(&Answer::Fail(error.refusal()));
     }
 
     /// The same, where nobody else is to be told.
     pub(crate) fn tell(&self, error: &Error) -> Error {
         self.fail(error);
-        Error::Told
+        Error::Told(error.failure())
     }
 }

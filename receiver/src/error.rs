@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
-use xfer_hole_image::{reason, shown};
-use xfer_hole_proto::Kind;
+use xfer_hole_image::{Kind as Trouble, reason, shown};
+use xfer_hole_link::Failure;
+use xfer_hole_proto::{Kind, Refusal};
 
 /// Each is one line; the hint stands apart.
 #[derive(Debug, Error)]
@@ -43,12 +44,20 @@ pub(crate) enum Error {
     Far {
         /// What it said last.
         what: String,
+        /// Whether trying again can mend it.
+        failure: Failure,
         /// What to do about it.
         hint: Option<&'static str>,
     },
+    /// The sender gave up before its stream began, and this is why.
+    #[error("{}", .0.reason())]
+    Unsent(Refusal),
+    /// The stream was cut while its sender heard us: the link to it is lost.
+    #[error(transparent)]
+    Lost(xfer_hole_proto::Error),
     /// Whoever asked was told of the failure.
     #[error("the other side was told")]
-    Told,
+    Told(Failure),
     /// The system has no thread for us.
     #[error("cannot start a thread: {}", reason(.0))]
     Thread(std::io::Error),
@@ -111,6 +120,41 @@ impl Error {
         }
     }
 
+    /// A failure of a stream that comes by a link of ours: a cut is the link's then.
+    pub(crate) fn of_link(self) -> Self {
+        match self {
+            Self::Begun { error, remains } => Self::Begun { error: error.of_link().into(), remains },
+            Self::Stream(error) if error.kind() == Kind::Cut => Self::Lost(error),
+            error => error,
+        }
+    }
+
+    /// Whether trying again can mend it.
+    pub(crate) fn failure(&self) -> Failure {
+        match self.cause() {
+            Self::Silent(_) | Self::Lost(_) => Failure::Temporary,
+            Self::Far { failure, .. } | Self::Told(failure) => *failure,
+            Self::Unsent(why) => Failure::temporary_if(why.is(Refusal::AGAIN)),
+            Self::Image(error) => Failure::temporary_if(error.kind() == Trouble::Busy),
+            _ => Failure::Permanent,
+        }
+    }
+
+    /// What a sender that hears us is told.
+    pub(crate) fn refusal(&self) -> Refusal {
+        let (mkpath, published) = match self.cause() {
+            Self::Image(error) => (error.kind() == Trouble::NoDirectory, error.leaves_nothing()),
+            _ => (false, false),
+        };
+        let left = published || matches!(self, Self::Begun { .. });
+        let again = self.failure() == Failure::Temporary;
+        let kinds = [(again, Refusal::AGAIN), (left, Refusal::LEFT), (mkpath, Refusal::MKPATH)];
+        let kinds: Vec<_> = kinds.into_iter().filter(|(is, _)| *is).map(|(_, kind)| kind).collect();
+        let hint = self.hint().filter(|_| matches!(self.cause(), Self::Image(_)) && !mkpath);
+        let hint = hint.map_or(String::new(), |hint| format!(" ({hint})"));
+        Refusal::new(&kinds, &format!("{self}{hint}"))
+    }
+
     /// What to do about it, where that is known.
     pub(crate) fn hint(&self) -> Option<&str> {
         match self {
@@ -128,7 +172,9 @@ impl Error {
             Self::NoRequest | Self::Request(_) | Self::Forbidden(_) | Self::NoBase => None,
             Self::Silent(_)
             | Self::CalledOff
-            | Self::Told
+            | Self::Told(_)
+            | Self::Unsent(_)
+            | Self::Lost(_)
             | Self::OutputClosed
             | Self::Thread(_)
             | Self::TooLarge { .. }

@@ -11,7 +11,9 @@ use bytes::BytesMut;
 use tokio_util::codec::Decoder;
 use xfer_hole_image::sys::{self, Spliced};
 use xfer_hole_image::{Sink, Tally, shown};
-use xfer_hole_proto::{Dialect, Flaw, Item, Kind, LINE_MAX, NOISE_MAX, SourceFacts, StreamDecoder, Want};
+use xfer_hole_proto::{
+    ANSWER_LINE_MAX, Answer, Dialect, Flaw, Item, Kind, LINE_MAX, NOISE_MAX, SourceFacts, StreamDecoder, Want,
+};
 
 use crate::error::Error;
 
@@ -48,6 +50,14 @@ fn unreadable(source: io::Error) -> Error {
     xfer_hole_image::Error::io("standard input", "cannot read", source).into()
 }
 
+/// The sender's reason, if this line is FAIL.
+fn refused(line: &[u8]) -> Option<Error> {
+    match line.starts_with(b"FAIL ").then(|| Answer::parse(line)) {
+        Some(Ok(Answer::Fail(why))) => Some(Error::Unsent(why)),
+        _ => None,
+    }
+}
+
 /// A flaw of the line ahead of the stream.
 fn wrong(flaw: &Flaw) -> Error {
     xfer_hole_proto::Error::new(flaw.kind(), 0, 0, flaw.to_string()).into()
@@ -63,6 +73,10 @@ pub(crate) struct Input {
     over: bool,
     /// The last line that came instead of a stream.
     noise: Option<String>,
+    /// What may stand ahead of the stream has been passed over.
+    is_past_noise: bool,
+    /// The sender has asked, or its stream has begun.
+    begun: bool,
     /// A payload went past the gathering, and nothing was gathered since.
     passed: bool,
     /// Set when nobody wants what comes.
@@ -101,9 +115,31 @@ impl Input {
             link,
             over: false,
             noise: None,
+            is_past_noise: false,
+            begun: false,
             passed: false,
             called_off: None,
             tally,
+        }
+    }
+
+    /// Passes over what stands ahead of the open line where the sender hears us: its WAIT, and what a login has said. FAIL in the
+    /// open line's stead is the sender's reason.
+    pub(crate) fn begin(&mut self) -> Result<(), Error> {
+        if std::mem::replace(&mut self.is_past_noise, true) || !self.link.answered {
+            return Ok(());
+        }
+        if self.link.noisy {
+            return self.pass_noise();
+        }
+        loop {
+            match self.gathered.iter().position(|&octet| octet == b'\n') {
+                Some(end) if self.gathered[..end] == *b"WAIT" => drop(self.gathered.split_to(end + 1)),
+                Some(end) => return refused(&self.gathered[..end]).map_or(Ok(()), Err),
+                // No line ahead of the stream is as long.
+                None if self.gathered.len() > ANSWER_LINE_MAX || self.gather()? == 0 => return Ok(()),
+                None => {}
+            }
         }
     }
 
@@ -118,8 +154,14 @@ impl Input {
         loop {
             let begins = |words: &[u8]| words.starts_with(OPEN) || is_want(words) || is_source(words);
             let found = (looked..self.gathered.len()).find(|&at| begins(&self.gathered[at..]));
+            let ahead = &self.gathered[..found.unwrap_or(self.gathered.len())];
+            let mut lines = ahead.split_inclusive(|&octet| octet == b'\n');
+            if let Some(error) = lines.find_map(|line| line.strip_suffix(b"\n").and_then(refused)) {
+                return Err(error);
+            }
             if let Some(found) = found {
                 drop(self.gathered.split_to(found));
+                self.begun = true;
                 return Ok(());
             }
             looked = self.gathered.len().saturating_sub(LINE_MAX);
@@ -152,9 +194,7 @@ impl Input {
 
     /// A line that begins with `word`, ahead of the stream; none if something else comes.
     fn ahead<T>(&mut self, word: &[u8], parse: impl Fn(&[u8]) -> Result<T, Flaw>) -> Result<Option<T>, Error> {
-        if std::mem::take(&mut self.link.noisy) {
-            self.pass_noise()?;
-        }
+        self.begin()?;
         loop {
             // A sender that is heard may need its time, and says so.
             let waits = &self.gathered[..self.gathered.len().min(AHEAD.len())];
@@ -196,9 +236,7 @@ impl Input {
 
     /// The next item; `None` where the stream has rightly ended.
     pub(crate) fn next(&mut self) -> Result<Option<Item>, Error> {
-        if std::mem::take(&mut self.link.noisy) {
-            self.pass_noise()?;
-        }
+        self.begin()?;
         loop {
             if let Some(item) = self.decoder.decode(&mut self.gathered)? {
                 self.over = self.link.answered && matches!(item, Item::End(_));
@@ -267,6 +305,11 @@ impl Input {
         };
         self.decoder.payload_passed(octets as u64)?;
         Ok(octets)
+    }
+
+    /// True if the sender has asked, or its stream has begun.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
     }
 
     /// What came last, where it was no stream.

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use xfer_hole_image::{Expected, Tally, Target, TargetOptions, shown, sys};
-use xfer_hole_link::{Made, Messages, Progress, ProgressKind, Rim, Signals, Talk};
+use xfer_hole_link::{Failure, Made, Messages, Progress, ProgressKind, Rim, Signals, Talk};
 use xfer_hole_proto::{CONVERSATION, Fingerprint, Item, Kind};
 
 use crate::apply::{Apply, Done};
@@ -48,14 +48,18 @@ pub fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }
 
-/// The program: 0 if the whole disk is there and durable, 2 if not.
+/// The program: 0 if the whole disk is there and durable, 75 if trying again can mend what went wrong, else 2.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => return Messages::new(NAME, 0).usage(&error),
     };
     if let Some(version) = cli.speaks {
-        return if version == CONVERSATION { ExitCode::SUCCESS } else { Messages::new(NAME, 0).fail_quietly() };
+        return if version == CONVERSATION {
+            ExitCode::SUCCESS
+        } else {
+            Messages::new(NAME, 0).fail_quietly(Failure::Permanent)
+        };
     }
     sys::ignore_file_size_signal();
     let messages = Messages::new(NAME, cli.verbose).json(cli.progress == Some(ProgressKind::Json));
@@ -80,8 +84,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         return match compared {
             Ok(true) => progress.done(None, cli.verbose > 0, None),
             Ok(false) => progress.differs(cli.verbose > 0),
-            Err(Error::Told) => progress.fail_quietly(),
-            Err(error) => progress.fail(&error, error.hint()),
+            Err(error) => failed(progress, &error),
         };
     }
     match words.and_then(|words| work.go(&words)) {
@@ -89,8 +92,15 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             let summary = if pulls { !cli.quiet && !cli.target.dry_run } else { cli.verbose > 0 };
             progress.done(fingerprint.map(|fingerprint| fingerprint.to_string()).as_deref(), summary, made)
         }
-        Err(Error::Told) => progress.fail_quietly(),
-        Err(error) => progress.fail(&error, error.hint()),
+        Err(error) => failed(progress, &error),
+    }
+}
+
+/// Says why it failed, unless that was told.
+fn failed(progress: Progress, error: &Error) -> ExitCode {
+    match error {
+        Error::Told(failure) => progress.fail_quietly(*failure),
+        error => progress.fail(error.failure(), error, error.hint()),
     }
 }
 

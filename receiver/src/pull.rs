@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use xfer_hole_image::{Expected, Phase, Target, TargetOptions, shown};
-use xfer_hole_link::{Far, Made, REFUSED_HINT, Remote, Talk, copy_name, own_name, pull_command};
+use xfer_hole_link::{Failure, Far, Loss, Made, REFUSED_HINT, Remote, Talk, copy_name, own_name, pull_command};
 use xfer_hole_proto::{Answer, Dialect, Item, Kind};
 
 use crate::converse::Converse;
@@ -45,7 +45,7 @@ impl Pull<'_> {
         let command = cli.rsh.command(self.remote, &command).map_err(Error::Usage)?;
         tally.set_phase(Phase::Connecting);
         let started = Far::start(command, self.remote.host.clone(), messages);
-        let (far, to, from) = started.map_err(|what| Error::Far { what, hint: None })?;
+        let (far, to, from) = started.map_err(|what| Error::Far { what, failure: Failure::Permanent, hint: None })?;
         signals.on_end(Box::new(far.stopper()));
         let patience = cli.rsh.patience();
         let talk = Talk::start(to, patience).map_err(Error::Thread)?;
@@ -55,11 +55,14 @@ impl Pull<'_> {
         let keeps = !cli.target.dry_run && target.can_hold();
         let base: &[&str] = if keeps { &[Answer::BASE] } else { &[] };
         converse.ready(&target, !cli.no_hash && !cli.target.dry_run, base);
+        let begun = converse.input.begin();
+        far.answered();
+        begun.map_err(|error| self.lost(&far, &converse.input, error))?;
         let path = target.path().to_owned();
         if cli.target.dry_run {
             // That it can be read is known when it is offered.
             let offered = converse.input.source().and_then(|facts| Ok((facts, converse.input.next()?)));
-            let (facts, offered) = offered.map_err(|error| self.lost(&far, converse.input.noise(), error))?;
+            let (facts, offered) = offered.map_err(|error| self.lost(&far, &converse.input, error))?;
             if let Some(Item::Open(open)) = offered {
                 let data = facts.and_then(|facts| facts.data).filter(|_| !cli.target.delta);
                 target.rehearse(Expected { size: Some(open.size), data })?;
@@ -75,7 +78,7 @@ impl Pull<'_> {
             }
             Err(error) => {
                 converse.fail(&error);
-                Err(self.lost(&far, converse.input.noise(), error))
+                Err(self.lost(&far, &converse.input, error))
             }
         }
     }
@@ -96,31 +99,27 @@ impl Pull<'_> {
     }
 
     /// Where the stream ended too soon, what ended it is the reason.
-    fn lost(&self, far: &Far, noise: Option<&str>, error: Error) -> Error {
-        let stream = match error.cause() {
-            Error::Stream(stream) => stream,
-            Error::Silent(_) => {
-                let what = format!("{}: {}", self.remote.host, error.cause());
-                return error.because(Error::Far { what, hint: None });
+    fn lost(&self, far: &Far, input: &Input, error: Error) -> Error {
+        let host = &self.remote.host;
+        let far = match error.cause() {
+            Error::Stream(stream) | Error::Lost(stream) if matches!(stream.kind(), Kind::Cut | Kind::NotAStream) => {
+                let Loss { what, failure } = far.why(input.noise(), input.has_begun());
+                let refused = far.code().is_some_and(|code| REFUSED.contains(&code)) && !input.has_begun();
+                if let Some(what) = far.refusal(&what).filter(|_| refused) {
+                    Error::Far { what, failure, hint: Some(REFUSED_HINT) }
+                } else if far.code() == Some(NOT_FOUND) {
+                    let what = format!("{host}: xfer-hole is not installed there, or not found");
+                    let hint = "a pull needs it at the other side, and a push does not; --remote-path says where it is";
+                    Error::Far { what, failure, hint: Some(hint) }
+                } else {
+                    Error::Far { what, failure, hint: None }
+                }
+            }
+            cause @ (Error::Silent(_) | Error::Unsent(_)) => {
+                Error::Far { what: format!("{host}: {cause}"), failure: cause.failure(), hint: None }
             }
             _ => return error,
         };
-        match stream.kind() {
-            Kind::Cut | Kind::NotAStream => {
-                let what = far.why(noise.map(|noise| noise.strip_prefix("FAIL ").unwrap_or(noise)));
-                let refused = far.code().is_some_and(|code| REFUSED.contains(&code));
-                if let Some(what) = far.refusal(&what).filter(|_| refused) {
-                    return error.because(Error::Far { what, hint: Some(REFUSED_HINT) });
-                }
-                error.because(if far.code() == Some(NOT_FOUND) {
-                    let what = format!("{}: xfer-hole is not installed there, or not found", self.remote.host);
-                    let hint = "a pull needs it at the other side, and a push does not; --remote-path says where it is";
-                    Error::Far { what, hint: Some(hint) }
-                } else {
-                    Error::Far { what: what.replacen(": xfer-hole: ", ": ", 1), hint: None }
-                })
-            }
-            _ => error,
-        }
+        error.because(far)
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use xfer_hole_image::{Chain, Format, Opening, shown, sys};
-use xfer_hole_link::{ManifestInput, Verdict, verify};
+use xfer_hole_link::{Failure, ManifestInput, Verdict, verify};
 
 use crate::Work;
 use crate::error::Error;
@@ -50,7 +50,7 @@ impl Work<'_> {
 /// A failed write of what was found. That nobody reads on, as `head` doesn't, is no news to the user.
 fn unwritable(source: io::Error) -> Error {
     match source.kind() {
-        io::ErrorKind::BrokenPipe => Error::Told,
+        io::ErrorKind::BrokenPipe => Error::Told(Failure::Permanent),
         _ => xfer_hole_image::Error::io("standard output", "cannot write", source).into(),
     }
 }

@@ -39,8 +39,9 @@ A directory takes the image's name, with .img for what names of images end in: w
 that was made from an image of another name is replaced only by --force.
 HOST:~/PATH and ssh://HOST/~/PATH are in the home directory there. A local name with a colon is written ./a:b, and an image that is called as a command is, such as map, ./map.
 Sizes and rates take K, M, G, T (1024), KB, MB, GB, TB (1000), and fractions such as 1.5M.
-Exit status is 0 when the disk was sent, and for a DEST when it is whole there, synced and under its name; 2 for every failure;
-128 and its number for SIGINT, SIGTERM and SIGHUP.";
+Exit status is 0 when the disk was sent, and for a DEST when it is whole there, synced and under its name; 75 where trying again can
+help: the link was cut or silent, the host doesn't answer, another transfer writes DEST; 2 for every other failure; 128 and its number
+for SIGINT, SIGTERM and SIGHUP.";
 
 /// Sends a disk image as what is in it: data, and how long the holes are.
 #[derive(Clone, Debug, Parser)]

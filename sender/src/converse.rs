@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use xfer_hole_image::{Chain, Identity, Outlook, Plan, Tally};
-use xfer_hole_link::{Answers, Ending, Messages};
-use xfer_hole_proto::{Fingerprint, SourceFacts, Sums};
+use xfer_hole_link::{Answers, Ending, Loss, Messages, Talk};
+use xfer_hole_proto::{Answer, Fingerprint, Refusal, SourceFacts, Sums};
 
 use crate::cli::{Cli, Job, Towards};
 use crate::error::Error;
@@ -22,6 +22,22 @@ const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// How long the disk's data may be counted before the first byte. What isn't counted by then is estimated.
 const COUNT: Duration = Duration::from_millis(100);
+/// What a receiver that hears us is told ahead of the stream: that we are still here, or why there will be none.
+pub(crate) struct Ahead(Talk);
+
+impl Ahead {
+    /// Begins to say WAIT on standard output, to a receiver with so much patience.
+    pub(crate) fn start(patience: Duration) -> Result<Self, Error> {
+        let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(Error::output)?;
+        Ok(Self(Talk::start(stdout.into(), patience).map_err(Error::Thread)?))
+    }
+
+    /// Says why there will be no stream.
+    pub(crate) fn fail(self, error: &Error) -> Error {
+        self.0.say(&Answer::Fail(Refusal::new(&[], &error.to_string())));
+        Error::Told(error.failure())
+    }
+}
 
 /// Sends the disk when the receiver is ready, and waits until it is done.
 pub(crate) fn converse(
@@ -35,7 +51,7 @@ pub(crate) fn converse(
 ) -> Result<Option<Fingerprint>, Error> {
     let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(Error::input)?;
     // A sender has nothing to lose, and may be held up in a write that nobody takes.
-    let stop = |_: &Ending| process::exit(2);
+    let stop = |ending: &Ending| process::exit(i32::from(ending.failure().status()));
     let answers = Answers::listen(stdin.into(), None, messages, stop).map_err(Error::Thread)?;
     let patience = cli.rsh.patience();
     answers.watch(patience, true).map_err(Error::Thread)?;
@@ -56,14 +72,14 @@ pub(crate) fn converse(
     match sent {
         Ok(fingerprint) => match answers.ending(None) {
             Some(Ending::Done(digest)) if answers.was_asked() && digest != fingerprint.map(|sent| sent.digest) => {
-                Err(Error::Far("the receiver says that it has written another disk than was sent".into()))
+                Err(Error::far("the receiver says that it has written another disk than was sent"))
             }
             Some(Ending::Done(_)) => Ok(fingerprint),
             ending => Err(ended(ending.unwrap_or(Ending::Closed(None)))),
         },
         Err(error) if error.is_of_output() => Err(answers.ending(Some(LAST_WORD)).map_or(error, ended)),
         // The receiver has our reason, and tells its user.
-        Err(_) if wire.has_said_why() => Err(Error::Unread),
+        Err(error) if wire.has_said_why() => Err(Error::Told(error.failure())),
         Err(error) => Err(error),
     }
 }
@@ -71,8 +87,8 @@ pub(crate) fn converse(
 fn ended(ending: Ending) -> Error {
     match ending {
         // It tells its user itself.
-        Ending::Failed(_) | Ending::Closed(_) => Error::Unread,
-        Ending::Done(_) => Error::Far("the receiver said that it was done before it was".into()),
-        ending @ Ending::Silent(_) => Error::Far(ending.to_string()),
+        Ending::Failed(_) | Ending::Closed(_) => Error::Told(ending.failure()),
+        Ending::Done(_) => Error::far("the receiver said that it was done before it was"),
+        Ending::Silent(_) => Loss { what: ending.to_string(), failure: ending.failure() }.into(),
     }
 }

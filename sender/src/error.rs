@@ -4,8 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
-use xfer_hole_image::{reason, shown};
-use xfer_hole_link::REFUSED_HINT;
+use xfer_hole_image::{Kind, reason, shown};
+use xfer_hole_link::{Failure, Loss};
 
 /// Each is one line; the hint stands apart.
 #[derive(Debug, Error)]
@@ -24,14 +24,23 @@ pub(crate) enum Error {
         hint: Option<String>,
     },
     /// The other side, or the way to it, failed.
-    #[error("{0}")]
-    Far(String),
+    #[error("{what}")]
+    Far {
+        /// One line.
+        what: String,
+        /// Whether trying again can mend it.
+        failure: Failure,
+        /// What to do about it.
+        hint: Option<&'static str>,
+        /// The line says what is left at the target.
+        left: bool,
+    },
+    /// Whoever holds the other end of the link knows.
+    #[error("the other side was told")]
+    Told(Failure),
     /// A pull that a restricted key may not ask for.
     #[error("the request is refused: {0}")]
     Asked(String),
-    /// The other side's login shell or key started no receiver.
-    #[error("{0}")]
-    NotRun(String),
     /// The target holds another disk than the one that the changes are for.
     #[error("{0}")]
     OtherBase(String),
@@ -93,6 +102,21 @@ impl Error {
         Self::Usage(text.into())
     }
 
+    /// The other side, or the way to it, failed for good.
+    pub(crate) fn far(what: impl Into<String>) -> Self {
+        Self::Far { what: what.into(), failure: Failure::Permanent, hint: None, left: false }
+    }
+
+    /// Whether trying again can mend it.
+    pub(crate) fn failure(&self) -> Failure {
+        match self {
+            Self::Far { failure, .. } | Self::Told(failure) => *failure,
+            Self::Image(error) => Failure::temporary_if(error.kind() == Kind::Busy),
+            Self::Begun { error, .. } => error.failure(),
+            _ => Failure::Permanent,
+        }
+    }
+
     /// A failed read of the answers.
     pub(crate) fn input(source: io::Error) -> Self {
         Self::Input(source)
@@ -124,11 +148,8 @@ impl Error {
             Self::Image(error) => error.hint_text(),
             Self::Begun { error, .. } => error.hint(),
             Self::Reflink { .. } => Some("leave --reflink out to have it copied where it can't be shared"),
-            Self::Far(why) if why.contains("no such directory") => {
-                Some("--mkpath makes the directories that lead to it")
-            }
-            Self::NotRun(_) => Some(REFUSED_HINT),
-            Self::Far(_)
+            Self::Far { hint, .. } => *hint,
+            Self::Told(_)
             | Self::Asked(_)
             | Self::Input(_)
             | Self::Closed
@@ -138,5 +159,11 @@ impl Error {
             | Self::Output(_)
             | Self::Stream(_) => None,
         }
+    }
+}
+
+impl From<Loss> for Error {
+    fn from(Loss { what, failure }: Loss) -> Self {
+        Self::Far { what, failure, hint: None, left: false }
     }
 }

@@ -25,11 +25,12 @@ use std::time::SystemTime;
 
 use clap::Parser;
 use xfer_hole_image::{Chain, Identity, Plan, Since, reason, shown, sys};
-use xfer_hole_link::{Made, Messages, Place, ProgressKind, TERMINAL};
+use xfer_hole_link::{Failure, Made, Messages, Place, ProgressKind, TERMINAL};
 use xfer_hole_proto::{CONVERSATION, Fingerprint, Sums};
 
-use crate::cli::{Cli, Command, Towards};
+use crate::cli::{Cli, Command, Job, Towards};
 use crate::cmd::pair::{FoldArgs, PruneArgs};
+use crate::converse::Ahead;
 use crate::copy::Copy;
 use crate::error::Error;
 use crate::push::Push;
@@ -51,7 +52,7 @@ pub fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }
 
-/// The program: 0 if the whole disk was sent, 2 if not.
+/// The program: 0 if the whole disk was sent, 75 if trying again can mend what went wrong, else 2.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(with_help(args.into_iter().collect())) {
         Ok(cli) => cli,
@@ -94,8 +95,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match told {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Error::Unread) => messages.fail_quietly(),
-        Err(error) => messages.fail(&error, error.hint()),
+        Err(Error::Unread) => messages.fail_quietly(Failure::Permanent),
+        Err(error) => messages.fail_as(error.failure(), &error, error.hint()),
     }
 }
 
@@ -135,9 +136,9 @@ fn transfer(cli: &Cli, messages: Messages) -> ExitCode {
 /// What came of moving a disk: its fingerprint, if there are digests, and what was made of DEST, if there is one.
 type Moved = (Option<Fingerprint>, Option<Made>);
 
-/// Moves the disk.
+/// Moves the disk. A receiver that hears us is told what fails.
 fn go(cli: &Cli, words: &Words, watch: &Watch<'_>) -> Result<Moved, Error> {
-    let Watch { tally, signals, messages } = *watch;
+    let messages = watch.messages;
     let towards = match words.dest {
         Place::Remote(_) => Towards::Binary,
         Place::Local(_) if cli.target.delta => Towards::Holder,
@@ -150,7 +151,7 @@ fn go(cli: &Cli, words: &Words, watch: &Watch<'_>) -> Result<Moved, Error> {
         }
         if io::stdout().is_terminal() {
             if cli.converse {
-                return Err(Error::Far(format!("standard output: {TERMINAL}")));
+                return Err(Error::far(format!("standard output: {TERMINAL}")));
             }
             return Err(Error::Terminal);
         }
@@ -160,6 +161,17 @@ fn go(cli: &Cli, words: &Words, watch: &Watch<'_>) -> Result<Moved, Error> {
             );
         }
     }
+    let mut ahead = if cli.converse { Some(Ahead::start(cli.rsh.patience())?) } else { None };
+    let moved = transmit(cli, words, watch, job, &mut ahead);
+    match ahead {
+        Some(ahead) => moved.map_err(|error| ahead.fail(&error)),
+        None => moved,
+    }
+}
+
+/// Opens the disk and moves it. What is said `ahead` of a stream ends where the stream begins.
+fn transmit(cli: &Cli, words: &Words, watch: &Watch<'_>, job: Job, ahead: &mut Option<Ahead>) -> Result<Moved, Error> {
+    let Watch { tally, signals, messages } = *watch;
     let begun = SystemTime::now();
     // A snapshot is not what the image's files are known by, and a disk that may change is not known at all.
     let noted = job.sums.is_some() && !job.live && cli.source.snapshot.is_none() && cli.source.bounds.is_none();
@@ -181,6 +193,7 @@ fn go(cli: &Cli, words: &Words, watch: &Watch<'_>) -> Result<Moved, Error> {
     let plan = Plan::changed(&disk, job.sums.map_or(1, Sums::interval));
     let (fingerprint, made) = watch.ahead_of(&disk, plan, || match &words.dest {
         Place::Stream if cli.converse => {
+            drop(ahead.take());
             let sent = converse::converse(&disk, believed, &basis, &job, cli, tally, messages);
             sent.map(|fingerprint| (fingerprint, None))
         }

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use xfer_hole_image::{Becomes, Chain, FormatWarning, Identity, Image, Phase, Plan, Tally, Want, shown, sys};
 use xfer_hole_link::{
-    Answers, Ending, Far, Made, Messages, Remote, Request, Signals, copy_name, own_name, quoted_for_sh,
+    Answers, Ending, Failure, Far, Loss, Made, Messages, REFUSED_HINT, Remote, Request, Signals, copy_name, own_name,
+    quoted_for_sh,
 };
-use xfer_hole_proto::{Answer, Dialect, Fingerprint, Sums};
+use xfer_hole_proto::{Answer, Dialect, Fingerprint, Refusal, Sums};
 
 use crate::cli::{Cli, Towards};
 use crate::error::Error;
@@ -87,16 +88,16 @@ impl Push<'_> {
             self.would_send(disk, &made, data, kept);
             return Ok((None, None));
         }
-        let (host, dest) = (&self.remote.host, shown(self.remote.path.as_ref()));
-        let remains = if self.cli.target.in_place {
-            format!("{host}:{dest} may be updated in part")
-        } else {
-            let again = if self.goes_on() { "; run it again to go on" } else { "" };
-            format!("{host}:{dest} is as it was, unless it is a device there{again}")
+        let kept = self.kept(made.becomes, call.ready.is_device());
+        let remains = |failure: Failure| match failure {
+            Failure::Temporary if self.goes_on() => format!("{kept}; run it again to go on"),
+            _ => kept.clone(),
         };
-        self.signals.set_remains(Some(remains.clone()));
+        self.signals.set_remains(Some(remains(Failure::Temporary)));
         let sent = self.send(disk, call).map_err(|error| match error {
-            Error::Far(why) if !why.contains("; ") => Error::Far(format!("{why}; {remains}")),
+            Error::Far { what, failure, hint, left: false } => {
+                Error::Far { what: format!("{what}; {}", remains(failure)), failure, hint, left: true }
+            }
             error => error,
         });
         sent.map(|fingerprint| (fingerprint, Some(made)))
@@ -112,6 +113,18 @@ impl Push<'_> {
         let becomes = words.iter().find_map(|word| Becomes::of_word(word));
         let resumed = says(Answer::PART) && self.goes_on();
         Made { place: format!("{}:{}", self.remote.destination(), shown(&path)), becomes, resumed }
+    }
+
+    /// What is at the target when the transfer fails, for a receiver that has said what it writes.
+    fn kept(&self, becomes: Option<Becomes>, is_device: bool) -> String {
+        let (host, dest) = (&self.remote.host, shown(self.remote.path.as_ref()));
+        match becomes {
+            Some(Becomes::New | Becomes::Replaced) => format!("{host}:{dest} is as it was"),
+            _ if is_device || self.cli.target.in_place || becomes.is_some() => {
+                format!("{host}:{dest} may be updated in part")
+            }
+            _ => format!("{host}:{dest} is as it was, unless it is a device there"),
+        }
     }
 
     /// True if what has arrived when the link is cut can be gone on from.
@@ -145,28 +158,33 @@ impl Push<'_> {
         messages.verbose(format_args!("runs {}", command.get_program().to_string_lossy()));
         self.tally.set_phase(Phase::Connecting);
         let host = remote.host.clone();
-        let (far, to, from) = Far::start(command, host.clone(), *messages).map_err(Error::Far)?;
+        let (far, to, from) = Far::start(command, host.clone(), *messages).map_err(Error::far)?;
         self.signals.on_end(Box::new(far.stopper()));
         let (stopper, signals, name) = (far.stopper(), self.signals.clone(), host.clone());
         let stop = move |ending: &Ending| {
             stopper();
             // A write that somebody holds the other end of, and nobody takes, would hold us up for ever.
-            signals.give_up_after(GRACE, format!("{name}: {ending}"));
+            signals.give_up_after(GRACE, ending.failure(), format!("{name}: {ending}"));
         };
         let answers = Answers::listen(from, Some(host), *messages, stop).map_err(Error::Thread)?;
         answers.watch(patience, cli.rsh.counts_from_the_start()).map_err(Error::Thread)?;
-        let nothing = |ending| match ending {
+        let nothing = |ending: Ending| match &ending {
             Ending::Closed(noise) => {
-                let why = far.why(noise.as_deref());
-                far.refusal(&why).map_or(Error::Far(why), Error::NotRun)
+                let Loss { what, failure } = far.why(noise.as_deref(), false);
+                match far.refusal(&what) {
+                    Some(what) => Error::Far { what, failure, hint: Some(REFUSED_HINT), left: false },
+                    None => Loss { what, failure }.into(),
+                }
             }
-            ending => self.failed(&far, ending),
+            _ => self.failed(&far, &ending, false),
         };
-        if answers.wants_text().map_err(nothing)? {
+        let wants_text = answers.wants_text();
+        far.answered();
+        if wants_text.map_err(nothing)? {
             // If it isn't taken, the answer says why.
             let _taken = sys::write_all(&to, preamble.as_bytes());
         }
-        let words = answers.ready().map_err(|ending| self.failed(&far, ending))?;
+        let words = answers.ready().map_err(|ending| self.failed(&far, &ending, false))?;
         self.tally.set_phase(Phase::Preparing);
         messages.verbose(format_args!("{}: receives by {}", remote.host, words.join(" ")));
         let towards = if words.iter().any(|word| word == Answer::SH) { Towards::Sh } else { Towards::Binary };
@@ -204,22 +222,22 @@ impl Push<'_> {
                 // One that was asked what it has tells what it has then.
                 if ours.is_some() && (digest.is_some() || asked) && digest != ours {
                     let what = "says that it has written another disk than was sent";
-                    return Err(Error::Far(format!("{}: {what}", self.remote.host)));
+                    return Err(Error::far(format!("{}: {what}", self.remote.host)));
                 }
                 far.close();
                 Ok(fingerprint)
             }
-            (_, Ending::Failed(why)) if tells_disk(disk, &why) => {
-                let host = &self.remote.host;
+            (_, Ending::Failed(why)) if tells_disk(disk, &why.reason().to_string()) => {
+                let (host, why) = (&self.remote.host, why.reason().to_string());
                 let already = is_there_already(disk, &why);
                 let what = "; it is the disk that was to be sent already, and there is nothing to be done";
                 Err(if already {
-                    Error::Far(format!("{host}: {why}{what}"))
+                    Error::far(format!("{host}: {why}{what}"))
                 } else {
                     Error::OtherBase(format!("{host}: {why}"))
                 })
             }
-            (_, ending) => Err(self.failed(&far, ending)),
+            (_, ending) => Err(self.failed(&far, &ending, true)),
         }
     }
 
@@ -238,10 +256,18 @@ impl Push<'_> {
         self.messages.note(what);
     }
 
-    fn failed(&self, far: &Far, ending: Ending) -> Error {
-        Error::Far(match ending {
-            Ending::Closed(noise) => far.why(noise.as_deref()),
-            ending => format!("{}: {ending}", self.remote.host),
-        })
+    /// Why there is no disk at the other side, once a receiver there was `ready` or before.
+    fn failed(&self, far: &Far, ending: &Ending, ready: bool) -> Error {
+        let what = format!("{}: {ending}", self.remote.host);
+        match ending {
+            Ending::Closed(noise) => far.why(noise.as_deref(), ready).into(),
+            Ending::Failed(why) => Error::Far {
+                what,
+                failure: ending.failure(),
+                hint: why.is(Refusal::MKPATH).then_some("--mkpath makes the directories that lead to it"),
+                left: why.is(Refusal::LEFT),
+            },
+            _ => Error::Far { what, failure: ending.failure(), hint: None, left: false },
+        }
     }
 }

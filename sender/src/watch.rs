@@ -69,8 +69,8 @@ pub(crate) fn watch(
     match found {
         Ok(Found { differs: true, .. }) => progress.differs(summary),
         Ok(found) => progress.done(found.fingerprint.map(|digest| digest.to_string()).as_deref(), summary, found.made),
-        Err(Error::Unread) => progress.fail_quietly(),
-        Err(error) => progress.fail(&error, error.hint()),
+        Err(error @ (Error::Unread | Error::Told(_))) => progress.fail_quietly(error.failure()),
+        Err(error) => progress.fail(error.failure(), &error, error.hint()),
     }
 }
 

@@ -87,7 +87,18 @@ impl Outcome {
     /// holds all of `words` (capitals don't count). Nothing blames a pipe.
     #[track_caller]
     pub fn blamed(self, host: &str, words: &[&str]) -> Self {
-        assert_eq!(self.code, Some(2), "{}", self.err);
+        self.blamed_as(2, host, words)
+    }
+
+    /// Fails unless it exited 75, which says that trying again can help, and all is as [`blamed`](Self::blamed) has it.
+    #[track_caller]
+    pub fn blamed_for_now(self, host: &str, words: &[&str]) -> Self {
+        self.blamed_as(75, host, words)
+    }
+
+    #[track_caller]
+    fn blamed_as(self, code: i32, host: &str, words: &[&str]) -> Self {
+        assert_eq!(self.code, Some(code), "{}", self.err);
         let ours = |line: &str| line.starts_with("xfer-hole: ") || line.starts_with("recv-hole: ");
         assert!(self.err.lines().all(ours), "{}", self.err);
         let last = self.complaints().last().copied().unwrap_or_default().to_lowercase();

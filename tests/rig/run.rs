@@ -36,7 +36,18 @@ impl Outcome {
     /// Fails unless it exited 2, with one line (and maybe its hint) that holds all of `words`.
     #[track_caller]
     pub fn refused(self, words: &[&str]) -> Self {
-        assert_eq!(self.code, Some(2), "{}", self.err);
+        self.failed(2, words)
+    }
+
+    /// Fails unless it exited 75, which says that trying again can help, with one line (and maybe its hint) that holds all of `words`.
+    #[track_caller]
+    pub fn retryable(self, words: &[&str]) -> Self {
+        self.failed(75, words)
+    }
+
+    #[track_caller]
+    fn failed(self, code: i32, words: &[&str]) -> Self {
+        assert_eq!(self.code, Some(code), "{}", self.err);
         let lines = self.complaints();
         assert_eq!(lines.len(), 1, "one line, not: {}", self.err);
         for word in words {

@@ -156,7 +156,10 @@ fn a_sender_that_lies_is_refused_and_the_old_disk_stays() {
         for args in [&[][..], &["--in-place"]] {
             let before = Before::of(&target.dest);
             let (outcome, answer) = target.hears(args, &said);
-            assert_eq!(outcome.code, Some(2), "{what} {args:?}: {answer}");
+            // A cut link may be there again later.
+            let code = if words == "cut" { 75 } else { 2 };
+            assert_eq!(outcome.code, Some(code), "{what} {args:?}: {answer}");
+            assert_eq!(code == 75, answer.starts_with("FAIL (again left) "), "{what} {args:?}: {answer}");
             let told = answer.starts_with("FAIL ") && answer.contains(words);
             wrong.extend((!told).then(|| format!("{what} {args:?}: {answer}")));
             assert_eq!(outcome.err, "", "{what}");
@@ -205,7 +208,8 @@ fn a_sender_that_does_not_listen_gets_no_further_than_it_was_told_and_is_given_u
         stdin.write_all(format!("{want}{open}{behind}").as_bytes()).unwrap();
         // It ends by itself, though its answers are not read, and its input doesn't end.
         wait_until("the receiver gives up", || receiver.try_wait().unwrap().is_some());
-        assert_eq!(receiver.wait().unwrap().code(), Some(2), "{what}");
+        let code = if behind.is_empty() { 75 } else { 2 };
+        assert_eq!(receiver.wait().unwrap().code(), Some(code), "{what}");
         drop(stdin);
         before.untouched(what);
     }
@@ -420,7 +424,8 @@ fn a_receiver_that_lies_is_found_out() {
         ("nothing", String::new(), &["nothing was heard for 3 seconds"]),
     ] {
         let (outcome, _) = answered(&image, &[], &answer);
-        assert_eq!(outcome.code, Some(2), "{what}: {}", outcome.err);
+        let code = if outcome.err.contains("nothing was heard") { 75 } else { 2 };
+        assert_eq!(outcome.code, Some(code), "{what}: {}", outcome.err);
         let said = outcome.err.to_lowercase();
         let one = words.is_empty() || words.iter().any(|word| said.contains(&word.to_lowercase()));
         wrong.extend((!one).then(|| format!("{what}: {}", outcome.err)));

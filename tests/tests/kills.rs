@@ -98,6 +98,8 @@ fn whoever_is_killed_whenever_there_is_a_whole_image_or_the_old_one_and_no_false
         }
         if sent.code == Some(0) {
             survived += 1;
+        } else if sent.code == Some(75) {
+            sent.blamed_for_now(HOST, &[]);
         } else if sent.code.is_some() {
             sent.blamed(HOST, &[]);
         }
@@ -235,7 +237,7 @@ fn a_frozen_end_is_given_up_by_the_other() {
         let frozen: Vec<_> = far.account.processes().into_iter().filter(|process| receives(&process)).collect();
         frozen.iter().for_each(|process| process.signal(Signal::SIGSTOP));
         assert!(sends.lives(), "{receiver}: too late, {:?}", sends.end());
-        sends.end().blamed(HOST, &[]);
+        sends.end().blamed_for_now(HOST, &[]);
         frozen.iter().for_each(|process| process.signal(Signal::SIGCONT));
         wait_until("the far end has ended", || far.account.processes().is_empty());
         assert!(!dest.exists());

@@ -93,7 +93,7 @@ impl Link {
         before.untouched("the link was cut");
         assert!(part.exists(), "{:?}", self.way);
         self.network.restore();
-        outcome.blamed(HOST, &[])
+        outcome.blamed_for_now(HOST, &[])
     }
 }
 
@@ -138,7 +138,7 @@ fn a_link_that_is_cut_before_the_receiver_is_ready_is_noticed_too() {
         assert!(start.elapsed() < NOTICED, "the near end has not noticed");
         thread::sleep(Duration::from_millis(50));
     }
-    sends.end().blamed(HOST, &[]);
+    sends.end().blamed_for_now(HOST, &[]);
     assert!(!far.account.home("out.img").exists());
 }
 

@@ -121,7 +121,7 @@ fn what_ssh_says_is_the_reason() {
         let to = format!("{}@{host}:x", far.account.name());
         run(far.sender().args(options).arg(&image).arg(to), b"")
     };
-    push(&["Port=1"], HOST).blamed(HOST, &["connection refused"]);
+    push(&["Port=1"], HOST).blamed_for_now(HOST, &["connection refused"]);
     push(&[], "no-such-host.invalid").blamed("no-such-host.invalid", &["could not resolve hostname"]);
     let nobodys = far.near("key");
     tool("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", nobodys.to_str().unwrap()]);
@@ -153,10 +153,10 @@ fn a_host_that_cannot_be_reached_is_the_reason() {
         sender.args(["-s", "KILL", "120"]).arg(tools!().xfer_hole).args(["-F", "/dev/null", "-o", option]).arg(&image);
         run(&mut network.near(sender.arg(format!("{host}:x"))), b"")
     };
-    push("Port=22", "198.51.100.1").blamed("198.51.100.1", &["network is unreachable"]);
-    push("Port=22", "192.0.2.77").blamed("192.0.2.77", &["no route to host"]);
+    push("Port=22", "198.51.100.1").blamed_for_now("198.51.100.1", &["network is unreachable"]);
+    push("Port=22", "192.0.2.77").blamed_for_now("192.0.2.77", &["no route to host"]);
     network.cut();
-    push("ConnectTimeout=2", network.address()).blamed(network.address(), &["timed out"]);
+    push("ConnectTimeout=2", network.address()).blamed_for_now(network.address(), &["timed out"]);
 }
 
 /// Starts a push that lasts, and waits until octets have arrived.
@@ -192,7 +192,7 @@ fn a_receiver_or_a_session_that_is_killed_is_noticed_at_once() {
             let victims: Vec<_> = far.account.processes().into_iter().filter(victim).collect();
             assert!(!victims.is_empty(), "{what} {args:?}");
             victims.iter().for_each(|process| process.signal(Signal::SIGKILL));
-            sends.end().blamed(HOST, &[]);
+            sends.end().blamed_for_now(HOST, &[]);
             wait_until("the far end has ended", || far.account.processes().is_empty());
             before.untouched(what);
             assert!(part_of(&dest).exists(), "{what} {args:?}");
@@ -235,7 +235,7 @@ fn a_target_that_another_writes_is_refused_and_the_other_goes_on() {
         for second in ["binary", "sh"] {
             let refused = far.push(&["--receiver", second], &image, &dest);
             assert!(sends.lives(), "too late to tell");
-            refused.blamed(HOST, &["another"]);
+            refused.blamed_for_now(HOST, &["another"]);
         }
         sends.end().ok();
         assert_same(&image, &dest);
@@ -286,9 +286,10 @@ fn a_write_that_nobody_takes_holds_nobody_up() {
     let (image, far) = (folder.path().join("disk.img"), folder.path().join("far"));
     Disk::empty(8 * MIB).with(0, 8 * MIB, 1).make(&image);
     // Its child keeps the link open, and takes nothing from it.
-    for (says, args, why) in [
-        ("READY 1 sh\\nFAIL it is enough\\n", &[][..], "far-end: it is enough"),
-        ("READY 1 sh\\n", &["--timeout", "3"], "far-end: the link is dead"),
+    for (says, args, code, why) in [
+        ("READY 1 sh\\nFAIL it is enough\\n", &[][..], 2, "far-end: it is enough"),
+        ("READY 1 sh\\nFAIL (again) not now\\n", &[], 75, "far-end: not now"),
+        ("READY 1 sh\\n", &["--timeout", "3"], 75, "far-end: the link is dead"),
     ] {
         fs::write(
             &far,
@@ -298,6 +299,58 @@ fn a_write_that_nobody_takes_holds_nobody_up() {
         fs::set_permissions(&far, Permissions::from_mode(0o755)).unwrap();
         let mut command = Command::new("timeout");
         command.arg("40").arg(tools!().xfer_hole).arg("-e").arg(&far).args(args).arg(&image).arg("far-end:/nowhere");
-        run(&mut command, b"").refused(&[why]);
+        let outcome = run(&mut command, b"");
+        if code == 2 {
+            outcome.refused(&[why])
+        } else {
+            outcome.retryable(&[why])
+        };
     }
+}
+
+/// A push to a program that says this instead of a receiver, and takes all that comes.
+fn answered_by(says: &str, args: &[&str]) -> Outcome {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, far) = (folder.path().join("disk.img"), folder.path().join("far"));
+    Disk::empty(MIB).with(0, MIB, 1).make(&image);
+    fs::write(&far, format!("#!/bin/sh\nprintf '{says}'\nexec cat >/dev/null\n")).unwrap();
+    fs::set_permissions(&far, Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new("timeout");
+    command.arg("40").arg(tools!().xfer_hole).arg("-e").arg(&far).args(args).arg(&image).arg("far-end:x");
+    run(&mut command, b"")
+}
+
+#[test]
+fn kinds_of_a_refusal_decide_and_its_words_do_not() {
+    let mkpath = "xfer-hole: hint: --mkpath makes the directories that lead to it\n";
+    let new = "XFER-HOLE-READY 1 sh new\\n";
+    let device = "XFER-HOLE-READY 1 recv-hole in-place\\n";
+    let unknown = "XFER-HOLE-READY 1 sh\\n";
+    for (says, code, said) in [
+        // What words seem to say.
+        ("FAIL no such directory: /x; kept x.part\\n".to_owned(), 2, "no such directory: /x; kept x.part\n".to_owned()),
+        (format!("{new}FAIL no room; kept x\\n"), 2, "no room; kept x; far-end:x is as it was\n".to_owned()),
+        // What kinds say.
+        ("FAIL (mkpath) there is none\\n".to_owned(), 2, format!("there is none\n{mkpath}")),
+        ("FAIL (again) busy\\n".to_owned(), 75, "busy\n".to_owned()),
+        (format!("{new}FAIL (left) no room, kept x\\n"), 2, "no room, kept x\n".to_owned()),
+        (format!("{new}FAIL (again left) cut, kept x\\n"), 75, "cut, kept x\n".to_owned()),
+        (format!("{new}FAIL (again) cut\\n"), 75, "cut; far-end:x is as it was; run it again to go on\n".to_owned()),
+        (format!("{new}FAIL (strange) full\\n"), 2, "full; far-end:x is as it was\n".to_owned()),
+        // What the target is.
+        (format!("{device}FAIL full\\n"), 2, "full; far-end:x may be updated in part\n".to_owned()),
+        (format!("{unknown}FAIL full\\n"), 2, "full; far-end:x is as it was, unless it is a device there\n".to_owned()),
+    ] {
+        let outcome = answered_by(&says, &[]);
+        assert_eq!((outcome.code, outcome.err), (Some(code), format!("xfer-hole: far-end: {said}")), "{says}");
+    }
+}
+
+#[test]
+fn missing_directories_there_have_the_hint_that_makes_them() {
+    with_both(|far, args| {
+        let image = far.image("disk.img", &disk());
+        let refused = far.push(args, &image, "no such folder/out.img").blamed(HOST, &["no such directory"]);
+        assert!(refused.err.contains("hint: --mkpath makes"), "{args:?}: {}", refused.err);
+    });
 }

@@ -87,7 +87,7 @@ pub(super) fn check_can_rename_over(dest: &Path, old: Option<&Metadata>, options
     let folder = if options.mkpath { missing(parent(dest)).1 } else { parent(dest) };
     let folder_stat = fs::metadata(folder).map_err(|source| Error::io(folder, "no such directory", source));
     let folder_stat = folder_stat.map_err(|error| match error.system().map(io::Error::kind) {
-        Some(io::ErrorKind::NotFound) => Error::new(Kind::Refused, folder, "no such directory")
+        Some(io::ErrorKind::NotFound) => Error::new(Kind::NoDirectory, folder, "no such directory")
             .hint("--mkpath makes the directories that lead to it"),
         _ => error,
     })?;

@@ -45,7 +45,7 @@ const LENGTH: u64 = 3 * M + 5;
 fn after_here(said: Vec<u8>) -> String {
     let said = String::from_utf8(said).unwrap();
     let after = said.strip_prefix(HERE).unwrap_or_else(|| panic!("not {HERE:?} but {said:?}"));
-    after.replacen(" sh delta part manifest-first\n", " sh\n", 1)
+    after.replacen(" sh delta part manifest-first ", " sh ", 1)
 }
 
 /// Does this for all of them at once: most of the time they wait.
@@ -349,7 +349,7 @@ fn silence_ends_the_far_end_wherever_it_waits() {
             let said = after_here(output.stdout).replace("WAIT\n", "");
             assert_eq!(
                 (output.status.code(), said.as_str()),
-                (Some(2), &*format!("{READY}FAIL nothing came for 3 seconds: the link is taken for dead\n")),
+                (Some(2), &*format!("{READY}FAIL (again) nothing came for 3 seconds: the link is taken for dead\n")),
                 "{sh}, silent after {octets} octets"
             );
             assert!(!dest.exists(), "{sh}");
@@ -371,7 +371,7 @@ fn a_killed_far_end_leaves_no_process_behind() {
             let _held = child.stdin.take();
             let output = child.wait_with_output().unwrap();
             let said = after_here(output.stdout);
-            let fail = if signal == Signal::SIGKILL { "" } else { "FAIL ended by a signal\n" };
+            let fail = if signal == Signal::SIGKILL { "" } else { "FAIL (again) ended by a signal\n" };
             assert_eq!(said, format!("{READY}{fail}"), "{sh} {signal}");
             account.left_nothing(sh);
             // It may have been killed before its first line was there.
