@@ -192,7 +192,7 @@ fn a_directory_gets_the_image_under_its_own_name() {
             (&raw, "".into(), home.join("it's a disk.img")),
             (&raw, "my images/".into(), folder.join("it's a disk.img")),
             (&qcow2, "my images".into(), folder.join("vm 1.2.img")),
-            (&bare, absolute, folder.join("vm-1.2.img")),
+            (&bare, absolute, folder.join("vm-1.2")),
             (&raw, ".".into(), home.join("it's a disk.img")),
         ];
         for (image, given, made) in cases {
