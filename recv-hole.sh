@@ -415,7 +415,7 @@ used() {
 	[ -n "$t" ]
 }
 
-# unused: refuse a DEST that somebody else writes to, or that can't be replaced
+# unused: refuse a DEST that another program writes to, or that can't be replaced
 unused() {
 	if [ "$kind" = part ] && [ -e "$dest" ]; then
 		t=''
@@ -463,7 +463,7 @@ resolve() {
 # with a word of ours and its inode, or recv-hole's attribute.
 leftover() {
 	look "$part"
-	# an empty one is lost by nobody
+	# an empty one is no loss
 	case ${force}$mode:$length in
 	-*:0) return 0 ;;
 	-*) ;;

@@ -20,7 +20,7 @@ pub struct Chain {
     pub(crate) method: Option<Method>,
     /// The older state that it is compared with.
     pub(crate) since: Option<State>,
-    /// What the top holds, if that is no disk and nobody asked for it as it is.
+    /// What the top holds, if that is no disk and was not asked for as it is.
     pub(crate) content: Option<Content>,
 }
 

@@ -68,8 +68,8 @@ impl Opening {
         Ok(Top { host, format, how: Self { gate, ..self.clone() }, warning, content })
     }
 
-    /// Refuses a file that another program may be writing to, unless that is accepted. What comes back is the file as it is once nobody
-    /// may, and nothing of it has been read.
+    /// Refuses a file that another program may be writing to, unless that is accepted. The file is returned in the state that
+    /// it has once it is locked, and nothing of it has been read.
     pub(crate) fn guard(&self, host: Host) -> Result<Host> {
         let host = if self.force_share {
             host

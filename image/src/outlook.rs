@@ -95,11 +95,11 @@ impl Outlook {
     }
 }
 
-/// What is known of the data of a disk ahead of its transfer, and whether anybody wants to know.
+/// What is known of the data of a disk ahead of its transfer, and whether it is to be found out.
 #[derive(Debug, Default)]
 pub struct Ahead {
     outlook: OnceLock<Outlook>,
-    /// What somebody has estimated; 0 if nobody has.
+    /// An estimate; 0 if there is none.
     expected: AtomicU64,
     state: Mutex<State>,
     changed: Condvar,
@@ -108,7 +108,7 @@ pub struct Ahead {
 #[derive(Debug, Default)]
 struct State {
     wanted: bool,
-    /// Somebody can walk.
+    /// A thread can walk through the plan.
     walks: bool,
     over: bool,
 }
@@ -128,13 +128,13 @@ impl Ahead {
         self.expected.store(data, Ordering::Relaxed);
     }
 
-    /// About how many bytes of data there are; `None` if nobody knows.
+    /// About how many bytes of data there are; `None` if unknown.
     pub fn expected(&self) -> Option<u64> {
         let told = self.expected.load(Ordering::Relaxed);
         self.outlook().map(Outlook::total).or((told > 0).then_some(told))
     }
 
-    /// Somebody wants to know: whoever walks begins.
+    /// Has the walk begin.
     pub fn want(&self) {
         self.state().wanted = true;
         self.changed.notify_all();
@@ -146,7 +146,7 @@ impl Ahead {
         state.wanted && state.walks && !state.over && self.outlook().is_none()
     }
 
-    /// Does the work, while another thread walks through the plan, if anybody wants to know what it finds.
+    /// Does the work, while another thread walks through the plan if its result is wanted.
     pub fn during<T>(&self, plan: Plan<'_>, work: impl FnOnce() -> T) -> T {
         /// Ends the walk, also where the work panics.
         struct Over<'a>(&'a Ahead);

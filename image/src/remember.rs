@@ -1,5 +1,5 @@
 //! Fingerprints that are noted: what the content of an image was, and by which size, inode and times its files are known. As long as these
-//! are the same to the nanosecond, nobody has to read the files again. A note only saves time: whatever doesn't match is hashed.
+//! are the same to the nanosecond, the files need not be read again. A note only saves time: whatever doesn't match is hashed.
 //!
 //! Times alone don't tell of a page that is mapped and dirty: it can be stored to again without any trace. So a file is flushed before its
 //! times are taken, which makes the next store show, and on file systems of which that isn't known nothing is noted and nothing believed.
@@ -122,7 +122,7 @@ pub(crate) fn flushed(file: &File) -> Option<Stamp> {
     if !sys::is_told_of_stores(file) {
         return None;
     }
-    // In this order: what is stored before the flush is seen by whoever reads now, and what is stored behind it sets other times.
+    // In this order: what is stored before the flush is seen by the reading that follows, and what is stored behind it sets other times.
     file.sync_data().ok()?;
     file.metadata().ok().filter(fs::Metadata::is_file).map(|stat| Stamp::of(&stat))
 }
@@ -138,7 +138,7 @@ struct Marked {
 }
 
 impl Mark {
-    /// Somebody will note the fingerprint.
+    /// The fingerprint will be noted.
     pub(crate) fn want(&self) {
         self.0.wanted.store(true, Ordering::Relaxed);
     }
@@ -149,7 +149,7 @@ impl Mark {
             return;
         }
         let begun = Instant::now();
-        // Whoever writes to it next is to set other times than we have.
+        // The next write has to set other times than ours.
         while let Some(stamp) = flushed(file)
             && begun.elapsed() < TICK_MAX
         {

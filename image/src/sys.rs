@@ -37,7 +37,7 @@ fn signed(offset: u64) -> io::Result<i64> {
 
 fn seek(file: &File, at: u64, whence: Whence) -> io::Result<Option<u64>> {
     match lseek(file, signed(at)?, whence) {
-        // Some file systems answer what the call can't mean: whoever goes on from there never comes to an end.
+        // Some file systems answer what the call can't mean: a loop that goes on from there never ends.
         Ok(offset) if offset < signed(at)? => Err(io::Error::other("the answer lies before what was asked for")),
         Ok(offset) => Ok(Some(offset.unsigned_abs())),
         Err(Errno::ENXIO) => Ok(None),

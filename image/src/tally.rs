@@ -101,7 +101,7 @@ impl Tally {
         self.kept.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// About how many bytes of data there will be, as somebody else has told.
+    /// About how many bytes of data there will be, as the other side has told.
     pub fn expect_data(&self, bytes: u64) {
         self.ahead.expect(bytes);
     }

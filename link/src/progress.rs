@@ -180,7 +180,7 @@ impl Shown {
         self.course().meter.look(&self.tally, self.began.elapsed())
     }
 
-    /// Somebody asks for the line: true if what it tells is still being found out.
+    /// The line is asked for: true if what it tells is still being found out.
     pub(crate) fn is_pending(&self) -> bool {
         self.tally.ahead().want();
         self.tally.ahead().is_pending()

@@ -69,7 +69,7 @@ pub fn unquoted(word: &[u8]) -> Option<&[u8]> {
     word.strip_prefix(b"'")?.strip_suffix(b"'")
 }
 
-/// The octets of a coded word. There is one way to code them; none of them is NUL, and there is at least one.
+/// The bytes of a coded word. There is one way to code them; none of them is NUL, and there is at least one.
 pub fn decoded(word: &[u8]) -> Result<Vec<u8>, &'static str> {
     let mut octets = Vec::with_capacity(word.len());
     let mut left = word;

@@ -17,7 +17,7 @@ pub(crate) fn scaled(number: &str, factor: u64) -> Option<u128> {
     Some(number.checked_mul(u128::from(factor))? / parts)
 }
 
-/// Reads a size in octets: `4096`, `64K` and `64KiB` (1024), `64KB` (1000), and so on through `M`, `G`, `T`, `P`, `E`; `1.5M`, too.
+/// Reads a size in bytes: `4096`, `64K` and `64KiB` (1024), `64KB` (1000), and so on through `M`, `G`, `T`, `P`, `E`; `1.5M`, too.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
     let (number, unit) = text.split_at(digits);

@@ -50,7 +50,7 @@ pub(crate) struct Status {
     /// Octets of the disk that are done: never more than its size.
     pub(crate) disk: u64,
     pub(crate) data: u64,
-    /// The bytes of the disk that its extents call data; `None` if nobody knows.
+    /// The bytes of the disk that its extents call data; `None` if unknown.
     pub(crate) data_size: Option<u64>,
     /// Bytes of the disk that were kept as they were.
     pub(crate) kept: u64,

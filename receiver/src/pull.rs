@@ -66,7 +66,7 @@ impl Pull<'_> {
             if let Some(Item::Open(open)) = offered {
                 let data = facts.and_then(|facts| facts.data).filter(|_| !cli.target.delta);
                 target.rehearse(Expected { size: Some(open.size), data })?;
-                messages.note(format_args!("would write a disk of {} octets to {}", open.size, target.plan()));
+                messages.note(format_args!("would write a disk of {} bytes to {}", open.size, target.plan()));
             }
             return Ok((None, None));
         }

@@ -64,7 +64,7 @@ impl Copy<'_> {
             let data = if shared { None } else { Some(data_of(disk, 1)?.0) };
             target.rehearse(Expected { size: Some(disk.size()), data })?;
             let (image, size, plan) = (shown(self.image), disk.size(), target.plan());
-            self.messages.note(format_args!("would copy {image}, a disk of {size} octets, to {plan}"));
+            self.messages.note(format_args!("would copy {image}, a disk of {size} bytes, to {plan}"));
             return Ok((None, None));
         }
         self.tally.set_size(disk.size());

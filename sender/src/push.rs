@@ -252,7 +252,7 @@ impl Push<'_> {
         let (image, size, place) = (shown(self.image), disk.size(), &made.place);
         let becomes = made.becomes.map_or("a raw image", Becomes::plan);
         let what =
-            format!("would send {image}, a disk of {size} octets with {data} of data{kept}, to {place}, {becomes}");
+            format!("would send {image}, a disk of {size} bytes with {data} of data{kept}, to {place}, {becomes}");
         self.messages.note(what);
     }
 

@@ -197,7 +197,7 @@ impl Ready {
     }
 }
 
-/// The disk that the receiver has to hold, where it is to check that: read if nobody knows it, while the receiver waits.
+/// The disk that the receiver has to hold, where it is to check that: read if it is unknown, while the receiver waits.
 fn base(
     basis: &Basis,
     sums: Option<Sums>,

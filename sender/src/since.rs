@@ -186,7 +186,7 @@ pub(crate) enum Basis {
     Unsaid,
     /// It is this one.
     Known(Fingerprint),
-    /// It is this one, which nobody has read yet.
+    /// It is this one, which has not been read yet.
     Unread {
         /// The disk.
         before: Chain,
@@ -204,7 +204,7 @@ impl Basis {
         }
     }
 
-    /// The fingerprint by these `sums`, read if nobody knows it. `wait` is called each second meanwhile, and may call it off.
+    /// The fingerprint by these `sums`, read if it is unknown. `wait` is called each second meanwhile, and may call it off.
     pub(crate) fn read(
         &self,
         sums: Option<Sums>,

@@ -33,12 +33,12 @@ pub(crate) struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    /// Does the work on this disk, and counts its data meanwhile by the extents of the plan, if anybody is shown how far it is.
+    /// Does the work on this disk, and counts its data meanwhile by the extents of the plan, if progress is shown.
     pub(crate) fn ahead_of<T>(&self, disk: &Chain, plan: Plan<'_>, work: impl FnOnce() -> T) -> T {
         let ahead = self.tally.ahead();
         ahead.expect(disk.allocated());
         match disk.method() {
-            // FIEMAP has one window onto the extents, which whoever reads needs for itself.
+            // FIEMAP has one window onto the extents, which the reading threads need.
             Some(Method::Fiemap) => work(),
             _ => ahead.during(plan, work),
         }

@@ -1,4 +1,4 @@
-//! A file that replaces another keeps its ACL, labels and flags; what can't be kept is told, and never widens anybody's rights.
+//! A file that replaces another keeps its ACL, labels and flags; what can't be kept is told, and never widens rights.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 

@@ -30,12 +30,12 @@ impl Place {
     pub(crate) fn check_number(&self, host: &Host, geometry: Geometry) -> Result<()> {
         let bad = |why: String| Err(self.field.bad_offset(host, self.offset, why));
         if geometry.misalignment(self.offset) != 0 {
-            return bad(format!("not a multiple of the cluster size of {} octets", geometry.cluster_size()));
+            return bad(format!("not a multiple of the cluster size of {} bytes", geometry.cluster_size()));
         }
         // What is read lies below QEMU's BDRV_MAX_LENGTH.
         let most = if self.len == 0 { LEN_MAX } else { LEN_MAX >> 30 << 30 };
         if self.offset > most - self.len.min(most) {
-            return bad(format!("the {} lies where no file has octets", self.name));
+            return bad(format!("the {} lies beyond the end of the largest possible file", self.name));
         }
         Ok(())
     }
@@ -51,7 +51,7 @@ impl Place {
             }
             offset if offset >= host.len() => {
                 let len = host.len();
-                bad(format!("the {} begins past the end of the file, which has {len} octets", self.name))
+                bad(format!("the {} begins past the end of the file, which has {len} bytes", self.name))
             }
             _ => None,
         }

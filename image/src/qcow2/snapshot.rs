@@ -167,7 +167,7 @@ impl<'a> Snapshots<'a> {
         let name = string(self.take(at, u32::from(name_len))?).into();
         let (index, count, len) = (self.next, self.count, self.host.len());
         let cut = (self.window.at() > len).then(|| {
-            format!("snapshot {index} of {count}, at {at:#x}: runs past the end of the file, which has {len} octets")
+            format!("snapshot {index} of {count}, at {at:#x}: runs past the end of the file, which has {len} bytes")
         });
         Ok(Snapshot {
             id,
@@ -189,7 +189,7 @@ impl<'a> Snapshots<'a> {
     fn take(&mut self, entry: u64, len: u32) -> Result<&[u8]> {
         let (host, index, count) = (self.host, self.next, self.count);
         self.window.take(len)?.ok_or_else(|| {
-            let why = format!("makes the table longer than {TABLE_MAX} octets");
+            let why = format!("makes the table longer than {TABLE_MAX} bytes");
             unusable(host, format!("snapshot {index} of {count}, at {entry:#x}: {why}"))
         })
     }

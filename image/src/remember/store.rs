@@ -1,4 +1,4 @@
-//! Where notes are kept: one file for each image, in the user's cache. They are nobody else's, and none of them is ever needed.
+//! Where notes are kept: one file for each image, in the user's cache. They belong to this user alone, and none of them is ever needed.
 
 use std::cmp::Reverse;
 use std::env;

@@ -121,7 +121,7 @@ fn a_note_of_an_earlier_run_of_the_system_or_of_somebody_else_is_no_word() {
     fs::remove_file(&place).unwrap();
     symlink(&elsewhere, &place).unwrap();
     assert!(!known());
-    // The next one takes its place, and is for nobody else.
+    // The next one takes its place, and is private.
     assert!(identity.note(&fingerprint()).unwrap());
     assert!(known());
     assert_eq!(fs::symlink_metadata(&place).unwrap().mode() & 0o7777, 0o600);

@@ -40,7 +40,7 @@ pub(super) fn check_size(file: &File, path: &Path, size: Option<u64>) -> Result<
     match size.filter(|&size| size > holds) {
         None => Ok(holds),
         Some(size) => {
-            let what = format!("the device of {holds} octets is too small for the disk of {size}");
+            let what = format!("the device of {holds} bytes is too small for the disk of {size}");
             Err(Error::new(Kind::Refused, path, what))
         }
     }

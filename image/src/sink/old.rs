@@ -13,7 +13,7 @@ use crate::{Error, Kind, Result, Stamp, sys};
 const COPY: usize = 256 << 10;
 const GRAIN: usize = 4 << 10;
 
-/// The DEST that is there, as KEEP reads it. It is opened once `DEST.part` is locked: whoever held that lock may have replaced it.
+/// The DEST that is there, as KEEP reads it. It is opened once `DEST.part` is locked: the last holder of that lock may have replaced it.
 pub(crate) struct Old {
     pub(crate) file: File,
     stamp: Stamp,

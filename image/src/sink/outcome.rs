@@ -101,7 +101,9 @@ impl FormatWarning {
         let path = shown(path);
         Self {
             what: format!("{path}: a raw image takes the place of a {format} image"),
-            hint: format!("whoever uses {path} as {format} has to be told that it is raw: see xfer-hole info {path}"),
+            hint: format!(
+                "programs that use {path} as {format} have to be told that it is raw: see xfer-hole info {path}"
+            ),
         }
     }
 }
@@ -134,7 +136,7 @@ const NAMED: [Format; 7] =
     [Format::Qcow2, Format::Qcow, Format::Qed, Format::Vmdk, Format::Vdi, Format::Vhdx, Format::Vpc];
 
 impl Target {
-    /// What is made is for nobody but its owner, unless a mode was asked for: the disk is not for everybody.
+    /// The new file is for its owner only, unless a mode was given: the image is private.
     #[must_use]
     pub fn private(mut self) -> Self {
         sys::keep_private();

@@ -19,7 +19,7 @@ pub(crate) struct Place {
     pub(crate) file: File,
     /// As it stands in messages.
     pub(crate) path: PathBuf,
-    /// Set by whoever publishes it, if somebody wants it.
+    /// Set when the file is published, if it is wanted.
     pub(crate) mark: Mark,
     touched: AtomicBool,
     /// The file is never shorter than this, in bytes, as long as only we write to it. 0 where it grows.
@@ -267,7 +267,7 @@ impl Place {
             .hint(format!("free some space and run it again to go on{or_removed}"))
     }
 
-    /// How much space is missing on a full file system: half a sentence. Where nobody has told how much data is to come, all that is left of
+    /// How much space is missing on a full file system: half a sentence. Where it is unknown how much data is to come, all that is left of
     /// the disk may be data.
     fn missing(&self, at: u64, source: &io::Error) -> Option<String> {
         let rest = self.least.checked_sub(at).filter(|_| source.raw_os_error() == Some(libc::ENOSPC))?;

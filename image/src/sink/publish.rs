@@ -9,7 +9,7 @@ use crate::sys;
 
 /// Gives `part` the name `dest`, over the file that has it. `synced`: its bytes are durable.
 pub(crate) fn replace(part: &Path, dest: &Path, synced: bool) -> io::Result<()> {
-    // A file that is renamed over another is written out first by ext4, though nobody asked for it here: change names instead.
+    // A file that is renamed over another is written out first by ext4, though it was not asked for here: change names instead.
     if !synced && exchange(part, dest).is_ok() {
         return Ok(());
     }

@@ -105,7 +105,7 @@ pub(super) fn check_can_rename_over(dest: &Path, old: Option<&Metadata>, options
         _ if fixed.immutable => "is immutable",
         _ if fixed.append_only => "is append-only",
         _ if is_swap(old) => "is in use as swap",
-        _ if sticky => "belongs to somebody else, in a directory where only owners rename",
+        _ if sticky => "belongs to another user, in a directory where only owners rename",
         _ => return Ok(()),
     };
     if options.confined {

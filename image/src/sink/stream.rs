@@ -44,8 +44,10 @@ impl Stream {
                         return Err(Error::new(Kind::Refused, &path, "was not opened: the sender is gone"));
                     }
                     if begun.elapsed() >= patience {
-                        let what =
-                            format!("is a fifo that nobody has opened to read it for {} seconds", patience.as_secs());
+                        let what = format!(
+                            "is a fifo that no program has opened for reading for {} seconds",
+                            patience.as_secs()
+                        );
                         return Err(Error::new(Kind::Refused, &path, what));
                     }
                     thread::sleep(LOOK);

@@ -337,11 +337,11 @@ impl Target {
         })
     }
 
-    /// Parts of what is there are to be kept, and this is what has to be there, if anybody has said so: it is read before anything is
+    /// Parts of what is there are to be kept, and this is what has to be there, if that is known: it is read before anything is
     /// changed. Refuses to do without, if that was asked for.
     pub fn builds_on(self, expected: Option<Fingerprint>) -> Result<Self> {
         if self.options.check_base && expected.is_none() {
-            let what = "is to be checked before parts of it are kept, and nobody says what it has to be";
+            let what = "is to be checked before parts of it are kept, and it is not known what it has to be";
             return Err(Error::new(Kind::Refused, &self.path, what)
                 .hint("send without --trust-base, or leave --check-base out"));
         }

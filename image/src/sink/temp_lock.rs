@@ -50,7 +50,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         let Some(part) = &self.made else { return };
         if self.file.metadata().is_ok_and(|stat| is_at(part, &stat) && stat.len() == 0) {
-            // An empty one is in nobody's way, if it stays.
+            // An empty one does no harm if it stays.
             let _left = fs::remove_file(part);
         }
     }
@@ -224,7 +224,7 @@ impl<'a> TempLock<'a> {
         }
     }
 
-    /// True if nobody can change the file later who may not change DEST: it is private, or has its final owner and mode already, after
+    /// True if no user can change the file later who may not change DEST: it is private, or has its final owner and mode already, after
     /// which a kill came before the rename.
     fn may_go_on(&self, stat: &fs::Metadata) -> bool {
         if !stat.is_file() || stat.nlink() != 1 {
@@ -252,7 +252,7 @@ impl<'a> TempLock<'a> {
                 not_here(&self.part)
             }
             Some(libc::ELOOP) => Error::new(Kind::Refused, &self.part, "is a symbolic link, which is not followed")
-                .hint("remove it, if nobody needs it"),
+                .hint("remove it if it isn't needed"),
             _ => Error::io(&self.part, "cannot create", source),
         }
     }

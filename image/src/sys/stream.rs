@@ -157,7 +157,7 @@ pub fn splice_from_pipe(pipe: BorrowedFd<'_>, file: &File, at: u64, len: u64) ->
     }))
 }
 
-/// poll(2): whether nobody reads any more what goes into this pipe or socket.
+/// poll(2): whether this pipe or socket has no reader any more.
 pub(crate) fn is_deserted(fd: impl AsFd) -> bool {
     let mut fds = [PollFd::new(fd.as_fd(), PollFlags::empty())];
     let polled = poll(&mut fds, PollTimeout::ZERO).unwrap_or(0);

@@ -223,26 +223,26 @@ fn what_a_reader_can_not_take_is_refused_by_field_and_offset() {
         ("size at 0x18 is 18446744073709551615: more octets than a disk can have", |i| i.put64(24, u64::MAX)),
         ("l1_size at 0x24 is 1: a disk of 536870913 octets needs 2 L1 entries", |i| i.put64(24, (512 << 20) + 1)),
         ("l1_size at 0x24 is 0: a disk of 1 octets needs 1 L1 entries", |i| i.put64(24, 1).put32(36, 0)),
-        ("l1_table_offset at 0x28 is 0x30200: not a multiple of the cluster size of 65536 octets", |i| {
+        ("l1_table_offset at 0x28 is 0x30200: not a multiple of the cluster size of 65536 bytes", |i| {
             i.put64(40, 0x30200)
         }),
         ("l1_table_offset at 0x28 is 0x0: the L1 table overlaps the header's cluster", |i| i.put64(40, 0)),
         (
-            "l1_table_offset at 0x28 is 0x40000: the L1 table begins past the end of the file, which has 262144 octets",
+            "l1_table_offset at 0x28 is 0x40000: the L1 table begins past the end of the file, which has 262144 bytes",
             |i| i.put64(40, 0x40000),
         ),
-        ("l1_table_offset at 0x28 is 0xffffffffffff0000: the L1 table lies where no file has octets", |i| {
-            i.put64(40, !0xffff)
-        }),
-        ("refcount_table_offset at 0x30 is 0x8: not a multiple of the cluster size of 65536 octets", |i| {
-            i.put64(48, 8)
-        }),
-        ("snapshots_offset at 0x40 is 0x8: not a multiple of the cluster size of 65536 octets", |i| i.put64(64, 8)),
-        ("snapshots_offset at 0x40 is 0x8000000000000000: the snapshot table lies where no file has octets", |i| {
-            i.put64(64, 1 << 63)
-        }),
         (
-            "refcount_table_offset at 0x30 is 0x8000000000000000: the refcount table lies where no file has octets",
+            "l1_table_offset at 0x28 is 0xffffffffffff0000: the L1 table lies beyond the end of the largest possible file",
+            |i| i.put64(40, !0xffff),
+        ),
+        ("refcount_table_offset at 0x30 is 0x8: not a multiple of the cluster size of 65536 bytes", |i| i.put64(48, 8)),
+        ("snapshots_offset at 0x40 is 0x8: not a multiple of the cluster size of 65536 bytes", |i| i.put64(64, 8)),
+        (
+            "snapshots_offset at 0x40 is 0x8000000000000000: the snapshot table lies beyond the end of the largest possible file",
+            |i| i.put64(64, 1 << 63),
+        ),
+        (
+            "refcount_table_offset at 0x30 is 0x8000000000000000: the refcount table lies beyond the end of the largest possible file",
             |i| i.put64(48, 1 << 63),
         ),
         ("refcount_table_offset at 0x30 is 0x30000: the refcount table overlaps the L1 table at 0x30000", |i| {
@@ -272,14 +272,14 @@ fn places_of_tables_that_reading_does_not_need_are_warned_of() {
         ("refcount_table_offset at 0x30 is 0x0: the refcount table overlaps the header's cluster", |i| i.put64(48, 0)),
         (
             "refcount_table_offset at 0x30 is 0x40000: the refcount table begins past the end of the file, which has 262144 \
-             octets",
+             bytes",
             |i| i.put64(48, 0x40000),
         ),
     ];
     let snapshots: &[(&str, Alter)] = &[
         ("snapshots_offset at 0x40 is 0x0: the snapshot table overlaps the header's cluster", |i| i.put32(60, 1)),
         (
-            "snapshots_offset at 0x40 is 0x50000: the snapshot table begins past the end of the file, which has 262144 octets",
+            "snapshots_offset at 0x40 is 0x50000: the snapshot table begins past the end of the file, which has 262144 bytes",
             |i| i.put32(60, 1).put64(64, 0x50000),
         ),
         ("snapshots_offset at 0x40 is 0x10000: the snapshot table overlaps the refcount table at 0x10000", |i| {

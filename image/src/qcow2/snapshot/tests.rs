@@ -127,8 +127,8 @@ fn bad_entries_are_refused_by_offset() {
         ("snapshot's disk size at 0x20030 is 9223372036854775808: more octets than a disk can have", |i| {
             i.put32(0x20024, 16).put64(0x20030, 1 << 63)
         }),
-        ("snapshot 1 of 2, at 0x20000: runs past the end of the file, which has 131112 octets", |i| i.cut(0x20028)),
-        ("snapshot 2 of 2, at 0x20030: runs past the end of the file, which has 131152 octets", |i| i.cut(0x20050)),
+        ("snapshot 1 of 2, at 0x20000: runs past the end of the file, which has 131112 bytes", |i| i.cut(0x20028)),
+        ("snapshot 2 of 2, at 0x20030: runs past the end of the file, which has 131152 bytes", |i| i.cut(0x20050)),
     ];
     for (words, alter) in cases {
         let image = table(&[("1", "a", b""), ("2", "b", b"")]);
@@ -169,7 +169,7 @@ fn a_snapshots_l1_table_is_judged_as_the_disks_own() {
             b"",
             0x40008,
             1,
-            "snapshot's l1_table_offset at 0x20000 is 0x40008: not a multiple of the cluster size of 65536 octets",
+            "snapshot's l1_table_offset at 0x20000 is 0x40008: not a multiple of the cluster size of 65536 bytes",
         ),
         (
             b"",
@@ -193,7 +193,7 @@ fn a_snapshots_l1_table_is_judged_as_the_disks_own() {
             b"",
             0x50000,
             1,
-            "snapshot's l1_table_offset at 0x20000 is 0x50000: the snapshot's L1 table begins past the end of the file, which has 327680 octets",
+            "snapshot's l1_table_offset at 0x20000 is 0x50000: the snapshot's L1 table begins past the end of the file, which has 327680 bytes",
         ),
     ] {
         assert_eq!(refusal(judged(extra, offset, entries).map(drop)), words);
@@ -222,6 +222,6 @@ fn a_table_of_more_than_64_mib_ends_there() {
         }
     }
     assert_eq!((sound, errors.len()), (32768, 1));
-    let words = "snapshot 32769 of 65536, at 0x4040000: makes the table longer than 67108864 octets";
+    let words = "snapshot 32769 of 65536, at 0x4040000: makes the table longer than 67108864 bytes";
     assert!(errors[0].ends_with(words), "{errors:?}");
 }
