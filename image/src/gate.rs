@@ -43,7 +43,7 @@ impl Gate {
         Ok(Self { allow: allow.iter().map(true_path).collect::<Result<_>>()?, closed, bounds: None })
     }
 
-    /// The same for images beneath a directory that can't be left.
+    /// A gate that also refuses what is outside `bounds`, if there are any.
     #[must_use]
     pub fn within(self, bounds: Option<Bounds>) -> Self {
         Self { bounds, ..self }

@@ -60,8 +60,8 @@ impl Host {
         Ok(Self { file, path: path.into(), dir, len, stamp, flushed: false, direct: None })
     }
 
-    /// The same, to be known by its stamp: what was stored in mapped pages is written first, so that the next store shows. Nothing of it
-    /// has been read yet.
+    /// Flushes the file, so that it can be known by its stamp: dirty mapped pages are written, and the next store sets new times. To be
+    /// called before anything of the file is read.
     pub(crate) fn flush(self) -> Self {
         match flushed(&self.file).filter(|stamp| stamp.size() == self.len) {
             Some(stamp) => Self { stamp: Some(stamp), flushed: true, ..self },

@@ -183,14 +183,14 @@ pub struct Noting {
 }
 
 impl Noting {
-    /// Of a target that is about to be opened.
+    /// Prepares to note a target that is about to be opened.
     #[must_use]
     pub fn of(target: &Target) -> Self {
         let path = target.noted().map(Path::to_owned);
         Self { path, mark: Mark::default(), tells: target.is_remembered() }
     }
 
-    /// The same, once it is opened.
+    /// Ties the note to the file of an opened target.
     #[must_use]
     pub fn of_sink(self, sink: &dyn Sink) -> Self {
         Self { mark: self.path.as_ref().map(|_| sink.mark()).unwrap_or_default(), ..self }

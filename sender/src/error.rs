@@ -35,7 +35,7 @@ pub(crate) enum Error {
         /// The line says what is left at the target.
         left: bool,
     },
-    /// Whoever holds the other end of the link knows.
+    /// The other side has been told.
     #[error("the other side was told")]
     Told(Failure),
     /// A pull that a restricted key may not ask for.

@@ -14,7 +14,7 @@ use xfer_hole_proto::{Fingerprint, Sums};
 
 use crate::error::Error;
 
-/// How often one who waits for the older disk to be read looks whether that is still wanted.
+/// How often it is checked, while the older disk is read, whether that is still wanted.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The older state that the target holds.
@@ -167,12 +167,12 @@ fn fingerprints(text: &str) -> impl Iterator<Item = Fingerprint> {
     text.split([' ', ',', ';']).filter_map(Fingerprint::parse)
 }
 
-/// Whether somebody who was to keep parts of an older disk tells the fingerprint of another.
+/// Whether a receiver that was to keep parts of an older disk tells the fingerprint of another disk.
 pub(crate) fn tells_disk(disk: &Chain, told: &str) -> bool {
     disk.older().is_some() && fingerprints(told).next().is_some()
 }
 
-/// Whether a target of which somebody tells fingerprints in this text holds the disk already: what wasn't told is read.
+/// Whether a target whose fingerprints stand in this text holds the disk already: our own fingerprint is computed by reading.
 pub(crate) fn is_there_already(disk: &Chain, told: &str) -> bool {
     let whole = disk.whole();
     let is_it = |told: Fingerprint| fingerprint(&whole, told.sums, &Tally::default()).is_ok_and(|disk| disk == told);

@@ -29,8 +29,8 @@ impl Old {
         Ok(Self { file, stamp, kept: AtomicBool::new(false) })
     }
 
-    /// Opens it if it is a regular file that can be read. What can't be read is replaced all the same, as it is where nobody asks for a
-    /// delta.
+    /// Opens it if it is a regular file that can be read. What can't be read is replaced all the same, as in a transfer without
+    /// a delta.
     pub(crate) fn open_if_there(dest: &Path) -> Result<Option<Self>> {
         match Self::open(dest) {
             Ok(old) => Ok(old.file.metadata().is_ok_and(|stat| stat.is_file()).then_some(old)),

@@ -171,7 +171,7 @@ impl Target {
         Some(FormatWarning::of_content(self.path(), format))
     }
 
-    /// The same, or what its name promises.
+    /// What the user should know of the format of what is there, or else of the format that the name of DEST promises.
     #[must_use]
     pub fn format_warning(&self) -> Option<FormatWarning> {
         let by_name = || FormatWarning::of_name(self.path(), &shown(self.path())).filter(|_| self.is_file());

@@ -21,8 +21,8 @@ pub(crate) struct Stream {
 const LOOK: Duration = Duration::from_millis(100);
 
 impl Stream {
-    /// Opens a fifo or a character device. A fifo has a reader then: it is waited for, with `patience` no longer than that, nor any longer
-    /// than somebody reads our answers.
+    /// Opens a fifo or a character device. A reader of a fifo is waited for: with `patience` no longer than that, and only as long as
+    /// standard output has a reader.
     pub(crate) fn open(path: PathBuf, sync: bool, patience: Option<Duration>) -> Result<Self> {
         let failed = |source| Error::io(&path, "cannot open", source);
         let mut how = OpenOptions::new();

@@ -184,7 +184,7 @@ impl<'a> TempLock<'a> {
         Ok(is_at(part, &stat).then_some((file, stat)))
     }
 
-    /// Puts a new file in the place of a leftover, with whoever may have that open, or by whatever other name. Emptying it instead would
+    /// Replaces a leftover by a new file, since others may have the leftover open or know it by another name. Emptying it instead would
     /// have ext4 write everything out when it is closed. None if another receiver was first.
     fn renew(&self, _held: &File) -> Result<Option<File>> {
         let part = &self.part;
