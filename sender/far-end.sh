@@ -145,7 +145,7 @@ waits() {
 	x=''
 	read -r x <"/proc/$work/wchan"
 	case $x in
-	fifo_open | wait_for_partner) why="no program has opened the fifo for reading for $patience seconds" ;;
+	fifo_open | wait_for_partner) why="nobody has opened the fifo to read it for $patience seconds" ;;
 	*) why="nothing came for $patience seconds: the link is taken for dead" ;;
 	esac
 } 2>/dev/null

@@ -67,7 +67,7 @@ fn a_fifo_that_nobody_reads_is_given_up_by_sh() {
         let _held = child.stdin.take();
         let output = child.wait_with_output().unwrap();
         let said = after_here(output.stdout).replace("WAIT\n", "");
-        assert_eq!(said, format!("{READY}FAIL no program has opened the fifo for reading for 3 seconds\n"), "{sh}");
+        assert_eq!(said, format!("{READY}FAIL nobody has opened the fifo to read it for 3 seconds\n"), "{sh}");
         account.left_nothing(sh);
     });
 }
