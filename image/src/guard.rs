@@ -107,7 +107,7 @@ pub(crate) fn user_of(file: &File) -> Option<User> {
     Some(User::Qemu)
 }
 
-/// Takes the locks of a writer that bears no program beside it, for as long as the file is open. Where such locks are not to be had, there
+/// Takes the locks of a writer that excludes all other programs, for as long as the file is open. Where such locks are not to be had, there
 /// are none.
 pub(crate) fn hold_as_writer(file: &File) {
     let _none_to_be_had = sys::share_record(file, OUR_WRITER, 1);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, fstatfs};
 
 /// fstatfs(2): whether the file system takes the right to write from mapped pages when it writes them back, so that the next store into
-/// one sets the file's times anew. That was tried out on ext4 (whose elders have the same number), XFS and btrfs; tmpfs and overlayfs
+/// one sets the file's times anew. That was tried out on ext4 (ext2 and ext3 have the same number), XFS and btrfs; tmpfs and overlayfs
 /// don't do it, and of network file systems and FUSE it can't be known.
 pub(crate) fn is_told_of_stores(file: &File) -> bool {
     let known = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC];
