@@ -87,6 +87,10 @@ struct State {
     stuck: bool,
     /// The records are not wanted any more.
     drains: bool,
+    /// The stream is being written, and may have to wait for the receiver.
+    writes: bool,
+    /// When the stream or the queue of records got on last: it counts while the queue is full and nothing is heard.
+    moved: Instant,
 }
 
 impl State {
@@ -130,6 +134,8 @@ impl Answers {
             full: false,
             stuck: false,
             drains: false,
+            writes: false,
+            moved: Instant::now(),
         };
         let shared = Shared { state: Mutex::new(state), changed: Condvar::new(), host, messages, stop: Box::new(stop) };
         let answers = Self(Arc::new(shared));
@@ -139,7 +145,8 @@ impl Answers {
     }
 
     /// Takes `patience` without an answer for a dead link, once the receiver has said something, or `at_once`. Octets that leave tell
-    /// nothing: pipes and sockets take some millions of them that never arrive.
+    /// nothing: pipes and sockets take some millions of them that never arrive. Only while no answer can be heard, since records of the
+    /// manifest wait to be taken, does a link count as dead when a write has been held up for so long.
     pub fn watch(&self, patience: Duration, at_once: bool) -> io::Result<()> {
         let eye = self.clone();
         eye.state().begun |= at_once;
@@ -188,6 +195,7 @@ impl Answers {
         if let Some(record) = state.records.pop().map_err(unreadable)? {
             let room = state.full && state.records.len() < RECORDS / 2;
             state.stuck = false;
+            state.moved = Instant::now();
             drop(state);
             if room {
                 self.0.changed.notify_all();
@@ -230,6 +238,13 @@ impl Answers {
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.state().ending.is_some()
+    }
+
+    /// Takes note that a piece of the stream is about to be written, or (`false`) was written.
+    pub fn note_write(&self, begins: bool) {
+        let mut state = self.state();
+        state.writes = begins;
+        state.moved = Instant::now();
     }
 
     /// Waits until it ends; `None` if that takes longer than `most`. Nobody wants to know any more what the receiver has.
@@ -346,7 +361,9 @@ impl Answers {
             }
             // Who has told more than we can keep has to wait. But what comes behind it may be why it gives up.
             while state.records.len() >= state.most() && state.ending.is_none() && !state.drains {
-                state.full = true;
+                if !std::mem::replace(&mut state.full, true) {
+                    state.moved = Instant::now();
+                }
                 let before = state.records.len();
                 let woken = self.0.changed.wait_timeout(state, STUCK).unwrap_or_else(PoisonError::into_inner);
                 state = woken.0;
@@ -457,7 +474,9 @@ impl Answers {
             if state.ending.is_some() {
                 return;
             }
-            let dead = state.begun && !state.full && state.heard.elapsed() >= patience;
+            // While the queue is full nothing is heard of the link, alive or dead; whoever is to take from the queue may be writing.
+            let silence = if state.full { state.moved } else { state.heard }.elapsed();
+            let dead = state.begun && (!state.full || state.writes) && silence >= patience;
             drop(state);
             if dead {
                 return self.end(Ending::Silent(patience));

@@ -17,6 +17,8 @@ use crate::{Failure, Messages};
 
 /// How long a child that has no more to do may take to end.
 const LINGER: Duration = Duration::from_secs(5);
+/// How long a child that was told to end may take, before it is killed.
+const TERMINATION: Duration = Duration::from_secs(2);
 /// How long what it says last may take to arrive once it has ended. Not until end of file: a master connection keeps it open.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 /// How long a signal of the terminal may take to be heard by us, once it has ended the child.
@@ -114,10 +116,15 @@ impl Far {
         Ok((Self { host, program, shared, asks }, OwnedFd::from(to).into(), OwnedFd::from(from).into()))
     }
 
-    /// What ends the child, from any thread.
+    /// What ends the child, from any thread, without waiting for that.
     pub fn stopper(&self) -> impl Fn() + Send + Sync + use<> {
         let shared = Arc::clone(&self.shared);
-        move || shared.kill()
+        move || {
+            shared.terminate();
+            let killer = Arc::clone(&shared);
+            // Without a thread for it, whoever drops this kills it.
+            let _later = thread::Builder::new().spawn(move || killer.end());
+        }
     }
 
     /// The other side has answered: the child asks nothing any more.
@@ -128,7 +135,7 @@ impl Far {
     /// All has been said: waits until the child has ended, and ends it if that takes too long.
     pub fn close(&self) {
         if self.shared.status(LINGER).is_none() {
-            self.shared.kill();
+            self.shared.end();
         }
         self.shared.release();
     }
@@ -138,7 +145,7 @@ impl Far {
     #[must_use]
     pub fn why(&self, noise: Option<&str>, begun: bool) -> Loss {
         let status = self.shared.status(LINGER);
-        self.shared.kill();
+        self.shared.end();
         // A signal that ended the child was for us too, and is the reason then.
         thread::sleep(OURS);
         let last = self.shared.last_words();
@@ -195,7 +202,7 @@ fn later(line: &str, before: Option<Failure>) -> Option<Failure> {
 
 impl Drop for Far {
     fn drop(&mut self) {
-        self.shared.kill();
+        self.shared.end();
     }
 }
 
@@ -204,11 +211,26 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn kill(&self) {
-        // Under the lock, so that it isn't waited for meanwhile and its number given to another. One that was stopped is to hear it.
+    /// Ends the child: a signal that it can't ignore follows if it takes too long.
+    fn end(&self) {
+        self.terminate();
+        let ended = self.until(TERMINATION, |state| state.ended).ended;
+        if !ended {
+            self.signal(&[Signal::SIGKILL]);
+        }
+    }
+
+    /// Tells the child to end. One that was stopped is to hear it.
+    fn terminate(&self) {
+        self.signal(&[Signal::SIGTERM, Signal::SIGCONT]);
+    }
+
+    fn signal(&self, signals: &[Signal]) {
+        // Under the lock, so that it isn't waited for meanwhile and its number given to another.
         if let Some(pid) = *self.pid() {
-            let _gone = kill(pid, Signal::SIGTERM);
-            let _gone = kill(pid, Signal::SIGCONT);
+            for &signal in signals {
+                let _gone = kill(pid, signal);
+            }
         }
     }
 

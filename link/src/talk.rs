@@ -19,6 +19,8 @@ pub fn wait_after(patience: Duration) -> Duration {
 
 /// How often one who waits to be heard looks whether that is still wanted.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long the last line may wait for a sender that takes nothing: with the default patience, a silent sender is given up within 90 seconds.
+const LAST_LINE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 20 });
 /// Octets that go at once: a pipe that takes anything takes so many.
 const PIECE: usize = 4096;
 
@@ -65,6 +67,15 @@ impl Talk {
     /// Says this. A sender that doesn't hear it any more is found out by reading from it.
     pub fn say(&self, answer: &Answer) {
         self.0.mouth().say(answer);
+    }
+}
+
+impl Talk {
+    /// Says why there will be no disk, which is the last line: a sender that takes nothing isn't waited for as long as before.
+    pub fn say_last(&self, answer: &Answer) {
+        let mut mouth = self.0.mouth();
+        mouth.patience = mouth.patience.min(LAST_LINE);
+        mouth.say(answer);
     }
 }
 
@@ -130,6 +141,20 @@ mod tests {
     fn the_impatient_hear_three_times_as_often_as_they_ask() {
         assert_eq!(wait_after(Duration::from_secs(60)), Duration::from_secs(15));
         assert_eq!(wait_after(Duration::from_secs(6)), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn the_last_line_does_not_wait_long_for_a_sender_that_takes_nothing() {
+        let (_heard, out) = pipe().unwrap();
+        let out = File::from(OwnedFd::from(out));
+        while sys::wait_writable(out.as_fd(), Duration::ZERO).unwrap() {
+            sys::write_all(&out, &[b'x'; PIECE]).unwrap();
+        }
+        let talk = Talk::start(out, Duration::from_secs(600)).unwrap();
+        let begun = Instant::now();
+        talk.say_last(&Answer::Done(None));
+        assert!(begun.elapsed() >= LAST_LINE && begun.elapsed() < Duration::from_secs(300));
+        assert!(talk.0.mouth().out.is_none());
     }
 
     #[test]

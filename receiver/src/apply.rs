@@ -1,5 +1,6 @@
 //! One disk, from the stream's open line to its final name.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -143,7 +144,7 @@ impl Apply<'_> {
             if flowed.is_err() {
                 over.store(true, Ordering::Relaxed);
             }
-            let surveyed = surveying.join().unwrap_or(Err(Error::CalledOff));
+            let surveyed = surveying.join().unwrap_or_else(|panic| resume_unwind(panic));
             match (flowed, surveyed) {
                 (Err(Error::CalledOff), Err(error)) | (Ok(_), Err(error)) | (Err(error), _) => Err(error),
                 (Ok(result), Ok(())) => Ok(result),

@@ -90,7 +90,7 @@ impl Converse {
 
     /// Says that no disk will be there, and why.
     pub(crate) fn fail(&self, error: &Error) {
-        self.talk.say(&Answer::Fail(error.refusal()));
+        self.talk.say_last(&Answer::Fail(error.refusal()));
     }
 
     /// The same, where nobody else is to be told.

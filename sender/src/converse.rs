@@ -71,10 +71,10 @@ pub(crate) fn converse(
     let sent = send::to_receiver(disk, known, cli, &ready, &mut wire, tally, messages);
     match sent {
         Ok(fingerprint) => match answers.ending(None) {
-            Some(Ending::Done(digest)) if answers.was_asked() && digest != fingerprint.map(|sent| sent.digest) => {
-                Err(Error::far("the receiver says that it has written another disk than was sent"))
+            Some(Ending::Done(digest)) => {
+                let checked = ready.check_done(fingerprint, digest);
+                checked.map(|()| fingerprint).map_err(|what| Error::far(format!("the receiver {what}")))
             }
-            Some(Ending::Done(_)) => Ok(fingerprint),
             ending => Err(ended(ending.unwrap_or(Ending::Closed(None)))),
         },
         Err(error) if error.is_of_output() => Err(answers.ending(Some(LAST_WORD)).map_or(error, ended)),

@@ -199,7 +199,6 @@ impl Push<'_> {
         let Self { cli, tally, messages, .. } = self;
         let known = Known { identity: self.identity, basis: self.basis };
         let sent = send::to_receiver(disk, known, cli, &ready, &mut wire, tally, *messages);
-        let asked = answers.was_asked();
         if sent.is_ok() {
             let dest = shown(self.remote.path.as_ref());
             let what = format!("all of it was sent, and {}:{dest} may be the new disk by now", self.remote.host);
@@ -218,12 +217,9 @@ impl Push<'_> {
         match (sent, ending.unwrap_or(Ending::Closed(None))) {
             (Err(error), _) if !error.is_of_output() => Err(error),
             (Ok(fingerprint), Ending::Done(digest)) => {
-                let ours = fingerprint.map(|fingerprint| fingerprint.digest);
-                // One that was asked what it has tells what it has then.
-                if ours.is_some() && (digest.is_some() || asked) && digest != ours {
-                    let what = "says that it has written another disk than was sent";
-                    return Err(Error::far(format!("{}: {what}", self.remote.host)));
-                }
+                ready
+                    .check_done(fingerprint, digest)
+                    .map_err(|what| Error::far(format!("{}: {what}", self.remote.host)))?;
                 far.close();
                 Ok(fingerprint)
             }

@@ -145,6 +145,20 @@ pub(crate) struct Ready {
     pub(crate) words: Vec<String>,
 }
 
+impl Ready {
+    /// Fails if DONE doesn't name the disk that was sent. Without a digest it is taken only from a shell that wasn't asked what it has.
+    pub(crate) fn check_done(&self, sent: Option<Fingerprint>, written: Option<Digest>) -> Result<(), &'static str> {
+        let names_disk =
+            written.is_some() || self.answers.was_asked() || !self.words.iter().any(|word| word == Answer::SH);
+        match sent {
+            Some(sent) if names_disk && written != Some(sent.digest) => {
+                Err("says that it has written another disk than was sent")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Sends the disk to a receiver that is ready: all of it, or what differs from what is there.
 pub(crate) fn to_receiver(
     disk: &dyn Image,

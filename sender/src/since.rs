@@ -1,6 +1,7 @@
 //! What only changes are sent since: the flags for an older state of the disk, and what the target has to be then.
 
 use std::ffi::OsStr;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -225,7 +226,7 @@ impl Basis {
             while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
                 wait().inspect_err(|_| over.store(true, Ordering::Relaxed))?;
             }
-            let read = reading.join().unwrap_or(Err(Error::BrokenPipe));
+            let read = reading.join().unwrap_or_else(|panic| resume_unwind(panic));
             tally.set_phase(Phase::Preparing);
             read.map(Some)
         })

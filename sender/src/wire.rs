@@ -26,6 +26,8 @@ const GATHER: usize = 256 << 10;
 const LARGE: usize = 32 << 10;
 /// Ranges of this many octets in a large payload are spliced.
 const SPLICE: u64 = 16 << 10;
+/// Octets that are written at once where the link is watched.
+const NOTED: usize = 256 << 10;
 /// Octets that are read and written at once where they can't be spliced.
 const COPY: u64 = 256 << 10;
 /// The silence that WAIT breaks where nobody says how patient the receiver is.
@@ -218,7 +220,7 @@ impl Wire {
         };
         let mut left = ahead.len() as u64 + octets;
         while left > 0 {
-            let poured = lift.pour(&self.out, left).map_err(Error::output)?;
+            let poured = self.noted(|out| lift.pour(out, left))?;
             self.wrote(poured);
             left -= poured;
         }
@@ -276,7 +278,7 @@ impl Wire {
     /// in the pipe, and a change to the file is a change to them.
     pub(crate) fn drain(&mut self) -> Result<(), Error> {
         self.flush()?;
-        if self.spliced { sys::drain_pipe(self.out.as_fd()).map_err(Error::output) } else { Ok(()) }
+        if self.spliced { self.noted(|out| sys::drain_pipe(out.as_fd())) } else { Ok(()) }
     }
 
     /// Writes what was gathered.
@@ -301,11 +303,22 @@ impl Wire {
     }
 
     fn write(&mut self, octets: &[u8]) -> Result<(), Error> {
-        for piece in octets.chunks(usize::try_from(self.piece()).unwrap_or(usize::MAX)) {
-            sys::write_all(&self.out, piece).map_err(Error::output)?;
+        // Pieces that are not too large: that one of them doesn't go out for long is the sign of a dead link.
+        let most = if self.answers.is_some() { NOTED } else { usize::MAX };
+        for piece in octets.chunks(usize::try_from(self.piece()).unwrap_or(usize::MAX).min(most)) {
+            self.noted(|out| sys::write_all(out, piece))?;
             self.wrote(piece.len() as u64);
         }
         Ok(())
+    }
+
+    /// Writes, which whoever watches the link knows meanwhile.
+    fn noted<T>(&self, write: impl FnOnce(&File) -> io::Result<T>) -> Result<T, Error> {
+        let note = |begins: bool| self.answers.iter().for_each(|answers| answers.note_write(begins));
+        note(true);
+        let written = write(&self.out);
+        note(false);
+        written.map_err(Error::output)
     }
 
     fn wrote(&mut self, octets: u64) {

@@ -190,7 +190,8 @@ impl Crew<'_> {
     }
 }
 
-/// A thread that is there. When it is gone, its taker has to know, and if it broke down, all have to.
+/// A thread that is there. When it is gone, its taker has to know. A panic ends the process in release builds; in builds that unwind
+/// all others stop, so that the scope ends and hands the panic on.
 struct Present<'a>(Arc<Crew<'a>>);
 
 impl Drop for Present<'_> {

@@ -3,7 +3,7 @@
 use std::io::{PipeWriter, Write, pipe};
 use std::os::fd::OwnedFd;
 
-use xfer_hole_proto::{ManifestWriter, Sums};
+use xfer_hole_proto::{Digest, ManifestWriter, Sums};
 
 use super::*;
 
@@ -52,4 +52,17 @@ fn what_is_kept_is_bounded_until_somebody_takes_it() {
         assert!(matches!(answers.told(STUCK), Ok(Told::Record(_))));
     }
     assert!(fails(&answers, STUCK * 10));
+}
+
+#[test]
+fn while_nothing_can_be_heard_a_write_that_is_held_up_is_a_dead_link() {
+    let patience = STUCK / 2;
+    for writes in [true, false] {
+        let (answers, _open) = told(RECORDS + 3 * MORE);
+        answers.note_write(writes);
+        answers.watch(patience, false).unwrap();
+        // Reading the disk may take its time.
+        assert_eq!(fails(&answers, STUCK * 3), writes);
+        assert_eq!(answers.state().ending, writes.then_some(Ending::Silent(patience)));
+    }
 }
