@@ -256,7 +256,7 @@ fn same_is_said_of_a_target_that_stays_locked_until_done() {
         kinds.extend(args.is_empty().then(Vec::new));
         for other in kinds {
             let mut receives = Command::new(tools!().recv_hole);
-            run(receives.args(other).arg(&target.dest), b"XFER-HOLE 1 4096\nHOLE 4096\nEND\n").refused(&["dest"]);
+            run(receives.args(other).arg(&target.dest), b"XFER-HOLE 1 4096\nHOLE 4096\nEND\n").retryable(&["dest"]);
         }
         receiver.stdin.take().unwrap().write_all(&all).unwrap();
         let mut answers = String::new();
