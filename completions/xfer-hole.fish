@@ -39,7 +39,7 @@ complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold pr
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s J -l jump -d 'Connect through this host, or through several, with commas between them' -r
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s o -l ssh-option -d 'Give ssh this option, as in its configuration file; can be repeated' -r
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s F -l ssh-config -d 'Let ssh read this configuration file' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l timeout -d 'Give up when nothing has moved for so long: seconds, or with m or h behind them minutes or hours; 60 if not given' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l timeout -d 'Give up when nothing has moved for so long: seconds, or with m or h behind them minutes or hours; 60 if not given. With ssh it counts from the far end\'s first answer on, since ssh may ask for a password before' -r
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l bwlimit -d 'Limit bandwidth, in bytes per second: with K, M or G behind the number, or B' -r
 complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l receiver -d 'What receives at the other side: recv-hole, recv-hole.sh, which goes along and needs only sh, or, as auto has it, the first if it is installed there; if not given, auto' -r -f -a "auto\t'recv-hole if it is there, else the script'
 binary\t'recv-hole'

@@ -63,7 +63,8 @@ pub struct RshArgs {
     #[arg(short = '6', long)]
     pub ipv6: bool,
 
-    /// Give up when nothing has moved for so long: seconds, or with m or h behind them minutes or hours; 60 if not given
+    /// Give up when nothing has moved for so long: seconds, or with m or h behind them minutes or hours; 60 if not given. With ssh it
+    /// counts from the far end's first answer on, since ssh may ask for a password before
     #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
     pub timeout: Option<u32>,
 
