@@ -152,7 +152,9 @@ impl Far {
         let Self { host, program, .. } = self;
         let program = shown(program.as_ref());
         let code = status.and_then(|status| status.code());
-        let passing = self.shared.state().failure == Some(Failure::Temporary);
+        // Of a connection that broke ssh says nothing where its LogLevel is ERROR; of a login that is refused it does.
+        let said = self.shared.state().failure;
+        let passing = said == Some(Failure::Temporary) || (said.is_none() && last.is_none());
         let failure = Failure::temporary_if(begun || (code == Some(SSH_FAILED) && passing));
         let what = match (last.as_deref().or(noise), code) {
             (Some(line), _) => format!("{host}: {line}"),
