@@ -479,6 +479,8 @@ leftover() {
 # mark: .part is ours
 mark() {
 	unmark
+	# noclobber minds files alone, and would follow a link to a device
+	[ ! -e "$part.lines" ] && [ ! -h "$part.lines" ] || return 0
 	set -C
 	{ echo "XFER-HOLE-PART 1 inode $ino" >"$part.lines"; } 2>/dev/null || :
 	set +C

@@ -193,8 +193,8 @@ adorn() {
 # settle -- PART DEST: a rename that replaces nothing
 settle() {
 	ln -- "$2" "$3" 2>/dev/null && rm -f -- "$2" && return
-	[ ! -e "$3" ] || die "$show is there already"
-	mv -f "$@"
+	{ [ ! -e "$3" ] && [ ! -h "$3" ]; } || die "$show is there already"
+	mv -n "$@" && [ ! -e "$2" ]
 }
 
 # path: make DEST's directory, or see where it could be made
@@ -279,6 +279,8 @@ probe() {
 queue() {
 	file=${part:-"$dest"} turn=0
 	have flock && [ -e "$file" ] && [ "$kind" != pipe ] || return 0
+	# what stands in place of .part is refused later, and not opened
+	[ -z "$part" ] || { [ -f "$file" ] && [ ! -h "$file" ]; } || return 0
 	{ command exec 3<>"$file"; } 2>/dev/null || return 0
 	until flock -n 0 0>&3 2>/dev/null; do
 		x=$dest dest=$file
@@ -286,7 +288,9 @@ queue() {
 		dest=$x
 		[ "$turn" = 0 ] || [ "$now" = "$was" ] || fault=again die "$file is being written by another receiver"
 		was=$now turn=$((turn + 1))
-		[ "$turn" -lt 45 ] || fault=again die "$file is in use by another receiver"
+		if [ "$turn" -ge 45 ] || asked dry-run; then
+			fault=again die "$file is in use by another receiver"
+		fi
 		sleep 2
 	done
 	exec 3>/dev/null

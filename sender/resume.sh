@@ -238,7 +238,8 @@ mark() {
 # record: the lines of what comes go to journal
 record() {
 	set -C
-	{ command exec 8>"$journal"; } 2>/dev/null || {
+	# noclobber minds files alone, and would follow a link to a device
+	{ [ ! -e "$journal" ] && [ ! -h "$journal" ] && command exec 8>"$journal" && [ -f "$journal" ]; } 2>/dev/null || {
 		[ -z "$behind" ] || die "can't create $journal"
 		# too long a name, say: nothing can be gone on from
 		journal=''

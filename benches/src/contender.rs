@@ -307,7 +307,7 @@ impl List<'_> {
         };
         let line = pipe(&[], format!("{recv} --no-sync {to}"));
         self.add(key::SSH, "`xfer-hole` \\| `ssh recv-hole`", Side::Ours, line);
-        let line = pipe(&["--min-hole", "64K"], format!("sh {script} -n {to}"));
+        let line = pipe(&["--min-hole", "64K"], format!("sh {script} --no-sync {to}"));
         self.add(key::SSH_SH, "`xfer-hole` \\| `ssh sh recv-hole.sh`", Side::Ours, line);
         let dest = format!("{HOST}:{to}");
         let push = |more: &[&str]| {

@@ -1,7 +1,7 @@
 //! What stands at the target before a run that is to bring it up to date: an old state of the disk, the disk itself, or half of it.
 
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use crate::case::Way;
@@ -85,6 +85,10 @@ impl Past {
                 // As a receiver leaves it: nobody else's is gone on from.
                 file.set_permissions(Permissions::from_mode(0o600)).told(part.display())?;
                 fs::rename(out, part).told(part.display())?;
+                let mut side = part.as_os_str().to_owned();
+                side.push(".lines");
+                let inode = file.metadata().told(part.display())?.ino();
+                fs::write(&side, format!("XFER-HOLE-PART 1 inode {inode}\n")).told(part.display())?;
             }
         }
         Ok(())

@@ -75,7 +75,7 @@ impl Chain {
     /// True if one of its files is a regular one that not everybody may read: a copy of it isn't for everybody, either.
     #[must_use]
     pub fn is_private(&self) -> bool {
-        self.files().any(|host| !host.is_device() && host.file().metadata().is_ok_and(|stat| stat.mode() & 0o004 == 0))
+        self.files().any(|host| host.file().metadata().is_ok_and(|stat| stat.mode() & 0o004 == 0))
     }
 
     /// About how many bytes of data the disk has, by what its files take on their file systems: at most its size.

@@ -71,7 +71,7 @@ pub(crate) fn guard(host: &Host) -> Result<()> {
         return Ok(());
     }
     let what = "is locked by another program, maybe a receiver that updates it";
-    Err(host.error(Kind::Refused, what).hint("wait until it has ended, or read it all the same with --force-share"))
+    Err(host.error(Kind::Busy, what).hint("wait until it has ended, or read it all the same with --force-share"))
 }
 
 /// Holds flock(2) as a reader: false if a writer has it. Where it is not supported, no writer has it either.

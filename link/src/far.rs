@@ -155,7 +155,12 @@ impl Far {
         // Of a connection that broke ssh says nothing where its LogLevel is ERROR; of a login that is refused it does.
         let said = self.shared.state().failure;
         let passing = said == Some(Failure::Temporary) || (said.is_none() && last.is_none());
-        let failure = Failure::temporary_if(begun || (code == Some(SSH_FAILED) && passing));
+        let failure = Failure::temporary_if(match code {
+            Some(SSH_FAILED) => begun || passing,
+            // The program at the other side ended by itself, and its status tells; one that was killed is the link's loss.
+            Some(code) if code > 0 => code == i32::from(Failure::Temporary.status()) || (begun && code > 128),
+            _ => begun,
+        });
         let what = match (last.as_deref().or(noise), code) {
             (Some(line), _) => format!("{host}: {line}"),
             (_, Some(0)) => format!("{host}: the connection ended before the image was whole there"),

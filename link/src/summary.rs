@@ -55,7 +55,7 @@ impl Display for Summary {
             write!(f, "{place}: {what}; ")?;
         }
         write!(f, "disk {}", size_text(self.disk))?;
-        if self.kept > 0 && !unchanged {
+        if self.kept > 0 && !unchanged && self.made.is_some() {
             write!(f, ", {} of it there already", size_text(self.kept))?;
         }
         write!(f, ", data {}", size_text(self.data))?;

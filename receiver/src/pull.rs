@@ -52,7 +52,7 @@ impl Pull<'_> {
         let link = Link { patience: Some(patience), noisy: true, answered: true, asks_source: true };
         let input = Input::new(from, Dialect::V1, link, Arc::clone(tally));
         let mut converse = Converse { input, talk };
-        let keeps = !cli.target.dry_run && target.can_hold();
+        let keeps = target.can_hold();
         let base: &[&str] = if keeps { &[Answer::BASE] } else { &[] };
         converse.ready(&target, !cli.no_hash && !cli.target.dry_run, base);
         let begun = converse.input.begin();

@@ -34,7 +34,8 @@ impl Ahead {
 
     /// Says why there will be no stream.
     pub(crate) fn fail(self, error: &Error) -> Error {
-        self.0.say(&Answer::Fail(Refusal::new(&[], &error.to_string())));
+        let hint = error.hint().map_or(String::new(), |hint| format!(" ({hint})"));
+        self.0.say(&Answer::Fail(Refusal::new(&[], &format!("{error}{hint}"))));
         Error::Told(error.failure())
     }
 }

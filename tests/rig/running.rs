@@ -171,7 +171,8 @@ pub fn mark_part(part: &Path) {
     if !marked.status.success() {
         let mut side = part.as_os_str().to_owned();
         side.push(".lines");
-        fs::write(side, "XFER-HOLE-PART 1\n").unwrap();
+        let inode = fs::metadata(part).unwrap().ino();
+        fs::write(side, format!("XFER-HOLE-PART 1 inode {inode}\n")).unwrap();
     }
 }
 

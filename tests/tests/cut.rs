@@ -71,6 +71,8 @@ fn must_fail(receiver: Receiver, stream: &[u8], folder: &Path, what: &str) {
         if part_of(&dest).exists() {
             assert!(outcome.err.contains("kept ") && outcome.err.contains("out.img.part"), "{what}: {}", outcome.err);
             fs::remove_file(part_of(&dest)).unwrap();
+            // What marks it as a transfer's, where the script wrote it.
+            let _marked_otherwise = fs::remove_file(folder.join("out.img.part.lines"));
         }
         match before {
             Some(before) => before.untouched(&what),

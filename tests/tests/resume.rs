@@ -341,7 +341,7 @@ fn over_ssh_push_and_pull_go_on() {
         };
         for octets in [3 << 20, 8 << 20] {
             let cut = run_by(&cutting(&tap, &far.near(""), pull, octets));
-            assert_eq!(cut.code, Some(2), "{}", cut.err);
+            assert_eq!(cut.code, Some(75), "{}", cut.err);
             assert!(!dest.exists(), "{}", cut.err);
         }
         rig::wait_until("nobody writes there", || far.account.processes().is_empty());

@@ -110,7 +110,7 @@ fn where_a_rename_can_not_refuse_a_second_name_does() {
         command.arg(tools!().recv_hole).args(["--no-clobber", "--"]).arg(&dest);
         let mut running = Running::start(&mut command);
         running.say(&stream[..stream.len() / 2]);
-        wait_until("it has begun", || part_of(&dest).exists());
+        wait_until("it has begun", || fs::metadata(part_of(&dest)).is_ok_and(|part| part.len() > 0));
         if existing {
             fs::write(&dest, "somebody else's").unwrap();
         }

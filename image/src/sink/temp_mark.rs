@@ -39,6 +39,8 @@ pub(crate) fn set(file: &File, part: &Path) {
         return;
     }
     let Ok(stat) = file.metadata() else { return };
+    // One that an earlier `.part` left would keep this one unmarked.
+    remove_side_files(part);
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
     if let Ok(mut side) = options.open(side_file(part)) {
@@ -55,12 +57,12 @@ fn has_attribute(file: &File) -> bool {
     matches!(sys::short_xattr(file, ATTRIBUTE), Ok(Some(value)) if value == VALUE)
 }
 
-/// True if this side file is ours, and names no other inode than that of `.part`: it may have been left by an earlier one.
+/// True if this side file is ours, and names the inode of `.part`: it may have been left by an earlier one.
 fn is_named_by(side: &Path, part: &fs::Metadata) -> bool {
     let Some(line) = first_line(side) else { return false };
     let last = line.rsplit(|&byte| byte == b' ').next().and_then(|word| str::from_utf8(word).ok());
-    // A line that ends in no number names none.
-    last.and_then(|word| word.parse::<u64>().ok()).is_none_or(|inode| inode == part.ino())
+    // A line that was cut names none, and marks nothing.
+    last.and_then(|word| word.parse::<u64>().ok()).is_some_and(|inode| inode == part.ino())
 }
 
 /// The first line of a side file of ours, without its LF.

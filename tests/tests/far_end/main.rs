@@ -45,7 +45,7 @@ const LENGTH: u64 = 3 * M + 5;
 fn after_here(said: Vec<u8>) -> String {
     let said = String::from_utf8(said).unwrap();
     let after = said.strip_prefix(HERE).unwrap_or_else(|| panic!("not {HERE:?} but {said:?}"));
-    after.replacen(" sh delta part manifest-first ", " sh ", 1)
+    after.replacen(" sh delta part manifest-first\n", " sh\n", 1)
 }
 
 /// Does this for all of them at once: most of the time they wait.

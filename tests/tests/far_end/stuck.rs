@@ -50,7 +50,7 @@ fn wait_is_not_said_of_a_worker_that_was_stopped() {
         let after = String::from_utf8_lossy(&heard[before..]).replace(HERE, "").replace(READY, "");
         // One may have been on its way.
         assert!(after.matches("WAIT\n").count() < 2, "{sh}: {after}");
-        assert!(after.ends_with("FAIL the receiver has been stopped for 6 seconds\n"), "{sh}: {after}");
+        assert!(after.ends_with("FAIL (again) the receiver has been stopped for 6 seconds\n"), "{sh}: {after}");
         assert_eq!(code, Some(2), "{sh}");
         account.left_nothing(sh);
     });
@@ -67,7 +67,7 @@ fn a_fifo_that_nobody_reads_is_given_up_by_sh() {
         let _held = child.stdin.take();
         let output = child.wait_with_output().unwrap();
         let said = after_here(output.stdout).replace("WAIT\n", "");
-        assert_eq!(said, format!("{READY}FAIL nobody has opened the fifo to read it for 3 seconds\n"), "{sh}");
+        assert_eq!(said, format!("{READY}FAIL (again) nobody has opened the fifo to read it for 3 seconds\n"), "{sh}");
         account.left_nothing(sh);
     });
 }

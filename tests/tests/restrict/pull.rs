@@ -39,7 +39,11 @@ fn refused(place: &Place, request: &str) -> String {
     if said.is_empty() {
         return outcome.err;
     }
-    assert!(said.starts_with("FAIL ") && outcome.err.is_empty(), "{request}: {said}{}", outcome.err);
+    assert!(
+        said.starts_with("FAIL ") && said.lines().count() == 1 && outcome.err.is_empty(),
+        "{request}: {said}{}",
+        outcome.err
+    );
     said
 }
 
