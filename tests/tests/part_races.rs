@@ -84,8 +84,7 @@ fn what_another_receiver_wrote_before_the_lock_is_not_in_the_disk() {
 /// How many descriptors of all processes are open on this file.
 fn holders(path: &Path) -> usize {
     let processes = fs::read_dir("/proc").unwrap().flatten();
-    let open =
-        processes.filter_map(|process| fs::read_dir(process.path().join("fd")).ok()).flat_map(|fds| fds.flatten());
+    let open = processes.filter_map(|process| fs::read_dir(process.path().join("fd")).ok()).flat_map(Iterator::flatten);
     open.filter(|fd| fs::read_link(fd.path()).is_ok_and(|link| link == path)).count()
 }
 
@@ -95,7 +94,8 @@ fn one_that_waited_for_the_lock_builds_on_what_its_holder_made() {
     let dest = fs.join("out.img");
     let part = part_of(&dest);
     let options = || TargetOptions { patience: Some(Duration::from_secs(60)), no_sync: true, ..Default::default() };
-    let makes_sink: [(&str, &(dyn Fn(Target) -> Box<dyn Sink> + Sync)); 2] = [
+    type MakesSink<'a> = &'a (dyn Fn(Target) -> Box<dyn Sink> + Sync);
+    let makes_sink: [(&str, MakesSink<'_>); 2] = [
         ("an increment", &|target| target.open(Some(8192), Some(8192)).unwrap()),
         ("a delta", &|target| target.hold(8192, false).unwrap().sink),
     ];
