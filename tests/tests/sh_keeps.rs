@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -187,6 +187,23 @@ fn a_part_that_no_receiver_has_left_is_refused_unless_forced() {
         }
         assert_eq!(fs::read_dir(fs.path()).unwrap().count(), 2, "{what}: lost+found and the disk");
         fs::remove_file(&dest).unwrap();
+    }
+}
+
+#[test]
+fn a_link_in_place_of_the_side_file_is_not_written_through() {
+    let fs = Filesystem::new(Fs::Ext4, 64 * MIB);
+    let (dest, stream) = (fs.join("out.img"), stream(4 * MIB));
+    let (fifo, lines) = (fs.join("fifo"), fs.join("out.img.part.lines"));
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // Opened to be read, it takes what is written without a wait.
+    let mut reader =
+        fs::OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open(&fifo).unwrap();
+    std::os::unix::fs::symlink(&fifo, &lines).unwrap();
+    for receiver in scripts() {
+        receive(receiver, &dest, &stream).ok();
+        let nothing = std::io::Read::read(&mut reader, &mut [0]).unwrap_err();
+        assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock, "{receiver:?}");
     }
 }
 
