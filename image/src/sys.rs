@@ -299,7 +299,9 @@ pub(crate) fn known_len(file: &File) -> io::Result<u64> {
     let mut stat: libc::statx = unsafe { mem::zeroed() };
     let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
     // SAFETY: the name is empty and ends in NUL, and the kernel writes one struct statx.
-    let result = unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), flags, libc::STATX_SIZE, &raw mut stat) };
+    // By its number: std refers to the function weakly, so that a static binary has none.
+    let (name, mask, at) = (c"".as_ptr(), libc::STATX_SIZE, &raw mut stat);
+    let result = unsafe { libc::syscall(libc::SYS_statx, file.as_raw_fd(), name, flags, mask, at) };
     Errno::result(result)?;
     Ok(stat.stx_size)
 }
