@@ -285,7 +285,14 @@ pub(crate) fn direct_rules(file: &File) -> Option<DirectRules> {
     let mut stat: libc::statx = unsafe { mem::zeroed() };
     // SAFETY: the name is empty and ends in NUL, and the kernel writes one struct statx.
     let result = unsafe {
-        libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, &raw mut stat)
+        libc::syscall(
+            libc::SYS_statx,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_DIOALIGN,
+            &raw mut stat,
+        )
     };
     let told = result == 0 && stat.stx_mask & libc::STATX_DIOALIGN != 0;
     let rules =
@@ -368,7 +375,9 @@ pub(crate) fn fixed(path: &Path) -> Fixed {
     // SAFETY: statx is plain data, for which all zeros is a value.
     let mut stat: libc::statx = unsafe { mem::zeroed() };
     // SAFETY: the name ends in NUL and the kernel writes one struct statx.
-    let result = unsafe { libc::statx(libc::AT_FDCWD, name.as_ptr(), libc::AT_SYMLINK_NOFOLLOW, 0, &raw mut stat) };
+    let (here, flags, at) = (libc::AT_FDCWD, libc::AT_SYMLINK_NOFOLLOW, &raw mut stat);
+    // SAFETY: as above.
+    let result = unsafe { libc::syscall(libc::SYS_statx, here, name.as_ptr(), flags, 0, at) };
     if result != 0 {
         return Fixed::default();
     }
