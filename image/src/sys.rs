@@ -15,6 +15,7 @@ use nix::fcntl::{AtFlags, FallocateFlags, FcntlArg, copy_file_range, fallocate, 
 use nix::sys::uio::pwritev;
 use nix::unistd::{AccessFlags, Whence, faccessat, lseek};
 
+mod statx;
 mod stream;
 mod times;
 mod users;
@@ -22,6 +23,7 @@ mod xattr;
 
 pub(crate) use users::{can_write, is_open_for_writing, loop_backing};
 
+pub(crate) use statx::{DirectRules, direct_rules, fixed, known_len};
 use stream::SPLICE_MAX;
 pub(crate) use stream::is_deserted;
 pub use stream::{
@@ -270,49 +272,6 @@ pub(crate) fn cached_pages(file: &File, at: u64, len: u64) -> Option<u64> {
     (result == 0).then_some(counts[0])
 }
 
-/// What a file's O_DIRECT asks for, in octets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct DirectRules {
-    /// Of addresses in memory.
-    pub(crate) memory: u64,
-    /// Of offsets and lengths.
-    pub(crate) offset: u64,
-}
-
-/// statx(2) STATX_DIOALIGN: `None` where nobody tells, as many file systems don't; zeros where O_DIRECT is not to be had.
-pub(crate) fn direct_rules(file: &File) -> Option<DirectRules> {
-    // SAFETY: statx is plain data, for which all zeros is a value.
-    let mut stat: libc::statx = unsafe { mem::zeroed() };
-    // SAFETY: the name is empty and ends in NUL, and the kernel writes one struct statx.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_statx,
-            file.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            libc::STATX_DIOALIGN,
-            &raw mut stat,
-        )
-    };
-    let told = result == 0 && stat.stx_mask & libc::STATX_DIOALIGN != 0;
-    let rules =
-        || DirectRules { memory: u64::from(stat.stx_dio_mem_align), offset: u64::from(stat.stx_dio_offset_align) };
-    told.then(rules)
-}
-
-/// statx(2) of the size alone, as this machine knows it: no file system asks a server or writes anything out for it.
-pub(crate) fn known_len(file: &File) -> io::Result<u64> {
-    // SAFETY: statx is plain data, for which all zeros is a value.
-    let mut stat: libc::statx = unsafe { mem::zeroed() };
-    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
-    // SAFETY: the name is empty and ends in NUL, and the kernel writes one struct statx.
-    // By its number: std refers to the function weakly, so that a static binary has none.
-    let (name, mask, at) = (c"".as_ptr(), libc::STATX_SIZE, &raw mut stat);
-    let result = unsafe { libc::syscall(libc::SYS_statx, file.as_raw_fd(), name, flags, mask, at) };
-    Errno::result(result)?;
-    Ok(stat.stx_size)
-}
-
 /// fstatvfs(3): bytes that this user may still write to the file system.
 pub(crate) fn free_space(file: &File) -> io::Result<u64> {
     let stat = nix::sys::statvfs::fstatvfs(file)?;
@@ -358,35 +317,6 @@ pub(crate) fn is_record_locked(file: &File, start: i64, len: i64) -> io::Result<
 pub(crate) fn share_record(file: &File, start: i64, len: i64) -> io::Result<()> {
     fcntl(file, FcntlArg::F_OFD_SETLK(&record_lock(libc::F_RDLCK, start, len)))?;
     Ok(())
-}
-
-/// What statx(2) says of a name that can't be renamed over.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Fixed {
-    pub(crate) mount_point: bool,
-    pub(crate) immutable: bool,
-    pub(crate) append_only: bool,
-}
-
-/// statx(2): whether the name is a mount point, immutable or append-only. Nothing of it where the kernel doesn't tell.
-pub(crate) fn fixed(path: &Path) -> Fixed {
-    use std::os::unix::ffi::OsStrExt;
-    let Ok(name) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return Fixed::default() };
-    // SAFETY: statx is plain data, for which all zeros is a value.
-    let mut stat: libc::statx = unsafe { mem::zeroed() };
-    // SAFETY: the name ends in NUL and the kernel writes one struct statx.
-    let (here, flags, at) = (libc::AT_FDCWD, libc::AT_SYMLINK_NOFOLLOW, &raw mut stat);
-    // SAFETY: as above.
-    let result = unsafe { libc::syscall(libc::SYS_statx, here, name.as_ptr(), flags, 0, at) };
-    if result != 0 {
-        return Fixed::default();
-    }
-    let has = |bit: i32| stat.stx_attributes & u64::from(bit.unsigned_abs()) != 0;
-    Fixed {
-        mount_point: has(libc::STATX_ATTR_MOUNT_ROOT),
-        immutable: has(libc::STATX_ATTR_IMMUTABLE),
-        append_only: has(libc::STATX_ATTR_APPEND),
-    }
 }
 
 /// faccessat(2) with AT_EACCESS: whether names can be made and renamed in this directory.

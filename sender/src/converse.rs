@@ -22,6 +22,7 @@ const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// How long the disk's data may be counted before the first byte. What isn't counted by then is estimated.
 const COUNT: Duration = Duration::from_millis(100);
+
 /// What a receiver that hears us is told ahead of the stream: that we are still here, or why there will be none.
 pub(crate) struct Ahead(Talk);
 

@@ -19,9 +19,8 @@ use crate::Moved;
 use crate::build::Lines;
 use crate::cli::{Cli, Copying, Job, Reflink};
 use crate::error::Error;
-use crate::push::data_of;
 use crate::since::is_there_already;
-use crate::source::check_content;
+use crate::source::{check_content, data_of};
 
 /// Threads that pour, at most: more would wait for each other at the target.
 const POURING: usize = 8;

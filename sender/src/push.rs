@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use xfer_hole_image::{Becomes, Chain, FormatWarning, Identity, Image, Phase, Plan, Tally, Want, shown, sys};
+use xfer_hole_image::{Becomes, Chain, FormatWarning, Identity, Image, Phase, Tally, shown, sys};
 use xfer_hole_link::{
     Answers, Ending, Failure, Far, Loss, Made, Messages, REFUSED_HINT, Remote, Request, Signals, copy_name, own_name,
     quoted_for_sh,
@@ -16,7 +16,7 @@ use crate::cli::{Cli, Towards};
 use crate::error::Error;
 use crate::send::{self, Known, Ready};
 use crate::since::{Basis, is_there_already, tells_disk};
-use crate::source::check_content;
+use crate::source::{check_content, data_of};
 use crate::wire::Wire;
 use crate::{Moved, RECV_HOLE_SH};
 
@@ -32,21 +32,6 @@ const GRACE: Duration = Duration::from_secs(3);
 /// The text of sh that goes ahead of the stream where no recv-hole is installed.
 fn preamble() -> String {
     format!("script={}\n{RESUME_SH}{FAR_END_SH}", quoted_for_sh(RECV_HOLE_SH))
-}
-
-/// How many bytes of the disk are data by its extents, of which zeros may still be found; and how many an older state has, too. What changed
-/// is counted by multiples of `align`.
-pub(crate) fn data_of(disk: &Chain, align: u64) -> Result<(u64, u64), Error> {
-    let (mut data, mut kept) = (0, 0);
-    for step in Plan::changed(disk, align) {
-        let step = step?;
-        match step.want {
-            Want::Copy => data += step.extent.len,
-            Want::Keep => kept += step.extent.len,
-            Want::Zero => {}
-        }
-    }
-    Ok((data, kept))
 }
 
 /// A push: what it needs besides the disk.

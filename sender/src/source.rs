@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, ValueEnum};
-use xfer_hole_image::{Bounds, Chain, Error as ImageError, Format as Is, Gate, Image, Method, Opening, Since, shown};
+use xfer_hole_image::{
+    Bounds, Chain, Error as ImageError, Format as Is, Gate, Image, Method, Opening, Plan, Since, Want, shown,
+};
 use xfer_hole_link::Messages;
 
 use crate::error::Error;
@@ -154,6 +156,21 @@ impl ImageArgs {
         }
         Ok(chain)
     }
+}
+
+/// How many bytes of the disk are data by its extents, of which zeros may still be found; and how many an older state has, too. What changed
+/// is counted by multiples of `align`.
+pub(crate) fn data_of(disk: &Chain, align: u64) -> Result<(u64, u64), Error> {
+    let (mut data, mut kept) = (0, 0);
+    for step in Plan::changed(disk, align) {
+        let step = step?;
+        match step.want {
+            Want::Copy => data += step.extent.len,
+            Want::Keep => kept += step.extent.len,
+            Want::Zero => {}
+        }
+    }
+    Ok((data, kept))
 }
 
 /// Warns of bytes that are no disk, or refuses them where they would go to a block device.

@@ -1,14 +1,15 @@
 //! A file or device that is written at offsets, and remembers whether it was.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::remember::Mark;
 use crate::sink::bypass::Bypass;
+use crate::sink::temp_lock::is_at;
 use crate::sink::write_zeros;
 use crate::{Chain, Error, Kind, Result, Stamp, shown, sys};
 
@@ -228,9 +229,7 @@ impl Place {
 
     /// True if its name is still this file's: nobody put another in its place.
     pub(crate) fn is_named(&self) -> bool {
-        let opened = self.file.metadata().map(|stat| (stat.dev(), stat.ino()));
-        let named = fs::symlink_metadata(&self.path).map(|stat| (stat.dev(), stat.ino()));
-        matches!((opened, named), (Ok(opened), Ok(named)) if opened == named)
+        self.file.metadata().is_ok_and(|stat| is_at(&self.path, &stat))
     }
 
     pub(crate) fn sync(&self) -> Result<()> {

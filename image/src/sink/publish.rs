@@ -2,9 +2,10 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use crate::sink::temp_lock::is_at;
 use crate::sys;
 
 /// Gives `part` the name `dest`, over the file that has it. `synced`: its bytes are durable.
@@ -41,7 +42,7 @@ fn exchange(part: &Path, dest: &Path) -> io::Result<()> {
         return Err(io::ErrorKind::ResourceBusy.into());
     }
     sys::exchange(part, dest)?;
-    if !fs::symlink_metadata(part).is_ok_and(|named| (named.dev(), named.ino()) == (stat.dev(), stat.ino())) {
+    if !is_at(part, &stat) {
         // The name was another file's by then, which isn't locked: rename says what can be done with it.
         sys::exchange(part, dest)?;
         return Err(io::ErrorKind::ResourceBusy.into());

@@ -58,8 +58,13 @@ impl Drop for Held {
 
 /// `DEST.part`.
 pub(crate) fn beside(dest: &Path) -> PathBuf {
-    let mut name = OsString::from(dest);
-    name.push(".part");
+    with_ending(dest, ".part")
+}
+
+/// The name with this behind it.
+pub(crate) fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(ending);
     name.into()
 }
 

@@ -5,13 +5,13 @@
 //! DEST.part.lines             else, and always by recv-hole.sh: a file whose first line begins with XFER-HOLE
 //! ```
 
-use std::ffi::{CStr, OsString};
+use std::ffi::CStr;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::sink::temp_lock::is_ours;
+use crate::sink::temp_lock::{is_ours, with_ending};
 use crate::sys;
 
 const ATTRIBUTE: &CStr = c"user.xfer-hole.part";
@@ -24,12 +24,6 @@ const LINE_MAX: u64 = 256;
 /// `DEST.part.lines`.
 fn side_file(part: &Path) -> PathBuf {
     with_ending(part, ".lines")
-}
-
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(ending);
-    name.into()
 }
 
 /// Marks a new `.part`, which we have locked and nothing has been written to. Where that can't be, it stays unmarked: it is refused as
