@@ -30,6 +30,8 @@ pub struct Talk(Arc<Shared>);
 struct Shared {
     mouth: Mutex<Mouth>,
     over: Condvar,
+    /// The last line is to be said. Not behind the lock, which a thread may hold that waits for the sender.
+    is_last: Arc<AtomicBool>,
 }
 
 struct Mouth {
@@ -40,13 +42,16 @@ struct Mouth {
     wait: Duration,
     /// How long a sender may not listen.
     patience: Duration,
+    is_last: Arc<AtomicBool>,
 }
 
 impl Talk {
     /// Begins to say WAIT whenever nothing else was said for long, where `patience` of silence is a dead link's.
     pub fn start(out: File, patience: Duration) -> io::Result<Self> {
-        let mouth = Mutex::new(Mouth { out: Some(out), said: Instant::now(), wait: wait_after(patience), patience });
-        let shared = Arc::new(Shared { mouth, over: Condvar::new() });
+        let is_last = Arc::new(AtomicBool::new(false));
+        let (out, said, wait) = (Some(out), Instant::now(), wait_after(patience));
+        let mouth = Mutex::new(Mouth { out, said, wait, patience, is_last: Arc::clone(&is_last) });
+        let shared = Arc::new(Shared { mouth, over: Condvar::new(), is_last });
         let ticker = Arc::clone(&shared);
         thread::Builder::new().spawn(move || ticker.tick())?;
         Ok(Self(shared))
@@ -73,9 +78,8 @@ impl Talk {
 impl Talk {
     /// Says why there will be no disk, which is the last line: a sender that takes nothing isn't waited for as long as before.
     pub fn say_last(&self, answer: &Answer) {
-        let mut mouth = self.0.mouth();
-        mouth.patience = mouth.patience.min(LAST_LINE);
-        mouth.say(answer);
+        self.0.is_last.store(true, Ordering::Relaxed);
+        self.0.mouth().say(answer);
     }
 }
 
@@ -121,7 +125,9 @@ impl Mouth {
                 let _heard = sys::write_all(out, text.as_bytes());
                 break;
             }
-            if over.is_none() && begun.elapsed() >= self.patience {
+            let is_last = self.is_last.load(Ordering::Relaxed);
+            let patience = if is_last { self.patience.min(LAST_LINE) } else { self.patience };
+            if over.is_none() && begun.elapsed() >= patience {
                 self.out = None;
             }
         }
@@ -154,6 +160,27 @@ mod tests {
         let begun = Instant::now();
         talk.say_last(&Answer::Done(None));
         assert!(begun.elapsed() >= LAST_LINE && begun.elapsed() < Duration::from_secs(300));
+        assert!(talk.0.mouth().out.is_none());
+    }
+
+    #[test]
+    fn a_wait_that_is_not_taken_does_not_hold_the_last_line_up() {
+        let (_heard, out) = pipe().unwrap();
+        let out = File::from(OwnedFd::from(out));
+        while sys::wait_writable(out.as_fd(), Duration::ZERO).unwrap() {
+            sys::write_all(&out, &[b'\n'; PIECE]).unwrap();
+        }
+        let talk = Talk::start(out, Duration::from_secs(600)).unwrap();
+        // It is time for WAIT: the thread that says it holds the lock while the pipe is full.
+        talk.0.mouth().said -= Duration::from_secs(WAIT_SECONDS);
+        let begun = Instant::now();
+        while talk.0.mouth.try_lock().is_ok() {
+            talk.0.over.notify_all();
+            assert!(begun.elapsed() < Duration::from_secs(60), "WAIT is not said");
+            thread::yield_now();
+        }
+        talk.say_last(&Answer::Done(None));
+        assert!(begun.elapsed() < Duration::from_secs(300));
         assert!(talk.0.mouth().out.is_none());
     }
 
