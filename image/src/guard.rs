@@ -47,7 +47,7 @@ pub(crate) enum User {
 pub(crate) fn guard(host: &Host) -> Result<()> {
     let in_use = || match is_locked(host.file(), OUR_WRITER, 1) {
         true => host
-            .error(Kind::Refused, "is being updated by a receiver")
+            .error(Kind::Busy, "is being updated by a receiver")
             .hint("wait until it has ended, or read it all the same with --force-share"),
         false => host
             .error(Kind::Refused, "is in use by another program, as QEMU's locks say")
