@@ -473,7 +473,7 @@ leftover() {
 	[ ! -f "$part.lines" ] || { read -r t <"$part.lines"; } 2>/dev/null
 	case $t in XFER-HOLE*" $ino") return 0 ;; esac
 	t=$(getfattr --absolute-names --only-values -n user.xfer-hole.part "$part" 2>/dev/null)
-	[ "$t" = 1 ] || die "$show.part is another program's file: remove it (--force replaces it)"
+	[ "${t%% *}" = 1 ] || die "$show.part is another program's file: remove it (--force replaces it)"
 }
 
 # mark: .part is ours

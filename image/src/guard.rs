@@ -9,9 +9,11 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use crate::listed_locks::ListedLocks;
 use crate::{Host, Kind, Result, sys};
 
 const USES: i64 = 100;
@@ -90,14 +92,24 @@ fn is_locked(file: &File, start: i64, len: i64) -> bool {
 
 /// The program that uses the file by another description, if there is one.
 pub(crate) fn user_of(file: &File) -> Option<User> {
-    let is_used = || is_locked(file, USES, PERMISSIONS) || is_locked(file, FORBIDS, PERMISSIONS);
-    let is_changed = || is_locked(file, USES + WRITE, READ_TO_RESIZE - WRITE) || is_locked(file, FORBIDS + READ, 1);
+    user_by(|start, len| is_locked(file, start, len))
+}
+
+/// The program that uses the file at this name, as the system's list of locks tells: for a file that can't be opened.
+pub(crate) fn user_at(path: &Path) -> Option<User> {
+    let locks = ListedLocks::at(path).ok()?;
+    user_by(|start, len| locks.covers(start, len)).or(locks.is_exclusive.then_some(User::Writer))
+}
+
+fn user_by(is_locked: impl Fn(i64, i64) -> bool) -> Option<User> {
+    let is_used = || is_locked(USES, PERMISSIONS) || is_locked(FORBIDS, PERMISSIONS);
+    let is_changed = || is_locked(USES + WRITE, READ_TO_RESIZE - WRITE) || is_locked(FORBIDS + READ, 1);
     // A program of ours that begins or ends between two questions is not taken for QEMU.
     for _ in 0..3 {
-        if is_locked(file, OUR_WRITER, 1) {
+        if is_locked(OUR_WRITER, 1) {
             return Some(User::Writer);
         }
-        if is_locked(file, OUR_READER, 1) && !is_changed() {
+        if is_locked(OUR_READER, 1) && !is_changed() {
             return is_used().then_some(User::Reader);
         }
         if !is_used() {

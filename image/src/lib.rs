@@ -29,6 +29,7 @@ mod guess;
 mod host;
 mod info;
 mod layer;
+mod listed_locks;
 mod name;
 mod offer;
 mod older;

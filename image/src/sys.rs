@@ -210,6 +210,13 @@ pub(crate) fn seeks_in_cache(file: &File) -> bool {
     fstatfs(file).is_ok_and(|stat| exact.contains(&stat.filesystem_type()))
 }
 
+/// fstatfs(2): whether st_blocks there counts every block that was written to a file, zeros too: nothing is compressed or deduplicated.
+pub(crate) fn counts_blocks(file: &File) -> bool {
+    use nix::sys::statfs::{EXT4_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC, fstatfs};
+    let counts = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, TMPFS_MAGIC];
+    fstatfs(file).is_ok_and(|stat| counts.contains(&stat.filesystem_type()))
+}
+
 /// IOV_MAX: pieces of a row that the kernel takes at once.
 const ROW: usize = 1024;
 

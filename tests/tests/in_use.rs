@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -243,6 +243,47 @@ fn a_device_under_a_loop_device_or_a_running_qemu_is_refused() {
         run(&mut recv_hole(&["--force"], device.path()), &stream).ok();
         drop(user);
         assert!(fs::read(&image).unwrap() == fs::read(device.path()).unwrap(), "{kind}");
+    }
+}
+
+#[test]
+fn a_file_that_may_not_be_read_is_refused_by_its_locks() {
+    requires(&["setpriv"]);
+    for kind in [Fs::Ext4, Fs::Btrfs] {
+        let fs = Filesystem::new(kind, 256 * MIB);
+        let (image, folder) = (fs.join("disk.img"), fs.join("folder"));
+        let dest = folder.join("out.img");
+        disk().make(&image);
+        let stream = pour(&tools!(), &["--hash"], &image);
+        let outer = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+        let binary = outer.path().join("recv-hole");
+        fs::copy(tools!().recv_hole, &binary).unwrap();
+        fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
+        for way in [fs.path().parent().unwrap(), fs.path()] {
+            fs::set_permissions(way, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        fs::create_dir(&folder).unwrap();
+        chown(&folder, Some(65534), Some(65534)).unwrap();
+        let receive = |args: &[&str]| {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]);
+            run(command.arg(&binary).args(args).arg(&dest), &stream)
+        };
+        old(&dest);
+        fs::set_permissions(&dest, fs::Permissions::from_mode(0o600)).unwrap();
+        let before = Before::of(&dest);
+        let user = User::of("qemu", &dest);
+        for args in [&[][..], &["-n"], &["--no-sync"]] {
+            refused(receive(args), "QEMU", &format!("{kind:?} {args:?}"));
+            before.untouched(&format!("{kind:?} {args:?}"));
+        }
+        drop(user);
+        let locked = File::open(&dest).unwrap();
+        locked.lock().unwrap();
+        receive(&[]).retryable(&["out.img", "is in use by another receiver"]);
+        before.untouched("flock");
+        receive(&["--force"]).ok();
+        assert_ne!(before.inode(), fs::metadata(&dest).unwrap().ino());
     }
 }
 

@@ -10,8 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use rig::{
-    Before, Cut, Disk, Filesystem, Fs, Outcome, Running, assert_same, converse, holes, mark_part, mode, part_of, pour,
-    requires, run, tools, wait_until,
+    Before, Cut, Disk, Filesystem, Fs, Outcome, Receiver, Running, assert_same, converse, holes, mark_part, mode,
+    part_of, pour, requires, run, tools, wait_until,
 };
 use xfer_hole_image::{Sink, Target, TargetOptions};
 
@@ -79,6 +79,110 @@ fn what_another_receiver_wrote_before_the_lock_is_not_in_the_disk() {
             fs::remove_file(&dest).unwrap();
         }
     }
+}
+
+#[test]
+fn an_increment_builds_on_the_dest_that_is_there_once_it_has_the_lock() {
+    let fs = Filesystem::new(Fs::Ext4, 64 * MIB);
+    let dest = fs.join("out.img");
+    let part = part_of(&dest);
+    let stream = [b"XFER-HOLE 1 8192\nBASE 8192\nDATA 4096\n", &[3; 4096][..], b"KEEP 4096\nEND\n"].concat();
+    for args in [&["--no-sync"][..], &[]] {
+        for leftover in [false, true] {
+            fs::write(&dest, [1; 8192]).unwrap();
+            if leftover {
+                fs::write(&part, [5; 100]).unwrap();
+                mark_part(&part);
+            }
+            let mut receives = Running::start(&mut injected("flock:delay_enter=4000000:when=1", args, &dest));
+            receives.say(&stream[..1000]);
+            wait_until("it is opened, and not locked yet", || holders(&part) > 0);
+            // The one before it succeeds.
+            let file = File::options().write(true).open(&part).unwrap();
+            file.lock().unwrap();
+            file.write_all_at(&[2; 8192], 0).unwrap();
+            fs::rename(&part, &dest).unwrap();
+            drop(file);
+            receives.say(&stream[1000..]);
+            receives.end().ok();
+            assert!(fs::read(&dest).unwrap() == [[3; 4096], [2; 4096]].concat(), "{args:?}, leftover {leftover}");
+            assert!(!part.exists());
+        }
+    }
+}
+
+#[test]
+fn a_kill_between_exchange_and_removal_leaves_what_is_replaced() {
+    let fs = Filesystem::new(Fs::Ext4, 64 * MIB);
+    let image = fs.join("disk.img");
+    disk().make(&image);
+    let stream = pour(&tools!(), &["--hash"], &image);
+    let (dest, sent) = (fs.join("out.img"), fs.join("stream"));
+    fs::write(&sent, &stream).unwrap();
+    let part = part_of(&dest);
+    for receiver in Receiver::both() {
+        Disk::empty(2 * MIB).with(0, MIB, 7).make(&dest);
+        let old = fs::read(&dest).unwrap();
+        let inode = fs::metadata(&dest).unwrap().ino();
+        let mut killed = injected("renameat2:delay_exit=3000000:when=1", &["--no-sync"], &dest);
+        let killed = Running::between(File::open(&sent).unwrap(), &mut killed, Stdio::null());
+        wait_until("the names are exchanged", || fs::metadata(&dest).unwrap().ino() != inode);
+        for holder in holding(&part) {
+            nix::sys::signal::kill(holder, nix::sys::signal::Signal::SIGKILL).unwrap();
+        }
+        let _killed = killed.end();
+        assert_same(&image, &dest);
+        assert!(fs::read(&part).unwrap() == old);
+        // It is in no transfer's way, and nothing goes on with it.
+        if receiver == Receiver::Binary {
+            let (sent, received, flowed) = converse(&tools!(), &[], &image, &[], &dest, Cut::Never);
+            assert_eq!((sent.code, received.code), (Some(0), Some(0)), "{} {}", sent.err, received.err);
+            assert!(flowed.want().is_none());
+        } else {
+            run(&mut receiver.command(&tools!(), &dest, false, true), &stream).ok();
+        }
+        assert_same(&image, &dest);
+        assert!(!part.exists() && attributes(&dest).is_empty(), "{receiver:?}: {}", attributes(&dest));
+    }
+}
+
+#[test]
+fn the_side_file_of_a_receiver_that_begins_at_the_rename_stays() {
+    let fs = Filesystem::new(Fs::Ramfs, 64 * MIB);
+    let image = fs.join("disk.img");
+    disk().make(&image);
+    let stream = pour(&tools!(), &["--hash"], &image);
+    let (dest, sent) = (fs.join("out.img"), fs.join("stream"));
+    fs::write(&sent, &stream).unwrap();
+    let part = part_of(&dest);
+    let mut first = injected("rename,renameat,renameat2:delay_exit=4000000:when=1", &[], &dest);
+    let first = Running::between(File::open(&sent).unwrap(), &mut first, Stdio::null());
+    wait_until("the first has given it its name", || dest.exists());
+    let mut second = Running::start(Command::new(tools!().recv_hole).arg("--force").arg(&dest));
+    second.say(&stream[..stream.len() / 2]);
+    let marked = || {
+        let inode = fs::metadata(&part).map(|stat| stat.ino()).unwrap_or_default();
+        fs::read_to_string(part.with_extension("part.lines")).is_ok_and(|line| line.ends_with(&format!(" {inode}\n")))
+    };
+    wait_until("the second has begun", marked);
+    first.end().ok();
+    assert!(marked());
+    assert_eq!(second.kill().code, None);
+    // It is known to be no user's file.
+    run(Command::new(tools!().recv_hole).arg(&dest), &stream).ok();
+    assert_same(&image, &dest);
+    assert!(!part.exists() && !part.with_extension("part.lines").exists());
+}
+
+/// The processes that have this file open.
+fn holding(path: &Path) -> Vec<nix::unistd::Pid> {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    let holds = |pid: &i32| {
+        fs::read_dir(format!("/proc/{pid}/fd"))
+            .is_ok_and(|fds| fds.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|link| link == path)))
+    };
+    pids.filter(holds).map(nix::unistd::Pid::from_raw).collect()
 }
 
 /// How many descriptors of all processes are open on this file.
@@ -220,8 +324,12 @@ fn a_part_that_another_program_changes_does_not_become_the_disk() {
     let fs = Filesystem::new(Fs::Ext4, 128 * MIB);
     let image = fs.join("disk.img");
     Disk::empty(16 * MIB).with(0, 12 * MIB, 1).with(15 * MIB, MIB, 2).make(&image);
-    let acts: [Act<'_>; 5] = [
+    let acts: [Act<'_>; 6] = [
         ("truncated", &|part| truncate(part, 0)),
+        ("truncated and extended", &|part| {
+            truncate(part, 0);
+            truncate(part, 16 * MIB);
+        }),
         ("truncated to a part of it", &|part| truncate(part, 2 * MIB)),
         ("removed", &|part| fs::remove_file(part).unwrap()),
         ("replaced", &|part| {

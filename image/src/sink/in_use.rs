@@ -41,23 +41,37 @@ impl InUse {
         }
         let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
         let Ok(file) = opened else {
-            // Locks are known by an open file only.
+            // It may be renamed over without the right to read it.
+            let mut user = guard::user_at(path);
+            for _ in 0..PATIENCE {
+                // A receiver is gone soon after its rename.
+                if user != Some(User::Writer) {
+                    break;
+                }
+                thread::sleep(PACE);
+                user = guard::user_at(path);
+            }
+            self.check_user(user, path)?;
             return fs::symlink_metadata(path).map_or(Ok(()), |stat| self.check_loop(&stat, path)).map(|()| None);
         };
         if hold {
             guard::keep_from_writers(&file);
         }
-        match guard::user_of(&file) {
-            Some(User::Qemu) => return Err(self.held_by_qemu(path)),
-            Some(User::Writer) => return Err(self.held_by_receiver(path)),
-            // It goes on reading the old file.
-            Some(User::Reader) | None => {}
-        }
+        self.check_user(guard::user_of(&file), path)?;
         if let Ok(stat) = file.metadata() {
             self.check_loop(&stat, path)?;
         }
         self.check_writers(&file, path)?;
         Ok(Some(file))
+    }
+
+    fn check_user(self, user: Option<User>, path: &Path) -> Result<()> {
+        match user {
+            Some(User::Qemu) => Err(self.held_by_qemu(path)),
+            Some(User::Writer) => Err(self.held_by_receiver(path)),
+            // It goes on reading the old file.
+            Some(User::Reader) | None => Ok(()),
+        }
     }
 
     /// Refuses a file or device that is to be changed in place, and has any user besides.

@@ -314,6 +314,9 @@ impl Sink for Part {
         if self.sync {
             // The data is durable before the file gets its final mode and owner: a `.part` that has them is a whole disk.
             self.place.sync()?;
+            if self.holds == 0 {
+                self.place.check_blocks()?;
+            }
         }
         let written = self.place.stamp()?;
         let given = self.give_attributes()?;

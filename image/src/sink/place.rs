@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -28,6 +28,8 @@ pub(crate) struct Place {
     /// About how many bytes of data are to come in all, and how many have come; 0 if that isn't known.
     announced: AtomicU64,
     come: AtomicU64,
+    /// How many bytes were written, and not shared or copied by the kernel, which leaves holes out.
+    written: AtomicU64,
     /// It is a temporary file, of which nothing is needed to write the disk anew.
     temporary: bool,
     /// The way past the page cache, if it is to stay as it is.
@@ -44,6 +46,7 @@ impl Place {
             least: 0,
             announced: AtomicU64::new(0),
             come: AtomicU64::new(0),
+            written: AtomicU64::new(0),
             temporary: false,
             bypass: None,
         }
@@ -97,6 +100,11 @@ impl Place {
         self.come.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    fn count_written(&self, bytes: u64) {
+        self.count(bytes);
+        self.written.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     fn begin_write(&self) -> Result<()> {
         self.check_len()?;
         self.touch();
@@ -110,6 +118,18 @@ impl Place {
         }
         let len = sys::known_len(&self.file).map_err(|source| Error::io(&self.path, "cannot tell the size", source))?;
         match len < self.least {
+            true => Err(self.changed("was truncated by another program")),
+            false => Ok(()),
+        }
+    }
+
+    /// Fails if a file that was empty, and is synced now, has fewer blocks than were written: another program has truncated it, and it got its
+    /// length again by that program, or by a later write. Where the file system doesn't count blocks so, it isn't known.
+    pub(crate) fn check_blocks(&self) -> Result<()> {
+        let stat = self.file.metadata().map_err(|source| Error::io(&self.path, "cannot look at it", source))?;
+        // A small file may have its bytes in the inode.
+        let counts = stat.len() >= BLOCK_MAX && sys::counts_blocks(&self.file);
+        match counts && stat.blocks().saturating_mul(512) < self.written.load(Ordering::Relaxed) {
             true => Err(self.changed("was truncated by another program")),
             false => Ok(()),
         }
@@ -147,7 +167,7 @@ impl Place {
             None => self.file.write_all_at(octets, at).map_err(|source| self.cannot_write(at, source))?,
             Some(bypass) => bypass.write(at, octets).map_err(|(at, source)| self.cannot_write(at, source))?,
         }
-        self.count(octets.len() as u64);
+        self.count_written(octets.len() as u64);
         Ok(())
     }
 
@@ -205,8 +225,11 @@ impl Place {
             return Ok(sys::Spliced::Refused);
         }
         self.begin_write()?;
-        let spliced = sys::splice_from_pipe(pipe, &self.file, at, len);
-        self.counted(spliced, at)
+        let spliced = self.counted(sys::splice_from_pipe(pipe, &self.file, at, len), at)?;
+        if let sys::Spliced::Moved(bytes) = spliced {
+            self.written.fetch_add(bytes, Ordering::Relaxed);
+        }
+        Ok(spliced)
     }
 
     /// Has the kernel copy octets of a file.

@@ -2,10 +2,11 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::sink::temp_lock::is_at;
+use crate::sink::temp_mark;
 use crate::sys;
 
 /// Gives `part` the name `dest`, over the file that has it. `synced`: its bytes are durable.
@@ -31,19 +32,23 @@ pub(crate) fn name_new(part: &Path, dest: &Path) -> io::Result<()> {
     }
 }
 
-/// Changes the two names, and removes the old file, which is `.part` then and is locked as long.
+/// Changes the two names, and removes the old file, which is `.part` then and is locked and marked as long: one that a kill leaves there is
+/// replaced by the next transfer.
 fn exchange(part: &Path, dest: &Path) -> io::Result<()> {
     let old = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(dest)?;
     if old.try_lock().is_err() {
         return Err(io::ErrorKind::ResourceBusy.into());
     }
     let stat = old.metadata()?;
-    if !stat.is_file() {
+    // A file with other names keeps them, and would keep the mark.
+    if !stat.is_file() || stat.nlink() != 1 {
         return Err(io::ErrorKind::ResourceBusy.into());
     }
-    sys::exchange(part, dest)?;
+    temp_mark::set_old(&old)?;
+    sys::exchange(part, dest).inspect_err(|_| temp_mark::unset_old(&old))?;
     if !is_at(part, &stat) {
         // The name was another file's by then, which isn't locked: rename says what can be done with it.
+        temp_mark::unset_old(&old);
         sys::exchange(part, dest)?;
         return Err(io::ErrorKind::ResourceBusy.into());
     }

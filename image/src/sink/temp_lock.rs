@@ -90,7 +90,10 @@ impl<'a> TempLock<'a> {
     /// True if there is a `DEST.part` that an earlier transfer may have left, and that can be gone on with.
     pub(crate) fn is_left(&self) -> bool {
         let Ok((file, stat)) = self.open_to_look() else { return false };
-        stat.blocks() > 0 && self.may_go_on(&stat) && temp_mark::is_set(&file, &stat, &self.part)
+        stat.blocks() > 0
+            && self.may_go_on(&stat)
+            && temp_mark::is_set(&file, &stat, &self.part)
+            && !temp_mark::is_old(&file)
     }
 
     /// Refuses a `DEST.part` that is another program's file. It is judged again once it is locked.
@@ -152,7 +155,7 @@ impl<'a> TempLock<'a> {
                     let _not_wanted = fs::remove_file(&self.part);
                 }
             })?;
-            if goes_on && stat.len() > 0 && self.may_go_on(&stat) {
+            if goes_on && stat.len() > 0 && self.may_go_on(&stat) && !temp_mark::is_old(&file) {
                 return Ok(Claimed { file, left: true, seen });
             }
             if let Some(file) = if is_new { Some(file) } else { self.renew(&file)? } {
@@ -264,7 +267,7 @@ impl<'a> TempLock<'a> {
 }
 
 /// How a temporary file is opened: without following a link, and private.
-fn writable() -> OpenOptions {
+pub(crate) fn writable() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     options

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! user.xfer-hole.part = 1     extended attribute, where the file system has them
+//! user.xfer-hole.part = 1 old the old disk, which has the name for a moment while names are exchanged: never gone on with
 //! DEST.part.lines             else, and always by recv-hole.sh: a file whose first line begins with XFER-HOLE
 //! ```
 
@@ -11,11 +12,12 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::sink::temp_lock::{is_ours, with_ending};
+use crate::sink::temp_lock::{is_at, is_ours, with_ending, writable};
 use crate::sys;
 
 const ATTRIBUTE: &CStr = c"user.xfer-hole.part";
 const VALUE: &[u8] = b"1";
+const OLD: &[u8] = b"1 old";
 /// How the first line of the side file begins.
 const WORD: &[u8] = b"XFER-HOLE";
 /// No first line of ours is longer, in bytes.
@@ -48,7 +50,24 @@ pub(crate) fn is_set(file: &File, stat: &fs::Metadata, part: &Path) -> bool {
 }
 
 fn has_attribute(file: &File) -> bool {
-    matches!(sys::short_xattr(file, ATTRIBUTE), Ok(Some(value)) if value == VALUE)
+    matches!(sys::short_xattr(file, ATTRIBUTE), Ok(Some(value)) if value == VALUE || value == OLD)
+}
+
+/// Marks an old disk that is about to get the name of its `.part`, and to be removed: if it is left there, it is no user's file, and no
+/// transfer goes on with it, since other programs may have it open. Only by attribute: a side file names the new disk.
+pub(crate) fn set_old(old: &File) -> io::Result<()> {
+    sys::set_xattr(old, ATTRIBUTE, OLD)
+}
+
+/// True if it is an old disk that was left under the name of a `.part`.
+pub(crate) fn is_old(file: &File) -> bool {
+    matches!(sys::short_xattr(file, ATTRIBUTE), Ok(Some(value)) if value == OLD)
+}
+
+/// Takes the mark off an old disk that keeps its name.
+pub(crate) fn unset_old(old: &File) {
+    // Nothing goes by it under any other name than `DEST.part`.
+    let _left = remove_attribute(old);
 }
 
 /// True if this side file is ours, and names the inode of `.part`: it may have been left by an earlier one.
@@ -71,13 +90,27 @@ fn first_line(side: &Path) -> Option<Vec<u8>> {
     line.starts_with(WORD).then(|| line.to_vec())
 }
 
-/// Takes the mark off a file that has its final name, or is about to be removed.
+/// Takes the mark off a file that has its final name.
 pub(crate) fn clear(file: &File, part: &Path) {
     if has_attribute(file) {
         // Nothing goes by it under any other name than `DEST.part`.
         let _left = remove_attribute(file);
     }
-    remove_side_files(part);
+    // Another receiver may have begun a new `.part` by now: the side file may be its own, which is made under the lock of that. One that isn't
+    // ours is left to it.
+    if let Some(held) = locked_anew(part) {
+        remove_side_files(part);
+        let _left = fs::remove_file(part);
+        drop(held);
+    }
+}
+
+/// An empty `.part`, made and locked, if there are side files to be removed and no other receiver has one.
+fn locked_anew(part: &Path) -> Option<File> {
+    side_files(part).any(|side| first_line(&side).is_some()).then_some(())?;
+    let file = writable().create_new(true).open(part).ok()?;
+    let held = !matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock));
+    (held && file.metadata().is_ok_and(|stat| stat.len() == 0 && is_at(part, &stat))).then_some(file)
 }
 
 /// Only who may write to the file may remove it: an owner who is permitted to read alone gives himself that right for a moment.
@@ -96,10 +129,13 @@ fn remove_attribute(file: &File) -> io::Result<()> {
     removed
 }
 
+fn side_files(part: &Path) -> impl Iterator<Item = PathBuf> {
+    [".lines", ".next"].into_iter().map(|ending| with_ending(part, ending))
+}
+
 /// Removes the side files of a `.part` that is no more.
 pub(crate) fn remove_side_files(part: &Path) {
-    for ending in [".lines", ".next"] {
-        let side = with_ending(part, ending);
+    for side in side_files(part) {
         if first_line(&side).is_some() {
             // Without its `.part`, nothing goes by a leftover.
             let _left = fs::remove_file(&side);
