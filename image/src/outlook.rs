@@ -148,21 +148,13 @@ impl Ahead {
 
     /// Does the work, while another thread walks through the plan if its result is wanted.
     pub fn during<T>(&self, plan: Plan<'_>, work: impl FnOnce() -> T) -> T {
-        /// Ends the walk, also where the work panics.
-        struct Over<'a>(&'a Ahead);
-        impl Drop for Over<'_> {
-            fn drop(&mut self) {
-                self.0.state().over = true;
-                self.0.changed.notify_all();
-            }
-        }
         thread::scope(|scope| {
-            let over = Over(self);
             // A thread that isn't to be had is a figure less.
             let walks = thread::Builder::new().spawn_scoped(scope, || self.walk(plan)).is_ok();
             self.state().walks = walks;
             let done = work();
-            drop(over);
+            self.state().over = true;
+            self.changed.notify_all();
             done
         })
     }

@@ -10,6 +10,7 @@ mod failure;
 mod far;
 mod manifest_input;
 mod message;
+mod panics;
 mod place;
 mod progress;
 mod request;
@@ -34,6 +35,7 @@ pub use failure::Failure;
 pub use far::{Far, Loss, REFUSED_HINT};
 pub use manifest_input::ManifestInput;
 pub use message::Messages;
+pub use panics::exit_on_panic;
 pub use place::{BadPlace, Place, Remote, copy_name, own_name};
 pub use progress::{Progress, ProgressKind};
 pub use request::{

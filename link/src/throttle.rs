@@ -30,8 +30,20 @@ impl Throttle {
     pub fn passed(&mut self, octets: u64) {
         let pause = self.bucket.passed(self.began.elapsed(), octets);
         if !pause.is_zero() {
-            thread::sleep(pause);
+            wait_until(Instant::now() + pause);
         }
+    }
+}
+
+/// Waits until then, however many signals come meanwhile: the system is given the time to wake up at, and not a length of time, which
+/// would begin again after each signal. No thread unparks this one.
+fn wait_until(due: Instant) {
+    loop {
+        let left = due.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        thread::park_timeout(left);
     }
 }
 

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use xfer_hole_image::{Expected, Tally, Target, TargetOptions, shown, sys};
-use xfer_hole_link::{Failure, Made, Messages, Progress, ProgressKind, Rim, Signals, Talk};
+use xfer_hole_link::{Failure, Made, Messages, Progress, ProgressKind, Rim, Signals, Talk, exit_on_panic};
 use xfer_hole_proto::{CONVERSATION, Fingerprint, Item, Kind};
 
 use crate::apply::{Apply, Done};
@@ -50,6 +50,7 @@ pub fn command() -> clap::Command {
 
 /// The program: 0 if the whole disk is there and durable, 75 if trying again can mend what went wrong, else 2.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    exit_on_panic(NAME);
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => return Messages::new(NAME, 0).usage(&error),

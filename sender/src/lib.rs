@@ -25,7 +25,7 @@ use std::time::SystemTime;
 
 use clap::Parser;
 use xfer_hole_image::{Chain, Identity, Plan, Since, reason, shown, sys};
-use xfer_hole_link::{Failure, Made, Messages, Place, ProgressKind, TERMINAL};
+use xfer_hole_link::{Failure, Made, Messages, Place, ProgressKind, TERMINAL, exit_on_panic};
 use xfer_hole_proto::{CONVERSATION, Fingerprint, Sums};
 
 use crate::cli::{Cli, Command, Job, Towards};
@@ -54,6 +54,7 @@ pub fn command() -> clap::Command {
 
 /// The program: 0 if the whole disk was sent, 75 if trying again can mend what went wrong, else 2.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    exit_on_panic(NAME);
     let cli = match Cli::try_parse_from(with_help(args.into_iter().collect())) {
         Ok(cli) => cli,
         Err(error) => return Messages::new(NAME, 0).usage(&error),

@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
@@ -212,4 +213,22 @@ fn a_signal_ends_it_though_nobody_reads_what_it_says() {
     wait_until("it has begun", || part_of(&dest).exists());
     kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(143));
+}
+
+#[test]
+fn a_flood_of_questions_does_not_slow_a_limited_stream() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("disk.img");
+    Disk::empty(4 * MIB).with(0, 4 * MIB, 1).make(&image);
+    let (mut stream, out) = pipe().unwrap();
+    let mut sender = Command::new(tools!().xfer_hole);
+    let mut sends = Running::between(Stdio::null(), sender.args(["--bwlimit", "2M"]).arg(&image), out);
+    let reads = thread::spawn(move || std::io::copy(&mut stream, &mut std::io::sink()).unwrap());
+    sends.signal(Signal::SIGUSR1);
+    let begun = Instant::now();
+    while sends.lives() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "two seconds of pauses take more than twenty");
+        let _ended = kill(sends.pid(), Signal::SIGUSR1);
+    }
+    assert!(reads.join().unwrap() > 4 * MIB);
 }

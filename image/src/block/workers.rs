@@ -190,16 +190,12 @@ impl Crew<'_> {
     }
 }
 
-/// A thread that is there. When it is gone, its taker has to know. A panic ends the process in release builds; in builds that unwind
-/// all others stop, so that the scope ends and hands the panic on.
+/// A thread that is there. When it has ended, or couldn't be started, its taker has to know.
 struct Present<'a>(Arc<Crew<'a>>);
 
 impl Drop for Present<'_> {
     fn drop(&mut self) {
         self.0.state().working -= 1;
         self.0.ready.notify_one();
-        if thread::panicking() {
-            self.0.stop();
-        }
     }
 }
