@@ -813,17 +813,27 @@ give() {
 	whole
 	oct='=rw'
 	if [ -n "$old" ]; then
-		oct='' group=${perm#????}
+		oct='' group=7 others=7 most=7
 		chown "$old" "$fd" 0>&3 2>/dev/null || {
 			warn "can't give $show its old owner $old"
+			most=0
 			# the old group's bits are not for another
-			chown ":${old#*:}" "$fd" 0>&3 2>/dev/null || group=''
+			chown ":${old#*:}" "$fd" 0>&3 2>/dev/null || group=0
 		}
 		inherit
-		for x in "${perm#?}" "$group" "${perm#???????}"; do
+		for x in "${perm#?}" "${perm#????}" "${perm#???????}"; do
 			case $x in r*) b=4 ;; *) b=0 ;; esac
 			case $x in ?w*) b=$((b + 2)) ;; esac
 			case $x in ??[xst]*) b=$((b + 1)) ;; esac
+			# who was the owner or in the group is one of the others now
+			case $oct in
+			'') most=$((most | b)) ;;
+			?)
+				b=$((b & most))
+				[ "$group" = 7 ] || most=$b b=0
+				;;
+			*) b=$((b & most & others)) ;;
+			esac
 			oct=$oct$b
 		done
 	fi
@@ -861,7 +871,8 @@ inherit() {
 		look "$part"
 		case $perm$mode in *+*) lost=' ACL (its group gets no rights)' ;; esac
 	fi
-	[ -z "$lost" ] || group=''
+	# it may have kept somebody out
+	[ -z "$lost" ] || group=0 others=0
 	if have getfattr && have setfattr && [ "$x" != "$part" ]; then
 		t=$(getfattr -d -e hex -m '^(user[.]|security[.]selinux$)' --absolute-names "$dest" 2>/dev/null)
 		[ -z "$t" ] || printf '%s\n' "$t" | attributes | setfattr --restore=- 9>&3 2>/dev/null || lost="$lost attributes"

@@ -189,6 +189,76 @@ fn another_group_gets_nothing_of_what_the_old_one_had() {
 }
 
 #[test]
+fn who_had_no_rights_by_the_acl_has_none_without_it() {
+    requires(&["strace", "setfacl"]);
+    let fs = Filesystem::new(Fs::Ext4, 128 * MIB);
+    let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
+    disk().make(&image);
+    let stream = pour(&tools!(), &[], &image);
+    for (entries, expected) in [
+        ("u:54321:-,g::r,o::r", 0o600),
+        ("g:54321:-,g::rw,o::r", 0o600),
+        ("u:54321:r,g::rw,m::rw,o::r", 0o644),
+        ("u:54321:rw,g::r,m::rw,o::r", 0o644),
+        ("u:54321:rw,g::-,m::r,o::rw", 0o604),
+    ] {
+        let _none = fs::remove_file(&dest);
+        fs::write(&dest, "old").unwrap();
+        fs::set_permissions(&dest, fs::Permissions::from_mode(0o600)).unwrap();
+        tool("setfacl", &["-m", entries, text(&dest)]);
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsetxattr", "-e", "inject=fsetxattr:error=EPERM"]);
+        let outcome = run(command.arg(tools!().recv_hole).arg(&dest), &stream).ok();
+        assert!(outcome.err.contains("its ACL"), "{}", outcome.err);
+        assert_eq!(mode(&dest), expected, "{entries}: {:o}", mode(&dest));
+        // Permissions alone are taken over for a restricted key, and no more than these.
+        fs::write(&dest, "old").unwrap();
+        fs::set_permissions(&dest, fs::Permissions::from_mode(0o600)).unwrap();
+        tool("setfacl", &["-m", entries, text(&dest)]);
+        let mut command = Command::new(tools!().recv_hole);
+        command.arg("--restrict").arg(fs.path());
+        command.env("SSH_ORIGINAL_COMMAND", "exec sh -c '' recv-hole 1 0 -- 'out.img' 'x'");
+        run(&mut command, &stream).ok();
+        assert_eq!(mode(&dest), expected, "restricted, {entries}: {:o}", mode(&dest));
+    }
+}
+
+#[test]
+fn who_was_in_the_old_group_gets_no_more_as_one_of_the_others() {
+    requires(&["setpriv"]);
+    let fs = Filesystem::new(Fs::Ext4, 128 * MIB);
+    let image = fs.join("disk.img");
+    disk().make(&image);
+    let stream = pour(&tools!(), &[], &image);
+    let outer = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+    let (binary, script) = (outer.path().join("recv-hole"), outer.path().join("recv-hole.sh"));
+    for (from, to) in [(&tools!().recv_hole, &binary), (&rig::script(), &script)] {
+        fs::copy(from, to).unwrap();
+        fs::set_permissions(to, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let (folder, way) = (fs.join("folder"), fs.path().parent().unwrap().to_owned());
+    let dest = folder.join("out.img");
+    for way in [way.as_path(), fs.path()] {
+        fs::set_permissions(way, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    fs::create_dir(&folder).unwrap();
+    chown(&folder, Some(65534), Some(65534)).unwrap();
+    for by in [&[text(&binary)][..], &["sh", text(&script)]] {
+        // The old group may do less than others; the old owner, too.
+        for (old, expected) in [(0o604, 0o600), (0o646, 0o604), (0o664, 0o604), (0o444, 0o404), (0o466, 0o404)] {
+            let _none = fs::remove_file(&dest);
+            fs::write(&dest, "old").unwrap();
+            chown(&dest, Some(12345), Some(23456)).unwrap();
+            fs::set_permissions(&dest, fs::Permissions::from_mode(old)).unwrap();
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).args(by).arg(&dest);
+            run(&mut command, &stream).ok();
+            assert_eq!(mode(&dest), expected, "{by:?}, {old:o}: {:o}", mode(&dest));
+        }
+    }
+}
+
+#[test]
 fn a_restricted_key_takes_over_no_acl() {
     let fs = Filesystem::new(Fs::Ext4, 128 * MIB);
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));

@@ -6,7 +6,9 @@ use std::ffi::CStr;
 pub(crate) const ACL: &CStr = c"system.posix_acl_access";
 const VERSION: [u8; 4] = [2, 0, 0, 0];
 const ENTRY: usize = 8;
-/// Tags of entries: the owning group, and the mask of what all but the owner and others may get.
+/// Tags of entries: users and groups by number, the owning group, and the mask of what all but the owner and others may get.
+const NAMED_USER: u16 = 0x02;
+const NAMED_GROUP: u16 = 0x08;
 const GROUP: u16 = 0x04;
 const MASK: u16 = 0x10;
 
@@ -26,8 +28,18 @@ impl Acl {
 
     /// What the owning group gets: its entry, as far as the mask lets it.
     pub(crate) fn group_rights(&self) -> u32 {
-        let rights = |tag: u16| self.entries().find(|(found, _)| *found == tag).map(|(_, rights)| rights);
-        u32::from(rights(GROUP).unwrap_or(0) & rights(MASK).unwrap_or(7) & 7)
+        let group = self.entries().find(|(tag, _)| *tag == GROUP).map(|(_, rights)| rights);
+        u32::from(group.unwrap_or(0) & self.mask())
+    }
+
+    /// What each of the users and groups that it names gets: without the ACL, they may get what the owning group and others get.
+    pub(crate) fn named_rights(&self) -> u32 {
+        let named = self.entries().filter(|(tag, _)| [NAMED_USER, NAMED_GROUP].contains(tag));
+        u32::from(named.fold(7, |all, (_, rights)| all & rights & self.mask()))
+    }
+
+    fn mask(&self) -> u16 {
+        self.entries().find(|(tag, _)| *tag == MASK).map_or(7, |(_, rights)| rights & 7)
     }
 
     /// The ACL with no rights for the owning group, which is another one.
@@ -69,6 +81,12 @@ mod tests {
         assert_eq!(libvirt.group_rights(), 0);
         assert_eq!(acl(&[(1, 6), (4, 7), (16, 4), (32, 0)]).group_rights(), 4);
         assert_eq!(acl(&[(1, 6), (4, 5), (32, 7)]).group_rights(), 5);
+        // What is left to all of the named ones.
+        for (expected, entries) in
+            [(6, &[(2, 6), (16, 7)][..]), (0, &[(2, 6), (8, 0), (16, 7)]), (4, &[(8, 7), (16, 4)]), (7, &[])]
+        {
+            assert_eq!(acl(&[&[(1, 6), (4, 4)], entries, &[(32, 4)]].concat()).named_rights(), expected);
+        }
         let narrowed = acl(&[(1, 6), (2, 6), (4, 6), (16, 6), (32, 4)]).without_group();
         assert_eq!(narrowed, acl(&[(1, 6), (2, 6), (4, 0), (16, 6), (32, 4)]));
     }

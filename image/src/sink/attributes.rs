@@ -1,7 +1,8 @@
 //! What a new file takes over from the file that it replaces, besides its bytes: owner, mode, ACL, labels and other extended attributes.
 //!
 //! Rights only ever get narrower. With an ACL, the mode's group bits are the ACL's mask, which limits the users and groups that it names:
-//! a file without the ACL gets what the ACL gives the owning group, instead.
+//! a file without the ACL gets what the ACL gives the owning group, instead. Users that are not the owner or in the group any more, or not named
+//! any more, get what others get: that is limited to what they had.
 
 use std::ffi::{CStr, CString};
 use std::fs::{File, Metadata, OpenOptions};
@@ -37,6 +38,20 @@ pub(crate) struct Heir<'a> {
     pub(crate) confined: bool,
 }
 
+/// Which of the old owner's numbers the new file has, or was to have other ones.
+struct Kept {
+    user: bool,
+    group: bool,
+}
+
+/// What the mode of the new file is limited to.
+struct Limits {
+    /// The group's bits, if they have to be others than the old ones.
+    group: Option<u32>,
+    /// Bits that others may have, if they had them.
+    others: u32,
+}
+
 impl Heir<'_> {
     /// Gives the new file what was asked for, and what the old one has. `old` is what has the name, if anything has; a new file gets
     /// `fresh_mode`. Half a sentence if something can't be kept.
@@ -56,24 +71,27 @@ impl Heir<'_> {
 
     /// Takes over all but the mode, which comes back.
     fn take_over(&self, dest: &Path, old: &Metadata, lost: &mut Vec<String>) -> Result<u32> {
-        let group_kept = self.take_owner(old, lost)?;
+        let kept = self.take_owner(old, lost)?;
         let mut mode = old.mode() & 0o7777;
         if self.confined || self.rights.owner.is_some() || !lost.is_empty() {
             // Set-id bits are for the bytes, and the owner, that had them.
             mode &= 0o777;
         }
-        let group = self.take_acl(dest, old, group_kept, lost);
+        let limits = self.take_acl(dest, old, kept.group, lost);
         if old.is_file() && !self.confined {
             self.take_others(dest, lost);
             if nocow(dest) && !sys::is_nocow(self.file).unwrap_or(false) {
                 lost.push("no copy on write (chattr +C)".to_owned());
             }
         }
-        Ok(group.map_or(mode, |bits| mode & !0o070 | bits << 3))
+        mode = limits.group.map_or(mode, |bits| mode & !0o070 | bits << 3) & !0o007 | mode & limits.others;
+        // The old owner is one of the group, or one of the others.
+        let most = if kept.user { 7 } else { mode >> 6 & 7 };
+        Ok(mode & (0o7700 | most << 3 | most))
     }
 
-    /// The old owner, unless another was asked for. False if the old group could not be given.
-    fn take_owner(&self, old: &Metadata, lost: &mut Vec<String>) -> Result<bool> {
+    /// The old owner, unless another was asked for.
+    fn take_owner(&self, old: &Metadata, lost: &mut Vec<String>) -> Result<Kept> {
         let wanted = self.rights.owner.unwrap_or_default();
         let new = self.file.metadata().map_err(|source| self.failed("cannot look at it", source))?;
         let (uid, gid) = (old.uid(), old.gid());
@@ -81,18 +99,17 @@ impl Heir<'_> {
         let group = (wanted.group.is_none() && gid != new.gid()).then_some(gid);
         let Err(error) = (if user.is_some() || group.is_some() { fchown(self.file, user, group) } else { Ok(()) })
         else {
-            return Ok(true);
+            return Ok(Kept { user: true, group: true });
         };
         // What a group may is not another group's.
         let group_kept = group.is_none() || fchown(self.file, None, group).is_ok();
         let rights = if group_kept { "" } else { ", so its group gets no rights" };
         lost.push(format!("its owner {uid}:{gid}{rights} ({})", reason(&error)));
-        Ok(group_kept)
+        Ok(Kept { user: user.is_none(), group: group_kept })
     }
 
-    /// The old ACL, or none where the old file had none, whatever the directory's default is. The group bits of the mode, if they have to be
-    /// others than the old ones.
-    fn take_acl(&self, dest: &Path, old: &Metadata, group_kept: bool, lost: &mut Vec<String>) -> Option<u32> {
+    /// The old ACL, or none where the old file had none, whatever the directory's default is.
+    fn take_acl(&self, dest: &Path, old: &Metadata, group_kept: bool, lost: &mut Vec<String>) -> Limits {
         let found = if old.is_file() { sys::xattr_of(dest, ACL) } else { Ok(None) };
         let acl = match found {
             Ok(value) => value.map(|value| Acl::parse(value).ok_or_else(|| io::ErrorKind::InvalidData.into())),
@@ -101,9 +118,12 @@ impl Heir<'_> {
         };
         let Some(acl) = acl else {
             let removed = self.remove_acl();
-            return if removed && group_kept { None } else { Some(0) };
+            let others = if group_kept { 7 } else { old.mode() >> 3 & 7 };
+            return Limits { group: (!removed || !group_kept).then_some(0), others };
         };
-        let group = acl.as_ref().ok().filter(|_| group_kept).map_or(0, Acl::group_rights);
+        // An ACL that can't be read may have named anybody.
+        let (group, named) = acl.as_ref().map_or((0, 0), |acl| (acl.group_rights(), acl.named_rights()));
+        let others = if group_kept { 7 } else { group };
         let given = match acl {
             // Permissions alone are taken over.
             Ok(_) if self.confined => Err(None),
@@ -113,9 +133,10 @@ impl Heir<'_> {
             }
             Err(error) => Err(Some(error)),
         };
-        let Err(error) = given else { return None };
+        let Err(error) = given else { return Limits { group: None, others } };
         lost.extend(error.map(|error| format!("its ACL ({})", reason(&error))));
-        Some(if self.remove_acl() { group } else { 0 })
+        let removed = self.remove_acl();
+        Limits { group: Some(if removed && group_kept { group & named } else { 0 }), others: others & named }
     }
 
     /// False if an ACL may be left, as the directory's default gave it.
