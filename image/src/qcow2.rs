@@ -62,6 +62,8 @@ pub(crate) struct Qcow2 {
     inflaters: Arc<Inflaters>,
     /// A cluster was met that begins past the end of its file.
     cut_short: AtomicBool,
+    /// The file ends inside a table.
+    table_cut: bool,
 }
 
 impl Qcow2 {
@@ -76,7 +78,7 @@ impl Qcow2 {
         method: Option<Method>,
     ) -> Result<Self> {
         let shelf = shelf(header, (l1, size), external.is_some());
-        shelf.check(&host)?;
+        let table_cut = shelf.check(&host)?;
         // Who wants everything read doesn't trust the file system's holes.
         let preallocated = method != Some(Method::Scan) && refcount::is_preallocated(&host, header);
         let compression = header.compression;
@@ -91,13 +93,14 @@ impl Qcow2 {
             tables,
             inflaters,
             cut_short: AtomicBool::new(false),
+            table_cut,
         })
     }
 
     /// Another state of the disk in the same image, whose data must not lie outside. Its tables are kept apart.
     pub(crate) fn other_state(&self, header: &Header, state: (L1, u64)) -> Result<Self> {
         let shelf = shelf(header, state, false);
-        shelf.check(&self.host)?;
+        let table_cut = shelf.check(&self.host)?;
         Ok(Self {
             floor: OTHER_STATE,
             host: Arc::clone(&self.host),
@@ -109,6 +112,7 @@ impl Qcow2 {
             tables: Arc::clone(&self.tables),
             inflaters: Arc::clone(&self.inflaters),
             cut_short: AtomicBool::new(false),
+            table_cut,
         })
     }
 
@@ -254,10 +258,13 @@ impl Layer for Qcow2 {
     }
 
     fn noticed(&self) -> Option<String> {
-        let (name, len) = (shown(self.host().path()), self.host().len());
-        let what =
-            || format!("{name}: ends at {len:#x}, before data that its tables tell of: zeros there, as QEMU has it");
-        self.cut_short.load(Ordering::Relaxed).then(what)
+        let told = |host: &Host, what: &str| format!("{}: ends at {:#x}, {what}", shown(host.path()), host.len());
+        if self.table_cut {
+            let what = "inside a table of its clusters: what the rest of that told is lost, and is unallocated, as QEMU has it";
+            return Some(told(&self.host, what));
+        }
+        let what = "before data that its tables tell of: zeros there, as QEMU has it";
+        self.cut_short.load(Ordering::Relaxed).then(|| told(self.host(), what))
     }
 
     fn check_unchanged(&self, live: bool) -> Result<()> {

@@ -195,6 +195,41 @@ fn data_in_an_external_file_is_read_from_beside_the_image() {
 }
 
 #[test]
+fn a_table_that_the_end_of_the_file_cuts_is_told_of() {
+    let (tools, fs) = (tools!(), tmpfs());
+    let image = fs.join("disk.qcow2");
+    // Five L1 entries of 2 MiB each; the last L2 table speaks of 1 MiB only.
+    let made = || {
+        Qcow2::new(9 * M).option("cluster_size=4k").write(M, 8 * M, Fill::Noise(1)).make(&image);
+        fs::metadata(&image).unwrap().len().next_multiple_of(4 * K)
+    };
+    let at_the_end = |end: u64, from: u64, len: u64| {
+        let table =
+            fs::read(&image).unwrap()[usize::try_from(from).unwrap()..][..usize::try_from(len).unwrap()].to_vec();
+        write_at(&image, end, &table);
+    };
+    let cut = |len| File::options().write(true).open(&image).unwrap().set_len(len).unwrap();
+    let said = || assert_as(&tools, &image, &[], &image);
+    for (entries, lost) in [(512, false), (256, false), (255, true), (1, true)] {
+        let end = made();
+        let entry = l1_entry(&image, 4);
+        at_the_end(end, peek(&image, entry) & !(1 << 63), 4 * K);
+        poke(&image, entry, end | 1 << 63);
+        assert!(!said().contains("inside a table"));
+        cut(end + 8 * entries);
+        assert_eq!(said().contains("disk.qcow2: ends at"), lost, "{entries} entries: {}", said());
+        assert_eq!(said().contains("inside a table"), lost, "{entries} entries");
+    }
+    for (entries, lost) in [(5, false), (3, true)] {
+        let end = made();
+        at_the_end(end, peek(&image, Field::L1_OFFSET), 40);
+        poke(&image, Field::L1_OFFSET, end);
+        cut(end + 8 * entries);
+        assert_eq!(said().contains("inside a table"), lost, "{entries} entries");
+    }
+}
+
+#[test]
 fn sizes_that_are_no_multiple_of_anything_are_kept() {
     let (tools, fs) = (tools!(), tmpfs());
     let image = fs.join("disk.qcow2");

@@ -49,19 +49,29 @@ pub(crate) struct Shelf {
 }
 
 impl Shelf {
-    /// Checks every L1 entry: what it says itself, and that L2 tables lie apart from each other and from all other tables.
-    pub(crate) fn check(&self, host: &Host) -> Result<()> {
+    /// Checks every L1 entry: what it says itself, and that L2 tables lie apart from each other and from all other tables. True if the file
+    /// ends before the last entry that speaks of the disk: what isn't there is zeros, which say that nothing is allocated.
+    pub(crate) fn check(&self, host: &Host) -> Result<bool> {
         let mut tables = Vec::new();
+        let mut end = self.l1.0 + self.l1_entries * L1_ENTRY;
         let mut window = Window::new(host, self.l1.0, self.l1.0 + self.l1_entries * L1_ENTRY);
         for index in 0..self.l1_entries {
             let word = window.take(8)?.map_or(0, |word| be64(word, 0));
-            tables.extend(self.l1_entry(host, index, word)?);
+            let table = self.l1_entry(host, index, word)?;
+            end = end.max(table.map_or(0, |table| table.0 + self.l2_entries(index) * self.geometry.l2_entry_size()));
+            tables.extend(table);
         }
         tables.sort_unstable();
         match tables.windows(2).find(|two| two[0] == two[1]) {
             Some(two) => Err(unusable(host, format!("two L1 entries have the L2 table at {:#x}", two[0].0))),
-            None => Ok(()),
+            None => Ok(end > host.len()),
         }
+    }
+
+    /// How many entries of this L1 entry's L2 table speak of the disk.
+    fn l2_entries(&self, index: u64) -> u64 {
+        let span = self.geometry.l1_span();
+        self.size.saturating_sub(index * span).min(span).div_ceil(self.geometry.cluster_size())
     }
 
     /// What an L1 entry says, checked.
