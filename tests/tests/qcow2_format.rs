@@ -4,10 +4,11 @@
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::process::Command;
 
 use rig::{
     Disk, Field, Filesystem, Fill, Fs, LoopDevice, Op, Qcow2, assert_as, assert_as_qemu, l1_entry, l2_entry, merged,
-    our_map, peek, poke, qemu_img, qemu_map, stretch_header, tool, tools, write_at,
+    our_map, peek, poke, qemu_img, qemu_map, run, stretch_header, tool, tools, write_at,
 };
 
 const K: u64 = 1 << 10;
@@ -226,6 +227,39 @@ fn a_table_that_the_end_of_the_file_cuts_is_told_of() {
         poke(&image, Field::L1_OFFSET, end);
         cut(end + 8 * entries);
         assert_eq!(said().contains("inside a table"), lost, "{entries} entries");
+    }
+}
+
+#[test]
+fn a_compressed_cluster_that_the_end_of_the_file_cuts_is_refused() {
+    let (tools, fs) = (tools!(), tmpfs());
+    let (raw, image) = (fs.join("disk.raw"), fs.join("disk.qcow2"));
+    // Few bytes of many kinds: their codes are short, and zeros are one of them.
+    let text: Vec<u8> =
+        (0..8 * 16384_u32).map(|n| b"aaaabbcd"[(n.wrapping_mul(2_654_435_761) >> 29) as usize]).collect();
+    fs::write(&raw, &text).unwrap();
+    for kind in ["zlib", "zstd"] {
+        let options = format!("compression_type={kind}");
+        let args = ["convert", "-c", "-O", "qcow2", "-o", &options, raw.to_str().unwrap(), image.to_str().unwrap()];
+        tool("qemu-img", &args);
+        let whole = fs::read(&image).unwrap();
+        let place = peek(&image, l2_entry(&image, 0, 1)) & ((1 << 54) - 1);
+        assert!(whole.len() as u64 > place + 600, "the second cluster lies last");
+        let mut refused = 0;
+        for cut in (place..whole.len() as u64).step_by(97) {
+            fs::write(&image, &whole[..usize::try_from(cut).unwrap()]).unwrap();
+            let outcome = run(
+                Command::new(&tools.xfer_hole).args(["-q"]).arg(&image).arg(fs.join("out.img")).arg("--force"),
+                b"",
+            );
+            if outcome.code == Some(0) {
+                assert!(fs::read(fs.join("out.img")).unwrap() == text, "{kind}, cut at {cut}: {}", outcome.err);
+            } else {
+                outcome.refused(&["disk.qcow2", "compressed cluster at"]);
+                refused += 1;
+            }
+        }
+        assert!(refused > 5, "{kind}: {refused}");
     }
 }
 

@@ -150,7 +150,9 @@ impl Inflater {
     /// Reads a whole cluster from its file.
     fn fetch(&mut self, source: &Source<'_>, dst: &mut [u8]) -> Result<()> {
         let mut src = std::mem::take(&mut self.source);
-        let len = usize_of(source.entry.len());
+        // What lies behind the end of the file belongs to no stream: zeros there could be decoded to bytes that were never written.
+        let there = source.host.len().saturating_sub(source.entry.offset.0);
+        let len = usize_of(source.entry.len().min(there));
         if src.len() < len {
             src.resize(len, 0);
         }
