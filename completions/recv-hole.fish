@@ -7,7 +7,7 @@ complete -c recv-hole -s i -l identity -d 'Log in with the private key in this f
 complete -c recv-hole -s J -l jump -d 'Connect through this host, or through several, with commas between them' -r
 complete -c recv-hole -s o -l ssh-option -d 'Give ssh this option, as in its configuration file; can be repeated' -r
 complete -c recv-hole -s F -l ssh-config -d 'Let ssh read this configuration file' -r
-complete -c recv-hole -l timeout -d 'Give up when nothing has moved for so long: seconds, or with m or h behind them minutes or hours; 60 if not given. With ssh it counts from the far end\'s first answer on, since ssh may ask for a password before' -r
+complete -c recv-hole -l timeout -d 'Give up when nothing has moved for so long: seconds, or with m or h behind them minutes or hours; 60 if not given. It counts from the far end\'s first answer on where ssh may ask for a password before, and from the start, if it was given, where ssh can\'t: with -o BatchMode=yes, or without a terminal, SSH_ASKPASS and DISPLAY' -r
 complete -c recv-hole -l bwlimit -d 'Limit bandwidth, in bytes per second: with K, M or G behind the number, or B' -r
 complete -c recv-hole -s M -l remote-option -d 'Give this option to the xfer-hole at the other side, such as --snapshot=NAME; can be repeated' -r
 complete -c recv-hole -l speaks -d 'For programs: end with 0 if this version of the conversation is spoken, else with 2' -r

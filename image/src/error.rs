@@ -72,6 +72,16 @@ impl Error {
         Self { hint: Some(hint.into()), ..self }
     }
 
+    /// The same from a program without the options that override a refusal: its hint doesn't name them.
+    #[must_use]
+    pub fn without_override(self) -> Self {
+        let hint = self.hint.map(|hint| match hint.rsplit_once(", or ") {
+            Some((first, rest)) if rest.contains("--force") => first.to_owned(),
+            _ => hint,
+        });
+        Self { hint, ..self }
+    }
+
     /// What is wrong, without the path.
     pub(crate) fn what(&self) -> &str {
         &self.what

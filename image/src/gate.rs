@@ -124,7 +124,9 @@ impl Gate {
         let error = Error::new(Kind::Refused, named_by, format!("{what} {}{leads} {where_to}", named(name)));
         // Pipes and sockets have no directory that could be allowed.
         match lies.parent() {
-            Some(dir) if lies.is_absolute() => error.hint(format!("--allow {} lets it be read", quoted(dir))),
+            Some(dir) if lies.is_absolute() => {
+                error.hint(format!("if you trust this image, --allow {} lets it be read", quoted(dir)))
+            }
             _ => error,
         }
     }
@@ -272,13 +274,13 @@ mod tests {
             let (kind, text, hint) = place.open(&Gate::default(), "images/overlay", Path::new(name)).unwrap_err();
             assert_eq!(kind, Kind::Refused);
             assert_eq!(text.split_once("overlay: ").unwrap().1, why);
-            assert_eq!(hint, "--allow DIR/secret lets it be read");
+            assert_eq!(hint, "if you trust this image, --allow DIR/secret lets it be read");
             assert!(place.open(&place.gate(&["secret"]), "images/overlay", Path::new(name)).is_ok(), "{name}");
             assert!(place.open(&place.gate(&["images-2", "."]), "images/overlay", Path::new(name)).is_ok(), "{name}");
         }
         let (_, text, hint) = place.open(&Gate::default(), "images/overlay", Path::new("/etc/passwd")).unwrap_err();
         assert!(text.ends_with("overlay: backing file \"/etc/passwd\" is not below the image's directory"), "{text}");
-        assert_eq!(hint, "--allow /etc lets it be read");
+        assert_eq!(hint, "if you trust this image, --allow /etc lets it be read");
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Pair {
         if host.is_device() {
             return Err(host.error(Kind::Refused, "is no regular file"));
         }
-        guard::guard(&host)?;
+        guard::guard(&host).map_err(|error| error.hint("end the program that uses it first"))?;
         let host = host.looked_at_again()?;
         check_named(&host)?;
         let size = host.len();
@@ -65,10 +65,10 @@ impl Pair {
         if !there.is_file() {
             return Err(Error::new(Kind::Refused, parent, "is no regular file"));
         }
-        let target =
-            Target::find(parent, TargetOptions { in_place: true, no_sync: options.no_sync, ..Default::default() })?;
+        let how = TargetOptions { in_place: true, no_sync: options.no_sync, ..Default::default() };
+        let target = Target::find(parent, how).map_err(Error::without_override)?;
         target.check_apart(&child).map_err(|error| error.hint("a file is not its own parent: name two"))?;
-        let parent = Box::new(target.open_as_it_is()?);
+        let parent = Box::new(target.open_as_it_is().map_err(Error::without_override)?);
         // Both are locked by now: what they are is what they stay.
         check_raw(&parent.host()?, options)?;
         if parent.held > size {

@@ -25,9 +25,8 @@ pub(crate) use users::{can_write, is_open_for_writing, loop_backing};
 
 pub(crate) use statx::{DirectRules, direct_rules, fixed, known_len};
 use stream::SPLICE_MAX;
-pub(crate) use stream::is_deserted;
 pub use stream::{
-    Spliced, drain_pipe, enlarge_pipe, pipe_size, read_some, splice_from_pipe, splice_out, splice_to_pipe,
+    Spliced, drain_pipe, enlarge_pipe, is_deserted, pipe_size, read_some, splice_from_pipe, splice_out, splice_to_pipe,
     takes_writes, wait_readable, wait_writable, write_all,
 };
 pub(crate) use times::{boot, coarse_now, is_told_of_stores};

@@ -266,7 +266,7 @@ impl Answers {
             return;
         }
         // Who has gone away may still say why, to others than us.
-        let stops = matches!(ending, Ending::Failed(_) | Ending::Silent(_));
+        let stops = matches!(ending, Ending::Failed(_) | Ending::Wrong(_) | Ending::Silent(_));
         state.ending = Some(ending.clone());
         drop(state);
         self.0.changed.notify_all();

@@ -12,8 +12,10 @@ use crate::Failure;
 pub enum Ending {
     /// The image is there, durable, under its name; with the digest of its fingerprint, if the receiver told it.
     Done(Option<Digest>),
-    /// The receiver gave up, and this is why; or what it said can't be taken.
+    /// The receiver gave up, and this is why.
     Failed(Refusal),
+    /// What it says can't be taken, or can't be kept here.
+    Wrong(String),
     /// The receiver went away without a word. What it said last that was no answer may tell why.
     Closed(Option<String>),
     /// Nothing moved, and nothing was heard, for so long.
@@ -26,6 +28,7 @@ impl Display for Ending {
         match self {
             Self::Done(_) => f.write_str("said that it was done before it was"),
             Self::Failed(why) => write!(f, "{}", why.reason()),
+            Self::Wrong(what) => f.write_str(what),
             Self::Closed(_) => f.write_str("the connection ended before the image was whole there"),
             Self::Silent(patience) => {
                 write!(f, "the link is dead: nothing was heard for {} seconds", patience.as_secs())
@@ -37,14 +40,14 @@ impl Display for Ending {
 impl Ending {
     /// It failed for a reason of ours.
     pub(crate) fn failed(what: impl Into<String>) -> Self {
-        Self::Failed(Refusal::new(&[], &what.into()))
+        Self::Wrong(what.into())
     }
 
     /// Whether the same transfer may succeed later. Of [`Ending::Closed`] the program that held the link may know more.
     #[must_use]
     pub fn failure(&self) -> Failure {
         match self {
-            Self::Done(_) => Failure::Permanent,
+            Self::Done(_) | Self::Wrong(_) => Failure::Permanent,
             Self::Failed(why) => Failure::temporary_if(why.is(Refusal::AGAIN)),
             Self::Closed(_) | Self::Silent(_) => Failure::Temporary,
         }

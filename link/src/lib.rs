@@ -34,13 +34,13 @@ pub use ending::Ending;
 pub use failure::Failure;
 pub use far::{Far, Loss, REFUSED_HINT};
 pub use manifest_input::ManifestInput;
-pub use message::Messages;
+pub use message::{Messages, is_near};
 pub use panics::exit_on_panic;
 pub use place::{BadPlace, Place, Remote, copy_name, own_name};
 pub use progress::{Progress, ProgressKind};
 pub use request::{
-    NOT_CODED, REQUEST_MAX, Request, coded, decoded, is_plain, pull_command, pull_words, quoted_for_sh, shell_word,
-    unquoted,
+    NOT_CODED, REQUEST_MAX, Request, coded, decoded, is_plain, is_push, pull_command, pull_words, quoted_for_sh,
+    shell_word, unquoted,
 };
 pub use rim::Rim;
 pub use rsh::{RshArgs, parse_version};

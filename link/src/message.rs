@@ -114,8 +114,8 @@ impl Messages {
         }
     }
 
-    /// What the command line's parser has to say: help and version, or what is wrong with the words.
-    pub fn usage(self, error: &clap::Error) -> ExitCode {
+    /// What the command line's parser has to say: help and version, or what is wrong with the words behind `command`, if there is one.
+    pub fn usage(self, error: &clap::Error, command: Option<&str>) -> ExitCode {
         if !error.use_stderr() {
             return match error.print() {
                 Ok(()) => ExitCode::SUCCESS,
@@ -123,22 +123,30 @@ impl Messages {
                 Err(error) => self.fail(format_args!("standard output: cannot write: {}", reason(&error)), None),
             };
         }
+        let (line, hints) = self.wrong_words(error, command);
+        self.say("error", "", line);
+        hints.iter().for_each(|hint| self.hint(hint));
+        Failure::Permanent.exit_code()
+    }
+
+    /// What is wrong with the words of a command line in one line, and its hints.
+    #[must_use]
+    pub fn wrong_words(self, error: &clap::Error, command: Option<&str>) -> (String, Vec<String>) {
         // The parser says it in several lines: what is wrong, tips, how it is called, and where more is said.
         let text = error.render().to_string();
         let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
         let line = what.lines().map(str::trim).collect::<Vec<_>>().join(" ");
-        self.say("error", "", line.strip_prefix("error: ").unwrap_or(&line));
         // How a flag is passed as something else is no help to who has mistyped one, and neither is a word that is only a little alike.
         let tips = rest.lines().filter_map(|line| line.trim().strip_prefix("tip: "));
         let tips = tips.filter(|tip| !tip.starts_with("to pass "));
         let wrong = quoted_words(&line).next().unwrap_or_default();
         let helps = |tip: &&str| !tip.contains("similar") || quoted_words(tip).any(|word| is_near(wrong, word));
-        let mut tips = tips.filter(helps).peekable();
-        if tips.peek().is_none() {
-            self.hint(format_args!("see {} --help", self.name));
+        let mut hints: Vec<_> = tips.filter(helps).map(str::to_owned).collect();
+        if hints.is_empty() {
+            let command = command.map_or(String::new(), |command| format!(" {command}"));
+            hints.push(format!("see {}{command} --help", self.name));
         }
-        tips.for_each(|tip| self.hint(tip));
-        Failure::Permanent.exit_code()
+        (line.strip_prefix("error: ").unwrap_or(&line).to_owned(), hints)
     }
 
     /// A failure that the user knows of already.
@@ -170,7 +178,8 @@ fn quoted_words(line: &str) -> impl Iterator<Item = &str> {
 }
 
 /// True if a word is probably the other, mistyped: few letters have to be changed, added or left out.
-fn is_near(wrong: &str, meant: &str) -> bool {
+#[must_use]
+pub fn is_near(wrong: &str, meant: &str) -> bool {
     let letters = |word: &str| word.trim_start_matches('-').chars().collect::<Vec<_>>();
     let (wrong, meant) = (letters(wrong), letters(meant));
     // The distance of Levenshtein, row by row.

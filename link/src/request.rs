@@ -89,6 +89,14 @@ pub fn decoded(word: &[u8]) -> Result<Vec<u8>, &'static str> {
     if octets.is_empty() { Err(NOT_CODED) } else { Ok(octets) }
 }
 
+/// True if a command is the request of a push, as far as its beginning tells.
+#[must_use]
+pub fn is_push(command: &[u8]) -> bool {
+    let rest = command.strip_prefix(b"exec sh -c '").unwrap_or_default();
+    let end = rest.iter().position(|&byte| byte == b'\'').unwrap_or_default();
+    rest[end..].starts_with(b"' recv-hole ")
+}
+
 /// The words of xfer-hole that [`pull_command`] has made a command of. Whatever isn't exactly one is refused.
 pub fn pull_words(command: &[u8]) -> Result<Vec<OsString>, &'static str> {
     const NOT_ONE: &str = "it is no pull";

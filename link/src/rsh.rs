@@ -1,6 +1,7 @@
 //! The way to another machine: the user's OpenSSH, or whatever else runs a command there.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -63,8 +64,9 @@ pub struct RshArgs {
     #[arg(short = '6', long)]
     pub ipv6: bool,
 
-    /// Give up when nothing has moved for so long: seconds, or with m or h behind them minutes or hours; 60 if not given. With ssh it
-    /// counts from the far end's first answer on, since ssh may ask for a password before
+    /// Give up when nothing has moved for so long: seconds, or with m or h behind them minutes or hours; 60 if not given. It counts from
+    /// the far end's first answer on where ssh may ask for a password before, and from the start, if it was given, where ssh can't:
+    /// with -o BatchMode=yes, or without a terminal, SSH_ASKPASS and DISPLAY
     #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
     pub timeout: Option<u32>,
 
@@ -96,14 +98,19 @@ fn parse_port(text: &str) -> Result<u16, String> {
 }
 
 impl RshArgs {
-    /// True if silence counts before the other side has said anything: ssh may be asking for a password then.
+    /// True if silence counts before the other side has said anything: a time was given, and no ssh may be asking for a password then.
     #[must_use]
     pub fn counts_from_the_start(&self) -> bool {
-        self.timeout.is_some()
-            && self
-                .rsh
-                .as_ref()
-                .is_some_and(|rsh| words(rsh).is_ok_and(|words| words.first().is_some_and(|program| !is_ssh(program))))
+        self.timeout.is_some() && !self.may_ask()
+    }
+
+    /// True if ssh may ask the user something, as far as can be told: it has a terminal or a program for it, and wasn't forbidden to.
+    fn may_ask(&self) -> bool {
+        let words = self.rsh.as_deref().map_or(Ok(vec!["ssh".into()]), words).unwrap_or_default();
+        let Some((program, rest)) = words.split_first() else { return true };
+        let forbidden = rest.iter().chain(&self.ssh_option).any(|word| is_batch_mode(word));
+        let graphical = || std::env::var_os("SSH_ASKPASS").or_else(|| std::env::var_os("DISPLAY")).is_some();
+        is_ssh(program) && !forbidden && (File::open("/dev/tty").is_ok() || graphical())
     }
 
     /// The silence that is taken for a dead link.
@@ -186,6 +193,14 @@ impl RshArgs {
     }
 }
 
+/// True if this word of ssh's options forbids it to ask for anything.
+fn is_batch_mode(word: &str) -> bool {
+    let option = word.strip_prefix("-o").unwrap_or(word).trim_start();
+    let (name, value) = option.split_once(['=', ' ']).unwrap_or((option, ""));
+    let value = value.trim_start_matches(['=', ' ']);
+    name.eq_ignore_ascii_case("batchmode") && ["yes", "true"].iter().any(|yes| value.eq_ignore_ascii_case(yes))
+}
+
 fn is_ssh(program: &str) -> bool {
     Path::new(program).file_name().is_some_and(|name| name == "ssh")
 }
@@ -266,6 +281,16 @@ mod tests {
         let args = RshArgs { rsh: Some("other".into()), compress: true, ..RshArgs::default() };
         assert!(args.command(&remote(), "true").unwrap_err().contains("--compress"));
         assert!(words("a 'b").is_err());
+    }
+
+    #[test]
+    fn batch_mode_is_known_however_it_is_written() {
+        for word in ["BatchMode=yes", "batchmode yes", "BatchMode = true", "-oBatchMode=yes", "-o BatchMode=YES"] {
+            assert!(is_batch_mode(word), "{word}");
+        }
+        for word in ["BatchMode=no", "BatchMode", "User=batchmode", "-v", ""] {
+            assert!(!is_batch_mode(word), "{word}");
+        }
     }
 
     #[test]

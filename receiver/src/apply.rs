@@ -95,6 +95,13 @@ impl Apply<'_> {
                 target.builds_on(base.digest.map(|digest| Fingerprint { sums, digest }))?
             }
         };
+        let target = match input.patience_for_reader() {
+            Some(patience) => target.with_reader(patience, || input.is_deserted()),
+            None => Ok(target),
+        };
+        // Of a link that is gone, what held it tells why.
+        let target =
+            target.map_err(|error| if input.is_deserted() { input.cut().into() } else { Error::Image(error) })?;
         let noting = Noting::of(&target);
         let sink = target.open(size, base.map(|base| base.size))?;
         // What isn't hashed, or isn't sent whole, has no fingerprint.

@@ -32,7 +32,7 @@ impl Converse {
         let unwritable = |source| Error::Image(xfer_hole_image::Error::io("standard output", "cannot write", source));
         let stdout: File = io::stdout().as_fd().try_clone_to_owned().map_err(unwritable)?.into();
         let talk = Talk::start(stdout, patience).map_err(unwritable)?;
-        let link = Link { patience: Some(patience), noisy: false, answered: true, asks_source: false };
+        let link = Link { patience: Some(patience), answered: true, ..Link::default() };
         let input = Input::stdin(Dialect::V1, link, Arc::clone(tally))?;
         Ok(Self { input, talk })
     }

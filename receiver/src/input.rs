@@ -91,6 +91,8 @@ pub(crate) struct Link {
     pub(crate) patience: Option<Duration>,
     /// A login at the other side may have said something ahead of the stream.
     pub(crate) noisy: bool,
+    /// Silence counts before the first byte, too: nobody is asked for a password.
+    pub(crate) at_once: bool,
     /// The sender waits for an answer: END is the end, and the link stays open.
     pub(crate) answered: bool,
     /// The sender was asked to tell of its image ahead of the stream.
@@ -147,7 +149,8 @@ impl Input {
     fn pass_noise(&mut self) -> Result<(), Error> {
         let mut looked = 0;
         // ssh may be asking for a password until the first octet comes.
-        let patience = self.link.patience.take();
+        let patience = self.link.patience;
+        self.link.patience = patience.filter(|_| self.link.at_once);
         let begun = self.gather();
         self.link.patience = patience;
         begun?;
@@ -305,6 +308,16 @@ impl Input {
         };
         self.decoder.payload_passed(octets as u64)?;
         Ok(octets)
+    }
+
+    /// How long a reader of a fifo may be waited for. Of a request that goes by the answers.
+    pub(crate) fn patience_for_reader(&self) -> Option<Duration> {
+        self.link.patience.filter(|_| self.link.noisy || !self.link.answered)
+    }
+
+    /// True if a sender that waits for our answers has ended.
+    pub(crate) fn is_deserted(&self) -> bool {
+        self.link.answered && sys::is_deserted(&self.file)
     }
 
     /// True if the sender has asked, or its stream has begun.

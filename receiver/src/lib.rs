@@ -51,9 +51,9 @@ pub fn command() -> clap::Command {
 /// The program: 0 if the whole disk is there and durable, 75 if trying again can mend what went wrong, else 2.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     exit_on_panic(NAME);
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match Cli::try_parse_from(with_help(args.into_iter().collect())) {
         Ok(cli) => cli,
-        Err(error) => return Messages::new(NAME, 0).usage(&error),
+        Err(error) => return Messages::new(NAME, 0).usage(&error, None),
     };
     if let Some(version) = cli.speaks {
         return if version == CONVERSATION {
@@ -94,6 +94,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             progress.done(fingerprint.map(|fingerprint| fingerprint.to_string()).as_deref(), summary, made)
         }
         Err(error) => failed(progress, &error),
+    }
+}
+
+/// `recv-hole help` as the flag that it stands for. A DEST that is called so is `./help`.
+fn with_help(words: Vec<OsString>) -> Vec<OsString> {
+    match words.as_slice() {
+        [program, help] if help == "help" => vec![program.clone(), "--help".into()],
+        _ => words,
     }
 }
 

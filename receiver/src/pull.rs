@@ -49,7 +49,8 @@ impl Pull<'_> {
         signals.on_end(Box::new(far.stopper()));
         let patience = cli.rsh.patience();
         let talk = Talk::start(to, patience).map_err(Error::Thread)?;
-        let link = Link { patience: Some(patience), noisy: true, answered: true, asks_source: true };
+        let at_once = cli.rsh.counts_from_the_start();
+        let link = Link { patience: Some(patience), noisy: true, at_once, answered: true, asks_source: true };
         let input = Input::new(from, Dialect::V1, link, Arc::clone(tally));
         let mut converse = Converse { input, talk };
         let keeps = target.can_hold();

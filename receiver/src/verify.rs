@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use xfer_hole_image::{Chain, Format, Opening, shown, sys};
-use xfer_hole_link::{Failure, ManifestInput, Verdict, verify};
+use xfer_hole_image::{Chain, Format, Kind, Opening, shown, sys};
+use xfer_hole_link::{Failure, ManifestInput, Verdict, shell_word, verify};
 
 use crate::Work;
 use crate::error::Error;
@@ -19,7 +19,8 @@ impl Work<'_> {
             return Err(Error::OutputClosed);
         }
         let direct = self.cli.target.direct;
-        let mut disk = Chain::open(dest, &Opening { format: Some(Format::Raw), direct, ..Opening::default() })?;
+        let opened = Chain::open(dest, &Opening { format: Some(Format::Raw), direct, ..Opening::default() });
+        let mut disk = opened.map_err(|error| in_use(error, dest))?;
         let mut manifest = ManifestInput::open(Path::new("-"))?;
         let tail = disk.limit_device(manifest.manifest().size);
         if tail > 0 {
@@ -45,6 +46,17 @@ impl Work<'_> {
         let mut out = io::stdout();
         out.write_all(verdict.text(&shown(dest)).as_bytes()).and_then(|()| out.flush()).map_err(unwritable)
     }
+}
+
+/// A refusal of a DEST that is in use, with the command that compares it all the same.
+fn in_use(error: xfer_hole_image::Error, dest: &Path) -> Error {
+    let error = error.without_override();
+    let Some(first) = error.hint_text().filter(|_| matches!(error.kind(), Kind::Busy | Kind::Refused)) else {
+        return error.into();
+    };
+    let dest = shell_word(dest.as_os_str());
+    let hint = format!("{first}, or compare it all the same by xfer-hole verify --force-share --format raw {dest} -");
+    error.hint(hint).into()
 }
 
 /// A failed write of what was found. That nobody reads on, as `head` doesn't, is no news to the user.

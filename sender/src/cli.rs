@@ -92,8 +92,8 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) rsh: RshArgs,
 
-    /// What receives at the other side: recv-hole, recv-hole.sh, which goes along and needs only sh, or, as auto has it, the first if it
-    /// is installed there; if not given, auto
+    /// What receives at the other side: binary is the recv-hole installed there, sh is recv-hole.sh, which is sent along and needs only
+    /// sh, auto is binary where it is installed, else sh; if not given, auto
     #[arg(long, value_name = "KIND", value_enum, help_heading = "How the other side is reached")]
     pub(crate) receiver: Option<Receiver>,
 

@@ -6,15 +6,16 @@ use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
-use xfer_hole_image::{Chain, Identity, Outlook, Plan, Tally};
+use clap::Args;
+use xfer_hole_image::{Chain, Identity, Outlook, Plan, Tally, sys};
 use xfer_hole_link::{Answers, Ending, Loss, Messages, Talk};
 use xfer_hole_proto::{Answer, Fingerprint, Refusal, SourceFacts, Sums};
 
 use crate::cli::{Cli, Job, Towards};
 use crate::error::Error;
 use crate::send::{self, Known, Ready};
-use crate::since::Basis;
-use crate::source::check_content;
+use crate::since::{Basis, SinceArgs};
+use crate::source::{ImageArgs, check_content};
 use crate::wire::Wire;
 
 /// How long the receiver may take to say why it doesn't take any more.
@@ -35,10 +36,50 @@ impl Ahead {
 
     /// Says why there will be no stream.
     pub(crate) fn fail(self, error: &Error) -> Error {
-        let hint = error.hint().map_or(String::new(), |hint| format!(" ({hint})"));
-        self.0.say(&Answer::Fail(Refusal::new(&[], &format!("{error}{hint}"))));
+        self.0.say(&refusal(error));
         Error::Told(error.failure())
     }
+}
+
+/// Says on standard output why there will be no stream, where nothing has been said yet.
+pub(crate) fn refuse(error: &Error) -> Error {
+    // A receiver that hears nothing any more is gone.
+    let _heard = sys::write_all(io::stdout(), refusal(error).text().as_bytes());
+    Error::Told(error.failure())
+}
+
+fn refusal(error: &Error) -> Answer {
+    let hint = error.hint().map_or(String::new(), |hint| format!(" ({})", hint_for_pull(hint)));
+    Answer::Fail(Refusal::new(&[], &format!("{error}{hint}")))
+}
+
+/// A hint as the user of a pull can type it: options that only the sender has are passed on by `-M`, in one word with their value.
+fn hint_for_pull(hint: &str) -> String {
+    let flags = SinceArgs::augment_args(ImageArgs::augment_args(clap::Command::new("")));
+    let mut text = String::new();
+    let mut words = hint.split(' ').peekable();
+    while let Some(word) = words.next() {
+        let name =
+            word.strip_prefix("--").map_or("", |name| name.split([',', ';', ':', '=']).next().unwrap_or_default());
+        let flag = flags.get_arguments().find(|flag| flag.get_long() == Some(name));
+        text.push_str(if text.is_empty() { "" } else { " " });
+        text.push_str(if flag.is_some() { "-M " } else { "" });
+        text.push_str(word);
+        let takes = |next: &&str| match flag {
+            Some(flag) if name == "allow" => flag.get_action().takes_values(),
+            Some(flag) => {
+                flag.get_possible_values().iter().any(|value| next.split('|').any(|next| next == value.get_name()))
+            }
+            None => false,
+        };
+        if word.len() == name.len() + 2
+            && let Some(value) = words.next_if(takes)
+        {
+            text.push('=');
+            text.push_str(value);
+        }
+    }
+    text
 }
 
 /// Sends the disk when the receiver is ready, and waits until it is done.
@@ -89,8 +130,44 @@ pub(crate) fn converse(
 fn ended(ending: Ending) -> Error {
     match ending {
         // It tells its user itself.
-        Ending::Failed(_) | Ending::Closed(_) => Error::Told(ending.failure()),
+        Ending::Failed(_) | Ending::Wrong(_) | Ending::Closed(_) => Error::Told(ending.failure()),
         Ending::Done(_) => Error::far("the receiver said that it was done before it was"),
         Ending::Silent(_) => Loss { what: ending.to_string(), failure: ending.failure() }.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_names_the_sender_s_options_as_a_pull_passes_them_on() {
+        for (hint, said) in [
+            (
+                "--format qcow2 if it is a qcow2 image of yours, --format raw if it is the disk of a guest, as it is",
+                "-M --format=qcow2 if it is a qcow2 image of yours, -M --format=raw if it is the disk of a guest, as it is",
+            ),
+            ("use --format raw to send the file as it is", "use -M --format=raw to send the file as it is"),
+            ("say which it is: --backing-format raw|qcow2", "say which it is: -M --backing-format=raw|qcow2"),
+            (
+                "if you trust this image, --allow '/srv/a b' lets it be read",
+                "if you trust this image, -M --allow='/srv/a b' lets it be read",
+            ),
+            (
+                "stop it, send a snapshot, or read it all the same with --force-share",
+                "stop it, send a snapshot, or read it all the same with -M --force-share",
+            ),
+            (
+                "leave --extents out, or use --extents scan to read everything",
+                "leave -M --extents out, or use -M --extents=scan to read everything",
+            ),
+            (
+                "--base-digest=FINGERPRINT names that disk, --trust-base sends without a check, --delta asks the target",
+                "-M --base-digest=FINGERPRINT names that disk, -M --trust-base sends without a check, --delta asks the target",
+            ),
+            ("free some space", "free some space"),
+        ] {
+            assert_eq!(hint_for_pull(hint), said);
+        }
     }
 }

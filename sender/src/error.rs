@@ -13,6 +13,14 @@ pub(crate) enum Error {
     /// Wrong words on the command line.
     #[error("{0}")]
     Usage(String),
+    /// Words that the parser of the command line refuses.
+    #[error("{what}")]
+    Words {
+        /// One line.
+        what: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// A word that is none for an image or a destination.
     #[error("{}: {what}", shown(.word))]
     Word {
@@ -32,8 +40,8 @@ pub(crate) enum Error {
         failure: Failure,
         /// What to do about it.
         hint: Option<&'static str>,
-        /// The line says what is left at the target.
-        left: bool,
+        /// What is known of the target.
+        left: Left,
     },
     /// The other side has been told.
     #[error("the other side was told")]
@@ -97,6 +105,17 @@ pub(crate) enum Error {
     Stream(#[from] xfer_hole_proto::Error),
 }
 
+/// What a failure of the other side tells of the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// The line says it, or there is nothing to be said.
+    Said,
+    /// Nothing was begun there.
+    Untouched,
+    /// It isn't told.
+    Unknown,
+}
+
 impl Error {
     pub(crate) fn usage(text: impl Into<String>) -> Self {
         Self::Usage(text.into())
@@ -104,7 +123,7 @@ impl Error {
 
     /// The other side, or the way to it, failed for good.
     pub(crate) fn far(what: impl Into<String>) -> Self {
-        Self::Far { what: what.into(), failure: Failure::Permanent, hint: None, left: false }
+        Self::Far { what: what.into(), failure: Failure::Permanent, hint: None, left: Left::Unknown }
     }
 
     /// Whether trying again can mend it.
@@ -139,10 +158,10 @@ impl Error {
     pub(crate) fn hint(&self) -> Option<&str> {
         match self {
             Self::Usage(_) => Some("see xfer-hole --help"),
-            Self::Word { hint, .. } => hint.as_deref(),
+            Self::Word { hint, .. } | Self::Words { hint, .. } => hint.as_deref(),
             Self::Unchecked { hint, .. } => Some(hint),
             Self::OtherBase(_) => {
-                Some("--since-snapshot takes the snapshot that it holds; --delta, or the whole disk, needs none")
+                Some("send the changes since the disk that it holds, or the whole disk, or use --delta")
             }
             Self::Terminal => Some("pipe it into recv-hole, or into ssh"),
             Self::Image(error) => error.hint_text(),
@@ -164,6 +183,6 @@ impl Error {
 
 impl From<Loss> for Error {
     fn from(Loss { what, failure }: Loss) -> Self {
-        Self::Far { what, failure, hint: None, left: false }
+        Self::Far { what, failure, hint: None, left: Left::Unknown }
     }
 }

@@ -18,6 +18,7 @@ mod words;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use std::time::SystemTime;
 
 use clap::Parser;
 use xfer_hole_image::{Chain, Identity, Plan, Since, reason, shown, sys};
-use xfer_hole_link::{Failure, Made, Messages, Place, ProgressKind, TERMINAL, exit_on_panic};
+use xfer_hole_link::{Failure, Made, Messages, Place, ProgressKind, TERMINAL, exit_on_panic, original_command};
 use xfer_hole_proto::{CONVERSATION, Fingerprint, Sums};
 
 use crate::cli::{Cli, Command, Job, Towards};
@@ -55,9 +56,10 @@ pub fn command() -> clap::Command {
 /// The program: 0 if the whole disk was sent, 75 if trying again can mend what went wrong, else 2.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     exit_on_panic(NAME);
-    let cli = match Cli::try_parse_from(with_help(args.into_iter().collect())) {
+    let words = with_help(args.into_iter().collect());
+    let cli = match Cli::try_parse_from(&words) {
         Ok(cli) => cli,
-        Err(error) => return Messages::new(NAME, 0).usage(&error),
+        Err(error) => return wrong_words(&error, &words),
     };
     let (verbose, progress) = match &cli.command {
         None => (cli.source.verbose, cli.progress),
@@ -76,6 +78,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         None if cli.restrict.is_some() => {
             return match restrict::asked(cli.restrict.as_deref().unwrap_or_else(|| Path::new("."))) {
                 Ok(asked) => transfer(&asked, messages),
+                // Whoever asks for a transfer hears answers; a login has a user who reads.
+                Err(error) if is_request() => messages.fail_quietly(converse::refuse(&error).failure()),
                 Err(error) => messages.fail(&error, error.hint()),
             };
         }
@@ -99,6 +103,24 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(Error::Unread) => messages.fail_quietly(Failure::Permanent),
         Err(error) => messages.fail_as(error.failure(), &error, error.hint()),
     }
+}
+
+/// True if a transfer was asked for by ssh, however wrongly.
+fn is_request() -> bool {
+    original_command().is_some_and(|command| command.as_bytes().starts_with(b"exec sh -c '"))
+}
+
+/// Says what is wrong with the command line: to the other side, if that is to be answered.
+fn wrong_words(error: &clap::Error, words: &[OsString]) -> ExitCode {
+    let messages = Messages::new(NAME, 0);
+    let command = words.get(1).and_then(|word| word.to_str()).filter(|word| command().find_subcommand(word).is_some());
+    let converses = words.iter().skip(1).take_while(|&word| word != "--").any(|word| word == "--converse");
+    if converses && error.use_stderr() && !io::stdout().is_terminal() {
+        let (what, hints) = messages.wrong_words(error, command);
+        let hint = hints.into_iter().next();
+        return messages.fail_quietly(converse::refuse(&Error::Words { what, hint }).failure());
+    }
+    messages.usage(error, command)
 }
 
 /// `xfer-hole help` and `xfer-hole help COMMAND` as the flag that they stand for. An image that is called so is `./help`.
@@ -129,7 +151,8 @@ fn transfer(cli: &Cli, messages: Messages) -> ExitCode {
     let kind = if streams || cli.quiet { ProgressKind::None } else { ProgressKind::Auto };
     let summary = if streams { cli.source.verbose > 0 } else { !cli.quiet && !cli.target.dry_run };
     watch(cli.progress.unwrap_or(kind), summary, messages, |watch| {
-        let (fingerprint, made) = go(cli, &words?, watch)?;
+        let early = |error: Error| if cli.converse { converse::refuse(&error) } else { error };
+        let (fingerprint, made) = go(cli, &words.map_err(early)?, watch)?;
         Ok(Found { fingerprint, made, ..Found::default() })
     })
 }
@@ -145,7 +168,7 @@ fn go(cli: &Cli, words: &Words, watch: &Watch<'_>) -> Result<Moved, Error> {
         Place::Local(_) if cli.target.delta => Towards::Holder,
         _ => Towards::Unknown,
     };
-    let job = cli.job(towards)?;
+    let job = cli.job(towards).map_err(|error| if cli.converse { converse::refuse(&error) } else { error })?;
     if matches!(words.dest, Place::Stream) {
         if sys::was_closed(io::stdout()) {
             return Err(Error::Closed);

@@ -13,7 +13,7 @@ use xfer_hole_link::{
 use xfer_hole_proto::{Answer, Dialect, Fingerprint, Refusal, Sums};
 
 use crate::cli::{Cli, Towards};
-use crate::error::Error;
+use crate::error::{Error, Left};
 use crate::send::{self, Known, Ready};
 use crate::since::{Basis, is_there_already, tells_disk};
 use crate::source::{check_content, data_of};
@@ -74,14 +74,18 @@ impl Push<'_> {
             return Ok((None, None));
         }
         let kept = self.kept(made.becomes, call.ready.is_device());
+        let untouched = format!("{}:{} is as it was", self.remote.host, shown(path));
         let remains = |failure: Failure| match failure {
             Failure::Temporary if self.goes_on() => format!("{kept}; run it again to go on"),
             _ => kept.clone(),
         };
         self.signals.set_remains(Some(remains(Failure::Temporary)));
         let sent = self.send(disk, call).map_err(|error| match error {
-            Error::Far { what, failure, hint, left: false } => {
-                Error::Far { what: format!("{what}; {}", remains(failure)), failure, hint, left: true }
+            Error::Far { what, failure, hint, left: Left::Unknown } => {
+                Error::Far { what: format!("{what}; {}", remains(failure)), failure, hint, left: Left::Said }
+            }
+            Error::Far { what, failure, hint, left: Left::Untouched } => {
+                Error::Far { what: format!("{what}; {untouched}"), failure, hint, left: Left::Said }
             }
             error => error,
         });
@@ -157,7 +161,7 @@ impl Push<'_> {
             Ending::Closed(noise) => {
                 let Loss { what, failure } = far.why(noise.as_deref(), false);
                 match far.refusal(&what) {
-                    Some(what) => Error::Far { what, failure, hint: Some(REFUSED_HINT), left: false },
+                    Some(what) => Error::Far { what, failure, hint: Some(REFUSED_HINT), left: Left::Unknown },
                     None => Loss { what, failure }.into(),
                 }
             }
@@ -202,9 +206,11 @@ impl Push<'_> {
         match (sent, ending.unwrap_or(Ending::Closed(None))) {
             (Err(error), _) if !error.is_of_output() => Err(error),
             (Ok(fingerprint), Ending::Done(digest)) => {
-                ready
-                    .check_done(fingerprint, digest)
-                    .map_err(|what| Error::far(format!("{}: {what}", self.remote.host)))?;
+                ready.check_done(fingerprint, digest).map_err(|what| {
+                    let (host, dest) = (&self.remote.host, shown(self.remote.path.as_ref()));
+                    let what = format!("{host}: {what}; {host}:{dest} isn't to be relied on");
+                    Error::Far { what, failure: Failure::Permanent, hint: None, left: Left::Said }
+                })?;
                 far.close();
                 Ok(fingerprint)
             }
@@ -218,7 +224,23 @@ impl Push<'_> {
                     Error::OtherBase(format!("{host}: {why}"))
                 })
             }
-            (_, ending) => Err(self.failed(&far, &ending, true)),
+            (_, ending) => Err(match (self.failed(&far, &ending, true), &ending) {
+                (Error::Far { what, failure, hint, left: Left::Unknown }, Ending::Failed(_)) => {
+                    Error::Far { what, failure, hint, left: self.left(&ready, failure) }
+                }
+                (error, _) => error,
+            }),
+        }
+    }
+
+    /// What a FAIL tells of the target that doesn't say what is left there.
+    fn left(&self, ready: &Ready, failure: Failure) -> Left {
+        match ready.towards {
+            // A shell that was ended, or waited in vain, doesn't say whether it had begun.
+            Towards::Sh if failure == Failure::Temporary => Left::Unknown,
+            Towards::Sh if ready.is_device() || self.cli.target.in_place => Left::Said,
+            Towards::Sh => Left::Unknown,
+            _ => Left::Untouched,
         }
     }
 
@@ -246,9 +268,9 @@ impl Push<'_> {
                 what,
                 failure: ending.failure(),
                 hint: why.is(Refusal::MKPATH).then_some("--mkpath makes the directories that lead to it"),
-                left: why.is(Refusal::LEFT),
+                left: if why.is(Refusal::LEFT) { Left::Said } else { Left::Unknown },
             },
-            _ => Error::Far { what, failure: ending.failure(), hint: None, left: false },
+            _ => Error::Far { what, failure: ending.failure(), hint: None, left: Left::Unknown },
         }
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use xfer_hole_image::Bounds;
-use xfer_hole_link::{components, original_command, pull_words, relative};
+use xfer_hole_link::{components, is_push, original_command, pull_words, relative};
 
 use crate::NAME;
 use crate::cli::Cli;
@@ -48,7 +48,10 @@ pub(crate) fn asked(dir: &Path) -> Result<Cli, Error> {
     let refused = |what: &str| Error::Asked(what.to_owned());
     let command =
         original_command().ok_or_else(|| refused("SSH_ORIGINAL_COMMAND is not set, and no pull was asked for"))?;
-    let words = pull_words(command.as_bytes()).map_err(refused)?;
+    let words = pull_words(command.as_bytes()).map_err(|what| match is_push(command.as_bytes()) {
+        true => refused("this key only reads images, and it is no pull"),
+        false => refused(what),
+    })?;
     let [first, options @ .., dashes, image] = words.as_slice() else { return Err(refused("it is no pull")) };
     if first != "--converse" || dashes != "--" {
         return Err(refused("it is no pull"));

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use xfer_hole_link::{BadPlace, Place, shell_word};
+use xfer_hole_link::{BadPlace, Place, is_near, shell_word};
 
 use crate::cli::{Cli, Receiver};
 use crate::error::Error;
@@ -27,6 +27,9 @@ impl Words {
         if let Some(command) = missing.filter(|name| crate::command().find_subcommand(name).is_some()) {
             let hint = format!("a command comes before all options: xfer-hole {command} ...");
             return refused(image.as_os_str(), "there is no image of this name", Some(hint));
+        }
+        if let Some(meant) = missing.and_then(mistyped) {
+            return refused(image.as_os_str(), "there is no image or command of this name", Some(meant));
         }
         if let Some(more) = cli.dest.get(1) {
             let hint = "for IMAGE in *.qcow2; do xfer-hole \"$IMAGE\" HOST:DIRECTORY/ || break; done";
@@ -83,6 +86,24 @@ impl Words {
         }
         Ok(Self { image, dest: to })
     }
+}
+
+/// What to type instead of a word that is probably a command, mistyped, or one that other programs have.
+fn mistyped(word: &str) -> Option<String> {
+    const OTHERS: [(&str, &str); 6] = [
+        ("push", "xfer-hole IMAGE HOST:PATH"),
+        ("send", "xfer-hole IMAGE HOST:PATH"),
+        ("pull", "recv-hole HOST:IMAGE DEST"),
+        ("receive", "recv-hole HOST:IMAGE DEST"),
+        ("copy", "xfer-hole IMAGE DEST"),
+        ("compare", "xfer-hole verify IMAGE MANIFEST"),
+    ];
+    let commands = crate::command();
+    let near = commands.get_subcommands().map(clap::Command::get_name).find(|name| is_near(word, name));
+    let exact = OTHERS.into_iter().find(|(name, _)| *name == word);
+    let other = || exact.or_else(|| OTHERS.into_iter().find(|(name, _)| is_near(word, name)));
+    let other = || other().map(|(_, line)| line.to_owned());
+    near.map(|name| format!("xfer-hole {name} ...")).or_else(other).map(|line| format!("did you mean: {line}"))
 }
 
 fn place(word: &OsStr) -> Result<Place, Error> {

@@ -258,7 +258,7 @@ fn a_push_and_a_pull_open_it_no_more_than_a_copy() {
     }
     let dest = far.near("out.img");
     let pulled = far.pull(&[], "tenant.img", &dest).blamed(HOST, &["content", "other.raw"]);
-    assert!(pulled.err.contains("--format qcow2") && !dest.exists(), "{}", pulled.err);
+    assert!(pulled.err.contains("-M --format=qcow2") && !dest.exists(), "{}", pulled.err);
     far.pull(&["-M", "--format=raw"], "tenant.img", &dest).ok();
     assert_same(&disk, &dest);
     far.pull(&["-M", "--format=qcow2"], "tenant.img", &dest).ok();

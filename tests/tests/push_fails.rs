@@ -338,7 +338,14 @@ fn kinds_of_a_refusal_decide_and_its_words_do_not() {
         (format!("{new}FAIL (again) cut\\n"), 75, "cut; far-end:x is as it was; run it again to go on\n".to_owned()),
         (format!("{new}FAIL (strange) full\\n"), 2, "full; far-end:x is as it was\n".to_owned()),
         // What the target is.
-        (format!("{device}FAIL full\\n"), 2, "full; far-end:x may be updated in part\n".to_owned()),
+        (format!("{device}FAIL full\\n"), 2, "full; far-end:x is as it was\n".to_owned()),
+        (format!("{device}FAIL (again) busy\\n"), 75, "busy; far-end:x is as it was\n".to_owned()),
+        ("XFER-HOLE-READY 1 sh device\\nFAIL too small\\n".to_owned(), 2, "too small\n".to_owned()),
+        (
+            "XFER-HOLE-READY 1 sh device\\nFAIL (again) cut\\n".to_owned(),
+            75,
+            "cut; far-end:x may be updated in part; run it again to go on\n".to_owned(),
+        ),
         (format!("{unknown}FAIL full\\n"), 2, "full; far-end:x is as it was, unless it is a device there\n".to_owned()),
     ] {
         let outcome = answered_by(&says, &[]);

@@ -24,41 +24,46 @@ impl Stream {
     /// Opens a fifo or a character device. A reader of a fifo is waited for: with `patience` no longer than that, and only as long as
     /// standard output has a reader.
     pub(crate) fn open(path: PathBuf, sync: bool, patience: Option<Duration>) -> Result<Self> {
-        let failed = |source| Error::io(&path, "cannot open", source);
-        let mut how = OpenOptions::new();
-        how.write(true).custom_flags(libc::O_NOCTTY);
-        let Some(patience) = patience else {
-            let file = how.open(&path).map_err(failed)?;
-            return Ok(Self { file, path, sync });
-        };
-        how.custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK);
-        let begun = Instant::now();
-        loop {
-            match how.open(&path) {
-                Ok(file) => {
-                    sys::set_blocking(&file).map_err(failed)?;
-                    return Ok(Self { file, path, sync });
-                }
-                Err(error) if error.raw_os_error() == Some(libc::ENXIO) && is_fifo(&path) => {
-                    if sys::is_deserted(io::stdout()) {
-                        return Err(Error::new(Kind::Refused, &path, "was not opened: the sender is gone"));
-                    }
-                    if begun.elapsed() >= patience {
-                        let what = format!(
-                            "is a fifo that no program has opened for reading for {} seconds",
-                            patience.as_secs()
-                        );
-                        return Err(Error::new(Kind::Refused, &path, what));
-                    }
-                    thread::sleep(LOOK);
-                }
-                Err(source) => return Err(failed(source)),
+        let file = match patience {
+            Some(patience) => open_for_reader(&path, patience, || sys::is_deserted(io::stdout()))?,
+            None => {
+                let opened = OpenOptions::new().write(true).custom_flags(libc::O_NOCTTY).open(&path);
+                opened.map_err(|source| Error::io(&path, "cannot open", source))?
             }
-        }
+        };
+        Ok(Self { file, path, sync })
     }
 
     fn write(&self, octets: &[u8]) -> Result<()> {
         sys::write_all(&self.file, octets).map_err(|source| Error::io(&self.path, "cannot write", source))
+    }
+}
+
+/// Opens a fifo or a character device. A reader of a fifo is waited for, for `patience` at most, unless the sender `is_gone` before.
+pub(super) fn open_for_reader(path: &Path, patience: Duration, is_gone: impl Fn() -> bool) -> Result<File> {
+    let failed = |source| Error::io(path, "cannot open", source);
+    let mut how = OpenOptions::new();
+    how.write(true).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK);
+    let begun = Instant::now();
+    loop {
+        match how.open(path) {
+            Ok(file) => {
+                sys::set_blocking(&file).map_err(failed)?;
+                return Ok(file);
+            }
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) && is_fifo(path) => {
+                if is_gone() {
+                    return Err(Error::new(Kind::Refused, path, "was not opened: the sender is gone"));
+                }
+                if begun.elapsed() >= patience {
+                    let seconds = patience.as_secs();
+                    let what = format!("is a fifo that no program has opened for reading for {seconds} seconds");
+                    return Err(Error::new(Kind::Refused, path, what));
+                }
+                thread::sleep(LOOK);
+            }
+            Err(source) => return Err(failed(source)),
+        }
     }
 }
 

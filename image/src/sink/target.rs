@@ -34,7 +34,7 @@ use crate::sink::part::Part;
 use crate::sink::place::Place;
 use crate::sink::resolve::{check_can_rename_over, check_origin, follow, in_directory, look, not_here};
 use crate::sink::rights::{Owner, Rights};
-use crate::sink::stream::Stream;
+use crate::sink::stream::{Stream, open_for_reader};
 use crate::sink::temp_lock::{TempLock, beside, is_at};
 use crate::{Chain, Error, Host, Identity, Kind, Result, Sink, shown, sys};
 
@@ -113,6 +113,8 @@ pub struct Target {
     pub(super) fresh_mode: u32,
     /// What has to be there.
     expected: Option<Fingerprint>,
+    /// A fifo that has a reader, opened.
+    reader: Option<File>,
 }
 
 impl Target {
@@ -185,7 +187,7 @@ impl Target {
         if matches!(way, Way::Stdout | Way::Stream) && options.read_back {
             return Err(Error::new(Kind::Refused, path, "is no file or device, which --read-back could read"));
         }
-        Ok(Self { path: path.into(), way, options, fresh_mode: 0o666 & !sys::umask(), expected: None })
+        Ok(Self { path: path.into(), way, options, fresh_mode: 0o666 & !sys::umask(), expected: None, reader: None })
     }
 
     /// The file or device that is written, links followed; as it stands in messages.
@@ -348,10 +350,19 @@ impl Target {
         Ok(Self { expected, ..self })
     }
 
+    /// Waits for a reader, if it is a fifo: for `patience` at most, and no longer than the sender is there.
+    pub fn with_reader(self, patience: Duration, is_gone: impl Fn() -> bool) -> Result<Self> {
+        if self.way != Way::Stream {
+            return Ok(self);
+        }
+        let reader = Some(open_for_reader(&self.path, patience, is_gone)?);
+        Ok(Self { reader, ..self })
+    }
+
     /// Makes it ready for a disk of `size` octets (`None`: nobody knows, the 2014 dialect). `base`: the stream has BASE, and
     /// DEST must hold that many octets. Writing begins here.
     pub fn open(self, size: Option<u64>, base: Option<u64>) -> Result<Box<dyn Sink>> {
-        let Self { path, way, options, fresh_mode, expected } = self;
+        let Self { path, way, options, fresh_mode, expected, reader } = self;
         let sync = !options.no_sync;
         let base = base.map(|size| Basis { size, expected, recalls: !options.confined });
         if let Some(base) = &base {
@@ -365,7 +376,10 @@ impl Target {
                 let file = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
                 Box::new(Stream { file: file.into(), path, sync })
             }
-            Way::Stream => Box::new(Stream::open(path, sync, options.patience)?),
+            Way::Stream => Box::new(match reader {
+                Some(file) => Stream { file, path, sync },
+                None => Stream::open(path, sync, options.patience)?,
+            }),
             Way::Device => Box::new(open_device(path, size, &options, base.as_ref())?),
             Way::InPlace => Box::new(open_in_place(path, size, &options, base.as_ref())?),
             Way::Part => Box::new(Part::create(path, size, base.as_ref(), fresh_mode, options)?),

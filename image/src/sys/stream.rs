@@ -157,8 +157,8 @@ pub fn splice_from_pipe(pipe: BorrowedFd<'_>, file: &File, at: u64, len: u64) ->
     }))
 }
 
-/// poll(2): whether this pipe or socket has no reader any more.
-pub(crate) fn is_deserted(fd: impl AsFd) -> bool {
+/// poll(2): whether this pipe or socket has no other end any more.
+pub fn is_deserted(fd: impl AsFd) -> bool {
     let mut fds = [PollFd::new(fd.as_fd(), PollFlags::empty())];
     let polled = poll(&mut fds, PollTimeout::ZERO).unwrap_or(0);
     polled > 0 && fds[0].revents().is_some_and(|seen| seen.intersects(PollFlags::POLLERR | PollFlags::POLLHUP))

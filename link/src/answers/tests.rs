@@ -3,7 +3,7 @@
 use std::io::{PipeWriter, Write, pipe};
 use std::os::fd::OwnedFd;
 
-use xfer_hole_proto::{Digest, ManifestWriter, Sums};
+use xfer_hole_proto::{Digest, ManifestWriter, Refusal, Sums};
 
 use super::*;
 
@@ -40,7 +40,7 @@ fn why_it_gives_up_is_heard_behind_more_records_than_are_kept() {
     assert!(fails(&answers, STUCK * 10));
     let ending = answers.told(Duration::ZERO).and_then(|_| answers.offer(Duration::ZERO));
     assert!(ending.is_ok(), "what was told before is there: {ending:?}");
-    assert_eq!(answers.ending(None), Some(Ending::failed("it is on fire")));
+    assert_eq!(answers.ending(None), Some(Ending::Failed(Refusal::new(&[], "it is on fire"))));
 }
 
 #[test]

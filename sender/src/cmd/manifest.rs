@@ -102,8 +102,8 @@ fn to_file(disk: &Chain, sums: Sums, file: &Path, watch: &Watch<'_>) -> Result<F
     if let Some(folder) = folder {
         return Err(ImageError::new(Kind::Refused, folder, "no such directory").into());
     }
-    let target = Target::find_apart(file, TargetOptions::default(), disk)?;
-    let sink = target.open(None, None)?;
+    let target = Target::find_apart(file, TargetOptions::default(), disk);
+    let sink = target.and_then(|target| target.open(None, None)).map_err(ImageError::without_override)?;
     watch.signals.set_remains(Some(sink.remains()));
     let mut at = 0;
     let written = lines(disk, sums, watch, |lines| {

@@ -115,6 +115,10 @@ const LINES: (&str, &str) = (
     "DEST.part.lines, DEST.part.next",
     "What recv-hole.sh has written down of DEST.part, to go on from it; or only the mark by which DEST.part is known as a transfer's, where the file system has no extended attributes. They go when DEST.part does.",
 );
+const ASKS: (&str, &str) = (
+    "SSH_ASKPASS, DISPLAY",
+    "If one of them is set, ssh may ask for a password without a terminal, and --timeout counts from the far end's first answer on.",
+);
 const SSH: (&str, &str) =
     ("~/.ssh/config", "Read by ssh(1), which knows hosts, keys and ports; --ssh-config names another file.");
 
@@ -128,7 +132,7 @@ pub(crate) const PAGES: [Page; 9] = [
             "A new file is written as DEST.part, and renamed to DEST when all of it is stored: until then DEST is as it was. A push or pull that was interrupted goes on from DEST.part when it is run again.",
         ],
         files: &[IMAGE, PART, LINES, NOTES, SSH],
-        environment: &[TMPDIR, CACHE, TERM],
+        environment: &[ASKS, TMPDIR, CACHE, TERM],
         see_also: "recv-hole(1), xfer-hole-map(1), xfer-hole-info(1), xfer-hole-manifest(1), xfer-hole-digest(1), xfer-hole-verify(1), xfer-hole-fold(1), xfer-hole-prune(1), xfer-hole-progress(7), xfer-hole-restrict(7), xfer-hole-stream(7)",
     },
     Page {
@@ -210,6 +214,7 @@ pub(crate) const PAGES: [Page; 9] = [
         files: &[PART, LINES, NOTES, SSH],
         environment: &[
             ("SSH_ORIGINAL_COMMAND", "With --restrict: the request, as sshd(8) gives it to the command of a key."),
+            ASKS,
             TMPDIR,
             CACHE,
             TERM,
