@@ -51,7 +51,7 @@ impl Seek {
 
 /// Has what is in the page cache written, where the file system may not know of it yet: OpenZFS and FUSE can call it a hole. Where nothing
 /// waits to be written, it costs a system call.
-fn settle(file: &File) -> io::Result<()> {
+pub(crate) fn settle(file: &File) -> io::Result<()> {
     if !file.metadata()?.is_file() || sys::seeks_in_cache(file) {
         return Ok(());
     }

@@ -236,3 +236,20 @@ fn data_that_is_not_written_yet_is_flushed_before_holes_are_asked_for() {
     place.run("late", &[], &[&image, &copy]).ok();
     assert_same(&disk, &copy);
 }
+
+#[test]
+fn what_is_kept_of_an_old_target_is_flushed_before_its_holes_are_asked_for() {
+    let place = Place::new(Fs::Tmpfs);
+    let (disk, dest) = (place.at("disk.img"), place.at("out.img"));
+    let size = fs::metadata(&disk).unwrap().len();
+    let kept = format!("XFER-HOLE 1 {size}\nBASE {size}\nKEEP {size}\nEND\n");
+    for args in [&[][..], &["--no-sync"], &["--direct"], &["--in-place"]] {
+        for odd in ["late", "nowhere", "ebadfd", "to the beginning", "no end", "byte by byte"] {
+            fs::copy(&disk, &dest).unwrap();
+            let mut command = Command::new("timeout");
+            command.args(["-s", "KILL", "60"]).arg(&place.tools.recv_hole).args(args).arg(&dest);
+            run(command.env("LD_PRELOAD", place.at("shim.so")).env("ODD", odd), kept.as_bytes()).ok();
+            assert!(fs::read(&disk).unwrap() == fs::read(&dest).unwrap(), "{odd}, {args:?}");
+        }
+    }
+}

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::fd::BorrowedFd;
 
 use crate::remember::Mark;
+use crate::seek::settle;
 use crate::sink::Sink;
 use crate::sink::origin;
 use crate::sink::place::{BLOCK_MAX, Place};
@@ -41,6 +42,8 @@ impl InPlace {
         let file = &self.place.file;
         // Btrfs puts zeros where a hole ends with the file inside a block: in a file of a chain, they would hide what lies below.
         let last = self.held - self.held % sys::page();
+        // What is punched must not be data that the file system doesn't know of yet.
+        settle(file).map_err(|source| Error::io(&self.place.path, "cannot write out what it holds", source))?;
         let is_hole = last < self.held && sys::seek_data(file, last).is_ok_and(|data| data.is_none());
         let failed = |source| Error::io(&self.place.path, format!("cannot make it {size} octets long"), source);
         file.set_len(size).map_err(failed)?;

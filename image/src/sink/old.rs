@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::seek::settle;
 use crate::zero::is_zero;
 use crate::{Error, Kind, Result, Stamp, sys};
 
@@ -25,6 +26,8 @@ impl Old {
         let failed = |source| Error::io(dest, "cannot read what is to be kept", source);
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(dest);
         let file = file.map_err(failed)?;
+        // Data that its file system calls a hole until it is written would be lost. Before its times are looked at, which that may set.
+        settle(&file).map_err(failed)?;
         let stamp = Stamp::of(&file.metadata().map_err(failed)?);
         Ok(Self { file, stamp, kept: AtomicBool::new(false) })
     }
