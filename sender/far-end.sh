@@ -31,7 +31,7 @@ asked() {
 request() {
 	[ "$1" = 1 ] || fail "the request is of another version"
 	shift 2
-	asked=' ' own='' bits='' source='' patience=60 bytes=0 data=''
+	asked=' ' own='' bits='' source='' patience=60 bytes=0 data='' older=''
 	while [ "$1" != -- ]; do
 		x=$1
 		decode "$x"
@@ -40,14 +40,16 @@ request() {
 		receiver=auto | receiver=sh) ;;
 		receiver=binary) fail "no recv-hole is installed there that speaks this version" ;;
 		private) umask 077 ;;
-		in-place | target-is-zero | discard | no-sync | direct | remember | read-back | check-base | no-clobber | force | mkpath | dry-run) asked="$asked$word " ;;
-		chmod=*[!0-7]* | max-wait=*[!0-9]* | size=*[!0-9]* | data=*[!0-9]*) fail "no number in the request: $x" ;;
+		in-place | target-is-zero | discard | no-sync | direct | remember | read-back | check-base | no-clobber | force | mkpath | delta | dry-run) asked="$asked$word " ;;
+		chmod=*[!0-7]* | max-wait=*[!0-9]* | size=*[!0-9]* | data=*[!0-9]* | base=*[!0-9]*) fail "no number in the request: $x" ;;
 		chmod=?*) bits=${word#*=} ;;
 		chown=?*) own=${word#*=} ;;
 		max-wait=[1-9]*) patience=${word#*=} ;;
 		source=?*) source=${word#*=} ;;
 		size=?*) bytes=${word#*=} ;;
 		data=?*) data=${word#*=} ;;
+		base=?*) older=${word#*=} ;;
+		base-digest=?*) ;;
 		*) fail "unknown option in the request: $x" ;;
 		esac
 	done
@@ -352,6 +354,10 @@ work() {
 	fi
 	probe
 	queue
+	if asked dry-run && [ -n "$older" ]; then
+		[ -n "$had" ] || die "BASE, but there is no $show"
+		le "$older" "$had" || die "$show is smaller than BASE"
+	fi
 	x=${dev:+ device}
 	! remains || x="$x delta part manifest-first"
 	printf 'XFER-HOLE-READY 1 sh%s\n' "$x"

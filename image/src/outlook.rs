@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::plan::{Plan, Want};
+use crate::{Chain, Method};
 
 /// Points that are kept at most: a mebibyte of them.
 const POINTS: usize = 64 << 10;
@@ -144,6 +145,16 @@ impl Ahead {
     pub fn is_pending(&self) -> bool {
         let state = self.state();
         state.wanted && state.walks && !state.over && self.outlook().is_none()
+    }
+
+    /// Does the work on this disk, while its data is counted by the extents of the plan, if that is wanted.
+    pub fn of_disk<T>(&self, disk: &Chain, plan: Plan<'_>, work: impl FnOnce() -> T) -> T {
+        self.expect(disk.allocated());
+        match disk.method() {
+            // FIEMAP has one window onto the extents, which the reading threads need.
+            Some(Method::Fiemap) => work(),
+            _ => self.during(plan, work),
+        }
     }
 
     /// Does the work, while another thread walks through the plan if its result is wanted.

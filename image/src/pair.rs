@@ -122,7 +122,8 @@ impl Pair {
         forget(&self.parent.place.path);
         self.parent.grow(self.size)?;
         let shape = Shape::plain(false, 1);
-        Pour { image: &self.child, shape, sink: &*self.parent, share: true, tally }.over(count)
+        let pour = Pour { image: &self.child, shape, sink: &*self.parent, share: true, tally };
+        tally.ahead().of_disk(&self.child, Plan::over(&self.child), || pour.over(count))
     }
 
     /// What the child has is punched out of the parent; one that is smaller grows to the child's size, by holes.
@@ -136,13 +137,15 @@ impl Pair {
         }
         let mut reached = 0;
         forget(&self.parent.place.path);
-        self.each(self.parent.held, |at, len| {
+        let punch = |at, len| {
             self.parent.punch(at, len)?;
             tally.add_disk(at + len - reached);
             tally.add_data(len);
             reached = at + len;
             Ok(())
-        })?;
+        };
+        let each = || self.each(self.parent.held, punch);
+        tally.ahead().of_disk(&self.child, Plan::over(&self.child), each)?;
         // Only now: a hole at its end is punched beyond that.
         self.parent.grow(self.size)?;
         tally.add_disk(self.size - reached);

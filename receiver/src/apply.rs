@@ -31,6 +31,12 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
+    /// Refuses a stream that isn't accepted here, by its open line.
+    pub(crate) fn check(&self, open: &Open) -> Result<(), Error> {
+        self.check_size(open.size)?;
+        if self.require_hash && open.sums.is_none() { Err(Error::NoHash) } else { Ok(()) }
+    }
+
     pub(crate) fn check_size(&self, size: u64) -> Result<(), Error> {
         match self.max_size {
             Some(max) if size > max => Err(Error::TooLarge { size, max }),
@@ -278,7 +284,7 @@ fn begun(error: Error, remains: String) -> Error {
 }
 
 /// BASE, if it comes, else what comes in its stead.
-fn base(input: &mut Input) -> Result<(Option<Base>, Option<Item>), Error> {
+pub(crate) fn base(input: &mut Input) -> Result<(Option<Base>, Option<Item>), Error> {
     Ok(match input.next()? {
         Some(Item::Base(base)) => (Some(base), None),
         first => (None, first),
@@ -287,9 +293,6 @@ fn base(input: &mut Input) -> Result<(Option<Base>, Option<Item>), Error> {
 
 fn open_line(input: &mut Input, rules: &Rules) -> Result<Open, Error> {
     let Some(Item::Open(open)) = input.next()? else { return Err(input.cut().into()) };
-    rules.check_size(open.size)?;
-    if rules.require_hash && open.sums.is_none() {
-        return Err(Error::NoHash);
-    }
+    rules.check(&open)?;
     Ok(open)
 }

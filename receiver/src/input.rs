@@ -109,6 +109,9 @@ impl Input {
     /// The stream from this pipe or file.
     pub(crate) fn new(file: File, dialect: Dialect, link: Link, tally: Arc<Tally>) -> Self {
         sys::enlarge_pipe(file.as_fd(), PIPE);
+        // Nearly all of a stream in a file is data.
+        let stored = file.metadata().ok().filter(std::fs::Metadata::is_file);
+        stored.into_iter().for_each(|stat| tally.expect_data(stat.len()));
         let decoder = StreamDecoder::new(dialect);
         Self {
             file,

@@ -25,7 +25,7 @@ use std::time::Duration;
 use clap::Parser;
 use xfer_hole_image::{Expected, Tally, Target, TargetOptions, shown, sys};
 use xfer_hole_link::{Failure, Made, Messages, Progress, ProgressKind, Rim, Signals, Talk, exit_on_panic};
-use xfer_hole_proto::{CONVERSATION, Fingerprint, Item, Kind};
+use xfer_hole_proto::{CONVERSATION, Fingerprint, Item, Kind, Open};
 
 use crate::apply::{Apply, Done};
 use crate::cli::Cli;
@@ -113,6 +113,16 @@ fn failed(progress: Progress, error: &Error) -> ExitCode {
     }
 }
 
+/// The older disk that a stream builds on, if it says so behind its open line.
+fn offered_base(input: &mut Input, open: &Open) -> Result<Option<(u64, Option<Fingerprint>)>, Error> {
+    let sums = open.sums.unwrap_or_default();
+    match apply::base(input) {
+        Ok((base, _)) => Ok(base.map(|base| (base.size, base.digest.map(|digest| Fingerprint { sums, digest })))),
+        Err(Error::Stream(stream)) if stream.kind() == Kind::Cut => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// What came of it: the disk's fingerprint, if the stream has digests, and what was made of DEST.
 type Received = (Option<Fingerprint>, Option<Made>);
 
@@ -178,13 +188,16 @@ impl Work<'_> {
     /// What the stream on standard input says of its disk, if it says anything.
     fn offered(self) -> Result<Expected, Error> {
         let mut input = Input::stdin(self.cli.dialect(), Link::default(), Arc::clone(self.tally))?;
-        match input.next() {
-            Ok(Some(Item::Open(open))) => Ok(Expected { size: Some(open.size), data: None }),
-            Ok(_) => Ok(Expected::default()),
+        let open = match input.next() {
+            Ok(Some(Item::Open(open))) => open,
+            Ok(_) => return Ok(Expected::default()),
             // Nothing need come.
-            Err(Error::Stream(stream)) if stream.kind() == Kind::Cut => Ok(Expected::default()),
-            Err(error) => Err(error),
-        }
+            Err(Error::Stream(stream)) if stream.kind() == Kind::Cut => return Ok(Expected::default()),
+            Err(error) => return Err(error),
+        };
+        self.cli.rules().check(&open)?;
+        let base = offered_base(&mut input, &open)?;
+        Ok(Expected { size: Some(open.size), base, ..Expected::default() })
     }
 
     fn apply(self, input: &mut Input, target: Target, talk: Option<&Talk>) -> Result<Done, Error> {
@@ -222,6 +235,11 @@ impl Work<'_> {
             let dest = Path::new(&asked.dest);
             let target = Target::find(dest, options(&asked)?)?;
             if asked.dry_run {
+                let rules = self.cli.rules();
+                asked.expected.size.map_or(Ok(()), |size| rules.check_size(size))?;
+                if asked.expected.base.is_some() && !rules.allow_base {
+                    return Err(Error::NoBase);
+                }
                 target.rehearse(asked.expected)?;
             }
             converse.receive(target, dest, asked.dry_run, self)

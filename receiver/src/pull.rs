@@ -11,7 +11,7 @@ use xfer_hole_proto::{Answer, Dialect, Item, Kind};
 use crate::converse::Converse;
 use crate::error::Error;
 use crate::input::{Input, Link};
-use crate::{Received, Work};
+use crate::{Received, Work, offered_base};
 
 /// What sh says of a program that it can't find.
 const NOT_FOUND: i32 = 127;
@@ -65,8 +65,11 @@ impl Pull<'_> {
             let offered = converse.input.source().and_then(|facts| Ok((facts, converse.input.next()?)));
             let (facts, offered) = offered.map_err(|error| self.lost(&far, &converse.input, error))?;
             if let Some(Item::Open(open)) = offered {
-                let data = facts.and_then(|facts| facts.data).filter(|_| !cli.target.delta);
-                target.rehearse(Expected { size: Some(open.size), data })?;
+                cli.rules().check(&open)?;
+                let base = offered_base(&mut converse.input, &open);
+                let base = base.map_err(|error| self.lost(&far, &converse.input, error))?;
+                let data = facts.and_then(|facts| facts.data);
+                target.rehearse(Expected { size: Some(open.size), data, delta: cli.target.delta, base })?;
                 messages.note(format_args!("would write a disk of {} bytes to {}", open.size, target.plan()));
             }
             return Ok((None, None));

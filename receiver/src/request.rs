@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use xfer_hole_image::{Expected, TargetOptions};
 use xfer_hole_link::{NOT_CODED, REQUEST_MAX, TargetArgs, decoded, unquoted};
-use xfer_hole_proto::CONVERSATION;
+use xfer_hole_proto::{CONVERSATION, Fingerprint};
 
 use crate::LOCK;
 use crate::error::Error;
@@ -180,6 +180,16 @@ impl Request {
             (b"dry-run", None) => self.dry_run = true,
             (b"size", Some(bytes)) => self.expected.size = Some(number(bytes).ok_or(WRONG)?),
             (b"data", Some(bytes)) => self.expected.data = Some(number(bytes).ok_or(WRONG)?),
+            (b"delta", None) => self.expected.delta = true,
+            (b"base", Some(bytes)) => {
+                let digest = self.expected.base.and_then(|(_, digest)| digest);
+                self.expected.base = Some((number(bytes).ok_or(WRONG)?, digest));
+            }
+            (b"base-digest", Some(text)) => {
+                let named = str::from_utf8(text).ok().and_then(Fingerprint::parse).ok_or(WRONG)?;
+                let (size, _) = self.expected.base.ok_or(WRONG)?;
+                self.expected.base = Some((size, Some(named)));
+            }
             (b"private", None) => self.private = true,
             (b"chmod", Some(mode)) => {
                 let mode = str::from_utf8(mode).ok().and_then(|mode| xfer_hole_image::parse_mode(mode).ok());

@@ -59,9 +59,9 @@ impl Copy<'_> {
         if self.cli.target.dry_run {
             // Blocks that are shared take no room.
             let can_share = || disk.plain().is_some_and(|host| target.can_share(host.file()));
-            let shared = self.cli.target.delta || (shares && can_share());
-            let data = if shared { None } else { Some(data_of(disk, 1)?.0) };
-            target.rehearse(Expected { size: Some(disk.size()), data })?;
+            let data = if shares && can_share() { None } else { Some(data_of(disk, 1)?.0) };
+            let base = disk.older().map(|older| (older.size(), self.base));
+            target.rehearse(Expected { size: Some(disk.size()), data, delta: self.cli.target.delta, base })?;
             let (image, size, plan) = (shown(self.image), disk.size(), target.plan());
             self.messages.note(format_args!("would copy {image}, a disk of {size} bytes, to {plan}"));
             return Ok((None, None));

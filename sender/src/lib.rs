@@ -210,10 +210,7 @@ fn transmit(cli: &Cli, words: &Words, watch: &Watch<'_>, job: Job, ahead: &mut O
     let believed = identity.as_ref().filter(|_| cli.target.remember);
     let fixed = cli.hash_interval.is_some() || cli.min_hole.is_some();
     let basis = cli.since.basis(&disk, job.sums, fixed, job.live);
-    let known = || match cli.target.dry_run {
-        true => Ok(basis.known()),
-        false => basis.read(job.sums, tally, || Ok(())),
-    };
+    let known = || basis.read(job.sums, tally, || Ok(()));
     let plan = Plan::changed(&disk, job.sums.map_or(1, Sums::interval));
     let (fingerprint, made) = watch.ahead_of(&disk, plan, || match &words.dest {
         Place::Stream if cli.converse => {

@@ -68,6 +68,8 @@ impl Push<'_> {
         let made = self.made(&call.ready.words);
         if let Some((data, kept)) = expected {
             self.tally.set_size(disk.size());
+            send::check_names_base(self.basis, &call.ready.words)?;
+            send::asks_there(disk, self.cli, &call.ready, self.messages)?;
             drop(call.to);
             call.far.close();
             self.would_send(disk, &made, data, kept);
@@ -132,8 +134,13 @@ impl Push<'_> {
         options.push(format!("source={}", own_name(self.image).to_string_lossy()));
         if let Some((data, _)) = expected {
             options.push(format!("size={}", disk.size()));
-            // What the target has already takes no room there, and it isn't known how much that is.
-            options.extend((!cli.target.delta).then(|| format!("data={data}")));
+            options.push(format!("data={data}"));
+            options.extend(cli.target.delta.then(|| "delta".to_owned()));
+            if let Some(older) = disk.older() {
+                options.push(format!("base={}", older.size()));
+                let named = self.basis.read(cli.job(Towards::Binary)?.sums, self.tally, || Ok(()))?;
+                options.extend(named.map(|named| format!("base-digest={named}")));
+            }
         }
         let request = Request {
             remote_path: cli.rsh.remote_path.clone(),

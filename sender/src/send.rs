@@ -173,13 +173,7 @@ pub(crate) fn to_receiver(
     let job = cli.job(*towards)?;
     let base = base(known.basis, job.sums, words, wire, tally)?;
     let mut job = job.building_on(base);
-    // What changed is known without asking, where there is an older state.
-    let asked = job.sums.is_some() && disk.older().is_none() && asks(words, cli.target.delta, !cli.target.no_resume);
-    if cli.target.delta && !asked {
-        messages.warn(
-            "the receiver can't tell what it has, and everything is sent: that takes a recv-hole there, with --allow-read if it is restricted",
-        );
-    }
+    let asked = asks_there(disk, cli, ready, messages)?;
     let mut holds = None;
     if asked {
         job = cli.job(if *towards == Towards::Sh { Towards::ShAgain } else { Towards::Holder })?;
@@ -204,6 +198,19 @@ pub(crate) fn to_receiver(
     Sending { disk, job: &job, holds, tally, messages }.run(wire)
 }
 
+/// Whether the receiver is to be asked what it has. Warns where that was wanted, and can't be.
+pub(crate) fn asks_there(disk: &dyn Image, cli: &Cli, ready: &Ready, messages: Messages) -> Result<bool, Error> {
+    let hashed = cli.job(ready.towards)?.sums.is_some();
+    // What changed is known without asking, where there is an older state.
+    let asked = hashed && disk.older().is_none() && asks(&ready.words, cli.target.delta, !cli.target.no_resume);
+    if cli.target.delta && !asked {
+        messages.warn(
+            "the receiver can't tell what it has, and everything is sent: that takes a recv-hole there, with --allow-read if it is restricted",
+        );
+    }
+    Ok(asked)
+}
+
 impl Ready {
     /// True if the receiver writes to a block device.
     pub(crate) fn is_device(&self) -> bool {
@@ -219,10 +226,16 @@ fn base(
     wire: &mut Wire,
     tally: &Tally,
 ) -> Result<Option<Fingerprint>, Error> {
+    check_names_base(basis, words)?;
+    basis.read(sums, tally, || wire.idle_ahead())
+}
+
+/// Fails if the target has to be checked, and the receiver with these words of READY can't.
+pub(crate) fn check_names_base(basis: &Basis, words: &[String]) -> Result<(), Error> {
     let says = |word| words.iter().any(|said| said == word);
     match basis {
-        Basis::Unsaid => Ok(None),
-        _ if says(Answer::BASE) => basis.read(sums, tally, || wire.idle_ahead()),
+        Basis::Unsaid => Ok(()),
+        _ if says(Answer::BASE) => Ok(()),
         _ if says(Answer::SH) => Err(Error::Unchecked {
             what: "the receiver is recv-hole.sh, which can't read what is there",
             hint: "--trust-base sends without a check; or have recv-hole installed there, which checks, and takes --delta",

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use xfer_hole_image::{Chain, Method, Plan, Tally};
+use xfer_hole_image::{Chain, Plan, Tally};
 use xfer_hole_link::{Made, Messages, Progress, ProgressKind, Rim, Signals};
 use xfer_hole_proto::Fingerprint;
 
@@ -35,13 +35,7 @@ pub(crate) struct Watch<'a> {
 impl Watch<'_> {
     /// Does the work on this disk, and counts its data meanwhile by the extents of the plan, if progress is shown.
     pub(crate) fn ahead_of<T>(&self, disk: &Chain, plan: Plan<'_>, work: impl FnOnce() -> T) -> T {
-        let ahead = self.tally.ahead();
-        ahead.expect(disk.allocated());
-        match disk.method() {
-            // FIEMAP has one window onto the extents, which the reading threads need.
-            Some(Method::Fiemap) => work(),
-            _ => ahead.during(plan, work),
-        }
+        self.tally.ahead().of_disk(disk, plan, work)
     }
 }
 

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use rig::{
-    Disk, FarEnd, Filesystem, Fs, HOST, LoopDevice, Outcome, Running, Setup, Toolbox, part_of, pour, requires, run,
-    tool, tools, wait_until,
+    Disk, FarEnd, Filesystem, Fill, Fs, HOST, LoopDevice, Outcome, Qcow2, Running, Setup, Toolbox, part_of, pour,
+    requires, run, tool, tools, wait_until,
 };
 
 const MIB: u64 = 1 << 20;
@@ -164,4 +164,118 @@ fn a_file_that_would_be_too_large_is_found() {
         fs::read_dir(fs.path()).unwrap().filter(|entry| entry.as_ref().unwrap().file_name() != "lost+found").count(),
         0
     );
+}
+
+#[test]
+fn a_base_that_is_not_there_or_another_disk_is_found() {
+    let toolbox = installed();
+    let far = FarEnd::with(tools!(), "dash", Setup { path: Some(&toolbox.path()), ..Setup::default() });
+    let image = far.near("disk.qcow2");
+    Qcow2::new(8 * MIB)
+        .write(MIB, MIB, Fill::Noise(1))
+        .snapshot("one")
+        .write(3 * MIB, 4096, Fill::Noise(2))
+        .make(&image);
+    let (dest, older) = (far.near("out.img"), rig::qemu_disk(&rig::gone_back(&image, "one")));
+    let place = format!("{HOST}:{}", dest.display());
+    let since = ["--since-snapshot", "one"];
+    let stream = pour(&tools!(), &[&["--hash"], &since[..]].concat(), &image);
+    // What the run says, and what -n says.
+    let both = |trust: bool, what: &str| {
+        let trusted: &[&str] = if trust { &["--trust-base"] } else { &[] };
+        let passed: Vec<String> = since.iter().chain(trusted).map(ToString::to_string).collect();
+        let passed = [format!("{}={}", passed[0], passed[1])].into_iter().chain(passed[2..].to_vec());
+        let passed: Vec<_> = passed.flat_map(|word| ["-M".to_owned(), word]).collect();
+        for way in ["copy", "push", "push to sh", "pull", "pipe"] {
+            let run_it = |dry: &[&str]| {
+                let mut sender = if way == "copy" { Command::new(tools!().xfer_hole) } else { far.sender() };
+                sender.args(dry).args(since).args(trusted);
+                match way {
+                    "copy" => run(sender.arg(&image).arg(&dest), b""),
+                    "push" => run(sender.args(["--receiver", "binary"]).arg(&image).arg(&place), b""),
+                    "push to sh" => run(sender.args(["--receiver", "sh"]).arg(&image).arg(&place), b""),
+                    "pull" => {
+                        let there = format!("{HOST}:{}", image.display());
+                        run(far.receiver().args(dry).args(&passed).arg(there).arg(&dest), b"")
+                    }
+                    _ => run(Command::new(tools!().recv_hole).args(dry).arg(&dest), &stream),
+                }
+            };
+            let kept = fs::read(&dest).ok();
+            let (found, real) = (run_it(&["-n"]), run_it(&[]));
+            assert_eq!(found.code, real.code, "{what}, {way}: {} but {}", found.err, real.err);
+            match kept {
+                Some(octets) => fs::write(&dest, octets).unwrap(),
+                None => drop(fs::remove_file(&dest)),
+            }
+            let expected = match what {
+                "the older disk" if way == "push to sh" && !trust => 2,
+                "the older disk" => 0,
+                "another disk" if trust && way != "pipe" => 0,
+                _ => 2,
+            };
+            assert_eq!(real.code, Some(expected), "{what}, {way}, trusted {trust}: {}", real.err);
+        }
+    };
+    for trust in [false, true] {
+        both(trust, "nothing there");
+        fs::write(&dest, vec![7; 4 << 20]).unwrap();
+        both(trust, "too small");
+        fs::write(&dest, vec![7; 8 << 20]).unwrap();
+        both(trust, "another disk");
+        fs::copy(&older, &dest).unwrap();
+        both(trust, "the older disk");
+        fs::remove_file(&dest).unwrap();
+    }
+}
+
+#[test]
+fn a_disk_that_a_key_or_the_user_does_not_accept_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    Disk::empty(16 * MIB).with(MIB, MIB, 1).make(&at("disk.img"));
+    let (recv, sender) = (tools!().recv_hole, tools!().xfer_hole);
+    let far = |name: &str, text: String| {
+        fs::write(at(name), format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(at(name), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        at(name)
+    };
+    let restrict =
+        format!("SSH_ORIGINAL_COMMAND=$2 exec {} --restrict {} --max-size", recv.display(), folder.path().display());
+    for (limit, code) in [("8M", 2), ("16M", 0)] {
+        let key = far("key", format!("{restrict} {limit}"));
+        let push =
+            run(Command::new(&sender).arg("-n").arg("-e").arg(key).arg(at("disk.img")).arg("far-end:new.img"), b"");
+        assert_eq!(push.code, Some(code), "{limit}: {}", push.err);
+        let path = sender.parent().unwrap().display().to_string();
+        let open = far("open", format!("PATH={path}:$PATH exec sh -c \"$2\""));
+        let there = format!("far-end:{}", at("disk.img").display());
+        let pull =
+            run(Command::new(&recv).args(["-n", "--max-size", limit, "-e"]).arg(open).arg(there).arg(at("o")), b"");
+        assert_eq!(pull.code, Some(code), "{limit}: {}", pull.err);
+        let stream = pour(&tools!(), &[], &at("disk.img"));
+        let piped = run(Command::new(&recv).args(["-n", "--max-size", limit]).arg(at("o")), &stream);
+        assert_eq!(piped.code, Some(code), "{limit}: {}", piped.err);
+        run(Command::new(&recv).args(["-n", "--require-hash"]).arg(at("o")), &stream).refused(&["no digests"]);
+    }
+}
+
+#[test]
+fn a_delta_that_finds_no_room_or_no_partner_is_found() {
+    let toolbox = installed();
+    let far = FarEnd::with(tools!(), "dash", Setup { path: Some(&toolbox.path()), ..Setup::default() });
+    let disk = Disk::empty(64 * MIB).with(0, 20 * MIB, 1);
+    let image = far.image("disk.img", &disk);
+    let fs = Filesystem::new(Fs::Tmpfs, 32 * MIB);
+    let dest = fs.join("out.img");
+    // The new file can't share the blocks of the old one, and there is room for one of them.
+    disk.make(&dest);
+    let ways = by_every_way(&far, &image, &dest, &["--delta"]);
+    refused(ways, &["free space"], "a delta on a full file system");
+    fs::remove_file(&dest).unwrap();
+    for (outcome, way) in by_every_way(&far, &image, &dest, &["--delta"]) {
+        assert_eq!(outcome.code, Some(0), "{way}: {}", outcome.err);
+        let warned = outcome.err.contains("warning: the receiver can't tell what it has");
+        assert_eq!(warned, way == "push to sh", "{way}: {}", outcome.err);
+    }
 }

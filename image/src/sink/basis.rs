@@ -75,7 +75,7 @@ impl Basis {
             return Ok(());
         }
         let what = format!("is not the older disk that the changes are for: it is {found}, and not {expected}");
-        let hint = "xfer-hole digest IMAGE tells whether it is the new disk already; else send the changes since the disk that it holds, the whole disk, or use --delta";
+        let hint = "xfer-hole digest IMAGE tells whether it is the new disk; else send the changes since the disk that it holds, or the whole disk, or use --delta";
         Err(Error::new(Kind::Refused, path, what).hint(hint).found(found))
     }
 }

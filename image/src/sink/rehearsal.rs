@@ -6,7 +6,10 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::same::sysfs_folder;
+use xfer_hole_proto::Fingerprint;
+
 use crate::sink::Target;
+use crate::sink::basis::Basis;
 use crate::sink::device::{check_size, open_exclusive};
 use crate::sink::path::{missing, parent};
 use crate::sink::target::{Way, check_locked, lock_in_place};
@@ -20,16 +23,29 @@ pub struct Expected {
     pub size: Option<u64>,
     /// So many bytes of it would be written at most.
     pub data: Option<u64>,
+    /// What DEST has already isn't sent.
+    pub delta: bool,
+    /// Parts of an older disk of so many bytes are kept, and DEST has to hold this one, if that is known.
+    pub base: Option<(u64, Option<Fingerprint>)>,
 }
 
 impl Target {
     /// Finds what writing the disk would find, and writes nothing.
     pub fn rehearse(&self, disk: Expected) -> Result<()> {
+        let base = disk.base.map(|(size, expected)| Basis { size, expected, recalls: !self.options.confined });
+        if let Some(base) = &base {
+            self.check_named_base(base.expected)?;
+            base.check_size(&self.path, self.can_hold().then_some(self.way == Way::Device))?;
+        }
         match self.way {
             Way::Stdout | Way::Stream => Ok(()),
             Way::Device => self.rehearse_device(disk),
             Way::InPlace => self.rehearse_in_place(disk),
             Way::Part => self.rehearse_part(disk),
+        }?;
+        match base {
+            Some(base) => base.check(&File::open(&self.path).map_err(|source| self.cannot_look(source))?, &self.path),
+            None => Ok(()),
         }
     }
 
@@ -69,7 +85,11 @@ impl Target {
             given_back = file.metadata().map_or(0, |stat| stat.blocks() * 512);
         }
         self.check_new_file(disk.size)?;
-        self.check_room(disk, given_back)
+        // Blocks that are kept take no room where the new file can share them.
+        match disk.delta && File::open(&self.path).is_ok_and(|old| self.can_share(&old)) {
+            true => Ok(()),
+            false => self.check_room(disk, given_back),
+        }
     }
 
     /// The directory that the file would be made in, or the nearest one that is there.

@@ -342,12 +342,17 @@ impl Target {
     /// Parts of what is there are to be kept, and this is what has to be there, if that is known: it is read before anything is
     /// changed. Refuses to do without, if that was asked for.
     pub fn builds_on(self, expected: Option<Fingerprint>) -> Result<Self> {
+        self.check_named_base(expected)?;
+        Ok(Self { expected, ..self })
+    }
+
+    pub(super) fn check_named_base(&self, expected: Option<Fingerprint>) -> Result<()> {
         if self.options.check_base && expected.is_none() {
             let what = "is to be checked before parts of it are kept, and it is not known what it has to be";
             return Err(Error::new(Kind::Refused, &self.path, what)
                 .hint("send without --trust-base, or leave --check-base out"));
         }
-        Ok(Self { expected, ..self })
+        Ok(())
     }
 
     /// Waits for a reader, if it is a fifo: for `patience` at most, and no longer than the sender is there.

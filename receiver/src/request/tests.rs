@@ -45,7 +45,7 @@ fn a_request_says_what_is_asked_for() {
         max_wait: Some(Duration::from_secs(90)),
         source: Some("web.qcow2".into()),
         is_named: false,
-        expected: Expected { size: Some(8 << 30), data: Some(0) },
+        expected: Expected { size: Some(8 << 30), data: Some(0), ..Expected::default() },
         dest: "a/b c".into(),
         name: "-n'".into(),
     };

@@ -389,6 +389,8 @@ fn a_push_changes_what_is_there_by_either_receiver() {
         far.push(&args, &image, "x.img").blamed(rig::HOST, &["x.img"]);
         assert_eq!(fs::read(&dest).unwrap(), b"other");
     }
+    fs::copy(&older, &dest).unwrap();
+    own(&far, &dest);
     let would = far.push(&["--since-snapshot", "first", "-n"], &image, "x.img").ok();
     assert!(would.err.contains("would send") && would.err.contains("to be kept there"), "{}", would.err);
 }
