@@ -369,3 +369,27 @@ fn bwlimit_holds_the_stream_to_its_rate() {
     let refused = run(Command::new(tools!().xfer_hole).args(["--bwlimit", "0"]).arg(&image), b"");
     assert!(refused.code == Some(2) && refused.err.contains("a rate of nothing moves nothing"), "{}", refused.err);
 }
+
+#[test]
+fn fold_prune_and_a_stored_stream_know_how_much_data_there_is() {
+    let fs = Filesystem::new(Fs::Ext4, 512 * MIB);
+    let (child, parent) = (fs.join("child.img"), fs.join("parent.img"));
+    let disk = Disk::empty(40 << 30).with(0, 16 * MIB, 1).with(30 << 30, 8 * MIB, 2);
+    disk.make(&child);
+    Disk::empty(40 << 30).with(0, 32 * MIB, 3).make(&parent);
+    let stream = fs.join("disk.stream");
+    fs::write(&stream, rig::pour(&tools!(), &["--hash"], &child)).unwrap();
+    let mut fold = Command::new(tools!().xfer_hole);
+    fold.args(["fold", "--progress=json"]).args([&child, &parent]);
+    let mut prune = Command::new(tools!().xfer_hole);
+    prune.args(["prune", "--progress=json"]).args([&parent, &child]);
+    let mut receive = Command::new(tools!().recv_hole);
+    receive.arg("--progress=json").arg(fs.join("out.img")).stdin(fs::File::open(&stream).unwrap());
+    for (name, mut command) in [("fold", fold), ("stored stream", receive), ("prune", prune)] {
+        let said = String::from_utf8(command.stderr(Stdio::piped()).output().unwrap().stderr).unwrap();
+        let told = events(&said);
+        assert_eq!(told.last().unwrap()["exit"], 0, "{name}: {said}");
+        let size = told.last().unwrap()["data_size"].as_u64().unwrap_or_default();
+        assert!(size.abs_diff(24 * MIB) <= MIB, "{name}: {size} of {}: {said}", 24 * MIB);
+    }
+}
