@@ -29,8 +29,8 @@ Receives a disk image from xfer-hole, and rebuilds it with its holes.
 DEST is the file to make or replace, a block device, or - for standard output.
 
       --in-place   update an existing file directly, without DEST.part
-  -f, --force      write a DEST that a running QEMU or a loop device uses, and
-                   replace a DEST.part that no receiver has left
+  -f, --force      write a DEST that QEMU, a loop device or another program
+                   uses, and replace a DEST.part that no receiver has left
   -n, --dry-run    check DEST, read no stream, and write nothing
       --no-sync    do not wait until the disk is on stable storage
       --skip-hash  do not compute digests: nothing is verified
@@ -118,6 +118,15 @@ add() {
 	l1=$((m1 % g + g))
 	total=$m2${l1#1}${l0#1}
 	total=${total#"${total%%[!0]*}"}
+	total=${total:-0}
+}
+
+# kib N: total=N*1024
+kib() {
+	total=$1
+	for x in 1 2 3 4 5 6 7 8 9 10; do
+		add "$total" "$total"
+	done
 }
 
 # modulo N M: rest=N mod M, a power of two up to 2^24. Wrapped arithmetic of
@@ -197,11 +206,8 @@ missing() {
 	# shellcheck disable=SC2046,SC2312
 	set -- $(df -Pk "${dest%/*}/" 2>/dev/null)
 	number "${11-}" || set -- 1 2 3 4 5 6 7 8 9 10 0
-	room=${11}
-	for x in 1 2 3 4 5 6 7 8 9 10; do
-		add "$room" "$room"
-		room=${total:-0}
-	done
+	kib "${11}"
+	room=$total
 	sub "$size" "$off"
 	le "$room" "$total" || return 0
 	sub "$total" "$room"
@@ -383,6 +389,51 @@ guest() {
 	return 1
 } 2>/dev/null
 
+# writer: has another program DEST open for writing? why=which one. One grep
+# looks through what /proc shows of others; nothing of theirs is touched that
+# isn't DEST, or on old systems in its mount.
+writer() {
+	t=''
+	{
+		while read -r x y; do
+			case $x in mnt_id: | ino:) t=$x.$y ;; esac
+		done </proc/self/fdinfo/3
+	} 3<"$dest"
+	[ -n "$t" ] && have grep && read -r self x </proc/self/stat || return 1
+	set +f
+	t=$(grep -rlxs "$t" /proc/[0-9]*/fdinfo)
+	set -f
+	y=$IFS IFS='
+'
+	# shellcheck disable=SC2086 # to be lines
+	set -- $t
+	IFS=$y
+	for t; do
+		x=${t#/proc/}
+		x=${x%%/*}
+		# shellcheck disable=SC3013
+		[ "$dest" -ef "/proc/$x/fd/${t##*/}" ] || continue
+		# what was started from here may have it from here
+		z=$x
+		while [ "$z" != "$self" ] && [ "$z" -gt 1 ]; do
+			read -r y <"/proc/$z/stat" || break
+			y=${y##*') '}
+			y=${y#* }
+			z=${y%% *}
+		done
+		[ "$z" != "$self" ] || continue
+		while read -r y z; do
+			case $y$z in flags:*[1256])
+				read -r y <"/proc/$x/comm"
+				why="open for writing by process $x ($y)"
+				return
+				;;
+			esac
+		done <"$t"
+	done
+	return 1
+} 2>/dev/null
+
 # used: who writes to DEST besides? why=the answer
 used() {
 	if [ "$kind" = place ]; then
@@ -412,7 +463,9 @@ used() {
 	# that name may be another mount's, or too old
 	t=$(losetup -j "$dest" 2>/dev/null)
 	why="attached as the loop device ${t%%:*}"
-	[ -n "$t" ]
+	[ -z "$t" ] || return 0
+	# another receiver's last words take a moment
+	[ -f "$dest" ] && writer && sleep 1 && writer
 }
 
 # unused: refuse a DEST that another program writes to, or that can't be replaced
@@ -435,7 +488,10 @@ resolve() {
 	*) dest=./$dest ;;
 	esac
 	if [ -h "$dest" ] && [ ! -c "$dest" ] && [ ! -p "$dest" ]; then
-		t=$(readlink -fn -- "$dest" 2>/dev/null && printf x) || die "can't follow the link $show: needs readlink -f"
+		t=$(readlink -fn -- "$dest" 2>/dev/null && printf x) || {
+			readlink -fn / >/dev/null 2>&1 || die "can't follow the link $show: needs readlink -f"
+			die "the link $show leads nowhere: to itself, or to a directory that isn't there"
+		}
 		dest=${t%x} show=${t%x}
 	fi
 	kind=part
@@ -444,10 +500,9 @@ resolve() {
 	elif [ -c "$dest" ] || [ -p "$dest" ]; then
 		kind=pipe
 	elif [ -f "$dest" ]; then
-		look "$dest"
-		old=${uid}:$gid perm=$mode had=$length
-		[ "$links" = 1 ] || others=1
 		kind=${inplace:-part}
+	elif [ -d "$dest" ]; then
+		die "$show is a directory: name the file in it"
 	elif [ -e "$dest" ]; then
 		die "$show is no file and no device"
 	else
@@ -457,6 +512,46 @@ resolve() {
 		/dev/*) die "$show is no device, and a file is not made there" ;;
 		esac
 	fi
+	former
+}
+
+# former: what the file has that is there
+former() {
+	old='' others=''
+	[ -f "$dest" ] || return 0
+	look "$dest"
+	old=${uid}:$gid perm=$mode had=$length
+	[ "$links" = 1 ] || others=1
+}
+
+# becomes: becomes=what is made of DEST, and t=the same for people
+# shellcheck disable=SC2034 # far-end.sh says it
+becomes() {
+	case $kind$dev$old in
+	part) becomes=new t='a new raw image' ;;
+	part*) becomes=replaces t='a raw image that replaces the file there' ;;
+	place1*) becomes=device t='the device, in place' ;;
+	place*) becomes=in-place t='a raw image, updated in place' ;;
+	*) becomes=stream t='a stream of bytes' ;;
+	esac
+}
+
+# folder: refuse a DEST whose directory isn't there
+folder() {
+	[ "$kind" != part ] || [ -d "${dest%/*}/" ] || die "no such directory: ${dest%/*}/"
+}
+
+# odd: refuse a .part that is no file, forced or not
+odd() {
+	case $mode in
+	'' | -*) return 0 ;;
+	l*) t='symbolic link' ;;
+	d*) t=directory ;;
+	p*) t=fifo ;;
+	s*) t=socket ;;
+	*) t=device ;;
+	esac
+	die "$show.part is a $t, where the new file is written first: remove or rename it"
 }
 
 # leftover: refuse a .part that no receiver has left. Ours has lines that begin
@@ -464,6 +559,7 @@ resolve() {
 leftover() {
 	look "$part"
 	# an empty one is no loss
+	odd
 	case ${force}$mode:$length in
 	-*:0) return 0 ;;
 	-*) ;;
@@ -518,9 +614,25 @@ lock() {
 	[ "$kind" != part ] || same
 }
 
+# attach FILE NAME: open it as descriptor 3
+attach() {
+	{ command exec 3<>"$1"; } 2>/dev/null && return
+	z=$(dd of="$1" conv=notrunc count=0 </dev/null 2>&1) && z='not permitted to read it'
+	die "can't open $2: ${z##*: }"
+}
+
 grab() {
-	{ command exec 3<>"$x"; } 2>/dev/null || die "can't open $t"
+	# far-end.sh has locked it already
+	{ [ -n "$locked" ] && here "$x"; } || attach "$x" "$t"
 	lock
+}
+
+# uncreated: why can't .part be created?
+uncreated() {
+	x=$(mkdir -- "$part" 2>&1 && rmdir -- "$part" 2>&1)
+	t="can't create $show.part: ${x##*: }"
+	[ -z "$old" ] || t="$t (--in-place writes in place)"
+	die "$t"
 }
 
 target() {
@@ -547,10 +659,11 @@ target() {
 			look "$part"
 			;;
 		esac
+		odd
 		t=$show.part x=$part
 		# noclobber takes no link, no other's file
 		set -C
-		{ [ -z "$mode" ] && command exec 3>"$part"; } 2>/dev/null || die "can't create $t (--in-place writes in place)"
+		{ [ -z "$mode" ] && command exec 3>"$part"; } 2>/dev/null || uncreated
 		set +C
 		lock
 		left="; kept $show.part"
@@ -558,6 +671,8 @@ target() {
 		[ "$length" = 0 ] || resize 0
 		chmod 600 "$fd" 0>&3
 		mark
+		# what was seen of DEST before the lock may have changed
+		former
 		[ -z "$old" ] || nocow
 		resize "$size"
 		[ -z "$others" ] || warn "$show: the old disk had other names (hard links), and stays there"
@@ -593,8 +708,12 @@ begin() {
 	left="; $show is not whole now"
 }
 
-# next: the next line, cut off if it has no newline
+# next: the next line, cut off if it has no newline; or the last one again
 next() {
+	[ -z "$again" ] || {
+		again=''
+		return 0
+	}
 	line=
 	IFS= read -r line 2>/dev/null && return
 	[ -z "$line" ] || bad "stream cut in a line"
@@ -631,7 +750,7 @@ basis() {
 	[ "$line" = "BASE $base" ] || bad "can't check that $show is the older disk (xfer-hole --trust-base sends unchecked)"
 	stamp
 	was=$now
-	[ -n "$had" ] || bad "BASE, but there is no $show"
+	[ -n "$had" ] || bad "BASE, but there is no $show: parts of the older disk are needed (send the whole disk instead)"
 	le "$base" "$had" || bad "$show is smaller than BASE"
 	rec=1
 }
@@ -797,9 +916,24 @@ publish() {
 	whole
 	$move -- "$part" "$dest" 2>"$err" || broke "can't rename over $show (--in-place writes in place)"
 	left=", though $show has been replaced"
-	unmark
 	[ "$fd" = "$part" ] || here "$dest" || die "$show is another file than was written"
 	[ -n "$nosync" ] || sync ${dir:+"$dir"} 2>/dev/null || die "can't sync its directory"
+	clear
+}
+
+# clear: remove the side files. With the rename the lock of .part is gone, and
+# they may be another receiver's by now, unless .part can be had again.
+clear() {
+	[ -e "$part.lines" ] || [ -e "$part.next" ] || return 0
+	t=1
+	set -C
+	{ command exec 3>"$part"; } 2>/dev/null || t=''
+	set +C
+	[ -n "$t" ] || return 0
+	! have flock || flock -n 0 0>&3 2>/dev/null || return 0
+	[ "$fd" = "$part" ] || here "$part" || return 0
+	unmark
+	rm -f -- "$part" 2>/dev/null
 }
 
 # whole: is .part ours, and of the disk's size?
@@ -906,7 +1040,14 @@ tools() {
 	for t in ls mkdir mkfifo rm mv chmod chown wc sync; do
 		have "$t" || die "needs $t"
 	done
-	for dd in dd 'busybox dd' gnudd ''; do
+	y=$IFS IFS=: x='dd:busybox dd:gnudd'
+	for t in $PATH; do
+		case $t in /*) x=$x:$t/dd ;; esac
+	done
+	# shellcheck disable=SC2086 # to be words between colons
+	set -- $x
+	IFS=$y
+	for dd in "$@" ''; do
 		[ -n "$dd" ] || die "needs a dd that reads count bytes and no more, and seeks from where it is: GNU's or busybox's (that of uutils can't)"
 		take="$dd bs=524288 iflag=fullblock,count_bytes oflag=seek_bytes conv=notrunc"
 		! exact || break
@@ -941,12 +1082,20 @@ ready() {
 	exec 3>/dev/null
 	# dd is to say why
 	trap '' XFSZ
-	force='' others='' dry=''
+	force='' others='' dry='' again='' locked=''
 	inplace='' skip='' nosync='' dev='' old='' had='' also=: move='mv -f'
 }
 
 receive() {
 	opening
+	rec=1
+	next
+	n=${line#* }
+	# BASE is judged before anything is made
+	case $kind$line in
+	partBASE*) basis ;;
+	*) again=1 ;;
+	esac
 	scratch
 	target
 	# sync with a name tells of failure
@@ -983,6 +1132,15 @@ misused() {
 	die "$1"
 }
 
+# formats: a name that promises another format than raw
+formats() {
+	case $kind$dest in
+	part*.qcow2 | part*.qcow | part*.qed | part*.vmdk | part*.vdi | part*.vhdx | part*.vhd | part*.vpc)
+		warn "warning: $show: becomes a raw image, though its name says ${dest##*.} (call it .img, and convert it with qemu-img)"
+		;;
+	esac
+}
+
 # rehearse: find what receive would, before a stream is there
 rehearse() {
 	case $kind in
@@ -997,18 +1155,13 @@ rehearse() {
 		part=$dest.part
 		leftover
 		x=${dest%/*}/
-		if [ ! -d "$x" ] || [ ! -w "$x" ] || [ ! -x "$x" ]; then
-			die "can't write in $x (--in-place writes in place)"
+		if [ ! -w "$x" ] || [ ! -x "$x" ]; then
+			die "can't write in $x${old:+" (--in-place writes in place)"}"
 		fi
 		;;
 	esac
-	case $kind$old in
-	part) t="the new file $show" ;;
-	part*) t="a new file that replaces $show" ;;
-	place*) t="$show in place" ;;
-	*) t="$show as a stream of bytes" ;;
-	esac
-	warn "would write $t"
+	becomes
+	warn "would write $show, $t"
 	code=0
 }
 
@@ -1039,6 +1192,8 @@ main() {
 	dest=$1
 	tools
 	resolve
+	folder
+	formats
 	if [ -n "$dry" ]; then
 		rehearse
 		exit

@@ -58,21 +58,26 @@ request() {
 	decode "$2"
 	target=$word
 	case $target in -*) target=./$target ;; esac
+	inside=''
 	if [ -d "$target" ]; then
-		target=${target%/}/$name
-		origin
+		inside=directory target=${target%/}/$name
 	else
-		case $target in */) target=$target$name ;; esac
+		case $target in */) inside=directory target=$target$name ;; esac
 	fi
 	! asked check-base || fail "recv-hole.sh can't read what is there: --check-base needs recv-hole"
 }
 
-# origin: a file in a directory, made from an image of another name, stays, where
-# getfattr is there to tell
-origin() {
-	[ -n "$source" ] && [ -f "$target" ] && ! asked force || return 0
-	x=$(getfattr --only-values -n user.xfer-hole.source -- "$target" 2>/dev/null) || return 0
-	[ -z "$x" ] || [ "$x" = "$source" ] || fail "the file of that name was made from an image of another name: name the file instead of its directory, or use --force"
+# former: what the file has that is there. In a directory, one that was made from
+# an image of another name stays, and one of which nothing is known, unless its
+# name is the image's. Where attributes can't be read nothing is known.
+former() {
+	plain_former
+	[ -n "$inside" ] && [ -n "$source" ] && [ -n "$old" ] && ! asked force || return 0
+	x=$(getfattr --only-values -n user.xfer-hole.source -- "$dest" 2>/dev/null) || x=''
+	[ "${x:-"${target##*/}"}" != "$source" ] || return 0
+	t="is not known to be made from $source"
+	[ -z "$x" ] || t="was made from $x, and $source would replace it"
+	die "$show is there already, and $t: name the file instead of its directory, or use --force"
 }
 
 # fell PID: a process and its children
@@ -217,13 +222,15 @@ path() {
 
 # room: is there room for the data that a dry run was told of?
 room() {
-	have expr && have df && [ -n "$data" ] || return 0
+	have df && number "$data" || return 0
+	free=$(df -P -k -- "$dir" 2>/dev/null | { read -r y && IFS=' ' read -r y y y y z && printf %s "$y"; })
+	case $free in '' | *[!0-9]*) return 0 ;; esac
+	# what an earlier transfer has left is gone on with
 	x=$(du -k -- "$dest.part" 2>/dev/null)
-	# shellcheck disable=SC2003 # arithmetic of the shell may have 32 bits
-	need=$(expr "$data" / 1024) x=${x%%[!0-9]*}
-	free=$(df -P -k -- "$dir" 2>/dev/null | { read -r y && IFS=' ' read -r y y y y z && printf %s "$y"; }) || return 0
+	x=${x%%[!0-9]*}
 	add "$free" "${x:-0}"
-	le "$need" "$total" || die "$dir has $total KiB of free space, and the disk has $need KiB of data"
+	kib "$total"
+	le "$data" "$total" || die "$dir has $total bytes of free space, and the disk has $data bytes of data"
 }
 
 # known: are there the user and group that DEST would belong to?
@@ -241,10 +248,9 @@ probe() {
 	if [ "$kind" != part ]; then
 		[ -z "$own$bits" ] || [ "$kind$dev" = place ] || die "$show is a device: it keeps its owner and mode"
 		[ "$kind" = place ] || return 0
-		x=$(dd of="$dest" conv=notrunc count=0 </dev/null 2>&1) || die "can't open $show: ${x##*: }"
-		{ command exec 3<>"$dest"; } 2>/dev/null || die "can't open $show"
+		# queue keeps it open
+		attach "$dest" "$show"
 		unused
-		exec 3>/dev/null
 		[ -n "$dev" ] || return 0
 		device
 		le "$bytes" "$had" || die "$show is too small: $had bytes for a disk of $bytes"
@@ -277,9 +283,11 @@ probe() {
 	fi
 }
 
-# queue: wait for a receiver whose link is dead, and refuse if one is alive
+# queue: lock what another receiver may have, which is descriptor 3 from here to
+# the end. It waits for one whose link is dead, and refuses if one is alive. It
+# fails if what has been seen of DEST may have changed since.
 queue() {
-	file=${part:-"$dest"} turn=0
+	file=${part:-"$dest"} waited=''
 	have flock && [ -e "$file" ] && [ "$kind" != pipe ] || return 0
 	# what stands in place of .part is refused later, and not opened
 	[ -z "$part" ] || { [ -f "$file" ] && [ ! -h "$file" ]; } || return 0
@@ -289,13 +297,34 @@ queue() {
 		stamp
 		dest=$x
 		[ "$turn" = 0 ] || [ "$now" = "$was" ] || fault=again die "$file is being written by another receiver"
-		was=$now turn=$((turn + 1))
+		was=$now turn=$((turn + 1)) waited=1
 		if [ "$turn" -ge 45 ] || asked dry-run; then
 			fault=again die "$file is in use by another receiver"
 		fi
 		sleep 2
 	done
-	exec 3>/dev/null
+	locked=1
+	[ -z "$waited" ] || return 1
+	# without /proc, it isn't known
+	[ ! -e /proc/self/fd/3 ] || here "$file"
+}
+
+# examine: look at DEST, before and after it is waited for
+examine() {
+	dest=$target show=$target dev='' had='' locked='' part=''
+	if asked no-clobber && { [ -e "$dest" ] || [ -h "$dest" ]; }; then
+		die "$show is there already"
+	fi
+	path
+	resolve
+	case $kind$dest in
+	part/dev/shm/*) ;;
+	part/dev/*) die "$show is no device, and a file is not made there" ;;
+	esac
+	if asked target-is-zero && [ -z "$dev" ]; then
+		die "$show is no block device, which --target-is-zero is for"
+	fi
+	probe
 }
 
 # script: all of recv-hole.sh above the line that says so. What resume.sh stands
@@ -340,27 +369,20 @@ work() {
 	! asked read-back || die "recv-hole.sh doesn't read back what it wrote: --read-back needs recv-hole there"
 	also=adorn
 	tools
-	if asked no-clobber && { [ -e "$dest" ] || [ -h "$dest" ]; }; then
-		die "$show is there already"
-	fi
-	path
-	resolve
-	case $kind$dest in
-	part/dev/shm/*) ;;
-	part/dev/*) die "$show is no device, and a file is not made there" ;;
-	esac
-	if asked target-is-zero && [ -z "$dev" ]; then
-		die "$show is no block device, which --target-is-zero is for"
-	fi
-	probe
-	queue
+	turn=0
+	examine
+	until queue; do
+		exec 3>/dev/null
+		examine
+	done
 	if asked dry-run && [ -n "$older" ]; then
 		[ -n "$had" ] || die "BASE, but there is no $show"
 		le "$older" "$had" || die "$show is smaller than BASE"
 	fi
-	x=${dev:+ device}
-	! remains || x="$x delta part manifest-first"
-	printf 'XFER-HOLE-READY 1 sh%s\n' "$x"
+	words=''
+	! remains || words=' delta part manifest-first'
+	becomes
+	printf 'XFER-HOLE-READY 1 sh%s %s%s\n' "$words" "$becomes" "${inside:+ directory}"
 	! asked discard || warn "recv-hole.sh discards nothing that it doesn't zero: --discard is for recv-hole"
 	! asked direct || warn "recv-hole.sh writes through the page cache: --direct is for recv-hole"
 	if asked dry-run; then

@@ -4,7 +4,7 @@
 # resume.sh: goes on from what a transfer that was cut has left of a new file.
 #
 # The functions at the end stand before those of the script of the same name,
-# which far-end.sh has renamed: `plain_next` is the script's `next`.
+# which far-end.sh has renamed: `plain_hole` is the script's `hole`.
 #
 # DEST.part.lines has the lines of the hashed records that are in DEST.part: the
 # first is `XFER-HOLE-PART size interval grain inode N`, then come DATA and HOLE, each when its
@@ -19,8 +19,8 @@
 #   gap      octets of zeros at their end
 #   spare    what is left of the line that 9 has read
 #   result   the digest of all lines
-wanted='' offered=0 behind='' journal='' gap=0 spare='' result='' again=''
-wrapped=' next opening target mark data hole keep ending '
+wanted='' offered=0 behind='' journal='' gap=0 spare='' result=''
+wrapped=' opening target mark data hole keep ending former '
 
 # ours FILE: is it a plain file of one link, and of this user?
 ours() {
@@ -139,8 +139,8 @@ offer() {
 		fi
 	fi
 	if [ "$offered" = 0 ]; then
-		# it is made anew
-		exec 3>/dev/null
+		# it is made anew, under the same lock
+		locked=1
 		ival=${sought% *} grain=${sought#* }
 		head="0 sha256 $ival $grain"
 	else
@@ -193,14 +193,6 @@ passed() {
 		behind=''
 		mv -f -- "$journal" "$part.lines" 2>/dev/null || die "can't rename $journal"
 	fi
-}
-
-next() {
-	[ -z "$again" ] || {
-		again=''
-		return 0
-	}
-	plain_next
 }
 
 opening() {

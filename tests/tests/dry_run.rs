@@ -103,6 +103,10 @@ fn what_there_is_no_room_for_is_found() {
         let sparse = far.image("sparse.img", &Disk::empty(8 << 30).with(3 << 30, MIB, 1));
         accepted(by_every_way(&far, &sparse, &dest, &[]), "holes take no room");
         assert!(!dest.exists() && !part.exists());
+        // Not a byte is left.
+        let _full = std::io::copy(&mut std::io::repeat(1), &mut File::create(fs.join("filler")).unwrap());
+        let words = "has 0 bytes of free space, and the disk has 1048576 bytes of data";
+        refused(by_every_way(&far, &sparse, &dest, &[]), &[words], "full");
     }
 }
 

@@ -94,8 +94,7 @@ fn a_push_or_pull_into_a_directory_does_so_too() {
         }
         let before = Before::of(&there.join("web.img"));
         for dest in [receiver.to_owned(), format!("{receiver}/")] {
-            push(&[], "web.vmdk", &dest)
-                .blamed(HOST, &["made from", "web.img"][..if receiver == "sh" { 1 } else { 2 }]);
+            push(&[], "web.vmdk", &dest).blamed(HOST, &["made from", "web.img"]);
             push(&["-n"], "web.vmdk", &dest).blamed(HOST, &["made from"]);
             before.untouched(receiver);
         }
@@ -106,6 +105,17 @@ fn a_push_or_pull_into_a_directory_does_so_too() {
         push(&[], "web.raw", receiver).ok();
         push(&[], "disk", receiver).ok();
         assert_same(&far.near("disk"), &there.join("disk"));
+        // A file that nothing is known of is its own image's.
+        let unknown = there.join("web.img");
+        fs::remove_file(&unknown).unwrap();
+        fs::write(&unknown, "somebody's").unwrap();
+        chown(&unknown, Some(far.account.uid()), None).unwrap();
+        let before = Before::of(&unknown);
+        for more in [&["-n"][..], &["--in-place"], &[]] {
+            push(more, "web.raw", receiver).blamed(HOST, &["web.img", "not known to be made from web.raw"]);
+        }
+        before.untouched(receiver);
+        push(&[], "web.img", receiver).ok();
     }
     // The images lie at the other side.
     images(&far.account.home(""));

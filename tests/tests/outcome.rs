@@ -161,7 +161,15 @@ fn a_push_says_what_became_of_it_there() {
     says(far.push(&["-n"], &image, "disk.img").ok(), "disk.img, a raw image that replaces the file there");
     says(far.push(&[], &image, "disk.img").ok(), "disk.img: raw image, replaced the old file; ");
     says(far.push(&["--delta"], &image, "disk.img").ok(), "disk.img: unchanged; disk 8 MiB, ");
-    says(far.push(&["--receiver=sh"], &image, "disk.img").ok(), "disk.img: raw image; disk 8 MiB, ");
+    let sh = |args: &[&str], dest: &str| far.push(&[&["--receiver=sh"], args].concat(), &image, dest).ok();
+    says(sh(&["-n"], "disk.img"), "disk.img, a raw image that replaces the file there");
+    says(sh(&[], "disk.img"), "disk.img: raw image, replaced the old file; disk 8 MiB, ");
+    says(sh(&["-n"], "."), "disk.img, a raw image that replaces the file there");
+    says(sh(&["--in-place", "-n"], "."), "disk.img, a raw image, updated in place");
+    says(sh(&["--in-place"], "disk.img"), "disk.img: raw image, updated in place; disk 8 MiB, ");
+    fs::remove_file(far.account.home("disk.img")).unwrap();
+    says(sh(&["-n"], "."), "disk.img, a new raw image");
+    says(sh(&[], "."), "disk.img: new raw image; disk 8 MiB, ");
 }
 
 #[test]

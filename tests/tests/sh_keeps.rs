@@ -249,7 +249,7 @@ fn a_dry_run_reads_nothing_and_finds_what_would_be_refused() {
     let (dest, stream) = (fs.join("out.img"), stream(4 * MIB));
     for receiver in scripts() {
         let said = run(&mut with(receiver, "-n", &dest), &stream).ok();
-        assert!(said.err.contains("would write the new file") && !dest.exists(), "{receiver:?} {}", said.err);
+        assert!(said.err.contains("a new raw image") && !dest.exists(), "{receiver:?} {}", said.err);
         fs::write(&dest, "the old disk").unwrap();
         let before = Before::of(&dest);
         let said = run(&mut with(receiver, "-n", &dest), &stream).ok();
@@ -283,4 +283,88 @@ fn in_place_without_flock_is_told_of() {
         let outcome = run(command.args(plain.get_args()).env("PATH", &links), &stream(4 * MIB)).ok();
         assert!(outcome.err.contains("needs flock to keep readers"), "{receiver:?} {}", outcome.err);
     }
+}
+
+/// What a folder has: names and content.
+fn content(folder: &Path) -> Vec<(std::ffi::OsString, Vec<u8>)> {
+    let entries = fs::read_dir(folder).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file());
+    let mut found: Vec<_> = entries.map(|entry| (entry.file_name(), fs::read(entry.path()).unwrap())).collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn an_increment_that_is_refused_leaves_nothing_and_takes_nothing_away() {
+    let fs = Filesystem::new(Fs::Ext4, 128 * MIB);
+    let (dest, whole) = (fs.join("out.img"), stream(4 * MIB));
+    let increments = ["BASE 4194304", "BASE 4194304 nothing", "BASE x"];
+    for receiver in scripts() {
+        for there in [false, true] {
+            // Of what a transfer that was cut has left, nothing is lost.
+            for cut in [false, true] {
+                if there {
+                    fs::write(&dest, "shorter").unwrap();
+                }
+                if cut {
+                    receive(receiver, &dest, &whole[..whole.len() / 2]).refused(&["kept"]);
+                }
+                let before = content(fs.path());
+                for increment in increments {
+                    let stream = format!("XFER-HOLE 1 4194304\n{increment}\nKEEP 4194304\nEND\n");
+                    let outcome = receive(receiver, &dest, stream.as_bytes()).refused(&["BASE"]);
+                    assert!(!outcome.err.contains("kept"), "{receiver:?} {}", outcome.err);
+                    assert!(content(fs.path()) == before, "{receiver:?} {there} {cut} {increment}");
+                }
+                for (name, _) in before {
+                    fs::remove_file(fs.path().join(name)).unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_stands_in_place_of_part_is_named() {
+    let fs = Filesystem::new(Fs::Ext4, 128 * MIB);
+    let (dest, stream) = (fs.join("out.img"), stream(4 * MIB));
+    let part = part_of(&dest);
+    for (word, does) in [("directory", "mkdir"), ("symbolic link", "ln -s nowhere"), ("fifo", "mkfifo")] {
+        run(std::process::Command::new("sh").args(["-c", &format!("{does} \"$0\"")]).arg(&part), b"").ok();
+        for receiver in scripts() {
+            receive(receiver, &dest, &stream).refused(&["out.img.part is a", word, "remove or rename it"]);
+            run(&mut with(receiver, "--dry-run", &dest), b"").refused(&["out.img.part is a", word]);
+            run(&mut with(receiver, "--force", &dest), &stream).refused(&["out.img.part is a", word]);
+        }
+        run(std::process::Command::new("rm").arg("-d").arg(&part), b"").ok();
+    }
+}
+
+#[test]
+fn side_files_of_the_receiver_that_comes_next_stay() {
+    let fs = Filesystem::new(Fs::Ext4, 128 * MIB);
+    let (dest, stream) = (fs.join("out.img"), stream(4 * MIB));
+    let (part, lines) = (part_of(&dest), fs.join("out.img.part.lines"));
+    let mv = rig::tool("sh", &["-c", "command -v mv"]);
+    // Another receiver begins right after the rename.
+    let text = format!(
+        "{} \"$@\" || exit\nrm -f '{1}'\necho XFER-HOLE-PART 1 inode 9 >'{1}'\necho new >'{2}'",
+        mv.trim(),
+        lines.display(),
+        part.display()
+    );
+    let toolbox = rig::Toolbox::new().script("mv", &text);
+    for receiver in scripts() {
+        if receiver == Receiver::Script(rig::SHELLS[2]) {
+            // Its own mv comes first there.
+            continue;
+        }
+        let mut command = receiver.command(&tools!(), &dest, false, true);
+        run(command.env("PATH", toolbox.path()), &stream).ok();
+        assert_eq!(fs::read(&lines).unwrap(), b"XFER-HOLE-PART 1 inode 9\n", "{receiver:?}");
+        assert_eq!(fs::read(&part).unwrap(), b"new\n", "{receiver:?}");
+        fs::remove_file(&lines).unwrap();
+        fs::remove_file(&part).unwrap();
+    }
+    receive(Receiver::Script(rig::SHELLS[0]), &dest, &stream).ok();
+    assert!(!lines.exists() && !part.exists());
 }

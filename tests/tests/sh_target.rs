@@ -207,6 +207,43 @@ fn a_dest_that_comes_into_use_meanwhile_is_not_replaced() {
 }
 
 #[test]
+fn a_dest_that_another_program_has_open_for_writing_is_refused_unless_forced() {
+    for kind in [Fs::Ext4, Fs::Btrfs, Fs::Tmpfs] {
+        let fs = Filesystem::new(kind, 256 * MIB);
+        let (dest, other) = (fs.join("a disk.img"), fs.join("other.img"));
+        for receiver in scripts() {
+            Disk::empty(2 * MIB).with(0, MIB, 1).make(&dest);
+            // Those who read, or write to others, don't count.
+            let _reader = File::open(&dest).unwrap();
+            let _neighbour = File::create(&other).unwrap();
+            receive(receiver, &dest, false).ok();
+            // By another name it is the same file.
+            let link = fs.join("link.img");
+            fs::hard_link(&dest, &link).unwrap();
+            let writer = File::options().append(true).open(&link).unwrap();
+            fs::remove_file(&link).unwrap();
+            let before = Before::of(&dest);
+            let says = format!("a disk.img is open for writing by process {} (", std::process::id());
+            for in_place in [false, true] {
+                let what = format!("{kind:?} {receiver:?} in place {in_place}");
+                receive(receiver, &dest, in_place).refused(&[&says, "--force"]);
+                before.untouched(&what);
+                assert!(!part_of(&dest).exists(), "{what}");
+            }
+            forced(receiver, &dest, true).ok();
+            forced(receiver, &dest, false).ok();
+            drop(writer);
+            let first = begun(receiver, &dest, false);
+            let writer = File::options().read(true).write(true).open(&dest).unwrap();
+            ended(first).refused(&[&says, "kept"]);
+            drop(writer);
+            receive(receiver, &dest, true).ok();
+            fs::remove_file(&dest).unwrap();
+        }
+    }
+}
+
+#[test]
 fn a_part_that_is_replaced_cut_or_grown_is_never_given_the_name() {
     let fs = Filesystem::new(Fs::Ext4, 64 * MIB);
     let (dest, part) = (fs.join("out.img"), part_of(&fs.join("out.img")));

@@ -138,3 +138,20 @@ fn a_dd_that_reads_on_or_seeks_from_the_start_is_named_first() {
         }
     });
 }
+
+#[test]
+fn a_dd_in_a_later_directory_of_path_is_found() {
+    at_once(SHELLS, |sh| {
+        let (account, target) = (Account::new("dash", sh), TempDir::new().unwrap());
+        let (octets, stream) = sample(target.path());
+        let (bin, other, dest) = (account.at("bin"), account.at("other"), target.path().join("out.img"));
+        furnish(&bin);
+        link("dd", Path::new(UUTILS), &bin);
+        fs::create_dir(&other).unwrap();
+        link("dd", Path::new(&system("dd")), &other);
+        let mut command = account.command(&request(&[], &dest));
+        command.env("PATH", format!("{}:relative:/no such:{}", bin.display(), other.display()));
+        done(&converse(&mut command, &stream), sh);
+        assert!(fs::read(&dest).unwrap() == octets, "{sh}");
+    });
+}

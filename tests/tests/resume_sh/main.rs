@@ -381,7 +381,7 @@ fn what_no_sender_says_is_refused_and_the_part_stays() {
     let offered: u64 = manifest.lines().next().unwrap().rsplit(' ').next().unwrap().parse().unwrap();
     let (lines, end) = manifest.split_once('\n').unwrap().1.split_once("END ").unwrap();
     assert_eq!(end.lines().next().unwrap(), Digest::of(lines.as_bytes()).to_string());
-    assert!(said.contains("XFER-HOLE-READY 1 sh delta part manifest-first\n"), "{said}");
+    assert!(said.contains("XFER-HOLE-READY 1 sh delta part manifest-first new\n"), "{said}");
 
     let open = format!("XFER-HOLE 1 {size} sha256 131072 4096\n");
     let (zero, rest) = (Digest::of(b""), size - offered);
