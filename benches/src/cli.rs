@@ -19,7 +19,7 @@ every failure, such as a command of ours that makes another disk.";
 #[command(name = "bench", max_term_width = 100, args_override_self = true, after_help = STATUS)]
 pub struct Cli {
     /// Cases to run: names, or parts of names with slashes between them, as in fragments, guest-zlib/local or map; growth. Not given: all, and
-    /// then BENCHMARKS.md, doc/growth.svg and the table in README.md are written
+    /// then BENCHMARKS.md, the charts in doc, and the tables in README.md and doc/sync.md are written
     #[arg(value_name = "CASE")]
     pub words: Vec<String>,
 

@@ -121,12 +121,12 @@ impl Kind {
             Self::GuestQcow2 => "ext4 with 2 GiB of /usr in 8 GiB, qcow2",
             Self::GuestZlib => "ext4 with 2 GiB of /usr in 8 GiB, qcow2, zlib",
             Self::GuestZstd => "ext4 with 2 GiB of /usr in 8 GiB, qcow2, zstd",
-            Self::Chain => "the guest's qcow2 below two overlays",
-            Self::Fragments => "4 KiB of data and 4 KiB of hole in turn over 1 GiB, raw",
-            Self::Empty1tRaw => "1 TiB of nothing, raw",
-            Self::Empty1tQcow2 => "1 TiB of nothing, qcow2",
-            Self::Empty16tRaw => "16 TiB of nothing, raw, on tmpfs",
-            Self::Empty16tQcow2 => "16 TiB of nothing, qcow2",
+            Self::Chain => "ext4 with 2 GiB of /usr in 8 GiB, qcow2, below two overlays",
+            Self::Fragments => "1 GiB, alternating 4 KiB of data and 4 KiB of hole, raw",
+            Self::Empty1tRaw => "1 TiB, empty, raw",
+            Self::Empty1tQcow2 => "1 TiB, empty, qcow2",
+            Self::Empty16tRaw => "16 TiB, empty, raw, on tmpfs",
+            Self::Empty16tQcow2 => "16 TiB, empty, qcow2",
         }
     }
 

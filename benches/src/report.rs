@@ -1,4 +1,4 @@
-//! The report: tables in Markdown, and those in README.
+//! The report: tables in Markdown, and those in README.md and doc/sync.md.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,14 +11,15 @@ use crate::disk::Kind;
 use crate::error::{Error, Result, Told};
 use crate::growth::Panel;
 use crate::session::{Row, Table};
+use crate::speed;
 
-/// Between what a table of README's stands.
+/// The comments around a table in a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Marks(&'static str, &'static str);
 
-/// The table of whole disks.
+/// Around the table of whole disks, in README.md.
 pub const WHOLE: Marks = Marks("<!-- bench: begin -->", "<!-- bench: end -->");
-/// The table of what changed.
+/// Around the table of what changed, in doc/sync.md.
 pub const CHANGED: Marks = Marks("<!-- bench: changed begin -->", "<!-- bench: changed end -->");
 
 /// `1.24 s`, `12.4 ms`: three figures.
@@ -174,7 +175,9 @@ pub fn whole(machine: &[String], runs: u32, tables: &[Table], asked: &[Verdict],
 /// The table in README: for each disk our two ways and the peers, relative to the best peer.
 #[must_use]
 pub fn main_table(tables: &[Table]) -> String {
-    let mut text = "| disk | by a pipe | as a copy | best peer | pipe | copy |\n|---|--:|--:|---|--:|--:|\n".to_owned();
+    let mut text =
+        "| disk | pipe | local copy | fastest peer | pipe / peer | copy / peer |\n|---|--:|--:|---|--:|--:|\n"
+            .to_owned();
     let shown = |case: &Case| case.way == Way::Local && !case.sync;
     for kind in Kind::ALL {
         // One place for each disk: on disk, if it has been there.
@@ -200,19 +203,19 @@ pub fn main_table(tables: &[Table]) -> String {
     text
 }
 
-/// README's other table: who brings up to date what is at the target, relative to rsync.
+/// The table in doc/sync.md: transfers to a destination that holds an older state, relative to rsync.
 #[must_use]
 pub fn changed_table(tables: &[Table]) -> String {
     let mut text =
-        "| at the target already | push | in place | pull | all of it | `rsync` | push / `rsync` | wire | its wire |\n\
+        "| already at the destination | push | in place | pull | full push | `rsync` | push / `rsync` | wire | `rsync`'s wire |\n\
                     |---|--:|--:|--:|--:|--:|--:|--:|--:|\n"
             .to_owned();
     for table in tables.iter().filter(|table| table.case.way.renews()) {
         let there = match table.case.way {
             Way::Delta => "all but 1 %",
             Way::DeltaSlow => "all but 1 %, at 100 Mbit/s",
-            Way::DeltaSame => "all of it",
-            _ => "half, of a run that was cut",
+            Way::DeltaSame => "everything",
+            _ => "half, from an interrupted push",
         };
         let row = |key| table.rows.iter().find(|row| row.key == key);
         let time = |key| row(key).map_or("–".to_owned(), |row| seconds(row.time.median));
@@ -235,41 +238,49 @@ pub fn changed_table(tables: &[Table]) -> String {
     text
 }
 
-/// README with another table.
+/// A document with another table.
 ///
 /// # Errors
 /// If the comments that it stands between aren't there.
-pub fn with_table(readme: &str, marks: Marks, table: &str) -> Result<String> {
+pub fn with_table(document: &str, marks: Marks, table: &str) -> Result<String> {
     let Marks(begin, end) = marks;
-    let found = readme.split_once(begin).and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
-    let (before, behind) = found.ok_or_else(|| Error::new(format!("README.md has no {begin} and {end}")))?;
+    let found = document.split_once(begin).and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
+    let (before, behind) = found.ok_or_else(|| Error::new(format!("no {begin} and {end}")))?;
     Ok(format!("{before}{begin}\n{table}{end}{behind}"))
 }
 
-/// Writes all that is kept: `BENCHMARKS.md`, the drawing, and README's tables, each if there is something for it.
+/// Writes `BENCHMARKS.md`, the charts in `doc/`, and the tables in README.md and doc/sync.md, each if there are figures for it.
 ///
 /// # Errors
 /// If a file can't be written.
 pub fn write(folder: &Path, text: &str, tables: &[Table], drawing: Option<&str>) -> Result<()> {
     let path = folder.join("BENCHMARKS.md");
     fs::write(&path, text).told(path.display())?;
-    if let Some(drawing) = drawing {
-        let path = folder.join("doc/growth.svg");
-        fs::create_dir_all(folder.join("doc")).and_then(|()| fs::write(&path, drawing)).told(path.display())?;
+    let speeds = speed::parse(text);
+    let chart = (!speeds.is_empty()).then(|| speed::draw(&speeds));
+    for (name, svg) in [("doc/growth.svg", drawing), ("doc/speed.svg", chart.as_deref())] {
+        if let Some(svg) = svg {
+            let path = folder.join(name);
+            fs::create_dir_all(folder.join("doc")).and_then(|()| fs::write(&path, svg)).told(path.display())?;
+        }
     }
-    let path = folder.join("README.md");
     let (changed, whole): (Vec<_>, Vec<_>) = tables.iter().cloned().partition(|table| table.case.way.renews());
-    if path.exists() && !tables.is_empty() {
-        let mut readme = fs::read_to_string(&path).told(path.display())?;
-        if !whole.is_empty() {
-            readme = with_table(&readme, WHOLE, &main_table(&whole))?;
-        }
-        if !changed.is_empty() {
-            readme = with_table(&readme, CHANGED, &changed_table(&changed))?;
-        }
-        fs::write(&path, readme).told(path.display())?;
+    if !whole.is_empty() {
+        replace_table(&folder.join("README.md"), WHOLE, &main_table(&whole))?;
+    }
+    if !changed.is_empty() {
+        replace_table(&folder.join("doc/sync.md"), CHANGED, &changed_table(&changed))?;
     }
     Ok(())
+}
+
+/// Replaces the table in a document, if that is there.
+fn replace_table(path: &Path, marks: Marks, table: &str) -> Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let document = fs::read_to_string(path).told(path.display())?;
+    fs::write(path, with_table(&document, marks, table).told(path.display())?).told(path.display())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ pub fn checkout(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
 }
 
-/// Fails unless the file in the checkout is what was made of the definitions; with UPDATE_DOCS set it becomes that.
+/// Fails unless the file in the checkout is what the code makes; with UPDATE_DOCS set it becomes that.
 #[track_caller]
 pub fn assert_kept(file: &str, made: &str) {
     let path = checkout(file);
@@ -17,7 +17,7 @@ pub fn assert_kept(file: &str, made: &str) {
         fs::write(&path, made).unwrap();
     }
     let kept = fs::read_to_string(&path).unwrap_or_default();
-    assert!(made == kept, "{file} is not what the command line says: run UPDATE_DOCS=1 ./check tests");
+    assert!(made == kept, "{file} is not what the code makes: run UPDATE_DOCS=1 ./check tests");
 }
 
 /// The programs.

@@ -42,7 +42,7 @@ pub use judge::{
     Mapped, assert_as, assert_as_qemu, assert_refused, by_tables, gone_back, merged, our_map, qemu_disk, qemu_map,
 };
 pub use layers::Layers;
-pub use machine::{Machine, recipes};
+pub use machine::{Machine, RECIPE_DOCUMENTS, recipes};
 pub use network::Network;
 pub use notes::{note_in, note_of};
 pub use octets::{Field, l1_entry, l2_entry, peek, poke, stretch_header, write_at};

@@ -1,5 +1,5 @@
-//! A machine as the README has it, so that its recipes can be run as they stand there: its hosts, folders and devices, in mounts of one
-//! process's own.
+//! A machine as the README and doc/*.md have it, so that their recipes can be run as they stand there: its hosts, folders and devices, in
+//! mounts of one process's own.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -17,19 +17,26 @@ const SIZE: u64 = 48 * MIB;
 /// Set in the process that has mounts of its own.
 const INSIDE: &str = "XFER_HOLE_RECIPES_INSIDE";
 
-/// What stands in the README's fences of that kind, without LF at their ends.
-fn fenced(kind: &str) -> Vec<String> {
-    let readme = fs::read_to_string(checkout("README.md")).unwrap();
+/// What stands in a document's fences of that kind, without LF at their ends.
+fn fenced(document: &str, kind: &str) -> Vec<String> {
+    let text = fs::read_to_string(checkout(document)).unwrap();
     let fence = format!("```{kind}\n");
-    readme.split(&fence).skip(1).map(|rest| rest.split_once("```").unwrap().0.trim_end().to_owned()).collect()
+    text.split(&fence).skip(1).map(|rest| rest.split_once("```").unwrap().0.trim_end().to_owned()).collect()
 }
 
-/// The recipes of the README, in order.
-pub fn recipes() -> Vec<String> {
-    fenced("sh recipe")
+/// The documents that have recipes. A test runs every recipe of each.
+pub const RECIPE_DOCUMENTS: [&str; 3] = ["README.md", "doc/sync.md", "doc/restricted-receivers.md"];
+
+/// The recipes of a document, in order; there must be that many.
+#[track_caller]
+pub fn recipes<const COUNT: usize>(document: &str) -> [String; COUNT] {
+    assert!(RECIPE_DOCUMENTS.contains(&document), "{document} is no document with recipes");
+    fenced(document, "sh recipe")
+        .try_into()
+        .unwrap_or_else(|found: Vec<String>| panic!("{document} has {} recipes, not {COUNT}", found.len()))
 }
 
-/// A machine as the README has it: folders in /srv, a device in /dev/vg0, ssh that knows the hosts' names. All of it in
+/// A machine as the documents have it: folders in /srv, a device in /dev/vg0, ssh that knows the hosts' names. All of it in
 /// mounts of this process's own.
 #[derive(Debug)]
 pub struct Machine {
@@ -157,8 +164,8 @@ fn device_in_vg0() -> LoopDevice {
     device
 }
 
-/// What ssh knows of the README's hosts, all of which are one server. `inside` lets nobody in who doesn't come through `jump`;
-/// `jump` is a way only; `vault` is locked down as the README says.
+/// What ssh knows of the documents' hosts, all of which are one server. `inside` lets nobody in who doesn't come through `jump`;
+/// `jump` is a way only; `vault` is locked down as doc/restricted-receivers.md says.
 fn hosts(sshd: &Sshd, address: &str) -> String {
     let client = fs::read_to_string(sshd.config()).unwrap();
     let value = |name: &str| {
@@ -173,7 +180,9 @@ fn hosts(sshd: &Sshd, address: &str) -> String {
         authorized += &format!("{options} {}", fs::read_to_string(key.with_extension("pub")).unwrap());
         format!(" IdentityFile {}\n", key.display())
     };
-    let [locked_down] = &fenced("authorized_keys")[..] else { panic!("one line for authorized_keys") };
+    let [locked_down] = &fenced("doc/restricted-receivers.md", "authorized_keys")[..] else {
+        panic!("one line for authorized_keys")
+    };
     let hypervisor = format!(" IdentityFile {}\n", value("IdentityFile "));
     let jump = admit("jump_key", "restrict,port-forwarding,command=\"/bin/false\"");
     let inside = admit("inside_key", "from=\"127.0.0.1\"") + " BindAddress 127.0.0.9\n";

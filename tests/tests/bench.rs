@@ -38,11 +38,12 @@ fn what_is_at_the_target_is_brought_up_to_date_and_the_slow_link_is_gone_afterwa
     let programs = tools!().xfer_hole.parent().unwrap().to_owned();
     let places = [here.path(), memory.path()];
     let cases = ["guest-raw/delta-same", "guest-raw/resume", "guest-raw/delta-100mbit"];
-    let readme = "<!-- bench: changed begin -->\nold\n<!-- bench: changed end -->\n";
-    fs::write(report.path().join("README.md"), readme).unwrap();
+    let document = "<!-- bench: changed begin -->\nold\n<!-- bench: changed end -->\n";
+    fs::create_dir(report.path().join("doc")).unwrap();
+    fs::write(report.path().join("doc/sync.md"), document).unwrap();
     bench(&programs, places, report.path(), &cases).unwrap();
-    let readme = fs::read_to_string(report.path().join("README.md")).unwrap();
-    assert!(readme.contains("raw: half, of a run that was cut | ") && !readme.contains("old"), "{readme}");
+    let document = fs::read_to_string(report.path().join("doc/sync.md")).unwrap();
+    assert!(document.contains("raw: half, from an interrupted push | ") && !document.contains("old"), "{document}");
     let text = fs::read_to_string(report.path().join("BENCHMARKS.md")).unwrap();
     for (part, times) in [
         ("### guest-raw: over ssh at 100 Mbit/s, to a state in which 1 % is other octets, to ", 1),
@@ -95,6 +96,8 @@ fn a_tiny_run_reports_and_leaves_nothing_and_a_broken_tool_is_found_out() {
     }
     let readme = fs::read_to_string(report.path().join("README.md")).unwrap();
     assert!(readme.contains("| 1 GiB of data in 8 GiB, in runs of 64 KiB to 4 MiB, raw | ") && !readme.contains("old"));
+    let chart = fs::read_to_string(report.path().join("doc/speed.svg")).unwrap();
+    assert!(chart.contains(">1 GiB of data in 8 GiB, in runs of 64 KiB to 4 MiB, raw<"), "{chart}");
     for place in places {
         assert_eq!(fs::read_dir(place).unwrap().count(), 0, "{}", place.display());
     }

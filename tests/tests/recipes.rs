@@ -1,4 +1,4 @@
-//! The recipes of the README, run as they stand there: against a real sshd, with its host names, folders and devices. Those that send
+//! The recipes of README.md and doc/restricted-receivers.md, run as they stand there: against a real sshd, with its host names, folders and devices. Those that send
 //! only what changed are in sync_recipes.rs.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
@@ -32,13 +32,13 @@ fn cook(machine: &Machine, recipe: &str, image: &Path) {
 }
 
 #[test]
-fn every_recipe_of_the_readme_runs_as_it_stands_there() {
-    if !Machine::inside("every_recipe_of_the_readme_runs_as_it_stands_there") {
+fn recipes_that_send_a_whole_disk_run_as_they_stand() {
+    if !Machine::inside("recipes_that_send_a_whole_disk_run_as_they_stand") {
         return;
     }
     let machine = Machine::alone(tools!());
-    let recipes = recipes();
-    let [deploy, device, pull, jump, locked_down, ..] = &recipes[..] else { panic!("{} recipes", recipes.len()) };
+    let [deploy, device, pull, jump, _nightly, _resume] = &recipes("README.md");
+    let [locked_down] = &recipes("doc/restricted-receivers.md");
 
     // At the far end nothing is installed.
     cook(&machine, deploy, Path::new("/srv/images/web.img"));

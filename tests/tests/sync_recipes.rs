@@ -1,4 +1,4 @@
-//! The recipes of the README that send only what changed, or compare, run as they stand there: against a sshd at the far end of a cable,
+//! The recipes of README.md and doc/sync.md that send only what changed, or compare, run as they stand there: against a sshd at the far end of a cable,
 //! which is really cut.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
@@ -29,10 +29,8 @@ fn every_recipe_that_sends_what_changed_runs_as_it_stands_there() {
     requires(&["fincore"]);
     let machine = Machine::apart(tools!());
     machine.equip_hosts();
-    let recipes = recipes();
-    let [_, _, _, _, _, nightly, snapshot, layers, resume, verify, verify_there] = &recipes[..] else {
-        panic!("{} recipes", recipes.len())
-    };
+    let [_deploy, _device, _pull, _jump, nightly, resume] = &recipes("README.md");
+    let [snapshot, layers, verify, verify_there] = &recipes("doc/sync.md");
     sends_what_differs_and_reads_nothing_that_nobody_touched(&machine, nightly);
     sends_what_a_snapshot_changed(&machine, snapshot);
     folds_a_layer_there(&machine, layers);

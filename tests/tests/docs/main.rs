@@ -1,4 +1,4 @@
-//! Help, man pages and README say what the programs do.
+//! Help, man pages, README and doc/*.md say what the programs do.
 
 #![allow(clippy::unwrap_used, reason = "a panic is the message")]
 
@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use page::PAGES;
-use rig::{assert_kept, checkout, commands, flags, flags_named, run, script, tools};
+use rig::{RECIPE_DOCUMENTS, assert_kept, checkout, commands, flags, flags_named, run, script, tools};
+use xfer_hole_bench::picture;
+use xfer_hole_bench::speed::{self, Speed};
 
 #[test]
 fn man_pages_are_made_from_the_command_lines() {
@@ -118,9 +120,10 @@ fn every_flag_that_the_documents_name_is_there() {
         "--inplace",
         "--no-whole-file",
         "--skip-hash",
+        "--fsync",
     ];
-    let mut documents: Vec<PathBuf> =
-        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "proto/SPEC.md"].map(checkout).to_vec();
+    let mut documents: Vec<PathBuf> = ["ARCHITECTURE.md", "CHANGELOG.md", "proto/SPEC.md"].map(checkout).to_vec();
+    documents.extend(guides().into_iter().map(|name| checkout(&name)));
     let pages = fs::read_dir(checkout("doc")).unwrap().map(|entry| entry.unwrap().path());
     documents.extend(pages.filter(|page| page.extension().is_some_and(|section| section == "7")));
     assert!(documents.len() > 4, "pages of section 7");
@@ -136,8 +139,83 @@ fn every_flag_that_the_documents_name_is_there() {
 }
 
 #[test]
-fn the_readme_gives_the_octets_of_an_empty_disk_as_they_are() {
+fn the_readme_gives_the_bytes_of_an_empty_disk_as_they_are() {
     let readme = fs::read_to_string(checkout("README.md")).unwrap();
     let stream = format!("XFER-HOLE 1 {0}\nHOLE {0}\nEND\n", 1_u64 << 40);
-    assert!(readme.contains(&format!("1 TiB is {} octets on the wire", stream.len())));
+    assert!(readme.contains(&format!("1 TiB is {} bytes on the wire", stream.len())));
+}
+
+/// README.md and doc/*.md, from the checkout.
+fn guides() -> Vec<String> {
+    let doc = fs::read_dir(checkout("doc")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = doc.filter(|name| name.ends_with(".md")).map(|name| format!("doc/{name}")).collect();
+    names.push("README.md".to_owned());
+    names
+}
+
+#[test]
+fn every_document_with_recipes_has_them_run() {
+    for name in guides() {
+        let recipes = fs::read_to_string(checkout(&name)).unwrap().contains("```sh recipe\n");
+        assert_eq!(recipes, RECIPE_DOCUMENTS.contains(&&*name), "{name}");
+    }
+}
+
+/// The anchor that a heading of Markdown gets.
+fn anchor(heading: &str) -> String {
+    let words = heading.to_lowercase().replace(' ', "-");
+    words.chars().filter(|c| c.is_alphanumeric() || *c == '-').collect()
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_a_heading() {
+    for name in guides() {
+        let path = checkout(&name);
+        let text = fs::read_to_string(&path).unwrap();
+        let links: Vec<_> = text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()).collect();
+        assert!(!links.is_empty() || !text.contains("]("), "{name}");
+        for link in links {
+            assert!(!link.contains("://"), "{name}: {link}: documents link to files only");
+            let (file, heading) = link.split_once('#').map_or((link, None), |(file, heading)| (file, Some(heading)));
+            let file = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            assert!(file.exists(), "{name}: {link}");
+            if let Some(heading) = heading {
+                let there = fs::read_to_string(&file).unwrap();
+                let mut headings = there.lines().filter(|line| line.starts_with('#'));
+                let there = headings.any(|line| anchor(line.trim_start_matches('#').trim()) == heading);
+                assert!(there, "{name}: {link}");
+            }
+        }
+    }
+}
+
+#[test]
+fn documents_say_bytes() {
+    for name in guides() {
+        let text = fs::read_to_string(checkout(&name)).unwrap().to_lowercase();
+        assert!(!text.contains("octet"), "{name} says octet");
+    }
+}
+
+#[test]
+fn pictures_are_those_that_are_drawn() {
+    let figures = speed::parse(&fs::read_to_string(checkout("BENCHMARKS.md")).unwrap());
+    assert_eq!(figures.len(), 11);
+    assert_kept("doc/speed.svg", &speed::draw(&figures));
+    assert_kept("doc/what-is-sent.svg", &picture::draw());
+}
+
+#[test]
+fn the_table_in_the_readme_has_the_figures_of_the_benchmarks() {
+    let readme = fs::read_to_string(checkout("README.md")).unwrap();
+    let figures = speed::parse(&fs::read_to_string(checkout("BENCHMARKS.md")).unwrap());
+    for Speed { about, pipe, copy, peer } in figures {
+        let [pipe, copy] = [pipe, copy].map(Option::unwrap);
+        let (name, best) = peer;
+        let line = format!(
+            "\n| {about} | {} | {} | {}, {name} | {} × | {} × |\n",
+            pipe.median, copy.median, best.median, pipe.ratio, copy.ratio
+        );
+        assert!(readme.contains(&line), "{line}");
+    }
 }
