@@ -1089,6 +1089,9 @@ ready() {
 receive() {
 	opening
 	rec=1
+	# found before the stream goes on
+	part=$dest.part
+	[ "$kind" != part ] || [ -w "${dest%/*}/" ] || uncreated
 	next
 	n=${line#* }
 	# BASE is judged before anything is made

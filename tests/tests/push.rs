@@ -253,7 +253,7 @@ fn one_line_tells_what_was_moved_unless_nothing_is_to_be_said() {
     let image = far.image("disk.img", &disk());
     let said = far.push(&[], &image, "x").ok().err;
     assert_eq!(said.lines().count(), 1, "{said}");
-    for word in [":x: raw image; disk 64", ", data 3", "MiB, wire 3", "/s"] {
+    for word in [":x: new raw image; disk 64", ", data 3", "MiB, wire 3", "/s"] {
         assert!(said.contains(word), "\"{word}\" is not in {said}");
     }
     assert_eq!(far.push(&["-q"], &image, "x").ok().err, "");
