@@ -5,7 +5,7 @@ use std::hint::black_box;
 use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use tokio_util::codec::{Decoder, Encoder};
-use xfer_hole_proto::{Dialect, Digest, Item, Open, Record, StreamDecoder, StreamEncoder, Sums};
+use xfer_hole_proto::{Dialect, Digest, Frame, HashParams, Record, StreamDecoder, StreamEncoder, StreamHeader};
 
 /// Pieces of data, with as many holes between them.
 const PIECES: u64 = 10_000;
@@ -15,7 +15,7 @@ const LEN: u64 = 4096;
 fn codec(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("codec");
     group.throughput(Throughput::Elements(2 * PIECES));
-    for (name, sums) in [("plain", None), ("digests", Some(Sums::default()))] {
+    for (name, sums) in [("plain", None), ("digests", Some(HashParams::default()))] {
         let items = items(sums);
         // As a sender does it, whose buffer leaves before it is large.
         let gone = |octets: &mut BytesMut| {
@@ -33,26 +33,26 @@ fn codec(criterion: &mut Criterion) {
 }
 
 /// A stream as far as END.
-fn items(sums: Option<Sums>) -> Vec<Item> {
+fn items(sums: Option<HashParams>) -> Vec<Frame> {
     let payload = Bytes::from(vec![b'x'; usize::try_from(LEN).unwrap_or_default()]);
     let digest = sums.map(|_| Digest::of(&payload));
     let record = [
-        Item::Record(Record::Data { len: LEN, digest }),
-        Item::Payload(payload),
-        Item::Record(Record::Hole { len: LEN }),
+        Frame::Record(Record::Data { len: LEN, digest }),
+        Frame::Payload(payload),
+        Frame::Record(Record::Hole { len: LEN }),
     ];
     let records = (0..PIECES).flat_map(|_| record.clone());
-    [Item::Open(Open { size: 2 * PIECES * LEN, sums })].into_iter().chain(records).collect()
+    [Frame::Open(StreamHeader { size: 2 * PIECES * LEN, sums })].into_iter().chain(records).collect()
 }
 
 /// Encodes; `take` is shown what there is behind each item.
-fn encode(items: &[Item], take: impl Fn(&mut BytesMut)) -> BytesMut {
+fn encode(items: &[Frame], take: impl Fn(&mut BytesMut)) -> BytesMut {
     let (mut encoder, mut octets) = (StreamEncoder::new(Dialect::V1), BytesMut::new());
     for item in items {
         encoder.encode(item.clone(), &mut octets).expect("an item that fits");
         take(&mut octets);
     }
-    encoder.encode(Item::End(encoder.end()), &mut octets).expect("an end");
+    encoder.encode(Frame::End(encoder.end()), &mut octets).expect("an end");
     octets
 }
 

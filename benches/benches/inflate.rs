@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use xfer_hole_image::{Chain, Image, Opening, Shape, Workers};
+use xfer_hole_image::{BackingChain, Disk, DiskOptions, ParallelReader, ReadOptions};
 
 /// Octets of the disk.
 const SIZE: usize = 32 << 20;
@@ -23,7 +23,7 @@ fn inflate(criterion: &mut Criterion) {
     for kind in ["zlib", "zstd"] {
         let path = folder.path().join(kind);
         compress(&raw, &path, kind);
-        let chain = Chain::open(&path, &Opening::default()).expect("an image");
+        let chain = BackingChain::open(&path, &DiskOptions::default()).expect("an image");
         group.bench_function(format!("{kind} by reading"), |bencher| bencher.iter(|| read(&chain)));
         group.bench_function(format!("{kind} by two workers"), |bencher| bencher.iter(|| work(&chain)));
     }
@@ -49,16 +49,16 @@ fn compress(raw: &Path, path: &Path, kind: &str) {
     assert!(status.success(), "qemu-img makes no {kind} image");
 }
 
-fn read(chain: &Chain) {
+fn read(chain: &BackingChain) {
     let mut buffer = vec![0; READ];
     for at in (0..chain.size()).step_by(READ) {
         chain.read_at(at, black_box(&mut buffer)).expect("octets");
     }
 }
 
-fn work(chain: &Chain) {
+fn work(chain: &BackingChain) {
     thread::scope(|scope| {
-        for block in Workers::start(scope, chain, Shape::plain(true, 1), 2).expect("threads") {
+        for block in ParallelReader::start(scope, chain, ReadOptions::plain(true, 1), 2).expect("threads") {
             black_box(block.expect("a block"));
         }
     });

@@ -5,21 +5,22 @@ use std::path::Path;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use xfer_hole_bench::micro::{Fragments, Mixture, drain};
-use xfer_hole_image::{Chain, Image, Opening, Shape};
-use xfer_hole_proto::Sums;
+use xfer_hole_image::{BackingChain, Disk, DiskOptions, ReadOptions};
+use xfer_hole_proto::HashParams;
 
 fn sift(criterion: &mut Criterion) {
     let folder = tempfile::tempdir_in("/dev/shm").expect("memory for a disk");
     let path = folder.path().join("disk");
-    let (all, plain, canonical) = (Shape::plain(false, 1), Shape::plain(true, 1), Shape::canonical(Sums::default()));
+    let (all, plain, canonical) =
+        (ReadOptions::plain(false, 1), ReadOptions::plain(true, 1), ReadOptions::canonical(HashParams::default()));
     Mixture { blocks: 16_384 }.make(&path).expect("a disk");
     measure(criterion, "sift of 64 MiB", &path, &[("unlooked", all), ("zeros", plain), ("digests", canonical)]);
     Fragments { count: 8192 }.make(&path).expect("a disk");
     measure(criterion, "sift of fragments", &path, &[("unlooked", all), ("zeros", plain), ("digests", canonical)]);
 }
 
-fn measure(criterion: &mut Criterion, group: &str, path: &Path, shapes: &[(&str, Shape)]) {
-    let chain = Chain::open(path, &Opening::default()).expect("a disk");
+fn measure(criterion: &mut Criterion, group: &str, path: &Path, shapes: &[(&str, ReadOptions)]) {
+    let chain = BackingChain::open(path, &DiskOptions::default()).expect("a disk");
     let mut group = criterion.benchmark_group(group);
     group.sample_size(20).throughput(Throughput::Bytes(chain.size()));
     for (name, shape) in shapes {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::case::{Case, Way};
-use crate::disk::{Disk, Kind};
+use crate::disk::{BenchDisk, Kind};
 use crate::error::Result;
 use crate::line::Line;
 use crate::past::Past;
@@ -158,7 +158,7 @@ pub struct Target {
 ///
 /// # Errors
 /// If a path isn't text.
-pub fn contenders(case: &Case, disk: &Disk, target: &Target, tools: &Tools) -> Result<Vec<Contender>> {
+pub fn contenders(case: &Case, disk: &BenchDisk, target: &Target, tools: &Tools) -> Result<Vec<Contender>> {
     let mut list = List { all: Vec::new(), tools };
     match case.way {
         Way::Local => {
@@ -208,7 +208,7 @@ impl List<'_> {
         }
     }
 
-    fn ours(&mut self, case: &Case, disk: &Disk, target: &Target) -> Result<()> {
+    fn ours(&mut self, case: &Case, disk: &BenchDisk, target: &Target) -> Result<()> {
         let (xfer, recv) = (self.tool("xfer-hole")?, self.tool("recv-hole")?);
         let (from, to) = (text(&disk.path)?, text(&target.out)?);
         let no_sync: &[&str] = if case.sync { &[] } else { &["--no-sync"] };
@@ -225,7 +225,7 @@ impl List<'_> {
         Ok(())
     }
 
-    fn rivals(&mut self, case: &Case, disk: &Disk, target: &Target) -> Result<()> {
+    fn rivals(&mut self, case: &Case, disk: &BenchDisk, target: &Target) -> Result<()> {
         let (from, to) = (text(&disk.path)?, text(&target.out)?);
         // By default it doesn't sync.
         let sync: &[&str] = if case.sync { &["-t", "writeback"] } else { &[] };
@@ -259,7 +259,7 @@ impl List<'_> {
         Ok(())
     }
 
-    fn peers(&mut self, case: &Case, disk: &Disk, target: &Target) -> Result<()> {
+    fn peers(&mut self, case: &Case, disk: &BenchDisk, target: &Target) -> Result<()> {
         let (from, to) = (text(&disk.path)?, text(&target.out)?);
         // They read what isn't there: an empty disk of 1 TiB would take them minutes.
         if disk.format != "raw" || disk.size >= 1 << 40 {
@@ -280,7 +280,7 @@ impl List<'_> {
         Ok(())
     }
 
-    fn floors(&mut self, disk: &Disk, target: &Target) -> Result<()> {
+    fn floors(&mut self, disk: &BenchDisk, target: &Target) -> Result<()> {
         let floor = self.tool("floor")?;
         let (raw, list, to, size) = (text(&disk.raw)?, text(&disk.ranges)?, text(&target.out)?, disk.size.to_string());
         let receive = if target.reserves { "reserve" } else { "receive" };
@@ -297,7 +297,7 @@ impl List<'_> {
         Ok(())
     }
 
-    fn ours_over_ssh(&mut self, disk: &Disk, target: &Target) -> Result<()> {
+    fn ours_over_ssh(&mut self, disk: &BenchDisk, target: &Target) -> Result<()> {
         let Some(config) = &self.tools.ssh else { return Ok(()) };
         let (xfer, recv) = (self.tool("xfer-hole")?, self.tool("recv-hole")?);
         let (config, from, to) = (text(config)?, text(&disk.path)?, text(&target.out)?);
@@ -323,7 +323,7 @@ impl List<'_> {
         Ok(())
     }
 
-    fn others_over_ssh(&mut self, disk: &Disk, target: &Target) -> Result<()> {
+    fn others_over_ssh(&mut self, disk: &BenchDisk, target: &Target) -> Result<()> {
         let Some(config) = &self.tools.ssh else { return Ok(()) };
         let floor = self.tool("floor")?;
         let (raw, list, to) = (text(&disk.raw)?, text(&disk.ranges)?, text(&target.out)?);
@@ -346,7 +346,7 @@ impl List<'_> {
     }
 
     /// Who brings up to date what is there already.
-    fn renewers(&mut self, case: &Case, disk: &Disk, target: &Target) -> Result<()> {
+    fn renewers(&mut self, case: &Case, disk: &BenchDisk, target: &Target) -> Result<()> {
         let Some(shell) = self.tools.shell(case.way)? else { return Ok(()) };
         let (xfer, recv) = (self.tool("xfer-hole")?, self.tool("recv-hole")?);
         let (from, to) = (text(&disk.path)?, text(&target.out)?);
@@ -383,7 +383,7 @@ impl List<'_> {
         Ok(())
     }
 
-    fn maps(&mut self, disk: &Disk) -> Result<()> {
+    fn maps(&mut self, disk: &BenchDisk) -> Result<()> {
         let (xfer, from) = (self.tool("xfer-hole")?, text(&disk.path)?);
         self.add(key::MAP, "`xfer-hole map`", Side::Ours, Line::one([&xfer, "map", "--output", "json", from]));
         let theirs = Line::one(["qemu-img", "map", "--output", "json", "-f", disk.format, from]);

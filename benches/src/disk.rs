@@ -43,7 +43,7 @@ pub enum Kind {
 
 /// A disk that was made.
 #[derive(Clone, Debug)]
-pub struct Disk {
+pub struct BenchDisk {
     /// The image.
     pub path: PathBuf,
     /// Its format, by qemu-img's name.
@@ -170,7 +170,7 @@ impl Maker {
     ///
     /// # Errors
     /// If a tool fails, or the disk is full.
-    pub fn disk(&self, kind: Kind) -> Result<Disk> {
+    pub fn disk(&self, kind: Kind) -> Result<BenchDisk> {
         let path = self.path(kind);
         let parent = kind.parent().map(|parent| self.disk(parent)).transpose()?;
         let format = if kind.is_raw() { "raw" } else { "qcow2" };
@@ -200,7 +200,7 @@ impl Maker {
         }
         let ranges = self.folder.join(list.file_name().unwrap_or_default());
         let about = fs::metadata(&raw).told(raw.display())?;
-        Ok(Disk { path, format, raw, ranges, size: about.len(), allocated: about.blocks() * 512 })
+        Ok(BenchDisk { path, format, raw, ranges, size: about.len(), allocated: about.blocks() * 512 })
     }
 
     fn path(&self, kind: Kind) -> PathBuf {
@@ -208,7 +208,7 @@ impl Maker {
         folder.join(format!("{}.img", kind.name()))
     }
 
-    fn make(&self, kind: Kind, to: &Path, parent: Option<&Disk>) -> Result<()> {
+    fn make(&self, kind: Kind, to: &Path, parent: Option<&BenchDisk>) -> Result<()> {
         let (large, small) = (8192 * MIB / self.scale, 1024 * MIB / self.scale);
         let convert = |words: &[&str]| -> Result<()> {
             let Some(parent) = parent else { return Ok(()) };

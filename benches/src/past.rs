@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use crate::case::Way;
-use crate::disk::Disk;
+use crate::disk::BenchDisk;
 use crate::error::{Result, Told};
 use crate::ranges::{self, Range};
 use crate::seeded::Seeded;
@@ -41,7 +41,7 @@ impl Past {
     ///
     /// # Errors
     /// If the disk can't be read.
-    pub fn of(way: Way, disk: &Disk) -> Result<Option<Self>> {
+    pub fn of(way: Way, disk: &BenchDisk) -> Result<Option<Self>> {
         if !way.renews() {
             return Ok(None);
         }
@@ -67,7 +67,7 @@ impl Past {
     ///
     /// # Errors
     /// If it can't be written.
-    pub fn stand(&self, disk: &Disk, out: &Path, part: Option<&Path>) -> Result<()> {
+    pub fn stand(&self, disk: &BenchDisk, out: &Path, part: Option<&Path>) -> Result<()> {
         if !out.exists() {
             tool::run("cp", ["--sparse=always", "--reflink=never", text(&disk.raw)?, text(out)?])?;
         }
@@ -131,7 +131,7 @@ fn half(data: &[Range]) -> u64 {
 }
 
 /// How many records its canonical form has.
-fn records(disk: &Disk, data: &[Range]) -> Result<u64> {
+fn records(disk: &BenchDisk, data: &[Range]) -> Result<u64> {
     let file = File::open(&disk.raw).told(disk.raw.display())?;
     let (mut records, mut end) = (0, 0);
     let mut piece = vec![0; usize::try_from(INTERVAL).told("an interval")?];
@@ -163,12 +163,12 @@ mod tests {
     use crate::disk::fragments;
 
     /// 1 MiB of fragments and 15 MiB of nothing.
-    fn disk(folder: &Path) -> Disk {
+    fn disk(folder: &Path) -> BenchDisk {
         let [raw, ranges] = ["raw", "ranges"].map(|name| folder.join(name));
         fragments(&raw, 1 << 20).unwrap();
         File::options().write(true).open(&raw).unwrap().set_len(16 << 20).unwrap();
         ranges::write(&ranges::of(&raw).unwrap(), &ranges).unwrap();
-        Disk { path: raw.clone(), format: "raw", raw, ranges, size: 16 << 20, allocated: 512 << 10 }
+        BenchDisk { path: raw.clone(), format: "raw", raw, ranges, size: 16 << 20, allocated: 512 << 10 }
     }
 
     fn stood(way: Way) -> (Past, Vec<u8>, Vec<u8>) {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::case::{Case, On, Way};
 use crate::contender::{Contender, Side, Target, Tools, Wire, contenders, key};
-use crate::disk::{Disk, Maker};
+use crate::disk::{BenchDisk, Maker};
 use crate::error::{Error, Result, Told};
 use crate::line::Tap;
 use crate::measure::{Measure, Memory};
@@ -139,7 +139,7 @@ impl Session {
     }
 
     /// A contender's first runs: the result is checked, memory and octets on the wire are looked at.
-    fn prove(&self, case: &Case, contender: &Contender, disk: &Disk, target: &Target) -> Result<Row> {
+    fn prove(&self, case: &Case, contender: &Contender, disk: &BenchDisk, target: &Target) -> Result<Row> {
         let ready = || self.ready(contender, disk, target);
         let memory = self.measure.memory(&contender.line, Tap::Closed, ready)?;
         let allocated = contender.makes.then(|| judge(contender, disk, &target.out)).transpose()?;
@@ -163,7 +163,7 @@ impl Session {
         &self,
         case: &Case,
         fit: &mut [(&Contender, Row, Vec<[f64; 2]>)],
-        disk: &Disk,
+        disk: &BenchDisk,
         target: &Target,
     ) -> Result<()> {
         let local = case.way == Way::Local;
@@ -197,7 +197,7 @@ impl Session {
     }
 
     /// Has nothing stand at the target, or what is to be brought up to date.
-    fn ready(&self, contender: &Contender, disk: &Disk, target: &Target) -> Result<()> {
+    fn ready(&self, contender: &Contender, disk: &BenchDisk, target: &Target) -> Result<()> {
         let Some(past) = &target.past else { return clear(&target.out) };
         // rsync goes on from the file itself.
         let part = (contender.key != key::RSYNC).then(|| target.out.with_extension("img.part"));
@@ -210,7 +210,7 @@ impl Session {
     }
 
     /// What bmaptool needs to know beforehand.
-    fn block_map(&self, case: &Case, disk: &Disk) -> Result<Option<PathBuf>> {
+    fn block_map(&self, case: &Case, disk: &BenchDisk) -> Result<Option<PathBuf>> {
         if case.way != Way::Local || disk.format != "raw" || disk.size >= 1 << 40 || find("bmaptool").is_none() {
             return Ok(None);
         }
@@ -234,7 +234,7 @@ fn clear(out: &Path) -> Result<()> {
 }
 
 /// The files that a disk is read from, and where they have data.
-fn data_of(disk: &Disk) -> Result<Vec<(PathBuf, Vec<Range>)>> {
+fn data_of(disk: &BenchDisk) -> Result<Vec<(PathBuf, Vec<Range>)>> {
     let mut files = vec![(disk.raw.clone(), ranges::read(&disk.ranges)?)];
     if disk.path != disk.raw {
         files.push((disk.path.clone(), ranges::of(&disk.path)?));
@@ -262,7 +262,7 @@ fn warm(files: &[(PathBuf, Vec<Range>)]) -> Result<()> {
 }
 
 /// Holds a result against the disk: the same octets, and no more blocks than it takes. Comes back with the octets that it takes.
-fn judge(contender: &Contender, disk: &Disk, out: &Path) -> Result<u64> {
+fn judge(contender: &Contender, disk: &BenchDisk, out: &Path) -> Result<u64> {
     tool::run("qemu-img", ["compare", "-q", "-f", "raw", "-F", "raw", text(&disk.raw)?, text(out)?])
         .told("the result is another disk")?;
     let about = fs::metadata(out).told(out.display())?;

@@ -5,7 +5,7 @@
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use tokio_util::codec::{Decoder, Encoder};
-use xfer_hole_proto::{Dialect, FAIL_LINE_MAX, Item, StreamDecoder, StreamEncoder};
+use xfer_hole_proto::{Dialect, FAIL_LINE_MAX, Frame, StreamDecoder, StreamEncoder};
 
 /// The decoder and the encoder, side by side.
 struct Mirror {
@@ -18,18 +18,18 @@ struct Mirror {
 }
 
 impl Mirror {
-    fn item(&mut self, item: Item) {
+    fn item(&mut self, item: Frame) {
         assert!(!self.ended, "{item:?} follows the end");
         match &item {
-            Item::Open(open) => self.size = Some(open.size),
-            Item::Record(record) => self.covered += record.len(),
-            Item::Payload(piece) => assert!(!piece.is_empty()),
-            Item::End(_) => {
+            Frame::Open(open) => self.size = Some(open.size),
+            Frame::Record(record) => self.covered += record.len(),
+            Frame::Payload(piece) => assert!(!piece.is_empty()),
+            Frame::End(_) => {
                 assert!(self.size.is_none_or(|size| size == self.covered));
                 self.ended = true;
             }
-            Item::Fail(_) => self.ended = true,
-            Item::Base(_) | Item::Wait => {}
+            Frame::Fail(_) => self.ended = true,
+            Frame::Base(_) | Frame::Wait => {}
         }
         self.encoder.encode(item, &mut self.written).expect("the encoder refuses what the decoder took");
         assert_eq!(self.decoder.at(), self.covered);

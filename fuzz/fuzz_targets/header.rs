@@ -8,7 +8,7 @@ use std::fs;
 
 use libfuzzer_sys::fuzz_target;
 use place::PATH;
-use xfer_hole_image::{Chain, Format, Info, Opening};
+use xfer_hole_image::{BackingChain, Format, Info, DiskOptions};
 
 fuzz_target!(|octets: &[u8]| {
     // Always the magic and a version, so that nothing is spent on finding them.
@@ -16,9 +16,9 @@ fuzz_target!(|octets: &[u8]| {
     image.push(if octets.first().is_some_and(|octet| octet % 4 == 0) { 2 } else { 3 });
     image.extend_from_slice(octets.get(8..).unwrap_or_default());
     fs::write(&*PATH, &image).expect("the image is written");
-    let opening = Opening { format: Some(Format::Qcow2), force_share: true, ..Opening::default() };
+    let opening = DiskOptions { format: Some(Format::Qcow2), force_share: true, ..DiskOptions::default() };
     let _info = Info::read(&PATH, &opening);
     for snapshot in ["1", "snap"] {
-        let _chain = Chain::open(&PATH, &Opening { snapshot: Some(snapshot.into()), ..opening.clone() });
+        let _chain = BackingChain::open(&PATH, &DiskOptions { snapshot: Some(snapshot.into()), ..opening.clone() });
     }
 });

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 
 use libfuzzer_sys::fuzz_target;
 use place::PATH;
-use xfer_hole_image::{Blocks, Chain, Format, Gate, Image, Opening, Payload, Run, Shape, Status};
+use xfer_hole_image::{SerialReader, BackingChain, Format, ImplicitOpenGate, Disk, DiskOptions, Payload, Segment, ReadOptions, BlockStatus};
 
 /// Extents looked at, and octets read, of images that claim more.
 const EXTENTS: usize = 512;
@@ -18,14 +18,14 @@ const OCTETS: u64 = 256 << 10;
 
 fuzz_target!(|octets: &[u8]| {
     fs::write(&*PATH, octets).expect("the image is written");
-    let opening = Opening {
+    let opening = DiskOptions {
         format: Some(Format::Qcow2),
         backing_format: Some(Format::Raw),
-        gate: Gate::default(),
+        gate: ImplicitOpenGate::default(),
         force_share: true,
-        ..Opening::default()
+        ..DiskOptions::default()
     };
-    let Ok(chain) = Chain::open(&PATH, &opening) else { return };
+    let Ok(chain) = BackingChain::open(&PATH, &opening) else { return };
     let size = chain.size();
     assert!(size <= i64::MAX as u64);
     let mut at = 0;
@@ -37,7 +37,7 @@ fuzz_target!(|octets: &[u8]| {
         assert!(extent.start == at && extent.len > 0 && extent.len <= size - at, "{extent:?} at {at} of {size}");
         let again = chain.extent(at, 1).expect("what was found is found again");
         assert_eq!((again.len, again.status, again.host), (1, extent.status, extent.host));
-        if extent.status == Status::Data {
+        if extent.status == BlockStatus::Data {
             let mut octets = vec![0; extent.len.min(4096) as usize];
             let _octets = chain.read(&extent, at, &mut octets);
         }
@@ -53,11 +53,11 @@ fuzz_target!(|octets: &[u8]| {
     }
     let mut rebuilt = Vec::with_capacity(whole.len());
     let file = File::open(&*PATH).expect("the image is there");
-    for block in Blocks::new(&chain, Shape::plain(true, 1)) {
+    for block in SerialReader::new(&chain, ReadOptions::plain(true, 1)) {
         for run in block.expect("what was read can be read").runs {
             match run {
-                Run::Zero(len) | Run::Keep(len) => rebuilt.resize(rebuilt.len() + len as usize, 0),
-                Run::Data(payload, _) => pour(&payload, &file, &mut rebuilt),
+                Segment::Zero(len) | Segment::Keep(len) => rebuilt.resize(rebuilt.len() + len as usize, 0),
+                Segment::Data(payload, _) => pour(&payload, &file, &mut rebuilt),
             }
         }
     }
@@ -68,8 +68,8 @@ fuzz_target!(|octets: &[u8]| {
 fn pour(payload: &Payload, file: &File, into: &mut Vec<u8>) {
     for part in payload.parts() {
         match part {
-            xfer_hole_image::Part::Octets(octets) => into.extend_from_slice(octets),
-            xfer_hole_image::Part::Range { at, len, .. } => {
+            xfer_hole_image::PayloadPart::Octets(octets) => into.extend_from_slice(octets),
+            xfer_hole_image::PayloadPart::Range { at, len, .. } => {
                 let start = into.len();
                 into.resize(start + *len as usize, 0);
                 // Behind the end of the file are zeros.

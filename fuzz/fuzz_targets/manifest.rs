@@ -4,15 +4,15 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use xfer_hole_proto::{Entry, Manifest, ManifestReader, ManifestWriter, Record, Want};
+use xfer_hole_proto::{ManifestEntry, ManifestHeader, ManifestReader, ManifestWriter, Record, ManifestRequest};
 
 fuzz_target!(|octets: &[u8]| {
     let mut lines = octets.split(|&octet| octet == b'\n');
     let first = lines.next().unwrap_or_default();
-    if let Ok(want) = Want::parse(first) {
+    if let Ok(want) = ManifestRequest::parse(first) {
         assert_eq!(want.to_string().as_bytes(), first);
     }
-    let Ok(manifest) = Manifest::parse(first) else { return };
+    let Ok(manifest) = ManifestHeader::parse(first) else { return };
     assert_eq!(manifest.to_string().as_bytes(), first);
     assert!(manifest.offered <= manifest.size);
     let (mut reader, mut writer) = (ManifestReader::new(manifest), ManifestWriter::new(manifest));
@@ -29,7 +29,7 @@ fuzz_target!(|octets: &[u8]| {
         };
         assert!(!ended, "{entry:?} follows the end");
         match entry {
-            Entry::Record(record) => {
+            ManifestEntry::Record(record) => {
                 covered += record.len();
                 match record {
                     Record::Data { len, digest } => {
@@ -43,8 +43,8 @@ fuzz_target!(|octets: &[u8]| {
                 read.push_str(std::str::from_utf8(line).expect("a line of ASCII"));
                 read.push('\n');
             }
-            Entry::Wait => {}
-            Entry::End(digest) => {
+            ManifestEntry::Wait => {}
+            ManifestEntry::End(digest) => {
                 assert_eq!(covered, manifest.offered);
                 assert_eq!(writer.end(&mut written).expect("the writer refuses"), digest);
                 assert_eq!(writer.fingerprint(digest), reader.fingerprint());
@@ -53,7 +53,7 @@ fuzz_target!(|octets: &[u8]| {
                 assert_eq!(read, written);
                 ended = true;
             }
-            Entry::Fail(_) => ended = true,
+            ManifestEntry::Fail(_) => ended = true,
         }
         assert_eq!(reader.at(), covered);
     }

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::arbitrary::{Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use tokio_util::codec::{Decoder, Encoder};
-use xfer_hole_proto::{Base, Dialect, Digest, End, Item, Open, Reason, Record, StreamDecoder, StreamEncoder, Sums};
+use xfer_hole_proto::{Base, Dialect, Digest, Trailer, Frame, StreamHeader, FailReason, Record, StreamDecoder, StreamEncoder, HashParams};
 
 fn digest(from: &mut Unstructured<'_>) -> Result<Option<Digest>> {
     Ok(Option::<u8>::arbitrary(from)?.map(|seed| Digest::of(&[seed])))
@@ -20,27 +20,27 @@ fn len(from: &mut Unstructured<'_>) -> Result<u64> {
     })
 }
 
-fn item(from: &mut Unstructured<'_>, encoder: &StreamEncoder) -> Result<Item> {
+fn item(from: &mut Unstructured<'_>, encoder: &StreamEncoder) -> Result<Frame> {
     Ok(match from.int_in_range(0..=9)? {
-        0 => Item::Open(Open { size: len(from)?, sums: sums(from)? }),
-        1 => Item::Base(Base { size: len(from)?, digest: digest(from)? }),
-        2 | 3 => Item::Record(Record::Data { len: len(from)?, digest: digest(from)? }),
-        4 => Item::Record(Record::Hole { len: len(from)? }),
-        5 => Item::Record(Record::Keep { len: len(from)? }),
-        6 => Item::Wait,
-        7 if bool::arbitrary(from)? => Item::End(encoder.end()),
-        7 => Item::End(End { lines: digest(from)?, result: digest(from)? }),
-        8 => Item::Fail(Reason::new(<&str>::arbitrary(from)?)),
+        0 => Frame::Open(StreamHeader { size: len(from)?, sums: sums(from)? }),
+        1 => Frame::Base(Base { size: len(from)?, digest: digest(from)? }),
+        2 | 3 => Frame::Record(Record::Data { len: len(from)?, digest: digest(from)? }),
+        4 => Frame::Record(Record::Hole { len: len(from)? }),
+        5 => Frame::Record(Record::Keep { len: len(from)? }),
+        6 => Frame::Wait,
+        7 if bool::arbitrary(from)? => Frame::End(encoder.end()),
+        7 => Frame::End(Trailer { lines: digest(from)?, result: digest(from)? }),
+        8 => Frame::Fail(FailReason::new(<&str>::arbitrary(from)?)),
         _ => {
             let len = encoder.payload_left().min(1 << 12);
-            Item::Payload(Bytes::from(vec![u8::arbitrary(from)?; usize::try_from(len).unwrap_or(0)]))
+            Frame::Payload(Bytes::from(vec![u8::arbitrary(from)?; usize::try_from(len).unwrap_or(0)]))
         }
     })
 }
 
-fn sums(from: &mut Unstructured<'_>) -> Result<Option<Sums>> {
+fn sums(from: &mut Unstructured<'_>) -> Result<Option<HashParams>> {
     let (interval, grain) = (from.int_in_range(12..=24)?, from.int_in_range(9..=24)?);
-    Ok(if bool::arbitrary(from)? { Sums::new(1 << interval, 1 << grain) } else { None })
+    Ok(if bool::arbitrary(from)? { HashParams::new(1 << interval, 1 << grain) } else { None })
 }
 
 fn run(from: &mut Unstructured<'_>) -> Result<()> {
@@ -49,7 +49,7 @@ fn run(from: &mut Unstructured<'_>) -> Result<()> {
     let (mut encoder, mut octets, mut taken) = (StreamEncoder::new(dialect), BytesMut::new(), Vec::new());
     while !from.is_empty() && octets.len() < 1 << 16 {
         let item = item(from, &encoder)?;
-        if matches!(&item, Item::Payload(piece) if piece.is_empty()) {
+        if matches!(&item, Frame::Payload(piece) if piece.is_empty()) {
             continue;
         }
         let before = octets.len();
@@ -65,14 +65,14 @@ fn run(from: &mut Unstructured<'_>) -> Result<()> {
             given.push(item);
         }
     }
-    let done = matches!(taken.last(), Some(Item::End(_) | Item::Fail(_)));
+    let done = matches!(taken.last(), Some(Frame::End(_) | Frame::Fail(_)));
     match decoder.decode_eof(&mut src) {
         Ok(Some(end)) => given.push(end),
         Ok(None) => {}
         Err(error) => assert!(!done, "{error}"),
     }
     // The 2014 dialect has no END of its own: end of file gives one.
-    if dialect == Dialect::Classic && !done && matches!(given.last(), Some(Item::End(_))) {
+    if dialect == Dialect::Classic && !done && matches!(given.last(), Some(Frame::End(_))) {
         given.pop();
     }
     assert_eq!(parted(given), parted(taken));
@@ -80,11 +80,11 @@ fn run(from: &mut Unstructured<'_>) -> Result<()> {
 }
 
 /// The lines, and all payload: how it is cut is no matter, and each DATA line says how much of it is its own.
-fn parted(items: Vec<Item>) -> (Vec<Item>, Vec<u8>) {
+fn parted(items: Vec<Frame>) -> (Vec<Frame>, Vec<u8>) {
     let (mut lines, mut payload) = (Vec::new(), Vec::new());
     for item in items {
         match item {
-            Item::Payload(piece) => payload.extend_from_slice(&piece),
+            Frame::Payload(piece) => payload.extend_from_slice(&piece),
             line => lines.push(line),
         }
     }

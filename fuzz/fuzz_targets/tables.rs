@@ -8,7 +8,7 @@ use std::fs;
 
 use libfuzzer_sys::fuzz_target;
 use place::PATH;
-use xfer_hole_image::{Chain, Format, Image, Opening, Status};
+use xfer_hole_image::{BackingChain, Format, Disk, DiskOptions, BlockStatus};
 
 /// A header (qcow2 specification, "Header") with the L1 table in cluster 1, the refcount table in cluster 2, and an L2 table in
 /// each of clusters 3 and 4.
@@ -50,13 +50,13 @@ fn image(how: u8, words: &[u8]) -> Vec<u8> {
 fuzz_target!(|octets: &[u8]| {
     let [how, words @ ..] = octets else { return };
     fs::write(&*PATH, image(*how, words)).expect("the image is written");
-    let opening = Opening { format: Some(Format::Qcow2), force_share: true, ..Opening::default() };
-    let chain = Chain::open(&PATH, &opening).expect("the header is right");
+    let opening = DiskOptions { format: Some(Format::Qcow2), force_share: true, ..DiskOptions::default() };
+    let chain = BackingChain::open(&PATH, &opening).expect("the header is right");
     let mut at = 0;
     while at < chain.size() {
         let Ok(extent) = chain.extent(at, chain.size() - at) else { return };
         assert!(extent.start == at && extent.len > 0 && extent.len <= chain.size() - at, "{extent:?}");
-        if extent.status == Status::Data {
+        if extent.status == BlockStatus::Data {
             let len = extent.len.min(64 << 10) as usize;
             let mut whole = vec![0; len];
             let read = chain.read(&extent, at, &mut whole);

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::quote::quoted;
-use crate::{Error, Kind};
+use crate::{DiskError, DiskErrorKind};
 
 /// What a file holds that is no disk as it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,10 +69,10 @@ impl Content {
 
     /// That a file with this content is not written to a block device, and what to do about it.
     #[must_use]
-    pub fn refusal(self, path: &Path) -> Error {
+    pub fn refusal(self, path: &Path) -> DiskError {
         let what = format!("is {self} and no disk, and is not written to a block device");
         let hint = format!("{}, or --format raw to write its bytes as they are", self.unpacking(path));
-        Error::new(Kind::Refused, path, what).hint(hint)
+        DiskError::new(DiskErrorKind::Refused, path, what).hint(hint)
     }
 
     /// That a file with this content goes as it is, and what to do if that was not meant.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::aligned::{ALIGN, Aligned};
-use crate::behind::{Behind, WINDOW};
+use crate::page_cache::{DropBehind, WINDOW};
 use crate::sys::{self, DirectRules};
 
 /// Octets that are read at once where the caller's memory isn't aligned.
@@ -17,7 +17,7 @@ const MOST: usize = 1 << 30;
 
 /// A file's second description, with O_DIRECT, and what it asks for.
 #[derive(Debug)]
-pub(crate) struct Lane {
+pub(crate) struct DirectHandle {
     pub(crate) file: File,
     pub(crate) rules: DirectRules,
     /// It was asked for, and refused for what it isn't to blame for: not asked again.
@@ -26,7 +26,7 @@ pub(crate) struct Lane {
     pub(crate) doubtful: bool,
 }
 
-impl Lane {
+impl DirectHandle {
     /// The lane into this file, if there is one.
     pub(crate) fn open(file: &File, write: bool) -> Option<Self> {
         let told = sys::direct_rules(file);
@@ -56,24 +56,24 @@ impl Lane {
 
 /// Reads a file so that the page cache stays as it is.
 #[derive(Debug)]
-pub(crate) struct Direct {
-    lane: Option<Lane>,
-    behind: Behind,
+pub(crate) struct DirectReader {
+    lane: Option<DirectHandle>,
+    behind: DropBehind,
     /// The user knows that there is no O_DIRECT.
     told: AtomicBool,
     /// For memory that isn't aligned.
     bounces: Mutex<Vec<Aligned>>,
 }
 
-impl Direct {
+impl DirectReader {
     /// The way past the page cache into a file of `len` octets, which is read through it where there is none.
     pub(crate) fn open(file: &File, len: u64) -> io::Result<Self> {
-        let lane = Lane::open(file, false);
+        let lane = DirectHandle::open(file, false);
         // What is read ahead of us is nobody's to drop.
         sys::advise_random(file);
         let direct = Self {
             lane,
-            behind: Behind::new(file.try_clone()?, false),
+            behind: DropBehind::new(file.try_clone()?, false),
             told: AtomicBool::new(false),
             bounces: Mutex::default(),
         };
@@ -92,7 +92,7 @@ impl Direct {
         Ok(direct)
     }
 
-    fn lane(&self) -> Option<&Lane> {
+    fn lane(&self) -> Option<&DirectHandle> {
         self.lane.as_ref().filter(|lane| lane.is_open())
     }
 
@@ -141,7 +141,7 @@ impl Direct {
     }
 
     /// Reads at least one octet, unless the file has ended: straight into `buf` where it is aligned, else by way of a buffer that is.
-    fn read_some(&self, lane: &Lane, buf: &mut [u8], at: u64) -> io::Result<usize> {
+    fn read_some(&self, lane: &DirectHandle, buf: &mut [u8], at: u64) -> io::Result<usize> {
         let (memory, offset) = (align(lane.rules.memory), align(lane.rules.offset));
         let unit = memory.max(offset);
         let skew = usize::try_from(at % unit as u64).unwrap_or_default();

@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 use xfer_hole_proto::Fingerprint;
 
 /// The result of work on a disk.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+pub type Result<T, E = DiskError> = std::result::Result<T, E>;
 
 /// What sort of trouble it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum DiskErrorKind {
     /// The system refused an operation.
     Io,
     /// We refuse, because something would be lost or left open.
@@ -36,8 +36,8 @@ pub enum Kind {
 
 /// An error with its place.
 #[derive(Debug)]
-pub struct Error {
-    kind: Kind,
+pub struct DiskError {
+    kind: DiskErrorKind,
     path: PathBuf,
     what: String,
     hint: Option<String>,
@@ -47,9 +47,9 @@ pub struct Error {
     found: Option<Box<Fingerprint>>,
 }
 
-impl Error {
+impl DiskError {
     /// An error without a system's reason.
-    pub fn new(kind: Kind, path: impl Into<PathBuf>, what: impl Into<String>) -> Self {
+    pub fn new(kind: DiskErrorKind, path: impl Into<PathBuf>, what: impl Into<String>) -> Self {
         Self {
             kind,
             path: path.into(),
@@ -63,7 +63,7 @@ impl Error {
 
     /// The system refused `what`.
     pub fn io(path: impl Into<PathBuf>, what: impl Into<String>, source: io::Error) -> Self {
-        Self { source: Some(source), ..Self::new(Kind::Io, path, what) }
+        Self { source: Some(source), ..Self::new(DiskErrorKind::Io, path, what) }
     }
 
     /// Adds what to do about it.
@@ -119,7 +119,7 @@ impl Error {
 
     /// What sort of trouble it is.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> DiskErrorKind {
         self.kind
     }
 
@@ -130,7 +130,7 @@ impl Error {
     }
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for DiskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", shown(&self.path), self.what)?;
         self.source.as_ref().map_or(Ok(()), |source| write!(f, ": {}", reason(source)))
@@ -138,7 +138,7 @@ impl fmt::Display for Error {
 }
 
 // `source()` stays empty: Display has said it.
-impl std::error::Error for Error {}
+impl std::error::Error for DiskError {}
 
 /// A path, or another's text, that is safe to print: control characters escaped.
 #[must_use]

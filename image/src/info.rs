@@ -4,12 +4,12 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::backing::Backing;
-use crate::opening::Top;
-use crate::qcow2::bitmap::{Bitmap, Bitmaps};
+use crate::backing_ref::BackingRef;
+use crate::disk_options::TopFile;
+use crate::qcow2::bitmap_directory::{Bitmap, Bitmaps};
 use crate::qcow2::header::Header;
 use crate::qcow2::snapshot::{Snapshot, Snapshots};
-use crate::{Error, Format, Host, Kind, Opening, Result};
+use crate::{DiskError, DiskErrorKind, DiskOptions, Format, ImageFile, Result};
 
 /// Octets of names that are listed at most: nobody has so many.
 const NAMES_MAX: usize = 8 << 20;
@@ -28,7 +28,7 @@ pub struct Info {
     /// What the file system has allocated for it.
     pub actual_size: u64,
     /// What it says of the file below it.
-    pub backing: Option<Backing>,
+    pub backing: Option<BackingRef>,
     /// Its internal snapshots, as they stand in its table.
     pub snapshots: Vec<SnapshotInfo>,
     /// What only qcow2 images have.
@@ -40,7 +40,7 @@ pub struct Info {
     /// The true directory that the names in it are relative to.
     dir: Option<PathBuf>,
     /// How the file below it is opened.
-    how: Opening,
+    how: DiskOptions,
 }
 
 /// What only qcow2 images have.
@@ -129,8 +129,8 @@ impl From<Snapshot> for SnapshotInfo {
 
 impl Info {
     /// Looks at a top image.
-    pub fn read(path: &Path, how: &Opening) -> Result<Self> {
-        let Top { host, format, how, warning, content } = how.top(path)?;
+    pub fn read(path: &Path, how: &DiskOptions) -> Result<Self> {
+        let TopFile { host, format, how, warning, content } = how.top(path)?;
         let mut info = Self::of(&host, format, &how, how.snapshot.as_deref())?;
         info.warnings.extend(warning);
         info.warnings.extend(content.map(|content| content.warning(path)));
@@ -142,7 +142,7 @@ impl Info {
     }
 
     /// Looks at an open file. `snapshot`: the disk's size is to be that of this internal snapshot.
-    fn of(host: &Host, format: Format, how: &Opening, snapshot: Option<&str>) -> Result<Self> {
+    fn of(host: &ImageFile, format: Format, how: &DiskOptions, snapshot: Option<&str>) -> Result<Self> {
         let mut info = Self {
             path: host.path().into(),
             format,
@@ -164,20 +164,20 @@ impl Info {
     }
 
     /// Adds what a qcow2 image says of itself.
-    fn look_into(&mut self, host: &Host, snapshot: Option<&str>) -> Result<()> {
+    fn look_into(&mut self, host: &ImageFile, snapshot: Option<&str>) -> Result<()> {
         let header = Header::read(host)?;
         self.virtual_size = match snapshot {
             Some(wanted) => Snapshots::new(host, &header).find(wanted.as_bytes())?.disk_size,
             None => header.size,
         };
         self.warnings = header.warnings();
-        self.backing = Backing::of(&header);
+        self.backing = BackingRef::of(&header);
         let mut names = 0;
         let mut bounded = |octets: usize| {
             names += octets;
             let what = || {
                 host.error(
-                    Kind::Unsupported,
+                    DiskErrorKind::Unsupported,
                     format!("its snapshots and bitmaps have names of more than {NAMES_MAX} octets"),
                 )
             };
@@ -224,7 +224,7 @@ impl Info {
         Floors { how: self.how.clone(), next: self.below(), seen: vec![self.identity] }
     }
 
-    fn below(&self) -> Option<(PathBuf, Option<PathBuf>, Backing)> {
+    fn below(&self) -> Option<(PathBuf, Option<PathBuf>, BackingRef)> {
         Some((self.path.clone(), self.dir.clone(), self.backing.clone()?))
     }
 }
@@ -232,9 +232,9 @@ impl Info {
 /// The files below an image, from the one next to it down to the base. Only one is in memory at a time.
 #[derive(Debug)]
 pub struct Floors {
-    how: Opening,
+    how: DiskOptions,
     /// The image that names the next one, its directory, and what it says of it.
-    next: Option<(PathBuf, Option<PathBuf>, Backing)>,
+    next: Option<(PathBuf, Option<PathBuf>, BackingRef)>,
     seen: Vec<(u64, u64)>,
 }
 
@@ -246,8 +246,8 @@ impl Iterator for Floors {
         let looked = backing.open(&named_by, dir.as_deref(), &self.how).and_then(|(host, format)| {
             let info = Info::of(&host, format, &self.how, None)?;
             if self.seen.contains(&info.identity) {
-                return Err(Error::new(
-                    Kind::Unsupported,
+                return Err(DiskError::new(
+                    DiskErrorKind::Unsupported,
                     &named_by,
                     "is below itself: its backing files go in a circle",
                 ));

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use crate::{Format, Host, Result};
+use crate::{Format, ImageFile, Result};
 
 /// What a floor has of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,10 +41,10 @@ pub(crate) trait Layer: Debug + Send + Sync {
     fn span(&self, at: u64, max: u64) -> Result<Span>;
 
     /// The file that [`Span::host`] is an offset of.
-    fn host(&self) -> &Host;
+    fn host(&self) -> &ImageFile;
 
     /// All its files.
-    fn files(&self) -> Vec<&Host> {
+    fn files(&self) -> Vec<&ImageFile> {
         vec![self.host()]
     }
 

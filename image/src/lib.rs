@@ -12,72 +12,74 @@
 //! Raw system calls and unsafe code stand in `sys` only.
 
 mod aligned;
-mod backing;
-mod behind;
-mod block;
-mod bounds;
-mod chain;
+mod backing_chain;
+mod backing_filename;
+mod backing_ref;
+mod base_matcher;
+mod chain_opener;
+mod change_tracker;
+mod coalescer;
+mod confined_dir;
 mod content;
+mod data_estimate;
 mod direct;
+mod disk;
+mod disk_options;
 mod error;
-mod extent;
-mod fiemap;
-mod format;
-mod gate;
-mod guard;
-mod guess;
-mod host;
+mod fiemap_extents;
+mod fingerprint_cache;
+mod guessed_format;
+mod hash_disk;
+mod image_file;
+mod implicit_open_gate;
+mod incremental_base;
 mod info;
 mod layer;
+mod layer_pair;
 mod listed_locks;
-mod name;
-mod offer;
-mod older;
-mod opening;
-mod outlook;
-mod pair;
+mod page_cache;
 mod plan;
+mod probe;
+mod progress_counters;
 mod qcow2;
+mod qemu_lock;
 mod quote;
 mod raw;
-mod remember;
-mod same;
-mod seek;
-mod sift;
-mod since;
-mod sink;
-mod stairs;
+mod seek_extents;
+mod segment;
 mod stamp;
-mod survey;
+mod storage_id;
 pub mod sys;
-mod tally;
+mod target;
 mod zero;
 
 pub use aligned::Aligned;
-pub use backing::Backing;
-pub use block::{Block, Blocks, Part, Payload, Pour, Run, Shape, UNIT, Workers, put};
-pub use bounds::Bounds;
-pub use chain::Chain;
+pub use backing_chain::BackingChain;
+pub use backing_ref::BackingRef;
+pub use base_matcher::BaseMatcher;
+pub use change_tracker::{ChangeTracker, Comparison, IncrementalBase};
+pub use coalescer::{Coalescer, Piece};
+pub use confined_dir::ConfinedDir;
 pub use content::Content;
-pub use error::{Error, Kind, Result, reason, shown};
-pub use extent::{Extent, Image, Status};
-pub use format::Format;
-pub use gate::Gate;
-pub use host::Host;
+pub use data_estimate::{DataEstimate, DataEstimator};
+pub use disk::{BlockStatus, Disk, Extent};
+pub use disk_options::DiskOptions;
+pub use error::{DiskError, DiskErrorKind, Result, reason, shown};
+pub use fingerprint_cache::{CacheKey, TargetNote, WrittenStamp};
+pub use hash_disk::{fingerprint, hash_disk, record_lines};
+pub use image_file::ImageFile;
+pub use implicit_open_gate::ImplicitOpenGate;
 pub use info::{BitmapInfo, DataFileInfo, Floors, Info, Qcow2Info, SnapshotInfo};
-pub use offer::Offer;
-pub use older::{Compared, Older, Since};
-pub use opening::Opening;
-pub use outlook::{Ahead, Outlook};
-pub use pair::{Cover, Pair, PairOptions};
-pub use plan::{Plan, Step, Want};
-pub use raw::Method;
-pub use remember::{Identity, Mark, Noting};
-pub use sift::{Piece, Sift};
-pub use sink::{
-    Becomes, Expected, FormatWarning, Holding, Owner, Sink, Target, TargetOptions, Unchanged, parse_mode, parse_owner,
-    read_back,
+pub use layer_pair::{LayerPair, LayerPairOptions, ParentCoverage};
+pub use plan::{Action, Plan, Step};
+pub use probe::Format;
+pub use progress_counters::{Phase, ProgressCounters};
+pub use raw::ExtentMethod;
+pub use segment::{
+    ParallelCopy, ParallelReader, Payload, PayloadPart, ReadOptions, Segment, SegmentBatch, SerialReader, UNIT, put,
 };
 pub use stamp::Stamp;
-pub use survey::{fingerprint, record_lines, survey};
-pub use tally::{Phase, Tally};
+pub use target::{
+    DeltaTarget, DiskWriter, ExpectedDisk, FormatWarning, Owner, Target, TargetOptions, TargetOutcome, UnchangedTarget,
+    parse_mode, parse_owner, read_back,
+};

@@ -1,12 +1,12 @@
 //! What is to become of each octet of the disk: steps, lazily, from the image's extents. Moves no data.
 
-use xfer_hole_proto::{Base, Cursor, Open, Record};
+use xfer_hole_proto::{Base, CoverageChecker, Record, StreamHeader};
 
-use crate::{Error, Extent, Image, Kind, Older, Result, Status};
+use crate::{BlockStatus, ChangeTracker, Disk, DiskError, DiskErrorKind, Extent, Result};
 
 /// What a step wants of its octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Want {
+pub enum Action {
     /// They are to be read.
     Copy,
     /// They are zeros.
@@ -22,17 +22,17 @@ pub struct Step {
     /// The part, and all that is needed to read it; of what is kept, only its place counts.
     pub extent: Extent,
     /// What is to be done.
-    pub want: Want,
+    pub want: Action,
 }
 
 /// The steps of a whole disk, in order: they cover `[0, size)` once, for the cursor that each is drawn through says so.
 pub struct Plan<'a> {
-    image: &'a dyn Image,
-    cursor: Cursor,
+    image: &'a dyn Disk,
+    cursor: CoverageChecker,
     /// What no floor has is kept.
     over: bool,
     /// What is the same in it is kept.
-    older: Option<&'a dyn Older>,
+    older: Option<&'a dyn ChangeTracker>,
     /// In octets: what is the same begins at a multiple of it, and ends at one or at the disk's end.
     align: u64,
     /// Nothing is the same up to this disk offset, which is such a multiple, or the end.
@@ -42,13 +42,13 @@ pub struct Plan<'a> {
 impl<'a> Plan<'a> {
     /// All of the disk, by its extents.
     #[must_use]
-    pub fn whole(image: &'a dyn Image) -> Self {
+    pub fn whole(image: &'a dyn Disk) -> Self {
         Self::by(image, None)
     }
 
     /// What the disk's floors have, to be laid over another disk of its size: what none of them has is kept.
     #[must_use]
-    pub fn over(image: &'a dyn Image) -> Self {
+    pub fn over(image: &'a dyn Disk) -> Self {
         let base = Base { size: image.size(), digest: None };
         Self { over: true, ..Self::by(image, Some(&base)) }
     }
@@ -56,14 +56,14 @@ impl<'a> Plan<'a> {
     /// What changed since the older state that the image is compared with, and the rest to be kept, in whole stretches of `align`
     /// octets (a power of two). All of the disk, if there is no such state.
     #[must_use]
-    pub fn changed(image: &'a dyn Image, align: u64) -> Self {
+    pub fn changed(image: &'a dyn Disk, align: u64) -> Self {
         let older = image.older();
         let base = older.map(|older| Base { size: older.size(), digest: None });
         Self { older, align, ..Self::by(image, base.as_ref()) }
     }
 
-    fn by(image: &'a dyn Image, base: Option<&Base>) -> Self {
-        let cursor = Cursor::new(&Open { size: image.size(), sums: None }, base);
+    fn by(image: &'a dyn Disk, base: Option<&Base>) -> Self {
+        let cursor = CoverageChecker::new(&StreamHeader { size: image.size(), sums: None }, base);
         Self { image, cursor, over: false, older: None, align: 1, changed: 0 }
     }
 
@@ -99,29 +99,29 @@ impl<'a> Plan<'a> {
     fn draw(&mut self) -> Result<Step> {
         let at = self.cursor.at();
         let (extent, want) = match self.kept(at)? {
-            Some(end) => (nowhere(at, end - at), Want::Keep),
+            Some(end) => (nowhere(at, end - at), Action::Keep),
             None => {
                 let end = if at < self.changed { self.changed } else { self.cursor.size() };
                 let extent = self.image.extent(at, end - at)?;
                 let want = match extent.status {
-                    Status::Data => Want::Copy,
-                    _ if self.over && !extent.present => Want::Keep,
-                    Status::Unwritten | Status::Zero => Want::Zero,
+                    BlockStatus::Data => Action::Copy,
+                    _ if self.over && !extent.present => Action::Keep,
+                    BlockStatus::Unwritten | BlockStatus::Zero => Action::Zero,
                 };
                 (extent, want)
             }
         };
         let len = extent.len;
         let record = match want {
-            Want::Copy => Record::Data { len, digest: None },
-            Want::Zero => Record::Hole { len },
-            Want::Keep => Record::Keep { len },
+            Action::Copy => Record::Data { len, digest: None },
+            Action::Zero => Record::Hole { len },
+            Action::Keep => Record::Keep { len },
         };
         let stepped = self.cursor.step(&record).map_err(|step| step.to_string());
-        let place = stepped.map_err(|what| Error::new(Kind::Io, "extents", what))?;
+        let place = stepped.map_err(|what| DiskError::new(DiskErrorKind::Io, "extents", what))?;
         if place.start != extent.start {
             let what = format!("asked for at 0x{at:x}, one begins at 0x{:x}", extent.start);
-            return Err(Error::new(Kind::Io, "extents", what));
+            return Err(DiskError::new(DiskErrorKind::Io, "extents", what));
         }
         Ok(Step { extent, want })
     }
@@ -129,7 +129,7 @@ impl<'a> Plan<'a> {
 
 /// The place of what is kept.
 fn nowhere(start: u64, len: u64) -> Extent {
-    Extent { start, len, status: Status::Zero, depth: 0, present: false, compressed: false, host: None }
+    Extent { start, len, status: BlockStatus::Zero, depth: 0, present: false, compressed: false, host: None }
 }
 
 impl Iterator for Plan<'_> {

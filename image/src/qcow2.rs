@@ -4,43 +4,43 @@
 //! Header ─▶ Shelf (which tables, where) ─▶ Tables (pieces of them, decoded to Runs, cached) ─▶ Mapping ─▶ Span
 //! ```
 
-pub(crate) mod bitmap;
-pub(crate) mod cache;
+pub(crate) mod bitmap_directory;
+mod buffered_range;
 pub(crate) mod compressed;
-pub(crate) mod dirty;
+pub(crate) mod decompressor;
+pub(crate) mod dirty_bitmap;
 mod entry;
 pub(crate) mod extension;
 mod feature;
 mod field;
 pub(crate) mod geometry;
 pub(crate) mod header;
-pub(crate) mod inflater;
-mod place;
-mod refcount;
-mod runs;
+mod metadata_region;
+mod preallocation;
+mod run_map;
 pub(crate) mod snapshot;
-#[cfg(test)]
-mod specimen;
-pub(crate) mod states;
+pub(crate) mod snapshot_diff;
 mod subcluster;
-mod table;
-mod window;
+pub(crate) mod table_cache;
+mod table_reader;
+#[cfg(test)]
+mod test_images;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::layer::{Allocation, Layer, Span};
-use crate::qcow2::cache::{Key, Tables};
 use crate::qcow2::compressed::{CompressedEntry, Compression};
+use crate::qcow2::decompressor::{CompressedSource, DecompressorPool};
 use crate::qcow2::entry::Mapping;
 use crate::qcow2::field::unusable;
 use crate::qcow2::geometry::{GuestOffset, HostOffset};
-use crate::qcow2::header::{Header, L1};
-use crate::qcow2::inflater::{Inflaters, Source};
-use crate::qcow2::place::Place;
-use crate::qcow2::table::{Region, Shelf};
-use crate::seek::Seek;
-use crate::{Error, Format, Host, Method, Result, shown};
+use crate::qcow2::header::{Header, L1Table};
+use crate::qcow2::metadata_region::MetadataRegion;
+use crate::qcow2::table_cache::{ChainTables, TableKey};
+use crate::qcow2::table_reader::{TableReader, TableRegion};
+use crate::seek_extents::SeekExtents;
+use crate::{DiskError, ExtentMethod, Format, ImageFile, Result, shown};
 
 /// What [`Qcow2::other_state`] has for the number of its floor.
 const OTHER_STATE: u32 = u32::MAX;
@@ -50,16 +50,16 @@ const OTHER_STATE: u32 = u32::MAX;
 pub(crate) struct Qcow2 {
     /// Its number in the chain.
     floor: u32,
-    host: Arc<Host>,
+    host: Arc<ImageFile>,
     /// Where guest data lies, if not in `host`.
-    external: Option<Host>,
-    shelf: Shelf,
+    external: Option<ImageFile>,
+    shelf: TableReader,
     compression: Compression,
     /// Holes of the file are worth asking for.
     preallocated: bool,
-    seek: Seek,
-    tables: Arc<Tables>,
-    inflaters: Arc<Inflaters>,
+    seek: SeekExtents,
+    tables: Arc<ChainTables>,
+    inflaters: Arc<DecompressorPool>,
     /// A cluster was met that begins past the end of its file.
     cut_short: AtomicBool,
     /// The file ends inside a table.
@@ -69,18 +69,18 @@ pub(crate) struct Qcow2 {
 impl Qcow2 {
     /// The disk in an image, or in one of its snapshots, as floor `floor` of a chain, all of which share `tables` and `inflaters`.
     pub(crate) fn new(
-        host: Host,
-        external: Option<Host>,
+        host: ImageFile,
+        external: Option<ImageFile>,
         header: &Header,
-        (l1, size): (L1, u64),
+        (l1, size): (L1Table, u64),
         floor: u32,
-        (tables, inflaters): (Arc<Tables>, Arc<Inflaters>),
-        method: Option<Method>,
+        (tables, inflaters): (Arc<ChainTables>, Arc<DecompressorPool>),
+        method: Option<ExtentMethod>,
     ) -> Result<Self> {
         let shelf = shelf(header, (l1, size), external.is_some());
         let table_cut = shelf.check(&host)?;
         // Who wants everything read doesn't trust the file system's holes.
-        let preallocated = method != Some(Method::Scan) && refcount::is_preallocated(&host, header);
+        let preallocated = method != Some(ExtentMethod::Scan) && preallocation::is_preallocated(&host, header);
         let compression = header.compression;
         Ok(Self {
             floor,
@@ -89,7 +89,7 @@ impl Qcow2 {
             shelf,
             compression,
             preallocated,
-            seek: Seek::default(),
+            seek: SeekExtents::default(),
             tables,
             inflaters,
             cut_short: AtomicBool::new(false),
@@ -98,7 +98,7 @@ impl Qcow2 {
     }
 
     /// Another state of the disk in the same image, whose data must not lie outside. Its tables are kept apart.
-    pub(crate) fn other_state(&self, header: &Header, state: (L1, u64)) -> Result<Self> {
+    pub(crate) fn other_state(&self, header: &Header, state: (L1Table, u64)) -> Result<Self> {
         let shelf = shelf(header, state, false);
         let table_cut = shelf.check(&self.host)?;
         Ok(Self {
@@ -108,7 +108,7 @@ impl Qcow2 {
             shelf,
             compression: self.compression,
             preallocated: self.preallocated,
-            seek: Seek::default(),
+            seek: SeekExtents::default(),
             tables: Arc::clone(&self.tables),
             inflaters: Arc::clone(&self.inflaters),
             cut_short: AtomicBool::new(false),
@@ -117,7 +117,7 @@ impl Qcow2 {
     }
 
     /// The image file itself, wherever guest data lies.
-    pub(crate) fn image(&self) -> &Host {
+    pub(crate) fn image(&self) -> &ImageFile {
         &self.host
     }
 
@@ -133,7 +133,7 @@ impl Qcow2 {
         Ok((found.what, u64::from(found.left) * covers - at.0 % covers))
     }
 
-    fn lost(&self, at: GuestOffset) -> Error {
+    fn lost(&self, at: GuestOffset) -> DiskError {
         unusable(&self.host, format!("no table entry for disk offset {}", at.0))
     }
 
@@ -159,8 +159,8 @@ impl Qcow2 {
         Ok((mapping, u64::from(units) * unit_size - within))
     }
 
-    fn key(&self, piece: HostOffset) -> Key {
-        Key { floor: self.floor, piece }
+    fn key(&self, piece: HostOffset) -> TableKey {
+        TableKey { floor: self.floor, piece }
     }
 
     /// Asks the file below for its holes, where data begins at `place`. What it can't tell is data.
@@ -180,14 +180,15 @@ impl Qcow2 {
 }
 
 /// The tables of one state of the disk in the image with this header: of its L1 table, and of its size.
-fn shelf(header: &Header, (l1, size): (L1, u64), external: bool) -> Shelf {
+fn shelf(header: &Header, (l1, size): (L1Table, u64), external: bool) -> TableReader {
     let geometry = header.geometry;
-    let mut regions = vec![Region { what: "header", octets: 0..geometry.cluster_size() }];
-    let region = |place: &Place| Region { what: place.name, octets: place.offset..place.offset + place.len };
+    let mut regions = vec![TableRegion { what: "header", octets: 0..geometry.cluster_size() }];
+    let region =
+        |place: &MetadataRegion| TableRegion { what: place.name, octets: place.offset..place.offset + place.len };
     regions.extend(header.places().iter().map(region));
-    regions.push(Region { what: "L1 table", octets: l1.offset.0..l1.offset.0 + l1.entries * 8 });
+    regions.push(TableRegion { what: "L1 table", octets: l1.offset.0..l1.offset.0 + l1.entries * 8 });
     let l1_entries = l1.entries.min(geometry.l1_entries(size));
-    Shelf { geometry, version: header.version, l1: l1.offset, l1_entries, size, external, regions }
+    TableReader { geometry, version: header.version, l1: l1.offset, l1_entries, size, external, regions }
 }
 
 impl Layer for Qcow2 {
@@ -225,11 +226,11 @@ impl Layer for Qcow2 {
         })
     }
 
-    fn host(&self) -> &Host {
+    fn host(&self) -> &ImageFile {
         self.external.as_ref().unwrap_or(&self.host)
     }
 
-    fn files(&self) -> Vec<&Host> {
+    fn files(&self) -> Vec<&ImageFile> {
         [&*self.host].into_iter().chain(&self.external).collect()
     }
 
@@ -246,7 +247,7 @@ impl Layer for Qcow2 {
             let (now, later) = rest.split_at_mut(len);
             let entry = CompressedEntry::parse(word, geometry);
             let (host, floor, compression) = (&*self.host, self.floor, self.compression);
-            self.inflaters.read(&Source { host, floor, compression, geometry, entry }, within, now)?;
+            self.inflaters.read(&CompressedSource { host, floor, compression, geometry, entry }, within, now)?;
             at += len as u64;
             rest = later;
         }
@@ -258,7 +259,7 @@ impl Layer for Qcow2 {
     }
 
     fn noticed(&self) -> Option<String> {
-        let told = |host: &Host, what: &str| format!("{}: ends at {:#x}, {what}", shown(host.path()), host.len());
+        let told = |host: &ImageFile, what: &str| format!("{}: ends at {:#x}, {what}", shown(host.path()), host.len());
         if self.table_cut {
             let what = "inside a table of its clusters: what the rest of that told is lost, and is unallocated, as QEMU has it";
             return Some(told(&self.host, what));

@@ -6,15 +6,15 @@ use std::sync::OnceLock;
 use nix::errno::Errno;
 use xfer_hole_proto::GRAIN_DEFAULT;
 
-use crate::fiemap::Fiemap;
+use crate::fiemap_extents::FiemapExtents;
 use crate::layer::{Allocation, Layer, Span};
-use crate::seek::Seek;
+use crate::seek_extents::SeekExtents;
 use crate::zero::is_zero;
-use crate::{Error, Format, Host, Kind, Result, reason, shown};
+use crate::{DiskError, DiskErrorKind, Format, ImageFile, Result, reason, shown};
 
 /// How extents are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
+pub enum ExtentMethod {
     /// lseek(2) SEEK_DATA and SEEK_HOLE.
     Seek,
     /// ioctl(2) FS_IOC_FIEMAP.
@@ -23,7 +23,7 @@ pub enum Method {
     Scan,
 }
 
-impl Method {
+impl ExtentMethod {
     /// The word for it on a command line.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -38,10 +38,10 @@ impl Method {
 /// A raw disk, open for reading.
 #[derive(Debug)]
 pub(crate) struct Raw {
-    host: Host,
-    method: Method,
-    seek: Seek,
-    fiemap: Fiemap,
+    host: ImageFile,
+    method: ExtentMethod,
+    seek: SeekExtents,
+    fiemap: FiemapExtents,
     /// What its holes are.
     holes: Allocation,
     /// Nobody keeps account of its holes: whatever is zeros is one.
@@ -59,21 +59,21 @@ const BLOCKS: u64 = 64;
 impl Raw {
     /// A file of a chain of raw ones: where it has a hole, it has nothing, and the file below is asked. Space that is only allocated is a
     /// hole, too. Refused where the file system doesn't tell.
-    pub(crate) fn floor(host: Host) -> Result<Self> {
-        let (seek, fiemap) = (Seek::default(), Fiemap::default());
+    pub(crate) fn floor(host: ImageFile) -> Result<Self> {
+        let (seek, fiemap) = (SeekExtents::default(), FiemapExtents::default());
         let (file, size) = (host.file(), host.len());
         // SEEK_DATA takes what is only allocated for data, once somebody has read it.
         let method = match if size == 0 { Ok(()) } else { fiemap.extent(file, 0, size).map(drop) } {
-            Ok(()) => Method::Fiemap,
-            Err(source) if is_refusal(&source) => Method::Seek,
-            Err(source) => return Err(no_method(&host, Method::Fiemap, source)),
+            Ok(()) => ExtentMethod::Fiemap,
+            Err(source) if is_refusal(&source) => ExtentMethod::Seek,
+            Err(source) => return Err(no_method(&host, ExtentMethod::Fiemap, source)),
         };
-        if method == Method::Seek {
+        if method == ExtentMethod::Seek {
             let first = seek.extent(file, 0, size).map_err(|source| no_method(&host, method, source))?;
             // Where nobody keeps account of holes, all is data, whatever was written.
             if first == (Allocation::Data, size) && host.allocated()? < size {
                 let what = "lies on a file system that doesn't tell where a file has holes, and it seems to have some";
-                return Err(host.error(Kind::Unsupported, what));
+                return Err(host.error(DiskErrorKind::Unsupported, what));
             }
         }
         let (holes, lost) = (Allocation::Unallocated, OnceLock::new());
@@ -82,24 +82,24 @@ impl Raw {
 
     /// The disk that this file is. Without a `method`, the best that is to be had there, and reading where none makes sense; a method asked
     /// for by name must be to be had.
-    pub(crate) fn of(host: Host, method: Option<Method>) -> Result<Self> {
+    pub(crate) fn of(host: ImageFile, method: Option<ExtentMethod>) -> Result<Self> {
         let (file, size) = (host.file(), host.len());
-        let (seek, fiemap) = (Seek::default(), Fiemap::default());
+        let (seek, fiemap) = (SeekExtents::default(), FiemapExtents::default());
         let probe = |method| match method {
             // What it finds is asked for first.
-            Method::Seek => seek.extent(file, 0, size).map(drop),
-            Method::Fiemap if size == 0 => Ok(()),
-            Method::Fiemap => fiemap.extent(file, 0, size).map(drop),
-            Method::Scan => Ok(()),
+            ExtentMethod::Seek => seek.extent(file, 0, size).map(drop),
+            ExtentMethod::Fiemap if size == 0 => Ok(()),
+            ExtentMethod::Fiemap => fiemap.extent(file, 0, size).map(drop),
+            ExtentMethod::Scan => Ok(()),
         };
         let (strict, lost) = (method.is_some(), OnceLock::new());
-        let method = match (method, probe(method.unwrap_or(Method::Seek))) {
-            (None, Ok(())) => Method::Seek,
+        let method = match (method, probe(method.unwrap_or(ExtentMethod::Seek))) {
+            (None, Ok(())) => ExtentMethod::Seek,
             (None, Err(source)) => {
                 if !is_refusal(&source) {
                     lost.get_or_init(|| (0, reason(&source)));
                 }
-                Method::Scan
+                ExtentMethod::Scan
             }
             (Some(method), probed) => {
                 probed.map_err(|source| no_method(&host, method, source))?;
@@ -130,7 +130,7 @@ impl Raw {
     pub(crate) fn above(self) -> Self {
         let size = self.host.len();
         let first = self.seek.extent(self.host.file(), 0, size);
-        let looks = first.is_ok_and(|first| first == (Allocation::Data, size)) || self.method == Method::Scan;
+        let looks = first.is_ok_and(|first| first == (Allocation::Data, size)) || self.method == ExtentMethod::Scan;
         Self { holes: Allocation::Unallocated, looks, ..self }
     }
 
@@ -147,7 +147,7 @@ impl Raw {
     }
 
     /// How this disk's extents are found.
-    pub(crate) fn method(&self) -> Method {
+    pub(crate) fn method(&self) -> ExtentMethod {
         self.method
     }
 }
@@ -161,10 +161,12 @@ fn is_refusal(source: &io::Error) -> bool {
 /// The kernel's own number for what isn't supported. It is not meant for programs, and comes through from some file systems.
 const ENOTSUPP: i32 = 524;
 
-fn no_method(host: &Host, method: Method, source: io::Error) -> Error {
+fn no_method(host: &ImageFile, method: ExtentMethod, source: io::Error) -> DiskError {
     let word = method.word();
     if is_refusal(&source) {
-        return host.error(Kind::Unsupported, format!("extents by {word} are not to be had here")).hint(OTHERWISE);
+        return host
+            .error(DiskErrorKind::Unsupported, format!("extents by {word} are not to be had here"))
+            .hint(OTHERWISE);
     }
     host.io(format!("cannot find extents by {word}"), source).hint(OTHERWISE)
 }
@@ -187,9 +189,9 @@ impl Layer for Raw {
         let extent = match self.method {
             // The rest of the last sector.
             _ if at >= len => Ok((Allocation::Zero, max)),
-            Method::Seek => self.sought(at),
-            Method::Fiemap => self.fiemap.extent(file, at, len),
-            Method::Scan => Ok((Allocation::Data, len - at)),
+            ExtentMethod::Seek => self.sought(at),
+            ExtentMethod::Fiemap => self.fiemap.extent(file, at, len),
+            ExtentMethod::Scan => Ok((Allocation::Data, len - at)),
         };
         let failed = |source| {
             let error =
@@ -210,12 +212,12 @@ impl Layer for Raw {
         Ok(Span { len: len.min(max), allocation, compressed: false, host: Some(at) })
     }
 
-    fn host(&self) -> &Host {
+    fn host(&self) -> &ImageFile {
         &self.host
     }
 
     fn inflate(&self, at: u64, _buf: &mut [u8]) -> Result<()> {
-        Err(self.host.error(Kind::Io, format!("nothing is compressed at offset {at}")))
+        Err(self.host.error(DiskErrorKind::Io, format!("nothing is compressed at offset {at}")))
     }
 
     fn chunk(&self) -> u64 {

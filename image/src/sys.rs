@@ -15,20 +15,20 @@ use nix::fcntl::{AtFlags, FallocateFlags, FcntlArg, copy_file_range, fallocate, 
 use nix::sys::uio::pwritev;
 use nix::unistd::{AccessFlags, Whence, faccessat, lseek};
 
+mod pipe;
 mod statx;
-mod stream;
 mod times;
 mod users;
 mod xattr;
 
 pub(crate) use users::{can_write, is_open_for_writing, loop_backing};
 
-pub(crate) use statx::{DirectRules, direct_rules, fixed, known_len};
-use stream::SPLICE_MAX;
-pub use stream::{
+use pipe::SPLICE_MAX;
+pub use pipe::{
     Spliced, drain_pipe, enlarge_pipe, is_deserted, pipe_size, read_some, splice_from_pipe, splice_out, splice_to_pipe,
     takes_writes, wait_readable, wait_writable, write_all,
 };
+pub(crate) use statx::{DirectRules, direct_rules, fixed, known_len};
 pub(crate) use times::{boot, coarse_now, is_told_of_stores};
 pub(crate) use xattr::{is_nocow, list_xattrs, remove_xattr, set_nocow, set_xattr, short_xattr, xattr, xattr_of};
 
@@ -64,7 +64,7 @@ pub fn seek_hole(file: &File, at: u64) -> io::Result<Option<u64>> {
 /// The extents of one FIEMAP call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub(crate) struct FiemapExtent {
+pub(crate) struct FiemapReply {
     pub(crate) logical: u64,
     pub(crate) physical: u64,
     pub(crate) length: u64,
@@ -83,29 +83,29 @@ const FIEMAP_FLAG_SYNC: u32 = 0x1;
 const FIEMAP_COUNT: usize = 512;
 
 #[repr(C)]
-struct Fiemap {
+struct FiemapHeader {
     start: u64,
     length: u64,
     flags: u32,
     mapped_extents: u32,
     extent_count: u32,
     reserved: u32,
-    extents: [FiemapExtent; FIEMAP_COUNT],
+    extents: [FiemapReply; FIEMAP_COUNT],
 }
 
 // FS_IOC_FIEMAP is _IOWR('f', 11, struct fiemap), whose size leaves out the array.
 const FS_IOC_FIEMAP: libc::c_ulong = nix::request_code_readwrite!(b'f', 11, mem::size_of::<[u64; 4]>());
 
 /// ioctl(2) FS_IOC_FIEMAP with FIEMAP_FLAG_SYNC: the extents from `start` on, up to some hundreds.
-pub(crate) fn fiemap(file: &File, start: u64, len: u64, extents: &mut Vec<FiemapExtent>) -> io::Result<()> {
-    let mut map = Box::new(Fiemap {
+pub(crate) fn fiemap(file: &File, start: u64, len: u64, extents: &mut Vec<FiemapReply>) -> io::Result<()> {
+    let mut map = Box::new(FiemapHeader {
         start,
         length: len,
         flags: FIEMAP_FLAG_SYNC,
         mapped_extents: 0,
         extent_count: FIEMAP_COUNT as u32,
         reserved: 0,
-        extents: [FiemapExtent::default(); FIEMAP_COUNT],
+        extents: [FiemapReply::default(); FIEMAP_COUNT],
     });
     // SAFETY: the kernel writes at most extent_count extents into the array behind the header.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP as _, &raw mut *map) };

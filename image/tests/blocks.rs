@@ -12,15 +12,15 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use tempfile::TempDir;
 use xfer_hole_image::{
-    Blocks, Chain, Extent, Format, Image, Method, Opening, Part, Payload, Piece, Plan, Result, Shape, Sift, Status,
-    Want,
+    Action, BackingChain, BlockStatus, Coalescer, Disk, DiskOptions, Extent, ExtentMethod, Format, Payload,
+    PayloadPart, Piece, Plan, ReadOptions, Result, SerialReader,
 };
-use xfer_hole_proto::{Digest, Sums};
+use xfer_hole_proto::{Digest, HashParams};
 
 use mixed::Mixed;
 
 /// A disk: its octets, and the file they are in.
-struct Disk {
+struct WrittenDisk {
     octets: Vec<u8>,
     path: PathBuf,
     in_memory: bool,
@@ -57,7 +57,7 @@ fn wishes() -> impl Strategy<Value = Wishes> {
     (runs, any::<bool>()).prop_map(|(runs, in_memory)| Wishes { runs, in_memory })
 }
 
-fn make(wishes: &Wishes) -> Disk {
+fn make(wishes: &Wishes) -> WrittenDisk {
     let folder = if wishes.in_memory { tempfile::tempdir_in("/dev/shm").unwrap() } else { folder_on_disk() };
     let path = folder.path().join("disk.img");
     let file = File::create(&path).unwrap();
@@ -81,7 +81,7 @@ fn make(wishes: &Wishes) -> Disk {
         }
     }
     file.set_len(octets.len() as u64).unwrap();
-    Disk { octets, path, in_memory: wishes.in_memory, _folder: folder }
+    WrittenDisk { octets, path, in_memory: wishes.in_memory, _folder: folder }
 }
 
 /// Where FIEMAP is to be had.
@@ -90,22 +90,22 @@ fn folder_on_disk() -> TempDir {
 }
 
 /// A raw disk, by this method.
-fn raw(path: &Path, method: Method) -> Chain {
-    let how = Opening { format: Some(Format::Raw), method: Some(method), ..Opening::default() };
-    Chain::open(path, &how).unwrap()
+fn raw(path: &Path, method: ExtentMethod) -> BackingChain {
+    let how = DiskOptions { format: Some(Format::Raw), method: Some(method), ..DiskOptions::default() };
+    BackingChain::open(path, &how).unwrap()
 }
 
 /// The disk by every method that is to be had where it is.
-fn raws(disk: &Disk) -> Vec<Chain> {
+fn raws(disk: &WrittenDisk) -> Vec<BackingChain> {
     let methods: &[_] = match disk.in_memory {
-        true => &[Method::Seek, Method::Scan],
-        false => &[Method::Seek, Method::Scan, Method::Fiemap],
+        true => &[ExtentMethod::Seek, ExtentMethod::Scan],
+        false => &[ExtentMethod::Seek, ExtentMethod::Scan, ExtentMethod::Fiemap],
     };
     methods.iter().map(|&method| raw(&disk.path, method)).collect()
 }
 
-fn pieces(image: &dyn Image, shape: Shape) -> Vec<Piece> {
-    let pieces = Sift::new(Blocks::new(image, shape), &shape).collect::<Result<Vec<_>>>().unwrap();
+fn pieces(image: &dyn Disk, shape: ReadOptions) -> Vec<Piece> {
+    let pieces = Coalescer::new(SerialReader::new(image, shape), &shape).collect::<Result<Vec<_>>>().unwrap();
     pieces.into_iter().filter(|piece| *piece != Piece::Nothing).collect()
 }
 
@@ -117,12 +117,12 @@ fn len(piece: &Piece) -> u64 {
     }
 }
 
-fn payload(image: &dyn Image, payload: &Payload) -> Vec<u8> {
+fn payload(image: &dyn Disk, payload: &Payload) -> Vec<u8> {
     let mut octets = Vec::new();
     for part in payload.parts() {
         match part {
-            Part::Octets(part) => octets.extend_from_slice(part),
-            Part::Range { depth, at, len } => {
+            PayloadPart::Octets(part) => octets.extend_from_slice(part),
+            PayloadPart::Range { depth, at, len } => {
                 let from = octets.len();
                 octets.resize(from + usize::try_from(*len).unwrap(), 0);
                 image.host(*depth).unwrap().read_at(*at, &mut octets[from..]).unwrap();
@@ -146,7 +146,7 @@ fn holes(pieces: &[Piece]) -> Vec<(u64, u64)> {
 }
 
 /// What the pieces come to.
-fn rebuilt(image: &dyn Image, pieces: &[Piece]) -> Vec<u8> {
+fn rebuilt(image: &dyn Disk, pieces: &[Piece]) -> Vec<u8> {
     let mut octets = Vec::new();
     for piece in pieces {
         match piece {
@@ -163,7 +163,7 @@ fn cases(cases: u32) -> ProptestConfig {
 }
 
 /// Extents one behind the other, as they are asked for in turn.
-fn extents(image: &dyn Image) -> Vec<Extent> {
+fn extents(image: &dyn Disk) -> Vec<Extent> {
     let (mut at, mut found) = (0, Vec::new());
     while at < image.size() {
         let extent = image.extent(at, image.size() - at).unwrap();
@@ -189,7 +189,7 @@ proptest! {
                 prop_assert!(step.extent.len > 0);
                 let end = step.extent.end();
                 let octets = &disk.octets[usize::try_from(at).unwrap()..usize::try_from(end).unwrap()];
-                prop_assert!(step.want == Want::Copy || octets.iter().all(|&octet| octet == 0));
+                prop_assert!(step.want == Action::Copy || octets.iter().all(|&octet| octet == 0));
                 at = end;
             }
             prop_assert_eq!(at, disk.octets.len() as u64);
@@ -275,19 +275,19 @@ proptest! {
 type Verdict = std::result::Result<(), TestCaseError>;
 
 /// The form is that of the letter of the specification, and nothing is lost.
-fn is_canonical(image: &dyn Image, octets: &[u8], interval: u64, grain: u64) -> Verdict {
-    let sums = Sums::new(interval, grain).unwrap();
+fn is_canonical(image: &dyn Disk, octets: &[u8], interval: u64, grain: u64) -> Verdict {
+    let sums = HashParams::new(interval, grain).unwrap();
     let expected = canonical::form(octets, sums);
     for held in [false, true] {
-        is_canonical_as(image, octets, Shape::canonical(sums).held(held), held, &expected)?;
+        is_canonical_as(image, octets, ReadOptions::canonical(sums).held(held), held, &expected)?;
     }
     Ok(())
 }
 
 fn is_canonical_as(
-    image: &dyn Image,
+    image: &dyn Disk,
     octets: &[u8],
-    shape: Shape,
+    shape: ReadOptions,
     held: bool,
     expected: &[(u64, Option<Digest>)],
 ) -> Verdict {
@@ -297,12 +297,13 @@ fn is_canonical_as(
         let len = len(&piece);
         (len > 0).then(|| (len, digest(&piece)))
     };
-    let found: Vec<_> = Sift::new(Blocks::new(image, shape), &shape).filter_map(|piece| told(piece.unwrap())).collect();
+    let found: Vec<_> =
+        Coalescer::new(SerialReader::new(image, shape), &shape).filter_map(|piece| told(piece.unwrap())).collect();
     prop_assert_eq!(&found, expected);
     let pieces = pieces(image, shape);
     prop_assert!(rebuilt(image, &pieces) == octets);
     let in_memory = |piece: &Piece| match piece {
-        Piece::Data(data, _) => data.parts().iter().all(|part| matches!(part, Part::Octets(_))),
+        Piece::Data(data, _) => data.parts().iter().all(|part| matches!(part, PayloadPart::Octets(_))),
         _ => true,
     };
     prop_assert!(!held || pieces.iter().all(in_memory), "what was hashed has to be what is sent");
@@ -310,8 +311,8 @@ fn is_canonical_as(
 }
 
 /// Nothing is lost, and holes are what was asked for.
-fn is_plain(image: &dyn Image, octets: &[u8], detect: bool, min_hole: u64) -> Verdict {
-    let pieces = pieces(image, Shape::plain(detect, min_hole));
+fn is_plain(image: &dyn Disk, octets: &[u8], detect: bool, min_hole: u64) -> Verdict {
+    let pieces = pieces(image, ReadOptions::plain(detect, min_hole));
     prop_assert!(rebuilt(image, &pieces) == octets);
     let mut at = 0;
     let mut before = None;
@@ -334,14 +335,14 @@ fn is_plain(image: &dyn Image, octets: &[u8], detect: bool, min_hole: u64) -> Ve
     }
     // Grains are alike from 4 KiB on: then the holes are all those that are long enough, and no others.
     if !detect || min_hole >= 4096 {
-        let all = self::pieces(image, Shape::plain(detect, 1));
+        let all = self::pieces(image, ReadOptions::plain(detect, 1));
         let long = holes(&all).into_iter().filter(|hole| hole.1 >= min_hole);
         prop_assert_eq!(holes(&pieces), long.collect::<Vec<_>>());
     }
     if !detect {
         // Extents alone are trusted: a hole is one of theirs.
         let list = extents(image);
-        let zero = |at: u64| list.iter().any(|it| it.status != Status::Data && (it.start..it.end()).contains(&at));
+        let zero = |at: u64| list.iter().any(|it| it.status != BlockStatus::Data && (it.start..it.end()).contains(&at));
         let mut at = 0;
         for piece in &pieces {
             let len = len(piece);
@@ -353,21 +354,21 @@ fn is_plain(image: &dyn Image, octets: &[u8], detect: bool, min_hole: u64) -> Ve
 }
 
 /// Two parts that lie one behind the other in one place.
-fn adjacent(two: &[Part]) -> bool {
+fn adjacent(two: &[PayloadPart]) -> bool {
     match two {
-        [Part::Range { depth, at, len }, Part::Range { depth: other, at: next, .. }] => {
+        [PayloadPart::Range { depth, at, len }, PayloadPart::Range { depth: other, at: next, .. }] => {
             depth == other && at + len == *next
         }
         // Static zeros end where they end: a full one may be followed by another.
-        [Part::Octets(one), Part::Octets(other)] => one.as_ptr_range().end == other.as_ptr(),
+        [PayloadPart::Octets(one), PayloadPart::Octets(other)] => one.as_ptr_range().end == other.as_ptr(),
         _ => false,
     }
 }
 
 /// No block of zeros travels as data.
-fn has_no_zeros(image: &dyn Image, octets: &[u8]) -> Verdict {
+fn has_no_zeros(image: &dyn Disk, octets: &[u8]) -> Verdict {
     let mut at = 0;
-    for piece in &pieces(image, Shape::plain(true, 1)) {
+    for piece in &pieces(image, ReadOptions::plain(true, 1)) {
         let end = at + usize::try_from(len(piece)).unwrap();
         if let Piece::Data(..) = piece {
             let first = at.next_multiple_of(4096);
@@ -386,8 +387,8 @@ fn a_window_of_fiemap_is_moved_over_a_thousand_extents_and_back() {
     let file = File::create(path).unwrap();
     file.set_len(2000 * 8192).unwrap();
     (0..2000).for_each(|block| file.write_all_at(&[7; 4096], block * 8192).unwrap());
-    let raw = raw(path, Method::Fiemap);
-    let expected = |index: u64| if index.is_multiple_of(2) { Status::Data } else { Status::Zero };
+    let raw = raw(path, ExtentMethod::Fiemap);
+    let expected = |index: u64| if index.is_multiple_of(2) { BlockStatus::Data } else { BlockStatus::Zero };
     let list = extents(&raw);
     assert_eq!(list.len(), 4000);
     for (index, extent) in (0..).zip(&list) {
@@ -414,11 +415,11 @@ fn runs_go_on_over_the_ends_of_what_is_read_at_once() {
     file.write_all_at(&vec![3; 3 << 20], 63 * M).unwrap();
     file.write_all_at(&[4; 99], 140 * M + 77 - 99).unwrap();
     let expected = std::fs::read(path).unwrap();
-    for method in [Method::Seek, Method::Fiemap, Method::Scan] {
+    for method in [ExtentMethod::Seek, ExtentMethod::Fiemap, ExtentMethod::Scan] {
         let raw = raw(path, method);
         for min_hole in [1, 4096, 10_000, 16 << 20] {
             for detect in [true, false] {
-                let pieces = pieces(&raw, Shape::plain(detect, min_hole));
+                let pieces = pieces(&raw, ReadOptions::plain(detect, min_hole));
                 assert!(rebuilt(&raw, &pieces) == expected, "{method:?} {min_hole} {detect}");
                 let short = pieces.iter().any(|piece| matches!(piece, Piece::Hole(len) if *len < min_hole));
                 assert!(!short, "{method:?} {min_hole} {detect}");
@@ -426,9 +427,9 @@ fn runs_go_on_over_the_ends_of_what_is_read_at_once() {
                 assert!(!holes, "{method:?} {min_hole} {detect}: a hole behind a hole");
             }
         }
-        let sums = Sums::new(16 * M, 4096).unwrap();
+        let sums = HashParams::new(16 * M, 4096).unwrap();
         let canonical = canonical::form(&expected, sums);
-        let found = pieces(&raw, Shape::canonical(sums)).iter().map(len).collect::<Vec<_>>();
+        let found = pieces(&raw, ReadOptions::canonical(sums)).iter().map(len).collect::<Vec<_>>();
         assert_eq!(found, canonical.iter().map(|(len, _)| *len).collect::<Vec<_>>(), "{method:?}");
     }
 }

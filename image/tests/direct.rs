@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread;
 
 use proptest::prelude::*;
-use xfer_hole_image::{Chain, Format, Image, Opening, Sink, Target, TargetOptions};
+use xfer_hole_image::{BackingChain, Disk, DiskOptions, DiskWriter, Format, Target, TargetOptions};
 
 /// Some lengths of what follows each other on a disk, and whether each is data: short ones, long ones, whole pages, and ragged ones.
 fn pieces() -> impl Strategy<Value = Vec<(usize, bool)>> {
@@ -26,7 +26,7 @@ fn octets(at: usize, len: usize) -> Vec<u8> {
     (at..at + len).map(|at| u8::try_from(at.wrapping_mul(2_654_435_761) % 255).unwrap() + 1).collect()
 }
 
-fn sink(dest: &Path, size: u64, direct: bool, in_place: bool) -> Box<dyn Sink> {
+fn sink(dest: &Path, size: u64, direct: bool, in_place: bool) -> Box<dyn DiskWriter> {
     let options = TargetOptions { direct, in_place, no_sync: true, ..TargetOptions::default() };
     Target::find(dest, options).unwrap().open(Some(size), None).unwrap()
 }
@@ -78,15 +78,15 @@ proptest! {
                                 // Memory that lies well, and memory that doesn't.
                                 let mut memory = vec![0; skew];
                                 memory.extend(octets(at, len));
-                                sink.data(at as u64, &memory[skew..]).unwrap();
+                                sink.write_at(at as u64, &memory[skew..]).unwrap();
                             } else {
-                                sink.hole(at as u64, len as u64).unwrap();
+                                sink.zero_range(at as u64, len as u64).unwrap();
                             }
                         }
                     });
                 }
             });
-            prop_assert_eq!(sink.finish(size as u64).unwrap(), Vec::<String>::new());
+            prop_assert_eq!(sink.commit(size as u64).unwrap(), Vec::<String>::new());
             written.push(fs::read(&dest).unwrap());
         }
         prop_assert_eq!(written[0].len(), size);
@@ -102,8 +102,8 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("disk.img");
         fs::write(&path, octets(0, size)).unwrap();
-        let open = |direct| Opening { format: Some(Format::Raw), direct, ..Opening::default() };
-        let [plain, direct] = [false, true].map(|direct| Chain::open(&path, &open(direct)).unwrap());
+        let open = |direct| DiskOptions { format: Some(Format::Raw), direct, ..DiskOptions::default() };
+        let [plain, direct] = [false, true].map(|direct| BackingChain::open(&path, &open(direct)).unwrap());
         prop_assert!(direct.warnings().is_empty() && direct.is_direct() && !plain.is_direct());
         for (share, len, skew) in reads {
             let at = (size as f64 * share) as usize;
@@ -122,8 +122,8 @@ fn a_file_that_is_cut_short_is_told_of_and_never_read_as_zeros() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("disk.img");
     fs::write(&path, octets(0, 100_000)).unwrap();
-    let how = Opening { format: Some(Format::Raw), direct: true, ..Opening::default() };
-    let disk = Chain::open(&path, &how).unwrap();
+    let how = DiskOptions { format: Some(Format::Raw), direct: true, ..DiskOptions::default() };
+    let disk = BackingChain::open(&path, &how).unwrap();
     let extent = disk.extent(0, 100_000).unwrap();
     fs::File::options().write(true).open(&path).unwrap().set_len(50_000).unwrap();
     let mut octets = vec![0; 100_000];

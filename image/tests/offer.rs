@@ -11,17 +11,17 @@ use std::thread;
 use mixed::Mixed;
 use proptest::prelude::*;
 use xfer_hole_image::{
-    Block, Blocks, Error, Image, Kind, Offer, Piece, Result, Run, Shape, Sift, Tally, Workers, fingerprint,
-    record_lines, survey,
+    BaseMatcher, Coalescer, Disk, DiskError, DiskErrorKind, ParallelReader, Piece, ProgressCounters, ReadOptions,
+    Result, Segment, SegmentBatch, SerialReader, fingerprint, hash_disk, record_lines,
 };
-use xfer_hole_proto::{Digest, Entry, Manifest, ManifestReader, Record, Sums};
+use xfer_hole_proto::{Digest, HashParams, ManifestEntry, ManifestHeader, ManifestReader, Record};
 
-fn sums(interval: u64, grain: u64) -> Sums {
-    Sums::new(interval, grain).unwrap()
+fn sums(interval: u64, grain: u64) -> HashParams {
+    HashParams::new(interval, grain).unwrap()
 }
 
 /// Records in canonical form, by its letter.
-fn canonical(octets: &[u8], sums: Sums) -> Vec<Record> {
+fn canonical(octets: &[u8], sums: HashParams) -> Vec<Record> {
     let record = |(len, digest): (u64, Option<Digest>)| match digest {
         Some(_) => Record::Data { len, digest },
         None => Record::Hole { len },
@@ -36,10 +36,10 @@ fn given<'a>(records: &'a [Record]) -> impl FnMut() -> Result<Option<Record>> + 
 }
 
 /// What was offered: each octet's place in a list of runs, joined: start, end, and whether it is kept.
-fn judged(blocks: impl Iterator<Item = Result<Block>>) -> Vec<(u64, u64, bool)> {
+fn judged(blocks: impl Iterator<Item = Result<SegmentBatch>>) -> Vec<(u64, u64, bool)> {
     let (mut at, mut found) = (0, Vec::<(u64, u64, bool)>::new());
     for run in blocks.flat_map(|block| block.unwrap().runs) {
-        let kept = matches!(run, Run::Keep(_));
+        let kept = matches!(run, Segment::Keep(_));
         match found.last_mut() {
             Some((_, end, before)) if *before == kept => *end += run.len(),
             _ => found.push((at, at + run.len(), kept)),
@@ -83,9 +83,9 @@ proptest! {
             index.index(other.len() / interval + 1) * interval
         });
         let records = canonical(&other[..offered], sums);
-        let shape = Shape::canonical(sums);
-        let own = Blocks::new(&image, shape).map(Result::unwrap).collect::<Vec<_>>();
-        let offer = || Offer::new(own.iter().cloned().map(Ok), given(&records), image.size(), sums);
+        let shape = ReadOptions::canonical(sums);
+        let own = SerialReader::new(&image, shape).map(Result::unwrap).collect::<Vec<_>>();
+        let offer = || BaseMatcher::new(own.iter().cloned().map(Ok), given(&records), image.size(), sums);
         let found = judged(offer());
         prop_assert_eq!(found.last().map_or(0, |last| last.1), image.size(), "all of it, once");
         let interval = usize::try_from(sums.interval()).unwrap();
@@ -101,8 +101,8 @@ proptest! {
             prop_assert!(kept || !whole || !same, "did not keep what is equal, at {}", start);
         }
         // What isn't kept is ours, in the same runs.
-        let pieces = |blocks: &mut dyn Iterator<Item = Result<Block>>| {
-            Sift::new(blocks, &shape).map(Result::unwrap).filter(|piece| *piece != Piece::Nothing).collect::<Vec<_>>()
+        let pieces = |blocks: &mut dyn Iterator<Item = Result<SegmentBatch>>| {
+            Coalescer::new(blocks, &shape).map(Result::unwrap).filter(|piece| *piece != Piece::Nothing).collect::<Vec<_>>()
         };
         let (mut at, mut left) = (0, pieces(&mut own.iter().cloned().map(Ok)).into_iter().peekable());
         let mut place = 0;
@@ -118,7 +118,7 @@ proptest! {
             at += record.len();
         }
         // The parallel, bare one judges the same.
-        let bare = survey(&image, sums, |blocks| judged(Offer::new(blocks, given(&records), image.size(), sums)));
+        let bare = hash_disk(&image, sums, |blocks| judged(BaseMatcher::new(blocks, given(&records), image.size(), sums)));
         prop_assert_eq!(bare, found);
     }
 
@@ -128,24 +128,24 @@ proptest! {
     ) {
         let sums = sums(4096 << cut.0, 512 << cut.1.min(cut.0 + 3));
         let image = Mixed::make(&wishes, 1 << (16 * chunk));
-        let (mut text, tally) = (String::new(), Tally::default());
+        let (mut text, tally) = (String::new(), ProgressCounters::default());
         let told = record_lines(&image, sums, false, &tally, |lines| {
             text += lines;
-            Ok::<(), Error>(())
+            Ok::<(), DiskError>(())
         }).unwrap();
-        let mut reader = ManifestReader::new(Manifest::whole(image.size(), sums));
+        let mut reader = ManifestReader::new(ManifestHeader::whole(image.size(), sums));
         let entries = text.lines().map(|line| reader.line(line.as_bytes()).unwrap()).collect::<Vec<_>>();
-        let expected = canonical(&image.octets, sums).into_iter().map(Entry::Record);
-        prop_assert_eq!(entries, expected.chain([Entry::End(told.digest)]).collect::<Vec<_>>());
+        let expected = canonical(&image.octets, sums).into_iter().map(ManifestEntry::Record);
+        prop_assert_eq!(entries, expected.chain([ManifestEntry::End(told.digest)]).collect::<Vec<_>>());
         prop_assert_eq!(reader.fingerprint(), Some(told));
-        prop_assert_eq!(fingerprint(&image, sums, &Tally::default()).unwrap(), told);
+        prop_assert_eq!(fingerprint(&image, sums, &ProgressCounters::default()).unwrap(), told);
         prop_assert_eq!(tally.disk(), image.size());
     }
 }
 
 /// Blocks from lists of runs.
-fn blocks(blocks: Vec<Vec<Run>>) -> impl Iterator<Item = Result<Block>> {
-    blocks.into_iter().map(|runs| Ok(Block { runs }))
+fn blocks(blocks: Vec<Vec<Segment>>) -> impl Iterator<Item = Result<SegmentBatch>> {
+    blocks.into_iter().map(|runs| Ok(SegmentBatch { runs }))
 }
 
 #[test]
@@ -167,11 +167,11 @@ fn holes_of_exbibytes_are_compared_by_their_lengths() {
             vec![(0, 1 << 40, true), (1 << 40, (1 << 40) + 4096, false), ((1 << 40) + 4096, size, true)],
         ),
     ] {
-        let own = blocks(vec![vec![Run::Zero(size)]]);
-        assert_eq!(judged(Offer::new(own, given(&theirs), size, sums)), expected, "{theirs:?}");
+        let own = blocks(vec![vec![Segment::Zero(size)]]);
+        assert_eq!(judged(BaseMatcher::new(own, given(&theirs), size, sums)), expected, "{theirs:?}");
         // The same in two blocks.
-        let own = blocks(vec![vec![Run::Zero(1 << 50)], vec![], vec![Run::Zero(size - (1 << 50))]]);
-        assert_eq!(judged(Offer::new(own, given(&theirs), size, sums)), expected, "{theirs:?}");
+        let own = blocks(vec![vec![Segment::Zero(1 << 50)], vec![], vec![Segment::Zero(size - (1 << 50))]]);
+        assert_eq!(judged(BaseMatcher::new(own, given(&theirs), size, sums)), expected, "{theirs:?}");
     }
 }
 
@@ -182,18 +182,18 @@ fn a_hole_against_a_million_records_is_handed_on_in_pieces() {
     let entries = || {
         let number = told.replace(told.get() + 1);
         let data = Record::Data { len: 4096, digest: Some(Digest::of(b"x")) };
-        Ok::<_, Error>((number < 2 * RECORDS).then_some(if number % 2 == 0 {
+        Ok::<_, DiskError>((number < 2 * RECORDS).then_some(if number % 2 == 0 {
             data
         } else {
             Record::Hole { len: 4096 }
         }))
     };
     let (mut kept, mut other, mut longest) = (0, 0, 0);
-    for block in Offer::new(blocks(vec![vec![Run::Zero(size)]]), entries, size, sums) {
+    for block in BaseMatcher::new(blocks(vec![vec![Segment::Zero(size)]]), entries, size, sums) {
         let block = block.unwrap();
         longest = longest.max(block.runs.len());
         for run in block.runs {
-            *(if matches!(run, Run::Keep(_)) { &mut kept } else { &mut other }) += run.len();
+            *(if matches!(run, Segment::Keep(_)) { &mut kept } else { &mut other }) += run.len();
         }
     }
     assert_eq!((kept, other), (RECORDS * 4096, RECORDS * 4096));
@@ -205,10 +205,10 @@ fn no_entry_is_asked_for_before_its_place_is_reached_and_each_block_goes_on_at_o
     let (sums, asked) = (sums(4096, 4096), Cell::new(0));
     let entries = || {
         asked.set(asked.get() + 1);
-        Ok::<_, Error>(Some(Record::Data { len: 4096, digest: Some(Digest::of(b"x")) }))
+        Ok::<_, DiskError>(Some(Record::Data { len: 4096, digest: Some(Digest::of(b"x")) }))
     };
-    let own = blocks(vec![vec![], vec![Run::Zero(4096)], vec![], vec![Run::Zero(8192)]]);
-    let mut offer = Offer::new(own, entries, 3 * 4096, sums);
+    let own = blocks(vec![vec![], vec![Segment::Zero(4096)], vec![], vec![Segment::Zero(8192)]]);
+    let mut offer = BaseMatcher::new(own, entries, 3 * 4096, sums);
     for (runs, so_far) in [(0, 0), (1, 1), (0, 1), (2, 3)] {
         let block = offer.next().unwrap().unwrap();
         assert_eq!((block.runs.len(), asked.get()), (runs, so_far));
@@ -219,11 +219,11 @@ fn no_entry_is_asked_for_before_its_place_is_reached_and_each_block_goes_on_at_o
 #[test]
 fn errors_of_either_side_come_out() {
     let sums = sums(4096, 4096);
-    let broken = || Error::new(Kind::Io, "disk", "cannot be read");
+    let broken = || DiskError::new(DiskErrorKind::Io, "disk", "cannot be read");
     let own = [Err(broken())].into_iter();
-    let mut offer = Offer::new(own, || Ok::<_, Error>(None), 4096, sums);
+    let mut offer = BaseMatcher::new(own, || Ok::<_, DiskError>(None), 4096, sums);
     assert!(offer.next().unwrap().is_err());
-    let mut offer = Offer::new(blocks(vec![vec![Run::Zero(4096)]]), || Err(broken()), 4096, sums);
+    let mut offer = BaseMatcher::new(blocks(vec![vec![Segment::Zero(4096)]]), || Err(broken()), 4096, sums);
     assert!(offer.next().unwrap().is_err());
 }
 
@@ -232,17 +232,18 @@ fn bare_blocks_hold_no_octets() {
     let wishes =
         [(mixed::Lies::Compressed, mixed::Stuff::Data, 9 << 20, 1), (mixed::Lies::Zero, mixed::Stuff::Data, 4096, 1)];
     let image = Mixed::make(&wishes, 1);
-    let shape = Shape::canonical(Sums::default()).bare();
-    let alone = Blocks::new(&image, shape).map(Result::unwrap).collect::<Vec<_>>();
+    let shape = ReadOptions::canonical(HashParams::default()).bare();
+    let alone = SerialReader::new(&image, shape).map(Result::unwrap).collect::<Vec<_>>();
     let runs = || alone.iter().flat_map(|block| &block.runs);
-    assert_eq!(runs().map(Run::len).sum::<u64>(), (9 << 20) + 4096);
+    assert_eq!(runs().map(Segment::len).sum::<u64>(), (9 << 20) + 4096);
     for run in runs() {
-        if let Run::Data(payload, digest) = run {
+        if let Segment::Data(payload, digest) = run {
             assert!(payload.parts().is_empty() && !payload.is_empty() && digest.is_some());
         }
     }
-    let many =
-        thread::scope(|scope| Workers::start(scope, &image, shape, 4).unwrap().map(Result::unwrap).collect::<Vec<_>>());
+    let many = thread::scope(|scope| {
+        ParallelReader::start(scope, &image, shape, 4).unwrap().map(Result::unwrap).collect::<Vec<_>>()
+    });
     assert_eq!(many, alone);
     // They were read into no more memory than the threads need.
     let places = image.places.lock().unwrap();
@@ -253,8 +254,8 @@ fn bare_blocks_hold_no_octets() {
 #[test]
 fn what_tell_refuses_ends_it() {
     let image = Mixed::make(&[(mixed::Lies::Zero, mixed::Stuff::Data, 4096, 1)], 1);
-    let told = record_lines(&image, Sums::default(), false, &Tally::default(), |_| {
-        Err(Error::new(Kind::Io, "out", "is full"))
+    let told = record_lines(&image, HashParams::default(), false, &ProgressCounters::default(), |_| {
+        Err(DiskError::new(DiskErrorKind::Io, "out", "is full"))
     });
     assert!(told.is_err());
 }

@@ -10,7 +10,10 @@ use std::sync::Mutex;
 
 use proptest::prelude::*;
 use xfer_hole_image::sys::Spliced;
-use xfer_hole_image::{Blocks, Error, Image, Kind, Pour, Result, Shape, Sift, Sink, Status, Tally, put};
+use xfer_hole_image::{
+    BlockStatus, Coalescer, Disk, DiskError, DiskErrorKind, DiskWriter, ParallelCopy, ProgressCounters, ReadOptions,
+    Result, SerialReader, put,
+};
 use xfer_hole_proto::LEN_MAX;
 
 use mixed::Mixed;
@@ -48,7 +51,7 @@ impl Memory {
         let mut all = self.fates.lock().unwrap();
         for (at, fate) in (at..).zip(fates) {
             if at == self.full {
-                return Err(Error::new(Kind::Io, "memory", "is full"));
+                return Err(DiskError::new(DiskErrorKind::Io, "memory", "is full"));
             }
             let before = std::mem::replace(&mut all[usize::try_from(at).unwrap()], fate);
             assert_eq!(before, Fate::Nothing, "octet {at} came twice");
@@ -57,8 +60,8 @@ impl Memory {
     }
 }
 
-impl Sink for Memory {
-    fn data(&self, at: u64, octets: &[u8]) -> Result<()> {
+impl DiskWriter for Memory {
+    fn write_at(&self, at: u64, octets: &[u8]) -> Result<()> {
         assert!(!octets.is_empty());
         self.put(at, octets.iter().map(|&octet| Fate::Data(octet)))
     }
@@ -69,37 +72,37 @@ impl Sink for Memory {
         }
         let mut octets = vec![0; usize::try_from(len.min(self.from_file)).unwrap()];
         let read = file.read_at(&mut octets, from).unwrap();
-        self.data(at, &octets[..read])?;
+        self.write_at(at, &octets[..read])?;
         Ok(Spliced::Moved(read as u64))
     }
 
-    fn hole(&self, at: u64, len: u64) -> Result<()> {
+    fn zero_range(&self, at: u64, len: u64) -> Result<()> {
         assert!(len > 0);
         self.put(at, (0..len).map(|_| Fate::Hole))
     }
 
-    fn keep(&self, at: u64, len: u64) -> Result<()> {
+    fn keep_existing(&self, at: u64, len: u64) -> Result<()> {
         assert!(len > 0);
         self.put(at, (0..len).map(|_| Fate::Kept))
     }
 
-    fn remains(&self) -> String {
+    fn leftover_message(&self) -> String {
         String::new()
     }
 
-    fn finish(self: Box<Self>, _size: u64) -> Result<Vec<String>> {
+    fn commit(self: Box<Self>, _size: u64) -> Result<Vec<String>> {
         Ok(Vec::new())
     }
 }
 
 /// One after the other, as a stream would bring it.
-fn in_order(image: &Mixed, shape: Shape) -> Result<Vec<Fate>, String> {
+fn in_order(image: &Mixed, shape: ReadOptions) -> Result<Vec<Fate>, String> {
     let (sink, mut at, mut buffer) = (Memory::new(image.size(), 0), 0, Vec::new());
-    for piece in Sift::new(Blocks::new(image, shape), &shape) {
+    for piece in Coalescer::new(SerialReader::new(image, shape), &shape) {
         let piece = piece.map_err(|error| error.to_string())?;
         match &piece {
             xfer_hole_image::Piece::Data(payload, _) => put(image, payload, &sink, at, &mut buffer).unwrap(),
-            xfer_hole_image::Piece::Hole(len) => sink.hole(at, *len).unwrap(),
+            xfer_hole_image::Piece::Hole(len) => sink.zero_range(at, *len).unwrap(),
             xfer_hole_image::Piece::Keep(_) | xfer_hole_image::Piece::Nothing => {}
         }
         at += piece.record().map_or(0, |record| record.len());
@@ -119,10 +122,10 @@ proptest! {
         count in 1..5_usize,
     ) {
         let image = Mixed::make(&wishes, chunk);
-        let shape = Shape::plain(detect, 1);
+        let shape = ReadOptions::plain(detect, 1);
         let expected = in_order(&image, shape).unwrap();
-        let (sink, tally) = (Memory::new(image.size(), from_file), Tally::default());
-        Pour { image: &image, shape, sink: &sink, share: from_file > 0, tally: &tally }.all(count).unwrap();
+        let (sink, tally) = (Memory::new(image.size(), from_file), ProgressCounters::default());
+        ParallelCopy { image: &image, shape, sink: &sink, share: from_file > 0, tally: &tally }.all(count).unwrap();
         let fates = sink.fates();
         prop_assert!(fates == expected);
         let right = |(fate, &octet): (&Fate, &u8)| match fate {
@@ -142,14 +145,14 @@ proptest! {
         count in 1..5_usize,
     ) {
         let image = Mixed::make(&wishes, 1);
-        let (sink, tally) = (Memory::new(image.size(), from_file), Tally::default());
-        let shape = Shape::plain(false, 1);
-        Pour { image: &image, shape, sink: &sink, share: from_file > 0, tally: &tally }.over(count).unwrap();
+        let (sink, tally) = (Memory::new(image.size(), from_file), ProgressCounters::default());
+        let shape = ReadOptions::plain(false, 1);
+        ParallelCopy { image: &image, shape, sink: &sink, share: from_file > 0, tally: &tally }.over(count).unwrap();
         let (fates, mut at) = (sink.fates(), 0);
         while at < image.size() {
             let extent = image.extent(at, image.size() - at).unwrap();
             let right = |(fate, &octet): (&Fate, &u8)| match (extent.status, extent.present) {
-                (Status::Data, _) => *fate == Fate::Data(octet),
+                (BlockStatus::Data, _) => *fate == Fate::Data(octet),
                 (_, true) => *fate == Fate::Hole,
                 (_, false) => *fate == Fate::Kept,
             };
@@ -173,10 +176,10 @@ proptest! {
         let place = |index: usize| places[index].index(size) as u64;
         image.broken = (which != 1).then(|| place(0));
         image.lost = (which != 0).then(|| place(1));
-        let shape = Shape::plain(true, 1);
+        let shape = ReadOptions::plain(true, 1);
         let pour = |count| {
-            let (sink, tally) = (Memory::new(image.size(), 0), Tally::default());
-            let pour = Pour { image: &image, shape, sink: &sink, share: false, tally: &tally };
+            let (sink, tally) = (Memory::new(image.size(), 0), ProgressCounters::default());
+            let pour = ParallelCopy { image: &image, shape, sink: &sink, share: false, tally: &tally };
             pour.all(count).map_err(|error| error.to_string())
         };
         prop_assert_eq!(pour(count), pour(1));
@@ -193,8 +196,14 @@ fn a_sink_that_is_full_ends_it() {
     let image = Mixed::make(&wishes, 1);
     for count in 1..4 {
         let sink = Memory { full: 20 << 20, ..Memory::new(image.size(), 0) };
-        let tally = Tally::default();
-        let pour = Pour { image: &image, shape: Shape::plain(true, 1), sink: &sink, share: false, tally: &tally };
+        let tally = ProgressCounters::default();
+        let pour = ParallelCopy {
+            image: &image,
+            shape: ReadOptions::plain(true, 1),
+            sink: &sink,
+            share: false,
+            tally: &tally,
+        };
         assert_eq!(pour.all(count).unwrap_err().to_string(), "memory: is full");
         assert!(sink.fates().contains(&Fate::Nothing));
     }

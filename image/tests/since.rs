@@ -11,10 +11,10 @@ use std::thread;
 
 use proptest::prelude::*;
 use xfer_hole_image::{
-    Blocks, Compared, Extent, Host, Image, Older, Part, Piece, Plan, Pour, Result, Shape, Sift, Sink, Tally, Want,
-    Workers,
+    Action, ChangeTracker, Coalescer, Comparison, Disk, DiskWriter, Extent, ImageFile, ParallelCopy, ParallelReader,
+    PayloadPart, Piece, Plan, ProgressCounters, ReadOptions, Result, SerialReader,
 };
-use xfer_hole_proto::{Base, Cursor, Open, Sums};
+use xfer_hole_proto::{Base, CoverageChecker, HashParams, StreamHeader};
 
 use mixed::Mixed;
 
@@ -33,19 +33,19 @@ struct Old {
     size: u64,
 }
 
-impl Older for Old {
+impl ChangeTracker for Old {
     fn size(&self) -> u64 {
         self.size
     }
 
-    fn compare(&self, at: u64, max: u64) -> Result<Compared> {
+    fn compare(&self, at: u64, max: u64) -> Result<Comparison> {
         assert!(max > 0 && at + max <= self.size, "{at} and {max} octets are not in {self:?}");
         let (end, same) = self.ends[self.ends.partition_point(|&(end, _)| end <= at)];
-        Ok(Compared { len: (end - at).min(max), same })
+        Ok(Comparison { len: (end - at).min(max), same })
     }
 }
 
-impl Image for Compare {
+impl Disk for Compare {
     fn size(&self) -> u64 {
         self.disk.size()
     }
@@ -61,7 +61,7 @@ impl Image for Compare {
         self.disk.read(extent, at, buf)
     }
 
-    fn host(&self, depth: u32) -> Option<&Host> {
+    fn host(&self, depth: u32) -> Option<&ImageFile> {
         self.disk.host(depth)
     }
 
@@ -69,7 +69,7 @@ impl Image for Compare {
         self.disk.chunk()
     }
 
-    fn older(&self) -> Option<&dyn Older> {
+    fn older(&self) -> Option<&dyn ChangeTracker> {
         Some(&self.older)
     }
 
@@ -135,8 +135,10 @@ fn told(image: &Compare, pieces: impl Iterator<Item = Result<Piece>>) -> (Vec<Ra
                 for part in payload.parts() {
                     let mut read = vec![0; usize::try_from(part.len()).unwrap()];
                     match part {
-                        Part::Octets(part) => read.copy_from_slice(part),
-                        Part::Range { depth, at, .. } => image.host(*depth).unwrap().read_at(*at, &mut read).unwrap(),
+                        PayloadPart::Octets(part) => read.copy_from_slice(part),
+                        PayloadPart::Range { depth, at, .. } => {
+                            image.host(*depth).unwrap().read_at(*at, &mut read).unwrap()
+                        }
                     }
                     octets.extend(read.into_iter().map(Some));
                 }
@@ -149,13 +151,15 @@ fn told(image: &Compare, pieces: impl Iterator<Item = Result<Piece>>) -> (Vec<Ra
 /// How a check of a generated disk comes out.
 type Verdict = std::result::Result<(), TestCaseError>;
 
-fn is_right(image: &Compare, shape: Shape) -> Verdict {
-    let (kept, octets) = told(image, Sift::new(Blocks::new(image, shape), &shape));
+fn is_right(image: &Compare, shape: ReadOptions) -> Verdict {
+    let (kept, octets) = told(image, Coalescer::new(SerialReader::new(image, shape), &shape));
     prop_assert_eq!(&kept, &image.kept);
     prop_assert_eq!(octets.len(), image.disk.octets.len());
     let differs = octets.iter().zip(&image.disk.octets).position(|(told, real)| told.is_some_and(|told| told != *real));
     prop_assert_eq!(differs, None);
-    let worked = thread::scope(|scope| told(image, Sift::new(Workers::start(scope, image, shape, 3).unwrap(), &shape)));
+    let worked = thread::scope(|scope| {
+        told(image, Coalescer::new(ParallelReader::start(scope, image, shape, 3).unwrap(), &shape))
+    });
     prop_assert!(worked == (kept, octets));
     Ok(())
 }
@@ -172,27 +176,27 @@ impl Memory {
     }
 }
 
-impl Sink for Memory {
-    fn data(&self, at: u64, octets: &[u8]) -> Result<()> {
+impl DiskWriter for Memory {
+    fn write_at(&self, at: u64, octets: &[u8]) -> Result<()> {
         self.put(at, octets.iter().map(|&octet| Some(octet)));
         Ok(())
     }
 
-    fn hole(&self, at: u64, len: u64) -> Result<()> {
+    fn zero_range(&self, at: u64, len: u64) -> Result<()> {
         self.put(at, (0..len).map(|_| Some(0)));
         Ok(())
     }
 
-    fn keep(&self, at: u64, len: u64) -> Result<()> {
+    fn keep_existing(&self, at: u64, len: u64) -> Result<()> {
         self.put(at, (0..len).map(|_| None));
         Ok(())
     }
 
-    fn remains(&self) -> String {
+    fn leftover_message(&self) -> String {
         String::new()
     }
 
-    fn finish(self: Box<Self>, _size: u64) -> Result<Vec<String>> {
+    fn commit(self: Box<Self>, _size: u64) -> Result<Vec<String>> {
         Ok(Vec::new())
     }
 }
@@ -214,7 +218,7 @@ proptest! {
             prop_assert!(step.extent.start == at && step.extent.len > 0);
             at = step.extent.end();
             match kept.last_mut() {
-                _ if step.want != Want::Keep => {}
+                _ if step.want != Action::Keep => {}
                 Some(last) if last.end == step.extent.start => last.end = at,
                 _ => kept.push(step.extent.start..at),
             }
@@ -231,7 +235,7 @@ proptest! {
         detect in any::<bool>(),
         min_hole in prop_oneof![Just(1), 2..70_000_u64, Just(16 << 20)],
     ) {
-        let shape = Shape::plain(detect, min_hole);
+        let shape = ReadOptions::plain(detect, min_hole);
         is_right(&compare(&wishes, &parts, chunk, 1), shape)?;
     }
 
@@ -244,15 +248,15 @@ proptest! {
         grain in 9..15_u32,
         held in any::<bool>(),
     ) {
-        let sums = Sums::new(1 << interval, 1 << grain.min(interval)).unwrap();
+        let sums = HashParams::new(1 << interval, 1 << grain.min(interval)).unwrap();
         let image = compare(&wishes, &parts, chunk, sums.interval());
-        let shape = Shape::canonical(sums).held(held);
+        let shape = ReadOptions::canonical(sums).held(held);
         is_right(&image, shape)?;
         // A receiver takes it.
         let base = Base { size: image.older.size, digest: None };
-        let mut cursor = Cursor::new(&Open { size: image.size(), sums: Some(sums) }, Some(&base));
+        let mut cursor = CoverageChecker::new(&StreamHeader { size: image.size(), sums: Some(sums) }, Some(&base));
         let mut found = Vec::new();
-        for piece in Sift::new(Blocks::new(&image, shape), &shape) {
+        for piece in Coalescer::new(SerialReader::new(&image, shape), &shape) {
             if let Some(record) = piece.unwrap().record() {
                 let at = cursor.step(&record).map_err(|step| TestCaseError::fail(step.to_string()))?;
                 let digest = if let xfer_hole_proto::Record::Data { digest, .. } = record { digest } else { None };
@@ -280,11 +284,11 @@ proptest! {
         detect in any::<bool>(),
         count in 1..4_usize,
     ) {
-        let (image, shape) = (compare(&wishes, &parts, 1, 1), Shape::plain(detect, 1));
-        let expected = told(&image, Sift::new(Blocks::new(&image, shape), &shape)).1;
+        let (image, shape) = (compare(&wishes, &parts, 1, 1), ReadOptions::plain(detect, 1));
+        let expected = told(&image, Coalescer::new(SerialReader::new(&image, shape), &shape)).1;
         let sink = Memory(Mutex::new(vec![None; image.disk.octets.len()]));
-        let tally = Tally::default();
-        Pour { image: &image, shape, sink: &sink, share: false, tally: &tally }.all(count).unwrap();
+        let tally = ProgressCounters::default();
+        ParallelCopy { image: &image, shape, sink: &sink, share: false, tally: &tally }.all(count).unwrap();
         let fates = sink.0.into_inner().unwrap();
         prop_assert!(fates == expected.into_iter().map(Some).collect::<Vec<_>>());
         prop_assert_eq!(tally.disk(), image.size());

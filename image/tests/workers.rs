@@ -9,33 +9,35 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use xfer_hole_image::{Block, Blocks, Extent, Host, Image, Result, Run, Shape, Status, Workers};
-use xfer_hole_proto::Sums;
+use xfer_hole_image::{
+    BlockStatus, Disk, Extent, ImageFile, ParallelReader, ReadOptions, Result, Segment, SegmentBatch, SerialReader,
+};
+use xfer_hole_proto::HashParams;
 
 use mixed::{Lies, Mixed, Stuff};
 
 const MIB: u64 = 1 << 20;
 
 /// All that `count` workers give, but for the empty blocks of those who wait.
-fn worked(image: &dyn Image, shape: Shape, count: usize) -> Vec<std::result::Result<Block, String>> {
+fn worked(image: &dyn Disk, shape: ReadOptions, count: usize) -> Vec<std::result::Result<SegmentBatch, String>> {
     thread::scope(|scope| {
-        let workers = Workers::start(scope, image, shape, count).unwrap();
+        let workers = ParallelReader::start(scope, image, shape, count).unwrap();
         let blocks = workers.filter(|block| block.as_ref().map_or(true, |block| !block.runs.is_empty()));
         blocks.map(|block| block.map_err(|error| error.to_string())).collect()
     })
 }
 
 /// All that one gives.
-fn plain(image: &dyn Image, shape: Shape) -> Vec<std::result::Result<Block, String>> {
-    Blocks::new(image, shape).map(|block| block.map_err(|error| error.to_string())).collect()
+fn plain(image: &dyn Disk, shape: ReadOptions) -> Vec<std::result::Result<SegmentBatch, String>> {
+    SerialReader::new(image, shape).map(|block| block.map_err(|error| error.to_string())).collect()
 }
 
-fn shapes() -> impl Strategy<Value = Shape> {
+fn shapes() -> impl Strategy<Value = ReadOptions> {
     let min_hole = prop_oneof![Just(1), 2..70_000_u64, Just(16 * MIB)];
     prop_oneof![
-        (any::<bool>(), min_hole).prop_map(|(detect, min_hole)| Shape::plain(detect, min_hole)),
-        (12..25_u32, 9..15_u32, any::<bool>()).prop_map(|(interval, grain, held)| Shape::canonical(
-            Sums::new(1 << interval, 1 << grain.min(interval)).unwrap()
+        (any::<bool>(), min_hole).prop_map(|(detect, min_hole)| ReadOptions::plain(detect, min_hole)),
+        (12..25_u32, 9..15_u32, any::<bool>()).prop_map(|(interval, grain, held)| ReadOptions::canonical(
+            HashParams::new(1 << interval, 1 << grain.min(interval)).unwrap()
         )
         .held(held)),
     ]
@@ -74,14 +76,14 @@ impl Compressed {
     }
 }
 
-impl Image for Compressed {
+impl Disk for Compressed {
     fn size(&self) -> u64 {
         self.size
     }
 
     fn extent(&self, at: u64, max: u64) -> Result<Extent> {
         let len = (self.cluster - at % self.cluster).min(max);
-        Ok(Extent { start: at, len, status: Status::Data, depth: 0, present: true, compressed: true, host: None })
+        Ok(Extent { start: at, len, status: BlockStatus::Data, depth: 0, present: true, compressed: true, host: None })
     }
 
     fn read(&self, extent: &Extent, at: u64, buf: &mut [u8]) -> Result<()> {
@@ -94,7 +96,7 @@ impl Image for Compressed {
         Ok(())
     }
 
-    fn host(&self, _depth: u32) -> Option<&Host> {
+    fn host(&self, _depth: u32) -> Option<&ImageFile> {
         None
     }
 
@@ -151,14 +153,16 @@ proptest! {
 
 #[test]
 fn memory_is_bounded_whatever_the_interval_and_the_number_of_workers() {
-    let digests = |interval| Shape::canonical(Sums::new(interval, 4096).unwrap());
-    for shape in [Shape::plain(true, 1), Shape::plain(false, 1), digests(4096), digests(MIB), digests(16 * MIB)] {
+    let digests = |interval| ReadOptions::canonical(HashParams::new(interval, 4096).unwrap());
+    for shape in
+        [ReadOptions::plain(true, 1), ReadOptions::plain(false, 1), digests(4096), digests(MIB), digests(16 * MIB)]
+    {
         for cluster in [65_536, 2 * MIB] {
             for count in [1, 6, 64] {
                 let image = Compressed::new(200 * MIB, cluster);
                 let mut len = 0;
                 thread::scope(|scope| {
-                    for block in Workers::start(scope, &image, shape, count).unwrap() {
+                    for block in ParallelReader::start(scope, &image, shape, count).unwrap() {
                         len += block.unwrap().runs.iter().map(octets).sum::<u64>();
                     }
                 });
@@ -172,10 +176,10 @@ fn memory_is_bounded_whatever_the_interval_and_the_number_of_workers() {
     }
 }
 
-fn octets(run: &Run) -> u64 {
+fn octets(run: &Segment) -> u64 {
     match run {
-        Run::Zero(len) | Run::Keep(len) => *len,
-        Run::Data(payload, _) => payload.len(),
+        Segment::Zero(len) | Segment::Keep(len) => *len,
+        Segment::Data(payload, _) => payload.len(),
     }
 }
 
@@ -186,7 +190,7 @@ fn who_takes_no_more_blocks_is_rid_of_the_workers_at_once() {
         image.pause = Duration::from_millis(2);
         let start = Instant::now();
         thread::scope(|scope| {
-            let mut workers = Workers::start(scope, &image, Shape::plain(true, 1), 4).unwrap();
+            let mut workers = ParallelReader::start(scope, &image, ReadOptions::plain(true, 1), 4).unwrap();
             for _ in 0..taken {
                 assert!(workers.next().unwrap().is_ok());
             }
@@ -201,7 +205,7 @@ fn who_takes_no_more_blocks_is_rid_of_the_workers_at_once() {
 fn workers_that_wait_for_room_end_too() {
     let image = Compressed::new(1 << 40, 65_536);
     thread::scope(|scope| {
-        let mut workers = Workers::start(scope, &image, Shape::plain(true, 1), 3).unwrap();
+        let mut workers = ParallelReader::start(scope, &image, ReadOptions::plain(true, 1), 3).unwrap();
         assert!(workers.next().unwrap().is_ok());
         let room = || image.inflated.load(Ordering::Relaxed) == 8 * 64;
         let start = Instant::now();
@@ -221,8 +225,8 @@ fn who_has_to_wait_gets_an_empty_block_after_a_second() {
     image.pause = Duration::from_millis(1500);
     thread::scope(|scope| {
         let blocks: Vec<_> =
-            Workers::start(scope, &image, Shape::plain(true, 1), 2).unwrap().map(Result::unwrap).collect();
-        assert!(blocks.len() >= 2 && blocks[0] == Block::default(), "{}", blocks.len());
+            ParallelReader::start(scope, &image, ReadOptions::plain(true, 1), 2).unwrap().map(Result::unwrap).collect();
+        assert!(blocks.len() >= 2 && blocks[0] == SegmentBatch::default(), "{}", blocks.len());
         assert_eq!(blocks.last().unwrap().runs.iter().map(octets).sum::<u64>(), 65_536);
     });
 }
@@ -238,7 +242,7 @@ fn stretches_are_cut_where_memory_or_patience_ends_and_only_on_chunks() {
     for chunk in [1, 65_536, 2 * MIB] {
         let image = Mixed::make(&wishes, chunk);
         let mut at = 0;
-        for block in Blocks::new(&image, Shape::plain(true, 1)) {
+        for block in SerialReader::new(&image, ReadOptions::plain(true, 1)) {
             let runs = block.unwrap().runs;
             assert_eq!(at % chunk.max(4096), 0);
             at += runs.iter().map(octets).sum::<u64>();

@@ -1,13 +1,13 @@
 //! The line that shows on a terminal how far a transfer is, as wide as there is room.
 
+use crate::progress_snapshot::{ProgressSnapshot, seconds_text};
 use crate::size::size_text;
-use crate::status::{Status, seconds_text};
 
 /// The bar between its brackets, at least and at most.
 const BAR: (usize, usize) = (6, 40);
 
 /// One line of plain ASCII that is shorter than `columns`, in its fullest form that fits.
-pub(crate) fn line(name: &str, status: &Status, columns: usize) -> String {
+pub(crate) fn line(name: &str, status: &ProgressSnapshot, columns: usize) -> String {
     let room = columns.saturating_sub(1);
     let phase = status.phase.word();
     let Some(percent) = status.percent.filter(|_| status.moves()) else {
@@ -40,7 +40,7 @@ pub(crate) fn line(name: &str, status: &Status, columns: usize) -> String {
 }
 
 /// A phase without a measure, or a disk of unknown size: that something is done is seen by the time that passes.
-fn unmeasured(name: &str, status: &Status, room: usize) -> String {
+fn unmeasured(name: &str, status: &ProgressSnapshot, room: usize) -> String {
     let phase = status.phase.word();
     let turn = ["|", "/", "-", "\\"][usize::try_from(status.elapsed.as_millis() / 200 % 4).unwrap_or_default()];
     let time = seconds_text(status.elapsed);
@@ -69,8 +69,8 @@ mod tests {
 
     use super::*;
 
-    fn half_way() -> Status {
-        Status {
+    fn half_way() -> ProgressSnapshot {
+        ProgressSnapshot {
             phase: Phase::Sending,
             size: Some(8 << 30),
             disk: (4 << 30) + 5000,
@@ -80,7 +80,7 @@ mod tests {
             elapsed: Duration::from_secs(4),
             rate: 335 << 20,
             left: Some(Duration::from_millis(12_300)),
-            ..Status::default()
+            ..ProgressSnapshot::default()
         }
     }
 
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn every_line_fits_into_any_window_and_names_the_phase_where_it_can() {
-        let mut states = vec![half_way(), Status::default()];
+        let mut states = vec![half_way(), ProgressSnapshot::default()];
         let all = [
             Phase::Preparing,
             Phase::Connecting,
@@ -113,8 +113,16 @@ mod tests {
         for phase in all {
             let huge = u64::MAX - 1;
             let left = Some(Duration::from_secs(1 << 40));
-            states.push(Status { phase, disk: 12_345, ..Status::default() });
-            states.push(Status { phase, size: Some(huge), disk: huge, data: huge, rate: huge, left, ..half_way() });
+            states.push(ProgressSnapshot { phase, disk: 12_345, ..ProgressSnapshot::default() });
+            states.push(ProgressSnapshot {
+                phase,
+                size: Some(huge),
+                disk: huge,
+                data: huge,
+                rate: huge,
+                left,
+                ..half_way()
+            });
         }
         for status in states {
             for columns in 0..200 {
@@ -128,7 +136,8 @@ mod tests {
 
     #[test]
     fn a_phase_without_a_measure_turns_and_counts_the_time() {
-        let mut status = Status { phase: Phase::Syncing, size: Some(4096), disk: 4096, ..Status::default() };
+        let mut status =
+            ProgressSnapshot { phase: Phase::Syncing, size: Some(4096), disk: 4096, ..ProgressSnapshot::default() };
         let lines: Vec<_> = (0..3)
             .map(|n| {
                 status.elapsed = Duration::from_millis(900 + n * 200);

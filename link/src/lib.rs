@@ -1,54 +1,54 @@
 //! What both ends share towards the user (arguments, messages, progress, signals, and the rim that they live on), and the way to the
 //! other side.
 
-mod answers;
 mod bar;
 mod beneath;
-mod ending;
-mod event;
+mod conversation_end;
+mod event_loop;
 mod failure;
-mod far;
-mod manifest_input;
-mod message;
+mod json_events;
+mod location;
+mod manifest_reader;
+mod messages;
 mod panics;
-mod place;
 mod progress;
-mod request;
-mod rim;
-mod rsh;
-mod screen;
+mod progress_snapshot;
+mod push_request;
+mod rate_limiter;
+mod record_spool;
+mod remote_process;
+mod reply_reader;
+mod reply_writer;
 mod seconds;
-mod signal;
+mod signals;
 mod size;
-mod spool;
-mod status;
+mod ssh_args;
+mod stderr;
 mod summary;
-mod talk;
 mod target_args;
-mod throttle;
 mod verify;
 
-pub use answers::{Answers, Offer, TERMINAL, Told};
 pub use beneath::{components, original_command, relative};
-pub use ending::Ending;
+pub use conversation_end::ConversationEnd;
+pub use event_loop::EventLoop;
 pub use failure::Failure;
-pub use far::{Far, Loss, REFUSED_HINT};
-pub use manifest_input::ManifestInput;
-pub use message::{Messages, is_near};
+pub use location::{BadLocation, Location, Remote, copy_name, own_name};
+pub use manifest_reader::ManifestInput;
+pub use messages::{Messages, is_near};
 pub use panics::exit_on_panic;
-pub use place::{BadPlace, Place, Remote, copy_name, own_name};
 pub use progress::{Progress, ProgressKind};
-pub use request::{
-    NOT_CODED, REQUEST_MAX, Request, coded, decoded, is_plain, is_push, pull_command, pull_words, quoted_for_sh,
+pub use push_request::{
+    NOT_CODED, PushRequest, REQUEST_MAX, coded, decoded, is_plain, is_push, pull_command, pull_words, quoted_for_sh,
     shell_word, unquoted,
 };
-pub use rim::Rim;
-pub use rsh::{RshArgs, parse_version};
-pub use signal::Signals;
+pub use rate_limiter::RateLimiter;
+pub use record_spool::RecordSpool;
+pub use remote_process::{LinkLoss, REFUSED_HINT, RemoteProcess};
+pub use reply_reader::{ExistingOffer, ManifestProgress, ReplyReader, TERMINAL};
+pub use reply_writer::{ReplyWriter, wait_after};
+pub use signals::Signals;
 pub use size::{parse_size, size_text};
-pub use spool::Spool;
-pub use summary::{Made, Summary};
-pub use talk::{Talk, wait_after};
+pub use ssh_args::{SshArgs, parse_version};
+pub use summary::{Summary, WrittenTarget};
 pub use target_args::TargetArgs;
-pub use throttle::Throttle;
 pub use verify::{Verdict, verify};

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval};
-use xfer_hole_image::{Phase, Tally};
+use xfer_hole_image::{Phase, ProgressCounters};
 
-use crate::event::{self, Outcome};
-use crate::status::{Meter, Status};
-use crate::{Failure, Made, Messages, Rim, Signals, Summary, bar, screen};
+use crate::json_events::{self, Outcome};
+use crate::progress_snapshot::{ProgressMeter, ProgressSnapshot};
+use crate::{EventLoop, Failure, Messages, Signals, Summary, WrittenTarget, bar, stderr};
 
 /// How often the bar is drawn.
 const DRAW: Duration = Duration::from_millis(200);
@@ -47,14 +47,14 @@ pub struct Progress {
 pub(crate) struct Shown {
     kind: ProgressKind,
     messages: Messages,
-    tally: Arc<Tally>,
+    tally: Arc<ProgressCounters>,
     began: Instant,
-    course: Mutex<Course>,
+    course: Mutex<ProgressTask>,
 }
 
 #[derive(Default)]
-struct Course {
-    meter: Meter,
+struct ProgressTask {
+    meter: ProgressMeter,
     /// What programs were told last, and when.
     told: Option<(Phase, Duration)>,
 }
@@ -62,7 +62,13 @@ struct Course {
 impl Progress {
     /// Begins to show what `tally` says. `messages` are JSON if `kind` is; signals end what is shown.
     #[must_use]
-    pub fn start(rim: &Rim, signals: &Signals, kind: ProgressKind, messages: Messages, tally: Arc<Tally>) -> Self {
+    pub fn start(
+        rim: &EventLoop,
+        signals: &Signals,
+        kind: ProgressKind,
+        messages: Messages,
+        tally: Arc<ProgressCounters>,
+    ) -> Self {
         let kind = match kind {
             ProgressKind::Auto if io::stderr().is_terminal() => ProgressKind::Bar,
             ProgressKind::Auto => ProgressKind::None,
@@ -93,7 +99,7 @@ impl Progress {
     }
 
     /// The disk is where it should be. The summary is said to people if `summary`, of what was `made`; `digest` is for programs.
-    pub fn done(self, digest: Option<&str>, summary: bool, made: Option<Made>) -> ExitCode {
+    pub fn done(self, digest: Option<&str>, summary: bool, made: Option<WrittenTarget>) -> ExitCode {
         self.ended(0, digest, summary, made)
     }
 
@@ -102,7 +108,7 @@ impl Progress {
         self.ended(1, None, summary, None)
     }
 
-    fn ended(mut self, exit: u8, digest: Option<&str>, summary: bool, made: Option<Made>) -> ExitCode {
+    fn ended(mut self, exit: u8, digest: Option<&str>, summary: bool, made: Option<WrittenTarget>) -> ExitCode {
         self.close();
         let Shown { messages, tally, began, .. } = &*self.shown;
         if summary && !messages.is_json() {
@@ -132,12 +138,12 @@ impl Progress {
     pub fn close(&mut self) {
         self.ended = true;
         self.ticks.abort();
-        screen::close();
+        stderr::close();
     }
 
     fn end(&self, outcome: Outcome, exit: u8, error: Option<&str>, digest: Option<&str>) {
         if let Some(line) = self.shown.last_line(outcome, exit, error, digest) {
-            screen::say(&line);
+            stderr::say(&line);
         }
     }
 }
@@ -152,7 +158,7 @@ impl Drop for Progress {
 }
 
 impl Shown {
-    fn course(&self) -> MutexGuard<'_, Course> {
+    fn course(&self) -> MutexGuard<'_, ProgressTask> {
         self.course.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -164,11 +170,11 @@ impl Shown {
         let name = self.messages.name();
         match self.kind {
             // Nothing can be said of it, and the line belongs to what ssh asks.
-            ProgressKind::Bar if status.phase == Phase::Connecting => screen::try_draw(String::new()),
-            ProgressKind::Bar => screen::try_draw(bar::line(name, &status, screen::columns())),
+            ProgressKind::Bar if status.phase == Phase::Connecting => stderr::try_draw(String::new()),
+            ProgressKind::Bar => stderr::try_draw(bar::line(name, &status, stderr::columns())),
             ProgressKind::Json => {
                 let due = course.told.is_none_or(|(phase, at)| phase != status.phase || now.saturating_sub(at) >= TELL);
-                if due && screen::try_say(&event::progress(name, &status)) {
+                if due && stderr::try_say(&json_events::progress(name, &status)) {
                     course.told = Some((status.phase, now));
                 }
             }
@@ -176,7 +182,7 @@ impl Shown {
         }
     }
 
-    fn status(&self) -> Status {
+    fn status(&self) -> ProgressSnapshot {
         self.course().meter.look(&self.tally, self.began.elapsed())
     }
 
@@ -190,7 +196,7 @@ impl Shown {
     pub(crate) fn asked(&self) -> bool {
         let (name, status) = (self.messages.name(), self.status());
         let json = self.messages.is_json();
-        screen::try_say(&if json { event::progress(name, &status) } else { format!("{name}: {status}\n") })
+        stderr::try_say(&if json { json_events::progress(name, &status) } else { format!("{name}: {status}\n") })
     }
 
     /// The last line for programs, if they listen.
@@ -210,6 +216,6 @@ impl Shown {
             status.size = Some(self.tally.size());
             status.percent = Some(100);
         }
-        Some(event::end(self.messages.name(), &status, outcome, exit, error, digest))
+        Some(json_events::end(self.messages.name(), &status, outcome, exit, error, digest))
     }
 }

@@ -3,18 +3,18 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
-use xfer_hole_image::{Becomes, Tally};
+use xfer_hole_image::{ProgressCounters, TargetOutcome};
 
+use crate::progress_snapshot::{rate_of, time_text};
 use crate::size::size_text;
-use crate::status::{rate_of, time_text};
 
 /// What was made of a DEST.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Made {
+pub struct WrittenTarget {
     /// Its name as it is shown, with the host's.
     pub place: String,
     /// What became of it; `None` if the receiver doesn't tell.
-    pub becomes: Option<Becomes>,
+    pub becomes: Option<TargetOutcome>,
     /// Part of it was there from an earlier transfer.
     pub resumed: bool,
 }
@@ -23,7 +23,7 @@ pub struct Made {
 /// without decimals where they are exact. The rate is the data over the whole time, preparing and syncing included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
-    made: Option<Made>,
+    made: Option<WrittenTarget>,
     disk: u64,
     kept: u64,
     data: u64,
@@ -35,14 +35,14 @@ pub struct Summary {
 impl Summary {
     /// What this tally has come to in so much time.
     #[must_use]
-    pub fn of(tally: &Tally, time: Duration, made: Option<Made>) -> Self {
+    pub fn of(tally: &ProgressCounters, time: Duration, made: Option<WrittenTarget>) -> Self {
         let wire = (tally.wire() > 0).then_some(tally.wire());
         Self { made, disk: tally.size(), kept: tally.kept(), data: tally.data(), wire, time }
     }
 
     /// True if all of the disk was there before.
     fn is_unchanged(&self) -> bool {
-        let there = |made: &Made| !made.resumed && made.becomes.is_none_or(Becomes::was_there);
+        let there = |made: &WrittenTarget| !made.resumed && made.becomes.is_none_or(TargetOutcome::was_there);
         self.kept == self.disk && self.disk > 0 && self.made.as_ref().is_some_and(there)
     }
 }
@@ -50,8 +50,8 @@ impl Summary {
 impl Display for Summary {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let unchanged = self.is_unchanged();
-        if let Some(Made { place, becomes, .. }) = &self.made {
-            let what = if unchanged { "unchanged" } else { becomes.map_or("raw image", Becomes::done) };
+        if let Some(WrittenTarget { place, becomes, .. }) = &self.made {
+            let what = if unchanged { "unchanged" } else { becomes.map_or("raw image", TargetOutcome::done) };
             write!(f, "{place}: {what}; ")?;
         }
         write!(f, "disk {}", size_text(self.disk))?;
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_summary_has_sizes_time_and_the_rate_of_the_data() {
-        let tally = Tally::default();
+        let tally = ProgressCounters::default();
         tally.set_size(8 << 30);
         tally.add_data(1 << 30);
         let time = Duration::from_millis(3200);
@@ -80,17 +80,17 @@ mod tests {
         tally.add_wire((1 << 30) + 4711);
         let moved = "data 1 GiB, wire 1.00 GiB in 3.2 s, 320 MiB/s";
         assert_eq!(Summary::of(&tally, time, None).to_string(), format!("disk 8 GiB, {moved}"));
-        let made = |becomes, resumed| Some(Made { place: "web.img".into(), becomes, resumed });
+        let made = |becomes, resumed| Some(WrittenTarget { place: "web.img".into(), becomes, resumed });
         let said = |becomes, resumed| Summary::of(&tally, time, made(becomes, resumed)).to_string();
-        assert_eq!(said(Some(Becomes::New), false), format!("web.img: new raw image; disk 8 GiB, {moved}"));
+        assert_eq!(said(Some(TargetOutcome::New), false), format!("web.img: new raw image; disk 8 GiB, {moved}"));
         assert_eq!(said(None, false), format!("web.img: raw image; disk 8 GiB, {moved}"));
         tally.add_kept(3 << 30);
         let resumed = format!("web.img: new raw image; disk 8 GiB, 3 GiB of it there already, {moved}");
-        assert_eq!(said(Some(Becomes::New), true), resumed);
+        assert_eq!(said(Some(TargetOutcome::New), true), resumed);
         tally.add_kept(5 << 30);
-        assert!(said(Some(Becomes::Replaced), false).starts_with("web.img: unchanged; disk 8 GiB, data 1 GiB"));
+        assert!(said(Some(TargetOutcome::Replaced), false).starts_with("web.img: unchanged; disk 8 GiB, data 1 GiB"));
         // All of it was in a part that was there, and the old file may have been anything.
-        assert!(said(Some(Becomes::Replaced), true).starts_with("web.img: raw image, replaced the old file; "));
-        assert!(said(Some(Becomes::New), false).starts_with("web.img: new raw image; "));
+        assert!(said(Some(TargetOutcome::Replaced), true).starts_with("web.img: raw image, replaced the old file; "));
+        assert!(said(Some(TargetOutcome::New), false).starts_with("web.img: new raw image; "));
     }
 }

@@ -1,6 +1,6 @@
 //! A disk against a manifest: which intervals differ. What is read is hashed by all processors, and holes cost nothing.
 
-use xfer_hole_image::{Error, Image, Offer, Phase, Result, Run, Tally, survey};
+use xfer_hole_image::{BaseMatcher, Disk, DiskError, Phase, ProgressCounters, Result, Segment, hash_disk};
 
 use crate::ManifestInput;
 
@@ -54,10 +54,10 @@ impl Verdict {
 /// # Errors
 ///
 /// What can't be read, a disk that changed meanwhile, a manifest that is none, was cut, or is of a part of a disk; and what `tell` gives.
-pub fn verify<E: From<Error>>(
-    image: &dyn Image,
+pub fn verify<E: From<DiskError>>(
+    image: &dyn Disk,
     manifest: &mut ManifestInput,
-    tally: &Tally,
+    tally: &ProgressCounters,
     tell: impl FnMut(u64, u64) -> Result<(), E>,
 ) -> Result<Verdict, E> {
     let (sums, expected, offered) = (manifest.manifest().sums, manifest.manifest().size, manifest.manifest().offered);
@@ -69,12 +69,12 @@ pub fn verify<E: From<Error>>(
     tally.set_size(size);
     tally.set_phase(Phase::Hashing);
     let mut found = Differences { interval: sums.interval(), next: 0, first: None, count: 0, range: None, tell };
-    survey(image, sums, |blocks| {
+    hash_disk(image, sums, |blocks| {
         let mut at = 0;
         let data = blocks.inspect(|block| block.iter().flat_map(|block| &block.runs).for_each(|run| count(run, tally)));
-        for block in Offer::new(data, || manifest.record(), size, sums) {
+        for block in BaseMatcher::new(data, || manifest.record(), size, sums) {
             for run in block?.runs {
-                if !matches!(run, Run::Keep(_)) {
+                if !matches!(run, Segment::Keep(_)) {
                     found.add(at, run.len())?;
                 }
                 at += run.len();
@@ -92,9 +92,9 @@ pub fn verify<E: From<Error>>(
     Ok(Verdict { size, expected, interval: found.interval, first: found.first, count: found.count })
 }
 
-fn count(run: &Run, tally: &Tally) {
+fn count(run: &Segment, tally: &ProgressCounters) {
     tally.add_disk(run.len());
-    tally.add_data(if matches!(run, Run::Data(..)) { run.len() } else { 0 });
+    tally.add_data(if matches!(run, Segment::Data(..)) { run.len() } else { 0 });
 }
 
 /// What differs, joined and counted.

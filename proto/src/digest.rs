@@ -5,7 +5,7 @@ use std::{fmt, slice};
 use sha2::block_api::compress256;
 use sha2::{Digest as _, Sha256};
 
-use crate::Sums;
+use crate::HashParams;
 
 /// Octets of a block of SHA-256, and of the length at a text's end.
 const BLOCK: usize = 64;
@@ -39,7 +39,7 @@ impl Digest {
     /// The digests of many texts, of which two are worked on at once: a processor with instructions for SHA-256 waits for each of them
     /// most of the time, and so gets on with the other meanwhile. Told with the text's number, in no order.
     pub fn of_each<'a>(texts: impl IntoIterator<Item = &'a [u8]>, mut tell: impl FnMut(usize, Self)) {
-        let mut texts = texts.into_iter().enumerate().map(|(number, text)| Lane::new(number, text));
+        let mut texts = texts.into_iter().enumerate().map(|(number, text)| HashLane::new(number, text));
         let (mut here, mut there) = (texts.next(), texts.next());
         while let (Some(one), Some(other)) = (&mut here, &mut there) {
             let both = one.blocks.len().min(other.blocks.len());
@@ -81,7 +81,7 @@ impl From<[u8; Digest::OCTETS]> for Digest {
 }
 
 /// A text that is being hashed (FIPS 180-4, 5.1.1 and 6.2).
-struct Lane<'a> {
+struct HashLane<'a> {
     number: usize,
     state: [u32; 8],
     /// Whole blocks that are left, and what follows them.
@@ -91,7 +91,7 @@ struct Lane<'a> {
     len: usize,
 }
 
-impl<'a> Lane<'a> {
+impl<'a> HashLane<'a> {
     fn new(number: usize, text: &'a [u8]) -> Self {
         let (blocks, rest) = text.as_chunks();
         Self { number, state: INITIAL, blocks, rest, len: text.len() }
@@ -168,7 +168,7 @@ impl fmt::Debug for Hasher {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint {
     /// How the canonical form was cut.
-    pub sums: Sums,
+    pub sums: HashParams,
     /// SHA-256 of the record lines.
     pub digest: Digest,
 }
@@ -179,7 +179,7 @@ impl Fingerprint {
     pub fn parse(text: &str) -> Option<Self> {
         let mut fields = text.strip_prefix("sha256:")?.split(':');
         let (interval, grain, digest) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?, fields.next()?);
-        let found = Self { sums: Sums::new(interval, grain)?, digest: Digest::parse(digest.as_bytes())? };
+        let found = Self { sums: HashParams::new(interval, grain)?, digest: Digest::parse(digest.as_bytes())? };
         // There is one way to write each number, and nothing follows.
         (found.to_string() == text).then_some(found)
     }
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_fingerprint_is_read_as_it_is_written_and_in_no_other_way() {
-        let found = Fingerprint { sums: Sums::default(), digest: Digest::of(b"") };
+        let found = Fingerprint { sums: HashParams::default(), digest: Digest::of(b"") };
         let text = found.to_string();
         assert_eq!(Fingerprint::parse(&text), Some(found));
         let others =

@@ -4,11 +4,11 @@ use std::{fmt, io};
 
 use thiserror::Error;
 
-use crate::OutOfStep;
+use crate::CoverageError;
 
 /// A few stable words for what is wrong. [`Kind::word`] is what the vectors' index says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum StreamErrorKind {
     /// The first line doesn't begin with `XFER-HOLE `.
     NotAStream,
     /// A version that this crate doesn't speak.
@@ -41,7 +41,7 @@ pub enum Kind {
     Io,
 }
 
-impl Kind {
+impl StreamErrorKind {
     /// The stable word of this kind.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -98,23 +98,23 @@ impl fmt::Display for Fault {
 
 /// An error with its place: the record's number and the disk offset where that record begins.
 #[derive(Debug, Error)]
-pub struct Error {
-    kind: Kind,
+pub struct StreamError {
+    kind: StreamErrorKind,
     record: u64,
     offset: u64,
     what: String,
     system: Option<io::Error>,
 }
 
-impl Error {
+impl StreamError {
     /// `record` counts from 1, and is 0 for the open line and BASE; `offset` is in octets of the disk.
-    pub fn new(kind: Kind, record: u64, offset: u64, what: impl Into<String>) -> Self {
+    pub fn new(kind: StreamErrorKind, record: u64, offset: u64, what: impl Into<String>) -> Self {
         Self { kind, record, offset, what: what.into(), system: None }
     }
 
     /// What is wrong.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> StreamErrorKind {
         self.kind
     }
 
@@ -137,10 +137,10 @@ impl Error {
     }
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for StreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.kind, self.record) {
-            (Kind::Io, _) => {}
+            (StreamErrorKind::Io, _) => {}
             (_, 0) => f.write_str("open line: ")?,
             (_, record) => write!(f, "record {record} at disk offset {}: ", self.offset)?,
         }
@@ -149,47 +149,55 @@ impl fmt::Display for Error {
     }
 }
 
-impl From<io::Error> for Error {
+impl From<io::Error> for StreamError {
     fn from(source: io::Error) -> Self {
-        Self { kind: Kind::Io, record: 0, offset: 0, what: "cannot move octets".into(), system: Some(source) }
+        Self {
+            kind: StreamErrorKind::Io,
+            record: 0,
+            offset: 0,
+            what: "cannot move octets".into(),
+            system: Some(source),
+        }
     }
 }
 
 /// An error without a place: in a line that belongs to no disk, or before its place is known.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{what}")]
-pub struct Flaw {
-    pub(crate) kind: Kind,
+pub struct Violation {
+    pub(crate) kind: StreamErrorKind,
     pub(crate) what: String,
 }
 
-impl Flaw {
-    pub(crate) fn new(kind: Kind, what: impl Into<String>) -> Self {
+impl Violation {
+    pub(crate) fn new(kind: StreamErrorKind, what: impl Into<String>) -> Self {
         Self { kind, what: what.into() }
     }
 
     /// What is wrong.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> StreamErrorKind {
         self.kind
     }
 
-    pub(crate) fn at(self, record: u64, offset: u64) -> Error {
-        Error::new(self.kind, record, offset, self.what)
+    pub(crate) fn at(self, record: u64, offset: u64) -> StreamError {
+        StreamError::new(self.kind, record, offset, self.what)
     }
 }
 
-impl From<OutOfStep> for Flaw {
-    fn from(step: OutOfStep) -> Self {
+impl From<CoverageError> for Violation {
+    fn from(step: CoverageError) -> Self {
         let kind = match step {
-            OutOfStep::Empty | OutOfStep::PastEnd { .. } | OutOfStep::Uncovered { .. } => Kind::Coverage,
-            OutOfStep::KeepWithoutBase | OutOfStep::KeepPastBase { .. } => Kind::Keep,
-            OutOfStep::OffGrain { .. }
-            | OutOfStep::AcrossInterval { .. }
-            | OutOfStep::DataAfterData { .. }
-            | OutOfStep::HoleAfterHole
-            | OutOfStep::KeepAfterKeep
-            | OutOfStep::KeepOffInterval { .. } => Kind::Form,
+            CoverageError::Empty | CoverageError::PastEnd { .. } | CoverageError::Uncovered { .. } => {
+                StreamErrorKind::Coverage
+            }
+            CoverageError::KeepWithoutBase | CoverageError::KeepPastBase { .. } => StreamErrorKind::Keep,
+            CoverageError::OffGrain { .. }
+            | CoverageError::AcrossInterval { .. }
+            | CoverageError::DataAfterData { .. }
+            | CoverageError::HoleAfterHole
+            | CoverageError::KeepAfterKeep
+            | CoverageError::KeepOffInterval { .. } => StreamErrorKind::Form,
         };
         Self::new(kind, step.to_string())
     }

@@ -18,24 +18,24 @@
 //! whether the records cover the disk. [`Answer`] is what a receiver says back, where a link has both directions. A
 //! [`Manifest`] is the lines of a disk without its octets.
 
-mod answer;
-mod codec;
-mod cursor;
+mod coverage;
 mod digest;
 mod error;
 mod line;
 mod manifest;
 mod record;
+mod reply;
 mod source_facts;
+mod stream;
 
-pub use answer::{ANSWER_LINE_MAX, Answer, CONVERSATION, NOISE_MAX, Refusal, SILENCE_SECONDS};
-pub use codec::{Item, StreamDecoder, StreamEncoder};
-pub use cursor::{Cursor, OutOfStep};
+pub use coverage::{CoverageChecker, CoverageError};
 pub use digest::{Digest, Fingerprint, Hasher};
-pub use error::{Error, Fault, Flaw, Kind};
-pub use manifest::{Entry, Manifest, ManifestReader, ManifestWriter, Want};
+pub use error::{Fault, StreamError, StreamErrorKind, Violation};
+pub use manifest::{ManifestEntry, ManifestHeader, ManifestReader, ManifestRequest, ManifestWriter};
 pub use record::{
-    Base, Dialect, End, FAIL_LINE_MAX, FAIL_TEXT_MAX, GRAIN_DEFAULT, GRAIN_MIN, INTERVAL_DEFAULT, INTERVAL_MAX,
-    INTERVAL_MIN, LEN_MAX, LINE_MAX, Open, Reason, Record, Sums, WAIT_SECONDS,
+    Base, Dialect, FAIL_LINE_MAX, FAIL_TEXT_MAX, FailReason, GRAIN_DEFAULT, GRAIN_MIN, HashParams, INTERVAL_DEFAULT,
+    INTERVAL_MAX, INTERVAL_MIN, LEN_MAX, LINE_MAX, Record, StreamHeader, Trailer, WAIT_SECONDS,
 };
+pub use reply::{ANSWER_LINE_MAX, CONVERSATION, NOISE_MAX, Refusal, Reply, SILENCE_SECONDS};
 pub use source_facts::SourceFacts;
+pub use stream::{Frame, StreamDecoder, StreamEncoder};

@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use crate::codec::Item;
-use crate::error::Flaw;
+use crate::error::Violation;
+use crate::stream::Frame;
 use crate::{
-    Base, Digest, End, FAIL_TEXT_MAX, GRAIN_MIN, INTERVAL_MAX, INTERVAL_MIN, Kind, LEN_MAX, Manifest, Open, Reason,
-    Record, Sums, Want,
+    Base, Digest, FAIL_TEXT_MAX, FailReason, GRAIN_MIN, HashParams, INTERVAL_MAX, INTERVAL_MIN, LEN_MAX,
+    ManifestHeader, ManifestRequest, Record, StreamErrorKind, StreamHeader, Trailer,
 };
 
 /// How every open line begins.
@@ -16,9 +16,9 @@ pub(crate) const FAIL: &[u8] = b"FAIL ";
 const VERSION: &[u8] = b"1";
 
 /// The words of a line: exactly one space between two, none before the first or behind the last.
-pub(crate) struct Words<'a>(std::slice::Split<'a, u8, fn(&u8) -> bool>);
+pub(crate) struct LineWords<'a>(std::slice::Split<'a, u8, fn(&u8) -> bool>);
 
-impl<'a> Words<'a> {
+impl<'a> LineWords<'a> {
     pub(crate) fn of(line: &'a [u8]) -> Self {
         Self(line.split(|&c| c == b' '))
     }
@@ -27,8 +27,9 @@ impl<'a> Words<'a> {
         self.0.next()
     }
 
-    pub(crate) fn end(&mut self) -> Result<(), Flaw> {
-        self.next().map_or(Ok(()), |word| Err(Flaw::new(Kind::Line, format!("unexpected {}", quoted(word)))))
+    pub(crate) fn end(&mut self) -> Result<(), Violation> {
+        self.next()
+            .map_or(Ok(()), |word| Err(Violation::new(StreamErrorKind::Line, format!("unexpected {}", quoted(word)))))
     }
 }
 
@@ -40,7 +41,7 @@ pub(crate) fn quoted(text: &[u8]) -> String {
 }
 
 /// `size`: "0" or `len`.
-fn size(word: Option<&[u8]>, what: &str) -> Result<u64, Flaw> {
+fn size(word: Option<&[u8]>, what: &str) -> Result<u64, Violation> {
     match word {
         Some(b"0") => Ok(0),
         word => len(word, what),
@@ -48,77 +49,91 @@ fn size(word: Option<&[u8]>, what: &str) -> Result<u64, Flaw> {
 }
 
 /// `len`: 1 to 2^63 - 1, no sign, no leading zero.
-fn len(word: Option<&[u8]>, what: &str) -> Result<u64, Flaw> {
-    let word = word.ok_or_else(|| Flaw::new(Kind::Line, format!("{what} is missing")))?;
+fn len(word: Option<&[u8]>, what: &str) -> Result<u64, Violation> {
+    let word = word.ok_or_else(|| Violation::new(StreamErrorKind::Line, format!("{what} is missing")))?;
     let (Some(b'1'..=b'9'), true) = (word.first(), word.iter().all(u8::is_ascii_digit)) else {
-        return Err(Flaw::new(Kind::Line, format!("{what} {} is not a number as the grammar has it", quoted(word))));
+        return Err(Violation::new(
+            StreamErrorKind::Line,
+            format!("{what} {} is not a number as the grammar has it", quoted(word)),
+        ));
     };
     word.iter()
         .try_fold(0_u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
         .filter(|&number| number <= LEN_MAX)
-        .ok_or_else(|| Flaw::new(Kind::Number, format!("{what} {} is larger than {LEN_MAX}", quoted(word))))
+        .ok_or_else(|| {
+            Violation::new(StreamErrorKind::Number, format!("{what} {} is larger than {LEN_MAX}", quoted(word)))
+        })
 }
 
 /// A digest, if there is a word.
-pub(crate) fn digest(word: Option<&[u8]>) -> Result<Option<Digest>, Flaw> {
+pub(crate) fn digest(word: Option<&[u8]>) -> Result<Option<Digest>, Violation> {
     word.map(|word| {
-        Digest::parse(word).ok_or_else(|| Flaw::new(Kind::Line, format!("{} is not a digest", quoted(word))))
+        Digest::parse(word)
+            .ok_or_else(|| Violation::new(StreamErrorKind::Line, format!("{} is not a digest", quoted(word))))
     })
     .transpose()
 }
 
 /// The open line, without its LF.
-pub(crate) fn parse_open(line: &[u8]) -> Result<Open, Flaw> {
+pub(crate) fn parse_open(line: &[u8]) -> Result<StreamHeader, Violation> {
     let rest = line.strip_prefix(MAGIC).ok_or_else(not_a_stream)?;
-    let mut words = Words::of(rest);
+    let mut words = LineWords::of(rest);
     match words.next() {
         Some(VERSION) => {}
         other => {
             let version = quoted(other.unwrap_or_default());
-            return Err(Flaw::new(Kind::Version, format!("version {version} is not spoken here, only version 1")));
+            return Err(Violation::new(
+                StreamErrorKind::Version,
+                format!("version {version} is not spoken here, only version 1"),
+            ));
         }
     }
     let size = size(words.next(), "size")?;
     let sums = match words.next() {
         None => None,
         Some(b"sha256") => Some(sums(&mut words)?),
-        Some(word) => return Err(Flaw::new(Kind::Line, format!("unknown token {}", quoted(word)))),
+        Some(word) => return Err(Violation::new(StreamErrorKind::Line, format!("unknown token {}", quoted(word)))),
     };
     words.end()?;
-    Ok(Open { size, sums })
+    Ok(StreamHeader { size, sums })
 }
 
 /// What stands behind `sha256`.
-fn sums(words: &mut Words<'_>) -> Result<Sums, Flaw> {
+fn sums(words: &mut LineWords<'_>) -> Result<HashParams, Violation> {
     let (interval, grain) = (len(words.next(), "interval")?, len(words.next(), "grain")?);
-    Sums::new(interval, grain).ok_or_else(|| {
+    HashParams::new(interval, grain).ok_or_else(|| {
         let what = format!(
             "interval {interval} and grain {grain} are not powers of two, \
              {INTERVAL_MIN} to {INTERVAL_MAX} and {GRAIN_MIN} to the interval"
         );
-        Flaw::new(Kind::Number, what)
+        Violation::new(StreamErrorKind::Number, what)
     })
 }
 
 /// `size` and `sums`, where both have to be.
-fn size_and_sums(words: &mut Words<'_>) -> Result<(u64, Sums), Flaw> {
+fn size_and_sums(words: &mut LineWords<'_>) -> Result<(u64, HashParams), Violation> {
     let size = size(words.next(), "size")?;
     match words.next() {
         Some(b"sha256") => Ok((size, sums(words)?)),
-        other => Err(Flaw::new(Kind::Line, format!("{} where sha256 belongs", quoted(other.unwrap_or_default())))),
+        other => Err(Violation::new(
+            StreamErrorKind::Line,
+            format!("{} where sha256 belongs", quoted(other.unwrap_or_default())),
+        )),
     }
 }
 
 /// The first line of a manifest, without its LF.
-pub(crate) fn parse_manifest(line: &[u8]) -> Result<Manifest, Flaw> {
-    let rest = line.strip_prefix(Manifest::WORD).ok_or_else(|| Flaw::new(Kind::NotAStream, "this is no manifest"))?;
-    let mut words = Words::of(rest);
+pub(crate) fn parse_manifest(line: &[u8]) -> Result<ManifestHeader, Violation> {
+    let rest = line
+        .strip_prefix(ManifestHeader::WORD)
+        .ok_or_else(|| Violation::new(StreamErrorKind::NotAStream, "this is no manifest"))?;
+    let mut words = LineWords::of(rest);
     match words.next() {
         Some(VERSION) => {}
         other => {
             let version = quoted(other.unwrap_or_default());
             let what = format!("version {version} of a manifest is not read here, only version 1");
-            return Err(Flaw::new(Kind::Version, what));
+            return Err(Violation::new(StreamErrorKind::Version, what));
         }
     }
     let (disk, sums) = size_and_sums(&mut words)?;
@@ -128,30 +143,30 @@ pub(crate) fn parse_manifest(line: &[u8]) -> Result<Manifest, Flaw> {
             let offered = size(word, "offered length")?;
             if offered >= disk || !offered.is_multiple_of(sums.interval()) {
                 let what = format!("offered length {offered} is no multiple of the interval below the size {disk}");
-                return Err(Flaw::new(Kind::Number, what));
+                return Err(Violation::new(StreamErrorKind::Number, what));
             }
             offered
         }
     };
     words.end()?;
-    Ok(Manifest { size: disk, sums, offered })
+    Ok(ManifestHeader { size: disk, sums, offered })
 }
 
 /// A WANT line, without its LF.
-pub(crate) fn parse_want(line: &[u8]) -> Result<Want, Flaw> {
-    let mut words = Words::of(line);
+pub(crate) fn parse_want(line: &[u8]) -> Result<ManifestRequest, Violation> {
+    let mut words = LineWords::of(line);
     if words.next() != Some(b"WANT") {
-        return Err(Flaw::new(Kind::Line, format!("{} is no WANT", quoted(line))));
+        return Err(Violation::new(StreamErrorKind::Line, format!("{} is no WANT", quoted(line))));
     }
     let (size, sums) = size_and_sums(&mut words)?;
     let digest = digest(words.next())?;
     words.end()?;
-    Ok(Want { size, sums, digest })
+    Ok(ManifestRequest { size, sums, digest })
 }
 
 /// The error of a first line that is no open line.
-pub(crate) fn not_a_stream() -> Flaw {
-    Flaw::new(Kind::NotAStream, "this is no xfer-hole stream")
+pub(crate) fn not_a_stream() -> Violation {
+    Violation::new(StreamErrorKind::NotAStream, "this is no xfer-hole stream")
 }
 
 /// Whether the line's first word is BASE.
@@ -160,55 +175,59 @@ pub(crate) fn is_base(line: &[u8]) -> bool {
 }
 
 /// Any line but the open line, without its LF.
-pub(crate) fn parse(line: &[u8]) -> Result<Item, Flaw> {
+pub(crate) fn parse(line: &[u8]) -> Result<Frame, Violation> {
     if let Some(text) = line.strip_prefix(FAIL) {
-        let what =
-            || Flaw::new(Kind::Line, format!("FAIL whose text is not 1 to {FAIL_TEXT_MAX} printable characters"));
-        return Reason::parse(text).map(Item::Fail).ok_or_else(what);
+        let what = || {
+            Violation::new(
+                StreamErrorKind::Line,
+                format!("FAIL whose text is not 1 to {FAIL_TEXT_MAX} printable characters"),
+            )
+        };
+        return FailReason::parse(text).map(Frame::Fail).ok_or_else(what);
     }
-    let mut words = Words::of(line);
+    let mut words = LineWords::of(line);
     let item = match words.next().unwrap_or_default() {
-        b"DATA" => Item::Record(Record::Data { len: len(words.next(), "length")?, digest: digest(words.next())? }),
-        b"HOLE" => Item::Record(Record::Hole { len: len(words.next(), "length")? }),
-        b"KEEP" => Item::Record(Record::Keep { len: len(words.next(), "length")? }),
-        b"WAIT" => Item::Wait,
-        b"BASE" => Item::Base(Base { size: size(words.next(), "BASE size")?, digest: digest(words.next())? }),
-        b"END" => Item::End(End { lines: digest(words.next())?, result: digest(words.next())? }),
-        _ => return Err(Flaw::new(Kind::Line, format!("{} is no line of this version", quoted(line)))),
+        b"DATA" => Frame::Record(Record::Data { len: len(words.next(), "length")?, digest: digest(words.next())? }),
+        b"HOLE" => Frame::Record(Record::Hole { len: len(words.next(), "length")? }),
+        b"KEEP" => Frame::Record(Record::Keep { len: len(words.next(), "length")? }),
+        b"WAIT" => Frame::Wait,
+        b"BASE" => Frame::Base(Base { size: size(words.next(), "BASE size")?, digest: digest(words.next())? }),
+        b"END" => Frame::End(Trailer { lines: digest(words.next())?, result: digest(words.next())? }),
+        _ => return Err(Violation::new(StreamErrorKind::Line, format!("{} is no line of this version", quoted(line)))),
     };
     words.end()?;
     Ok(item)
 }
 
 /// A line of the 2014 dialect that holds a number, without its LF.
-pub(crate) fn parse_classic_len(line: &[u8]) -> Result<u64, Flaw> {
+pub(crate) fn parse_classic_len(line: &[u8]) -> Result<u64, Violation> {
     len(Some(line), "length")
 }
 
 /// The line's text with its LF. Payload has none.
-pub(crate) fn text(item: &Item) -> String {
+pub(crate) fn text(item: &Frame) -> String {
     let optional = |line: &mut String, digest: Option<Digest>| {
         if let Some(digest) = digest {
             let _infallible = write!(line, " {digest}");
         }
     };
     let mut line = match item {
-        Item::Open(Open { size, sums: None }) => format!("XFER-HOLE 1 {size}"),
-        Item::Open(Open { size, sums: Some(sums) }) => {
+        Frame::Open(StreamHeader { size, sums: None }) => format!("XFER-HOLE 1 {size}"),
+        Frame::Open(StreamHeader { size, sums: Some(sums) }) => {
             format!("XFER-HOLE 1 {size} sha256 {} {}", sums.interval(), sums.grain())
         }
-        Item::Base(base) => format!("BASE {}", base.size),
-        Item::Record(Record::Data { len, .. }) => format!("DATA {len}"),
-        Item::Record(Record::Hole { len }) => format!("HOLE {len}"),
-        Item::Record(Record::Keep { len }) => format!("KEEP {len}"),
-        Item::Wait => "WAIT".into(),
-        Item::End(_) => "END".into(),
-        Item::Fail(reason) => format!("FAIL {reason}"),
-        Item::Payload(_) => return String::new(),
+        Frame::Base(base) => format!("BASE {}", base.size),
+        Frame::Record(Record::Data { len, .. }) => format!("DATA {len}"),
+        Frame::Record(Record::Hole { len }) => format!("HOLE {len}"),
+        Frame::Record(Record::Keep { len }) => format!("KEEP {len}"),
+        Frame::Wait => "WAIT".into(),
+        Frame::End(_) => "END".into(),
+        Frame::Fail(reason) => format!("FAIL {reason}"),
+        Frame::Payload(_) => return String::new(),
     };
     match *item {
-        Item::Base(Base { digest, .. }) | Item::Record(Record::Data { digest, .. }) => optional(&mut line, digest),
-        Item::End(End { lines, result }) => {
+        Frame::Base(Base { digest, .. }) | Frame::Record(Record::Data { digest, .. }) => optional(&mut line, digest),
+        Frame::End(Trailer { lines, result }) => {
             optional(&mut line, lines);
             optional(&mut line, result);
         }
@@ -219,10 +238,10 @@ pub(crate) fn text(item: &Item) -> String {
 }
 
 /// The same in the 2014 dialect, which has two words.
-pub(crate) fn classic_text(item: &Item) -> String {
+pub(crate) fn classic_text(item: &Frame) -> String {
     match item {
-        Item::Record(Record::Data { len, .. }) => format!("DATA\n{len}\n"),
-        Item::Record(Record::Hole { len }) => format!("HOLE\n{len}\n"),
+        Frame::Record(Record::Data { len, .. }) => format!("DATA\n{len}\n"),
+        Frame::Record(Record::Hole { len }) => format!("HOLE\n{len}\n"),
         _ => String::new(),
     }
 }

@@ -3,29 +3,32 @@
 
 use std::fmt::{self, Write};
 
-use crate::codec::Item;
-use crate::error::Flaw;
+use crate::error::Violation;
 use crate::line::{self, FAIL};
-use crate::{Cursor, Digest, Error, FAIL_LINE_MAX, Fingerprint, Hasher, Kind, LINE_MAX, Open, Reason, Record, Sums};
+use crate::stream::Frame;
+use crate::{
+    CoverageChecker, Digest, FAIL_LINE_MAX, FailReason, Fingerprint, HashParams, Hasher, LINE_MAX, Record, StreamError,
+    StreamErrorKind, StreamHeader,
+};
 
 /// The first line of a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Manifest {
+pub struct ManifestHeader {
     /// The disk's size in octets, 0 to [`crate::LEN_MAX`].
     pub size: u64,
     /// How it was cut.
-    pub sums: Sums,
+    pub sums: HashParams,
     /// Octets from the disk's beginning that the records cover: `size`, or less, and then a multiple of the interval.
     pub offered: u64,
 }
 
-impl Manifest {
+impl ManifestHeader {
     /// How every such line begins.
     pub const WORD: &[u8] = b"XFER-HOLE-MANIFEST ";
 
     /// Of a whole disk.
     #[must_use]
-    pub fn whole(size: u64, sums: Sums) -> Self {
+    pub fn whole(size: u64, sums: HashParams) -> Self {
         Self { size, sums, offered: size }
     }
 
@@ -35,7 +38,7 @@ impl Manifest {
     ///
     /// [`Kind::NotAStream`] for a line that doesn't begin as a manifest does, [`Kind::Version`] for one of another version,
     /// [`Kind::TooLong`], [`Kind::Number`] and [`Kind::Line`] for what the grammar doesn't have.
-    pub fn parse(line: &[u8]) -> Result<Self, Flaw> {
+    pub fn parse(line: &[u8]) -> Result<Self, Violation> {
         // What doesn't even begin as one is none, however long it is.
         if line.starts_with(Self::WORD) {
             check_length(line)?;
@@ -43,8 +46,8 @@ impl Manifest {
         line::parse_manifest(line)
     }
 
-    fn cursor(&self) -> Cursor {
-        Cursor::new(&Open { size: self.offered, sums: Some(self.sums) }, None)
+    fn cursor(&self) -> CoverageChecker {
+        CoverageChecker::new(&StreamHeader { size: self.offered, sums: Some(self.sums) }, None)
     }
 
     /// The fingerprint of a disk with these record lines; none if they don't cover it.
@@ -54,7 +57,7 @@ impl Manifest {
 }
 
 /// The line without its LF.
-impl fmt::Display for Manifest {
+impl fmt::Display for ManifestHeader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (interval, grain) = (self.sums.interval(), self.sums.grain());
         write!(f, "XFER-HOLE-MANIFEST 1 {} sha256 {interval} {grain}", self.size)?;
@@ -64,7 +67,7 @@ impl fmt::Display for Manifest {
 
 /// A line of a manifest behind the first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Entry {
+pub enum ManifestEntry {
     /// DATA with its digest, or HOLE: so many octets of the disk, behind those of the record before.
     Record(Record),
     /// Nothing yet.
@@ -72,14 +75,14 @@ pub enum Entry {
     /// All that is offered is covered, and the lines have this digest.
     End(Digest),
     /// Whoever writes it gives up.
-    Fail(Reason),
+    Fail(FailReason),
 }
 
 /// Judges a manifest line by line: order, coverage, form, and the digest of the lines. Holds no line.
 #[derive(Clone, Debug)]
 pub struct ManifestReader {
-    manifest: Manifest,
-    cursor: Cursor,
+    manifest: ManifestHeader,
+    cursor: CoverageChecker,
     lines: Hasher,
     records: u64,
     ended: Option<Digest>,
@@ -89,13 +92,13 @@ pub struct ManifestReader {
 impl ManifestReader {
     /// Behind this first line.
     #[must_use]
-    pub fn new(manifest: Manifest) -> Self {
+    pub fn new(manifest: ManifestHeader) -> Self {
         Self { manifest, cursor: manifest.cursor(), lines: Hasher::default(), records: 0, ended: None, failed: false }
     }
 
     /// The first line.
     #[must_use]
-    pub fn manifest(&self) -> &Manifest {
+    pub fn manifest(&self) -> &ManifestHeader {
         &self.manifest
     }
 
@@ -128,49 +131,53 @@ impl ManifestReader {
     /// # Errors
     ///
     /// Whatever is no line of a manifest at this place, with the record's number and its disk offset. Nothing more is to be taken then.
-    pub fn line(&mut self, line: &[u8]) -> Result<Entry, Error> {
+    pub fn line(&mut self, line: &[u8]) -> Result<ManifestEntry, StreamError> {
         let (record, offset) = (self.records + 1, self.cursor.at());
         self.take(line).map_err(|flaw| flaw.at(record, offset))
     }
 
-    fn take(&mut self, line: &[u8]) -> Result<Entry, Flaw> {
+    fn take(&mut self, line: &[u8]) -> Result<ManifestEntry, Violation> {
         if self.ended.is_some() {
-            return Err(Flaw::new(Kind::Trailing, "something follows END"));
+            return Err(Violation::new(StreamErrorKind::Trailing, "something follows END"));
         }
         if self.failed {
-            return Err(Flaw::new(Kind::Order, "something follows FAIL"));
+            return Err(Violation::new(StreamErrorKind::Order, "something follows FAIL"));
         }
         check_length(line)?;
         let entry = match line::parse(line)? {
-            Item::Record(record @ (Record::Data { digest: Some(_), .. } | Record::Hole { .. })) => {
+            Frame::Record(record @ (Record::Data { digest: Some(_), .. } | Record::Hole { .. })) => {
                 self.cursor.step(&record)?;
                 self.records += 1;
                 self.lines.update(line);
                 self.lines.update(b"\n");
-                Entry::Record(record)
+                ManifestEntry::Record(record)
             }
-            Item::Record(Record::Data { .. }) => {
-                return Err(Flaw::new(Kind::Sums, "DATA without a digest in a manifest"));
+            Frame::Record(Record::Data { .. }) => {
+                return Err(Violation::new(StreamErrorKind::Sums, "DATA without a digest in a manifest"));
             }
-            Item::Wait => {
+            Frame::Wait => {
                 self.records += 1;
-                Entry::Wait
+                ManifestEntry::Wait
             }
-            Item::End(end) => {
+            Frame::End(end) => {
                 self.cursor.finish()?;
                 let said = end.lines.filter(|_| end.result.is_none());
-                let said = said.ok_or_else(|| Flaw::new(Kind::Sums, "END of a manifest has one digest"))?;
+                let said =
+                    said.ok_or_else(|| Violation::new(StreamErrorKind::Sums, "END of a manifest has one digest"))?;
                 if said != self.lines.clone().digest() {
-                    return Err(Flaw::new(Kind::Mismatch, "the record lines don't have the digest that END gives"));
+                    return Err(Violation::new(
+                        StreamErrorKind::Mismatch,
+                        "the record lines don't have the digest that END gives",
+                    ));
                 }
                 self.ended = Some(said);
-                Entry::End(said)
+                ManifestEntry::End(said)
             }
-            Item::Fail(reason) => {
+            Frame::Fail(reason) => {
                 self.failed = true;
-                Entry::Fail(reason)
+                ManifestEntry::Fail(reason)
             }
-            _ => return Err(Flaw::new(Kind::Order, "a line that no manifest has")),
+            _ => return Err(Violation::new(StreamErrorKind::Order, "a line that no manifest has")),
         };
         Ok(entry)
     }
@@ -180,12 +187,12 @@ impl ManifestReader {
     /// # Errors
     ///
     /// [`Kind::Cut`] if END has not come.
-    pub fn finish(&self) -> Result<(), Error> {
+    pub fn finish(&self) -> Result<(), StreamError> {
         if self.ended.is_some() {
             return Ok(());
         }
         let what = "the manifest was cut before END";
-        Err(Error::new(Kind::Cut, self.records + 1, self.cursor.at(), what))
+        Err(StreamError::new(StreamErrorKind::Cut, self.records + 1, self.cursor.at(), what))
     }
 }
 
@@ -193,8 +200,8 @@ impl ManifestReader {
 /// canonical form but for zeros, which it joins (SPEC.md, "The canonical form").
 #[derive(Clone, Debug)]
 pub struct ManifestWriter {
-    manifest: Manifest,
-    cursor: Cursor,
+    manifest: ManifestHeader,
+    cursor: CoverageChecker,
     lines: Hasher,
     records: u64,
     /// Zeros that more may follow, in octets.
@@ -204,7 +211,7 @@ pub struct ManifestWriter {
 impl ManifestWriter {
     /// Of a manifest that begins so.
     #[must_use]
-    pub fn new(manifest: Manifest) -> Self {
+    pub fn new(manifest: ManifestHeader) -> Self {
         Self { manifest, cursor: manifest.cursor(), lines: Hasher::default(), records: 0, hole: 0 }
     }
 
@@ -219,17 +226,17 @@ impl ManifestWriter {
     /// # Errors
     ///
     /// As [`Cursor::step`] has them; [`Kind::Sums`] for DATA without a digest, [`Kind::Order`] for KEEP.
-    pub fn record(&mut self, record: &Record, lines: &mut String) -> Result<(), Error> {
+    pub fn record(&mut self, record: &Record, lines: &mut String) -> Result<(), StreamError> {
         let (kind, what) = match *record {
             Record::Hole { len } => {
                 self.zeros(len);
                 return Ok(());
             }
             Record::Data { len, digest: Some(digest) } => return self.data(len, digest, lines),
-            Record::Data { digest: None, .. } => (Kind::Sums, "DATA without a digest in a manifest"),
-            Record::Keep { .. } => (Kind::Order, "a line that no manifest has"),
+            Record::Data { digest: None, .. } => (StreamErrorKind::Sums, "DATA without a digest in a manifest"),
+            Record::Keep { .. } => (StreamErrorKind::Order, "a line that no manifest has"),
         };
-        Err(Error::new(kind, self.records + 1, self.cursor.at(), what))
+        Err(StreamError::new(kind, self.records + 1, self.cursor.at(), what))
     }
 
     /// The next octets are zeros.
@@ -242,7 +249,7 @@ impl ManifestWriter {
     /// # Errors
     ///
     /// As [`Cursor::step`] has them.
-    pub fn data(&mut self, len: u64, digest: Digest, lines: &mut String) -> Result<(), Error> {
+    pub fn data(&mut self, len: u64, digest: Digest, lines: &mut String) -> Result<(), StreamError> {
         self.close(lines)?;
         self.push(&Record::Data { len, digest: Some(digest) }, lines)
     }
@@ -252,10 +259,10 @@ impl ManifestWriter {
     /// # Errors
     ///
     /// As [`Cursor::finish`] has them.
-    pub fn end(&mut self, lines: &mut String) -> Result<Digest, Error> {
+    pub fn end(&mut self, lines: &mut String) -> Result<Digest, StreamError> {
         self.close(lines)?;
         let (record, offset) = (self.records + 1, self.cursor.at());
-        self.cursor.finish().map_err(|step| Flaw::from(step).at(record, offset))?;
+        self.cursor.finish().map_err(|step| Violation::from(step).at(record, offset))?;
         let digest = self.lines.clone().digest();
         let _infallible = writeln!(lines, "END {digest}");
         Ok(digest)
@@ -267,19 +274,19 @@ impl ManifestWriter {
         self.manifest.fingerprint(digest)
     }
 
-    fn close(&mut self, lines: &mut String) -> Result<(), Error> {
+    fn close(&mut self, lines: &mut String) -> Result<(), StreamError> {
         match std::mem::take(&mut self.hole) {
             0 => Ok(()),
             len => self.push(&Record::Hole { len }, lines),
         }
     }
 
-    fn push(&mut self, record: &Record, lines: &mut String) -> Result<(), Error> {
+    fn push(&mut self, record: &Record, lines: &mut String) -> Result<(), StreamError> {
         let (number, offset) = (self.records + 1, self.cursor.at());
-        self.cursor.step(record).map_err(|step| Flaw::from(step).at(number, offset))?;
+        self.cursor.step(record).map_err(|step| Violation::from(step).at(number, offset))?;
         self.records += 1;
         let from = lines.len();
-        lines.push_str(&line::text(&Item::Record(*record)));
+        lines.push_str(&line::text(&Frame::Record(*record)));
         self.lines.update(&lines.as_bytes()[from..]);
         Ok(())
     }
@@ -287,16 +294,16 @@ impl ManifestWriter {
 
 /// What a sender asks a receiver for: what it has of a disk of this size, cut so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Want {
+pub struct ManifestRequest {
     /// The disk's size in octets, 0 to [`crate::LEN_MAX`].
     pub size: u64,
     /// How the sender cuts it.
-    pub sums: Sums,
+    pub sums: HashParams,
     /// The digest of the disk's fingerprint, if the sender knows it already.
     pub digest: Option<Digest>,
 }
 
-impl Want {
+impl ManifestRequest {
     /// How every such line begins.
     pub const WORD: &[u8] = b"WANT ";
 
@@ -305,37 +312,37 @@ impl Want {
     /// # Errors
     ///
     /// [`Kind::TooLong`], [`Kind::Number`] and [`Kind::Line`] for what the grammar doesn't have.
-    pub fn parse(line: &[u8]) -> Result<Self, Flaw> {
+    pub fn parse(line: &[u8]) -> Result<Self, Violation> {
         check_length(line)?;
         line::parse_want(line)
     }
 }
 
 /// The line without its LF.
-impl fmt::Display for Want {
+impl fmt::Display for ManifestRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "WANT {} sha256 {} {}", self.size, self.sums.interval(), self.sums.grain())?;
         self.digest.map_or(Ok(()), |digest| write!(f, " {digest}"))
     }
 }
 
-fn check_length(line: &[u8]) -> Result<(), Flaw> {
+fn check_length(line: &[u8]) -> Result<(), Violation> {
     let limit = if line.starts_with(FAIL) { FAIL_LINE_MAX } else { LINE_MAX };
     if line.len() < limit {
         return Ok(());
     }
-    Err(Flaw::new(Kind::TooLong, format!("a line longer than {limit} octets")))
+    Err(Violation::new(StreamErrorKind::TooLong, format!("a line longer than {limit} octets")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sums() -> Sums {
-        Sums::new(8192, 4096).unwrap()
+    fn sums() -> HashParams {
+        HashParams::new(8192, 4096).unwrap()
     }
 
-    fn written(manifest: Manifest, runs: &[(u64, bool)]) -> (String, Digest) {
+    fn written(manifest: ManifestHeader, runs: &[(u64, bool)]) -> (String, Digest) {
         let (mut writer, mut lines) = (ManifestWriter::new(manifest), format!("{manifest}\n"));
         for &(len, data) in runs {
             match data {
@@ -347,9 +354,9 @@ mod tests {
         (lines, digest)
     }
 
-    fn read(text: &str) -> Result<(Vec<Entry>, ManifestReader), Error> {
+    fn read(text: &str) -> Result<(Vec<ManifestEntry>, ManifestReader), StreamError> {
         let mut lines = text.lines();
-        let first = Manifest::parse(lines.next().unwrap().as_bytes()).map_err(|flaw| flaw.at(0, 0))?;
+        let first = ManifestHeader::parse(lines.next().unwrap().as_bytes()).map_err(|flaw| flaw.at(0, 0))?;
         let mut reader = ManifestReader::new(first);
         let entries = lines.map(|line| reader.line(line.as_bytes())).collect::<Result<Vec<_>, _>>()?;
         reader.finish()?;
@@ -358,62 +365,68 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_and_zeros_are_joined() {
-        let manifest = Manifest::whole(30_000, sums());
+        let manifest = ManifestHeader::whole(30_000, sums());
         let (text, digest) =
             written(manifest, &[(4096, false), (4096, false), (8192, true), (4096, true), (9520, false)]);
         let (entries, reader) = read(&text).unwrap();
-        let data = |len: u64| Entry::Record(Record::Data { len, digest: Some(Digest::of(&len.to_be_bytes())) });
-        let hole = |len| Entry::Record(Record::Hole { len });
-        assert_eq!(entries, [hole(8192), data(8192), data(4096), hole(9520), Entry::End(digest)]);
+        let data = |len: u64| ManifestEntry::Record(Record::Data { len, digest: Some(Digest::of(&len.to_be_bytes())) });
+        let hole = |len| ManifestEntry::Record(Record::Hole { len });
+        assert_eq!(entries, [hole(8192), data(8192), data(4096), hole(9520), ManifestEntry::End(digest)]);
         assert_eq!(reader.fingerprint(), Some(Fingerprint { sums: sums(), digest }));
         assert_eq!(text.lines().next(), Some("XFER-HOLE-MANIFEST 1 30000 sha256 8192 4096"));
     }
 
     #[test]
     fn a_part_that_is_offered_has_no_fingerprint() {
-        let manifest = Manifest { offered: 16384, ..Manifest::whole(30_000, sums()) };
+        let manifest = ManifestHeader { offered: 16384, ..ManifestHeader::whole(30_000, sums()) };
         let (text, _) = written(manifest, &[(8192, true), (8192, false)]);
         assert_eq!(text.lines().next(), Some("XFER-HOLE-MANIFEST 1 30000 sha256 8192 4096 16384"));
         let (_, reader) = read(&text).unwrap();
         assert_eq!((reader.fingerprint(), reader.at()), (None, 16384));
         for wrong in ["30000", "16385", "30001", "09"] {
             let line = format!("XFER-HOLE-MANIFEST 1 30000 sha256 8192 4096 {wrong}");
-            assert!(Manifest::parse(line.as_bytes()).is_err(), "{line}");
+            assert!(ManifestHeader::parse(line.as_bytes()).is_err(), "{line}");
         }
     }
 
     #[test]
     fn lines_that_break_the_law_are_refused_with_their_place() {
-        let manifest = Manifest::whole(16384, sums());
+        let manifest = ManifestHeader::whole(16384, sums());
         let (text, _) = written(manifest, &[(8192, true), (8192, false)]);
         let kind = |text: &str| {
             let error = read(text).unwrap_err();
             (error.kind(), error.record(), error.offset())
         };
-        assert_eq!(kind(&text.replace("HOLE 8192", "HOLE 8193")), (Kind::Coverage, 2, 8192));
-        assert_eq!(kind(&text.replace("HOLE 8192", "HOLE 4096")), (Kind::Coverage, 3, 12288));
-        assert_eq!(kind(&text.replace("HOLE 8192", "KEEP 8192")), (Kind::Order, 2, 8192));
-        assert_eq!(kind(&text.replace("HOLE 8192", "DATA 8192")), (Kind::Sums, 2, 8192));
-        assert_eq!(kind(&text.replace("HOLE 8192", "BASE 8192")), (Kind::Order, 2, 8192));
-        assert_eq!(kind(&text.replace("HOLE 8192", "HOLE 4096\nHOLE 4096")), (Kind::Form, 3, 12288));
-        assert_eq!(kind(&format!("{text}WAIT\n")), (Kind::Trailing, 3, 16384));
-        assert_eq!(kind(text.split_inclusive('\n').take(3).collect::<String>().as_str()), (Kind::Cut, 3, 16384));
+        assert_eq!(kind(&text.replace("HOLE 8192", "HOLE 8193")), (StreamErrorKind::Coverage, 2, 8192));
+        assert_eq!(kind(&text.replace("HOLE 8192", "HOLE 4096")), (StreamErrorKind::Coverage, 3, 12288));
+        assert_eq!(kind(&text.replace("HOLE 8192", "KEEP 8192")), (StreamErrorKind::Order, 2, 8192));
+        assert_eq!(kind(&text.replace("HOLE 8192", "DATA 8192")), (StreamErrorKind::Sums, 2, 8192));
+        assert_eq!(kind(&text.replace("HOLE 8192", "BASE 8192")), (StreamErrorKind::Order, 2, 8192));
+        assert_eq!(kind(&text.replace("HOLE 8192", "HOLE 4096\nHOLE 4096")), (StreamErrorKind::Form, 3, 12288));
+        assert_eq!(kind(&format!("{text}WAIT\n")), (StreamErrorKind::Trailing, 3, 16384));
+        assert_eq!(
+            kind(text.split_inclusive('\n').take(3).collect::<String>().as_str()),
+            (StreamErrorKind::Cut, 3, 16384)
+        );
         let other = text.replace("DATA 8192 ", "DATA 8192 0").replacen("DATA 8192 0", "DATA 8192 ", 0);
-        assert_eq!(kind(&other).0, Kind::Line);
+        assert_eq!(kind(&other).0, StreamErrorKind::Line);
         let digest = Digest::of(&8192_u64.to_be_bytes()).to_string();
-        assert_eq!(kind(&text.replacen(&digest, &Digest::of(b"").to_string(), 1)), (Kind::Mismatch, 3, 16384));
-        assert_eq!(kind(&format!("{}\n", text.lines().next().unwrap())), (Kind::Cut, 1, 0));
+        assert_eq!(
+            kind(&text.replacen(&digest, &Digest::of(b"").to_string(), 1)),
+            (StreamErrorKind::Mismatch, 3, 16384)
+        );
+        assert_eq!(kind(&format!("{}\n", text.lines().next().unwrap())), (StreamErrorKind::Cut, 1, 0));
     }
 
     #[test]
     fn what_is_wanted_has_one_form() {
         for digest in [None, Some(Digest::of(b"x"))] {
-            let want = Want { size: 5, sums: sums(), digest };
-            assert_eq!(Want::parse(want.to_string().as_bytes()).unwrap(), want);
+            let want = ManifestRequest { size: 5, sums: sums(), digest };
+            assert_eq!(ManifestRequest::parse(want.to_string().as_bytes()).unwrap(), want);
         }
         for wrong in ["WANT 5", "WANT 5 sha256 8192", "WANT 5 sha256 8192 4096 x", "WANT  5 sha256 8192 4096", "want 5"]
         {
-            assert!(Want::parse(wrong.as_bytes()).is_err(), "{wrong}");
+            assert!(ManifestRequest::parse(wrong.as_bytes()).is_err(), "{wrong}");
         }
     }
 }

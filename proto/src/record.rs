@@ -37,12 +37,12 @@ pub enum Dialect {
 
 /// How digests are taken: the open line's `sha256 interval grain`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Sums {
+pub struct HashParams {
     interval: u64,
     grain: u64,
 }
 
-impl Sums {
+impl HashParams {
     /// `interval` and `grain` in octets: powers of two, 4 KiB to 16 MiB and 512 to `interval`. `None` for others.
     #[must_use]
     pub fn new(interval: u64, grain: u64) -> Option<Self> {
@@ -66,7 +66,7 @@ impl Sums {
     }
 }
 
-impl Default for Sums {
+impl Default for HashParams {
     fn default() -> Self {
         Self { interval: INTERVAL_DEFAULT, grain: GRAIN_DEFAULT }
     }
@@ -74,11 +74,11 @@ impl Default for Sums {
 
 /// The first line: what is coming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Open {
+pub struct StreamHeader {
     /// The disk's size in octets, 0 to [`LEN_MAX`].
     pub size: u64,
     /// Present if the stream carries digests.
-    pub sums: Option<Sums>,
+    pub sums: Option<HashParams>,
 }
 
 /// What the target must hold before a KEEP can be obeyed.
@@ -149,7 +149,7 @@ impl Record {
 
 /// The last line of a whole disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct End {
+pub struct Trailer {
     /// SHA-256 of all record lines: there with digests, and only then.
     pub lines: Option<Digest>,
     /// The fingerprint's digest of the whole result (SPEC.md, "END").
@@ -158,9 +158,9 @@ pub struct End {
 
 /// Why a sender gives up: 1 to 900 octets of printable ASCII.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reason(String);
+pub struct FailReason(String);
 
-impl Reason {
+impl FailReason {
     /// Takes any text: what the wire can't carry becomes `?`, what is too long is cut, nothing becomes `unknown`.
     #[must_use]
     pub fn new(text: &str) -> Self {
@@ -177,7 +177,7 @@ impl Reason {
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for FailReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -189,22 +189,22 @@ mod tests {
 
     #[test]
     fn sums_take_powers_of_two_within_their_limits_only() {
-        assert!(Sums::new(4096, 512).is_some());
-        assert!(Sums::new(16 << 20, 16 << 20).is_some());
+        assert!(HashParams::new(4096, 512).is_some());
+        assert!(HashParams::new(16 << 20, 16 << 20).is_some());
         for (interval, grain) in
             [(2048, 512), (32 << 20, 512), (4096, 256), (4096, 8192), (12288, 4096), (8192, 1536), (0, 0)]
         {
-            assert_eq!(Sums::new(interval, grain), None, "{interval} {grain}");
+            assert_eq!(HashParams::new(interval, grain), None, "{interval} {grain}");
         }
     }
 
     #[test]
     fn reason_always_fits_its_line() {
-        assert_eq!(Reason::new("").to_string(), "unknown");
-        assert_eq!(Reason::new("a\nb\u{e9}").to_string(), "a?b?");
-        let long = Reason::new(&"x".repeat(5000));
-        assert_eq!(Reason::parse(long.to_string().as_bytes()), Some(long));
-        assert_eq!(Reason::parse(b""), None);
-        assert_eq!(Reason::parse(b"tab\there"), None);
+        assert_eq!(FailReason::new("").to_string(), "unknown");
+        assert_eq!(FailReason::new("a\nb\u{e9}").to_string(), "a?b?");
+        let long = FailReason::new(&"x".repeat(5000));
+        assert_eq!(FailReason::parse(long.to_string().as_bytes()), Some(long));
+        assert_eq!(FailReason::parse(b""), None);
+        assert_eq!(FailReason::parse(b"tab\there"), None);
     }
 }

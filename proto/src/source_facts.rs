@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use crate::error::Flaw;
-use crate::line::{Words, quoted};
-use crate::{Kind, LEN_MAX};
+use crate::error::Violation;
+use crate::line::{LineWords, quoted};
+use crate::{LEN_MAX, StreamErrorKind};
 
 /// What a sender tells of its image ahead of the stream, to a receiver that said [`SourceFacts::ASKED`] in READY.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,12 +26,13 @@ impl SourceFacts {
     /// # Errors
     ///
     /// [`Kind::Line`] if it is no such line, [`Kind::Number`] if its data is more than a disk can have.
-    pub fn parse(line: &[u8]) -> Result<Self, Flaw> {
-        let rest = line.strip_prefix(Self::WORD).ok_or_else(|| Flaw::new(Kind::Line, "SOURCE is missing"))?;
-        let (mut words, mut facts) = (Words::of(rest), Self::default());
+    pub fn parse(line: &[u8]) -> Result<Self, Violation> {
+        let rest =
+            line.strip_prefix(Self::WORD).ok_or_else(|| Violation::new(StreamErrorKind::Line, "SOURCE is missing"))?;
+        let (mut words, mut facts) = (LineWords::of(rest), Self::default());
         while let Some(word) = words.next() {
             if word.is_empty() || !word.iter().all(u8::is_ascii_graphic) {
-                return Err(Flaw::new(Kind::Line, format!("{} is no word of SOURCE", quoted(word))));
+                return Err(Violation::new(StreamErrorKind::Line, format!("{} is no word of SOURCE", quoted(word))));
             }
             if word == b"private" {
                 facts.private = true;
@@ -44,14 +45,18 @@ impl SourceFacts {
 }
 
 /// The number behind `data=`: decimal digits without a leading zero.
-fn data(number: &[u8]) -> Result<u64, Flaw> {
+fn data(number: &[u8]) -> Result<u64, Violation> {
     let digits =
         !number.is_empty() && number.iter().all(u8::is_ascii_digit) && (number.len() == 1 || number[0] != b'0');
     if !digits {
-        return Err(Flaw::new(Kind::Line, format!("data {} is not a number as the grammar has it", quoted(number))));
+        return Err(Violation::new(
+            StreamErrorKind::Line,
+            format!("data {} is not a number as the grammar has it", quoted(number)),
+        ));
     }
     let bytes = std::str::from_utf8(number).ok().and_then(|number| number.parse().ok());
-    let too_large = || Flaw::new(Kind::Number, format!("data {} is larger than {LEN_MAX}", quoted(number)));
+    let too_large =
+        || Violation::new(StreamErrorKind::Number, format!("data {} is larger than {LEN_MAX}", quoted(number)));
     bytes.filter(|&bytes| bytes <= LEN_MAX).ok_or_else(too_large)
 }
 

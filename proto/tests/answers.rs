@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use folder::Folder;
 use serde::Deserialize;
-use xfer_hole_proto::{Answer, FAIL_TEXT_MAX};
+use xfer_hole_proto::{FAIL_TEXT_MAX, Reply};
 
 const FOLDER: Folder = Folder("vectors/answers");
 
@@ -41,18 +41,18 @@ enum Meaning {
     },
 }
 
-impl From<&Answer> for Meaning {
-    fn from(answer: &Answer) -> Self {
+impl From<&Reply> for Meaning {
+    fn from(answer: &Reply) -> Self {
         match answer {
-            Answer::Text => Self::Text,
-            Answer::Ready(words) => Self::Ready { words: words.clone() },
-            Answer::Wait => Self::Wait,
-            Answer::Same => Self::Same,
-            Answer::Done(digest) => Self::Done { digest: digest.map(|digest| digest.to_string()) },
-            Answer::Fail(refusal) => {
+            Reply::Text => Self::Text,
+            Reply::Ready(words) => Self::Ready { words: words.clone() },
+            Reply::Wait => Self::Wait,
+            Reply::Same => Self::Same,
+            Reply::Done(digest) => Self::Done { digest: digest.map(|digest| digest.to_string()) },
+            Reply::Fail(refusal) => {
                 Self::Fail { kinds: refusal.kinds().to_vec(), reason: refusal.reason().to_string() }
             }
-            Answer::Note(reason) => Self::Note { reason: reason.to_string() },
+            Reply::Note(reason) => Self::Note { reason: reason.to_string() },
         }
     }
 }
@@ -79,7 +79,7 @@ fn index_and_folders_name_the_same_answers() {
 fn good_answers_mean_what_the_index_says_and_are_written_as_they_were_read() {
     for (name, meaning) in index().good {
         let line = line("good", &name);
-        let answer = Answer::parse(&line).unwrap_or_else(|flaw| panic!("{name}: {flaw}"));
+        let answer = Reply::parse(&line).unwrap_or_else(|flaw| panic!("{name}: {flaw}"));
         assert_eq!(Meaning::from(&answer), meaning, "{name}");
         assert!(answer.text().as_bytes() == [&line[..], b"\n"].concat(), "{name}");
     }
@@ -88,7 +88,7 @@ fn good_answers_mean_what_the_index_says_and_are_written_as_they_were_read() {
 #[test]
 fn bad_answers_are_refused_with_the_kind_of_the_index_in_words_that_are_safe_to_print() {
     for (name, kind) in index().bad {
-        let flaw = Answer::parse(&line("bad", &name)).expect_err(&name);
+        let flaw = Reply::parse(&line("bad", &name)).expect_err(&name);
         assert_eq!(flaw.kind().word(), kind, "{name}: {flaw}");
         let said = flaw.to_string();
         assert!(said.len() <= FAIL_TEXT_MAX && said.bytes().all(|c| matches!(c, b' '..=b'~')), "{name}: {said}");

@@ -12,8 +12,8 @@ use proptest::prelude::*;
 use serde::Deserialize;
 use tokio_util::codec::Encoder;
 use xfer_hole_proto::{
-    Dialect, Digest, Entry, Error, Item, Kind, Manifest, ManifestReader, ManifestWriter, Open, Record, StreamEncoder,
-    Sums,
+    Dialect, Digest, Frame, HashParams, ManifestEntry, ManifestHeader, ManifestReader, ManifestWriter, Record,
+    StreamEncoder, StreamError, StreamErrorKind, StreamHeader,
 };
 
 const FOLDER: Folder = Folder("vectors/manifests");
@@ -50,12 +50,12 @@ fn index() -> Index {
     FOLDER.index()
 }
 
-fn place(kind: Kind, record: u64, offset: u64) -> Bad {
+fn place(kind: StreamErrorKind, record: u64, offset: u64) -> Bad {
     Bad { kind: kind.word().to_owned(), record, offset }
 }
 
-impl From<Error> for Bad {
-    fn from(error: Error) -> Self {
+impl From<StreamError> for Bad {
+    fn from(error: StreamError) -> Self {
         let said = error.to_string();
         assert!(said.len() <= 900 && said.bytes().all(|c| matches!(c, b' '..=b'~')), "{said}");
         place(error.kind(), error.record(), error.offset())
@@ -63,12 +63,12 @@ impl From<Error> for Bad {
 }
 
 /// Reads a manifest to the end of its file: its first line, its records, and whoever has judged them.
-fn read(octets: &[u8]) -> Result<(Manifest, Vec<Record>, ManifestReader), Bad> {
+fn read(octets: &[u8]) -> Result<(ManifestHeader, Vec<Record>, ManifestReader), Bad> {
     let mut lines = octets.split_inclusive(|&octet| octet == b'\n');
     let Some(first) = lines.next().and_then(|line| line.strip_suffix(b"\n")) else {
-        return Err(place(Kind::Cut, 0, 0));
+        return Err(place(StreamErrorKind::Cut, 0, 0));
     };
-    let first = Manifest::parse(first).map_err(|flaw| place(flaw.kind(), 0, 0))?;
+    let first = ManifestHeader::parse(first).map_err(|flaw| place(flaw.kind(), 0, 0))?;
     let (mut reader, mut records) = (ManifestReader::new(first), Vec::new());
     for line in lines {
         let (number, at) = (reader.next_number(), reader.at());
@@ -76,9 +76,9 @@ fn read(octets: &[u8]) -> Result<(Manifest, Vec<Record>, ManifestReader), Bad> {
             return Err(reader.finish().unwrap_err().into());
         };
         match reader.line(line)? {
-            Entry::Record(record) => records.push(record),
-            Entry::Wait | Entry::End(_) => {}
-            Entry::Fail(_) => return Err(place(Kind::Fail, number, at)),
+            ManifestEntry::Record(record) => records.push(record),
+            ManifestEntry::Wait | ManifestEntry::End(_) => {}
+            ManifestEntry::Fail(_) => return Err(place(StreamErrorKind::Fail, number, at)),
         }
     }
     reader.finish()?;
@@ -87,7 +87,7 @@ fn read(octets: &[u8]) -> Result<(Manifest, Vec<Record>, ManifestReader), Bad> {
 }
 
 /// The text of a manifest with these records.
-fn written(first: Manifest, records: &[Record]) -> (String, Digest) {
+fn written(first: ManifestHeader, records: &[Record]) -> (String, Digest) {
     let (mut writer, mut text) = (ManifestWriter::new(first), format!("{first}\n"));
     for record in records {
         writer.record(record, &mut text).unwrap();
@@ -134,15 +134,16 @@ fn bad_manifests_are_refused_as_the_index_says() {
 /// A disk by its blocks: which of them are data. The last may be short.
 #[derive(Clone, Debug)]
 struct Wish {
-    sums: Sums,
+    sums: HashParams,
     blocks: Vec<bool>,
     /// Octets that the last block lacks.
     short: u64,
 }
 
 fn wishes() -> impl Strategy<Value = Wish> {
-    let sums = (0..5_u32, 0..8_u32)
-        .prop_filter_map("a grain above the interval", |(interval, grain)| Sums::new(4096 << interval, 512 << grain));
+    let sums = (0..5_u32, 0..8_u32).prop_filter_map("a grain above the interval", |(interval, grain)| {
+        HashParams::new(4096 << interval, 512 << grain)
+    });
     let blocks = prop::collection::vec(any::<bool>(), 0..40);
     (sums, blocks, 0..512_u64).prop_map(|(sums, blocks, short)| Wish { sums, blocks, short })
 }
@@ -191,7 +192,7 @@ proptest! {
 
     #[test]
     fn the_reader_takes_what_the_writer_makes_of_zeros_in_any_pieces(wish in wishes(), piece in 1..9_u64) {
-        let (first, records) = (Manifest::whole(wish.size(), wish.sums), wish.records());
+        let (first, records) = (ManifestHeader::whole(wish.size(), wish.sums), wish.records());
         let pieces: Vec<_> = records.iter().flat_map(|record| match *record {
             Record::Hole { len } if len > piece => vec![Record::Hole { len: len - piece }, Record::Hole { len: piece }],
             other => vec![other],
@@ -211,18 +212,18 @@ proptest! {
             encoder.encode(item, &mut stream).unwrap();
             String::from_utf8(stream[from..].to_vec()).unwrap()
         };
-        let _open = line(&mut encoder, Item::Open(Open { size: wish.size(), sums: Some(wish.sums) }));
+        let _open = line(&mut encoder, Frame::Open(StreamHeader { size: wish.size(), sums: Some(wish.sums) }));
         let (mut at, mut lines) = (0, String::new());
         for record in wish.records() {
             at += record.len();
-            lines += &line(&mut encoder, Item::Record(record));
+            lines += &line(&mut encoder, Frame::Record(record));
             if record.payload_len() > 0 {
-                encoder.encode(Item::Payload(payload(at, record.len()).into()), &mut BytesMut::new()).unwrap();
+                encoder.encode(Frame::Payload(payload(at, record.len()).into()), &mut BytesMut::new()).unwrap();
             }
         }
         let end = encoder.end();
-        lines += &line(&mut encoder, Item::End(end));
-        let first = Manifest::whole(wish.size(), wish.sums);
+        lines += &line(&mut encoder, Frame::End(end));
+        let first = ManifestHeader::whole(wish.size(), wish.sums);
         let (text, digest) = written(first, &wish.records());
         prop_assert_eq!(text.split_once('\n').unwrap().1, lines);
         prop_assert_eq!(encoder.fingerprint().unwrap().digest, digest);
@@ -230,7 +231,7 @@ proptest! {
 
     #[test]
     fn a_cut_at_any_octet_is_an_error(wish in wishes()) {
-        let (text, _) = written(Manifest::whole(wish.size(), wish.sums), &wish.records());
+        let (text, _) = written(ManifestHeader::whole(wish.size(), wish.sums), &wish.records());
         for cut in 0..text.len() {
             let bad = read(&text.as_bytes()[..cut]).expect_err("a cut");
             prop_assert_eq!(bad.kind, "cut", "at {}", cut);
@@ -239,7 +240,7 @@ proptest! {
 
     #[test]
     fn an_octet_that_changed_is_refused_or_makes_another_first_line(wish in wishes(), seeds: [u8; 3]) {
-        let first = Manifest::whole(wish.size(), wish.sums);
+        let first = ManifestHeader::whole(wish.size(), wish.sums);
         let (text, _) = written(first, &wish.records());
         let head = text.find('\n').unwrap();
         // In the first line, all that a digit could become; elsewhere some, and the next.

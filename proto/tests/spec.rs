@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use model::{What, encode, receive};
 use xfer_hole_proto as proto;
-use xfer_hole_proto::{Dialect, Fault, Kind};
+use xfer_hole_proto::{Dialect, Fault, StreamErrorKind};
 
 /// ABNF rules that RFC 5234 defines.
 const CORE_RULES: [&str; 5] = ["ALPHA", "DIGIT", "LF", "OCTET", "SP"];
@@ -73,7 +73,7 @@ fn the_manifest_of_the_example_has_its_lines_and_its_fingerprint() {
     let spec = spec();
     let text = fenced(&spec, "text");
     let (first, rest) = text.split_once('\n').unwrap();
-    let mut reader = proto::ManifestReader::new(proto::Manifest::parse(first.as_bytes()).unwrap());
+    let mut reader = proto::ManifestReader::new(proto::ManifestHeader::parse(first.as_bytes()).unwrap());
     rest.lines().for_each(|line| drop(reader.line(line.as_bytes()).unwrap()));
     reader.finish().unwrap();
     let received = receive(fenced(&spec, "stream").as_bytes(), Dialect::V1, || usize::MAX).unwrap();
@@ -109,23 +109,23 @@ fn the_limits_are_those_of_the_crate() {
 #[test]
 fn the_kinds_of_error_are_those_of_the_crate() {
     let kinds = [
-        Kind::NotAStream,
-        Kind::Version,
-        Kind::Line,
-        Kind::TooLong,
-        Kind::Number,
-        Kind::Sums,
-        Kind::Order,
-        Kind::Coverage,
-        Kind::Form,
-        Kind::Keep,
-        Kind::Mismatch,
-        Kind::Cut,
-        Kind::Trailing,
-        Kind::Fail,
-        Kind::Io,
+        StreamErrorKind::NotAStream,
+        StreamErrorKind::Version,
+        StreamErrorKind::Line,
+        StreamErrorKind::TooLong,
+        StreamErrorKind::Number,
+        StreamErrorKind::Sums,
+        StreamErrorKind::Order,
+        StreamErrorKind::Coverage,
+        StreamErrorKind::Form,
+        StreamErrorKind::Keep,
+        StreamErrorKind::Mismatch,
+        StreamErrorKind::Cut,
+        StreamErrorKind::Trailing,
+        StreamErrorKind::Fail,
+        StreamErrorKind::Io,
     ];
-    let fault = |kind: Kind| match kind.fault() {
+    let fault = |kind: StreamErrorKind| match kind.fault() {
         Fault::Sender => "sender",
         Fault::Link => "link",
         Fault::Source => "source",

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use folder::Folder;
 use model::{Received, What, encode, ragged, receive};
 use serde::Deserialize;
-use xfer_hole_proto::{Dialect, Error, Hasher};
+use xfer_hole_proto::{Dialect, Hasher, StreamError};
 
 const FOLDER: Folder = Folder("vectors");
 /// Resulting files up to this size have their SHA-256 in the index.
@@ -80,7 +80,7 @@ fn index() -> Index {
 }
 
 /// The stream's fate, however it is cut: the same each time.
-fn fate(octets: &[u8], dialect: Dialect) -> Result<Received, Error> {
+fn fate(octets: &[u8], dialect: Dialect) -> Result<Received, StreamError> {
     let whole = receive(octets, dialect, || usize::MAX);
     let mut others = vec![receive(octets, dialect, || 1)];
     others.extend((1..=8).map(|seed| receive(octets, dialect, ragged(seed, 1 << (2 * seed)))));
@@ -91,7 +91,7 @@ fn fate(octets: &[u8], dialect: Dialect) -> Result<Received, Error> {
                 assert_eq!(one.fingerprint, other.fingerprint);
             }
             (Err(one), Err(other)) => {
-                let place = |error: &Error| (error.kind(), error.record(), error.offset());
+                let place = |error: &StreamError| (error.kind(), error.record(), error.offset());
                 assert_eq!(place(one), place(other), "{one} / {other}");
             }
             _ => panic!("accepted or refused by how it is cut: {whole:?} / {other:?}"),

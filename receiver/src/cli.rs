@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Parser};
-use xfer_hole_link::{ProgressKind, RshArgs, TargetArgs, parse_size, parse_version};
+use xfer_hole_link::{ProgressKind, SshArgs, TargetArgs, parse_size, parse_version};
 use xfer_hole_proto::Dialect;
 
-use crate::apply::Rules;
+use crate::receive::ReceiveOptions;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,7 +43,7 @@ pub(crate) struct Cli {
     pub(crate) target: TargetArgs,
 
     #[command(flatten)]
-    pub(crate) rsh: RshArgs,
+    pub(crate) rsh: SshArgs,
 
     /// Give this option to the xfer-hole at the other side, such as --snapshot=NAME; can be repeated
     #[arg(
@@ -127,8 +127,8 @@ impl Cli {
         if self.classic { Dialect::Classic } else { Dialect::V1 }
     }
 
-    pub(crate) fn rules(&self) -> Rules {
-        Rules {
+    pub(crate) fn rules(&self) -> ReceiveOptions {
+        ReceiveOptions {
             dialect: self.dialect(),
             require_hash: self.require_hash,
             max_size: self.max_size,

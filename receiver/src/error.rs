@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
-use xfer_hole_image::{Kind as Trouble, reason, shown};
+use xfer_hole_image::{DiskErrorKind as Trouble, reason, shown};
 use xfer_hole_link::Failure;
-use xfer_hole_proto::{Kind, Refusal};
+use xfer_hole_proto::{Refusal, StreamErrorKind};
 
 /// Each is one line; the hint stands apart.
 #[derive(Debug, Error)]
-pub(crate) enum Error {
+pub(crate) enum ReceiveError {
     /// Nobody types a disk.
     #[error("standard input is a terminal, which no disk comes from")]
     InputTerminal,
@@ -54,7 +54,7 @@ pub(crate) enum Error {
     Unsent(Refusal),
     /// The stream was cut while its sender heard us: the link to it is lost.
     #[error(transparent)]
-    Lost(xfer_hole_proto::Error),
+    Lost(xfer_hole_proto::StreamError),
     /// Whoever asked was told of the failure.
     #[error("the other side was told")]
     Told(Failure),
@@ -89,21 +89,21 @@ pub(crate) enum Error {
     NoBase,
     /// The target can't be written.
     #[error(transparent)]
-    Image(#[from] xfer_hole_image::Error),
+    Image(#[from] xfer_hole_image::DiskError),
     /// The stream is wrong.
     #[error(transparent)]
-    Stream(#[from] xfer_hole_proto::Error),
+    Stream(#[from] xfer_hole_proto::StreamError),
     /// A failure after writing began.
     #[error("{error}; {remains}")]
     Begun {
         /// What went wrong.
-        error: Box<Error>,
+        error: Box<ReceiveError>,
         /// What is left behind.
         remains: String,
     },
 }
 
-impl Error {
+impl ReceiveError {
     /// The error itself, without what is left behind.
     pub(crate) fn cause(&self) -> &Self {
         match self {
@@ -124,7 +124,7 @@ impl Error {
     pub(crate) fn of_link(self) -> Self {
         match self {
             Self::Begun { error, remains } => Self::Begun { error: error.of_link().into(), remains },
-            Self::Stream(error) if error.kind() == Kind::Cut => Self::Lost(error),
+            Self::Stream(error) if error.kind() == StreamErrorKind::Cut => Self::Lost(error),
             error => error,
         }
     }
@@ -166,7 +166,7 @@ impl Error {
             Self::NoHash => Some("send with xfer-hole --hash"),
             Self::Image(error) => error.hint_text(),
             Self::Begun { error, .. } => error.hint(),
-            Self::Stream(error) if error.kind() == Kind::NotAStream => {
+            Self::Stream(error) if error.kind() == StreamErrorKind::NotAStream => {
                 Some("a stream comes from xfer-hole; one in the dialect of 2014 needs --classic")
             }
             Self::NoRequest | Self::Request(_) | Self::Forbidden(_) | Self::NoBase => None,

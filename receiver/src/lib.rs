@@ -1,18 +1,18 @@
 //! `recv-hole` obeys what flows: records on standard input become a disk.
 
-mod apply;
+mod apply_records;
 mod cli;
-mod converse;
 mod error;
-mod input;
-mod ledger;
+mod existing_records;
+mod offer_existing;
+mod operands;
 mod pull;
+mod receive;
 mod request;
 mod restrict;
-mod river;
-mod survey;
+mod stdio_session;
+mod stream_reader;
 mod verify;
-mod words;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
@@ -23,19 +23,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use xfer_hole_image::{Expected, Tally, Target, TargetOptions, shown, sys};
-use xfer_hole_link::{Failure, Made, Messages, Progress, ProgressKind, Rim, Signals, Talk, exit_on_panic};
-use xfer_hole_proto::{CONVERSATION, Fingerprint, Item, Kind, Open};
+use xfer_hole_image::{ExpectedDisk, ProgressCounters, Target, TargetOptions, shown, sys};
+use xfer_hole_link::{
+    EventLoop, Failure, Messages, Progress, ProgressKind, ReplyWriter, Signals, WrittenTarget, exit_on_panic,
+};
+use xfer_hole_proto::{CONVERSATION, Fingerprint, Frame, StreamErrorKind, StreamHeader};
 
-use crate::apply::{Apply, Done};
 use crate::cli::Cli;
-use crate::converse::Converse;
-use crate::error::Error;
-use crate::input::{Input, Link};
+use crate::error::ReceiveError;
+use crate::operands::Operands;
 use crate::pull::Pull;
-use crate::request::Request;
-use crate::restrict::Restrict;
-use crate::words::Words;
+use crate::receive::{Receive, ReceivedDisk};
+use crate::request::ReceivedRequest;
+use crate::restrict::KeyRestriction;
+use crate::stdio_session::StdioSession;
+use crate::stream_reader::{LinkLimits, StreamReader};
 
 /// How the program calls itself.
 const NAME: &str = "recv-hole";
@@ -64,14 +66,15 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     sys::ignore_file_size_signal();
     let messages = Messages::new(NAME, cli.verbose).json(cli.progress == Some(ProgressKind::Json));
-    let watched = Rim::start().and_then(|rim| Ok((Signals::watch(&rim, messages)?, rim)));
+    let watched = EventLoop::start().and_then(|rim| Ok((Signals::watch(&rim, messages)?, rim)));
     let (signals, rim) = match watched {
         Ok(watched) => watched,
-        Err(error) => return messages.fail(Error::Thread(error), None),
+        Err(error) => return messages.fail(ReceiveError::Thread(error), None),
     };
-    let tally = Arc::new(Tally::default());
-    let work = Work { cli: &cli, tally: &tally, signals: &signals, messages };
-    let words = if cli.restrict.is_some() || cli.request.is_some() { Ok(Words::default()) } else { Words::of(&cli) };
+    let tally = Arc::new(ProgressCounters::default());
+    let work = ReceiveContext { cli: &cli, tally: &tally, signals: &signals, messages };
+    let words =
+        if cli.restrict.is_some() || cli.request.is_some() { Ok(Operands::default()) } else { Operands::of(&cli) };
     // Whoever is at the other end of a stream or a conversation is the one to show something.
     let pulls = words.as_ref().is_ok_and(|words| words.source.is_some());
     let kind = if (pulls || cli.verify) && !cli.quiet { ProgressKind::Auto } else { ProgressKind::None };
@@ -106,55 +109,59 @@ fn with_help(words: Vec<OsString>) -> Vec<OsString> {
 }
 
 /// Says why it failed, unless that was told.
-fn failed(progress: Progress, error: &Error) -> ExitCode {
+fn failed(progress: Progress, error: &ReceiveError) -> ExitCode {
     match error {
-        Error::Told(failure) => progress.fail_quietly(*failure),
+        ReceiveError::Told(failure) => progress.fail_quietly(*failure),
         error => progress.fail(error.failure(), error, error.hint()),
     }
 }
 
 /// The older disk that a stream builds on, if it says so behind its open line.
-fn offered_base(input: &mut Input, open: &Open) -> Result<Option<(u64, Option<Fingerprint>)>, Error> {
+fn offered_base(
+    input: &mut StreamReader,
+    open: &StreamHeader,
+) -> Result<Option<(u64, Option<Fingerprint>)>, ReceiveError> {
     let sums = open.sums.unwrap_or_default();
-    match apply::base(input) {
+    match receive::base(input) {
         Ok((base, _)) => Ok(base.map(|base| (base.size, base.digest.map(|digest| Fingerprint { sums, digest })))),
-        Err(Error::Stream(stream)) if stream.kind() == Kind::Cut => Ok(None),
+        Err(ReceiveError::Stream(stream)) if stream.kind() == StreamErrorKind::Cut => Ok(None),
         Err(error) => Err(error),
     }
 }
 
 /// What came of it: the disk's fingerprint, if the stream has digests, and what was made of DEST.
-type Received = (Option<Fingerprint>, Option<Made>);
+type Received = (Option<Fingerprint>, Option<WrittenTarget>);
 
 /// What all ways to receive a disk have in common.
 #[derive(Clone, Copy)]
-struct Work<'a> {
+struct ReceiveContext<'a> {
     cli: &'a Cli,
-    tally: &'a Arc<Tally>,
+    tally: &'a Arc<ProgressCounters>,
     signals: &'a Signals,
     messages: Messages,
 }
 
-impl Work<'_> {
+impl ReceiveContext<'_> {
     /// Receives the disk.
-    fn go(self, words: &Words) -> Result<Received, Error> {
+    fn go(self, words: &Operands) -> Result<Received, ReceiveError> {
         let cli = self.cli;
         if let Some(dir) = &cli.restrict {
-            let restrict = Restrict { dir: dir.clone(), allow_read: cli.allow_read, no_clobber: cli.target.no_clobber };
+            let restrict =
+                KeyRestriction { dir: dir.clone(), allow_read: cli.allow_read, no_clobber: cli.target.no_clobber };
             // Less patience may be asked for, more is ours to give.
             let patience = |theirs: Duration| theirs.min(cli.rsh.patience());
-            return self.requested(restrict.accept(), patience, Restrict::target_options);
+            return self.requested(restrict.accept(), patience, KeyRestriction::target_options);
         }
         if let Some(request) = &cli.request {
-            let asked = Request::of_words(request.as_bytes());
-            return self.requested(asked, |theirs| theirs, Request::target_options);
+            let asked = ReceivedRequest::of_words(request.as_bytes());
+            return self.requested(asked, |theirs| theirs, ReceivedRequest::target_options);
         }
         if words.dest.as_os_str() == "-" {
             if io::stdout().is_terminal() {
-                return Err(Error::OutputTerminal);
+                return Err(ReceiveError::OutputTerminal);
             }
             if sys::was_closed(io::stdout()) {
-                return Err(Error::OutputClosed);
+                return Err(ReceiveError::OutputClosed);
             }
         }
         if let Some(remote) = &words.source {
@@ -164,13 +171,13 @@ impl Work<'_> {
             return self.answered(&words.dest).map(|fingerprint| (fingerprint, None));
         }
         if io::stdin().is_terminal() {
-            return Err(Error::InputTerminal);
+            return Err(ReceiveError::InputTerminal);
         }
         if cli.classic {
             self.messages
                 .warn("the dialect of 2014 has no end: a stream that was cut short can't be told from a whole one");
         }
-        let options = cli.target.options(None, None).map_err(Error::Usage)?;
+        let options = cli.target.options(None, None).map_err(ReceiveError::Usage)?;
         let target = Target::find(&words.dest, options)?;
         self.messages.warn_of_format(target.format_warning());
         if cli.target.dry_run {
@@ -178,40 +185,47 @@ impl Work<'_> {
             self.messages.note(format_args!("would write {}", target.plan()));
             return Ok((None, None));
         }
-        let made = Made { place: shown(target.path()), becomes: Some(target.becomes()), resumed: false };
-        let link = Link { patience: cli.rsh.timeout.map(|_| cli.rsh.patience()), ..Link::default() };
-        let mut input = Input::stdin(cli.dialect(), link, Arc::clone(self.tally))?;
+        let made = WrittenTarget { place: shown(target.path()), becomes: Some(target.becomes()), resumed: false };
+        let link = LinkLimits { patience: cli.rsh.timeout.map(|_| cli.rsh.patience()), ..LinkLimits::default() };
+        let mut input = StreamReader::stdin(cli.dialect(), link, Arc::clone(self.tally))?;
         let done = self.apply(&mut input, target, None)?;
         Ok((self.tell(&words.dest, &done), Some(made)))
     }
 
     /// What the stream on standard input says of its disk, if it says anything.
-    fn offered(self) -> Result<Expected, Error> {
-        let mut input = Input::stdin(self.cli.dialect(), Link::default(), Arc::clone(self.tally))?;
+    fn offered(self) -> Result<ExpectedDisk, ReceiveError> {
+        let mut input = StreamReader::stdin(self.cli.dialect(), LinkLimits::default(), Arc::clone(self.tally))?;
         let open = match input.next() {
-            Ok(Some(Item::Open(open))) => open,
-            Ok(_) => return Ok(Expected::default()),
+            Ok(Some(Frame::Open(open))) => open,
+            Ok(_) => return Ok(ExpectedDisk::default()),
             // Nothing need come.
-            Err(Error::Stream(stream)) if stream.kind() == Kind::Cut => return Ok(Expected::default()),
+            Err(ReceiveError::Stream(stream)) if stream.kind() == StreamErrorKind::Cut => {
+                return Ok(ExpectedDisk::default());
+            }
             Err(error) => return Err(error),
         };
         self.cli.rules().check(&open)?;
         let base = offered_base(&mut input, &open)?;
-        Ok(Expected { size: Some(open.size), base, ..Expected::default() })
+        Ok(ExpectedDisk { size: Some(open.size), base, ..ExpectedDisk::default() })
     }
 
-    fn apply(self, input: &mut Input, target: Target, talk: Option<&Talk>) -> Result<Done, Error> {
-        let Work { tally, signals, messages, .. } = self;
-        Apply { rules: &self.cli.rules(), tally, signals, messages }.run(input, target, talk)
+    fn apply(
+        self,
+        input: &mut StreamReader,
+        target: Target,
+        talk: Option<&ReplyWriter>,
+    ) -> Result<ReceivedDisk, ReceiveError> {
+        let ReceiveContext { tally, signals, messages, .. } = self;
+        Receive { rules: &self.cli.rules(), tally, signals, messages }.run(input, target, talk)
     }
 
     /// Receives from a sender that hears us: all that goes wrong is said to it.
-    fn answered(self, dest: &Path) -> Result<Option<Fingerprint>, Error> {
-        let mut converse = Converse::stdio(self.cli.rsh.patience(), self.tally)?;
-        let options = self.cli.target.options(None, Some(LOCK)).map_err(Error::Usage);
+    fn answered(self, dest: &Path) -> Result<Option<Fingerprint>, ReceiveError> {
+        let mut converse = StdioSession::stdio(self.cli.rsh.patience(), self.tally)?;
+        let options = self.cli.target.options(None, Some(LOCK)).map_err(ReceiveError::Usage);
         let target = options.and_then(|options| Ok(Target::find(dest, options)?));
         let rehearsed = |target: Target| match self.cli.target.dry_run {
-            true => target.rehearse(Expected::default()).map(|()| target),
+            true => target.rehearse(ExpectedDisk::default()).map(|()| target),
             false => Ok(target),
         };
         let target = target.and_then(|target| Ok(rehearsed(target)?));
@@ -222,12 +236,12 @@ impl Work<'_> {
     /// The same for a request: with so much patience, and a target that is written so.
     fn requested(
         self,
-        asked: Result<Request, Error>,
+        asked: Result<ReceivedRequest, ReceiveError>,
         patience: impl FnOnce(Duration) -> Duration,
-        options: impl FnOnce(&Request) -> Result<TargetOptions, Error>,
-    ) -> Result<Received, Error> {
+        options: impl FnOnce(&ReceivedRequest) -> Result<TargetOptions, ReceiveError>,
+    ) -> Result<Received, ReceiveError> {
         let theirs = asked.as_ref().ok().and_then(|asked| asked.max_wait);
-        let mut converse = Converse::stdio(theirs.map_or(self.cli.rsh.patience(), patience), self.tally)?;
+        let mut converse = StdioSession::stdio(theirs.map_or(self.cli.rsh.patience(), patience), self.tally)?;
         let received = asked.and_then(|asked| {
             if asked.private {
                 sys::keep_private();
@@ -238,7 +252,7 @@ impl Work<'_> {
                 let rules = self.cli.rules();
                 asked.expected.size.map_or(Ok(()), |size| rules.check_size(size))?;
                 if asked.expected.base.is_some() && !rules.allow_base {
-                    return Err(Error::NoBase);
+                    return Err(ReceiveError::NoBase);
                 }
                 target.rehearse(asked.expected)?;
             }
@@ -249,7 +263,7 @@ impl Work<'_> {
     }
 
     /// Tells what there is to be told of a disk that is there.
-    fn tell(self, dest: &Path, done: &Done) -> Option<Fingerprint> {
+    fn tell(self, dest: &Path, done: &ReceivedDisk) -> Option<Fingerprint> {
         for note in &done.notes {
             self.messages.warn(format_args!("{}: {note}", shown(dest)));
         }

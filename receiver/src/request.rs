@@ -12,12 +12,12 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
-use xfer_hole_image::{Expected, TargetOptions};
+use xfer_hole_image::{ExpectedDisk, TargetOptions};
 use xfer_hole_link::{NOT_CODED, REQUEST_MAX, TargetArgs, decoded, unquoted};
 use xfer_hole_proto::{CONVERSATION, Fingerprint};
 
 use crate::LOCK;
-use crate::error::Error;
+use crate::error::ReceiveError;
 
 /// The longest shell text that may be announced, in octets.
 const TEXT_MAX: u64 = 256 << 10;
@@ -28,7 +28,7 @@ const WAIT_MAX: u64 = 24 * 60 * 60;
 
 /// Which receiver the sender wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub(crate) enum WantedReceiver {
     /// This program, else the script.
     #[default]
     Auto,
@@ -40,8 +40,8 @@ pub(crate) enum Wanted {
 
 /// What a sender asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Request {
-    pub(crate) receiver: Wanted,
+pub(crate) struct ReceivedRequest {
+    pub(crate) receiver: WantedReceiver,
     pub(crate) in_place: bool,
     pub(crate) target_is_zero: bool,
     pub(crate) discard: bool,
@@ -67,26 +67,26 @@ pub(crate) struct Request {
     /// DEST was a directory, and the file in it has the request's name.
     pub(crate) is_named: bool,
     /// Of a dry run: the disk that would be sent.
-    pub(crate) expected: Expected,
+    pub(crate) expected: ExpectedDisk,
     /// Never empty.
     pub(crate) dest: OsString,
     /// What to call the file if DEST is a directory: one component.
     pub(crate) name: OsString,
 }
 
-impl Request {
+impl ReceivedRequest {
     /// Reads a request. Whatever isn't exactly one is refused.
-    pub(crate) fn parse(request: &[u8]) -> Result<Self, Error> {
-        Self::read(request).map_err(Error::Request)
+    pub(crate) fn parse(request: &[u8]) -> Result<Self, ReceiveError> {
+        Self::read(request).map_err(ReceiveError::Request)
     }
 
     /// Reads the words of a request as its shell has them: behind `recv-hole`, without their quotes.
-    pub(crate) fn of_words(words: &[u8]) -> Result<Self, Error> {
-        Self::of(words, |word| Some(word)).map_err(Error::Request)
+    pub(crate) fn of_words(words: &[u8]) -> Result<Self, ReceiveError> {
+        Self::of(words, |word| Some(word)).map_err(ReceiveError::Request)
     }
 
     /// What is asked for the target. DEST may be a directory, in which the file has the request's name.
-    pub(crate) fn target_options(&self) -> Result<TargetOptions, Error> {
+    pub(crate) fn target_options(&self) -> Result<TargetOptions, ReceiveError> {
         let args = TargetArgs {
             in_place: self.in_place,
             target_is_zero: self.target_is_zero,
@@ -104,7 +104,7 @@ impl Request {
             dry_run: self.dry_run,
             ..TargetArgs::default()
         };
-        let options = args.options(Some(self.name.clone()), Some(LOCK)).map_err(Error::Usage)?;
+        let options = args.options(Some(self.name.clone()), Some(LOCK)).map_err(ReceiveError::Usage)?;
         Ok(TargetOptions { source: self.source.clone(), is_named: self.is_named, ..options })
     }
 
@@ -160,9 +160,9 @@ impl Request {
         seen.push(key.to_vec());
         const WRONG: &str = "the value of an option of it is wrong";
         match (key, value) {
-            (b"receiver", Some(b"auto")) => self.receiver = Wanted::Auto,
-            (b"receiver", Some(b"binary")) => self.receiver = Wanted::Binary,
-            (b"receiver", Some(b"sh")) => self.receiver = Wanted::Sh,
+            (b"receiver", Some(b"auto")) => self.receiver = WantedReceiver::Auto,
+            (b"receiver", Some(b"binary")) => self.receiver = WantedReceiver::Binary,
+            (b"receiver", Some(b"sh")) => self.receiver = WantedReceiver::Sh,
             (b"in-place", None) => self.in_place = true,
             (b"target-is-zero", None) => self.target_is_zero = true,
             (b"discard", None) => self.discard = true,

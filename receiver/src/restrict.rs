@@ -9,15 +9,15 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use xfer_hole_image::{Kind, TargetOptions, sys};
+use xfer_hole_image::{DiskErrorKind, TargetOptions, sys};
 use xfer_hole_link::{components, original_command, relative};
 
-use crate::error::Error;
-use crate::request::{Request, Wanted};
+use crate::error::ReceiveError;
+use crate::request::{ReceivedRequest, WantedReceiver};
 
 /// What a key may do.
 #[derive(Clone, Debug)]
-pub(crate) struct Restrict {
+pub(crate) struct KeyRestriction {
     /// Everything is written beneath it.
     pub(crate) dir: PathBuf,
     /// What is there may be kept and told of.
@@ -26,12 +26,12 @@ pub(crate) struct Restrict {
     pub(crate) no_clobber: bool,
 }
 
-impl Restrict {
+impl KeyRestriction {
     /// Takes the request, and enters DEST's directory: the request's `dest` is `./NAME` afterwards. Nothing is written but the
     /// directories that `mkpath` asks for.
-    pub(crate) fn accept(&self) -> Result<Request, Error> {
-        let command = original_command().ok_or(Error::NoRequest)?;
-        let mut request = Request::parse(command.as_bytes())?;
+    pub(crate) fn accept(&self) -> Result<ReceivedRequest, ReceiveError> {
+        let command = original_command().ok_or(ReceiveError::NoRequest)?;
+        let mut request = ReceivedRequest::parse(command.as_bytes())?;
         self.judge(&request)?;
         request.no_clobber |= self.no_clobber;
         (request.dest, request.is_named) = self.enter(&request)?;
@@ -39,16 +39,16 @@ impl Restrict {
     }
 
     /// How a target is written that was asked for so.
-    pub(crate) fn target_options(request: &Request) -> Result<TargetOptions, Error> {
+    pub(crate) fn target_options(request: &ReceivedRequest) -> Result<TargetOptions, ReceiveError> {
         // The directories are there by now, unless nothing is to be written anyway.
         let mkpath = request.mkpath && request.dry_run;
         Ok(TargetOptions { mkpath, name: None, confined: true, ..request.target_options()? })
     }
 
     /// Refuses what this key may not ask for.
-    fn judge(&self, request: &Request) -> Result<(), Error> {
-        let forbidden = |what| Err(Error::Forbidden(what));
-        if request.receiver == Wanted::Sh {
+    fn judge(&self, request: &ReceivedRequest) -> Result<(), ReceiveError> {
+        let forbidden = |what| Err(ReceiveError::Forbidden(what));
+        if request.receiver == WantedReceiver::Sh {
             return forbidden("--receiver sh: no script runs here, only recv-hole itself");
         }
         if request.chown.is_some() {
@@ -80,11 +80,12 @@ impl Restrict {
 
     /// Enters the directory that DEST lies in, and gives the name that is left; true if DEST is a directory. With `dry_run`,
     /// missing directories are left in it.
-    fn enter(&self, request: &Request) -> Result<(OsString, bool), Error> {
-        let failed = |source| xfer_hole_image::Error::io("the directory given by --restrict", "cannot open", source);
+    fn enter(&self, request: &ReceivedRequest) -> Result<(OsString, bool), ReceiveError> {
+        let failed =
+            |source| xfer_hole_image::DiskError::io("the directory given by --restrict", "cannot open", source);
         let mut at = File::open(&self.dir).map_err(failed)?;
-        let dest = relative(&self.dir, request.dest.as_bytes()).map_err(Error::Forbidden)?;
-        let mut parts = components(dest).map_err(Error::Forbidden)?;
+        let dest = relative(&self.dir, request.dest.as_bytes()).map_err(ReceiveError::Forbidden)?;
+        let mut parts = components(dest).map_err(ReceiveError::Forbidden)?;
         let slash = dest.ends_with(b"/") || dest.ends_with(b"/.");
         let last = if slash { None } else { parts.pop() };
         for (n, part) in parts.iter().enumerate() {
@@ -120,7 +121,7 @@ impl Restrict {
 }
 
 /// The directory of this name in another one, made if that was asked for; `None` if it would be made.
-fn step(at: &File, name: &OsStr, request: &Request) -> Result<Option<File>, Error> {
+fn step(at: &File, name: &OsStr, request: &ReceivedRequest) -> Result<Option<File>, ReceiveError> {
     let name = Path::new(name);
     match sys::open_dir_beneath(at, name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && request.mkpath => {
@@ -141,15 +142,17 @@ fn step(at: &File, name: &OsStr, request: &Request) -> Result<Option<File>, Erro
 }
 
 /// Why DEST's directory can't be entered.
-fn no_way(error: io::Error) -> Error {
+fn no_way(error: io::Error) -> ReceiveError {
     const DIR: &str = "the target's directory";
-    let refused = |kind, what| xfer_hole_image::Error::new(kind, DIR, what).into();
+    let refused = |kind, what| xfer_hole_image::DiskError::new(kind, DIR, what).into();
     match error.raw_os_error() {
-        Some(libc::ENOSYS) => refused(Kind::Unsupported, "cannot be kept within bounds: this system has no openat2"),
+        Some(libc::ENOSYS) => {
+            refused(DiskErrorKind::Unsupported, "cannot be kept within bounds: this system has no openat2")
+        }
         // One answer for all: what is there instead isn't told.
         Some(libc::ELOOP | libc::EXDEV | libc::ENOTDIR | libc::ENOENT | libc::EACCES) => {
-            refused(Kind::Refused, "is not there, or is no directory within bounds")
+            refused(DiskErrorKind::Refused, "is not there, or is no directory within bounds")
         }
-        _ => xfer_hole_image::Error::io(DIR, "cannot be entered", error).into(),
+        _ => xfer_hole_image::DiskError::io(DIR, "cannot be entered", error).into(),
     }
 }

@@ -3,23 +3,26 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use xfer_hole_image::{Chain, Format, Kind, Opening, shown, sys};
+use xfer_hole_image::{BackingChain, DiskErrorKind, DiskOptions, Format, shown, sys};
 use xfer_hole_link::{Failure, ManifestInput, Verdict, shell_word, verify};
 
-use crate::Work;
-use crate::error::Error;
+use crate::ReceiveContext;
+use crate::error::ReceiveError;
 
-impl Work<'_> {
+impl ReceiveContext<'_> {
     /// Compares DEST, which is read as it is. What differs is listed if that was asked for.
-    pub(crate) fn verify(self, dest: &Path) -> Result<Verdict, Error> {
+    pub(crate) fn verify(self, dest: &Path) -> Result<Verdict, ReceiveError> {
         if dest.as_os_str() == "-" {
-            return Err(Error::Usage("--verify compares a file or device, and standard input has its manifest".into()));
+            return Err(ReceiveError::Usage(
+                "--verify compares a file or device, and standard input has its manifest".into(),
+            ));
         }
         if sys::was_closed(io::stdout()) {
-            return Err(Error::OutputClosed);
+            return Err(ReceiveError::OutputClosed);
         }
         let direct = self.cli.target.direct;
-        let opened = Chain::open(dest, &Opening { format: Some(Format::Raw), direct, ..Opening::default() });
+        let opened =
+            BackingChain::open(dest, &DiskOptions { format: Some(Format::Raw), direct, ..DiskOptions::default() });
         let mut disk = opened.map_err(|error| in_use(error, dest))?;
         let mut manifest = ManifestInput::open(Path::new("-"))?;
         let tail = disk.limit_device(manifest.manifest().size);
@@ -39,7 +42,7 @@ impl Work<'_> {
     }
 
     /// Says where it differs.
-    pub(crate) fn tell_verdict(self, dest: &Path, verdict: &Verdict) -> Result<(), Error> {
+    pub(crate) fn tell_verdict(self, dest: &Path, verdict: &Verdict) -> Result<(), ReceiveError> {
         if self.cli.list || self.cli.quiet {
             return Ok(());
         }
@@ -49,9 +52,11 @@ impl Work<'_> {
 }
 
 /// A refusal of a DEST that is in use, with the command that compares it all the same.
-fn in_use(error: xfer_hole_image::Error, dest: &Path) -> Error {
+fn in_use(error: xfer_hole_image::DiskError, dest: &Path) -> ReceiveError {
     let error = error.without_override();
-    let Some(first) = error.hint_text().filter(|_| matches!(error.kind(), Kind::Busy | Kind::Refused)) else {
+    let Some(first) =
+        error.hint_text().filter(|_| matches!(error.kind(), DiskErrorKind::Busy | DiskErrorKind::Refused))
+    else {
         return error.into();
     };
     let dest = shell_word(dest.as_os_str());
@@ -60,9 +65,9 @@ fn in_use(error: xfer_hole_image::Error, dest: &Path) -> Error {
 }
 
 /// A failed write of what was found. That nobody reads on, as `head` doesn't, is no news to the user.
-fn unwritable(source: io::Error) -> Error {
+fn unwritable(source: io::Error) -> ReceiveError {
     match source.kind() {
-        io::ErrorKind::BrokenPipe => Error::Told(Failure::Permanent),
-        _ => xfer_hole_image::Error::io("standard output", "cannot write", source).into(),
+        io::ErrorKind::BrokenPipe => ReceiveError::Told(Failure::Permanent),
+        _ => xfer_hole_image::DiskError::io("standard output", "cannot write", source).into(),
     }
 }

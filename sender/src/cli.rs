@@ -4,21 +4,21 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use xfer_hole_image::{Shape, TargetOptions, UNIT};
-use xfer_hole_link::{ProgressKind, RshArgs, TargetArgs, Throttle, copy_name, own_name, parse_size, parse_version};
+use xfer_hole_image::{ReadOptions, TargetOptions, UNIT};
+use xfer_hole_link::{ProgressKind, RateLimiter, SshArgs, TargetArgs, copy_name, own_name, parse_size, parse_version};
 use xfer_hole_proto::{
-    Dialect, Digest, Fingerprint, GRAIN_DEFAULT, GRAIN_MIN, INTERVAL_DEFAULT, INTERVAL_MAX, INTERVAL_MIN, Sums,
+    Dialect, Digest, Fingerprint, GRAIN_DEFAULT, GRAIN_MIN, HashParams, INTERVAL_DEFAULT, INTERVAL_MAX, INTERVAL_MIN,
 };
 
 use crate::cmd::digest::DigestArgs;
+use crate::cmd::fold_prune::{FoldArgs, PruneArgs};
 use crate::cmd::info::InfoArgs;
 use crate::cmd::manifest::ManifestArgs;
 use crate::cmd::map::MapArgs;
-use crate::cmd::pair::{FoldArgs, PruneArgs};
 use crate::cmd::verify::VerifyArgs;
-use crate::error::Error;
-use crate::since::SinceArgs;
-use crate::source::ImageArgs;
+use crate::error::SendError;
+use crate::image_args::ImageArgs;
+use crate::incremental_args::IncrementalArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -84,13 +84,13 @@ pub(crate) struct Cli {
     pub(crate) classic: bool,
 
     #[command(flatten)]
-    pub(crate) since: SinceArgs,
+    pub(crate) since: IncrementalArgs,
 
     #[command(flatten)]
     pub(crate) target: TargetArgs,
 
     #[command(flatten)]
-    pub(crate) rsh: RshArgs,
+    pub(crate) rsh: SshArgs,
 
     /// What receives at the other side: binary is the recv-hole installed there, sh is recv-hole.sh, which is sent along and needs only
     /// sh, auto is binary where it is installed, else sh; if not given, auto
@@ -198,7 +198,7 @@ impl Receiver {
 
 /// Whom a disk is sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Towards {
+pub(crate) enum PeerKind {
     /// Whoever reads standard output, or a file of this machine.
     Unknown,
     /// recv-hole at the other side.
@@ -226,7 +226,7 @@ pub(crate) enum Reflink {
 /// A copy to be made on this machine, checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Copying {
-    pub(crate) job: Job,
+    pub(crate) job: SendOptions,
     pub(crate) options: TargetOptions,
     pub(crate) reflink: Reflink,
     /// Zeros are to be looked for, or digests to be made: nothing is shared as it stands.
@@ -237,19 +237,19 @@ pub(crate) struct Copying {
 
 /// What is to be done, checked.
 #[derive(Clone, Debug)]
-pub(crate) struct Job {
+pub(crate) struct SendOptions {
     pub(crate) dialect: Dialect,
-    pub(crate) sums: Option<Sums>,
-    pub(crate) shape: Shape,
+    pub(crate) sums: Option<HashParams>,
+    pub(crate) shape: ReadOptions,
     pub(crate) live: bool,
     /// What the target has to be, if only changes are sent, and that is said.
     pub(crate) base: Option<Digest>,
 }
 
-impl Job {
+impl SendOptions {
     /// The same in canonical form with these parameters.
-    pub(crate) fn cut(self, sums: Sums) -> Self {
-        Self { sums: Some(sums), shape: Shape::canonical(sums), ..self }
+    pub(crate) fn cut(self, sums: HashParams) -> Self {
+        Self { sums: Some(sums), shape: ReadOptions::canonical(sums), ..self }
     }
 }
 
@@ -261,14 +261,17 @@ const SH_HOLE: u64 = 64 << 10;
 /// Where only changes are sent, intervals are short: what changed is sent by whole ones.
 const SINCE_INTERVAL: u64 = 64 << 10;
 
-impl Job {
+impl SendOptions {
     /// The same where the target has to be this: digests are taken as it was.
     pub(crate) fn building_on(self, base: Option<Fingerprint>) -> Self {
         let Some(base) = base else { return self };
         match self.sums {
-            Some(_) => {
-                Self { sums: Some(base.sums), shape: Shape::canonical(base.sums), base: Some(base.digest), ..self }
-            }
+            Some(_) => Self {
+                sums: Some(base.sums),
+                shape: ReadOptions::canonical(base.sums),
+                base: Some(base.digest),
+                ..self
+            },
             None => Self { base: Some(base.digest), ..self },
         }
     }
@@ -276,18 +279,20 @@ impl Job {
 
 impl Cli {
     /// What was typed for a copy of `image` on this machine.
-    pub(crate) fn copying(&self, image: &Path, job: Job) -> Result<Copying, Error> {
+    pub(crate) fn copying(&self, image: &Path, job: SendOptions) -> Result<Copying, SendError> {
         let reflink = self.reflink.unwrap_or_default();
         let looks = self.hash || self.min_hole.is_some() || self.detect_zeroes == Some(Detect::On);
         if looks && reflink == Reflink::Always {
             let flags = "--hash, --min-hole or --detect-zeroes on";
-            return Err(Error::usage(format!("--reflink always copies as it stands, and can't be had with {flags}")));
+            return Err(SendError::usage(format!(
+                "--reflink always copies as it stands, and can't be had with {flags}"
+            )));
         }
         Ok(Copying {
             job,
             options: TargetOptions {
                 source: Some(own_name(image)),
-                ..self.target.options(Some(copy_name(image)), None).map_err(Error::Usage)?
+                ..self.target.options(Some(copy_name(image)), None).map_err(SendError::Usage)?
             },
             reflink,
             looks,
@@ -296,9 +301,9 @@ impl Cli {
     }
 
     /// What was typed, checked as far as that can be done without touching anything.
-    pub(crate) fn job(&self, towards: Towards) -> Result<Job, Error> {
+    pub(crate) fn job(&self, towards: PeerKind) -> Result<SendOptions, SendError> {
         let detect = self.detect_zeroes != Some(Detect::Off);
-        let hash = self.hash || (towards != Towards::Unknown && !self.no_hash);
+        let hash = self.hash || (towards != PeerKind::Unknown && !self.no_hash);
         let needing = [
             (self.hash_interval.is_some(), "--hash-interval"),
             (self.print_digest, "--print-digest"),
@@ -306,14 +311,14 @@ impl Cli {
         ];
         for (given, flag) in needing {
             if given && !hash {
-                return Err(Error::usage(format!("{flag} needs --hash")));
+                return Err(SendError::usage(format!("{flag} needs --hash")));
             }
         }
         if self.target.remember && !self.target.delta {
-            return Err(Error::usage("--remember is for a --delta"));
+            return Err(SendError::usage("--remember is for a --delta"));
         }
         if self.target.delta && !hash {
-            return Err(Error::usage(if self.no_hash {
+            return Err(SendError::usage(if self.no_hash {
                 "--delta can't be had without digests"
             } else {
                 "--delta needs --hash"
@@ -321,20 +326,22 @@ impl Cli {
         }
         let sums = hash.then(|| self.sums(towards)).transpose()?;
         if sums.is_none() {
-            self.since.check_sums(Sums::default())?;
+            self.since.check_sums(HashParams::default())?;
         }
         let shape = match sums {
             Some(_) if !detect => {
                 let what = "--detect-zeroes=off can't be had with digests, which go by content";
-                return Err(Error::usage(if self.hash { what.into() } else { format!("{what}: add --no-hash") }));
+                return Err(SendError::usage(if self.hash { what.into() } else { format!("{what}: add --no-hash") }));
             }
-            Some(sums) => Shape::canonical(sums),
-            None => Shape::plain(detect, self.min_hole.unwrap_or(if towards == Towards::Sh { SH_HOLE } else { 1 })),
+            Some(sums) => ReadOptions::canonical(sums),
+            None => {
+                ReadOptions::plain(detect, self.min_hole.unwrap_or(if towards == PeerKind::Sh { SH_HOLE } else { 1 }))
+            }
         };
         if self.min_hole.is_some_and(|octets| octets > UNIT) {
-            return Err(Error::usage(format!("--min-hole takes up to {UNIT} octets")));
+            return Err(SendError::usage(format!("--min-hole takes up to {UNIT} octets")));
         }
-        Ok(Job {
+        Ok(SendOptions {
             dialect: if self.classic { Dialect::Classic } else { Dialect::V1 },
             sums,
             shape,
@@ -344,16 +351,16 @@ impl Cli {
     }
 
     /// What holds back the octets that leave.
-    pub(crate) fn throttle(&self) -> Option<Throttle> {
-        self.rsh.bwlimit.map(Throttle::new)
+    pub(crate) fn throttle(&self) -> Option<RateLimiter> {
+        self.rsh.bwlimit.map(RateLimiter::new)
     }
 
-    fn sums(&self, towards: Towards) -> Result<Sums, Error> {
+    fn sums(&self, towards: PeerKind) -> Result<HashParams, SendError> {
         let (interval, grain) = match towards {
-            Towards::Sh => (SH_INTERVAL, SH_HOLE),
-            Towards::ShAgain => (INTERVAL_DEFAULT, SH_HOLE),
-            Towards::Unknown | Towards::Binary => (INTERVAL_DEFAULT, GRAIN_DEFAULT),
-            Towards::Holder => (DELTA_INTERVAL, GRAIN_DEFAULT),
+            PeerKind::Sh => (SH_INTERVAL, SH_HOLE),
+            PeerKind::ShAgain => (INTERVAL_DEFAULT, SH_HOLE),
+            PeerKind::Unknown | PeerKind::Binary => (INTERVAL_DEFAULT, GRAIN_DEFAULT),
+            PeerKind::Holder => (DELTA_INTERVAL, GRAIN_DEFAULT),
         };
         let interval = if self.since.wanted().is_some() { SINCE_INTERVAL } else { interval };
         let (interval, grain) = match self.since.named() {
@@ -368,9 +375,9 @@ impl Cli {
 }
 
 /// By this interval and grain, which are checked.
-pub(crate) fn sums(interval: u64, grain: u64) -> Result<Sums, Error> {
-    Sums::new(interval, grain).ok_or_else(|| {
-        Error::usage(format!(
+pub(crate) fn sums(interval: u64, grain: u64) -> Result<HashParams, SendError> {
+    HashParams::new(interval, grain).ok_or_else(|| {
+        SendError::usage(format!(
             "--hash-interval must be a power of two from {INTERVAL_MIN} to {INTERVAL_MAX}, \
              and --min-hole one from {GRAIN_MIN} to the interval; these are {interval} and {grain}"
         ))

@@ -2,11 +2,11 @@
 
 pub(crate) mod digest;
 mod disk_args;
-mod floor;
+pub(crate) mod fold_prune;
+mod hash_args;
 pub(crate) mod info;
+mod info_json;
 pub(crate) mod manifest;
 pub(crate) mod map;
 pub(crate) mod output;
-pub(crate) mod pair;
-mod sums;
 pub(crate) mod verify;

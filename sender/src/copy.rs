@@ -9,18 +9,19 @@ use std::thread;
 use bytes::BytesMut;
 use tokio_util::codec::Encoder;
 use xfer_hole_image::{
-    Chain, Error as ImageError, Expected, Holding, Identity, Image, Kind, Noting, Offer, Older, Phase, Piece, Pour,
-    Sift, Sink, Tally, Target, Workers, put, read_back, reason, shown, sys,
+    BackingChain, BaseMatcher, CacheKey, ChangeTracker, Coalescer, DeltaTarget, Disk, DiskError as ImageError,
+    DiskErrorKind, DiskWriter, ExpectedDisk, ParallelCopy, ParallelReader, Phase, Piece, ProgressCounters, Target,
+    TargetNote, put, read_back, reason, shown, sys,
 };
-use xfer_hole_link::{Made, Messages, Signals};
-use xfer_hole_proto::{Base, Dialect, Fingerprint, Item, Open, Record, StreamEncoder};
+use xfer_hole_link::{Messages, Signals, WrittenTarget};
+use xfer_hole_proto::{Base, Dialect, Fingerprint, Frame, Record, StreamEncoder, StreamHeader};
 
 use crate::Moved;
-use crate::build::Lines;
-use crate::cli::{Cli, Copying, Job, Reflink};
-use crate::error::Error;
-use crate::since::is_there_already;
-use crate::source::{check_content, data_of};
+use crate::cli::{Cli, Copying, Reflink, SendOptions};
+use crate::delta_client::DiskLines;
+use crate::error::SendError;
+use crate::image_args::{check_content, data_of};
+use crate::incremental_args::is_there_already;
 
 /// Threads that pour, at most: more would wait for each other at the target.
 const POURING: usize = 8;
@@ -33,18 +34,18 @@ pub(crate) struct Copy<'a> {
     pub(crate) cli: &'a Cli,
     pub(crate) image: &'a Path,
     /// What the image is known by, if a note of it is to be believed.
-    pub(crate) identity: Option<&'a Identity>,
+    pub(crate) identity: Option<&'a CacheKey>,
     pub(crate) dest: &'a Path,
     /// What DEST has to be, if only changes are copied, and that was said.
     pub(crate) base: Option<Fingerprint>,
-    pub(crate) tally: &'a Tally,
+    pub(crate) tally: &'a ProgressCounters,
     pub(crate) signals: &'a Signals,
     pub(crate) messages: Messages,
 }
 
 impl Copy<'_> {
     /// Copies the disk.
-    pub(crate) fn run(&self, disk: &Chain, job: Job) -> Result<Moved, Error> {
+    pub(crate) fn run(&self, disk: &BackingChain, job: SendOptions) -> Result<Moved, SendError> {
         let copying = self.cli.copying(self.image, job)?;
         if disk.is_private() {
             sys::keep_private();
@@ -54,14 +55,14 @@ impl Copy<'_> {
         let target = if disk.older().is_some() { target.builds_on(self.base)? } else { target };
         let shares = self.shares(&copying, disk, &target)?;
         let dest = shown(target.path());
-        let made = Made { place: dest.clone(), becomes: Some(target.becomes()), resumed: false };
+        let made = WrittenTarget { place: dest.clone(), becomes: Some(target.becomes()), resumed: false };
         self.messages.warn_of_format(target.format_warning());
         if self.cli.target.dry_run {
             // Blocks that are shared take no room.
             let can_share = || disk.plain().is_some_and(|host| target.can_share(host.file()));
             let data = if shares && can_share() { None } else { Some(data_of(disk, 1)?.0) };
             let base = disk.older().map(|older| (older.size(), self.base));
-            target.rehearse(Expected { size: Some(disk.size()), data, delta: self.cli.target.delta, base })?;
+            target.rehearse(ExpectedDisk { size: Some(disk.size()), data, delta: self.cli.target.delta, base })?;
             let (image, size, plan) = (shown(self.image), disk.size(), target.plan());
             self.messages.note(format_args!("would copy {image}, a disk of {size} bytes, to {plan}"));
             return Ok((None, None));
@@ -75,7 +76,7 @@ impl Copy<'_> {
     }
 
     /// Whether it may be tried to share the image's blocks as they stand.
-    fn shares(&self, copying: &Copying, disk: &Chain, target: &Target) -> Result<bool, Error> {
+    fn shares(&self, copying: &Copying, disk: &BackingChain, target: &Target) -> Result<bool, SendError> {
         let why = match copying.reflink {
             Reflink::Never => return Ok(false),
             _ if disk.plain().is_none() => "only a raw image in a regular file can be shared as it stands",
@@ -88,12 +89,12 @@ impl Copy<'_> {
         }
     }
 
-    fn cannot_share(&self, why: impl Into<String>) -> Error {
-        Error::Reflink { image: self.image.to_owned(), why: why.into() }
+    fn cannot_share(&self, why: impl Into<String>) -> SendError {
+        SendError::Reflink { image: self.image.to_owned(), why: why.into() }
     }
 
     /// Writes the target, and gives it its name once the disk is found to be what it was.
-    fn copy(&self, disk: &Chain, copying: &Copying, target: Target, shares: bool) -> Result<Copied, Error> {
+    fn copy(&self, disk: &BackingChain, copying: &Copying, target: Target, shares: bool) -> Result<Copied, SendError> {
         let size = disk.size();
         let tally = self.tally;
         if self.cli.target.delta {
@@ -109,22 +110,22 @@ impl Copy<'_> {
                 tally.add_kept(size);
                 return Ok((Some(Fingerprint { sums, digest }), Vec::new()));
             }
-            let noting = Noting::of(&target);
+            let noting = TargetNote::of(&target);
             let holding = target.hold(size, false)?;
             let noting = noting.of_sink(holding.sink.as_ref());
-            self.signals.set_remains(Some(holding.sink.remains()));
+            self.signals.set_remains(Some(holding.sink.leftover_message()));
             tally.set_phase(Phase::Copying);
             let poured = differing(disk, copying, &holding, tally).map(Some);
             let (fingerprint, mut notes) = self.finish(disk, copying, holding.sink, poured)?;
             notes.extend(noting.note(fingerprint.as_ref()));
             return Ok((fingerprint, notes));
         }
-        let noting = Noting::of(&target);
-        let opened = target.open(Some(size), disk.older().map(Older::size));
+        let noting = TargetNote::of(&target);
+        let opened = target.open(Some(size), disk.older().map(ChangeTracker::size));
         let sink = opened.map_err(|error| self.already(disk, error))?;
         // What isn't hashed has no fingerprint.
         let noting = copying.job.sums.map(|_| noting.of_sink(sink.as_ref()));
-        self.signals.set_remains(Some(sink.remains()));
+        self.signals.set_remains(Some(sink.leftover_message()));
         tally.ahead().expected().into_iter().for_each(|data| sink.announce(data));
         tally.set_phase(Phase::Copying);
         let shared = match disk.plain().filter(|_| shares).map(|host| sink.share(host.file())) {
@@ -142,8 +143,8 @@ impl Copy<'_> {
             in_order(disk, copying, sink.as_ref(), tally)
         } else {
             let share = copying.reflink != Reflink::Never;
-            let pour = Pour { image: disk, shape: copying.job.shape, sink: sink.as_ref(), share, tally };
-            pour.all(workers(disk)).map(|()| None).map_err(Error::from)
+            let pour = ParallelCopy { image: disk, shape: copying.job.shape, sink: sink.as_ref(), share, tally };
+            pour.all(workers(disk)).map(|()| None).map_err(SendError::from)
         };
         let (fingerprint, mut notes) = self.finish(disk, copying, sink, poured)?;
         notes.extend(noting.and_then(|noting| noting.note(fingerprint.as_ref())));
@@ -151,11 +152,11 @@ impl Copy<'_> {
     }
 
     /// Says so where DEST is not the older disk because it is the one that was to be copied.
-    fn already(&self, disk: &Chain, error: ImageError) -> Error {
+    fn already(&self, disk: &BackingChain, error: ImageError) -> SendError {
         let told = error.other_disk().map(|found| found.to_string());
         if told.is_some_and(|told| is_there_already(disk, &told)) {
             let what = "is the disk that was to be copied already, and not the older one: there is nothing to be done";
-            return ImageError::new(Kind::Refused, self.dest, what).into();
+            return ImageError::new(DiskErrorKind::Refused, self.dest, what).into();
         }
         error.into()
     }
@@ -163,12 +164,12 @@ impl Copy<'_> {
     /// All is poured, or it failed: gives the target its name if the disk is what it was.
     fn finish(
         &self,
-        disk: &Chain,
+        disk: &BackingChain,
         copying: &Copying,
-        sink: Box<dyn Sink>,
-        poured: Result<Option<Fingerprint>, Error>,
-    ) -> Result<Copied, Error> {
-        let remains = sink.remains();
+        sink: Box<dyn DiskWriter>,
+        poured: Result<Option<Fingerprint>, SendError>,
+    ) -> Result<Copied, SendError> {
+        let remains = sink.leftover_message();
         let copied = poured.and_then(|fingerprint| {
             disk.check_unchanged(copying.job.live)?;
             if let Some(said) = fingerprint.filter(|_| copying.options.read_back) {
@@ -177,13 +178,13 @@ impl Copy<'_> {
             if !copying.options.no_sync {
                 self.tally.set_phase(Phase::Syncing);
             }
-            let notes = sink.finish(disk.size())?;
+            let notes = sink.commit(disk.size())?;
             self.signals.set_remains(Some("the whole disk was copied".to_owned()));
             Ok((fingerprint, notes))
         });
         copied.map_err(|error| match error {
-            Error::Image(error) if error.leaves_nothing() => error.into(),
-            error => Error::Begun { error: error.into(), remains },
+            SendError::Image(error) if error.leaves_nothing() => error.into(),
+            error => SendError::Begun { error: error.into(), remains },
         })
     }
 }
@@ -197,7 +198,7 @@ fn why_not(error: &io::Error) -> String {
     }
 }
 
-fn workers(disk: &Chain) -> usize {
+fn workers(disk: &BackingChain) -> usize {
     // What waits for a device needs no processor.
     if disk.is_direct() {
         return POURING;
@@ -212,36 +213,41 @@ pub(crate) fn processors() -> usize {
 
 /// Pours from the disk's beginning to its end, where the order counts: for digests, for holes that are too short for one, for
 /// pipes. The encoder judges the records, as it does for a stream that nobody reads.
-fn in_order(disk: &Chain, copying: &Copying, sink: &dyn Sink, tally: &Tally) -> Result<Option<Fingerprint>, Error> {
+fn in_order(
+    disk: &BackingChain,
+    copying: &Copying,
+    sink: &dyn DiskWriter,
+    tally: &ProgressCounters,
+) -> Result<Option<Fingerprint>, SendError> {
     let (job, size) = (&copying.job, disk.size());
     let (mut encoder, mut lines) = (StreamEncoder::new(Dialect::V1), BytesMut::new());
-    encoder.encode(Item::Open(Open { size, sums: job.sums }), &mut lines)?;
+    encoder.encode(Frame::Open(StreamHeader { size, sums: job.sums }), &mut lines)?;
     if let Some(older) = disk.older() {
-        encoder.encode(Item::Base(Base { size: older.size(), digest: None }), &mut lines)?;
+        encoder.encode(Frame::Base(Base { size: older.size(), digest: None }), &mut lines)?;
     }
     thread::scope(|scope| {
         // What was hashed is written, and not what is fetched anew.
         let shape = job.shape.held(true);
-        let blocks = Workers::start(scope, disk, shape, workers(disk)).map_err(Error::Thread)?;
-        let pieces = Sift::new(blocks, &shape).map(|piece| piece.map_err(Error::from));
+        let blocks = ParallelReader::start(scope, disk, shape, workers(disk)).map_err(SendError::Thread)?;
+        let pieces = Coalescer::new(blocks, &shape).map(|piece| piece.map_err(SendError::from));
         put_all(disk, pieces, sink, tally, |record| {
             lines.clear();
-            encoder.encode(Item::Record(record), &mut lines)?;
+            encoder.encode(Frame::Record(record), &mut lines)?;
             Ok(encoder.payload_passed(record.payload_len())?)
         })
     })?;
-    encoder.encode(Item::End(encoder.end()), &mut lines)?;
+    encoder.encode(Frame::End(encoder.end()), &mut lines)?;
     Ok(encoder.fingerprint())
 }
 
 /// Puts pieces where they belong, one behind the other, each after `look` at its record.
 fn put_all(
-    disk: &Chain,
-    pieces: impl Iterator<Item = Result<Piece, Error>>,
-    sink: &dyn Sink,
-    tally: &Tally,
-    mut look: impl FnMut(Record) -> Result<(), Error>,
-) -> Result<(), Error> {
+    disk: &BackingChain,
+    pieces: impl Iterator<Item = Result<Piece, SendError>>,
+    sink: &dyn DiskWriter,
+    tally: &ProgressCounters,
+    mut look: impl FnMut(Record) -> Result<(), SendError>,
+) -> Result<(), SendError> {
     let (mut at, mut buffer) = (0, Vec::new());
     for piece in pieces {
         let piece = piece?;
@@ -249,8 +255,8 @@ fn put_all(
         look(record)?;
         match piece {
             Piece::Data(payload, _) => put(disk, &payload, sink, at, &mut buffer)?,
-            Piece::Hole(len) => sink.hole(at, len)?,
-            Piece::Keep(len) => sink.keep(at, len)?,
+            Piece::Hole(len) => sink.zero_range(at, len)?,
+            Piece::Keep(len) => sink.keep_existing(at, len)?,
             Piece::Nothing => {}
         }
         at += record.len();
@@ -262,16 +268,21 @@ fn put_all(
 }
 
 /// Pours what differs from what the target holds; both are hashed at a time.
-fn differing(disk: &Chain, copying: &Copying, holding: &Holding, tally: &Tally) -> Result<Fingerprint, Error> {
+fn differing(
+    disk: &BackingChain,
+    copying: &Copying,
+    holding: &DeltaTarget,
+    tally: &ProgressCounters,
+) -> Result<Fingerprint, SendError> {
     let (sink, size) = (holding.sink.as_ref(), disk.size());
     let sums = copying.job.sums.unwrap_or_default();
     // What was hashed is kept, or written, and not what is fetched anew.
     let shape = copying.job.shape.held(true);
-    let lines = Lines::new(size, sums);
+    let lines = DiskLines::new(size, sums);
     thread::scope(|scope| {
-        let own = Workers::start(scope, disk, shape, workers(disk)).map_err(Error::Thread)?;
+        let own = ParallelReader::start(scope, disk, shape, workers(disk)).map_err(SendError::Thread)?;
         let mut theirs =
-            Workers::start(scope, &holding.image, shape, workers(&holding.image)).map_err(Error::Thread)?;
+            ParallelReader::start(scope, &holding.image, shape, workers(&holding.image)).map_err(SendError::Thread)?;
         let (mut records, mut surveyed) = (VecDeque::new(), 0);
         let entries = || loop {
             if let Some(record) = records.pop_front() {
@@ -286,7 +297,7 @@ fn differing(disk: &Chain, copying: &Copying, holding: &Holding, tally: &Tally) 
             }
         };
         let own = own.map(|block| block.and_then(|block| lines.pass(&block).map(|()| block)));
-        put_all(disk, Sift::new(Offer::new(own, entries, size, sums), &shape), sink, tally, |_| Ok(()))
+        put_all(disk, Coalescer::new(BaseMatcher::new(own, entries, size, sums), &shape), sink, tally, |_| Ok(()))
     })?;
     Ok(Fingerprint { sums, digest: lines.digest()? })
 }

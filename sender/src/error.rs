@@ -4,12 +4,12 @@ use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
-use xfer_hole_image::{Kind, reason, shown};
-use xfer_hole_link::{Failure, Loss};
+use xfer_hole_image::{DiskErrorKind, reason, shown};
+use xfer_hole_link::{Failure, LinkLoss};
 
 /// Each is one line; the hint stands apart.
 #[derive(Debug, Error)]
-pub(crate) enum Error {
+pub(crate) enum SendError {
     /// Wrong words on the command line.
     #[error("{0}")]
     Usage(String),
@@ -85,7 +85,7 @@ pub(crate) enum Error {
     #[error("{error}; {remains}")]
     Begun {
         /// What went wrong.
-        error: Box<Error>,
+        error: Box<SendError>,
         /// What is left behind.
         remains: String,
     },
@@ -99,10 +99,10 @@ pub(crate) enum Error {
     },
     /// The disk can't be read, or the copy not be written.
     #[error(transparent)]
-    Image(#[from] xfer_hole_image::Error),
+    Image(#[from] xfer_hole_image::DiskError),
     /// We were about to write a stream that the receiver would refuse.
     #[error(transparent)]
-    Stream(#[from] xfer_hole_proto::Error),
+    Stream(#[from] xfer_hole_proto::StreamError),
 }
 
 /// What a failure of the other side tells of the target.
@@ -116,7 +116,7 @@ pub(crate) enum Left {
     Unknown,
 }
 
-impl Error {
+impl SendError {
     pub(crate) fn usage(text: impl Into<String>) -> Self {
         Self::Usage(text.into())
     }
@@ -130,7 +130,7 @@ impl Error {
     pub(crate) fn failure(&self) -> Failure {
         match self {
             Self::Far { failure, .. } | Self::Told(failure) => *failure,
-            Self::Image(error) => Failure::temporary_if(error.kind() == Kind::Busy),
+            Self::Image(error) => Failure::temporary_if(error.kind() == DiskErrorKind::Busy),
             Self::Begun { error, .. } => error.failure(),
             _ => Failure::Permanent,
         }
@@ -181,8 +181,8 @@ impl Error {
     }
 }
 
-impl From<Loss> for Error {
-    fn from(Loss { what, failure }: Loss) -> Self {
+impl From<LinkLoss> for SendError {
+    fn from(LinkLoss { what, failure }: LinkLoss) -> Self {
         Self::Far { what, failure, hint: None, left: Left::Unknown }
     }
 }

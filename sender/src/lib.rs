@@ -1,20 +1,20 @@
 //! `xfer-hole` decides what flows: a disk's extents become records on standard output.
 
-mod build;
 mod cli;
 mod cmd;
-mod converse;
 mod copy;
+mod delta_client;
 mod error;
-mod lift;
+mod image_args;
+mod incremental_args;
+mod operands;
 mod push;
 mod restrict;
+mod run_command;
 mod send;
-mod since;
-mod source;
-mod watch;
-mod wire;
-mod words;
+mod splice_pipe;
+mod stdio_session;
+mod stream_writer;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -25,21 +25,23 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use clap::Parser;
-use xfer_hole_image::{Chain, Identity, Plan, Since, reason, shown, sys};
-use xfer_hole_link::{Failure, Made, Messages, Place, ProgressKind, TERMINAL, exit_on_panic, original_command};
-use xfer_hole_proto::{CONVERSATION, Fingerprint, Sums};
+use xfer_hole_image::{BackingChain, CacheKey, IncrementalBase, Plan, reason, shown, sys};
+use xfer_hole_link::{
+    Failure, Location, Messages, ProgressKind, TERMINAL, WrittenTarget, exit_on_panic, original_command,
+};
+use xfer_hole_proto::{CONVERSATION, Fingerprint, HashParams};
 
-use crate::cli::{Cli, Command, Job, Towards};
-use crate::cmd::pair::{FoldArgs, PruneArgs};
-use crate::converse::Ahead;
+use crate::cli::{Cli, Command, PeerKind, SendOptions};
+use crate::cmd::fold_prune::{FoldArgs, PruneArgs};
 use crate::copy::Copy;
-use crate::error::Error;
+use crate::error::SendError;
+use crate::image_args::{ReadPurpose, check_content};
+use crate::operands::Operands;
 use crate::push::Push;
+use crate::run_command::{CommandContext, CommandResult, watch};
 use crate::send::Sending;
-use crate::source::{Reading, check_content};
-use crate::watch::{Found, Watch, watch};
-use crate::wire::Wire;
-use crate::words::Words;
+use crate::stdio_session::EarlyReplies;
+use crate::stream_writer::StreamWriter;
 
 /// The receiver in POSIX sh, as this program carries it to where none is installed.
 pub const RECV_HOLE_SH: &str = include_str!("../recv-hole.sh");
@@ -79,7 +81,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return match restrict::asked(cli.restrict.as_deref().unwrap_or_else(|| Path::new("."))) {
                 Ok(asked) => transfer(&asked, messages),
                 // Whoever asks for a transfer hears answers; a login has a user who reads.
-                Err(error) if is_request() => messages.fail_quietly(converse::refuse(&error).failure()),
+                Err(error) if is_request() => messages.fail_quietly(stdio_session::refuse(&error).failure()),
                 Err(error) => messages.fail(&error, error.hint()),
             };
         }
@@ -87,11 +89,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         None => match cli.speaks {
             None => return transfer(&cli, messages),
             Some(CONVERSATION) => Ok(()),
-            Some(_) => Err(Error::Unread),
+            Some(_) => Err(SendError::Unread),
         },
-        Some(Command::Fold(args)) => return cmd::pair::fold(args, messages),
-        Some(Command::Prune(args)) => return cmd::pair::prune(args, messages),
-        Some(_) if sys::was_closed(io::stdout()) => Err(Error::Closed),
+        Some(Command::Fold(args)) => return cmd::fold_prune::fold(args, messages),
+        Some(Command::Prune(args)) => return cmd::fold_prune::prune(args, messages),
+        Some(_) if sys::was_closed(io::stdout()) => Err(SendError::Closed),
         Some(Command::Map(args)) => cmd::map::map(args, messages),
         Some(Command::Info(args)) => cmd::info::info(args, messages),
         Some(Command::Manifest(args)) => return cmd::manifest::manifest(args, messages),
@@ -100,7 +102,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match told {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Error::Unread) => messages.fail_quietly(Failure::Permanent),
+        Err(SendError::Unread) => messages.fail_quietly(Failure::Permanent),
         Err(error) => messages.fail_as(error.failure(), &error, error.hint()),
     }
 }
@@ -118,7 +120,7 @@ fn wrong_words(error: &clap::Error, words: &[OsString]) -> ExitCode {
     if converses && error.use_stderr() && !io::stdout().is_terminal() {
         let (what, hints) = messages.wrong_words(error, command);
         let hint = hints.into_iter().next();
-        return messages.fail_quietly(converse::refuse(&Error::Words { what, hint }).failure());
+        return messages.fail_quietly(stdio_session::refuse(&SendError::Words { what, hint }).failure());
     }
     messages.usage(error, command)
 }
@@ -135,49 +137,49 @@ fn with_help(words: Vec<OsString>) -> Vec<OsString> {
     }
 }
 
-fn print(text: &str) -> Result<(), Error> {
+fn print(text: &str) -> Result<(), SendError> {
     if sys::was_closed(io::stdout()) {
-        return Err(Error::Closed);
+        return Err(SendError::Closed);
     }
     let mut out = io::stdout();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::output)
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(SendError::output)
 }
 
 /// A disk goes somewhere, and that is shown.
 fn transfer(cli: &Cli, messages: Messages) -> ExitCode {
-    let words = Words::of(cli);
+    let words = Operands::of(cli);
     // Whoever reads the stream is the one to show something.
-    let streams = words.as_ref().is_ok_and(|words| matches!(words.dest, Place::Stream));
+    let streams = words.as_ref().is_ok_and(|words| matches!(words.dest, Location::Stream));
     let kind = if streams || cli.quiet { ProgressKind::None } else { ProgressKind::Auto };
     let summary = if streams { cli.source.verbose > 0 } else { !cli.quiet && !cli.target.dry_run };
     watch(cli.progress.unwrap_or(kind), summary, messages, |watch| {
-        let early = |error: Error| if cli.converse { converse::refuse(&error) } else { error };
+        let early = |error: SendError| if cli.converse { stdio_session::refuse(&error) } else { error };
         let (fingerprint, made) = go(cli, &words.map_err(early)?, watch)?;
-        Ok(Found { fingerprint, made, ..Found::default() })
+        Ok(CommandResult { fingerprint, made, ..CommandResult::default() })
     })
 }
 
 /// What came of moving a disk: its fingerprint, if there are digests, and what was made of DEST, if there is one.
-type Moved = (Option<Fingerprint>, Option<Made>);
+type Moved = (Option<Fingerprint>, Option<WrittenTarget>);
 
 /// Moves the disk. A receiver that hears us is told what fails.
-fn go(cli: &Cli, words: &Words, watch: &Watch<'_>) -> Result<Moved, Error> {
+fn go(cli: &Cli, words: &Operands, watch: &CommandContext<'_>) -> Result<Moved, SendError> {
     let messages = watch.messages;
     let towards = match words.dest {
-        Place::Remote(_) => Towards::Binary,
-        Place::Local(_) if cli.target.delta => Towards::Holder,
-        _ => Towards::Unknown,
+        Location::Remote(_) => PeerKind::Binary,
+        Location::Local(_) if cli.target.delta => PeerKind::Holder,
+        _ => PeerKind::Unknown,
     };
-    let job = cli.job(towards).map_err(|error| if cli.converse { converse::refuse(&error) } else { error })?;
-    if matches!(words.dest, Place::Stream) {
+    let job = cli.job(towards).map_err(|error| if cli.converse { stdio_session::refuse(&error) } else { error })?;
+    if matches!(words.dest, Location::Stream) {
         if sys::was_closed(io::stdout()) {
-            return Err(Error::Closed);
+            return Err(SendError::Closed);
         }
         if io::stdout().is_terminal() {
             if cli.converse {
-                return Err(Error::far(format!("standard output: {TERMINAL}")));
+                return Err(SendError::far(format!("standard output: {TERMINAL}")));
             }
-            return Err(Error::Terminal);
+            return Err(SendError::Terminal);
         }
         if cli.classic {
             messages.warn(
@@ -185,7 +187,7 @@ fn go(cli: &Cli, words: &Words, watch: &Watch<'_>) -> Result<Moved, Error> {
             );
         }
     }
-    let mut ahead = if cli.converse { Some(Ahead::start(cli.rsh.patience())?) } else { None };
+    let mut ahead = if cli.converse { Some(EarlyReplies::start(cli.rsh.patience())?) } else { None };
     let moved = transmit(cli, words, watch, job, &mut ahead);
     match ahead {
         Some(ahead) => moved.map_err(|error| ahead.fail(&error)),
@@ -194,42 +196,48 @@ fn go(cli: &Cli, words: &Words, watch: &Watch<'_>) -> Result<Moved, Error> {
 }
 
 /// Opens the disk and moves it. What is said `ahead` of a stream ends where the stream begins.
-fn transmit(cli: &Cli, words: &Words, watch: &Watch<'_>, job: Job, ahead: &mut Option<Ahead>) -> Result<Moved, Error> {
-    let Watch { tally, signals, messages } = *watch;
+fn transmit(
+    cli: &Cli,
+    words: &Operands,
+    watch: &CommandContext<'_>,
+    job: SendOptions,
+    ahead: &mut Option<EarlyReplies>,
+) -> Result<Moved, SendError> {
+    let CommandContext { tally, signals, messages } = *watch;
     let begun = SystemTime::now();
     // A snapshot is not what the image's files are known by, and a disk that may change is not known at all.
     let noted = job.sums.is_some() && !job.live && cli.source.snapshot.is_none() && cli.source.bounds.is_none();
     let since = cli.since.wanted();
-    let flush = noted || matches!(since, Some(Since::Base(_)));
-    let how = Reading { since, direct: cli.target.direct, flush };
+    let flush = noted || matches!(since, Some(IncrementalBase::Base(_)));
+    let how = ReadPurpose { since, direct: cli.target.direct, flush };
     let disk = cli.source.open_as(&words.image, how, messages)?;
     if !job.live {
         warn_in_use(&disk, messages);
     }
-    let identity = if noted { Identity::of_chain(&disk, begun) } else { None };
+    let identity = if noted { CacheKey::of_chain(&disk, begun) } else { None };
     let believed = identity.as_ref().filter(|_| cli.target.remember);
     let fixed = cli.hash_interval.is_some() || cli.min_hole.is_some();
     let basis = cli.since.basis(&disk, job.sums, fixed, job.live);
     let known = || basis.read(job.sums, tally, || Ok(()));
-    let plan = Plan::changed(&disk, job.sums.map_or(1, Sums::interval));
+    let plan = Plan::changed(&disk, job.sums.map_or(1, HashParams::interval));
     let (fingerprint, made) = watch.ahead_of(&disk, plan, || match &words.dest {
-        Place::Stream if cli.converse => {
+        Location::Stream if cli.converse => {
             drop(ahead.take());
-            let sent = converse::converse(&disk, believed, &basis, &job, cli, tally, messages);
+            let sent = stdio_session::converse(&disk, believed, &basis, &job, cli, tally, messages);
             sent.map(|fingerprint| (fingerprint, None))
         }
-        Place::Stream => {
+        Location::Stream => {
             check_content(&disk, false, messages)?;
             let job = job.clone().building_on(known()?);
-            let mut wire = Wire::stdout(job.dialect, Arc::clone(tally), cli.throttle())?;
+            let mut wire = StreamWriter::stdout(job.dialect, Arc::clone(tally), cli.throttle())?;
             let sending = Sending { disk: &disk, job: &job, holds: None, tally, messages };
             sending.run(&mut wire).map(|fingerprint| (fingerprint, None))
         }
-        Place::Remote(remote) => {
+        Location::Remote(remote) => {
             Push { cli, image: &words.image, identity: believed, remote, basis: &basis, tally, signals, messages }
                 .run(&disk)
         }
-        Place::Local(dest) => {
+        Location::Local(dest) => {
             let base = known()?;
             Copy { cli, image: &words.image, identity: believed, dest, base, tally, signals, messages }
                 .run(&disk, job.clone().building_on(base))
@@ -256,7 +264,7 @@ fn transmit(cli: &Cli, words: &Words, watch: &Watch<'_>, job: Job, ahead: &mut O
 }
 
 /// Warns of devices that may change while they are read.
-fn warn_in_use(disk: &Chain, messages: Messages) {
+fn warn_in_use(disk: &BackingChain, messages: Messages) {
     for host in disk.files().filter(|host| host.is_in_use()) {
         messages.warn(format_args!(
             "{}: is mounted or in use; if it changes while it is read, nothing will tell",

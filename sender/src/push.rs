@@ -5,19 +5,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use xfer_hole_image::{Becomes, Chain, FormatWarning, Identity, Image, Phase, Tally, shown, sys};
-use xfer_hole_link::{
-    Answers, Ending, Failure, Far, Loss, Made, Messages, REFUSED_HINT, Remote, Request, Signals, copy_name, own_name,
-    quoted_for_sh,
+use xfer_hole_image::{
+    BackingChain, CacheKey, Disk, FormatWarning, Phase, ProgressCounters, TargetOutcome, shown, sys,
 };
-use xfer_hole_proto::{Answer, Dialect, Fingerprint, Refusal, Sums};
+use xfer_hole_link::{
+    ConversationEnd, Failure, LinkLoss, Messages, PushRequest, REFUSED_HINT, Remote, RemoteProcess, ReplyReader,
+    Signals, WrittenTarget, copy_name, own_name, quoted_for_sh,
+};
+use xfer_hole_proto::{Dialect, Fingerprint, HashParams, Refusal, Reply};
 
-use crate::cli::{Cli, Towards};
-use crate::error::{Error, Left};
+use crate::cli::{Cli, PeerKind};
+use crate::error::{Left, SendError};
+use crate::image_args::{check_content, data_of};
+use crate::incremental_args::{KnownBase, is_there_already, tells_disk};
 use crate::send::{self, Known, Ready};
-use crate::since::{Basis, is_there_already, tells_disk};
-use crate::source::{check_content, data_of};
-use crate::wire::Wire;
+use crate::stream_writer::StreamWriter;
 use crate::{Moved, RECV_HOLE_SH};
 
 /// What has recv-hole.sh go on from what a transfer that was cut has left.
@@ -39,18 +41,18 @@ pub(crate) struct Push<'a> {
     pub(crate) cli: &'a Cli,
     pub(crate) image: &'a Path,
     /// What the image is known by, if a note of it is to be believed.
-    pub(crate) identity: Option<&'a Identity>,
+    pub(crate) identity: Option<&'a CacheKey>,
     pub(crate) remote: &'a Remote,
     /// What the target has to hold, if only changes are sent.
-    pub(crate) basis: &'a Basis,
-    pub(crate) tally: &'a Arc<Tally>,
+    pub(crate) basis: &'a KnownBase,
+    pub(crate) tally: &'a Arc<ProgressCounters>,
     pub(crate) signals: &'a Signals,
     pub(crate) messages: Messages,
 }
 
 /// The other side on the line, and ready.
-struct Call {
-    far: Far,
+struct ReadyPeer {
+    far: RemoteProcess,
     /// Where the stream goes.
     to: File,
     ready: Ready,
@@ -58,7 +60,7 @@ struct Call {
 
 impl Push<'_> {
     /// Sends the disk, and waits until it is durable under its final name.
-    pub(crate) fn run(&self, disk: &Chain) -> Result<Moved, Error> {
+    pub(crate) fn run(&self, disk: &BackingChain) -> Result<Moved, SendError> {
         let path = Path::new(&self.remote.path);
         let place = format!("{}:{}", self.remote.destination(), shown(path));
         self.messages.warn_of_format(FormatWarning::of_name(path, &place));
@@ -83,11 +85,11 @@ impl Push<'_> {
         };
         self.signals.set_remains(Some(remains(Failure::Temporary)));
         let sent = self.send(disk, call).map_err(|error| match error {
-            Error::Far { what, failure, hint, left: Left::Unknown } => {
-                Error::Far { what: format!("{what}; {}", remains(failure)), failure, hint, left: Left::Said }
+            SendError::Far { what, failure, hint, left: Left::Unknown } => {
+                SendError::Far { what: format!("{what}; {}", remains(failure)), failure, hint, left: Left::Said }
             }
-            Error::Far { what, failure, hint, left: Left::Untouched } => {
-                Error::Far { what: format!("{what}; {untouched}"), failure, hint, left: Left::Said }
+            SendError::Far { what, failure, hint, left: Left::Untouched } => {
+                SendError::Far { what: format!("{what}; {untouched}"), failure, hint, left: Left::Said }
             }
             error => error,
         });
@@ -95,22 +97,22 @@ impl Push<'_> {
     }
 
     /// What is made there, as far as the receiver tells by the words of READY.
-    fn made(&self, words: &[String]) -> Made {
+    fn made(&self, words: &[String]) -> WrittenTarget {
         let says = |word: &str| words.iter().any(|said| said == word);
         let mut path = PathBuf::from(&self.remote.path);
-        if says(Answer::DIRECTORY) {
+        if says(Reply::DIRECTORY) {
             path.push(copy_name(self.image));
         }
-        let becomes = words.iter().find_map(|word| Becomes::of_word(word));
-        let resumed = says(Answer::PART) && self.goes_on();
-        Made { place: format!("{}:{}", self.remote.destination(), shown(&path)), becomes, resumed }
+        let becomes = words.iter().find_map(|word| TargetOutcome::of_word(word));
+        let resumed = says(Reply::PART) && self.goes_on();
+        WrittenTarget { place: format!("{}:{}", self.remote.destination(), shown(&path)), becomes, resumed }
     }
 
     /// What is at the target when the transfer fails, for a receiver that has said what it writes.
-    fn kept(&self, becomes: Option<Becomes>, is_device: bool) -> String {
+    fn kept(&self, becomes: Option<TargetOutcome>, is_device: bool) -> String {
         let (host, dest) = (&self.remote.host, shown(self.remote.path.as_ref()));
         match becomes {
-            Some(Becomes::New | Becomes::Replaced) => format!("{host}:{dest} is as it was"),
+            Some(TargetOutcome::New | TargetOutcome::Replaced) => format!("{host}:{dest} is as it was"),
             _ if is_device || self.cli.target.in_place || becomes.is_some() => {
                 format!("{host}:{dest} may be updated in part")
             }
@@ -124,7 +126,7 @@ impl Push<'_> {
     }
 
     /// Has the receiver started, and waits until it is ready.
-    fn call(&self, disk: &Chain, expected: Option<(u64, u64)>) -> Result<Call, Error> {
+    fn call(&self, disk: &BackingChain, expected: Option<(u64, u64)>) -> Result<ReadyPeer, SendError> {
         let Self { cli, remote, messages, .. } = self;
         let patience = cli.rsh.patience();
         let mut options = vec![format!("receiver={}", cli.receiver.unwrap_or_default().word())];
@@ -138,11 +140,11 @@ impl Push<'_> {
             options.extend(cli.target.delta.then(|| "delta".to_owned()));
             if let Some(older) = disk.older() {
                 options.push(format!("base={}", older.size()));
-                let named = self.basis.read(cli.job(Towards::Binary)?.sums, self.tally, || Ok(()))?;
+                let named = self.basis.read(cli.job(PeerKind::Binary)?.sums, self.tally, || Ok(()))?;
                 options.extend(named.map(|named| format!("base-digest={named}")));
             }
         }
-        let request = Request {
+        let request = PushRequest {
             remote_path: cli.rsh.remote_path.clone(),
             in_home: remote.is_in_home(),
             options,
@@ -150,26 +152,26 @@ impl Push<'_> {
             name: copy_name(self.image),
         };
         let preamble = preamble();
-        let command = cli.rsh.command(remote, &request.command(preamble.len())).map_err(Error::Usage)?;
+        let command = cli.rsh.command(remote, &request.command(preamble.len())).map_err(SendError::Usage)?;
         messages.verbose(format_args!("runs {}", command.get_program().to_string_lossy()));
         self.tally.set_phase(Phase::Connecting);
         let host = remote.host.clone();
-        let (far, to, from) = Far::start(command, host.clone(), *messages).map_err(Error::far)?;
+        let (far, to, from) = RemoteProcess::start(command, host.clone(), *messages).map_err(SendError::far)?;
         self.signals.on_end(Box::new(far.stopper()));
         let (stopper, signals, name) = (far.stopper(), self.signals.clone(), host.clone());
-        let stop = move |ending: &Ending| {
+        let stop = move |ending: &ConversationEnd| {
             stopper();
             // A write that somebody holds the other end of, and nobody takes, would hold us up for ever.
             signals.give_up_after(GRACE, ending.failure(), format!("{name}: {ending}"));
         };
-        let answers = Answers::listen(from, Some(host), *messages, stop).map_err(Error::Thread)?;
-        answers.watch(patience, cli.rsh.counts_from_the_start()).map_err(Error::Thread)?;
-        let nothing = |ending: Ending| match &ending {
-            Ending::Closed(noise) => {
-                let Loss { what, failure } = far.why(noise.as_deref(), false);
+        let answers = ReplyReader::listen(from, Some(host), *messages, stop).map_err(SendError::Thread)?;
+        answers.watch(patience, cli.rsh.counts_from_the_start()).map_err(SendError::Thread)?;
+        let nothing = |ending: ConversationEnd| match &ending {
+            ConversationEnd::Closed(noise) => {
+                let LinkLoss { what, failure } = far.why(noise.as_deref(), false);
                 match far.refusal(&what) {
-                    Some(what) => Error::Far { what, failure, hint: Some(REFUSED_HINT), left: Left::Unknown },
-                    None => Loss { what, failure }.into(),
+                    Some(what) => SendError::Far { what, failure, hint: Some(REFUSED_HINT), left: Left::Unknown },
+                    None => LinkLoss { what, failure }.into(),
                 }
             }
             _ => self.failed(&far, &ending, false),
@@ -183,14 +185,14 @@ impl Push<'_> {
         let words = answers.ready().map_err(|ending| self.failed(&far, &ending, false))?;
         self.tally.set_phase(Phase::Preparing);
         messages.verbose(format_args!("{}: receives by {}", remote.host, words.join(" ")));
-        let towards = if words.iter().any(|word| word == Answer::SH) { Towards::Sh } else { Towards::Binary };
-        Ok(Call { far, to, ready: Ready { answers, towards, words } })
+        let towards = if words.iter().any(|word| word == Reply::SH) { PeerKind::Sh } else { PeerKind::Binary };
+        Ok(ReadyPeer { far, to, ready: Ready { answers, towards, words } })
     }
 
-    fn send(&self, disk: &Chain, call: Call) -> Result<Option<Fingerprint>, Error> {
-        let Call { far, to, ready } = call;
+    fn send(&self, disk: &BackingChain, call: ReadyPeer) -> Result<Option<Fingerprint>, SendError> {
+        let ReadyPeer { far, to, ready } = call;
         let answers = &ready.answers;
-        let mut wire = Wire::new(to, Dialect::V1, Arc::clone(self.tally), self.cli.throttle());
+        let mut wire = StreamWriter::new(to, Dialect::V1, Arc::clone(self.tally), self.cli.throttle());
         wire.heed(answers.clone(), self.cli.rsh.patience());
         let Self { cli, tally, messages, .. } = self;
         let known = Known { identity: self.identity, basis: self.basis };
@@ -210,30 +212,30 @@ impl Push<'_> {
             // It hears why, and ends by itself.
             Err(_) => answers.ending(Some(LAST_WORD)),
         };
-        match (sent, ending.unwrap_or(Ending::Closed(None))) {
+        match (sent, ending.unwrap_or(ConversationEnd::Closed(None))) {
             (Err(error), _) if !error.is_of_output() => Err(error),
-            (Ok(fingerprint), Ending::Done(digest)) => {
+            (Ok(fingerprint), ConversationEnd::Done(digest)) => {
                 ready.check_done(fingerprint, digest).map_err(|what| {
                     let (host, dest) = (&self.remote.host, shown(self.remote.path.as_ref()));
                     let what = format!("{host}: {what}; {host}:{dest} isn't to be relied on");
-                    Error::Far { what, failure: Failure::Permanent, hint: None, left: Left::Said }
+                    SendError::Far { what, failure: Failure::Permanent, hint: None, left: Left::Said }
                 })?;
                 far.close();
                 Ok(fingerprint)
             }
-            (_, Ending::Failed(why)) if tells_disk(disk, &why.reason().to_string()) => {
+            (_, ConversationEnd::Failed(why)) if tells_disk(disk, &why.reason().to_string()) => {
                 let (host, why) = (&self.remote.host, why.reason().to_string());
                 let already = is_there_already(disk, &why);
                 let what = "; it is the disk that was to be sent already, and there is nothing to be done";
                 Err(if already {
-                    Error::far(format!("{host}: {why}{what}"))
+                    SendError::far(format!("{host}: {why}{what}"))
                 } else {
-                    Error::OtherBase(format!("{host}: {why}"))
+                    SendError::OtherBase(format!("{host}: {why}"))
                 })
             }
             (_, ending) => Err(match (self.failed(&far, &ending, true), &ending) {
-                (Error::Far { what, failure, hint, left: Left::Unknown }, Ending::Failed(_)) => {
-                    Error::Far { what, failure, hint, left: self.left(&ready, failure) }
+                (SendError::Far { what, failure, hint, left: Left::Unknown }, ConversationEnd::Failed(_)) => {
+                    SendError::Far { what, failure, hint, left: self.left(&ready, failure) }
                 }
                 (error, _) => error,
             }),
@@ -244,40 +246,43 @@ impl Push<'_> {
     fn left(&self, ready: &Ready, failure: Failure) -> Left {
         match ready.towards {
             // A shell that was ended, or waited in vain, doesn't say whether it had begun.
-            Towards::Sh if failure == Failure::Temporary => Left::Unknown,
-            Towards::Sh if ready.is_device() || self.cli.target.in_place => Left::Said,
-            Towards::Sh => Left::Unknown,
+            PeerKind::Sh if failure == Failure::Temporary => Left::Unknown,
+            PeerKind::Sh if ready.is_device() || self.cli.target.in_place => Left::Said,
+            PeerKind::Sh => Left::Unknown,
             _ => Left::Untouched,
         }
     }
 
     /// How much would be sent, and how much would be kept there.
-    fn expected(&self, disk: &Chain) -> Result<(u64, u64), Error> {
-        data_of(disk, self.cli.job(Towards::Binary)?.building_on(self.basis.known()).sums.map_or(1, Sums::interval))
+    fn expected(&self, disk: &BackingChain) -> Result<(u64, u64), SendError> {
+        data_of(
+            disk,
+            self.cli.job(PeerKind::Binary)?.building_on(self.basis.known()).sums.map_or(1, HashParams::interval),
+        )
     }
 
     /// Says what a dry run has found.
-    fn would_send(&self, disk: &Chain, made: &Made, data: u64, kept: u64) {
+    fn would_send(&self, disk: &BackingChain, made: &WrittenTarget, data: u64, kept: u64) {
         let kept = disk.older().map_or(String::new(), |_| format!(", {kept} to be kept there"));
         let (image, size, place) = (shown(self.image), disk.size(), &made.place);
-        let becomes = made.becomes.map_or("a raw image", Becomes::plan);
+        let becomes = made.becomes.map_or("a raw image", TargetOutcome::plan);
         let what =
             format!("would send {image}, a disk of {size} bytes with {data} of data{kept}, to {place}, {becomes}");
         self.messages.note(what);
     }
 
     /// Why there is no disk at the other side, once a receiver there was `ready` or before.
-    fn failed(&self, far: &Far, ending: &Ending, ready: bool) -> Error {
+    fn failed(&self, far: &RemoteProcess, ending: &ConversationEnd, ready: bool) -> SendError {
         let what = format!("{}: {ending}", self.remote.host);
         match ending {
-            Ending::Closed(noise) => far.why(noise.as_deref(), ready).into(),
-            Ending::Failed(why) => Error::Far {
+            ConversationEnd::Closed(noise) => far.why(noise.as_deref(), ready).into(),
+            ConversationEnd::Failed(why) => SendError::Far {
                 what,
                 failure: ending.failure(),
                 hint: why.is(Refusal::MKPATH).then_some("--mkpath makes the directories that lead to it"),
                 left: if why.is(Refusal::LEFT) { Left::Said } else { Left::Unknown },
             },
-            _ => Error::Far { what, failure: ending.failure(), hint: None, left: Left::Unknown },
+            _ => SendError::Far { what, failure: ending.failure(), hint: None, left: Left::Unknown },
         }
     }
 }

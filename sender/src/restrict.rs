@@ -8,12 +8,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use xfer_hole_image::Bounds;
+use xfer_hole_image::ConfinedDir;
 use xfer_hole_link::{components, is_push, original_command, pull_words, relative};
 
 use crate::NAME;
 use crate::cli::Cli;
-use crate::error::Error;
+use crate::error::SendError;
 
 /// What a pull may ask for: the flags that have a value, and those that have none. `--remember` is heard, and nothing is noted.
 const VALUES: [&str; 12] = [
@@ -44,8 +44,8 @@ const FLAGS: [&str; 10] = [
 ];
 
 /// The pull that was asked for, from beneath this directory: as if it had been typed here.
-pub(crate) fn asked(dir: &Path) -> Result<Cli, Error> {
-    let refused = |what: &str| Error::Asked(what.to_owned());
+pub(crate) fn asked(dir: &Path) -> Result<Cli, SendError> {
+    let refused = |what: &str| SendError::Asked(what.to_owned());
     let command =
         original_command().ok_or_else(|| refused("SSH_ORIGINAL_COMMAND is not set, and no pull was asked for"))?;
     let words = pull_words(command.as_bytes()).map_err(|what| match is_push(command.as_bytes()) {
@@ -76,13 +76,13 @@ pub(crate) fn asked(dir: &Path) -> Result<Cli, Error> {
     }
     line.extend(["--".into(), name(dir, image)?]);
     let mut cli = Cli::try_parse_from(line).map_err(|_| refused("the value of an option of it is wrong"))?;
-    cli.source.bounds = Some(Bounds::of(dir)?);
+    cli.source.bounds = Some(ConfinedDir::of(dir)?);
     Ok(cli)
 }
 
 /// The image's name relative to the directory.
-fn name(dir: &Path, image: &OsStr) -> Result<OsString, Error> {
-    let refused = |what| Error::Asked(format!("it asks for {what}"));
+fn name(dir: &Path, image: &OsStr) -> Result<OsString, SendError> {
+    let refused = |what| SendError::Asked(format!("it asks for {what}"));
     let rest = relative(dir, image.as_bytes()).map_err(refused)?;
     let parts = components(rest).map_err(refused)?;
     Ok([OsStr::new(".")].into_iter().chain(parts).collect::<PathBuf>().into_os_string())

@@ -4,49 +4,54 @@ use std::cell::RefCell;
 use std::num::NonZero;
 use std::thread;
 
-use xfer_hole_image::{Block, Host, Identity, Image, Offer as Differing, Phase, Piece, Sift, Tally, Workers};
-use xfer_hole_link::{Answers, Messages};
-use xfer_hole_proto::{Answer, Base, Dialect, Digest, Fingerprint, Item, Open, Reason, Record, Sums, Want};
+use xfer_hole_image::{
+    BaseMatcher as Differing, CacheKey, Coalescer, Disk, ImageFile, ParallelReader, Phase, Piece, ProgressCounters,
+    SegmentBatch,
+};
+use xfer_hole_link::{Messages, ReplyReader};
+use xfer_hole_proto::{
+    Base, Dialect, Digest, FailReason, Fingerprint, Frame, HashParams, ManifestRequest, Record, Reply, StreamHeader,
+};
 
-use crate::build::{Answered, Holds, Lines, asks};
-use crate::cli::{Cli, Job, Towards};
-use crate::error::Error;
-use crate::since::Basis;
-use crate::wire::Wire;
+use crate::cli::{Cli, PeerKind, SendOptions};
+use crate::delta_client::{DeltaAnswer, DiskLines, ExistingDisk, asks};
+use crate::error::SendError;
+use crate::incremental_args::KnownBase;
+use crate::stream_writer::StreamWriter;
 
 /// Threads that read, at most: more would wait for the one that writes.
 const WORKERS: usize = 6;
 
 /// A disk to be sent, and how.
 pub(crate) struct Sending<'a> {
-    pub(crate) disk: &'a dyn Image,
-    pub(crate) job: &'a Job,
+    pub(crate) disk: &'a dyn Disk,
+    pub(crate) job: &'a SendOptions,
     /// What the receiver has, if it was asked.
-    pub(crate) holds: Option<Holds>,
-    pub(crate) tally: &'a Tally,
+    pub(crate) holds: Option<ExistingDisk>,
+    pub(crate) tally: &'a ProgressCounters,
     pub(crate) messages: Messages,
 }
 
 impl Sending<'_> {
     /// Sends the disk. A disk that can't be read, or that changed, ends the stream with FAIL.
-    pub(crate) fn run(&self, wire: &mut Wire) -> Result<Option<Fingerprint>, Error> {
+    pub(crate) fn run(&self, wire: &mut StreamWriter) -> Result<Option<Fingerprint>, SendError> {
         let Self { disk, job, .. } = self;
         self.tally.set_size(disk.size());
         if job.dialect == Dialect::V1 {
-            wire.line(Item::Open(Open { size: disk.size(), sums: job.sums }))?;
+            wire.line(Frame::Open(StreamHeader { size: disk.size(), sums: job.sums }))?;
             let base = match &self.holds {
                 Some(holds) => Some(Base { size: holds.manifest.offered, digest: None }),
                 None => disk.older().map(|older| Base { size: older.size(), digest: job.base }),
             };
-            base.map_or(Ok(()), |base| wire.line(Item::Base(base)))?;
+            base.map_or(Ok(()), |base| wire.line(Frame::Base(base)))?;
             // The receiver can refuse its size, or that it has no digests, while we look for its first data.
             wire.flush()?;
         }
         match self.records(wire) {
             Ok(result) => wire.end(result),
-            Err(Error::Image(error)) => {
+            Err(SendError::Image(error)) => {
                 // If this can't be said either, the missing END says enough.
-                let _said = wire.give_up(Reason::new(&error.to_string()));
+                let _said = wire.give_up(FailReason::new(&error.to_string()));
                 Err(error.into())
             }
             // A receiver that met octets without their digest has ended: this is why.
@@ -58,7 +63,7 @@ impl Sending<'_> {
     }
 
     /// All records: the digest of the whole disk's lines, where some of it is kept.
-    fn records(&self, wire: &mut Wire) -> Result<Option<Digest>, Error> {
+    fn records(&self, wire: &mut StreamWriter) -> Result<Option<Digest>, SendError> {
         let Self { disk, job, .. } = self;
         let result = thread::scope(|scope| {
             // Blocks are read and judged ahead of what is written. Dropping `blocks` ends the reading.
@@ -68,17 +73,17 @@ impl Sending<'_> {
             // What waits for a device needs no processor.
             let workers = if disk.is_direct() { WORKERS } else { workers };
             let shape = job.shape.held(job.live || !wire.splices() || is_on_device(*disk));
-            let blocks = Workers::start(scope, *disk, shape, workers).map_err(Error::Thread)?;
+            let blocks = ParallelReader::start(scope, *disk, shape, workers).map_err(SendError::Thread)?;
             let wire = RefCell::new(&mut *wire);
             let (Some(holds), Some(sums)) = (&self.holds, job.sums) else {
-                self.pieces(Sift::new(blocks.map(|block| block.map_err(Error::from)), &shape), &wire)?;
-                return Ok::<_, Error>(None);
+                self.pieces(Coalescer::new(blocks.map(|block| block.map_err(SendError::from)), &shape), &wire)?;
+                return Ok::<_, SendError>(None);
             };
             // What passes is put together to the lines of the whole disk, and held against what the receiver tells.
-            let lines = Lines::new(disk.size(), sums);
+            let lines = DiskLines::new(disk.size(), sums);
             let passing = blocks.map(|block| block.and_then(|block| lines.pass(&block).map(|()| block)));
             let entries = || holds.next(&wire);
-            self.pieces(Sift::new(Differing::new(passing, entries, disk.size(), sums), &shape), &wire)?;
+            self.pieces(Coalescer::new(Differing::new(passing, entries, disk.size(), sums), &shape), &wire)?;
             // It has to come to its end, too: whether all of it was right is known then.
             while holds.next(&wire)?.is_some() {}
             Ok(Some(lines.digest()?))
@@ -90,9 +95,9 @@ impl Sending<'_> {
     }
 
     /// Writes a record for each piece.
-    fn pieces<I>(&self, mut sift: Sift<I>, wire: &RefCell<&mut Wire>) -> Result<(), Error>
+    fn pieces<I>(&self, mut sift: Coalescer<I>, wire: &RefCell<&mut StreamWriter>) -> Result<(), SendError>
     where
-        I: Iterator<Item = Result<Block, Error>>,
+        I: Iterator<Item = Result<SegmentBatch, SendError>>,
     {
         let Self { disk, tally, messages, .. } = self;
         // Zeros, and what is kept, are counted as they are seen: what is nothing but these has to show that it gets on.
@@ -116,7 +121,7 @@ impl Sending<'_> {
                 // The wire counts its octets as they go.
                 Piece::Data(payload, _) => wire.data(record, payload, *disk)?,
                 Piece::Hole(len) | Piece::Keep(len) => {
-                    wire.line(Item::Record(record))?;
+                    wire.line(Frame::Record(record))?;
                     tally.add_disk(len.saturating_sub(seen));
                     tally.add_kept(if matches!(record, Record::Keep { .. }) { len } else { 0 });
                     seen = 0;
@@ -132,15 +137,15 @@ impl Sending<'_> {
 #[derive(Clone, Copy)]
 pub(crate) struct Known<'a> {
     /// What its image is known by, if a note of it is to be believed.
-    pub(crate) identity: Option<&'a Identity>,
+    pub(crate) identity: Option<&'a CacheKey>,
     /// What the receiver has to hold, if only changes are sent.
-    pub(crate) basis: &'a Basis,
+    pub(crate) basis: &'a KnownBase,
 }
 
 /// A receiver that answers, and is ready.
 pub(crate) struct Ready {
-    pub(crate) answers: Answers,
-    pub(crate) towards: Towards,
+    pub(crate) answers: ReplyReader,
+    pub(crate) towards: PeerKind,
     /// The words of READY.
     pub(crate) words: Vec<String>,
 }
@@ -149,7 +154,7 @@ impl Ready {
     /// Fails if DONE doesn't name the disk that was sent. Without a digest it is taken only from a shell that wasn't asked what it has.
     pub(crate) fn check_done(&self, sent: Option<Fingerprint>, written: Option<Digest>) -> Result<(), &'static str> {
         let names_disk =
-            written.is_some() || self.answers.was_asked() || !self.words.iter().any(|word| word == Answer::SH);
+            written.is_some() || self.answers.was_asked() || !self.words.iter().any(|word| word == Reply::SH);
         match sent {
             Some(sent) if names_disk && written != Some(sent.digest) => {
                 Err("says that it has written another disk than was sent")
@@ -161,14 +166,14 @@ impl Ready {
 
 /// Sends the disk to a receiver that is ready: all of it, or what differs from what is there.
 pub(crate) fn to_receiver(
-    disk: &dyn Image,
+    disk: &dyn Disk,
     known: Known<'_>,
     cli: &Cli,
     ready: &Ready,
-    wire: &mut Wire,
-    tally: &Tally,
+    wire: &mut StreamWriter,
+    tally: &ProgressCounters,
     messages: Messages,
-) -> Result<Option<Fingerprint>, Error> {
+) -> Result<Option<Fingerprint>, SendError> {
     let Ready { answers, towards, words } = ready;
     let job = cli.job(*towards)?;
     let base = base(known.basis, job.sums, words, wire, tally)?;
@@ -176,19 +181,19 @@ pub(crate) fn to_receiver(
     let asked = asks_there(disk, cli, ready, messages)?;
     let mut holds = None;
     if asked {
-        job = cli.job(if *towards == Towards::Sh { Towards::ShAgain } else { Towards::Holder })?;
+        job = cli.job(if *towards == PeerKind::Sh { PeerKind::ShAgain } else { PeerKind::Holder })?;
         let sums = job.sums.unwrap_or_default();
         let digest = known.identity.and_then(|identity| identity.recall(sums));
-        let first = words.iter().any(|word| word == Answer::FIRST);
-        match Holds::ask(wire, answers, Want { size: disk.size(), sums, digest }, first)? {
-            Answered::Same(digest) => {
+        let first = words.iter().any(|word| word == Reply::FIRST);
+        match ExistingDisk::ask(wire, answers, ManifestRequest { size: disk.size(), sums, digest }, first)? {
+            DeltaAnswer::Same(digest) => {
                 tally.set_size(disk.size());
                 disk.check_unchanged(false)?;
                 tally.add_disk(disk.size());
                 tally.add_kept(disk.size());
-                return same(wire, Open { size: disk.size(), sums: Some(sums) }, digest);
+                return same(wire, StreamHeader { size: disk.size(), sums: Some(sums) }, digest);
             }
-            Answered::Holds(told) => {
+            DeltaAnswer::Holds(told) => {
                 // One that can't cut it as we would is taken at its own.
                 job = job.cut(told.manifest.sums);
                 holds = Some(told);
@@ -199,7 +204,7 @@ pub(crate) fn to_receiver(
 }
 
 /// Whether the receiver is to be asked what it has. Warns where that was wanted, and can't be.
-pub(crate) fn asks_there(disk: &dyn Image, cli: &Cli, ready: &Ready, messages: Messages) -> Result<bool, Error> {
+pub(crate) fn asks_there(disk: &dyn Disk, cli: &Cli, ready: &Ready, messages: Messages) -> Result<bool, SendError> {
     let hashed = cli.job(ready.towards)?.sums.is_some();
     // What changed is known without asking, where there is an older state.
     let asked = hashed && disk.older().is_none() && asks(&ready.words, cli.target.delta, !cli.target.no_resume);
@@ -214,33 +219,33 @@ pub(crate) fn asks_there(disk: &dyn Image, cli: &Cli, ready: &Ready, messages: M
 impl Ready {
     /// True if the receiver writes to a block device.
     pub(crate) fn is_device(&self) -> bool {
-        self.words.iter().any(|word| word == Answer::DEVICE)
+        self.words.iter().any(|word| word == Reply::DEVICE)
     }
 }
 
 /// The disk that the receiver has to hold, where it is to check that: read if it is unknown, while the receiver waits.
 fn base(
-    basis: &Basis,
-    sums: Option<Sums>,
+    basis: &KnownBase,
+    sums: Option<HashParams>,
     words: &[String],
-    wire: &mut Wire,
-    tally: &Tally,
-) -> Result<Option<Fingerprint>, Error> {
+    wire: &mut StreamWriter,
+    tally: &ProgressCounters,
+) -> Result<Option<Fingerprint>, SendError> {
     check_names_base(basis, words)?;
     basis.read(sums, tally, || wire.idle_ahead())
 }
 
 /// Fails if the target has to be checked, and the receiver with these words of READY can't.
-pub(crate) fn check_names_base(basis: &Basis, words: &[String]) -> Result<(), Error> {
+pub(crate) fn check_names_base(basis: &KnownBase, words: &[String]) -> Result<(), SendError> {
     let says = |word| words.iter().any(|said| said == word);
     match basis {
-        Basis::Unsaid => Ok(()),
-        _ if says(Answer::BASE) => Ok(()),
-        _ if says(Answer::SH) => Err(Error::Unchecked {
+        KnownBase::Unsaid => Ok(()),
+        _ if says(Reply::BASE) => Ok(()),
+        _ if says(Reply::SH) => Err(SendError::Unchecked {
             what: "the receiver is recv-hole.sh, which can't read what is there",
             hint: "--trust-base sends without a check; or have recv-hole installed there, which checks, and takes --delta",
         }),
-        _ => Err(Error::Unchecked {
+        _ => Err(SendError::Unchecked {
             what: "the receiver doesn't check what is there: it may not read, or is an older one",
             hint: "with recv-hole --restrict it takes --allow-read there; --trust-base sends without a check",
         }),
@@ -248,16 +253,16 @@ pub(crate) fn check_names_base(basis: &Basis, words: &[String]) -> Result<(), Er
 }
 
 /// The stream of a disk that the receiver has.
-fn same(wire: &mut Wire, open: Open, digest: Digest) -> Result<Option<Fingerprint>, Error> {
-    wire.line(Item::Open(open))?;
-    wire.line(Item::Base(Base { size: open.size, digest: Some(digest) }))?;
+fn same(wire: &mut StreamWriter, open: StreamHeader, digest: Digest) -> Result<Option<Fingerprint>, SendError> {
+    wire.line(Frame::Open(open))?;
+    wire.line(Frame::Base(Base { size: open.size, digest: Some(digest) }))?;
     if open.size > 0 {
-        wire.line(Item::Record(Record::Keep { len: open.size }))?;
+        wire.line(Frame::Record(Record::Keep { len: open.size }))?;
     }
     wire.end(Some(digest))
 }
 
 /// True if part of the disk lies on a device: nothing tells when that changes, so what was hashed has to be what is sent.
-fn is_on_device(disk: &dyn Image) -> bool {
-    (0..).map_while(|depth| disk.host(depth)).any(Host::is_device)
+fn is_on_device(disk: &dyn Disk) -> bool {
+    (0..).map_while(|depth| disk.host(depth)).any(ImageFile::is_device)
 }

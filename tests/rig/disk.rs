@@ -12,14 +12,14 @@ pub type Hole = (u64, u64);
 
 /// A disk to be made: its size, and its data as (start, length, seed) in octets. A seed of 0 writes zeros.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Disk {
+pub struct TestDisk {
     /// Octets.
     pub size: u64,
     /// What is written.
     pub data: Vec<(u64, u64, u8)>,
 }
 
-impl Disk {
+impl TestDisk {
     /// A disk of one hole.
     pub fn empty(size: u64) -> Self {
         Self { size, data: Vec::new() }

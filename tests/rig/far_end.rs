@@ -6,7 +6,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::{Account, Belongings, Disk, HOST, Outcome, Setup, Sshd, Tools, run};
+use crate::{Account, Belongings, HOST, Outcome, Setup, Sshd, TestDisk, Tools, run};
 
 /// A fresh account on a server of its own, and a folder at this end.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl FarEnd {
     }
 
     /// An image at this end.
-    pub fn image(&self, name: &str, disk: &Disk) -> PathBuf {
+    pub fn image(&self, name: &str, disk: &TestDisk) -> PathBuf {
         let image = self.near(name);
         disk.make(&image);
         image

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::{Disk, extents, tool};
+use crate::{TestDisk, extents, tool};
 
 /// Both files, and what they were made of.
 #[derive(Debug)]
@@ -14,19 +14,19 @@ pub struct Layers {
     pub child: PathBuf,
     /// `parent.img`
     pub parent: PathBuf,
-    made: [Disk; 2],
+    made: [TestDisk; 2],
     /// Octets of a block of their file systems, the child's first.
     blocks: [u64; 2],
 }
 
 impl Layers {
     /// Makes both in a folder.
-    pub fn make(folder: &Path, child: &Disk, parent: &Disk) -> Self {
+    pub fn make(folder: &Path, child: &TestDisk, parent: &TestDisk) -> Self {
         Self::apart([folder, folder], child, parent)
     }
 
     /// Makes each in a folder of its own, the child's first.
-    pub fn apart(folders: [&Path; 2], child: &Disk, parent: &Disk) -> Self {
+    pub fn apart(folders: [&Path; 2], child: &TestDisk, parent: &TestDisk) -> Self {
         let paths = [folders[0].join("child.img"), folders[1].join("parent.img")];
         child.make(&paths[0]);
         parent.make(&paths[1]);
@@ -103,10 +103,10 @@ impl Layers {
     }
 }
 
-fn lettered(letters: &str, seed: u8) -> Disk {
+fn lettered(letters: &str, seed: u8) -> TestDisk {
     let size = 4096 * u64::try_from(letters.len()).unwrap();
     let data = (0..).zip(letters.chars()).filter(|(_, letter)| *letter == 'D');
-    data.fold(Disk::empty(size), |disk, (index, _)| disk.with(index * 4096, 4096, seed))
+    data.fold(TestDisk::empty(size), |disk, (index, _)| disk.with(index * 4096, 4096, seed))
 }
 
 /// The blocks of a file system that these octets lie in.
@@ -114,7 +114,7 @@ fn touched(at: u64, len: u64, block: u64) -> std::ops::Range<u64> {
     at / block..(at + len).div_ceil(block)
 }
 
-fn blocks_of(disk: &Disk, block: u64) -> BTreeSet<u64> {
+fn blocks_of(disk: &TestDisk, block: u64) -> BTreeSet<u64> {
     let data = disk.data.iter().filter(|(_, len, _)| *len > 0);
     data.flat_map(|&(at, len, _)| touched(at, len, block)).collect()
 }

@@ -32,7 +32,7 @@ mod vectors;
 
 pub use commands::{assert_kept, checkout, commands, flags, flags_named, programs};
 pub use completion::{Shell, completion};
-pub use disk::{Disk, Hole, extents, holes, holes_within};
+pub use disk::{Hole, TestDisk, extents, holes, holes_within};
 pub use filesystem::{Filesystem, Frozen, Fs, LoopDevice};
 mod toolbox;
 pub use account::{Account, Belongings};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::{
-    Disk, Filesystem, Fs, LoopDevice, Network, Outcome, Setup, Sshd, Tools, checkout, requires, requires_root,
+    Filesystem, Fs, LoopDevice, Network, Outcome, Setup, Sshd, TestDisk, Tools, checkout, requires, requires_root,
 };
 use crate::{run, tool};
 
@@ -106,7 +106,7 @@ impl Machine {
 
     fn make_disk(&self) {
         let raw = self.work("raw");
-        Disk::empty(SIZE).with(5 * MIB, 2 * MIB, 1).with(40 * MIB, MIB, 2).make(&raw);
+        TestDisk::empty(SIZE).with(5 * MIB, 2 * MIB, 1).with(40 * MIB, MIB, 2).make(&raw);
         let (raw, image) = (raw.to_str().unwrap().to_owned(), self.work("web.qcow2"));
         tool("qemu-img", &["convert", "-f", "raw", "-O", "qcow2", "-c", &raw, image.to_str().unwrap()]);
     }

@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio_util::codec::Decoder;
-use xfer_hole_proto::{Dialect, Item, Record, StreamDecoder};
+use xfer_hole_proto::{Dialect, Frame, Record, StreamDecoder};
 
 use crate::{Outcome, Sshd, Tools, requires};
 
@@ -65,14 +65,14 @@ impl Flowed {
 
     /// The items of the stream without payloads, as far as it came; they must be good.
     #[track_caller]
-    pub fn items(&self) -> Vec<Item> {
+    pub fn items(&self) -> Vec<Frame> {
         let mut decoder = StreamDecoder::new(Dialect::V1);
         if self.want().is_some() {
             decoder.agree();
         }
         let (mut left, mut items) = (BytesMut::from(self.stream()), Vec::new());
         while let Some(item) = decoder.decode(&mut left).unwrap() {
-            if !matches!(item, Item::Payload(_)) {
+            if !matches!(item, Frame::Payload(_)) {
                 items.push(item);
             }
         }
@@ -83,7 +83,7 @@ impl Flowed {
     #[track_caller]
     pub fn records(&self) -> Vec<(u64, Record)> {
         let mut at = 0;
-        let record = |item| if let Item::Record(record) = item { Some(record) } else { None };
+        let record = |item| if let Frame::Record(record) = item { Some(record) } else { None };
         let mut placed = |record: Record| {
             at += record.len();
             (at - record.len(), record)

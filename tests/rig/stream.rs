@@ -2,13 +2,13 @@
 
 use bytes::BytesMut;
 use tokio_util::codec::Decoder;
-use xfer_hole_proto::{Dialect, Item, Record, StreamDecoder};
+use xfer_hole_proto::{Dialect, Frame, Record, StreamDecoder};
 
 use crate::Hole;
 
 /// The items of a stream that must be good, without payloads.
 #[track_caller]
-pub fn items(stream: &[u8], dialect: Dialect) -> Vec<Item> {
+pub fn items(stream: &[u8], dialect: Dialect) -> Vec<Frame> {
     let mut decoder = StreamDecoder::new(dialect);
     let mut left = BytesMut::from(stream);
     let mut items = Vec::new();
@@ -18,7 +18,7 @@ pub fn items(stream: &[u8], dialect: Dialect) -> Vec<Item> {
             some => some,
         };
         match item {
-            Some(Item::Payload(_)) => {}
+            Some(Frame::Payload(_)) => {}
             Some(item) => items.push(item),
             None => return items,
         }
@@ -28,7 +28,7 @@ pub fn items(stream: &[u8], dialect: Dialect) -> Vec<Item> {
 /// The records of a stream that must be good.
 #[track_caller]
 pub fn records(stream: &[u8]) -> Vec<Record> {
-    let record = |item| if let Item::Record(record) = item { Some(record) } else { None };
+    let record = |item| if let Frame::Record(record) = item { Some(record) } else { None };
     items(stream, Dialect::V1).into_iter().filter_map(record).collect()
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::{Disk, Hole};
+use crate::{Hole, TestDisk};
 
 /// What `index.json` says.
 #[derive(Debug, Deserialize)]
@@ -72,7 +72,7 @@ pub struct Dest {
 impl Dest {
     /// Makes the file.
     pub fn make(&self, path: &Path) {
-        Disk::empty(self.size).make(path);
+        TestDisk::empty(self.size).make(path);
         let file = fs::OpenOptions::new().write(true).open(path).unwrap();
         for &(start, len, value) in &self.data {
             let octets = vec![value; usize::try_from(len).unwrap()];

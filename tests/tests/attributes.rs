@@ -7,12 +7,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
-use rig::{Disk, Filesystem, Fs, Outcome, assert_same, mode, part_of, pour, requires, run, tool, tools};
+use rig::{Filesystem, Fs, Outcome, TestDisk, assert_same, mode, part_of, pour, requires, run, tool, tools};
 
 const MIB: u64 = 1 << 20;
 
-fn disk() -> Disk {
-    Disk::empty(8 * MIB).with(MIB, MIB, 1)
+fn disk() -> TestDisk {
+    TestDisk::empty(8 * MIB).with(MIB, MIB, 1)
 }
 
 fn text(path: &Path) -> &str {
@@ -39,7 +39,7 @@ fn attributes(path: &Path) -> Vec<String> {
 /// An old file that a virtual machine may write by its ACL, and with labels.
 fn labelled(dest: &Path) {
     requires(&["setfacl", "setfattr"]);
-    Disk::empty(4 * MIB).with(0, 2 * MIB, 7).make(dest);
+    TestDisk::empty(4 * MIB).with(0, 2 * MIB, 7).make(dest);
     chown(dest, Some(12345), Some(23456)).unwrap();
     fs::set_permissions(dest, fs::Permissions::from_mode(0o640)).unwrap();
     tool("setfacl", &["-m", "u:65534:rw,g:54321:r,g::---,m::rw", text(dest)]);

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use rig::{
-    Before, Disk, FarEnd, Filesystem, Fill, Fs, HOST, LoopDevice, Outcome, Qcow2, Setup, Toolbox, assert_same,
+    Before, FarEnd, Filesystem, Fill, Fs, HOST, LoopDevice, Outcome, Qcow2, Setup, TestDisk, Toolbox, assert_same,
     gone_back, note_of, part_of, qemu_disk, run, tools, write_at,
 };
 
@@ -168,7 +168,7 @@ fn a_copy_checks_its_target_too() {
         before.untouched("a copy");
     }
     let other = case.fs.join("other.img");
-    Disk::empty(M).make(&other);
+    TestDisk::empty(M).make(&other);
     let mut sender = Command::new(tools!().xfer_hole);
     run(sender.args(["--check-base", "--since-snapshot", "one", "--base-digest"]).arg(&case.image), b"")
         .refused(&["--check-base is for the receiver"]);
@@ -201,7 +201,7 @@ fn a_push_has_the_far_end_check_and_a_shell_says_that_it_can_not() {
 fn a_noted_fingerprint_is_believed_at_both_ends_until_the_file_is_touched() {
     let fs = Filesystem::new(Fs::Ext4, 64 * M);
     let [base, image, dest] = ["base.raw", "top.qcow2", "out.img"].map(|name| fs.join(name));
-    Disk::empty(2 * M).with(0, M, 3).make(&base);
+    TestDisk::empty(2 * M).with(0, M, 3).make(&base);
     // What was touched within two seconds is not noted.
     thread::sleep(Duration::from_millis(2100));
     let mut sender = Command::new(tools!().xfer_hole);

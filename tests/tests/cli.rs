@@ -7,7 +7,9 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-use rig::{Before, Disk, Filesystem, Fs, Outcome, Receiver, SHELLS, part_of, pour, requires, run, script, tool, tools};
+use rig::{
+    Before, Filesystem, Fs, Outcome, Receiver, SHELLS, TestDisk, part_of, pour, requires, run, script, tool, tools,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -112,7 +114,7 @@ fn every_flag_is_there_and_explained() {
 fn wrong_usage_is_exit_2_and_touches_nothing() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-    Disk::empty(MIB).make(&image);
+    TestDisk::empty(MIB).make(&image);
     fs::write(&dest, "the old disk").unwrap();
     let before = Before::of(&dest);
     let (name, stream) = (image.to_str().unwrap(), pour(&tools!(), &[], &image));
@@ -199,7 +201,7 @@ fn wrong_usage_is_exit_2_and_touches_nothing() {
 fn sizes_are_read_with_their_units() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-    Disk::empty(2_000_000).make(&image);
+    TestDisk::empty(2_000_000).make(&image);
     let (stream, name) = (pour(&tools!(), &[], &image), dest.to_str().unwrap().to_owned());
     for (size, fits) in [
         ("2000000", true),
@@ -225,7 +227,7 @@ fn sizes_are_read_with_their_units() {
 fn both_ends_tell_the_same_fingerprint() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-    Disk::empty(3 * MIB).with(4096, 70_000, 1).make(&image);
+    TestDisk::empty(3 * MIB).with(4096, 70_000, 1).make(&image);
     let name = (image.to_str().unwrap(), dest.to_str().unwrap());
     for (flag, begin) in [("-v", "fingerprint sha256:1048576:4096:"), ("--print-digest", "sha256:1048576:4096:")] {
         let sent = xfer_hole(&["--hash", flag, name.0]).ok();
@@ -297,7 +299,7 @@ fn cut_off(shell: &[&str], places: &[usize], folder: &Path, stream: &[u8]) {
 fn a_script_cut_off_on_its_way_does_nothing() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     let image = fs.join("disk.img");
-    Disk::empty(MIB).with(4096, 5000, 1).make(&image);
+    TestDisk::empty(MIB).with(4096, 5000, 1).make(&image);
     let stream = pour(&tools!(), &[], &image);
     let len = fs::read(script()).unwrap().len();
     let last = || len - 60..len;

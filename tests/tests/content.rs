@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rig::{
-    Disk, FarEnd, Filesystem, Fs, HOST, LoopDevice, Outcome, Receiver, Setup, Toolbox, Tools, assert_refused,
+    FarEnd, Filesystem, Fs, HOST, LoopDevice, Outcome, Receiver, Setup, TestDisk, Toolbox, Tools, assert_refused,
     assert_same, qemu_img, run, send_to, tools, write_at,
 };
 
@@ -38,7 +38,7 @@ struct Place {
 impl Place {
     fn new() -> Self {
         let place = Self { tools: tools!(), fs: Filesystem::new(Fs::Tmpfs, 64 * M) };
-        Disk::empty(M).with(0, 100 * K, 1).make(&place.fs.join("disk.img"));
+        TestDisk::empty(M).with(0, 100 * K, 1).make(&place.fs.join("disk.img"));
         for (_, line, _) in MADE {
             run(Command::new("sh").args(["-ec", line]).current_dir(place.fs.path()), b"").ok();
         }

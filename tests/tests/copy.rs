@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::sys::stat::{major, minor};
 use rig::{
-    Before, Disk, Filesystem, Fill, Fs, LoopDevice, Op, Outcome, Qcow2, Running, assert_holes_within, assert_same,
+    Before, Filesystem, Fill, Fs, LoopDevice, Op, Outcome, Qcow2, Running, TestDisk, assert_holes_within, assert_same,
     holes, holes_within, mark_part, part_of, pour, qemu_disk, run, tool, tools, wait_until,
 };
 
@@ -23,8 +23,8 @@ fn copy(args: &[&str], image: &Path, dest: &Path) -> Outcome {
 }
 
 /// Data, zeros that were written, and holes; not all of it at multiples of anything. It ends in a hole.
-fn disk() -> Disk {
-    Disk::empty(48 * MIB + 1536)
+fn disk() -> TestDisk {
+    TestDisk::empty(48 * MIB + 1536)
         .with(0, MIB, 1)
         .with(3 * MIB + 512, 3 * MIB + 7, 2)
         .with(9 * MIB, 2 * MIB, 0)
@@ -74,7 +74,7 @@ fn a_copy_has_the_octets_and_the_holes_of_the_disk_on_every_file_system() {
 fn short_holes_become_data_where_that_is_asked_for() {
     let fs = Filesystem::new(Fs::Ext4, 128 * MIB);
     let (image, dest) = (fs.join("disk.img"), fs.join("copy.img"));
-    (0..16).fold(Disk::empty(8 * MIB), |disk, at| disk.with(at * (128 << 10), 64 << 10, 7)).make(&image);
+    (0..16).fold(TestDisk::empty(8 * MIB), |disk, at| disk.with(at * (128 << 10), 64 << 10, 7)).make(&image);
     copy(&["--min-hole", "1M"], &image, &dest).ok();
     assert_same(&image, &dest);
     assert_eq!(holes(&dest), [(2 * MIB - (64 << 10), 6 * MIB + (64 << 10))]);
@@ -145,7 +145,7 @@ fn in_place_what_was_there_is_overwritten_and_the_file_stays_the_same() {
         let fs = Filesystem::new(kind, 512 * MIB);
         let (image, dest) = (fs.join("disk.img"), fs.join("old.img"));
         disk().make(&image);
-        Disk::empty(60 * MIB).with(0, 60 * MIB, 9).make(&dest);
+        TestDisk::empty(60 * MIB).with(0, 60 * MIB, 9).make(&dest);
         let before = fs::metadata(&dest).unwrap().ino();
         assert_eq!(copy(&["--in-place"], &image, &dest).ok().err, "");
         assert_same(&image, &dest);
@@ -283,8 +283,8 @@ fn one_device_by_two_nodes_and_the_file_behind_it_are_the_same() {
 fn an_image_that_changes_meanwhile_fails_the_copy_and_what_was_there_stays() {
     let folder = tempfile::tempdir().unwrap();
     let (image, dest) = (folder.path().join("disk.img"), folder.path().join("copy.img"));
-    Disk::empty(64 * MIB).with(0, 64 * MIB, 1).make(&image);
-    Disk::empty(MIB).with(0, 100, 2).make(&dest);
+    TestDisk::empty(64 * MIB).with(0, 64 * MIB, 1).make(&image);
+    TestDisk::empty(MIB).with(0, 100, 2).make(&dest);
     let before = Before::of(&dest);
     for args in [&["--reflink", "never"][..], &["--hash"]] {
         let over = AtomicBool::new(false);
@@ -309,8 +309,8 @@ fn an_image_that_changes_meanwhile_fails_the_copy_and_what_was_there_stays() {
 fn a_killed_copy_leaves_its_part_only_and_the_next_one_is_whole() {
     let folder = tempfile::tempdir().unwrap();
     let (image, dest) = (folder.path().join("disk.img"), folder.path().join("copy.img"));
-    Disk::empty(192 * MIB).with(0, 192 * MIB, 1).make(&image);
-    Disk::empty(MIB).with(0, 100, 2).make(&dest);
+    TestDisk::empty(192 * MIB).with(0, 192 * MIB, 1).make(&image);
+    TestDisk::empty(MIB).with(0, 100, 2).make(&dest);
     let before = Before::of(&dest);
     for args in [&["--reflink", "never"][..], &["--hash"]] {
         let running = Running::start(Command::new(tools!().xfer_hole).args(args).arg(&image).arg(&dest));

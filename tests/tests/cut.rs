@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use rig::{Before, Disk, Filesystem, Fs, Receiver, SHELLS, part_of, pour, run, tools};
+use rig::{Before, Filesystem, Fs, Receiver, SHELLS, TestDisk, part_of, pour, run, tools};
 
 /// A disk whose stream has every kind of line, small enough to be cut everywhere.
 fn stream(folder: &Path, hash: bool) -> (PathBuf, Vec<u8>) {
     let image = folder.join("disk.img");
-    Disk::empty(30_000).with(4096, 5000, 1).with(20_000, 300, 2).make(&image);
+    TestDisk::empty(30_000).with(4096, 5000, 1).with(20_000, 300, 2).make(&image);
     let args: &[&str] = if hash { &["--hash", "--hash-interval", "4096", "--min-hole", "512"] } else { &[] };
     let stream = pour(&tools!(), args, &image);
     (image, stream)

@@ -9,11 +9,11 @@ use std::process::Command;
 
 use nix::sys::statvfs::statvfs;
 use rig::{
-    Cut, Disk, FarEnd, Filesystem, Fill, Flowed, Fs, HOST, LoopDevice, Outcome, Qcow2, Setup, Toolbox, Tools, Wiretap,
-    assert_holes_within, assert_same, converse, differing, extents, holes, holes_of, holes_within, mark_part, part_of,
-    qemu_disk, requires, run, tool, tools,
+    Cut, FarEnd, Filesystem, Fill, Flowed, Fs, HOST, LoopDevice, Outcome, Qcow2, Setup, TestDisk, Toolbox, Tools,
+    Wiretap, assert_holes_within, assert_same, converse, differing, extents, holes, holes_of, holes_within, mark_part,
+    part_of, qemu_disk, requires, run, tool, tools,
 };
-use xfer_hole_proto::{Item, Record};
+use xfer_hole_proto::{Frame, Record};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -25,8 +25,8 @@ const RECORD: usize = 80;
 const FRAME: usize = 1024;
 
 /// A guest's disk: runs of data between holes.
-fn disk() -> Disk {
-    Disk::empty(20 * MIB).with(0, MIB, 1).with(2 * MIB + 4 * KIB, 3 * MIB, 2).with(8 * MIB, 100 * KIB, 3).with(
+fn disk() -> TestDisk {
+    TestDisk::empty(20 * MIB).with(0, MIB, 1).with(2 * MIB + 4 * KIB, 3 * MIB, 2).with(8 * MIB, 100 * KIB, 3).with(
         12 * MIB,
         4 * MIB,
         4,
@@ -34,13 +34,13 @@ fn disk() -> Disk {
 }
 
 /// Pairs of what stands there before, if anything, and what is to stand there.
-fn pairs() -> Vec<(&'static str, Option<Disk>, Disk)> {
-    let ragged = |size: u64| Disk { size, ..disk() }.with(size - 700, 700, 5);
-    let holes = Disk { data: Vec::new(), ..disk() };
+fn pairs() -> Vec<(&'static str, Option<TestDisk>, TestDisk)> {
+    let ragged = |size: u64| TestDisk { size, ..disk() }.with(size - 700, 700, 5);
+    let holes = TestDisk { data: Vec::new(), ..disk() };
     vec![
         ("identical", Some(disk()), disk()),
         ("nothing there", None, disk()),
-        ("an empty one there", Some(Disk::empty(0)), disk()),
+        ("an empty one there", Some(TestDisk::empty(0)), disk()),
         (
             "pieces changed",
             Some(disk()),
@@ -51,16 +51,16 @@ fn pairs() -> Vec<(&'static str, Option<Disk>, Disk)> {
         ("written zeros there", Some(disk().with(6 * MIB, MIB, 0)), disk()),
         ("all became a hole", Some(disk()), holes.clone()),
         ("all was a hole", Some(holes), disk()),
-        ("grown", Some(Disk { size: 16 * MIB, ..disk() }), disk().with(19 * MIB, MIB, 9)),
-        ("grown off an interval", Some(Disk { size: 16 * MIB + 512, ..disk() }.with(16 * MIB, 512, 6)), disk()),
-        ("shrunk", Some(disk().with(17 * MIB, 3 * MIB, 6)), Disk { size: 16 * MIB, ..disk() }),
-        ("shrunk into an interval", Some(disk()), Disk { data: vec![(0, MIB, 1)], size: 5 * MIB + 512 }),
+        ("grown", Some(TestDisk { size: 16 * MIB, ..disk() }), disk().with(19 * MIB, MIB, 9)),
+        ("grown off an interval", Some(TestDisk { size: 16 * MIB + 512, ..disk() }.with(16 * MIB, 512, 6)), disk()),
+        ("shrunk", Some(disk().with(17 * MIB, 3 * MIB, 6)), TestDisk { size: 16 * MIB, ..disk() }),
+        ("shrunk into an interval", Some(disk()), TestDisk { data: vec![(0, MIB, 1)], size: 5 * MIB + 512 }),
         ("ragged, equal", Some(ragged(17 * MIB + 12345)), ragged(17 * MIB + 12345)),
         ("ragged, another tail", Some(ragged(17 * MIB + 12345)), ragged(17 * MIB + 12345).with(17 * MIB + 12344, 1, 9)),
         ("tails of 512", Some(ragged(17 * MIB + 512)), ragged(17 * MIB + 1024)),
-        ("one octet", Some(Disk::empty(1).with(0, 1, 1)), Disk::empty(1).with(0, 1, 2)),
-        ("no octets", Some(disk()), Disk::empty(0)),
-        ("another disk", Some(disk()), Disk::empty(9 * MIB).with(MIB, 5 * MIB, 8)),
+        ("one octet", Some(TestDisk::empty(1).with(0, 1, 1)), TestDisk::empty(1).with(0, 1, 2)),
+        ("no octets", Some(disk()), TestDisk::empty(0)),
+        ("another disk", Some(disk()), TestDisk::empty(9 * MIB).with(MIB, 5 * MIB, 8)),
     ]
 }
 
@@ -90,7 +90,7 @@ fn renewed(by: impl Fn(&str, &[&str], &Path, &Path, &[u8])) {
             let what = format!("{what} {args:?}");
             let _left = fs::remove_file(&dest);
             old.iter().for_each(|old| old.make(&dest));
-            by(&what, args, &image, &dest, &old.as_ref().map(Disk::octets).unwrap_or_default());
+            by(&what, args, &image, &dest, &old.as_ref().map(TestDisk::octets).unwrap_or_default());
             assert_same(&image, &dest);
             assert!(!part_of(&dest).exists(), "{what}");
             // What is kept stays as it was.
@@ -233,7 +233,7 @@ fn a_copy_by_delta_writes_what_differs_and_nothing_else() {
 fn past_the_page_cache_nothing_old_is_left_where_something_new_came() {
     let fs = Filesystem::with_options(Fs::Ext4, 256 * MIB, &["-b", "4096"]);
     let (image, dest) = (fs.join("image"), fs.join("dest"));
-    let old = Disk::empty(20 * MIB).with(0, 20 * MIB, 1);
+    let old = TestDisk::empty(20 * MIB).with(0, 20 * MIB, 1);
     // Zeros of blocks and of intervals, octets that fill no page, and whole intervals.
     let new = (0..20).map(|number| number * MIB).fold(old.clone(), |new, at| {
         let new = new.with(at + 4 * KIB, 4 * KIB, 0).with(at + 256 * KIB, 130 * KIB, 0);
@@ -454,7 +454,7 @@ fn the_stream_of_a_delta_names_the_whole_result_in_end_and_done() {
         prints.args(["--hash", "--print-digest", "--hash-interval", interval]).arg(&image);
         let digest = run(&mut prints, b"").ok().fingerprint().2.rsplit(':').next().unwrap().to_owned();
         assert_eq!(flowed.answers().last().unwrap(), &format!("DONE {digest}"));
-        let Some(Item::End(end)) = flowed.items().pop() else { panic!("no END") };
+        let Some(Frame::End(end)) = flowed.items().pop() else { panic!("no END") };
         assert_eq!(end.result.unwrap().to_string(), digest);
         let kept: u64 =
             flowed.records().iter().filter(|(_, record)| record.word() == "KEEP").map(|(_, keep)| keep.len()).sum();

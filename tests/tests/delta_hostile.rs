@@ -12,22 +12,25 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use rig::{Before, Disk, Filesystem, Fs, Outcome, part_of, run, tool, tools, wait_until};
+use rig::{Before, Filesystem, Fs, Outcome, TestDisk, part_of, run, tool, tools, wait_until};
 use tempfile::TempDir;
 use tokio_util::codec::Encoder;
-use xfer_hole_proto::{Base, Dialect, Digest, End, Item, Manifest, ManifestWriter, Open, Record, StreamEncoder, Sums};
+use xfer_hole_proto::{
+    Base, Dialect, Digest, Frame, HashParams, ManifestHeader, ManifestWriter, Record, StreamEncoder, StreamHeader,
+    Trailer,
+};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const INTERVAL: u64 = 64 * KIB;
 
-fn sums() -> Sums {
-    Sums::new(INTERVAL, 4096).unwrap()
+fn sums() -> HashParams {
+    HashParams::new(INTERVAL, 4096).unwrap()
 }
 
 /// What a manifest says of octets that are all data, interval by interval; and the digest of those lines.
 fn manifest(octets: &[u8]) -> (String, Digest) {
-    let manifest = Manifest::whole(octets.len() as u64, sums());
+    let manifest = ManifestHeader::whole(octets.len() as u64, sums());
     let (mut writer, mut lines) = (ManifestWriter::new(manifest), format!("{manifest}\n"));
     for piece in octets.chunks(usize::try_from(INTERVAL).unwrap()) {
         writer.data(piece.len() as u64, Digest::of(piece), &mut lines).unwrap();
@@ -40,15 +43,15 @@ fn manifest(octets: &[u8]) -> (String, Digest) {
 fn stream(size: u64, base: u64, records: &[(Record, &[u8])], result: Digest) -> Vec<u8> {
     let (mut encoder, mut out) = (StreamEncoder::new(Dialect::V1), BytesMut::new());
     encoder.agree();
-    encoder.encode(Item::Open(Open { size, sums: Some(sums()) }), &mut out).unwrap();
-    encoder.encode(Item::Base(Base { size: base, digest: None }), &mut out).unwrap();
+    encoder.encode(Frame::Open(StreamHeader { size, sums: Some(sums()) }), &mut out).unwrap();
+    encoder.encode(Frame::Base(Base { size: base, digest: None }), &mut out).unwrap();
     for (record, payload) in records {
-        encoder.encode(Item::Record(*record), &mut out).unwrap();
+        encoder.encode(Frame::Record(*record), &mut out).unwrap();
         if !payload.is_empty() {
-            encoder.encode(Item::Payload(Bytes::copy_from_slice(payload)), &mut out).unwrap();
+            encoder.encode(Frame::Payload(Bytes::copy_from_slice(payload)), &mut out).unwrap();
         }
     }
-    encoder.encode(Item::End(End { result: Some(result), ..encoder.end() }), &mut out).unwrap();
+    encoder.encode(Frame::End(Trailer { result: Some(result), ..encoder.end() }), &mut out).unwrap();
     out.to_vec()
 }
 
@@ -67,7 +70,7 @@ impl Target {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let dest = folder.path().join("dest");
-        let disk = Disk::empty(4 * INTERVAL).with(0, 4 * INTERVAL, 1);
+        let disk = TestDisk::empty(4 * INTERVAL).with(0, 4 * INTERVAL, 1);
         disk.make(&dest);
         Self { _folder: folder, dest, old: disk.octets() }
     }
@@ -197,7 +200,7 @@ fn started(mut command: Command) -> Child {
 fn a_sender_that_does_not_listen_gets_no_further_than_it_was_told_and_is_given_up() {
     let target = Target::new();
     let size = 16 * MIB;
-    Disk::empty(size).with(0, size, 1).make(&target.dest);
+    TestDisk::empty(size).with(0, size, 1).make(&target.dest);
     let before = Before::of(&target.dest);
     // 4096 records are more than a pipe holds: not all is told while nobody reads.
     let want = format!("WANT {size} sha256 4096 4096\n");
@@ -284,7 +287,7 @@ fn same_is_not_said_of_a_target_that_is_updated_in_place() {
 fn records_beyond_what_was_told_are_refused() {
     let target = Target::new();
     let size = 16 * MIB;
-    Disk::empty(size).with(0, size, 1).make(&target.dest);
+    TestDisk::empty(size).with(0, size, 1).make(&target.dest);
     let before = Before::of(&target.dest);
     let said = format!("WANT {size} sha256 4096 4096\nXFER-HOLE 1 {size} sha256 4096 4096\nBASE {size}\nHOLE {size}\n");
     for args in [&[][..], &["--in-place"]] {

@@ -12,9 +12,12 @@ use std::thread;
 
 use bytes::BytesMut;
 use nix::fcntl::copy_file_range;
-use rig::{Disk, Filesystem, Fs, Outcome, part_of, requires, run, tools};
+use rig::{Filesystem, Fs, Outcome, TestDisk, part_of, requires, run, tools};
 use tokio_util::codec::Encoder;
-use xfer_hole_proto::{Base, Dialect, Digest, End, Item, Manifest, ManifestWriter, Open, Record, StreamEncoder, Sums};
+use xfer_hole_proto::{
+    Base, Dialect, Digest, Frame, HashParams, ManifestHeader, ManifestWriter, Record, StreamEncoder, StreamHeader,
+    Trailer,
+};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -31,8 +34,8 @@ fn peak(child: &Child) -> u64 {
 }
 
 /// Digests of intervals of 64 KiB, in grains of so many octets.
-fn sums(grain: u64) -> Sums {
-    Sums::new(64 * KIB, grain).unwrap()
+fn sums(grain: u64) -> HashParams {
+    HashParams::new(64 * KIB, grain).unwrap()
 }
 
 fn started(command: &mut Command) -> Child {
@@ -44,7 +47,7 @@ fn a_manifest_of_a_million_records_of_16_tib_goes_through_little_memory() {
     let folder = tempfile::tempdir().unwrap();
     // Without blocks it may be as large as its file system has it: not quite 16 TiB.
     let (image, size) = (folder.path().join("image"), (16 << 40) - 16 * MIB);
-    Disk::empty(size).with(0, 4096, 1).with(8 << 40, 4096, 1).make(&image);
+    TestDisk::empty(size).with(0, 4096, 1).with(8 << 40, 4096, 1).make(&image);
     let mut command = Command::new("timeout");
     command.args(["-s", "KILL", "120"]).arg(tools!().xfer_hole).args(["--converse", "--hash", "--delta"]).arg(&image);
     let mut sender = started(&mut command);
@@ -55,7 +58,7 @@ fn a_manifest_of_a_million_records_of_16_tib_goes_through_little_memory() {
     assert_eq!(want, format!("WANT {size} sha256 65536 4096\n"));
     let count = 1 << 19;
     let saying = thread::spawn(move || {
-        let manifest = Manifest::whole(size, sums(4096));
+        let manifest = ManifestHeader::whole(size, sums(4096));
         let (mut writer, mut lines) = (ManifestWriter::new(manifest), format!("{manifest}\n"));
         for number in 0..count {
             let at = number * 32 * MIB;
@@ -102,7 +105,7 @@ fn a_manifest_of_a_million_records_of_16_tib_goes_through_little_memory() {
 /// Makes a file of 16 TiB with four short runs of data in each of 125,000 places. They share one block of their file system.
 fn scatter(path: &Path) {
     let (pattern, size) = (path.with_extension("pattern"), 16_u64 << 40);
-    let block = (0..4).fold(Disk::empty(4096), |disk, run| disk.with(run * 1024, 512, 1));
+    let block = (0..4).fold(TestDisk::empty(4096), |disk, run| disk.with(run * 1024, 512, 1));
     block.make(&pattern);
     let (from, to) = (File::open(&pattern).unwrap(), File::create(path).unwrap());
     to.set_len(size).unwrap();
@@ -141,10 +144,10 @@ impl Measured {
 fn keeping(size: u64, grain: u64, result: Digest) -> BytesMut {
     let (mut encoder, mut out) = (StreamEncoder::new(Dialect::V1), BytesMut::new());
     encoder.agree();
-    encoder.encode(Item::Open(Open { size, sums: Some(sums(grain)) }), &mut out).unwrap();
-    encoder.encode(Item::Base(Base { size, digest: None }), &mut out).unwrap();
-    encoder.encode(Item::Record(Record::Keep { len: size }), &mut out).unwrap();
-    encoder.encode(Item::End(End { result: Some(result), ..encoder.end() }), &mut out).unwrap();
+    encoder.encode(Frame::Open(StreamHeader { size, sums: Some(sums(grain)) }), &mut out).unwrap();
+    encoder.encode(Frame::Base(Base { size, digest: None }), &mut out).unwrap();
+    encoder.encode(Frame::Record(Record::Keep { len: size }), &mut out).unwrap();
+    encoder.encode(Frame::End(Trailer { result: Some(result), ..encoder.end() }), &mut out).unwrap();
     out
 }
 

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::Command;
 
 use rig::{
-    Disk, Filesystem, Fs, LoopDevice, Outcome, Receiver, Running, SHELLS, part_of, pour, requires, run, tool, tools,
-    wait_until,
+    Filesystem, Fs, LoopDevice, Outcome, Receiver, Running, SHELLS, TestDisk, part_of, pour, requires, run, tool,
+    tools, wait_until,
 };
 
 const MIB: u64 = 1 << 20;
@@ -71,7 +71,7 @@ fn a_disk_with_digests_is_right_on_a_device_and_the_device_is_a_source_again() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     let image = fs.join("disk.img");
     // Not a multiple of 4096.
-    Disk::empty(3 * MIB + 512).with(4096, 70_000, 1).with(2 * MIB + 100, 5000, 2).make(&image);
+    TestDisk::empty(3 * MIB + 512).with(4096, 70_000, 1).with(2 * MIB + 100, 5000, 2).make(&image);
     let stream = pour(&tools!(), &["--hash"], &image);
     for receiver in RECEIVERS {
         let device = LoopDevice::filled(3 * MIB + 512, OLD);
@@ -210,14 +210,14 @@ fn allocated(file: &Path) -> u64 {
 }
 
 /// A disk of 128 MiB with 2 MiB of data in it, which don't begin or end at a page.
-fn sparse() -> Disk {
-    Disk::empty(128 * MIB).with(0, 4096, 1).with(20 * MIB + 100, MIB, 2).with(100 * MIB + 4000, MIB - 4096, 3)
+fn sparse() -> TestDisk {
+    TestDisk::empty(128 * MIB).with(0, 4096, 1).with(20 * MIB + 100, MIB, 2).with(100 * MIB + 4000, MIB - 4096, 3)
 }
 
 /// A loop device over a sparse file, the space of which is made on demand: full of old bytes, or with none.
 fn on_demand(fs: &Filesystem, full: bool) -> LoopDevice {
     let backing = fs.join("backing");
-    let disk = Disk::empty(128 * MIB);
+    let disk = TestDisk::empty(128 * MIB);
     if full { disk.with(0, 128 * MIB, 9) } else { disk }.make(&backing);
     LoopDevice::over(&backing)
 }

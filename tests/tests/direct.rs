@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use rig::{
-    Before, Disk, FarEnd, Filesystem, Fill, Fs, HOST, LoopDevice, Op, Outcome, Qcow2, Setup, Toolbox,
+    Before, FarEnd, Filesystem, Fill, Fs, HOST, LoopDevice, Op, Outcome, Qcow2, Setup, TestDisk, Toolbox,
     assert_holes_within, assert_same, holes, holes_within, part_of, qemu_disk, requires, run, tool, tools,
 };
 
@@ -18,8 +18,8 @@ const MIB: u64 = 1 << 20;
 const PAGE: u64 = 4096;
 
 /// Data, zeros that were written, and holes; not all of it at multiples of anything.
-fn disk() -> Disk {
-    Disk::empty(48 * MIB + 1536)
+fn disk() -> TestDisk {
+    TestDisk::empty(48 * MIB + 1536)
         .with(0, MIB, 1)
         .with(3 * MIB + 512, 3 * MIB + 7, 2)
         .with(9 * MIB, 2 * MIB, 0)
@@ -84,11 +84,11 @@ fn few(pages: u64) -> bool {
 #[test]
 fn octets_and_holes_are_those_of_a_transfer_through_the_page_cache() {
     let sizes = [1, 511, 513, 4096, 4097, 3 * MIB + 512, 4 * MIB + 1];
-    let small = sizes.map(|size| Disk::empty(size).with(0, size, 1));
+    let small = sizes.map(|size| TestDisk::empty(size).with(0, size, 1));
     for kind in Fs::ALL {
         let fs = Filesystem::new(kind, 512 * MIB);
         let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-        for disk in small.iter().chain([&disk(), &Disk::empty(2 * MIB + 100), &Disk::empty(0)]) {
+        for disk in small.iter().chain([&disk(), &TestDisk::empty(2 * MIB + 100), &TestDisk::empty(0)]) {
             disk.make(&image);
             for args in [&[][..], &["--hash"], &["--hash", "--hash-interval=4K"], &["--min-hole=64K"]] {
                 let what = format!("{kind:?} {args:?} {}", disk.size);
@@ -205,7 +205,11 @@ fn data_goes_through_descriptors_with_o_direct_and_in_large_pieces() {
     requires(&["strace"]);
     let fs = Filesystem::new(Fs::Ext4, 256 * MIB);
     let (image, dest, log) = (fs.join("disk.img"), fs.join("out.img"), fs.join("strace"));
-    Disk::empty(64 * MIB + 100).with(0, 20 * MIB, 1).with(30 * MIB, 10 * MIB, 2).with(64 * MIB, 100, 3).make(&image);
+    TestDisk::empty(64 * MIB + 100)
+        .with(0, 20 * MIB, 1)
+        .with(30 * MIB, 10 * MIB, 2)
+        .with(64 * MIB, 100, 3)
+        .make(&image);
     let data = 30 * MIB + PAGE;
     let stream = fs.join("stream");
     for args in [&[][..], &["--hash"]] {
@@ -321,7 +325,7 @@ fn refusing(size: u64) -> Filesystem {
 fn where_there_is_no_o_direct_that_is_said_once_and_the_page_cache_is_emptied_behind() {
     let fs = refusing(1024 * MIB);
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-    Disk::empty(200 * MIB + 100).with(0, 120 * MIB, 1).with(150 * MIB, MIB, 2).with(200 * MIB, 100, 3).make(&image);
+    TestDisk::empty(200 * MIB + 100).with(0, 120 * MIB, 1).with(150 * MIB, MIB, 2).with(200 * MIB, 100, 3).make(&image);
     let name = |path: &Path| path.display().to_string();
     let read = format!(
         "xfer-hole: warning: {}: takes no O_DIRECT; what was read is dropped from the page cache instead\n",
@@ -367,7 +371,7 @@ fn what_is_refused_at_the_first_transfer_goes_another_way() {
     requires(&["strace"]);
     let fs = Filesystem::new(Fs::Ext4, 256 * MIB);
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-    Disk::empty(20 * MIB).with(MIB, 2 * MIB, 1).make(&image);
+    TestDisk::empty(20 * MIB).with(MIB, 2 * MIB, 1).make(&image);
     // The first call of the thread that opens is answered so, though the kernel would have done it.
     let refused = |call: &str, file: &Path| {
         let mut command = Command::new("strace");
@@ -415,7 +419,7 @@ fn a_file_system_that_caches_in_spite_of_o_direct_is_found_out() {
 fn a_full_file_system_says_so_and_the_old_disk_stays() {
     let source = Filesystem::new(Fs::Ext4, 256 * MIB);
     let image = source.join("disk.img");
-    Disk::empty(80 * MIB).with(MIB, 60 * MIB, 1).make(&image);
+    TestDisk::empty(80 * MIB).with(MIB, 60 * MIB, 1).make(&image);
     for fs in [Filesystem::new(Fs::Ext4, 32 * MIB), Filesystem::new(Fs::Tmpfs, 16 * MIB), refusing(32 * MIB)] {
         let dest = fs.join("out.img");
         fs::write(&dest, "the old disk").unwrap();
@@ -459,7 +463,7 @@ fn the_other_side_of_a_push_and_of_a_pull_is_asked_for_it_too() {
 fn memory_stays_within_tens_of_mebibytes() {
     let fs = Filesystem::new(Fs::Ext4, 1024 * MIB);
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-    Disk::empty(300 * MIB).with(0, 200 * MIB, 1).make(&image);
+    TestDisk::empty(300 * MIB).with(0, 200 * MIB, 1).make(&image);
     for args in [&["--direct"][..], &["--direct", "--hash"]] {
         let peak = peak_of(Command::new(tools!().xfer_hole).arg("-q").args(args).arg(&image).arg(&dest));
         assert!(peak < 64 << 10, "{args:?}: {peak} KiB");
@@ -484,7 +488,7 @@ fn an_image_that_was_just_written_is_read_as_it_is_now() {
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
     for seed in 1..5 {
         // Nothing of it is on the disk yet.
-        let disk = Disk::empty(20 * MIB).with(512, 9 * MIB, seed);
+        let disk = TestDisk::empty(20 * MIB).with(512, 9 * MIB, seed);
         let file = File::create(&image).unwrap();
         file.set_len(disk.size).unwrap();
         disk.write(&file);

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rig::{Disk, Outcome, run, tools};
+use rig::{Outcome, TestDisk, run, tools};
 use xfer_hole_proto::Digest;
 
 const MIB: u64 = 1 << 20;
@@ -73,7 +73,7 @@ fn conversed(image: &Path, args: &[&str], word: &str, written: Written) -> Outco
 fn done_with_another_digest_than_that_of_end_is_a_failure() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("disk.img");
-    Disk::empty(MIB).with(0, 64 << 10, 1).make(&image);
+    TestDisk::empty(MIB).with(0, 64 << 10, 1).make(&image);
     for (how, send) in [("push", pushed as fn(&Path, &[&str], &str, Written) -> Outcome), ("converse", conversed)] {
         let hash: &[&str] = if how == "converse" { &["--hash"] } else { &[] };
         for (word, written, good) in [

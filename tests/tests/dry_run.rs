@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rig::{
-    Disk, FarEnd, Filesystem, Fill, Fs, HOST, LoopDevice, Outcome, Qcow2, Running, Setup, Toolbox, part_of, pour,
+    FarEnd, Filesystem, Fill, Fs, HOST, LoopDevice, Outcome, Qcow2, Running, Setup, TestDisk, Toolbox, part_of, pour,
     requires, run, tool, tools, wait_until,
 };
 
@@ -50,7 +50,7 @@ fn a_device_that_is_too_small_or_in_use_is_found() {
     requires(&["mkfs.ext4", "blockdev"]);
     let toolbox = installed();
     let far = FarEnd::with(tools!(), "dash", Setup { path: Some(&toolbox.path()), ..Setup::default() });
-    let image = far.image("disk.img", &Disk::empty(16 * MIB).with(MIB, MIB, 1));
+    let image = far.image("disk.img", &TestDisk::empty(16 * MIB).with(MIB, MIB, 1));
     let stream = pour(&tools!(), &[], &image);
     let small = LoopDevice::filled(16 * MIB - 512, 7);
     let before = fs::read(small.path()).unwrap();
@@ -78,7 +78,7 @@ fn a_device_that_is_too_small_or_in_use_is_found() {
 fn what_there_is_no_room_for_is_found() {
     let toolbox = installed();
     let far = FarEnd::with(tools!(), "dash", Setup { path: Some(&toolbox.path()), ..Setup::default() });
-    let image = far.image("disk.img", &Disk::empty(1 << 30).with(0, 40 * MIB, 1));
+    let image = far.image("disk.img", &TestDisk::empty(1 << 30).with(0, 40 * MIB, 1));
     for kind in [Fs::Ext4, Fs::Tmpfs] {
         let fs = Filesystem::new(kind, 32 * MIB);
         let (dest, part) = (fs.join("out.img"), fs.join("out.img.part"));
@@ -94,13 +94,13 @@ fn what_there_is_no_room_for_is_found() {
         let left = run(Command::new(tools!().recv_hole).arg(&dest), &pour(&tools!(), &["--hash"], &image)[..20 << 20]);
         left.refused(&[]);
         assert!(part.exists());
-        let wanted = far.image("less.img", &Disk::empty(1 << 30).with(0, 28 * MIB, 1));
+        let wanted = far.image("less.img", &TestDisk::empty(1 << 30).with(0, 28 * MIB, 1));
         accepted(by_every_way(&far, &wanted, &dest, &[]), "28 MiB, of which 20 are there");
         fs::write(fs.join("other"), vec![1; 8 << 20]).unwrap();
         refused(by_every_way(&far, &wanted, &dest, &[]), &["free space"], "with 8 MiB less");
         fs::remove_file(fs.join("other")).unwrap();
         fs::remove_file(&part).unwrap();
-        let sparse = far.image("sparse.img", &Disk::empty(8 << 30).with(3 << 30, MIB, 1));
+        let sparse = far.image("sparse.img", &TestDisk::empty(8 << 30).with(3 << 30, MIB, 1));
         accepted(by_every_way(&far, &sparse, &dest, &[]), "holes take no room");
         assert!(!dest.exists() && !part.exists());
         // Not a byte is left.
@@ -114,7 +114,7 @@ fn what_there_is_no_room_for_is_found() {
 fn a_temporary_file_of_another_receiver_is_found() {
     let toolbox = installed();
     let far = FarEnd::with(tools!(), "dash", Setup { path: Some(&toolbox.path()), ..Setup::default() });
-    let image = far.image("disk.img", &Disk::empty(16 * MIB).with(MIB, MIB, 1));
+    let image = far.image("disk.img", &TestDisk::empty(16 * MIB).with(MIB, MIB, 1));
     let (stream, dest) = (pour(&tools!(), &[], &image), far.near("out.img"));
     let mut other = Running::start(Command::new(tools!().recv_hole).arg(&dest));
     other.say(&stream[..stream.len() / 2]);
@@ -138,7 +138,7 @@ fn a_temporary_file_of_another_receiver_is_found() {
 fn an_owner_that_is_not_known_or_not_permitted_is_found() {
     let toolbox = installed();
     let far = FarEnd::with(tools!(), "dash", Setup { path: Some(&toolbox.path()), ..Setup::default() });
-    let image = far.image("disk.img", &Disk::empty(16 * MIB).with(MIB, MIB, 1));
+    let image = far.image("disk.img", &TestDisk::empty(16 * MIB).with(MIB, MIB, 1));
     let dest = far.near("out.img");
     for owner in ["no-such-user", ":no-such-group", "root:no-such-group"] {
         let outcomes = by_every_way(&far, &image, &dest, &["--chown", owner]);
@@ -161,7 +161,7 @@ fn a_file_that_would_be_too_large_is_found() {
     // ext4 has no file of 17 TiB, XFS has.
     let (source, fs) = (Filesystem::new(Fs::Xfs, 512 * MIB), Filesystem::new(Fs::Ext4, 64 * MIB));
     let image = source.join("disk.img");
-    Disk::empty(17 << 40).with(0, 4096, 1).make(&image);
+    TestDisk::empty(17 << 40).with(0, 4096, 1).make(&image);
     let outcomes = by_every_way(&far, &image, &fs.join("out.img"), &[]).into_iter();
     refused(outcomes.filter(|(_, way)| *way != "push to sh").collect(), &["too large"], "17 TiB");
     assert_eq!(
@@ -237,7 +237,7 @@ fn a_base_that_is_not_there_or_another_disk_is_found() {
 fn a_disk_that_a_key_or_the_user_does_not_accept_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    Disk::empty(16 * MIB).with(MIB, MIB, 1).make(&at("disk.img"));
+    TestDisk::empty(16 * MIB).with(MIB, MIB, 1).make(&at("disk.img"));
     let (recv, sender) = (tools!().recv_hole, tools!().xfer_hole);
     let far = |name: &str, text: String| {
         fs::write(at(name), format!("#!/bin/sh\n{text}\n")).unwrap();
@@ -268,7 +268,7 @@ fn a_disk_that_a_key_or_the_user_does_not_accept_is_found() {
 fn a_delta_that_finds_no_room_or_no_partner_is_found() {
     let toolbox = installed();
     let far = FarEnd::with(tools!(), "dash", Setup { path: Some(&toolbox.path()), ..Setup::default() });
-    let disk = Disk::empty(64 * MIB).with(0, 20 * MIB, 1);
+    let disk = TestDisk::empty(64 * MIB).with(0, 20 * MIB, 1);
     let image = far.image("disk.img", &disk);
     let fs = Filesystem::new(Fs::Tmpfs, 32 * MIB);
     let dest = fs.join("out.img");

@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use rig::{Disk, Filesystem, Fs, Receiver, assert_same, holes, part_of, pour, requires, run, tool, tools};
+use rig::{Filesystem, Fs, Receiver, TestDisk, assert_same, holes, part_of, pour, requires, run, tool, tools};
 
 const MIB: u64 = 1 << 20;
 
@@ -13,7 +13,7 @@ fn after_exit_0_an_xfs_that_goes_down_without_flushing_has_the_whole_disk() {
     requires(&["xfs_io"]);
     let source = Filesystem::new(Fs::Xfs, 512 * MIB);
     let image = source.join("disk.img");
-    Disk::empty(64 * MIB).with(3 * MIB, 7 * MIB, 1).with(40 * MIB, 12_345, 2).make(&image);
+    TestDisk::empty(64 * MIB).with(3 * MIB, 7 * MIB, 1).with(40 * MIB, 12_345, 2).make(&image);
     let stream = pour(&tools!(), &[], &image);
     let mut fs = Filesystem::new(Fs::Xfs, 512 * MIB);
     for receiver in Receiver::both() {
@@ -22,7 +22,7 @@ fn after_exit_0_an_xfs_that_goes_down_without_flushing_has_the_whole_disk() {
             let _gone = fs::remove_file(&dest);
             if old.is_some() {
                 // Larger, so that a size that came back would show.
-                Disk::empty(80 * MIB).with(0, 20 * MIB, 9).make(&dest);
+                TestDisk::empty(80 * MIB).with(0, 20 * MIB, 9).make(&dest);
             }
             let in_place = old == Some("in place");
             run(&mut receiver.command(&tools!(), &dest, in_place, false), &stream).ok();
@@ -43,7 +43,7 @@ fn without_sync_the_same_fall_loses_the_disk_so_it_is_the_sync_that_saves_it() {
     requires(&["xfs_io"]);
     let mut fs = Filesystem::new(Fs::Xfs, 512 * MIB);
     let image = fs.join("disk.img");
-    Disk::empty(16 * MIB).with(3 * MIB, 7 * MIB, 1).make(&image);
+    TestDisk::empty(16 * MIB).with(3 * MIB, 7 * MIB, 1).make(&image);
     tool("sync", &["-f", image.to_str().unwrap()]);
     let stream = pour(&tools!(), &[], &image);
     for receiver in Receiver::both() {

@@ -8,14 +8,14 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
-use rig::{Disk, Filesystem, Fs, Receiver, SHELLS, holes, run, tools};
+use rig::{Filesystem, Fs, Receiver, SHELLS, TestDisk, holes, run, tools};
 use xfer_hole_proto::{Digest, Hasher};
 
 /// A lawful stream, and the old file that it needs.
 #[derive(Clone)]
 struct Stream {
     octets: Vec<u8>,
-    old: Option<Disk>,
+    old: Option<TestDisk>,
 }
 
 /// The lines only: payloads are no pleasure to read.
@@ -117,11 +117,11 @@ fn stream(wishes: &Wishes) -> Stream {
         // Data and holes in turns, at places of no particular roundness, and longer than BASE says.
         let size = ends + more;
         let parts = (0..size / 10_000).map(|part| (part * 10_000, (size - part * 10_000).min(4500)));
-        parts.fold(Disk::empty(size), |disk, (at, len)| disk.with(at, len, 77))
+        parts.fold(TestDisk::empty(size), |disk, (at, len)| disk.with(at, len, 77))
     });
     let mut lines = Hasher::default();
     for (word, len, seed) in records {
-        let payload = Disk::empty(len).with(0, if word == Word::Data { len } else { 0 }, seed).octets();
+        let payload = TestDisk::empty(len).with(0, if word == Word::Data { len } else { 0 }, seed).octets();
         let digest = wishes.sums.map_or(String::new(), |_| format!(" {}", Digest::of(&payload)));
         let line = match word {
             Word::Data => format!("DATA {len}{digest}\n"),
@@ -211,7 +211,7 @@ fn what_is_kept_from_an_odd_place_has_the_same_holes_at_all_receivers() {
     let fs = Filesystem::new(Fs::Xfs, 1 << 30);
     // KEEP begins in a hole, inside a block, and goes on over the beginning of data.
     let octets = b"XFER-HOLE 1 60582\nBASE 60000\nHOLE 27438\nKEEP 3144\nHOLE 7\nKEEP 20001\nHOLE 9992\nEND\n".to_vec();
-    let old = (0..6).fold(Disk::empty(60_000), |disk, part| disk.with(part * 10_000, 4500, 7));
+    let old = (0..6).fold(TestDisk::empty(60_000), |disk, part| disk.with(part * 10_000, 4500, 7));
     let stream = Stream { octets, old: Some(old) };
     let expected = made(Receiver::Binary, &stream, false, fs.path());
     assert_eq!((expected.0, expected.1.as_str()), (Some(0), ""));

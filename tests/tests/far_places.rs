@@ -6,12 +6,12 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
-use rig::{Disk, FarEnd, HOST, Outcome, Setup, assert_same, requires, run, tools};
+use rig::{FarEnd, HOST, Outcome, Setup, TestDisk, assert_same, requires, run, tools};
 
 const K: u64 = 1 << 10;
 
-fn disk() -> Disk {
-    Disk::empty(256 * K).with(8 * K, 5 * K, 1)
+fn disk() -> TestDisk {
+    TestDisk::empty(256 * K).with(8 * K, 5 * K, 1)
 }
 
 /// Puts a program into the account's home, where its owner may run it.

@@ -6,7 +6,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rig::{Disk, FarEnd, Tmux, Toolbox, assert_same, tools};
+use rig::{FarEnd, TestDisk, Tmux, Toolbox, assert_same, tools};
 
 const MIB: u64 = 1 << 20;
 const QUESTION: &str = "continue connecting";
@@ -18,7 +18,7 @@ fn the_question_about_a_host_key_stays_until_it_is_answered() {
     let toolbox = Toolbox::new().with("recv-hole", &tools!().recv_hole).with("xfer-hole", &tools!().xfer_hole);
     let path = toolbox.path();
     let far = FarEnd::with(tools!(), "dash", rig::Setup { path: Some(&path), ..rig::Setup::default() });
-    let image = far.image("disk.img", &Disk::empty(8 * MIB).with(MIB, MIB, 1));
+    let image = far.image("disk.img", &TestDisk::empty(8 * MIB).with(MIB, MIB, 1));
     let there = far.account.home("disk.img");
     fs::copy(&image, &there).unwrap();
     let run = |number: usize| {

@@ -12,7 +12,7 @@ use std::process::Command;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use rig::{Before, Disk, Filesystem, Fs, Layers, Outcome, extents, requires, run, tool, tools};
+use rig::{Before, Filesystem, Fs, Layers, Outcome, TestDisk, extents, requires, run, tool, tools};
 
 const MIB: u64 = 1 << 20;
 
@@ -59,22 +59,22 @@ fn every_pair_of_layouts_of_three_blocks_is_folded_and_pruned_on_every_file_syst
 fn sizes_and_ranges_that_are_aligned_to_nothing_and_parents_that_grow() {
     for kind in Fs::ALL {
         let fs = Filesystem::new(kind, 512 * MIB);
-        let full = |size: u64| Disk::empty(size).with(0, size, 9);
-        let some = Disk::empty(3 * MIB + 1000).with(0, 1, 1).with(5000, 200, 1).with(MIB - 7, MIB + 14, 2);
+        let full = |size: u64| TestDisk::empty(size).with(0, size, 9);
+        let some = TestDisk::empty(3 * MIB + 1000).with(0, 1, 1).with(5000, 200, 1).with(MIB - 7, MIB + 14, 2);
         for (child, parent) in [
             (some.clone(), full(3 * MIB + 1000)),
             (some.clone(), full(MIB + 3)),
-            (some.clone(), Disk::empty(3 * MIB)),
+            (some.clone(), TestDisk::empty(3 * MIB)),
             (some.clone().with(3 * MIB + 990, 10, 3), full(3 * MIB + 995)),
             (some.clone().with(3 * MIB + 990, 10, 3), full(3 * MIB + 1000)),
             (full(3 * MIB + 1), full(4095)),
             (full(4095), full(4095)),
             // Zeros that were written hide what lies below them.
-            (Disk::empty(MIB).with(8192, 40_000, 0).with(MIB / 2, 4096, 0), full(MIB)),
-            (Disk::empty(5 * MIB + 12), full(MIB)),
-            (Disk::empty(MIB).with(0, 4096, 1), Disk::empty(0)),
-            (full(777), Disk::empty(0)),
-            (Disk::empty(0), Disk::empty(0)),
+            (TestDisk::empty(MIB).with(8192, 40_000, 0).with(MIB / 2, 4096, 0), full(MIB)),
+            (TestDisk::empty(5 * MIB + 12), full(MIB)),
+            (TestDisk::empty(MIB).with(0, 4096, 1), TestDisk::empty(0)),
+            (full(777), TestDisk::empty(0)),
+            (TestDisk::empty(0), TestDisk::empty(0)),
         ] {
             both(|| Layers::make(fs.path(), &child, &parent), &format!("{kind:?} {child:?} over {parent:?}"));
         }
@@ -85,8 +85,8 @@ fn sizes_and_ranges_that_are_aligned_to_nothing_and_parents_that_grow() {
 fn space_that_is_only_allocated_is_a_hole_even_if_it_was_read() {
     for kind in Fs::ALL {
         let fs = Filesystem::new(kind, 512 * MIB);
-        let child = Disk::empty(4 * MIB + 10).with(MIB, 100_000, 1).with(3 * MIB, 20_000, 2);
-        let parent = Disk::empty(4 * MIB + 10).with(0, 4 * MIB + 10, 3);
+        let child = TestDisk::empty(4 * MIB + 10).with(MIB, 100_000, 1).with(3 * MIB, 20_000, 2);
+        let parent = TestDisk::empty(4 * MIB + 10).with(0, 4 * MIB + 10, 3);
         let make = || {
             let layers = Layers::make(fs.path(), &child, &parent);
             layers.preallocate(MIB / 2, 3 * MIB);
@@ -100,8 +100,8 @@ fn space_that_is_only_allocated_is_a_hole_even_if_it_was_read() {
 fn what_was_written_a_moment_ago_and_is_on_no_disk_yet_is_not_missed() {
     for kind in Fs::ALL {
         let fs = Filesystem::new(kind, 512 * MIB);
-        let child = Disk::empty(8 * MIB).with(100, 300_000, 1).with(5 * MIB, 2 * MIB, 2).with(4 * MIB, 4096, 0);
-        let parent = Disk::empty(8 * MIB).with(0, 8 * MIB, 3);
+        let child = TestDisk::empty(8 * MIB).with(100, 300_000, 1).with(5 * MIB, 2 * MIB, 2).with(4 * MIB, 4096, 0);
+        let parent = TestDisk::empty(8 * MIB).with(0, 8 * MIB, 3);
         // The same layers, but for a child whose octets are only in memory; some in space that was allocated before.
         let make = || {
             let layers = Layers::make(fs.path(), &child, &parent);
@@ -120,12 +120,12 @@ fn what_was_written_a_moment_ago_and_is_on_no_disk_yet_is_not_missed() {
 fn files_on_two_file_systems_with_blocks_of_other_sizes() {
     let small = Filesystem::with_options(Fs::Ext4, 128 * MIB, &["-b", "1024"]);
     let large = Filesystem::new(Fs::Xfs, 512 * MIB);
-    let child = Disk::empty(2 * MIB + 700)
+    let child = TestDisk::empty(2 * MIB + 700)
         .with(1024, 1024, 1)
         .with(10_240, 7000, 2)
         .with(MIB - 1024, 50 * 1024, 3)
         .with(2 * MIB + 600, 50, 4);
-    let parent = Disk::empty(2 * MIB + 700).with(0, 2 * MIB + 700, 9);
+    let parent = TestDisk::empty(2 * MIB + 700).with(0, 2 * MIB + 700, 9);
     for folders in [[small.path(), large.path()], [large.path(), small.path()]] {
         both(|| Layers::apart(folders, &child, &parent), &format!("{folders:?}"));
     }
@@ -134,8 +134,8 @@ fn files_on_two_file_systems_with_blocks_of_other_sizes() {
 /// Sizes below and above, and what was written into each, as parts of the child's size.
 type Written = Vec<(u32, u32, u8)>;
 
-fn disk(size: u64, written: &Written) -> Disk {
-    let mut disk = Disk::empty(size);
+fn disk(size: u64, written: &Written) -> TestDisk {
+    let mut disk = TestDisk::empty(size);
     for &(at, len, seed) in written {
         let at = u64::from(at) % size.max(1);
         // Short ones, and ones that end a block or begin it.
@@ -174,8 +174,8 @@ fn random_pairs_are_what_was_read_through_them() {
 }
 
 /// Every other block of 4 KiB has data.
-fn fragmented(blocks: u64, first: u64, seed: u8) -> Disk {
-    let disk = Disk::empty(blocks * 4096);
+fn fragmented(blocks: u64, first: u64, seed: u8) -> TestDisk {
+    let disk = TestDisk::empty(blocks * 4096);
     (first..blocks).step_by(2).fold(disk, |disk, block| disk.with(block * 4096, 4096, seed))
 }
 
@@ -184,7 +184,7 @@ fn every_other_block_over_the_same_the_others_and_all_of_them() {
     for kind in Fs::ALL {
         let fs = Filesystem::new(kind, 512 * MIB);
         let blocks = 4096;
-        let all = Disk::empty(blocks * 4096).with(0, blocks * 4096, 7);
+        let all = TestDisk::empty(blocks * 4096).with(0, blocks * 4096, 7);
         for parent in [fragmented(blocks, 0, 2), fragmented(blocks, 1, 2), all] {
             both(|| Layers::make(fs.path(), &fragmented(blocks, 0, 1), &parent), &format!("{kind:?}"));
         }
@@ -205,7 +205,7 @@ fn short_ranges_cost_two_calls_each_to_fold_and_one_to_prune() {
     for kind in Fs::ALL {
         let fs = Filesystem::new(kind, 512 * MIB);
         let (log, ranges) = (fs.join("strace"), 4096);
-        let layers = Layers::make(fs.path(), &fragmented(2 * ranges, 0, 1), &Disk::empty(8192 * ranges));
+        let layers = Layers::make(fs.path(), &fragmented(2 * ranges, 0, 1), &TestDisk::empty(8192 * ranges));
         // The rim waits for its clock, as often as time passes.
         let traced = |words: &[&str], files: [&Path; 2]| {
             let mut command = Command::new("strace");
@@ -237,8 +237,8 @@ fn long_ranges_share_their_blocks_where_the_file_system_can() {
     requires(&["filefrag"]);
     for kind in [Fs::Xfs, Fs::Btrfs] {
         let fs = Filesystem::new(kind, 512 * MIB);
-        let child = Disk::empty(40 * MIB + 5).with(MIB, 30 * MIB, 1).with(40 * MIB, 5, 1);
-        let layers = Layers::make(fs.path(), &child, &Disk::empty(40 * MIB + 5).with(0, 2 * MIB, 2));
+        let child = TestDisk::empty(40 * MIB + 5).with(MIB, 30 * MIB, 1).with(40 * MIB, 5, 1);
+        let layers = Layers::make(fs.path(), &child, &TestDisk::empty(40 * MIB + 5).with(0, 2 * MIB, 2));
         fold(&["-q"], &layers).ok();
         layers.folded(&format!("{kind:?}"));
         let said = tool("filefrag", &["-v", layers.parent.to_str().unwrap()]);
@@ -270,8 +270,8 @@ fn a_parent_behind_links_is_updated_itself_and_stays_the_file_it_was() {
 #[test]
 fn a_dry_run_says_how_much_and_changes_nothing() {
     let fs = Filesystem::new(Fs::Xfs, 512 * MIB);
-    let child = Disk::empty(MIB).with(0, 8192, 1).with(20_480, 4096, 0).with(MIB - 4096, 4096, 1);
-    let layers = Layers::make(fs.path(), &child, &Disk::empty(MIB / 2).with(0, 65_536, 2));
+    let child = TestDisk::empty(MIB).with(0, 8192, 1).with(20_480, 4096, 0).with(MIB - 4096, 4096, 1);
+    let layers = Layers::make(fs.path(), &child, &TestDisk::empty(MIB / 2).with(0, 65_536, 2));
     let all = || [Before::of(&layers.child), Before::of(&layers.parent)];
     let stamps = || [&layers.child, &layers.parent].map(|path| fs::metadata(path).unwrap().modified().unwrap());
     let (before, modified, held) = (all(), stamps(), extents(&layers.parent));
@@ -300,7 +300,7 @@ fn a_dry_run_says_how_much_and_changes_nothing() {
 fn people_and_programs_are_told_what_was_done() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     for command in ["fold", "prune"] {
-        let layers = Layers::make(fs.path(), &Disk::empty(MIB).with(0, 8192, 1), &Disk::empty(MIB));
+        let layers = Layers::make(fs.path(), &TestDisk::empty(MIB).with(0, 8192, 1), &TestDisk::empty(MIB));
         let call = |args: &[&str]| if command == "fold" { fold(args, &layers) } else { prune(args, &layers) };
         let said = call(&[]).ok();
         assert!(said.err.starts_with("xfer-hole: disk 1 MiB, data 8 KiB in "), "{}", said.err);

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
-use rig::{Before, Disk, Filesystem, Fs, Layers, Outcome, Running, requires, run, tool, tools, wait_until};
+use rig::{Before, Filesystem, Fs, Layers, Outcome, Running, TestDisk, requires, run, tool, tools, wait_until};
 
 const MIB: u64 = 1 << 20;
 const COMMANDS: [&str; 2] = ["fold", "prune"];
@@ -85,7 +85,8 @@ fn what_is_no_regular_file_or_is_not_there_is_refused() {
 #[test]
 fn a_parent_that_is_larger_than_its_child_is_refused() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
-    let layers = Layers::make(fs.path(), &Disk::empty(MIB).with(0, 9, 1), &Disk::empty(MIB + 1).with(0, MIB, 2));
+    let layers =
+        Layers::make(fs.path(), &TestDisk::empty(MIB).with(0, 9, 1), &TestDisk::empty(MIB + 1).with(0, MIB, 2));
     let before = Before::of(&layers.parent);
     for name in COMMANDS {
         let said = call(name, &layers).refused(&["has 1048577 octets, more than the 1048576 that its child has"]);
@@ -100,7 +101,7 @@ fn images_with_formats_of_their_own_are_refused_unless_they_are_said_to_be_raw()
     let (image, raw) = (fs.join("disk.qcow2"), fs.join("disk.img"));
     drop(tool("qemu-img", &["create", "-q", "-f", "qcow2", image.to_str().unwrap(), "1M"]));
     let size = fs::metadata(&image).unwrap().len();
-    Disk::empty(size).make(&raw);
+    TestDisk::empty(size).make(&raw);
     let before = [Before::of(&image), Before::of(&raw)];
     for name in COMMANDS {
         for (child, parent) in [(&image, &raw), (&raw, &image)] {
@@ -151,9 +152,9 @@ fn what_another_program_has_locked_is_refused() {
 }
 
 /// Every other block of 4 KiB of 64 MiB has data.
-fn fragmented(seed: u8) -> Disk {
+fn fragmented(seed: u8) -> TestDisk {
     let blocks = 64 * MIB / 4096;
-    (0..blocks).step_by(2).fold(Disk::empty(blocks * 4096), |disk, block| disk.with(block * 4096, 4096, seed))
+    (0..blocks).step_by(2).fold(TestDisk::empty(blocks * 4096), |disk, block| disk.with(block * 4096, 4096, seed))
 }
 
 fn allocated(path: &Path) -> u64 {
@@ -173,7 +174,7 @@ fn begun(name: &str, layers: &Layers, octets: u64) -> Running {
 #[test]
 fn killed_in_the_middle_and_run_again_it_comes_to_the_same() {
     let fs = Filesystem::new(Fs::Tmpfs, 512 * MIB);
-    for (name, parent) in [("fold", Disk::empty(20 * MIB).with(0, 4096, 2)), ("prune", fragmented(2))] {
+    for (name, parent) in [("fold", TestDisk::empty(20 * MIB).with(0, 4096, 2)), ("prune", fragmented(2))] {
         let (mut in_time, mut seed) = (0, 4711_u64);
         for round in 0..12 {
             let layers = Layers::make(fs.path(), &fragmented(1), &parent);
@@ -193,7 +194,7 @@ fn killed_in_the_middle_and_run_again_it_comes_to_the_same() {
 #[test]
 fn a_signal_ends_it_with_a_word_about_what_to_do() {
     let fs = Filesystem::new(Fs::Tmpfs, 512 * MIB);
-    for (name, parent) in [("fold", Disk::empty(64 * MIB)), ("prune", fragmented(2))] {
+    for (name, parent) in [("fold", TestDisk::empty(64 * MIB)), ("prune", fragmented(2))] {
         let ended = (0..20).find_map(|_| {
             let layers = Layers::make(fs.path(), &fragmented(1), &parent);
             let mut running = begun(name, &layers, 1);
@@ -216,7 +217,7 @@ fn a_signal_ends_it_with_a_word_about_what_to_do() {
 #[test]
 fn a_child_that_is_written_to_meanwhile_is_a_failure() {
     let fs = Filesystem::new(Fs::Tmpfs, 512 * MIB);
-    for (name, parent) in [("fold", Disk::empty(64 * MIB)), ("prune", fragmented(2))] {
+    for (name, parent) in [("fold", TestDisk::empty(64 * MIB)), ("prune", fragmented(2))] {
         let failed = (0..20).find_map(|_| {
             let layers = Layers::make(fs.path(), &fragmented(1), &parent);
             let running = begun(name, &layers, 1);
@@ -238,8 +239,8 @@ fn a_full_file_system_is_a_failure_and_the_child_is_whole_and_may_be_folded_late
         let free = tool("df", &["--output=avail", "-B1", small.path().to_str().unwrap()]);
         let free: u64 = free.lines().last().unwrap().trim().parse().unwrap();
         drop(tool("fallocate", &["-l", &(free.saturating_sub(16 * MIB) + 1).to_string(), ballast.to_str().unwrap()]));
-        let child = Disk::empty(64 * MIB + 77).with(MIB, 40 * MIB, 1);
-        let layers = Layers::apart([large.path(), small.path()], &child, &Disk::empty(2 * MIB).with(0, MIB, 2));
+        let child = TestDisk::empty(64 * MIB + 77).with(MIB, 40 * MIB, 1);
+        let layers = Layers::apart([large.path(), small.path()], &child, &TestDisk::empty(2 * MIB).with(0, MIB, 2));
         let before = Before::of(&layers.child);
         let said = call("fold", &layers).refused(&["parent.img", "is updated in part: run it again"]);
         assert!(said.err.contains("no space left on device"), "{kind:?}: {}", said.err);
@@ -256,7 +257,8 @@ fn a_full_file_system_is_a_failure_and_the_child_is_whole_and_may_be_folded_late
 fn a_parent_that_may_not_be_so_large_is_a_failure() {
     requires(&["prlimit"]);
     let fs = Filesystem::new(Fs::Ext4, 64 * MIB);
-    let layers = Layers::make(fs.path(), &Disk::empty(8 * MIB).with(6 * MIB, 9, 1), &Disk::empty(MIB).with(0, 9, 2));
+    let layers =
+        Layers::make(fs.path(), &TestDisk::empty(8 * MIB).with(6 * MIB, 9, 1), &TestDisk::empty(MIB).with(0, 9, 2));
     let before = Before::of(&layers.parent);
     let fold = command("fold", &[], &layers.child, &layers.parent);
     let mut limited = Command::new("prlimit");

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rig::{
-    Disk, Field, Filesystem, Fill, Fs, Qcow2, Receiver, assert_as_qemu, assert_refused, assert_same, peek, poke,
+    Field, Filesystem, Fill, Fs, Qcow2, Receiver, TestDisk, assert_as_qemu, assert_refused, assert_same, peek, poke,
     qemu_img, run, send_to, tool, tools, write_at,
 };
 
@@ -31,7 +31,7 @@ fn assert_as_file(args: &[&str], image: &Path) {
 #[test]
 fn other_formats_are_refused_with_the_line_that_converts_them() {
     let (tools, fs) = (tools!(), tmpfs());
-    Disk::empty(M).with(0, 100 * K, 1).make(&fs.join("raw"));
+    TestDisk::empty(M).with(0, 100 * K, 1).make(&fs.join("raw"));
     for format in ["vmdk", "vdi", "vhdx", "vpc", "parallels", "qed", "qcow"] {
         // The name doesn't matter, and may need quoting.
         for name in ["disk.img", "a disk.img", "it's a disk.img"] {
@@ -58,7 +58,7 @@ fn other_formats_are_refused_with_the_line_that_converts_them() {
 fn an_iso_image_and_what_begins_like_nothing_are_raw() {
     let fs = tmpfs();
     let image = fs.join("disk.img");
-    Disk::empty(M).with(0, 100 * K, 1).make(&image);
+    TestDisk::empty(M).with(0, 100 * K, 1).make(&image);
     assert_as_file(&[], &image);
     write_at(&image, 0x8001, b"CD001");
     assert_as_file(&[], &image);
@@ -76,7 +76,7 @@ fn format_settles_what_an_image_is() {
     assert_as_qemu(&tools, &image, &["--format", "auto"]);
     assert_as_qemu(&tools, &image, &["--format", "qcow2"]);
     assert_as_file(&["--format", "raw"], &image);
-    Disk::empty(M).with(0, 100 * K, 1).make(&raw);
+    TestDisk::empty(M).with(0, 100 * K, 1).make(&raw);
     assert_refused(&tools, &raw, &["--format", "qcow2"], &["disk.raw", "qcow2"]);
     for (file, format) in [(&image, "qcow2"), (&raw, "raw")] {
         let said = run(Command::new(&tools.xfer_hole).arg("-v").arg(file), b"").ok().err;

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use rig::{Before, Disk, Filesystem, Fs, Receiver, SHELLS, part_of, pour, run, tools};
+use rig::{Before, Filesystem, Fs, Receiver, SHELLS, TestDisk, part_of, pour, run, tools};
 
 const MIB: u64 = 1 << 20;
 
@@ -26,7 +26,7 @@ fn missing(err: &str, dest: &Path) {
 fn fills_up(kind: Fs, size: u64) {
     let source = Filesystem::new(Fs::Tmpfs, 256 * MIB);
     let image = source.join("disk.img");
-    Disk::empty(80 * MIB).with(MIB, 60 * MIB, 1).make(&image);
+    TestDisk::empty(80 * MIB).with(MIB, 60 * MIB, 1).make(&image);
     let fs = Filesystem::new(kind, size);
     let dest = fs.join("out.img");
     for args in [&[][..], &["--hash"]] {
@@ -61,7 +61,7 @@ fn a_copy_to_a_full_file_system_tells_how_much_of_its_data_is_missing() {
     let source = Filesystem::new(Fs::Tmpfs, 256 * MIB);
     let image = source.join("disk.img");
     // Most of the disk is a hole.
-    Disk::empty(4096 * MIB).with(MIB, 60 * MIB, 1).make(&image);
+    TestDisk::empty(4096 * MIB).with(MIB, 60 * MIB, 1).make(&image);
     for kind in [Fs::Tmpfs, Fs::Ext4] {
         let fs = Filesystem::new(kind, 32 * MIB);
         let mut copies = std::process::Command::new(tools!().xfer_hole);
@@ -87,7 +87,7 @@ fn a_full_ext4_is_reported_and_the_old_disk_stays() {
 fn a_full_disk_in_place_says_that_the_file_is_not_whole() {
     let source = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     let image = source.join("disk.img");
-    Disk::empty(40 * MIB).with(MIB, 30 * MIB, 1).make(&image);
+    TestDisk::empty(40 * MIB).with(MIB, 30 * MIB, 1).make(&image);
     let stream = pour(&tools!(), &[], &image);
     let fs = Filesystem::new(Fs::Tmpfs, 16 * MIB);
     let dest = fs.join("out.img");
@@ -103,7 +103,7 @@ fn a_full_disk_in_place_says_that_the_file_is_not_whole() {
 fn a_full_place_behind_standard_output_is_a_failure() {
     let source = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     let image = source.join("disk.img");
-    Disk::empty(4 * MIB).with(MIB, MIB, 1).make(&image);
+    TestDisk::empty(4 * MIB).with(MIB, MIB, 1).make(&image);
     let stream = pour(&tools!(), &[], &image);
     for receiver in Receiver::both() {
         let outcome = run(&mut receiver.command(&tools!(), "/dev/full".as_ref(), false, true), &stream);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rig::{
-    Disk, FarEnd, Filesystem, Fill, Fs, HOST, LoopDevice, Outcome, Qcow2, Setup, Toolbox, Tools, assert_as_qemu,
+    FarEnd, Filesystem, Fill, Fs, HOST, LoopDevice, Outcome, Qcow2, Setup, TestDisk, Toolbox, Tools, assert_as_qemu,
     assert_same, requires, run, tools, write_at,
 };
 
@@ -269,7 +269,7 @@ fn a_push_and_a_pull_open_it_no_more_than_a_copy() {
 fn fold_and_prune_take_no_image_by_content_for_a_layer() {
     let pool = Pool::new();
     let disk = pool.tenant("tenant.raw");
-    Disk::empty(2 * M).with(0, K, 1).make(&pool.at("layer.raw"));
+    TestDisk::empty(2 * M).with(0, K, 1).make(&pool.at("layer.raw"));
     for (command, words) in [("fold", [&disk, &pool.at("layer.raw")]), ("prune", [&pool.at("layer.raw"), &disk])] {
         let (one, two) = (words[0], words[1].as_os_str());
         pool.run(&[command], one, &[two]).refused(&["tenant.raw", "qcow2"]);

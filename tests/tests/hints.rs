@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use rig::{Disk, Outcome, run, tool, tools};
+use rig::{Outcome, TestDisk, run, tool, tools};
 
 const MIB: u64 = 1 << 20;
 
@@ -36,7 +36,7 @@ fn a_mistyped_command_is_met_with_what_was_meant() {
         assert_eq!(hints(&refused), [format!("did you mean: {meant}")], "{words:?}");
     }
     // A file of that name is an image.
-    Disk::empty(MIB).with(0, 4096, 1).make(&folder.path().join("maps"));
+    TestDisk::empty(MIB).with(0, 4096, 1).make(&folder.path().join("maps"));
     called("xfer-hole", folder.path(), &["maps", "a.img"]).ok();
     let missing = called("xfer-hole", folder.path(), &["other.img", "a.img"]).refused(&["other.img"]);
     assert!(!missing.err.contains("did you mean"), "{}", missing.err);
@@ -59,7 +59,7 @@ fn no_program_is_told_to_use_an_option_that_it_lacks() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     for name in ["child.img", "parent.img"] {
-        Disk::empty(4 * MIB).with(MIB, MIB, 1).make(&at(name));
+        TestDisk::empty(4 * MIB).with(MIB, MIB, 1).make(&at(name));
     }
     let manifest = called("xfer-hole", folder.path(), &["manifest", "child.img"]).ok().out;
     fs::write(at("disk.manifest"), &manifest).unwrap();
@@ -126,7 +126,7 @@ fn a_pull_s_hints_are_its_own_options_and_its_reason_is_no_hint() {
 #[test]
 fn a_push_by_a_key_that_only_reads_is_told_so() {
     let folder = tempfile::tempdir().unwrap();
-    Disk::empty(MIB).with(0, 4096, 1).make(&folder.path().join("disk.img"));
+    TestDisk::empty(MIB).with(0, 4096, 1).make(&folder.path().join("disk.img"));
     let far = link(folder.path(), Some(folder.path().to_str().unwrap()));
     let refused = called("xfer-hole", folder.path(), &["-e", &far, "disk.img", "far-end:x"]);
     let refused = refused.refused(&["far-end: the request is refused: this key only reads images"]);

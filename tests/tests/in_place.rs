@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::Command;
 
 use rig::{
-    Disk, Filesystem, Fs, Outcome, Receiver, Running, SHELLS, assert_holes_within, assert_same, holes, holes_within,
-    part_of, pour, requires, run, tools, wait_until,
+    Filesystem, Fs, Outcome, Receiver, Running, SHELLS, TestDisk, assert_holes_within, assert_same, holes,
+    holes_within, part_of, pour, requires, run, tools, wait_until,
 };
 
 const MIB: u64 = 1 << 20;
@@ -27,7 +27,7 @@ fn a_smaller_equal_or_larger_old_file_becomes_the_disk_with_its_holes_punched() 
         let fs = Filesystem::new(kind, 512 * MIB);
         let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
         for (n, size) in SIZES.into_iter().enumerate() {
-            Disk::empty(size).with(4096, 8192, 1).with(MIB + 100, 70_000, 2).make(&image);
+            TestDisk::empty(size).with(4096, 8192, 1).with(MIB + 100, 70_000, 2).make(&image);
             for hash in [false, true] {
                 let stream = pour(&tools!(), if hash { &["--hash"] } else { &[] }, &image);
                 for old in [100, size, size + 10 * MIB] {
@@ -38,7 +38,7 @@ fn a_smaller_equal_or_larger_old_file_becomes_the_disk_with_its_holes_punched() 
                     }
                     for receiver in receivers {
                         let what = format!("{kind:?} {receiver:?} {old} octets become {size}, hash {hash}");
-                        Disk::empty(old).with(0, old, 7).make(&dest);
+                        TestDisk::empty(old).with(0, old, 7).make(&dest);
                         let inode = fs::metadata(&dest).unwrap().ino();
                         assert_eq!(receive(receiver, &dest, &stream).code, Some(0), "{what}");
                         assert_eq!(fs::metadata(&dest).unwrap().ino(), inode, "{what}");
@@ -56,7 +56,7 @@ fn a_smaller_equal_or_larger_old_file_becomes_the_disk_with_its_holes_punched() 
 fn a_dest_that_is_not_there_yet_is_made_by_part_and_rename() {
     let fs = Filesystem::new(Fs::Ext4, 64 * MIB);
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-    Disk::empty(MIB).with(4096, 8192, 1).make(&image);
+    TestDisk::empty(MIB).with(4096, 8192, 1).make(&image);
     let stream = pour(&tools!(), &[], &image);
     for receiver in Receiver::both() {
         receive(receiver, &dest, &stream[..stream.len() - 2]).refused(&["out.img.part"]);
@@ -71,13 +71,13 @@ fn a_dest_that_is_not_there_yet_is_made_by_part_and_rename() {
 fn what_is_kept_is_not_touched_and_the_rest_is_made_right() {
     let fs = Filesystem::new(Fs::Xfs, 512 * MIB);
     let (dest, expected) = (fs.join("out.img"), fs.join("expected.img"));
-    let old = Disk::empty(4 * MIB).with(0, 3 * MIB, 7);
+    let old = TestDisk::empty(4 * MIB).with(0, 3 * MIB, 7);
     let fresh = vec![0x55; 4096];
     // Kept data, fresh data, a hole over old data, kept data, and a kept hole.
     let text = format!("XFER-HOLE 1 {}\nBASE {}\nKEEP {MIB}\nDATA 4096\n", 4 * MIB, 4 * MIB);
     let rest = format!("HOLE {}\nKEEP {MIB}\nWAIT\nKEEP {MIB}\nEND\n", MIB - 4096);
     let stream = [text.as_bytes(), &fresh, rest.as_bytes()].concat();
-    Disk::empty(4 * MIB).with(0, MIB, 7).with(2 * MIB, MIB, 7).make(&expected);
+    TestDisk::empty(4 * MIB).with(0, MIB, 7).with(2 * MIB, MIB, 7).make(&expected);
     std::os::unix::fs::FileExt::write_all_at(&File::options().write(true).open(&expected).unwrap(), &fresh, MIB)
         .unwrap();
     for in_place in [true, false] {
@@ -119,7 +119,7 @@ fn base_refuses_a_file_that_is_missing_or_too_short_before_it_is_written() {
 fn a_hashed_payload_is_never_written_in_place_before_it_is_verified() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-    Disk::empty(16384).with(0, 16384, 1).make(&image);
+    TestDisk::empty(16384).with(0, 16384, 1).make(&image);
     let mut stream = pour(&tools!(), &["--hash", "--hash-interval", "4096"], &image);
     // An octet of the third payload, of which the first two are right.
     let third = stream.len() - 72 - 4096 - 80 - 2000;
@@ -149,8 +149,8 @@ fn a_file_held_by_a_running_qemu_is_refused_in_place() {
     for kind in [Fs::Ext4, Fs::Xfs, Fs::Btrfs, Fs::Tmpfs] {
         let fs = Filesystem::new(kind, 512 * MIB);
         let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-        Disk::empty(MIB).with(4096, 8192, 1).make(&image);
-        Disk::empty(MIB).with(0, MIB, 7).make(&dest);
+        TestDisk::empty(MIB).with(4096, 8192, 1).make(&image);
+        TestDisk::empty(MIB).with(0, MIB, 7).make(&dest);
         let stream = pour(&tools!(), &[], &image);
         let before = rig::Before::of(&dest);
         let mut qemu = Running::start(Command::new("qemu-io").args(["-f", "raw"]).arg(&dest));
@@ -177,8 +177,8 @@ fn qemu_does_not_open_what_recv_hole_writes_in_place() {
     requires(&["qemu-io"]);
     let fs = Filesystem::new(Fs::Ext4, 64 * MIB);
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-    Disk::empty(MIB).with(0, MIB, 1).make(&image);
-    Disk::empty(MIB).with(0, MIB, 7).make(&dest);
+    TestDisk::empty(MIB).with(0, MIB, 1).make(&image);
+    TestDisk::empty(MIB).with(0, MIB, 7).make(&dest);
     let stream = pour(&tools!(), &[], &image);
     let mut holds = Running::start(&mut Receiver::Binary.command(&tools!(), &dest, true, true));
     holds.say(&stream[..stream.len() / 2]);
@@ -197,8 +197,8 @@ fn qemu_does_not_open_what_recv_hole_writes_in_place() {
 fn a_refused_open_line_leaves_the_file_in_place_as_it_was() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-    Disk::empty(MIB).with(4096, 8192, 1).make(&image);
-    Disk::empty(2 * MIB).with(0, 2 * MIB, 7).make(&dest);
+    TestDisk::empty(MIB).with(4096, 8192, 1).make(&image);
+    TestDisk::empty(2 * MIB).with(0, 2 * MIB, 7).make(&dest);
     let before = rig::Before::of(&dest);
     let stream = pour(&tools!(), &[], &image);
     let binary = |flags: &[&str]| {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rig::{
-    Before, Disk, FarEnd, Filesystem, Fs, HOST, LoopDevice, Outcome, Running, Setup, Toolbox, assert_same, part_of,
+    Before, FarEnd, Filesystem, Fs, HOST, LoopDevice, Outcome, Running, Setup, TestDisk, Toolbox, assert_same, part_of,
     pour, requires, run, tool, tools, wait_until,
 };
 
@@ -64,12 +64,12 @@ impl Drop for User {
     }
 }
 
-fn disk() -> Disk {
-    Disk::empty(8 * MIB).with(MIB, MIB, 1)
+fn disk() -> TestDisk {
+    TestDisk::empty(8 * MIB).with(MIB, MIB, 1)
 }
 
 fn old(dest: &Path) {
-    Disk::empty(4 * MIB).with(0, 2 * MIB, 7).make(dest);
+    TestDisk::empty(4 * MIB).with(0, 2 * MIB, 7).make(dest);
 }
 
 fn recv_hole(args: &[&str], dest: &Path) -> Command {

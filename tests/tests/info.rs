@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use rig::{Disk, Field, Filesystem, Fill, Fs, Op, Outcome, Qcow2, poke, qemu_img, run, tools};
+use rig::{Field, Filesystem, Fill, Fs, Op, Outcome, Qcow2, TestDisk, poke, qemu_img, run, tools};
 use serde_json::Value;
 
 const K: u64 = 1 << 10;
@@ -97,7 +97,7 @@ fn json_has_the_fields_of_qemu_img() {
 fn a_raw_disk_has_its_sizes() {
     let fs = tmpfs();
     let image = fs.join("disk.raw");
-    Disk::empty(3 * M).with(0, M, 1).make(&image);
+    TestDisk::empty(3 * M).with(0, M, 1).make(&image);
     let theirs = serde_json::from_str(&qemu_img(&["info", "--output=json", "-f", "raw"], &image)).unwrap();
     assert_like(&json(&[], &image), &theirs, &["/format", "/virtual-size", "/actual-size"]);
     assert!(human(&image).contains("raw"));
@@ -156,7 +156,7 @@ fn bitmaps_are_listed_as_qemu_img_lists_them() {
 fn the_chain_is_told_floor_by_floor() {
     let fs = tmpfs();
     let top = fs.join("top.qcow2");
-    Disk::empty(M).with(0, 100 * K, 1).make(&fs.join("base.raw"));
+    TestDisk::empty(M).with(0, 100 * K, 1).make(&fs.join("base.raw"));
     Qcow2::new(2 * M).option("cluster_size=4k").backing("base.raw", Some("raw")).make(&fs.join("middle.qcow2"));
     Qcow2::new(3 * M).backing("middle.qcow2", Some("qcow2")).op(Op::Write(0, K, Fill::Same(1))).make(&top);
     let ours = json(&[], &top);

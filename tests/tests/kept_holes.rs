@@ -8,13 +8,13 @@ use std::path::Path;
 use std::process::Command;
 
 use rig::{
-    Cut, Disk, Filesystem, Fs, assert_same, converse, holes, holes_within, mark_part, part_of, run, tool, tools,
+    Cut, Filesystem, Fs, TestDisk, assert_same, converse, holes, holes_within, mark_part, part_of, run, tool, tools,
 };
 
 const MIB: u64 = 1 << 20;
 
-fn disk() -> Disk {
-    Disk::empty(32 * MIB + 512).with(0, 2 * MIB, 1).with(20 * MIB, MIB, 2).with(32 * MIB, 512, 3)
+fn disk() -> TestDisk {
+    TestDisk::empty(32 * MIB + 512).with(0, 2 * MIB, 1).with(20 * MIB, MIB, 2).with(32 * MIB, 512, 3)
 }
 
 /// The disk with one block of other data, with zeros written from 4 MiB on, and space allocated from 10 MiB on and before its end.

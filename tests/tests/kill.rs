@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rig::{
-    Before, Disk, Filesystem, Fs, Outcome, Receiver, Running, Tools, assert_same, part_of, pour, requires, run,
+    Before, Filesystem, Fs, Outcome, Receiver, Running, TestDisk, Tools, assert_same, part_of, pour, requires, run,
     send_to, tools, wait_until,
 };
 
@@ -47,7 +47,7 @@ fn kill_at(victim: Victim, octets: u64, image: &Path, receiver: Receiver, dest: 
 fn kills(victim: Victim, receiver: Receiver) {
     let fs = Filesystem::new(Fs::Tmpfs, 8 * SIZE);
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-    Disk::empty(SIZE + 4096).with(0, SIZE, 1).make(&image);
+    TestDisk::empty(SIZE + 4096).with(0, SIZE, 1).make(&image);
     fs::write(&dest, "the old disk").unwrap();
     let before = Before::of(&dest);
     let (mut in_time, mut seed) = (0, 12345_u64);
@@ -134,7 +134,7 @@ fn data_is_synced_before_the_rename_and_the_directory_before_exit_0() {
     let fs = Filesystem::new(Fs::Ext4, 64 << 20);
     let (image, folder) = (fs.join("disk.img"), fs.join("folder"));
     fs::create_dir(&folder).unwrap();
-    Disk::empty(MIB).with(4096, 8192, 1).make(&image);
+    TestDisk::empty(MIB).with(4096, 8192, 1).make(&image);
     let stream = pour(&tools!(), &[], &image);
     for receiver in Receiver::both() {
         for existing in [false, true] {
@@ -165,7 +165,7 @@ fn data_is_synced_before_the_rename_and_the_directory_before_exit_0() {
 fn nothing_is_synced_where_nobody_asked_for_it() {
     let fs = Filesystem::new(Fs::Ext4, 64 << 20);
     let image = fs.join("disk.img");
-    Disk::empty(MIB).with(4096, 8192, 1).make(&image);
+    TestDisk::empty(MIB).with(4096, 8192, 1).make(&image);
     let stream = pour(&tools!(), &[], &image);
     for receiver in Receiver::both() {
         let calls = calls(receiver, &stream, &fs.join("out.img"), true);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use rig::{
-    Before, Disk, FarEnd, Filesystem, Fs, HOST, LoopDevice, Process, Running, Setup, Toolbox, assert_same, part_of,
+    Before, FarEnd, Filesystem, Fs, HOST, LoopDevice, Process, Running, Setup, TestDisk, Toolbox, assert_same, part_of,
     requires, run, tools, wait_until,
 };
 
@@ -63,7 +63,7 @@ fn whoever_is_killed_whenever_there_is_a_whole_image_or_the_old_one_and_no_false
     let toolbox = Toolbox::new().with("recv-hole", &tools!().recv_hole);
     let path = toolbox.path();
     let far = FarEnd::with(tools!(), "dash", Setup { path: Some(&path), ..Setup::default() });
-    let image = far.image("disk.img", &Disk::empty(64 * MIB).with(0, 24 * MIB, 1).with(63 * MIB, MIB, 2));
+    let image = far.image("disk.img", &TestDisk::empty(64 * MIB).with(0, 24 * MIB, 1).with(63 * MIB, MIB, 2));
     let dest = far.account.home("out.img");
     let receivers = ["binary", "sh"];
     // How long it takes undisturbed: kills fall anywhere in it.
@@ -162,7 +162,7 @@ fn data_is_synced_then_renamed_then_the_directory_synced_and_only_then_it_is_sai
     let folder = fs.join("folder");
     fs::create_dir(&folder).unwrap();
     let image = fs.join("disk.img");
-    Disk::empty(MIB).with(4096, 8192, 1).make(&image);
+    TestDisk::empty(MIB).with(4096, 8192, 1).make(&image);
     let dest = folder.join("out.img");
     let named = [format!("{}>", folder.display()), format!("{}/>", folder.display())];
     for receiver in ["binary", "sh"] {
@@ -190,7 +190,7 @@ fn data_is_synced_then_renamed_then_the_directory_synced_and_only_then_it_is_sai
 fn what_is_written_directly_is_synced_before_it_is_said_to_be_done() {
     let fs = Filesystem::new(Fs::Ext4, 64 * MIB);
     let image = fs.join("disk.img");
-    Disk::empty(MIB).with(4096, 8192, 1).make(&image);
+    TestDisk::empty(MIB).with(4096, 8192, 1).make(&image);
     let (device, file) = (LoopDevice::filled(MIB, 0xee), fs.join("out.img"));
     fs::write(&file, vec![0xee; 1 << 20]).unwrap();
     for receiver in ["binary", "sh"] {
@@ -209,7 +209,7 @@ fn what_is_written_directly_is_synced_before_it_is_said_to_be_done() {
 fn nothing_is_synced_where_nobody_asked_for_it() {
     let fs = Filesystem::new(Fs::Ext4, 64 * MIB);
     let image = fs.join("disk.img");
-    Disk::empty(MIB).with(4096, 8192, 1).make(&image);
+    TestDisk::empty(MIB).with(4096, 8192, 1).make(&image);
     for receiver in ["binary", "sh"] {
         let calls = calls(&["--receiver", receiver, "--no-sync"], &image, &fs.join("out.img"));
         assert!(!calls.iter().any(|call| syncs(call)), "{receiver}: {calls:#?}");
@@ -223,7 +223,7 @@ fn a_frozen_end_is_given_up_by_the_other() {
     let toolbox = Toolbox::new().with("recv-hole", &tools!().recv_hole);
     let path = toolbox.path();
     let far = FarEnd::with(tools!(), "dash", Setup { path: Some(&path), ..Setup::default() });
-    let image = far.image("disk.img", &Disk::empty(256 * MIB).with(0, 200 * MIB, 1));
+    let image = far.image("disk.img", &TestDisk::empty(256 * MIB).with(0, 200 * MIB, 1));
     let dest = far.account.home("out.img");
     for receiver in ["binary", "sh"] {
         let _left = fs::remove_file(part_of(&dest));

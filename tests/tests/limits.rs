@@ -10,7 +10,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rig::{
-    Disk, Filesystem, Fs, Outcome, Receiver, Running, SHELLS, assert_same, part_of, pour, requires, run, tool, tools,
+    Filesystem, Fs, Outcome, Receiver, Running, SHELLS, TestDisk, assert_same, part_of, pour, requires, run, tool,
+    tools,
 };
 
 const MIB: u64 = 1 << 20;
@@ -51,7 +52,7 @@ fn transfer(args: &[&str], image: &Path, receiver: Receiver, dest: &Path) -> [(O
 fn an_empty_tebibyte_is_128_octets_on_the_wire_and_32_mib_of_memory() {
     let fs = Filesystem::new(Fs::Xfs, 512 * MIB);
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-    Disk::empty(1 << 40).make(&image);
+    TestDisk::empty(1 << 40).make(&image);
     for args in [&[][..], &["--hash"], &["--extents", "fiemap"]] {
         let stream = pour(&tools!(), args, &image);
         assert!(stream.len() <= if args.contains(&"--hash") { 192 } else { 128 }, "{args:?}: {} octets", stream.len());
@@ -70,7 +71,7 @@ fn an_empty_tebibyte_is_128_octets_on_the_wire_and_32_mib_of_memory() {
 fn fragments_of_4k_cost_at_most_a_hundredth_on_the_wire() {
     let fs = Filesystem::new(Fs::Tmpfs, 1 << 30);
     let image = fs.join("disk.img");
-    let mut disk = Disk::empty(256 * MIB);
+    let mut disk = TestDisk::empty(256 * MIB);
     for at in (0..256 * MIB).step_by(8192) {
         disk = disk.with(at, 4096, 1);
     }
@@ -114,7 +115,7 @@ fn a_million_extents_cost_no_more_than_64_mib_of_memory() {
 fn long_data_costs_no_more_than_64_mib_of_memory() {
     let fs = Filesystem::new(Fs::Tmpfs, 1 << 30);
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-    Disk::empty(300 * MIB).with(0, 250 * MIB, 1).make(&image);
+    TestDisk::empty(300 * MIB).with(0, 250 * MIB, 1).make(&image);
     for args in
         [&[][..], &["--hash"], &["--hash", "--hash-interval", "16M"], &["--min-hole", "16M"], &["--extents", "scan"]]
     {
@@ -224,7 +225,7 @@ fn a_record_costs_the_script_one_process_and_a_hashed_one_four() {
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
     for (args, most) in [(&[][..], 1), (&["--hash", "--hash-interval", "16K"], 4)] {
         let [few, many] = [10, 60].map(|records| {
-            let mut disk = Disk::empty(4 * MIB);
+            let mut disk = TestDisk::empty(4 * MIB);
             for n in 0..records {
                 disk = disk.with(n * 32768, 8192, 1);
             }

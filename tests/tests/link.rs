@@ -10,7 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rig::{
-    Before, Disk, FarEnd, HOST, Network, Outcome, Running, Setup, Toolbox, assert_same, part_of, run, tools, wait_until,
+    Before, FarEnd, HOST, Network, Outcome, Running, Setup, TestDisk, Toolbox, assert_same, part_of, run, tools,
+    wait_until,
 };
 
 const MIB: u64 = 1 << 20;
@@ -36,7 +37,7 @@ struct Link {
 }
 
 impl Link {
-    fn new(way: Way, disk: &Disk) -> Self {
+    fn new(way: Way, disk: &TestDisk) -> Self {
         let network = Network::new();
         let tools = tools!();
         let toolbox = Toolbox::new().with("recv-hole", &tools.recv_hole).with("xfer-hole", &tools.xfer_hole);
@@ -98,8 +99,8 @@ impl Link {
 }
 
 /// Data enough to be cut in the middle of it.
-fn disk() -> Disk {
-    Disk::empty(64 * MIB).with(0, 40 * MIB, 1)
+fn disk() -> TestDisk {
+    TestDisk::empty(64 * MIB).with(0, 40 * MIB, 1)
 }
 
 /// Both ends end, with what is left as it should be; then the same command works.
@@ -158,7 +159,7 @@ fn a_slow_link_is_no_dead_one() {
         for way in [Way::Binary, Way::Sh, Way::Pull] {
             scope.spawn(move || {
                 // Half a minute and more, at the pace of a modem; patience is for less.
-                let link = Link::new(way, &Disk::empty(64 * MIB).with(0, 3 * MIB, 1).with(63 * MIB, MIB, 2));
+                let link = Link::new(way, &TestDisk::empty(64 * MIB).with(0, 3 * MIB, 1).with(63 * MIB, MIB, 2));
                 link.network.slow("1mbit");
                 link.run(&["--timeout", "20"]).ok();
                 assert_same(&link.image, &link.dest);

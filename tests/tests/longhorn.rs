@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rig::{Before, Disk, Filesystem, Fs, Layers, Outcome, extents, run, tool, tools};
+use rig::{Before, Filesystem, Fs, Layers, Outcome, TestDisk, extents, run, tool, tools};
 
 const MIB: u64 = 1 << 20;
 /// Octets of a block of theirs.
@@ -33,14 +33,14 @@ impl Layout {
     }
 
     /// As a disk whose blocks have so many octets.
-    fn disk(&self, block: u64, seed: u8) -> Disk {
+    fn disk(&self, block: u64, seed: u8) -> TestDisk {
         made(self.blocks() * block, block, |at| self.has(at).then_some(seed))
     }
 }
 
 /// A disk whose blocks have these seeds, neighbours joined.
-fn made(size: u64, block: u64, seed: impl Fn(usize) -> Option<u8>) -> Disk {
-    let mut disk = Disk::empty(size);
+fn made(size: u64, block: u64, seed: impl Fn(usize) -> Option<u8>) -> TestDisk {
+    let mut disk = TestDisk::empty(size);
     for at in 0..size / block {
         let Some(seed) = seed(usize::try_from(at).unwrap()) else { continue };
         match disk.data.last_mut() {
@@ -76,7 +76,7 @@ impl Pair {
 
     /// Their criterion: octet by octet and extent by extent the file that is expected.
     #[track_caller]
-    fn is(&self, expected: &Disk, what: &str) {
+    fn is(&self, expected: &TestDisk, what: &str) {
         expected.make(&self.expected);
         let same = run(Command::new("cmp").args([&self.expected, &self.parent]), b"");
         assert_eq!(same.code, Some(0), "{what}: {}", String::from_utf8_lossy(&same.out));
@@ -85,13 +85,13 @@ impl Pair {
 }
 
 /// What the parent is once it has the child's blocks, too.
-fn folded(child: &Layout, parent: &Layout) -> Disk {
+fn folded(child: &Layout, parent: &Layout) -> TestDisk {
     let below = |at| parent.has(at).then_some(PARENT);
     made(child.blocks() * BLOCK, BLOCK, |at| if child.has(at) { Some(CHILD) } else { below(at) })
 }
 
 /// And once it has lost those that the child has.
-fn pruned(child: &Layout, parent: &Layout) -> Disk {
+fn pruned(child: &Layout, parent: &Layout) -> TestDisk {
     made(child.blocks() * BLOCK, BLOCK, |at| (parent.has(at) && !child.has(at)).then_some(PARENT))
 }
 
@@ -205,7 +205,7 @@ fn pairs_and_sizes_that_are_aligned_to_nothing() {
     for fs in systems() {
         // The pairs once more, in blocks of no file system.
         let pairs = PAIRS.map(|pair| (Layout::of(pair.0).disk(1000, CHILD), Layout::of(pair.1).disk(1000, PARENT)));
-        let dense = |size: u64, seed| Disk::empty(size).with(0, size, seed);
+        let dense = |size: u64, seed| TestDisk::empty(size).with(0, size, seed);
         // The sizes of their small files, in octets.
         let small = [
             (10, 4),
@@ -280,7 +280,7 @@ fn a_chain_of_three_is_folded_from_above_and_from_below_to_the_same() {
     let names = ["lower", "middle", "upper"].map(|name| fs.join(name));
     let layouts = ["D30 H4 D66", "H28 D8 H64", "H31 D2 H30 D1 H36"].map(Layout::of);
     let whole = made(100 * BLOCK, BLOCK, |at| (0..3_u8).rev().find(|floor| layouts[usize::from(*floor)].has(at)));
-    let whole = Disk { data: whole.data.iter().map(|&(at, len, floor)| (at, len, floor + 1)).collect(), ..whole };
+    let whole = TestDisk { data: whole.data.iter().map(|&(at, len, floor)| (at, len, floor + 1)).collect(), ..whole };
     for order in [[(2, 1), (1, 0)], [(1, 0), (2, 0)]] {
         for (floor, name) in (0_u8..).zip(&names) {
             layouts[usize::from(floor)].disk(BLOCK, floor + 1).make(name);

@@ -11,10 +11,10 @@ use std::thread;
 use std::time::Duration;
 
 use rig::{
-    Before, Disk, Field, Filesystem, Fill, Fs, LoopDevice, Op, Outcome, Qcow2, Running, items, l2_entry, mode, part_of,
-    peek, pour, qemu_img, run, tools, write_at,
+    Before, Field, Filesystem, Fill, Fs, LoopDevice, Op, Outcome, Qcow2, Running, TestDisk, items, l2_entry, mode,
+    part_of, peek, pour, qemu_img, run, tools, write_at,
 };
-use xfer_hole_proto::{Dialect, Item, Manifest};
+use xfer_hole_proto::{Dialect, Frame, ManifestHeader};
 
 const K: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -29,16 +29,16 @@ fn expected(args: &[&str], image: &Path) -> (String, String) {
     let (mut text, mut fingerprint) = (String::new(), String::new());
     for item in items(&stream, Dialect::V1) {
         match item {
-            Item::Open(open) => {
+            Frame::Open(open) => {
                 let sums = open.sums.unwrap();
-                text += &format!("{}\n", Manifest::whole(open.size, sums));
+                text += &format!("{}\n", ManifestHeader::whole(open.size, sums));
                 fingerprint = format!("sha256:{}:{}:", sums.interval(), sums.grain());
             }
-            Item::Record(record) => match record {
+            Frame::Record(record) => match record {
                 xfer_hole_proto::Record::Data { len, digest } => text += &format!("DATA {len} {}\n", digest.unwrap()),
                 other => text += &format!("{} {}\n", other.word(), other.len()),
             },
-            Item::End(end) => {
+            Frame::End(end) => {
                 text += &format!("END {}\n", end.lines.unwrap());
                 fingerprint += &format!("{}\n", end.lines.unwrap());
             }
@@ -49,8 +49,8 @@ fn expected(args: &[&str], image: &Path) -> (String, String) {
 }
 
 /// Data off the grain, zeros that were written, holes; and a last block that is short.
-fn disk() -> Disk {
-    Disk::empty(40 * MIB + 1536)
+fn disk() -> TestDisk {
+    TestDisk::empty(40 * MIB + 1536)
         .with(0, MIB, 1)
         .with(3 * MIB + 512, 3 * MIB + 7, 2)
         .with(9 * MIB, 2 * MIB, 0)
@@ -156,7 +156,7 @@ fn holes_cost_nothing_and_a_disk_of_no_octets_has_lines_too() {
     let image = fs.join("disk.img");
     // Reading it would take hours.
     for size in [0, 1, 512, 4096, 16 << 40] {
-        Disk::empty(size).make(&image);
+        TestDisk::empty(size).make(&image);
         let _lines = assert_lines(&image, &[]);
     }
 }
@@ -235,7 +235,7 @@ fn a_disk_that_cannot_be_read_ends_in_fail_and_never_in_end() {
     let read = run(verify.arg("verify").arg(&image).arg("-"), text.as_bytes());
     read.refused(&["broken.qcow2"]);
     let zeros = fs.join("zeros.img");
-    Disk::empty(32 * MIB).make(&zeros);
+    TestDisk::empty(32 * MIB).make(&zeros);
     let mut verify = Command::new(tools!().recv_hole);
     run(verify.arg("--verify").arg(&zeros), text.as_bytes()).refused(&["standard input", "gave up", "broken.qcow2"]);
 }
@@ -244,7 +244,7 @@ fn a_disk_that_cannot_be_read_ends_in_fail_and_never_in_end() {
 fn a_disk_that_changes_meanwhile_has_no_manifest() {
     let fs = Filesystem::new(Fs::Ext4, 256 * MIB);
     let image = fs.join("disk.img");
-    let mut disk = Disk::empty(64 * MIB);
+    let mut disk = TestDisk::empty(64 * MIB);
     for at in (0..64 * MIB).step_by(8192) {
         disk = disk.with(at, 4096, 1);
     }

@@ -5,7 +5,9 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rig::{Disk, Filesystem, Fill, Fs, Op, Outcome, Qcow2, Running, our_map, qemu_img, qemu_map, requires, run, tools};
+use rig::{
+    Filesystem, Fill, Fs, Op, Outcome, Qcow2, Running, TestDisk, our_map, qemu_img, qemu_map, requires, run, tools,
+};
 
 const K: u64 = 1 << 10;
 const M: u64 = 1 << 20;
@@ -22,7 +24,7 @@ fn map(args: &[&str], image: &Path) -> Outcome {
 /// An image with a line of each kind.
 fn every_line(fs: &Filesystem) -> std::path::PathBuf {
     let image = fs.join("top.qcow2");
-    Disk::empty(3 * M + 100).with(0, 100 * K, 1).with(M, 50 * K, 2).with(3 * M, 100, 3).make(&fs.join("base.raw"));
+    TestDisk::empty(3 * M + 100).with(0, 100 * K, 1).with(M, 50 * K, 2).with(3 * M, 100, 3).make(&fs.join("base.raw"));
     let middle = Qcow2::new(4 * M).backing("base.raw", Some("raw"));
     middle.write(M, 128 * K, Fill::Noise(1)).op(Op::Zero(2 * M, 128 * K)).make(&fs.join("middle.qcow2"));
     let top = Qcow2::new(5 * M).backing("middle.qcow2", Some("qcow2"));
@@ -67,7 +69,7 @@ fn chains_in_which_nothing_is_allocated_are_mapped_to_the_letter_too() {
     let sizes = [3 * M, M, 2 * M + 512, 5 * M];
     for (base, format) in [("base.raw", "raw"), ("base.qcow2", "qcow2")] {
         match format {
-            "raw" => Disk::empty(M + 100).make(&fs.join(base)),
+            "raw" => TestDisk::empty(M + 100).make(&fs.join(base)),
             _ => Qcow2::new(M + 512).make(&fs.join(base)),
         }
         let mut below = (base.to_owned(), format);
@@ -95,7 +97,7 @@ fn a_raw_disk_is_mapped_as_qemu_img_maps_it() {
     let (tools, fs) = (tools!(), tmpfs());
     let image = fs.join("disk.raw");
     for size in [512, 70_000, 3 * M + 100, 10 * M] {
-        Disk::empty(size).with(0, 200, 1).with(size / 2 / 4096 * 4096, 50, 2).make(&image);
+        TestDisk::empty(size).with(0, 200, 1).with(size / 2 / 4096 * 4096, 50, 2).make(&image);
         let theirs = qemu_img(&["map", "--output=json", "-f", "raw"], &image);
         for args in [&[][..], &["--format", "raw"], &["--extents", "seek"]] {
             assert_eq!(our_map(&tools, args, &image), theirs, "{size} {args:?}");

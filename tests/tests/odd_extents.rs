@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rig::{Disk, Filesystem, Fs, Outcome, Tools, assert_same, requires, run, tool, tools};
+use rig::{Filesystem, Fs, Outcome, TestDisk, Tools, assert_same, requires, run, tool, tools};
 
 const M: u64 = 1 << 20;
 
@@ -104,7 +104,11 @@ impl Place {
         fs::write(&source, SHIM).unwrap();
         let library = place.at("shim.so");
         tool("cc", &["-shared", "-fPIC", "-O1", "-o", library.to_str().unwrap(), source.to_str().unwrap(), "-ldl"]);
-        Disk::empty(12 * M + 512).with(M, M, 1).with(5 * M, 2 * M, 2).with(9 * M, 4096, 3).make(&place.at("disk.img"));
+        TestDisk::empty(12 * M + 512)
+            .with(M, M, 1)
+            .with(5 * M, 2 * M, 2)
+            .with(9 * M, 4096, 3)
+            .make(&place.at("disk.img"));
         place
     }
 
@@ -198,7 +202,7 @@ fn fiemap_that_is_not_supported_is_said_to_be_so() {
     }
     place.run("", &["--extents", "fiemap"], &[&disk, &copy]).ok();
     // Layers go by SEEK_DATA then.
-    Disk::empty(12 * M + 512).with(0, M, 9).make(&place.at("parent.img"));
+    TestDisk::empty(12 * M + 512).with(0, M, 9).make(&place.at("parent.img"));
     place.run("fiemap enotsupp", &["fold"], &[&disk, &place.at("parent.img")]).ok();
     let folded = fs::read(place.at("parent.img")).unwrap();
     assert!(folded[M as usize..] == fs::read(&disk).unwrap()[M as usize..] && folded[0] != 0);
@@ -209,7 +213,7 @@ fn holes_of_a_layer_are_never_guessed() {
     let place = Place::new(Fs::Tmpfs);
     let (disk, parent) = (place.at("disk.img"), place.at("parent.img"));
     for odd in ["ebadfd", "later", "nowhere", "hole nowhere", "backwards", "to the beginning"] {
-        Disk::empty(12 * M + 512).with(0, 12 * M, 9).make(&parent);
+        TestDisk::empty(12 * M + 512).with(0, 12 * M, 9).make(&parent);
         let before = fs::read(&parent).unwrap();
         let folded = place.run(odd, &["fold"], &[&disk, &parent]);
         assert_eq!(folded.code, Some(2), "{odd}: {}", folded.err);

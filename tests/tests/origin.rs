@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::Command;
 
 use rig::{
-    Before, Disk, FarEnd, Filesystem, Fill, Fs, HOST, Outcome, Qcow2, Setup, Toolbox, assert_same, requires, run, tools,
+    Before, FarEnd, Filesystem, Fill, Fs, HOST, Outcome, Qcow2, Setup, TestDisk, Toolbox, assert_same, requires, run,
+    tools,
 };
 
 const MIB: u64 = 1 << 20;
@@ -16,10 +17,10 @@ const MIB: u64 = 1 << 20;
 /// Images of one stem: what names of images end in.
 fn images(folder: &Path) {
     for (seed, name) in [(1, "web.raw"), (2, "web.img"), (3, "web.vmdk")] {
-        Disk::empty(4 * MIB).with(0, MIB, seed).make(&folder.join(name));
+        TestDisk::empty(4 * MIB).with(0, MIB, seed).make(&folder.join(name));
     }
     Qcow2::new(4 * MIB).write(0, MIB, Fill::Noise(9)).make(&folder.join("web.qcow2"));
-    Disk::empty(4 * MIB).with(MIB, MIB, 5).make(&folder.join("disk"));
+    TestDisk::empty(4 * MIB).with(MIB, MIB, 5).make(&folder.join("disk"));
 }
 
 #[track_caller]

@@ -8,14 +8,14 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rig::{Cut, Disk, FarEnd, LoopDevice, Outcome, Setup, Toolbox, converse, pour, run, tool, tools};
+use rig::{Cut, FarEnd, LoopDevice, Outcome, Setup, TestDisk, Toolbox, converse, pour, run, tool, tools};
 
 const MIB: u64 = 1 << 20;
 
 fn folder() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("disk.img");
-    Disk::empty(8 * MIB).with(MIB, MIB, 1).make(&image);
+    TestDisk::empty(8 * MIB).with(MIB, MIB, 1).make(&image);
     (folder, image)
 }
 
@@ -140,7 +140,7 @@ fn the_summary_and_a_dry_run_say_name_format_and_what_becomes_of_it() {
     says(&copy(&["--in-place"], &image, &dest), &format!("{shown}: raw image, updated in place; "));
     says(&copy(&["--hash", "--delta"], &image, &dest), &format!("{shown}: unchanged; disk 8 MiB, "));
     says(&copy(&["--hash", "--delta", "--in-place"], &image, &dest), &format!("{shown}: unchanged; disk 8 MiB, "));
-    Disk::empty(8 * MIB).with(MIB, MIB, 1).with(4 * MIB, 4096, 3).make(&image);
+    TestDisk::empty(8 * MIB).with(MIB, MIB, 1).with(4 * MIB, 4096, 3).make(&image);
     says(
         &copy(&["--hash", "--delta"], &image, &dest),
         "raw image, replaced the old file; disk 8 MiB, 7.94 MiB of it there already, data 4 KiB",
@@ -175,7 +175,7 @@ fn a_push_says_what_became_of_it_there() {
 #[test]
 fn a_resume_says_how_much_was_there() {
     let (folder, image) = folder();
-    Disk::empty(64 * MIB).with(0, 16 * MIB, 1).make(&image);
+    TestDisk::empty(64 * MIB).with(0, 16 * MIB, 1).make(&image);
     let toolbox = Toolbox::new().with("recv-hole", &tools!().recv_hole);
     let toolbox = toolbox.with("xfer-hole", &tools!().xfer_hole);
     let path = format!("{}:{}", toolbox.path(), std::env::var("PATH").unwrap());

@@ -9,13 +9,13 @@ use std::process::Command;
 
 use nix::sys::stat::Mode;
 use rig::{
-    Before, Cut, Disk, Filesystem, Fs, Outcome, Receiver, Running, SHELLS, converse, mark_part, part_of, pour, run,
+    Before, Cut, Filesystem, Fs, Outcome, Receiver, Running, SHELLS, TestDisk, converse, mark_part, part_of, pour, run,
     tools, wait_until,
 };
 
 fn disk(folder: &Path) -> (Vec<u8>, Vec<u8>) {
     let image = folder.join("disk.img");
-    Disk::empty(40_000).with(8192, 9000, 1).make(&image);
+    TestDisk::empty(40_000).with(8192, 9000, 1).make(&image);
     (fs::read(&image).unwrap(), pour(&tools!(), &[], &image))
 }
 
@@ -153,7 +153,7 @@ fn receivers_that_race_leave_a_whole_disk_of_one_of_them() {
     let dest = fs.join("out.img");
     let disks = [1, 2, 3, 4].map(|seed| {
         let image = fs.join("disk.img");
-        Disk::empty(3 << 20).with(0, 1 << 20, seed).with(2 << 20, 4096, seed).make(&image);
+        TestDisk::empty(3 << 20).with(0, 1 << 20, seed).with(2 << 20, 4096, seed).make(&image);
         (fs::read(&image).unwrap(), pour(&tools!(), &[], &image))
     });
     for round in 0..10 {
@@ -231,7 +231,7 @@ fn a_user_s_file_of_the_side_file_s_name_is_left_alone() {
 fn what_is_left_where_there_are_no_attributes_is_known_by_its_side_file() {
     let fs = Filesystem::new(Fs::Ramfs, 64 << 20);
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-    Disk::empty(8 << 20).with(0, 7 << 20, 1).make(&image);
+    TestDisk::empty(8 << 20).with(0, 7 << 20, 1).make(&image);
     let lines = dest.with_extension("img.part.lines");
     let (sent, received, _) = converse(&tools!(), &[], &image, &[], &dest, Cut::Receiver(6 << 20));
     assert!(sent.code != Some(0) && received.code != Some(0));

@@ -10,17 +10,17 @@ use std::thread;
 use std::time::Duration;
 
 use rig::{
-    Before, Cut, Disk, Filesystem, Fs, Outcome, Receiver, Running, assert_same, converse, holes, mark_part, mode,
+    Before, Cut, Filesystem, Fs, Outcome, Receiver, Running, TestDisk, assert_same, converse, holes, mark_part, mode,
     part_of, pour, requires, run, tools, wait_until,
 };
-use xfer_hole_image::{Sink, Target, TargetOptions};
+use xfer_hole_image::{DiskWriter, Target, TargetOptions};
 
 const MIB: u64 = 1 << 20;
 /// nobody
 const USER: u32 = 65534;
 
-fn disk() -> Disk {
-    Disk::empty(4 * MIB).with(MIB, MIB, 1)
+fn disk() -> TestDisk {
+    TestDisk::empty(4 * MIB).with(MIB, MIB, 1)
 }
 
 /// `recv-hole --no-sync DEST` under strace, which does this to system calls.
@@ -121,7 +121,7 @@ fn a_kill_between_exchange_and_removal_leaves_what_is_replaced() {
     fs::write(&sent, &stream).unwrap();
     let part = part_of(&dest);
     for receiver in Receiver::both() {
-        Disk::empty(2 * MIB).with(0, MIB, 7).make(&dest);
+        TestDisk::empty(2 * MIB).with(0, MIB, 7).make(&dest);
         let old = fs::read(&dest).unwrap();
         let inode = fs::metadata(&dest).unwrap().ino();
         let mut killed = injected("renameat2:delay_exit=3000000:when=1", &["--no-sync"], &dest);
@@ -198,7 +198,7 @@ fn one_that_waited_for_the_lock_builds_on_what_its_holder_made() {
     let dest = fs.join("out.img");
     let part = part_of(&dest);
     let options = || TargetOptions { patience: Some(Duration::from_secs(60)), no_sync: true, ..Default::default() };
-    type MakesSink<'a> = &'a (dyn Fn(Target) -> Box<dyn Sink> + Sync);
+    type MakesSink<'a> = &'a (dyn Fn(Target) -> Box<dyn DiskWriter> + Sync);
     let makes_sink: [(&str, MakesSink<'_>); 2] = [
         ("an increment", &|target| target.open(Some(8192), Some(8192)).unwrap()),
         ("a delta", &|target| target.hold(8192, false).unwrap().sink),
@@ -217,13 +217,13 @@ fn one_that_waited_for_the_lock_builds_on_what_its_holder_made() {
             fs::rename(&part, &dest).unwrap();
             drop(holder);
             let sink = waits.join().unwrap();
-            sink.data(0, &[3; 4096]).unwrap();
+            sink.write_at(0, &[3; 4096]).unwrap();
             if what == "an increment" {
-                sink.keep(4096, 4096).unwrap();
+                sink.keep_existing(4096, 4096).unwrap();
             } else {
-                sink.data(4096, &[2; 4096]).unwrap();
+                sink.write_at(4096, &[2; 4096]).unwrap();
             }
-            sink.finish(8192).unwrap();
+            sink.commit(8192).unwrap();
         });
         let expected = [[3; 4096], [2; 4096]].concat();
         assert!(fs::read(&dest).unwrap() == expected, "{what}");
@@ -323,7 +323,7 @@ fn truncate(path: &Path, len: u64) {
 fn a_part_that_another_program_changes_does_not_become_the_disk() {
     let fs = Filesystem::new(Fs::Ext4, 128 * MIB);
     let image = fs.join("disk.img");
-    Disk::empty(16 * MIB).with(0, 12 * MIB, 1).with(15 * MIB, MIB, 2).make(&image);
+    TestDisk::empty(16 * MIB).with(0, 12 * MIB, 1).with(15 * MIB, MIB, 2).make(&image);
     let acts: [Act<'_>; 6] = [
         ("truncated", &|part| truncate(part, 0)),
         ("truncated and extended", &|part| {
@@ -406,7 +406,7 @@ fn a_part_that_is_changed_in_the_last_moment_does_not_become_the_disk() {
 fn a_file_that_is_truncated_or_removed_while_it_is_updated_in_place_is_no_success() {
     let fs = Filesystem::new(Fs::Ext4, 128 * MIB);
     let image = fs.join("disk.img");
-    Disk::empty(16 * MIB).with(0, 12 * MIB, 1).with(15 * MIB, MIB, 2).make(&image);
+    TestDisk::empty(16 * MIB).with(0, 12 * MIB, 1).with(15 * MIB, MIB, 2).make(&image);
     let stream = pour(&tools!(), &["--hash"], &image);
     let acts: [Act<'_>; 2] =
         [("truncated", &|dest| truncate(dest, 0)), ("removed", &|dest| fs::remove_file(dest).unwrap())];
@@ -455,8 +455,8 @@ fn a_file_that_is_replaced_before_it_is_locked_in_place_is_the_one_updated() {
 fn a_child_that_is_written_before_it_is_locked_is_folded_as_it_is_then() {
     let fs = Filesystem::new(Fs::Ext4, 64 * MIB);
     let (child, parent) = (fs.join("child"), fs.join("parent"));
-    Disk::empty(MIB).with(0, 64 << 10, 1).make(&child);
-    Disk::empty(MIB).with(MIB / 2, 64 << 10, 2).make(&parent);
+    TestDisk::empty(MIB).with(0, 64 << 10, 1).make(&child);
+    TestDisk::empty(MIB).with(MIB / 2, 64 << 10, 2).make(&parent);
     let mut folds = Command::new("strace");
     folds.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=flock", "-e", "inject=flock:delay_enter=4000000:when=1"]);
     folds.arg(tools!().xfer_hole).args(["fold", "-q"]).arg(&child).arg(&parent);

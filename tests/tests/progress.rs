@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use rig::{
-    Disk, Filesystem, Frozen, Fs, Outcome, Running, Tmux, foretold, part_of, pour, run, tool, tools, wait_until,
+    Filesystem, Frozen, Fs, Outcome, Running, TestDisk, Tmux, foretold, part_of, pour, run, tool, tools, wait_until,
 };
 use serde_json::Value;
 
@@ -102,7 +102,7 @@ fn zeroing_has_its_name_while_it_lasts() {
 fn a_senders_bar_never_falls_and_never_exceeds_the_whole() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     let image = fs.join("disk.img");
-    Disk::empty(100 * MIB).with(0, 2 * MIB, 1).with(50 * MIB, 3 * MIB, 2).make(&image);
+    TestDisk::empty(100 * MIB).with(0, 2 * MIB, 1).with(50 * MIB, 3 * MIB, 2).make(&image);
     let words = format!("--bwlimit 2M --progress=auto '{}' > '{}'", image.display(), fs.join("stream").display());
     let terminal = Tmux::start(80, 10, &line(&tools!().xfer_hole, &words));
     let (mut last, mut seen) = (0, 0);
@@ -123,7 +123,7 @@ fn a_senders_bar_never_falls_and_never_exceeds_the_whole() {
 fn messages_and_interruptions_have_lines_of_their_own_and_narrower_windows_leave_no_pieces() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     let image = fs.join("disk.img");
-    Disk::empty(100 * MIB).with(0, 20 * MIB, 1).make(&image);
+    TestDisk::empty(100 * MIB).with(0, 20 * MIB, 1).make(&image);
     let words = format!("--bwlimit 1M --progress=bar '{}' > /dev/null", image.display());
     let terminal = Tmux::start(120, 10, &line(&tools!().xfer_hole, &words));
     terminal.wait_for("sending");
@@ -194,7 +194,7 @@ fn shaped(outcome: &Outcome, how: &str) -> Value {
 fn programs_read_json_with_totals_and_digest_at_the_end() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-    Disk::empty(20 * MIB).with(MIB, 3 * MIB, 1).make(&image);
+    TestDisk::empty(20 * MIB).with(MIB, 3 * MIB, 1).make(&image);
     let args = ["-v", "--hash", "--print-digest", "--progress", "json"];
     let sent = run(Command::new(tools!().xfer_hole).args(args).args(["--bwlimit", "2M"]).arg(&image), b"").ok();
     let received = run(Command::new(tools!().recv_hole).args(["--progress=json", "-v"]).arg(&dest), &sent.out).ok();
@@ -222,7 +222,7 @@ fn programs_read_json_with_totals_and_digest_at_the_end() {
 fn every_failure_has_its_json_end_with_the_reason() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-    Disk::empty(MIB).make(&image);
+    TestDisk::empty(MIB).make(&image);
     let (image, dest) = (image.to_str().unwrap(), dest.to_str().unwrap());
     let (missing, folder) = (format!("{image}.not"), format!("{dest}.not/out.img"));
     let sends: [(&[&str], &str); 4] = [
@@ -256,7 +256,7 @@ fn every_failure_has_its_json_end_with_the_reason() {
 fn an_interruption_has_its_json_end_too() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-    Disk::empty(20 * MIB).with(MIB, 3 * MIB, 1).make(&image);
+    TestDisk::empty(20 * MIB).with(MIB, 3 * MIB, 1).make(&image);
     let mut command = Command::new(tools!().xfer_hole);
     command.args(["--progress=json", "--bwlimit", "100K"]).arg(&image);
     let mut sender = Running::between(Stdio::null(), &mut command, File::create(fs.join("stream")).unwrap());
@@ -284,7 +284,7 @@ fn the_end_of_a_quiet_transfer_is_foretold_by_data_not_by_offset() {
     let fs = Filesystem::new(Fs::Ext4, 256 * MIB);
     let (raw, qcow2) = (fs.join("disk.img"), fs.join("disk.qcow2"));
     // Most of the data is in the first hundredth of the disk, the rest at its end.
-    let mut disk = Disk::empty(40 << 30).with(39 << 30, 8 * MIB, 3);
+    let mut disk = TestDisk::empty(40 << 30).with(39 << 30, 8 * MIB, 3);
     for at in 0..12 {
         disk = disk.with(at * 20 * MIB, 2 * MIB, 1 + u8::try_from(at).unwrap());
     }
@@ -307,7 +307,7 @@ fn the_end_of_a_quiet_transfer_is_foretold_by_data_not_by_offset() {
 fn who_asks_by_signal_is_told_by_data_too() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     let image = fs.join("disk.img");
-    Disk::empty(40 << 30).with(0, 16 * MIB, 1).make(&image);
+    TestDisk::empty(40 << 30).with(0, 16 * MIB, 1).make(&image);
     let mut sender = Command::new(tools!().xfer_hole);
     sender.args(["--bwlimit=2M", "--progress=none"]).arg(&image).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut sender = sender.spawn().unwrap();
@@ -341,7 +341,7 @@ fn who_asks_by_signal_is_told_by_data_too() {
 fn only_a_terminal_gets_a_bar_by_itself_and_quiet_says_nothing() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-    Disk::empty(20 * MIB).with(MIB, 3 * MIB, 1).make(&image);
+    TestDisk::empty(20 * MIB).with(MIB, 3 * MIB, 1).make(&image);
     for args in [&[][..], &["-q"], &["--progress=auto"], &["--progress", "none"]] {
         let sent = run(Command::new(tools!().xfer_hole).args(args).arg(&image), b"").ok();
         let received = run(Command::new(tools!().recv_hole).args(args).arg(&dest), &sent.out).ok();
@@ -357,7 +357,7 @@ fn only_a_terminal_gets_a_bar_by_itself_and_quiet_says_nothing() {
 fn bwlimit_holds_the_stream_to_its_rate() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     let image = fs.join("disk.img");
-    Disk::empty(20 * MIB).with(MIB, 3 * MIB, 1).make(&image);
+    TestDisk::empty(20 * MIB).with(MIB, 3 * MIB, 1).make(&image);
     let whole = pour(&tools!(), &[], &image);
     for args in [&[][..], &["--hash"]] {
         let began = std::time::Instant::now();
@@ -374,9 +374,9 @@ fn bwlimit_holds_the_stream_to_its_rate() {
 fn fold_prune_and_a_stored_stream_know_how_much_data_there_is() {
     let fs = Filesystem::new(Fs::Ext4, 512 * MIB);
     let (child, parent) = (fs.join("child.img"), fs.join("parent.img"));
-    let disk = Disk::empty(40 << 30).with(0, 16 * MIB, 1).with(30 << 30, 8 * MIB, 2);
+    let disk = TestDisk::empty(40 << 30).with(0, 16 * MIB, 1).with(30 << 30, 8 * MIB, 2);
     disk.make(&child);
-    Disk::empty(40 << 30).with(0, 32 * MIB, 3).make(&parent);
+    TestDisk::empty(40 << 30).with(0, 32 * MIB, 3).make(&parent);
     let stream = fs.join("disk.stream");
     fs::write(&stream, rig::pour(&tools!(), &["--hash"], &child)).unwrap();
     let mut fold = Command::new(tools!().xfer_hole);

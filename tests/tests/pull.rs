@@ -9,14 +9,14 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use rig::{
-    Before, Disk, FarEnd, Filesystem, Fill, Fs, HOST, LoopDevice, Op, Qcow2, Setup, Toolbox, assert_same, holes,
+    Before, FarEnd, Filesystem, Fill, Fs, HOST, LoopDevice, Op, Qcow2, Setup, TestDisk, Toolbox, assert_same, holes,
     holes_within, mode, part_of, qemu_disk, run, tool, tools,
 };
 
 const MIB: u64 = 1 << 20;
 
-fn disk() -> Disk {
-    Disk::empty(64 * MIB + 512).with(0, MIB, 1).with(20 * MIB, 2 * MIB, 2).with(64 * MIB, 512, 3)
+fn disk() -> TestDisk {
+    TestDisk::empty(64 * MIB + 512).with(0, MIB, 1).with(20 * MIB, 2 * MIB, 2).with(64 * MIB, 512, 3)
 }
 
 /// What is installed there, and what was called of it.
@@ -29,7 +29,7 @@ fn far_with(toolbox: &Toolbox, shell: &str) -> FarEnd {
 }
 
 /// An image in the account's home.
-fn there(far: &FarEnd, name: impl AsRef<Path>, disk: &Disk) -> PathBuf {
+fn there(far: &FarEnd, name: impl AsRef<Path>, disk: &TestDisk) -> PathBuf {
     let image = far.account.home("").join(name);
     disk.make(&image);
     chown(&image, Some(far.account.uid()), None).unwrap();
@@ -218,7 +218,7 @@ fn a_quiet_pull_foretells_its_end_by_the_data_and_never_falls_back() {
     let toolbox = installed();
     let far = far_with(&toolbox, "dash");
     // Most of the data is in the first hundredth of the disk, the rest at its end.
-    let disk = Disk::empty(40 << 30).with(0, 16 * MIB, 1).with(100 * MIB, 8 * MIB, 2).with(39 << 30, 8 * MIB, 3);
+    let disk = TestDisk::empty(40 << 30).with(0, 16 * MIB, 1).with(100 * MIB, 8 * MIB, 2).with(39 << 30, 8 * MIB, 3);
     there(&far, "disk.img", &disk);
     let pulled = far.pull(&["--progress=json", "--bwlimit=4M"], "disk.img", &far.near("out.img")).ok();
     rig::foretold(&pulled, 32 * MIB);

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::thread;
 
 use rig::{
-    Disk, FarEnd, Fill, HOST, LoopDevice, Op, Outcome, Qcow2, Setup, Toolbox, assert_same, holes, holes_within,
+    FarEnd, Fill, HOST, LoopDevice, Op, Outcome, Qcow2, Setup, TestDisk, Toolbox, assert_same, holes, holes_within,
     part_of, qemu_disk, run, tool, tools,
 };
 
@@ -36,8 +36,8 @@ const NAMES: [&[u8]; 15] = [
 ];
 
 /// Data far apart, that any grain up to a mebibyte leaves as it is.
-fn disk() -> Disk {
-    Disk::empty(64 * MIB + 512).with(0, MIB, 1).with(20 * MIB, 2 * MIB, 2).with(64 * MIB, 512, 3)
+fn disk() -> TestDisk {
+    TestDisk::empty(64 * MIB + 512).with(0, MIB, 1).with(20 * MIB, 2 * MIB, 2).with(64 * MIB, 512, 3)
 }
 
 /// Fails unless DEST is the image: its octets, its holes, and the digest that was said, by reading DEST anew.

@@ -9,14 +9,14 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use rig::{
-    Account, Before, Disk, FarEnd, Filesystem, Fs, HOST, Network, Outcome, Process, Running, Setup, Toolbox,
+    Account, Before, FarEnd, Filesystem, Fs, HOST, Network, Outcome, Process, Running, Setup, TestDisk, Toolbox,
     assert_same, part_of, run, tool, tools, wait_until,
 };
 
 const MIB: u64 = 1 << 20;
 
-fn disk() -> Disk {
-    Disk::empty(64 * MIB).with(MIB, 40 * MIB, 1)
+fn disk() -> TestDisk {
+    TestDisk::empty(64 * MIB).with(MIB, 40 * MIB, 1)
 }
 
 /// Calls `each` for both receivers, with an account where `recv-hole` is installed.
@@ -147,7 +147,7 @@ fn a_host_that_cannot_be_reached_is_the_reason() {
     let network = Network::new();
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("disk.img");
-    Disk::empty(MIB).make(&image);
+    TestDisk::empty(MIB).make(&image);
     let push = |option: &str, host: &str| -> Outcome {
         let mut sender = Command::new("timeout");
         sender.args(["-s", "KILL", "120"]).arg(tools!().xfer_hole).args(["-F", "/dev/null", "-o", option]).arg(&image);
@@ -284,7 +284,7 @@ fn accounts_of_others_are_not_touched() {
 fn a_write_that_nobody_takes_holds_nobody_up() {
     let folder = tempfile::tempdir().unwrap();
     let (image, far) = (folder.path().join("disk.img"), folder.path().join("far"));
-    Disk::empty(8 * MIB).with(0, 8 * MIB, 1).make(&image);
+    TestDisk::empty(8 * MIB).with(0, 8 * MIB, 1).make(&image);
     // Its child keeps the link open, and takes nothing from it.
     for (says, args, code, why) in [
         ("READY 1 sh\\nFAIL it is enough\\n", &[][..], 2, "far-end: it is enough"),
@@ -312,7 +312,7 @@ fn a_write_that_nobody_takes_holds_nobody_up() {
 fn answered_by(says: &str, args: &[&str]) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let (image, far) = (folder.path().join("disk.img"), folder.path().join("far"));
-    Disk::empty(MIB).with(0, MIB, 1).make(&image);
+    TestDisk::empty(MIB).with(0, MIB, 1).make(&image);
     fs::write(&far, format!("#!/bin/sh\nprintf '{says}'\nexec cat >/dev/null\n")).unwrap();
     fs::set_permissions(&far, Permissions::from_mode(0o755)).unwrap();
     let mut command = Command::new("timeout");

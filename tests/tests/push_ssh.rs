@@ -5,12 +5,12 @@
 use std::fs;
 use std::process::Command;
 
-use rig::{Disk, FarEnd, HOST, Outcome, Setup, Sshd, Toolbox, assert_same, run, tools};
+use rig::{FarEnd, HOST, Outcome, Setup, Sshd, TestDisk, Toolbox, assert_same, run, tools};
 
 const MIB: u64 = 1 << 20;
 
-fn disk() -> Disk {
-    Disk::empty(8 * MIB).with(MIB, MIB, 1)
+fn disk() -> TestDisk {
+    TestDisk::empty(8 * MIB).with(MIB, MIB, 1)
 }
 
 /// `xfer-hole WORDS`, killed after two minutes, without `-F`.
@@ -122,7 +122,7 @@ fn a_configuration_that_is_not_for_transfers_does_no_harm() {
 #[test]
 fn a_rate_limit_holds() {
     let far = FarEnd::new(tools!(), "dash");
-    let image = far.image("disk.img", &Disk::empty(16 * MIB).with(0, 6 * MIB, 1));
+    let image = far.image("disk.img", &TestDisk::empty(16 * MIB).with(0, 6 * MIB, 1));
     let start = std::time::Instant::now();
     far.push(&["--bwlimit", "2M"], &image, "x").ok();
     // 6 MiB at 2 MiB a second, but for what a bucket may hold at first.
@@ -135,7 +135,7 @@ fn a_rate_limit_is_not_taken_for_a_dead_link() {
     let toolbox = Toolbox::new().with("recv-hole", &tools!().recv_hole);
     let path = toolbox.path();
     let far = FarEnd::with(tools!(), "dash", Setup { path: Some(&path), ..Setup::default() });
-    let image = far.image("disk.img", &Disk::empty(16 * MIB).with(0, MIB, 1).with(8 * MIB, MIB, 2));
+    let image = far.image("disk.img", &TestDisk::empty(16 * MIB).with(0, MIB, 1).with(8 * MIB, MIB, 2));
     for receiver in ["binary", "sh"] {
         far.push(&["--receiver", receiver, "--bwlimit", "256K", "--timeout", "3"], &image, "x").ok();
         assert_same(&image, &far.account.home("x"));

@@ -5,7 +5,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
 
-use rig::{Before, Disk, FarEnd, HOST, Setup, Toolbox, assert_same, mode, run, tools};
+use rig::{Before, FarEnd, HOST, Setup, TestDisk, Toolbox, assert_same, mode, run, tools};
 
 const MIB: u64 = 1 << 20;
 
@@ -19,8 +19,8 @@ fn with_both(each: impl Fn(&FarEnd, &[&str])) {
     }
 }
 
-fn disk() -> Disk {
-    Disk::empty(8 * MIB).with(MIB, MIB, 1)
+fn disk() -> TestDisk {
+    TestDisk::empty(8 * MIB).with(MIB, MIB, 1)
 }
 
 #[test]

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rig::{
-    Disk, Field, Filesystem, Fill, Fs, Op, Qcow2, Running, assert_as, assert_as_qemu, assert_refused, merged, our_map,
-    peek, pour, qemu_img, records, tools, write_at,
+    Field, Filesystem, Fill, Fs, Op, Qcow2, Running, TestDisk, assert_as, assert_as_qemu, assert_refused, merged,
+    our_map, peek, pour, qemu_img, records, tools, write_at,
 };
 use xfer_hole_proto::Record;
 
@@ -39,7 +39,7 @@ fn chains_of_one_to_twenty_floors_are_read() {
     let (tools, fs) = (tools!(), tmpfs());
     let options = ["", "cluster_size=4k", "cluster_size=512", "extended_l2=on", "cluster_size=2M", "compat=v2"];
     let name = |floor: usize| format!("floor{floor}.qcow2");
-    Disk::empty(4 * M).with(0, M, 1).with(3 * M + 100, 5000, 2).make(&fs.join("floor0.raw"));
+    TestDisk::empty(4 * M).with(0, M, 1).with(3 * M + 100, 5000, 2).make(&fs.join("floor0.raw"));
     for floor in 1..=20 {
         let image = fs.join(&name(floor));
         // Each size differs from those next to it.
@@ -108,7 +108,7 @@ fn a_raw_base_of_odd_size_is_read_to_its_last_octet_and_by_its_holes() {
     let (tools, fs) = (tools!(), tmpfs());
     let (base, top) = (fs.join("base.raw"), fs.join("top.qcow2"));
     for size in [1, 511, 513, 70_000, M + 1] {
-        Disk::empty(size).with(0, size, 3).make(&base);
+        TestDisk::empty(size).with(0, size, 3).make(&base);
         for options in ["", "cluster_size=512", "extended_l2=on"] {
             let disk = Qcow2::new(M + 64 * K).option(options).backing("base.raw", Some("raw"));
             disk.write(128 * K, 4 * K, Fill::Same(7)).make(&top);
@@ -117,7 +117,7 @@ fn a_raw_base_of_odd_size_is_read_to_its_last_octet_and_by_its_holes() {
             assert_as_qemu(&tools, &top, &[]);
         }
     }
-    Disk::empty(64 * M).with(M, 64 * K, 1).with(40 * M, 5000, 2).make(&base);
+    TestDisk::empty(64 * M).with(M, 64 * K, 1).with(40 * M, 5000, 2).make(&base);
     Qcow2::over("base.raw", "raw").make(&top);
     assert_as_qemu(&tools, &top, &[]);
     let data: u64 = records(&pour(&tools, &["--detect-zeroes=off"], &top)).iter().map(Record::payload_len).sum();
@@ -170,7 +170,7 @@ fn bases_are_found_by_every_kind_of_name() {
     let top = fs.join("top.qcow2");
     for (base, format) in [("base.qcow2", "qcow2"), ("base.raw", "raw"), ("below/base.raw", "raw")] {
         match format {
-            "raw" => Disk::empty(M).with(0, 100 * K, 1).make(&fs.join(base)),
+            "raw" => TestDisk::empty(M).with(0, 100 * K, 1).make(&fs.join(base)),
             _ => Qcow2::new(M).write(5 * K, 100 * K, Fill::Noise(1)).make(&fs.join(base)),
         }
         let absolute = fs.join(base).to_str().unwrap().to_owned();
@@ -191,7 +191,7 @@ fn bases_are_found_by_every_kind_of_name() {
     }
     // With a colon and other things that names may have.
     for base in ["a: b.raw", "späße ☃.raw", "name with 'quotes' and \"more\".raw", "%n%s\\x.raw"] {
-        Disk::empty(M).with(0, 100 * K, 1).make(&fs.join(base));
+        TestDisk::empty(M).with(0, 100 * K, 1).make(&fs.join(base));
         Qcow2::new(M).backing(&format!("./{base}"), Some("raw")).make(&top);
         assert_as_qemu(&tools, &top, &[]);
     }
@@ -201,7 +201,7 @@ fn bases_are_found_by_every_kind_of_name() {
 fn a_name_is_octets_and_need_not_be_text() {
     let (tools, fs) = (tools!(), tmpfs());
     let top = fs.join("top.qcow2");
-    Disk::empty(M).with(0, 100 * K, 1).make(&fs.path().join(OsStr::from_bytes(b"b\xffse.raw")));
+    TestDisk::empty(M).with(0, 100 * K, 1).make(&fs.path().join(OsStr::from_bytes(b"b\xffse.raw")));
     Qcow2::new(M).backing("b?se.raw", Some("raw")).make(&top);
     write_at(&top, peek(&top, Field::BACKING_OFFSET) + 1, b"\xff");
     assert_as_qemu(&tools, &top, &[]);
@@ -212,7 +212,7 @@ fn a_base_that_changes_while_it_is_sent_is_told_of() {
     let (tools, fs) = (tools!(), tmpfs());
     let (base, top) = (fs.join("base.raw"), fs.join("top.qcow2"));
     for (args, code) in [(&[][..], Some(2)), (&["--live"], Some(0))] {
-        Disk::empty(8 * M).with(0, 8 * M, 1).make(&base);
+        TestDisk::empty(8 * M).with(0, 8 * M, 1).make(&base);
         Qcow2::over("base.raw", "raw").write(0, 64 * K, Fill::Same(1)).make(&top);
         let (mut read, write) = io::pipe().unwrap();
         let sender = Running::between(Stdio::null(), Command::new(&tools.xfer_hole).args(args).arg(&top), write);
@@ -231,9 +231,9 @@ fn a_base_that_changes_while_it_is_sent_is_told_of() {
 fn names_are_relative_to_the_image_that_names_them() {
     let (tools, fs) = (tools!(), tmpfs());
     fs::create_dir_all(fs.join("one/two")).unwrap();
-    Disk::empty(M).with(0, 100 * K, 1).make(&fs.join("one/two/base.raw"));
+    TestDisk::empty(M).with(0, 100 * K, 1).make(&fs.join("one/two/base.raw"));
     // The wrong one, if names were relative to the top.
-    Disk::empty(M).with(0, 100 * K, 2).make(&fs.join("base.raw"));
+    TestDisk::empty(M).with(0, 100 * K, 2).make(&fs.join("base.raw"));
     Qcow2::new(M).backing("base.raw", Some("raw")).make(&fs.join("one/two/middle.qcow2"));
     Qcow2::new(M).backing("one/two/middle.qcow2", Some("qcow2")).make(&fs.join("top.qcow2"));
     assert_as_qemu(&tools, &fs.join("top.qcow2"), &[]);
@@ -249,7 +249,7 @@ fn names_are_relative_to_the_image_that_names_them() {
 fn a_base_on_another_file_system_is_read_where_that_is_allowed() {
     let (tools, fs, other) = (tools!(), tmpfs(), Filesystem::new(Fs::Ext4, 64 * M));
     let base = other.join("base.raw");
-    Disk::empty(8 * M).with(M, 100 * K, 1).with(5 * M, 3000, 2).make(&base);
+    TestDisk::empty(8 * M).with(M, 100 * K, 1).with(5 * M, 3000, 2).make(&base);
     Qcow2::over(base.to_str().unwrap(), "raw").write(0, 4 * K, Fill::Same(3)).make(&fs.join("top.qcow2"));
     assert_as_qemu(&tools, &fs.join("top.qcow2"), &["--allow", other.path().to_str().unwrap()]);
     assert_refused(&tools, &fs.join("top.qcow2"), &[], &["top.qcow2", "base.raw"]);
@@ -277,7 +277,7 @@ fn a_base_without_a_declared_format_is_not_probed() {
 fn a_declared_format_is_believed_whatever_the_base_looks_like() {
     let (tools, fs) = (tools!(), tmpfs());
     // A guest's raw disk, on which it wrote a qcow2 header that names a file of the host.
-    Disk::empty(M).with(0, M, 7).make(&fs.join("secret"));
+    TestDisk::empty(M).with(0, M, 7).make(&fs.join("secret"));
     Qcow2::new(M).backing("secret", Some("raw")).make(&fs.join("base.raw"));
     Qcow2::over("base.raw", "raw").make(&fs.join("top.qcow2"));
     assert_as_qemu(&tools, &fs.join("top.qcow2"), &[]);
@@ -285,7 +285,7 @@ fn a_declared_format_is_believed_whatever_the_base_looks_like() {
     let size: u64 = merged(&our_map(&tools, &[], &fs.join("top.qcow2"))).iter().map(|line| line.length).sum();
     assert_eq!(size, plain.next_multiple_of(512), "the disk is the file itself");
     // And what is no qcow2 is not read as one.
-    Disk::empty(M).with(0, M, 7).make(&fs.join("noise"));
+    TestDisk::empty(M).with(0, M, 7).make(&fs.join("noise"));
     Qcow2::new(M).backing("noise", Some("qcow2")).make(&fs.join("top.qcow2"));
     assert_refused(&tools, &fs.join("top.qcow2"), &[], &["noise", "qcow2"]);
 }
@@ -310,7 +310,7 @@ fn other_protocols_and_formats_are_refused_by_name() {
         (r#"json:{"driver":"blkverify","test":{"driver":"file","filename":"base.raw"}}"#, "blkverify"),
         (r#"json:{"driver":"raw","file":{"driver":"file","filename":"base.raw"}"#, "json"),
     ];
-    Disk::empty(M).with(0, 100 * K, 1).make(&fs.join("base.raw"));
+    TestDisk::empty(M).with(0, 100 * K, 1).make(&fs.join("base.raw"));
     for (name, word) in names {
         Qcow2::new(M).make(&top);
         rename_base(&top, name, "raw");

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use rig::{
-    Disk, Field, Filesystem, Fill, Fs, LoopDevice, Op, Qcow2, assert_as, assert_as_qemu, l1_entry, l2_entry, merged,
-    our_map, peek, poke, qemu_img, qemu_map, run, stretch_header, tool, tools, write_at,
+    Field, Filesystem, Fill, Fs, LoopDevice, Op, Qcow2, TestDisk, assert_as, assert_as_qemu, l1_entry, l2_entry,
+    merged, our_map, peek, poke, qemu_img, qemu_map, run, stretch_header, tool, tools, write_at,
 };
 
 const K: u64 = 1 << 10;
@@ -90,7 +90,7 @@ fn refcount_widths_don_t_matter() {
 
 /// A raw disk with runs of noise, of text, of text that ends within clusters, and of holes.
 fn mixed(path: &Path, size: u64) {
-    Disk::empty(size).with(0, 150_000, 1).with(M, 40 * K, 0).with(2 * M + 5, 70_000, 2).make(path);
+    TestDisk::empty(size).with(0, 150_000, 1).with(M, 40 * K, 0).with(2 * M + 5, 70_000, 2).make(path);
     for (at, fill) in [(200 * K, Fill::Text(1)), (3 * M, Fill::Text(2)), (3 * M + 600 * K, Fill::Same(b'z'))] {
         write_at(path, at, &fill.octets(500 << 10));
     }

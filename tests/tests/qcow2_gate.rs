@@ -8,8 +8,8 @@ use std::process::Command;
 
 use nix::sys::stat::Mode;
 use rig::{
-    Disk, Filesystem, Fill, Fs, LoopDevice, Outcome, Qcow2, assert_as, assert_as_qemu, assert_refused, pour, requires,
-    run, tools,
+    Filesystem, Fill, Fs, LoopDevice, Outcome, Qcow2, TestDisk, assert_as, assert_as_qemu, assert_refused, pour,
+    requires, run, tools,
 };
 
 const K: u64 = 1 << 10;
@@ -21,7 +21,7 @@ fn folders() -> Filesystem {
     let fs = Filesystem::new(Fs::Tmpfs, 128 * M);
     for folder in ["in", "in/below", "out", "out/below", "inn"] {
         fs::create_dir(fs.join(folder)).unwrap();
-        Disk::empty(M).with(0, 100 * K, 1).make(&fs.join(folder).join("base.raw"));
+        TestDisk::empty(M).with(0, 100 * K, 1).make(&fs.join(folder).join("base.raw"));
     }
     fs
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rig::{
-    Disk, Filesystem, Fill, Fs, Qcow2, Running, assert_as_qemu, assert_refused, our_map, pour, qemu_disk, requires,
+    Filesystem, Fill, Fs, Qcow2, Running, TestDisk, assert_as_qemu, assert_refused, our_map, pour, qemu_disk, requires,
     run, tools, wait_until,
 };
 
@@ -67,7 +67,7 @@ fn bases_and_data_files_that_qemu_may_write_are_refused() {
     let (tools, fs) = (tools!(), ext4());
     let top = fs.join("top.qcow2");
     Qcow2::new(M).write(0, 100 * K, Fill::Noise(1)).make(&fs.join("base.qcow2"));
-    Disk::empty(M).with(0, 100 * K, 1).make(&fs.join("base.raw"));
+    TestDisk::empty(M).with(0, 100 * K, 1).make(&fs.join("base.raw"));
     for (base, format) in [("base.qcow2", "qcow2"), ("base.raw", "raw")] {
         Qcow2::over(base, format).make(&top);
         let holder = held(&fs.join(base), format);
@@ -88,7 +88,7 @@ fn bases_and_data_files_that_qemu_may_write_are_refused() {
 fn a_raw_disk_that_qemu_may_write_is_refused() {
     let (tools, fs) = (tools!(), ext4());
     let image = fs.join("disk.raw");
-    Disk::empty(M).with(0, 100 * K, 1).make(&image);
+    TestDisk::empty(M).with(0, 100 * K, 1).make(&image);
     let stream = pour(&tools, &[], &image);
     let holder = held(&image, "raw");
     assert_refused(&tools, &image, &[], &["disk.raw", "in use"]);

@@ -7,7 +7,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestRunner;
-use rig::{Disk, Filesystem, Fill, Fs, Op, Qcow2, Tools, assert_as, assert_as_qemu, gone_back, pour, qemu_img, tools};
+use rig::{
+    Filesystem, Fill, Fs, Op, Qcow2, TestDisk, Tools, assert_as, assert_as_qemu, gone_back, pour, qemu_img, tools,
+};
 
 const M: u64 = 1 << 20;
 
@@ -121,15 +123,15 @@ fn floor() -> impl Strategy<Value = Floor> {
 }
 
 /// A chain: a raw disk at the bottom or none, and qcow2 floors.
-fn chain() -> impl Strategy<Value = (Option<Disk>, Vec<Floor>)> {
+fn chain() -> impl Strategy<Value = (Option<TestDisk>, Vec<Floor>)> {
     let raw = (1..3 * M, vec((0..M, 1..100_000u64, 0..9u8), 0..4)).prop_map(|(size, data)| {
         let inside = data.into_iter().map(|(at, len, seed)| (at % size, len.min(size - at % size), seed));
-        inside.fold(Disk::empty(size), |disk, (at, len, seed)| disk.with(at, len, seed))
+        inside.fold(TestDisk::empty(size), |disk, (at, len, seed)| disk.with(at, len, seed))
     });
     (proptest::option::weighted(0.4, raw), vec(floor(), 1..4))
 }
 
-fn as_qemu(tools: &Tools, fs: &Filesystem, raw: Option<&Disk>, floors: &[Floor]) {
+fn as_qemu(tools: &Tools, fs: &Filesystem, raw: Option<&TestDisk>, floors: &[Floor]) {
     for old in std::fs::read_dir(fs.path()).unwrap() {
         std::fs::remove_file(old.unwrap().path()).unwrap();
     }
@@ -170,11 +172,11 @@ fn images_with_random_histories_are_what_qemu_img_says_they_are() {
 }
 
 /// A random disk of up to 4 MiB.
-fn disk() -> impl Strategy<Value = Disk> {
+fn disk() -> impl Strategy<Value = TestDisk> {
     (vec((0..3 * M, 1..200_000u64, 0..5u8), 0..6), 1..4 * M / 512).prop_map(|(data, sectors)| {
         let size = sectors * 512;
         let inside = data.into_iter().map(|(at, len, seed)| (at % size, len.min(size - at % size), seed));
-        inside.fold(Disk::empty(size), |disk, (at, len, seed)| disk.with(at, len, seed))
+        inside.fold(TestDisk::empty(size), |disk, (at, len, seed)| disk.with(at, len, seed))
     })
 }
 

@@ -5,8 +5,8 @@
 use std::path::Path;
 
 use rig::{
-    Disk, Field, Filesystem, Fill, Fs, Op, Qcow2, Tools, assert_as, assert_as_qemu, assert_refused, gone_back, merged,
-    our_map, poke, qemu_img, tools,
+    Field, Filesystem, Fill, Fs, Op, Qcow2, TestDisk, Tools, assert_as, assert_as_qemu, assert_refused, gone_back,
+    merged, our_map, poke, qemu_img, tools,
 };
 
 const K: u64 = 1 << 10;
@@ -77,7 +77,7 @@ fn a_snapshot_has_the_size_that_the_disk_had() {
 fn a_snapshot_lies_over_the_same_bases_as_its_image() {
     let (tools, fs) = (tools!(), tmpfs());
     let image = fs.join("top.qcow2");
-    Disk::empty(2 * M + 100).with(0, M, 1).with(2 * M, 100, 2).make(&fs.join("base.raw"));
+    TestDisk::empty(2 * M + 100).with(0, M, 1).with(2 * M, 100, 2).make(&fs.join("base.raw"));
     Qcow2::over("base.raw", "raw")
         .write(M, 50 * K, Fill::Same(1))
         .snapshot("not asked for")
@@ -138,7 +138,7 @@ fn a_snapshot_that_is_not_there_is_refused_and_those_that_are_are_named() {
     }
     Qcow2::new(3 * M).make(&image);
     assert_refused(&tools, &image, &["--snapshot", "first"], &["disk.qcow2", "snapshot"]);
-    Disk::empty(M).make(&raw);
+    TestDisk::empty(M).make(&raw);
     assert_refused(&tools, &raw, &["--snapshot", "first"], &["disk.raw", "snapshot"]);
 }
 

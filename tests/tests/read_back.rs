@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rig::{
-    Before, Disk, FarEnd, Filesystem, Fs, HOST, LoopDevice, Outcome, Running, Setup, Toolbox, assert_same, holes,
+    Before, FarEnd, Filesystem, Fs, HOST, LoopDevice, Outcome, Running, Setup, TestDisk, Toolbox, assert_same, holes,
     part_of, pour, requires, run, tools, wait_until, write_at,
 };
 
@@ -18,8 +18,8 @@ const WRITTEN: u64 = MIB - 1;
 /// An octet of a hole.
 const HOLE: u64 = 12 * MIB;
 
-fn disk() -> Disk {
-    Disk::empty(24 * MIB + 512).with(0, MIB, 1).with(3 * MIB + 512, 3 * MIB + 7, 2).with(20 * MIB, MIB, 3)
+fn disk() -> TestDisk {
+    TestDisk::empty(24 * MIB + 512).with(0, MIB, 1).with(3 * MIB + 512, 3 * MIB + 7, 2).with(20 * MIB, MIB, 3)
 }
 
 fn receiver(args: &[&str], dest: &Path) -> Command {
@@ -35,7 +35,7 @@ fn octet(path: &Path, at: u64) -> u8 {
 }
 
 /// What stands at [`WRITTEN`].
-fn front_octet(disk: &Disk) -> u8 {
+fn front_octet(disk: &TestDisk) -> u8 {
     disk.octets()[usize::try_from(WRITTEN).unwrap()]
 }
 
@@ -80,7 +80,7 @@ fn a_good_disk_is_done_on_every_file_system_and_on_a_device() {
         assert!(fs::read(device.path()).unwrap().starts_with(&disk().octets()));
     }
     for size in [0, 1, 1 << 40] {
-        Disk::empty(size).make(&image);
+        TestDisk::empty(size).make(&image);
         let dest = fs.join("empty.img");
         run(&mut receiver(&[], &dest), &pour(&tools!(), &["--hash"], &image)).ok();
         assert_eq!(fs::metadata(&dest).unwrap().len(), size);
@@ -118,7 +118,7 @@ fn an_octet_that_changes_in_place_and_on_a_device_is_found() {
     disk().make(&image);
     let stream = pour(&tools!(), &["--hash"], &image);
     for at in [4000, HOLE] {
-        Disk::empty(30 * MIB).with(0, 30 * MIB, 9).make(&dest);
+        TestDisk::empty(30 * MIB).with(0, 30 * MIB, 9).make(&dest);
         let found = disturbed(&["--in-place"], &dest, &dest, &stream, at);
         found.refused(&["out.img", "read back", "updated in part"]);
         let device = LoopDevice::filled(25 * MIB, 0xee);

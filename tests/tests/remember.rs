@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use rig::{
-    Disk, FarEnd, Filesystem, Fill, Fs, LoopDevice, Outcome, Process, Qcow2, Running, Setup, Toolbox, assert_same,
+    FarEnd, Filesystem, Fill, Fs, LoopDevice, Outcome, Process, Qcow2, Running, Setup, TestDisk, Toolbox, assert_same,
     note_in, note_of, qemu_disk, requires, run, tools, wait_until,
 };
 
 const MIB: u64 = 1 << 20;
 const FLAGS: [&str; 2] = ["--delta", "--remember"];
 
-fn disk() -> Disk {
-    Disk::empty(24 * MIB + 512).with(0, 3 * MIB, 1).with(10 * MIB, 4 * MIB, 2).with(24 * MIB, 512, 3)
+fn disk() -> TestDisk {
+    TestDisk::empty(24 * MIB + 512).with(0, 3 * MIB, 1).with(10 * MIB, 4 * MIB, 2).with(24 * MIB, 512, 3)
 }
 
 /// What was touched just now is not noted when it is read.
@@ -209,7 +209,7 @@ fn a_note_is_gone_before_its_file_is_written() {
     copy(&FLAGS);
     let note = note_of(&dest);
     assert!(note.exists());
-    Disk::empty(24 * MIB + 512).with(MIB, MIB, 9).make(&image);
+    TestDisk::empty(24 * MIB + 512).with(MIB, MIB, 9).make(&image);
     let log = copy(&["--in-place"]);
     let first = |words: &[&str]| log.lines().position(|line| words.iter().all(|word| line.contains(word)));
     let removed = first(&["unlink", note.file_name().unwrap().to_str().unwrap()]).unwrap();
@@ -409,7 +409,7 @@ fn no_note_survives_a_run_that_failed() {
     let (_held, far) = far();
     let dest = far.account.home("out.img");
     let images = [1, 2].map(|seed| {
-        let disk = Disk::empty(24 * MIB).with(0, 12 * MIB, 9).with(14 * MIB, 6 * MIB, seed);
+        let disk = TestDisk::empty(24 * MIB).with(0, 12 * MIB, 9).with(14 * MIB, 6 * MIB, seed);
         far.image(&format!("disk{seed}.img"), &disk)
     });
     moved(&push(&far, &[], &images[0], &dest));

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rig::{
-    Before, Cut, Disk, FarEnd, Flowed, Setup, Toolbox, Wiretap, assert_same, converse, differing, held, holes,
+    Before, Cut, FarEnd, Flowed, Setup, TestDisk, Toolbox, Wiretap, assert_same, converse, differing, held, holes,
     holes_within, mark_part, part_of, run, tool, tools,
 };
 use tempfile::TempDir;
@@ -28,8 +28,8 @@ impl Random {
     }
 }
 
-fn disk() -> Disk {
-    Disk::empty(24 * MIB + 512)
+fn disk() -> TestDisk {
+    TestDisk::empty(24 * MIB + 512)
         .with(0, 3 * MIB, 1)
         .with(5 * MIB + 4 * KIB, 6 * MIB, 2)
         .with(14 * MIB, 200 * KIB, 3)
@@ -170,11 +170,11 @@ fn a_delta_that_is_cut_goes_on_and_the_old_disk_fills_what_is_missing() {
 #[test]
 fn what_another_disk_has_left_is_found_out() {
     let case = Case::new();
-    let other = Disk { size: 30 * MIB, ..Disk::empty(0) }.with(0, 30 * MIB, 7);
+    let other = TestDisk { size: 30 * MIB, ..TestDisk::empty(0) }.with(0, 30 * MIB, 7);
     let part = part_of(&case.dest);
     for (what, left) in [
         ("another", other.clone()),
-        ("a shorter one", Disk { size: 9 * MIB + 77, data: vec![(0, 9 * MIB + 77, 7)] }),
+        ("a shorter one", TestDisk { size: 9 * MIB + 77, data: vec![(0, 9 * MIB + 77, 7)] }),
         ("one octet changed", disk().with(6 * MIB, 1, 7)),
         ("data in its holes", disk().with(16 * MIB, 3 * MIB, 7)),
         ("the whole disk", disk()),
@@ -295,7 +295,7 @@ fn what_somebody_else_has_put_there_is_not_built_on() {
 #[test]
 fn in_place_there_is_no_part_and_a_delta_goes_on() {
     let case = Case::new();
-    Disk::empty(24 * MIB).make(&case.dest);
+    TestDisk::empty(24 * MIB).make(&case.dest);
     let args = ["--in-place"];
     let (sent, received, _) = converse(&tools!(), &[], &case.image, &args, &case.dest, Cut::Link(6 << 20));
     assert!(sent.code != Some(0) && received.code != Some(0));

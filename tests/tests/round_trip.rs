@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use rig::{
-    Disk, Filesystem, Fs, Receiver, SHELLS, assert_holes_within, assert_same, holes, holes_of, holes_within, pairs,
+    Filesystem, Fs, Receiver, SHELLS, TestDisk, assert_holes_within, assert_same, holes, holes_of, holes_within, pairs,
     pairwise, pour, product, records, run, send_to, tool, tools,
 };
 
@@ -23,35 +23,35 @@ const G: u64 = 1 << 30;
 /// A disk to be sent: what is written, and what is only preallocated (start and length).
 struct Case {
     name: &'static str,
-    disk: Disk,
+    disk: TestDisk,
     preallocated: Vec<(u64, u64)>,
 }
 
 fn cases() -> Vec<Case> {
     let fragments =
-        |octets: u64| (0..octets / (8 * K)).fold(Disk::empty(octets), |disk, at| disk.with(at * 8 * K, 4 * K, 1));
+        |octets: u64| (0..octets / (8 * K)).fold(TestDisk::empty(octets), |disk, at| disk.with(at * 8 * K, 4 * K, 1));
     let plain = [
-        ("no octets", Disk::empty(0)),
-        ("one octet", Disk::empty(1).with(0, 1, 1)),
-        ("one octet that is a hole", Disk::empty(1)),
-        ("all hole", Disk::empty(10 * M)),
-        ("all data", Disk::empty(3 * M).with(0, 3 * M, 2)),
-        ("hole in front", Disk::empty(3 * M).with(2 * M, M, 3)),
-        ("hole at the end", Disk::empty(3 * M).with(0, M + 4 * K, 4)),
-        ("data that ends off a sector", Disk::empty(2 * M + 1234).with(M, M + 1234, 5)),
-        ("hole that ends off a sector", Disk::empty(2 * M + 777).with(0, M, 6)),
-        ("sectors that end off a block", Disk::empty(M + 512 * 3).with(0, 512, 7).with(M, 1536, 7)),
-        ("data at odd places", Disk::empty(M).with(5, 1, 8).with(12 * K + 100, 6 * K, 8).with(M - 9, 3, 8)),
+        ("no octets", TestDisk::empty(0)),
+        ("one octet", TestDisk::empty(1).with(0, 1, 1)),
+        ("one octet that is a hole", TestDisk::empty(1)),
+        ("all hole", TestDisk::empty(10 * M)),
+        ("all data", TestDisk::empty(3 * M).with(0, 3 * M, 2)),
+        ("hole in front", TestDisk::empty(3 * M).with(2 * M, M, 3)),
+        ("hole at the end", TestDisk::empty(3 * M).with(0, M + 4 * K, 4)),
+        ("data that ends off a sector", TestDisk::empty(2 * M + 1234).with(M, M + 1234, 5)),
+        ("hole that ends off a sector", TestDisk::empty(2 * M + 777).with(0, M, 6)),
+        ("sectors that end off a block", TestDisk::empty(M + 512 * 3).with(0, 512, 7).with(M, 1536, 7)),
+        ("data at odd places", TestDisk::empty(M).with(5, 1, 8).with(12 * K + 100, 6 * K, 8).with(M - 9, 3, 8)),
         ("4K of data, 4K of hole", fragments(M)),
         (
             "zeros that are written",
-            Disk::empty(4 * M).with(0, M, 9).with(M, M, 0).with(2 * M, 512, 9).with(3 * M, M, 0),
+            TestDisk::empty(4 * M).with(0, M, 9).with(M, M, 0).with(2 * M, 512, 9).with(3 * M, M, 0),
         ),
-        ("hole of more than 4 GiB", Disk::empty(5 * G + 12 * K).with(0, 4 * K, 10).with(5 * G, 8 * K, 10)),
+        ("hole of more than 4 GiB", TestDisk::empty(5 * G + 12 * K).with(0, 4 * K, 10).with(5 * G, 8 * K, 10)),
     ];
     let case = |(name, disk)| Case { name, disk, preallocated: Vec::new() };
     let mut cases: Vec<_> = plain.into_iter().map(case).collect();
-    let disk = Disk::empty(8 * M).with(M, 64 * K, 11).with(6 * M, 4 * K, 11);
+    let disk = TestDisk::empty(8 * M).with(M, 64 * K, 11).with(6 * M, 4 * K, 11);
     cases.push(Case { name: "preallocated", disk, preallocated: vec![(0, 3 * M), (6 * M, 2 * M)] });
     cases
 }
@@ -146,7 +146,7 @@ fn one_record_and_one_extent_of_more_than_2_gib_arrive() {
     let (tools, fs) = (tools!(), Filesystem::new(Fs::Tmpfs, 4 * G));
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
     let places = [0, 0x7fff_f000 - 7, 2 * G - 7, SIZE - 99];
-    places.iter().zip(1..).fold(Disk::empty(SIZE), |disk, (&at, seed)| disk.with(at, 99, seed)).make(&image);
+    places.iter().zip(1..).fold(TestDisk::empty(SIZE), |disk, (&at, seed)| disk.with(at, 99, seed)).make(&image);
     for receiver in Receiver::both() {
         let mut command = receiver.command(&tools, &dest, false, true);
         let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -203,7 +203,7 @@ fn the_last_octets_of_the_largest_disk_there_is_arrive_at_all_receivers() {
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
     // One block short of what the system can address at all.
     let data = (size - 9000, 9000 - 4095);
-    Disk::empty(size).with(4 * K, 4 * K, 1).with(data.0, data.1, 2).make(&image);
+    TestDisk::empty(size).with(4 * K, 4 * K, 1).with(data.0, data.1, 2).make(&image);
     for receiver in Receiver::all() {
         for args in [&[][..], &["--hash"]] {
             let _not_there = fs::remove_file(&dest);
@@ -228,7 +228,7 @@ fn the_last_octets_of_the_largest_disk_there_is_arrive_at_all_receivers() {
 fn a_block_device_is_sent_as_a_file_of_its_octets_is() {
     let tools = tools!();
     let (device, fs) = (rig::LoopDevice::filled(4 * M, 0), Filesystem::new(Fs::Ext4, 64 * M));
-    let disk = Disk::empty(4 * M).with(0, 4 * K, 1).with(2 * M + 512, M, 2);
+    let disk = TestDisk::empty(4 * M).with(0, 4 * K, 1).with(2 * M + 512, M, 2);
     disk.write(&File::options().write(true).open(device.path()).unwrap());
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
     disk.make(&image);

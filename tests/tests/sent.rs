@@ -12,10 +12,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rig::{
-    Disk, Filesystem, Fs, Outcome, Receiver, Tools, assert_same, extents, holes, items, pour, records, run, send_to,
-    tool, tools,
+    Filesystem, Fs, Outcome, Receiver, TestDisk, Tools, assert_same, extents, holes, items, pour, records, run,
+    send_to, tool, tools,
 };
-use xfer_hole_proto::{Dialect, Digest, Item, Record, Sums};
+use xfer_hole_proto::{Dialect, Digest, Frame, HashParams, Record};
 
 const K: u64 = 1 << 10;
 const M: u64 = 1 << 20;
@@ -31,7 +31,7 @@ fn lengths(stream: &[u8]) -> Vec<i64> {
 }
 
 /// The canonical records of a file.
-fn canonical(image: &Path, sums: Sums) -> Vec<Record> {
+fn canonical(image: &Path, sums: HashParams) -> Vec<Record> {
     let record = |(len, digest): (u64, Option<Digest>)| match digest {
         Some(_) => Record::Data { len, digest },
         None => Record::Hole { len },
@@ -45,8 +45,8 @@ fn fingerprint(outcome: &Outcome) -> String {
 }
 
 /// Octets of every sort: all data, none, some, at odd places, across intervals, zeros that were written, a ragged end.
-fn motley() -> Disk {
-    Disk::empty(5 * M + 321)
+fn motley() -> TestDisk {
+    TestDisk::empty(5 * M + 321)
         .with(4 * K, 512, 1)
         .with(M - 4 * K, 8 * K, 2)
         .with(2 * M, M, 0)
@@ -70,8 +70,8 @@ fn the_canonical_form_is_the_same_by_seek_fiemap_and_scan_and_on_every_file_syst
             for method in METHODS {
                 streams.push(pour(&tools, &[flags, &["--extents", method]].concat(), &image));
             }
-            let Item::Open(open) = &items(&streams[0], Dialect::V1)[0] else { panic!("no open line") };
-            let sums: Sums = open.sums.unwrap();
+            let Frame::Open(open) = &items(&streams[0], Dialect::V1)[0] else { panic!("no open line") };
+            let sums: HashParams = open.sums.unwrap();
             assert_eq!(records(&streams[0]), canonical(&image, sums), "{flags:?} on {kind:?}");
         }
         streams.dedup();
@@ -91,7 +91,7 @@ fn both_ends_print_the_same_fingerprint_and_so_do_both_disks() {
     let received = run(receiver.args(["--print-digest", "--require-hash"]).arg(&dest), &sent.out).ok();
     assert_eq!(fingerprint(&sent), fingerprint(&received));
     assert_eq!(fingerprint(&print(&dest)), fingerprint(&sent), "what arrived has the fingerprint of what was sent");
-    let Some(Item::End(last)) = items(&sent.out, Dialect::V1).pop() else { panic!("no END") };
+    let Some(Frame::End(last)) = items(&sent.out, Dialect::V1).pop() else { panic!("no END") };
     let end = format!("sha256:1048576:4096:{}", last.lines.unwrap());
     assert_eq!(fingerprint(&sent), end, "it is END's digest with its parameters");
     let once_more = run(Command::new(&tools.recv_hole).args(["-v"]).arg(&dest), &sent.out).ok();
@@ -102,7 +102,7 @@ fn both_ends_print_the_same_fingerprint_and_so_do_both_disks() {
 fn zeros_that_were_written_are_holes_unless_extents_alone_are_to_be_trusted() {
     let (tools, fs) = (tools!(), Filesystem::new(Fs::Ext4, 256 * M));
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-    Disk::empty(4 * M).with(0, M, 0).with(M, M, 1).with(3 * M, 64 * K, 0).make(&image);
+    TestDisk::empty(4 * M).with(0, M, 0).with(M, M, 1).with(3 * M, 64 * K, 0).make(&image);
     assert_eq!(lengths(&pour(&tools, &[], &image)), [-1, 1, -2].map(|mebi| mebi * 1048576));
     assert_eq!(extents(&image), [(0, 2 * M), (3 * M, 64 * K)], "the file system took the zeros for data");
     for method in ["seek", "fiemap"] {
@@ -127,7 +127,7 @@ fn zeros_that_were_written_are_holes_unless_extents_alone_are_to_be_trusted() {
 fn preallocated_extents_are_sent_as_holes_by_seek_and_by_fiemap() {
     let (tools, fs) = (tools!(), Filesystem::new(Fs::Xfs, 512 * M));
     let image = fs.join("disk.img");
-    Disk::empty(64 * M).with(8 * M, 64 * K, 1).make(&image);
+    TestDisk::empty(64 * M).with(8 * M, 64 * K, 1).make(&image);
     drop(tool("fallocate", &["-l", "64M", image.to_str().unwrap()]));
     for method in ["seek", "fiemap"] {
         // Without a look at what format it is: XFS calls unwritten octets data once somebody has read them.
@@ -141,7 +141,7 @@ fn holes_shorter_than_min_hole_travel_as_data_and_with_digests_it_is_the_grain()
     let (tools, fs) = (tools!(), Filesystem::new(Fs::Ext4, 256 * M));
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
     // Holes of 4, 64 and 60 KiB, and one at the end of 4.
-    Disk::empty(256 * K)
+    TestDisk::empty(256 * K)
         .with(0, 4 * K, 1)
         .with(8 * K, 56 * K, 2)
         .with(128 * K, 4 * K, 3)
@@ -183,7 +183,7 @@ fn xfer_hole_octets(size: &str) -> i64 {
 fn fiemap_on_tmpfs_is_refused_if_it_was_asked_for_by_name_and_replaced_if_not() {
     let (tools, fs) = (tools!(), Filesystem::new(Fs::Tmpfs, 64 * M));
     let image = fs.join("disk.img");
-    Disk::empty(M).with(0, 4 * K, 1).make(&image);
+    TestDisk::empty(M).with(0, 4 * K, 1).make(&image);
     let outcome = run(Command::new(&tools.xfer_hole).args(["--extents", "fiemap"]).arg(&image), b"");
     assert_eq!(outcome.out, b"", "nothing was sent");
     let outcome = outcome.refused(&["xfer-hole: ", "disk.img", "extents by fiemap are not to be had"]);
@@ -205,7 +205,7 @@ fn on_a_block_device_what_has_no_extents_is_refused_by_name_and_read_otherwise()
 fn the_dialect_of_2014_is_spoken_and_understood_if_both_are_told() {
     let (tools, fs) = (tools!(), Filesystem::new(Fs::Ext4, 256 * M));
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-    Disk::empty(3 * M + 5).with(M, 3, 1).with(2 * M, 4 * K, 2).make(&image);
+    TestDisk::empty(3 * M + 5).with(M, 3, 1).with(2 * M, 4 * K, 2).make(&image);
     let stream = pour(&tools, &["--classic"], &image);
     assert!(stream.starts_with(b"HOLE\n1048576\nDATA\n4096\n"), "{:?}", String::from_utf8_lossy(&stream[..40]));
     let receive = |args: &[&str]| run(Command::new(&tools.recv_hole).args(args).arg(&dest), &stream);
@@ -244,7 +244,7 @@ fn the_original_script_of_2014_would_understand_what_is_sent() {
 fn in_the_dialect_of_2014_a_source_that_is_cut_short_ends_the_stream_inside_a_payload() {
     let (tools, fs) = (tools!(), Filesystem::new(Fs::Ext4, 256 * M));
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-    Disk::empty(16 * M).with(0, 16 * M, 1).make(&image);
+    TestDisk::empty(16 * M).with(0, 16 * M, 1).make(&image);
     let mut command = Command::new(&tools.xfer_hole);
     let command = command.arg("--classic").arg(&image).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut sender = command.spawn().unwrap();

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rig::{
-    Before, Disk, Filesystem, Fs, LoopDevice, Outcome, Receiver, SHELLS, mode, part_of, requires, run, tool, tools,
+    Before, Filesystem, Fs, LoopDevice, Outcome, Receiver, SHELLS, TestDisk, mode, part_of, requires, run, tool, tools,
 };
 
 const MIB: u64 = 1 << 20;
@@ -277,7 +277,7 @@ fn in_place_without_flock_is_told_of() {
         }
     }
     for receiver in scripts() {
-        Disk::empty(MIB).make(&dest);
+        TestDisk::empty(MIB).make(&dest);
         let plain = receiver.command(&tools!(), &dest, true, true);
         let mut command = Command::new(plain.get_program());
         let outcome = run(command.args(plain.get_args()).env("PATH", &links), &stream(4 * MIB)).ok();

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rig::{
-    Before, Disk, Filesystem, Fs, Outcome, Receiver, Running, SHELLS, Toolbox, part_of, requires, run, tool, tools,
+    Before, Filesystem, Fs, Outcome, Receiver, Running, SHELLS, TestDisk, Toolbox, part_of, requires, run, tool, tools,
     wait_until,
 };
 
@@ -54,8 +54,8 @@ fn in_place_another_file_by_the_name_of_dest_is_not_touched() {
         let (dest, victim) = (fs.join("out.img"), fs.join("victim.img"));
         for receiver in scripts() {
             for by_link in [false, true] {
-                Disk::empty(3 * MIB).with(0, 3 * MIB, 1).make(&dest);
-                Disk::empty(3 * MIB).with(0, 3 * MIB, 2).make(&victim);
+                TestDisk::empty(3 * MIB).with(0, 3 * MIB, 1).make(&dest);
+                TestDisk::empty(3 * MIB).with(0, 3 * MIB, 2).make(&victim);
                 let begun = begun(receiver, &dest, true);
                 if by_link {
                     fs::remove_file(&dest).unwrap();
@@ -80,7 +80,7 @@ fn in_place_a_dest_that_is_gone_is_a_failure() {
     let dest = fs.join("out.img");
     for receiver in scripts() {
         for len in [100, 3 * MIB] {
-            Disk::empty(len).with(0, len, 1).make(&dest);
+            TestDisk::empty(len).with(0, len, 1).make(&dest);
             let begun = begun(receiver, &dest, true);
             fs::remove_file(&dest).unwrap();
             ended(begun).refused(&["out.img was replaced or removed"]);
@@ -101,7 +101,7 @@ fn in_place_without_proc_is_refused_and_a_new_file_is_made() {
         unshared
     };
     for receiver in scripts() {
-        Disk::empty(3 * MIB).with(0, 3 * MIB, 1).make(&dest);
+        TestDisk::empty(3 * MIB).with(0, 3 * MIB, 1).make(&dest);
         let before = Before::of(&dest);
         run(&mut bare(&receiver.command(&tools!(), &dest, true, true)), &stream()).refused(&["needs /proc"]);
         before.untouched(&format!("{receiver:?}"));
@@ -128,7 +128,7 @@ fn a_dest_behind_a_loop_device_is_refused_unless_forced() {
     for receiver in scripts() {
         for in_place in [false, true] {
             let what = format!("{receiver:?} in place {in_place}");
-            Disk::empty(2 * MIB).with(0, MIB, 1).make(&dest);
+            TestDisk::empty(2 * MIB).with(0, MIB, 1).make(&dest);
             // A name that is another one's is the same file.
             fs::hard_link(&dest, &other).unwrap();
             let device = tool("losetup", &["--find", "--show", other.to_str().unwrap()]);
@@ -170,7 +170,7 @@ fn a_dest_that_a_running_qemu_writes_to_is_refused_unless_forced() {
         let fs = Filesystem::new(kind, 256 * MIB);
         let dest = fs.join("out.img");
         for receiver in scripts() {
-            Disk::empty(2 * MIB).with(0, MIB, 1).make(&dest);
+            TestDisk::empty(2 * MIB).with(0, MIB, 1).make(&dest);
             let guest = Guest::new(&dest);
             let before = Before::of(&dest);
             for in_place in [false, true] {
@@ -191,7 +191,7 @@ fn a_dest_that_comes_into_use_meanwhile_is_not_replaced() {
     let fs = Filesystem::new(Fs::Ext4, 64 * MIB);
     let dest = fs.join("out.img");
     for receiver in scripts() {
-        Disk::empty(2 * MIB).with(0, MIB, 1).make(&dest);
+        TestDisk::empty(2 * MIB).with(0, MIB, 1).make(&dest);
         let inode = fs::metadata(&dest).unwrap().ino();
         let first = begun(receiver, &dest, false);
         let guest = Guest::new(&dest);
@@ -212,7 +212,7 @@ fn a_dest_that_another_program_has_open_for_writing_is_refused_unless_forced() {
         let fs = Filesystem::new(kind, 256 * MIB);
         let (dest, other) = (fs.join("a disk.img"), fs.join("other.img"));
         for receiver in scripts() {
-            Disk::empty(2 * MIB).with(0, MIB, 1).make(&dest);
+            TestDisk::empty(2 * MIB).with(0, MIB, 1).make(&dest);
             // Those who read, or write to others, don't count.
             let _reader = File::open(&dest).unwrap();
             let _neighbour = File::create(&other).unwrap();
@@ -259,7 +259,7 @@ fn a_part_that_is_replaced_cut_or_grown_is_never_given_the_name() {
     ];
     for receiver in scripts() {
         for (harm, does) in harms {
-            Disk::empty(4096).with(0, 4096, 1).make(&dest);
+            TestDisk::empty(4096).with(0, 4096, 1).make(&dest);
             let before = Before::of(&dest);
             let begun = begun(receiver, &dest, false);
             does();
@@ -296,7 +296,7 @@ fn data_is_stored_before_part_has_the_final_mode_and_the_name() {
     let fs = Filesystem::new(Fs::Ext4, 64 * MIB);
     let (dest, trace) = (fs.join("out.img"), fs.join("trace"));
     for receiver in scripts() {
-        Disk::empty(4096).make(&dest);
+        TestDisk::empty(4096).make(&dest);
         drop(tool("chmod", &["640", dest.to_str().unwrap()]));
         let plain = receiver.command(&tools!(), &dest, false, false);
         let mut traced = Command::new("strace");
@@ -337,7 +337,7 @@ fn readers_and_writers_in_place_keep_each_other_away() {
     let fs = Filesystem::new(Fs::Ext4, 64 * MIB);
     let (dest, copy) = (fs.join("out.img"), fs.join("copy.img"));
     for receiver in Receiver::all() {
-        Disk::empty(2 * MIB).with(0, MIB, 1).make(&dest);
+        TestDisk::empty(2 * MIB).with(0, MIB, 1).make(&dest);
         let begun = begun(receiver, &dest, true);
         let tools = tools!();
         let readers: [&[&str]; 4] = [&[], &["map"], &["digest"], &["manifest"]];
@@ -352,7 +352,7 @@ fn readers_and_writers_in_place_keep_each_other_away() {
         ended(begun).ok();
         run(Command::new(&tools.xfer_hole).arg(&dest).arg(&copy), b"").ok();
         // A reader that is in the middle.
-        Disk::empty(2 * MIB).with(0, 2 * MIB, 1).make(&dest);
+        TestDisk::empty(2 * MIB).with(0, 2 * MIB, 1).make(&dest);
         let (mut pipe, write) = std::io::pipe().unwrap();
         let reading = Running::between(
             std::process::Stdio::null(),

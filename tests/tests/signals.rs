@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rig::{Before, Disk, Filesystem, Fs, LoopDevice, Outcome, Running, part_of, requires, tools, wait_until};
+use rig::{Before, Filesystem, Fs, LoopDevice, Outcome, Running, TestDisk, part_of, requires, tools, wait_until};
 
 const MIB: u64 = 1 << 20;
 const ENDS: [(Signal, i32, &str); 3] =
@@ -95,7 +95,7 @@ fn what_is_overwritten_is_told_of_as_it_is() {
 fn a_sender_that_is_interrupted_says_so_and_its_receiver_finds_the_stream_cut() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-    Disk::empty(8 * MIB).with(0, 4 * MIB, 1).make(&image);
+    TestDisk::empty(8 * MIB).with(0, 4 * MIB, 1).make(&image);
     for (signal, code, name) in ENDS {
         let (reader, writer) = pipe().unwrap();
         let receiver = Running::between(reader, &mut receiver(&[], &dest), Stdio::null());
@@ -113,7 +113,7 @@ fn a_sender_that_is_interrupted_says_so_and_its_receiver_finds_the_stream_cut() 
 fn a_receiver_that_is_interrupted_ends_its_sender() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-    Disk::empty(8 * MIB).with(0, 4 * MIB, 1).make(&image);
+    TestDisk::empty(8 * MIB).with(0, 4 * MIB, 1).make(&image);
     let (reader, writer) = pipe().unwrap();
     let mut receiver = Running::between(reader, &mut receiver(&[], &dest), Stdio::null());
     let sender = Running::between(Stdio::null(), &mut slow(&[], &image), writer);
@@ -176,7 +176,7 @@ fn sigusr1_prints_how_far_it_is_and_the_transfer_goes_on() {
 fn sigusr1_does_no_harm_however_often_it_comes() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
-    Disk::empty(64 * MIB).with(0, 3 * MIB, 1).with(30 * MIB, 3 * MIB, 2).make(&image);
+    TestDisk::empty(64 * MIB).with(0, 3 * MIB, 1).with(30 * MIB, 3 * MIB, 2).make(&image);
     let (reader, writer) = pipe().unwrap();
     let mut receiver = Running::between(reader, &mut receiver(&["--no-sync"], &dest), Stdio::null());
     let mut command = Command::new(tools!().xfer_hole);
@@ -219,7 +219,7 @@ fn a_signal_ends_it_though_nobody_reads_what_it_says() {
 fn a_flood_of_questions_does_not_slow_a_limited_stream() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("disk.img");
-    Disk::empty(4 * MIB).with(0, 4 * MIB, 1).make(&image);
+    TestDisk::empty(4 * MIB).with(0, 4 * MIB, 1).make(&image);
     let (mut stream, out) = pipe().unwrap();
     let mut sender = Command::new(tools!().xfer_hole);
     let mut sends = Running::between(Stdio::null(), sender.args(["--bwlimit", "2M"]).arg(&image), out);

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rig::{Disk, Outcome, Running, run, tool, tools, wait_until};
+use rig::{Outcome, Running, TestDisk, run, tool, tools, wait_until};
 
 const MIB: u64 = 1 << 20;
 /// Three seconds of patience are over by then, however busy the machine is.
@@ -33,7 +33,7 @@ fn an_ssh_that_is_stopped_before_its_first_answer_is_given_up() {
     let (ssh, image) = (folder.path().join("ssh"), folder.path().join("disk.img"));
     // What the configuration says is asked for by -G.
     program(&ssh, "case \" $* \" in *' -G '*) exit ;; esac\nkill -STOP $$");
-    Disk::empty(MIB).with(0, MIB, 1).make(&image);
+    TestDisk::empty(MIB).with(0, MIB, 1).make(&image);
     let begun = Instant::now();
     for options in [&[][..], &["-o", "BatchMode=yes"]] {
         let args = [&["--timeout", "3", "-e", ssh.to_str().unwrap()], options].concat();
@@ -52,7 +52,7 @@ fn a_silent_sender_is_given_up_while_a_manifest_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let dest = folder.path().join("out.img");
     // So many records that their lines don't fit into a pipe.
-    (0..4096).fold(Disk::empty(64 * MIB), |disk, n| disk.with(n * 16384, 4096, 1)).make(&dest);
+    (0..4096).fold(TestDisk::empty(64 * MIB), |disk, n| disk.with(n * 16384, 4096, 1)).make(&dest);
     let mut receiver = Command::new(tools!().recv_hole);
     let mut receiver = receiver.args(["--converse", "--timeout", "3"]).arg(&dest);
     receiver = receiver.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -71,7 +71,7 @@ fn a_silent_sender_is_given_up_while_a_manifest_is_written() {
 fn a_fifo_without_a_reader_is_not_waited_for_longer_than_the_link_or_the_timeout() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    Disk::empty(MIB).with(0, MIB, 1).make(&at("disk.img"));
+    TestDisk::empty(MIB).with(0, MIB, 1).make(&at("disk.img"));
     tool("mkfifo", &[at("fifo").to_str().unwrap()]);
     let stream = rig::pour(&tools!(), &["--hash"], &at("disk.img"));
     // A plain stream, and one whose sender is still there.

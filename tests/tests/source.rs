@@ -10,8 +10,8 @@ use std::process::{Command, Stdio};
 
 use nix::sys::stat::Mode;
 use rig::{
-    Disk, Filesystem, Fill, Fs, LoopDevice, Outcome, Qcow2, Receiver, Running, assert_as_qemu, assert_same, part_of,
-    requires, run, send_to, tool, tools,
+    Filesystem, Fill, Fs, LoopDevice, Outcome, Qcow2, Receiver, Running, TestDisk, assert_as_qemu, assert_same,
+    part_of, requires, run, send_to, tool, tools,
 };
 
 const MIB: u64 = 1 << 20;
@@ -76,7 +76,7 @@ fn a_file_whose_octets_can_not_be_read_is_a_failure_too() {
     let mut fs = Filesystem::new(Fs::Ext4, 256 * MIB);
     let dest = tempfile::tempdir().unwrap();
     let dest = dest.path().join("out.img");
-    Disk::empty(80 * MIB).with(0, 80 * MIB, 3).make(&fs.join("disk.img"));
+    TestDisk::empty(80 * MIB).with(0, 80 * MIB, 3).make(&fs.join("disk.img"));
     tool("sync", &["-f", fs.path().to_str().unwrap()]);
     // Nothing of it is cached after this.
     fs.unmount();
@@ -107,7 +107,7 @@ fn a_source_that_is_truncated_while_it_is_sent_is_a_failure_at_both_ends() {
         &["--detect-zeroes=off"],
         &["--detect-zeroes=off", "--live"],
     ] {
-        Disk::empty(64 * MIB).with(0, 64 * MIB, 7).make(&image);
+        TestDisk::empty(64 * MIB).with(0, 64 * MIB, 7).make(&image);
         let cut = || File::options().write(true).open(&image).unwrap().set_len(MIB * 3 / 2).unwrap();
         let (stream, sent) = meanwhile(args, &image, cut);
         let sent = sent.refused(&["truncated", "disk.img"]);
@@ -140,7 +140,7 @@ fn a_source_that_changes_while_it_is_sent_is_a_failure_unless_live_accepts_it() 
         [("written", &write), ("written, its time set back", &write_and_hide), ("grown", &grow)];
     for (what, change) in changes {
         for args in [&[][..], &["--hash"], &["--live"], &["--live", "--hash"]] {
-            Disk::empty(64 * MIB).with(0, 64 * MIB, 7).make(&image);
+            TestDisk::empty(64 * MIB).with(0, 64 * MIB, 7).make(&image);
             let (stream, sent) = meanwhile(args, &image, change);
             if args.contains(&"--live") {
                 sent.ok();
@@ -165,7 +165,7 @@ fn a_source_that_changes_while_it_is_sent_is_a_failure_unless_live_accepts_it() 
 fn reading_a_source_is_not_a_change() {
     let fs = Filesystem::new(Fs::Ext4, 256 * MIB);
     let image = fs.join("disk.img");
-    Disk::empty(64 * MIB).with(0, 64 * MIB, 7).make(&image);
+    TestDisk::empty(64 * MIB).with(0, 64 * MIB, 7).make(&image);
     let (_, sent) = meanwhile(&[], &image, || drop(fs::read(&image).unwrap()));
     sent.ok();
 }
@@ -174,7 +174,7 @@ fn reading_a_source_is_not_a_change() {
 fn a_receiver_that_is_gone_is_a_failure_of_its_own() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     let image = fs.join("disk.img");
-    Disk::empty(40 * MIB).with(0, 40 * MIB, 7).make(&image);
+    TestDisk::empty(40 * MIB).with(0, 40 * MIB, 7).make(&image);
     for args in [&[][..], &["--hash"], &["--classic"], &["--detect-zeroes=off"], &["--progress=bar"]] {
         let (read, write) = std::io::pipe().unwrap();
         let running = Running::between(Stdio::null(), &mut sender(args, &image), write);
@@ -192,7 +192,7 @@ fn a_terminal_gets_no_disk_and_gives_none() {
     requires(&["script"]);
     let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     let image = fs.join("disk.img");
-    Disk::empty(MIB).with(0, 4096, 7).make(&image);
+    TestDisk::empty(MIB).with(0, 4096, 7).make(&image);
     let on_terminal = |line: String| run(Command::new("script").args(["-qec", &line, "/dev/null"]), b"");
     let tools = tools!();
     let sent = on_terminal(format!("'{}' '{}'", tools.xfer_hole.display(), image.display()));

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rig::{Disk, Filesystem, Fs, Outcome, Sshd, assert_same, holes, holes_within, run, script, tools};
+use rig::{Filesystem, Fs, Outcome, Sshd, TestDisk, assert_same, holes, holes_within, run, script, tools};
 
 const M: u64 = 1 << 20;
 
@@ -34,7 +34,7 @@ fn quoted(path: &Path) -> String {
 fn a_disk_arrives_over_ssh_at_the_script_and_at_the_binary_with_digests_and_without() {
     let (sshd, fs) = (Sshd::start(), Filesystem::new(Fs::Xfs, 1 << 30));
     let (image, dest) = (fs.join("disk.img"), fs.join("out of it.img"));
-    let disk = Disk::empty(256 * M + 777).with(0, 12 * M, 1).with(100 * M, 4096, 2);
+    let disk = TestDisk::empty(256 * M + 777).with(0, 12 * M, 1).with(100 * M, 4096, 2);
     disk.with(128 * M, M, 0).with(255 * M, M + 777, 3).make(&image);
     let receivers = [format!("sh {}", quoted(&script())), quoted(&tools!().recv_hole)];
     for receiver in receivers {
@@ -53,7 +53,7 @@ fn a_disk_arrives_over_ssh_at_the_script_and_at_the_binary_with_digests_and_with
 fn the_script_that_the_sender_carries_is_installed_by_ssh_and_receives() {
     let (sshd, fs) = (Sshd::start(), Filesystem::new(Fs::Ext4, 256 * M));
     let (image, dest, carried) = (fs.join("disk.img"), fs.join("out.img"), fs.join("carried.sh"));
-    Disk::empty(8 * M).with(M, M, 1).make(&image);
+    TestDisk::empty(8 * M).with(M, M, 1).make(&image);
     let printed = run(Command::new(tools!().xfer_hole).arg("--print-receiver"), b"").ok();
     run(sshd.ssh().arg(format!("cat > {}", quoted(&carried))), &printed.out).ok();
     let (sent, received) = send_by(&sshd, &["--hash"], &image, &format!("sh {} {}", quoted(&carried), quoted(&dest)));
@@ -66,7 +66,7 @@ fn the_script_that_the_sender_carries_is_installed_by_ssh_and_receives() {
 fn a_failure_at_the_far_end_is_heard_at_this_one() {
     let (sshd, fs) = (Sshd::start(), Filesystem::new(Fs::Tmpfs, 64 * M));
     let image = fs.join("disk.img");
-    Disk::empty(8 * M).with(0, 8 * M, 1).make(&image);
+    TestDisk::empty(8 * M).with(0, 8 * M, 1).make(&image);
     for receiver in [format!("sh {}", quoted(&script())), quoted(&tools!().recv_hole)] {
         let nowhere = fs.join("no such folder/out.img");
         let (sent, received) = send_by(&sshd, &[], &image, &format!("{receiver} {}", quoted(&nowhere)));

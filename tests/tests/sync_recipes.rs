@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use rig::{
-    Disk, Machine, Running, assert_same, extents, gone_back, holes, part_of, qemu_disk, qemu_img, recipes, requires,
-    tool, tools, wait_until,
+    Machine, Running, TestDisk, assert_same, extents, gone_back, holes, part_of, qemu_disk, qemu_img, recipes,
+    requires, tool, tools, wait_until,
 };
 
 const KIB: u64 = 1 << 10;
@@ -49,7 +49,7 @@ fn followed(machine: &Machine, recipe: &str) -> String {
 /// Changes so many octets of a file there, and nothing else.
 fn change(path: &Path, at: u64, len: u64, seed: u8) {
     let file = File::options().write(true).open(path).unwrap();
-    Disk::empty(0).with(at, len, seed).write(&file);
+    TestDisk::empty(0).with(at, len, seed).write(&file);
     file.sync_all().unwrap();
 }
 
@@ -66,7 +66,7 @@ fn remembered(path: &Path) -> u64 {
 
 fn sends_what_differs_and_reads_nothing_that_nobody_touched(machine: &Machine, recipe: &str) {
     let (image, dest) = (machine.work("web.img"), Path::new("/srv/backup/web.img"));
-    Disk::empty(SIZE).with(0, 8 * MIB, 3).with(30 * MIB, 4 * MIB, 4).make(&image);
+    TestDisk::empty(SIZE).with(0, 8 * MIB, 3).with(30 * MIB, 4 * MIB, 4).make(&image);
     // What was touched just now isn't remembered.
     let night = || thread::sleep(Duration::from_millis(2100));
     night();
@@ -111,9 +111,9 @@ fn sends_what_a_snapshot_changed(machine: &Machine, recipe: &str) {
 
 fn folds_a_layer_there(machine: &Machine, recipe: &str) {
     let (lower, upper) = (machine.work("web-1.img"), machine.work("web-2.img"));
-    let old = Disk::empty(4 * MIB).with(0, MIB, 1).with(2 * MIB, MIB, 2);
+    let old = TestDisk::empty(4 * MIB).with(0, MIB, 1).with(2 * MIB, MIB, 2);
     // Over data, over a hole, zeros over data; larger than the one below it. Space that is only allocated, and was read, hides nothing.
-    let new = Disk::empty(SIZE).with(4096, 8192, 3).with(MIB + 8192, 4096, 4).with(2 * MIB, 64 * KIB, 0);
+    let new = TestDisk::empty(SIZE).with(4096, 8192, 3).with(MIB + 8192, 4096, 4).with(2 * MIB, 64 * KIB, 0);
     old.make(&lower);
     new.make(&upper);
     tool("fallocate", &["-n", "-o", &(2 * MIB + 512 * KIB).to_string(), "-l", "65536", upper.to_str().unwrap()]);
@@ -137,7 +137,7 @@ fn goes_on_where_the_link_was_cut(machine: &Machine, recipe: &str) {
     let (image, dest) = (machine.work("web.img"), Path::new("/srv/backup/web.img"));
     fs::remove_file(dest).unwrap();
     let data = 40 * MIB;
-    Disk::empty(SIZE).with(0, data / 2, 6).with(26 * MIB, data / 2, 7).make(&image);
+    TestDisk::empty(SIZE).with(0, data / 2, 6).with(26 * MIB, data / 2, 7).make(&image);
     let network = machine.network.as_ref().unwrap();
     network.slow("40mbit");
     let before = network.carried();

@@ -12,8 +12,8 @@ use std::thread;
 
 use nix::sys::stat::Mode;
 use rig::{
-    Before, Disk, Filesystem, Fs, Outcome, Receiver, Running, SHELLS, mode, part_of, pour, requires, run, tool, tools,
-    wait_until,
+    Before, Filesystem, Fs, Outcome, Receiver, Running, SHELLS, TestDisk, mode, part_of, pour, requires, run, tool,
+    tools, wait_until,
 };
 
 const MIB: u64 = 1 << 20;
@@ -23,7 +23,7 @@ const USER: u32 = 65534;
 /// A small disk, its octets, and its stream.
 fn disk(folder: &Path) -> (Vec<u8>, Vec<u8>) {
     let image = folder.join("disk.img");
-    Disk::empty(40_000).with(8192, 9000, 1).make(&image);
+    TestDisk::empty(40_000).with(8192, 9000, 1).make(&image);
     (fs::read(&image).unwrap(), pour(&tools!(), &["--hash"], &image))
 }
 

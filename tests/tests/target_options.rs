@@ -11,9 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rig::{
-    Before, Disk, Filesystem, Fs, Outcome, Running, mark_part, mode, part_of, pour, requires, run, tools, wait_until,
+    Before, Filesystem, Fs, Outcome, Running, TestDisk, mark_part, mode, part_of, pour, requires, run, tools,
+    wait_until,
 };
-use xfer_hole_image::{Error, Kind, Owner, Sink, Target, TargetOptions};
+use xfer_hole_image::{DiskError, DiskErrorKind, DiskWriter, Owner, Target, TargetOptions};
 
 const MIB: u64 = 1 << 20;
 /// nobody
@@ -22,7 +23,7 @@ const USER: u32 = 65534;
 /// A small disk, its octets, and its stream.
 fn disk(folder: &Path) -> (Vec<u8>, Vec<u8>) {
     let image = folder.join("disk.img");
-    Disk::empty(40_000).with(8192, 9000, 1).make(&image);
+    TestDisk::empty(40_000).with(8192, 9000, 1).make(&image);
     (fs::read(&image).unwrap(), pour(&tools!(), &["--hash"], &image))
 }
 
@@ -47,7 +48,7 @@ fn names(folder: &Path) -> Vec<OsString> {
     names
 }
 
-fn find(dest: &Path, options: TargetOptions) -> Result<Target, Error> {
+fn find(dest: &Path, options: TargetOptions) -> Result<Target, DiskError> {
     Target::find(dest, options)
 }
 
@@ -326,7 +327,7 @@ fn in_a_directory_the_file_has_the_name_given() {
     assert!(path("file/", named("disk.img")).is_err());
     for name in ["", ".", "..", "a/b", "/etc/passwd", "a/", "./a"] {
         let error = path("folder", named(name)).unwrap_err();
-        assert_eq!(error.kind(), Kind::Refused, "{name:?}");
+        assert_eq!(error.kind(), DiskErrorKind::Refused, "{name:?}");
     }
     fs::create_dir(folder.join("disk.img")).unwrap();
     assert!(path("folder", named("disk.img")).unwrap_err().to_string().contains("is a directory"));
@@ -350,7 +351,7 @@ fn holder(dest: &Path) -> File {
     file
 }
 
-fn with_patience(dest: PathBuf, seconds: u64) -> Result<Box<dyn Sink>, Error> {
+fn with_patience(dest: PathBuf, seconds: u64) -> Result<Box<dyn DiskWriter>, DiskError> {
     let options = TargetOptions { patience: Some(Duration::from_secs(seconds)), no_sync: true, ..Default::default() };
     find(&dest, options)?.open(Some(4096), None)
 }
@@ -362,7 +363,7 @@ fn a_lock_is_waited_for_until_its_holder_is_dead() {
     let holder = holder(&dest);
     let waiting = thread::spawn({
         let dest = dest.clone();
-        move || with_patience(dest, 60).map(|sink| sink.finish(4096).unwrap())
+        move || with_patience(dest, 60).map(|sink| sink.commit(4096).unwrap())
     });
     thread::sleep(Duration::from_secs(1));
     assert!(!waiting.is_finished());
@@ -414,6 +415,6 @@ fn an_owner_is_given_by_the_library_as_by_the_tool() {
     let sink = find(&dest, options).unwrap().open(Some(4096), None).unwrap();
     // Nobody else's until it is whole.
     assert_eq!((owner(&part_of(&dest)), mode(&part_of(&dest))), ((0, 0), 0o600));
-    assert!(sink.finish(4096).unwrap().is_empty());
+    assert!(sink.commit(4096).unwrap().is_empty());
     assert_eq!((owner(&dest), mode(&dest)), ((USER, 0), 0o400));
 }

@@ -111,7 +111,7 @@ fn an_image_in_the_place_of_a_manifest_is_met_with_the_line_that_compares() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (folder.path().join("a.img"), folder.path().join("b.img"));
     for image in [&a, &b] {
-        rig::Disk::empty(1 << 20).with(4096, 8192, 1).make(image);
+        rig::TestDisk::empty(1 << 20).with(4096, 8192, 1).make(image);
     }
     let words = ["verify", a.to_str().unwrap(), b.to_str().unwrap()];
     let refused = called("xfer-hole", &words).refused(&["b.img"]);

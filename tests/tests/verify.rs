@@ -8,10 +8,10 @@ use std::path::Path;
 use std::process::Command;
 
 use rig::{
-    Disk, Filesystem, Fill, Fs, LoopDevice, Outcome, Qcow2, Receiver, Running, assert_refused, qemu_img, requires, run,
-    send_to, tools, write_at,
+    Filesystem, Fill, Fs, LoopDevice, Outcome, Qcow2, Receiver, Running, TestDisk, assert_refused, qemu_img, requires,
+    run, send_to, tools, write_at,
 };
-use xfer_hole_proto::{Digest, Manifest, ManifestWriter, Sums};
+use xfer_hole_proto::{Digest, HashParams, ManifestHeader, ManifestWriter};
 
 const K: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -59,8 +59,12 @@ fn equal(outcome: Outcome) {
     assert_eq!(outcome, Outcome { code: Some(0), out: Vec::new(), err: String::new() });
 }
 
-fn disk() -> Disk {
-    Disk::empty(24 * MIB + 1536).with(0, MIB, 1).with(3 * MIB + 512, 3 * MIB + 7, 2).with(20 * MIB - 4096, 2 * MIB, 3)
+fn disk() -> TestDisk {
+    TestDisk::empty(24 * MIB + 1536).with(0, MIB, 1).with(3 * MIB + 512, 3 * MIB + 7, 2).with(
+        20 * MIB - 4096,
+        2 * MIB,
+        3,
+    )
 }
 
 #[test]
@@ -136,7 +140,7 @@ fn the_list_is_that_of_a_comparison_octet_by_octet() {
     };
     for round in 0..12 {
         let size = 4 * MIB + random(100_000);
-        let mut disk = Disk::empty(size);
+        let mut disk = TestDisk::empty(size);
         for _ in 0..20 {
             let at = random(size);
             disk = disk.with(at, random(200_000).clamp(1, size - at), u8::try_from(random(3)).unwrap());
@@ -298,7 +302,7 @@ fn a_disk_that_cannot_be_read_or_changes_meanwhile_is_trouble() {
 fn words_that_cannot_be_meant_are_refused() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     let image = fs.join("disk.img");
-    Disk::empty(MIB).make(&image);
+    TestDisk::empty(MIB).make(&image);
     let (name, manifest) = (image.to_str().unwrap(), manifest(&[], &image));
     for args in [
         &["--verify"][..],
@@ -331,9 +335,10 @@ fn a_million_records_over_sixteen_tebibytes_stream_in_32_mib() {
     let fs = Filesystem::new(Fs::Xfs, 512 * MIB);
     let (image, lines, report) = (fs.join("disk.img"), fs.join("manifest"), fs.join("report"));
     let size = 16 << 40;
-    Disk::empty(size).make(&image);
-    let sums = Sums::new(MIB, 4096).unwrap();
-    let (mut writer, first) = (ManifestWriter::new(Manifest::whole(size, sums)), Manifest::whole(size, sums));
+    TestDisk::empty(size).make(&image);
+    let sums = HashParams::new(MIB, 4096).unwrap();
+    let (mut writer, first) =
+        (ManifestWriter::new(ManifestHeader::whole(size, sums)), ManifestHeader::whole(size, sums));
     let mut text = format!("{first}\n");
     for n in 0..RECORDS {
         writer.zeros(15 * MIB);
@@ -363,12 +368,12 @@ fn a_million_records_over_sixteen_tebibytes_stream_in_32_mib() {
 fn a_list_that_nobody_reads_to_its_end_is_quiet() {
     let fs = Filesystem::new(Fs::Tmpfs, 256 * MIB);
     let (image, zeros, lines) = (fs.join("disk.img"), fs.join("zeros.img"), fs.join("manifest"));
-    let mut disk = Disk::empty(64 * MIB);
+    let mut disk = TestDisk::empty(64 * MIB);
     for at in (0..64 * MIB).step_by(8192) {
         disk = disk.with(at, 1, 1);
     }
     disk.make(&image);
-    Disk::empty(64 * MIB).make(&zeros);
+    TestDisk::empty(64 * MIB).make(&zeros);
     fs::write(&lines, manifest(&["--hash-interval", "4K"], &image)).unwrap();
     let file = File::open(&lines).unwrap();
     file.read_exact_at(&mut [0], 0).unwrap();

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
-use rig::{Disk, Outcome, run, tools, wait_until};
+use rig::{Outcome, TestDisk, run, tools, wait_until};
 use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
@@ -24,7 +24,7 @@ impl Scene {
     fn new(size: u64, script: &str) -> Self {
         let scene = Self { folder: tempfile::tempdir().unwrap() };
         // More data than a pipe takes.
-        Disk::empty(size).with(0, 8 * MIB, 1).make(&scene.at("disk.img"));
+        TestDisk::empty(size).with(0, 8 * MIB, 1).make(&scene.at("disk.img"));
         let text = format!("#!/bin/sh\necho $$ >'{}'\n{script}\n", scene.at("pid").display());
         fs::write(scene.at("far"), text).unwrap();
         fs::set_permissions(scene.at("far"), Permissions::from_mode(0o755)).unwrap();

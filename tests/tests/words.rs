@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use rig::{Before, Disk, Outcome, assert_same, run, tools};
+use rig::{Before, Outcome, TestDisk, assert_same, run, tools};
 
 const MIB: u64 = 1 << 20;
 
@@ -39,7 +39,7 @@ fn sent_elsewhere(outcome: Outcome, line: &str) {
 
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    Disk::empty(8 * MIB).with(MIB, MIB, 1).make(&folder.path().join("disk.img"));
+    TestDisk::empty(8 * MIB).with(MIB, MIB, 1).make(&folder.path().join("disk.img"));
     folder
 }
 

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::Path;
 
-use xfer_hole_image::{Chain, Opening, Shape};
+use xfer_hole_image::{BackingChain, DiskOptions, ReadOptions};
 
 use super::{Fragments, Mixture, Tables, carry, count, drain};
 
@@ -49,10 +49,10 @@ impl Case {
             Self::Codec => Fragments { count: 2048 }.make(path)?,
         }
         for _ in 0..turns {
-            let chain = Chain::open(path, &Opening::default())?;
+            let chain = BackingChain::open(path, &DiskOptions::default())?;
             let (expected, found) = match self {
                 Self::Extents => (73_728, count(&chain)?),
-                Self::Sift => (2049 * 4096, drain(&chain, Shape::plain(true, 1))?),
+                Self::Sift => (2049 * 4096, drain(&chain, ReadOptions::plain(true, 1))?),
                 Self::Codec => (4096, carry(&chain)?),
             };
             if found != expected {

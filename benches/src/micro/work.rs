@@ -4,46 +4,46 @@ use std::error::Error;
 
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
-use xfer_hole_image::{Blocks, Image, Part, Payload, Piece, Plan, Shape, Sift};
-use xfer_hole_proto::{Dialect, Item, Open, Record, StreamDecoder, StreamEncoder};
+use xfer_hole_image::{Coalescer, Disk, Payload, PayloadPart, Piece, Plan, ReadOptions, SerialReader};
+use xfer_hole_proto::{Dialect, Frame, Record, StreamDecoder, StreamEncoder, StreamHeader};
 
 /// Octets that are encoded before they are decoded.
 const ENOUGH: usize = 64 << 10;
 
 /// Walks through the disk's extents: gives how many there are.
-pub fn count(image: &dyn Image) -> Result<u64, Box<dyn Error>> {
+pub fn count(image: &dyn Disk) -> Result<u64, Box<dyn Error>> {
     Ok(Plan::whole(image).try_fold(0, |count, step| step.map(|_| count + 1))?)
 }
 
 /// Reads the disk, looks for zeros, and joins what is found: gives how many octets of it are data.
-pub fn drain(image: &dyn Image, shape: Shape) -> Result<u64, Box<dyn Error>> {
+pub fn drain(image: &dyn Disk, shape: ReadOptions) -> Result<u64, Box<dyn Error>> {
     let mut octets = 0;
-    for piece in Sift::new(Blocks::new(image, shape), &shape) {
+    for piece in Coalescer::new(SerialReader::new(image, shape), &shape) {
         octets += piece?.record().map_or(0, |record| record.payload_len());
     }
     Ok(octets)
 }
 
 /// Sends the disk from memory to memory, without digests: gives how many records came out.
-pub fn carry(image: &dyn Image) -> Result<u64, Box<dyn Error>> {
-    let shape = Shape::plain(true, 1);
+pub fn carry(image: &dyn Disk) -> Result<u64, Box<dyn Error>> {
+    let shape = ReadOptions::plain(true, 1);
     let (mut encoder, mut decoder) = (StreamEncoder::new(Dialect::V1), StreamDecoder::new(Dialect::V1));
     let (mut wire, mut records) = (BytesMut::new(), 0);
-    encoder.encode(Item::Open(Open { size: image.size(), sums: None }), &mut wire)?;
-    for piece in Sift::new(Blocks::new(image, shape), &shape) {
+    encoder.encode(Frame::Open(StreamHeader { size: image.size(), sums: None }), &mut wire)?;
+    for piece in Coalescer::new(SerialReader::new(image, shape), &shape) {
         let piece = piece?;
         let Some(record) = piece.record() else { continue };
-        encoder.encode(Item::Record(record), &mut wire)?;
+        encoder.encode(Frame::Record(record), &mut wire)?;
         if let Piece::Data(payload, _) = piece {
             for octets in octets(image, &payload)? {
-                encoder.encode(Item::Payload(octets), &mut wire)?;
+                encoder.encode(Frame::Payload(octets), &mut wire)?;
             }
         }
         if wire.len() >= ENOUGH {
             records += decode(&mut decoder, &mut wire)?;
         }
     }
-    encoder.encode(Item::End(encoder.end()), &mut wire)?;
+    encoder.encode(Frame::End(encoder.end()), &mut wire)?;
     records += decode(&mut decoder, &mut wire)?;
     // Behind END comes nothing: anything else is an error here.
     decoder.decode_eof(&mut wire)?;
@@ -51,12 +51,12 @@ pub fn carry(image: &dyn Image) -> Result<u64, Box<dyn Error>> {
 }
 
 /// What a payload is made of, in memory.
-fn octets(image: &dyn Image, payload: &Payload) -> Result<Vec<Bytes>, Box<dyn Error>> {
+fn octets(image: &dyn Disk, payload: &Payload) -> Result<Vec<Bytes>, Box<dyn Error>> {
     let mut all = Vec::new();
     for part in payload.parts() {
         all.push(match part {
-            Part::Octets(octets) => octets.clone(),
-            Part::Range { depth, at, len } => {
+            PayloadPart::Octets(octets) => octets.clone(),
+            PayloadPart::Range { depth, at, len } => {
                 let mut octets = vec![0; usize::try_from(*len)?];
                 image.host(*depth).ok_or("a range of no file")?.read_at(*at, &mut octets)?;
                 octets.into()
@@ -70,7 +70,7 @@ fn octets(image: &dyn Image, payload: &Payload) -> Result<Vec<Bytes>, Box<dyn Er
 fn decode(decoder: &mut StreamDecoder, wire: &mut BytesMut) -> Result<u64, Box<dyn Error>> {
     let mut records = 0;
     while let Some(item) = decoder.decode(wire)? {
-        records += u64::from(matches!(item, Item::Record(Record::Data { .. } | Record::Hole { .. })));
+        records += u64::from(matches!(item, Frame::Record(Record::Data { .. } | Record::Hole { .. })));
     }
     Ok(records)
 }

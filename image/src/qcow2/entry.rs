@@ -13,10 +13,10 @@ const COMPRESSED: u64 = 1 << 62;
 const ZERO: u64 = 1;
 
 /// What is wrong with an entry, as the end of a sentence.
-pub(crate) type Flaw = &'static str;
+pub(crate) type EntryFault = &'static str;
 
-const RESERVED_BITS: Flaw = "has reserved bits set";
-const UNALIGNED: Flaw = "has an offset that is no multiple of the cluster size";
+const RESERVED_BITS: EntryFault = "has reserved bits set";
+const UNALIGNED: EntryFault = "has an offset that is no multiple of the cluster size";
 
 /// A word of an L1 table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(crate) struct L1Entry(pub(crate) u64);
 
 impl L1Entry {
     /// The offset of its L2 table, if it has one.
-    pub(crate) fn table(self, geometry: Geometry) -> Result<Option<HostOffset>, Flaw> {
+    pub(crate) fn table(self, geometry: Geometry) -> Result<Option<HostOffset>, EntryFault> {
         if self.0 & !(OFFSET | COPIED) != 0 {
             return Err(RESERVED_BITS);
         }
@@ -38,7 +38,7 @@ pub(crate) struct L2Entry(pub(crate) u64);
 
 /// What an L2 entry says of its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cluster {
+pub(crate) enum ClusterType {
     /// A compressed cluster; the descriptor is in the word.
     Compressed,
     /// Its place is not allocated.
@@ -51,12 +51,12 @@ pub(crate) enum Cluster {
 
 impl L2Entry {
     /// Its meaning. `external`: guest data lies in a file of its own, where offset 0 is a place like others.
-    pub(crate) fn cluster(self, geometry: Geometry, version: u32, external: bool) -> Result<Cluster, Flaw> {
+    pub(crate) fn cluster(self, geometry: Geometry, version: u32, external: bool) -> Result<ClusterType, EntryFault> {
         if self.0 & COMPRESSED != 0 {
             return if external {
                 Err("is compressed, in an image with an external data file")
             } else {
-                Ok(Cluster::Compressed)
+                Ok(ClusterType::Compressed)
             };
         }
         let zero = self.0 & ZERO != 0;
@@ -68,15 +68,15 @@ impl L2Entry {
         }
         let place = aligned(self.0 & OFFSET, geometry)?;
         Ok(match place {
-            _ if zero => Cluster::Zero(place),
-            Some(offset) => Cluster::Normal(offset),
-            None if external && self.0 & COPIED != 0 => Cluster::Normal(HostOffset(0)),
-            None => Cluster::Unallocated,
+            _ if zero => ClusterType::Zero(place),
+            Some(offset) => ClusterType::Normal(offset),
+            None if external && self.0 & COPIED != 0 => ClusterType::Normal(HostOffset(0)),
+            None => ClusterType::Unallocated,
         })
     }
 }
 
-fn aligned(offset: u64, geometry: Geometry) -> Result<Option<HostOffset>, Flaw> {
+fn aligned(offset: u64, geometry: Geometry) -> Result<Option<HostOffset>, EntryFault> {
     if geometry.misalignment(offset) != 0 {
         return Err(UNALIGNED);
     }
@@ -114,15 +114,15 @@ impl Mapping {
 
     /// The mapping of subcluster `index` of this cluster (qcow2 specification, "Extended L2 Entries").
     pub(crate) fn of_subcluster(
-        cluster: Cluster,
+        cluster: ClusterType,
         bits: Subclusters,
         index: u32,
         geometry: Geometry,
-    ) -> Result<Self, Flaw> {
+    ) -> Result<Self, EntryFault> {
         let within = u64::from(index) * geometry.subcluster_size();
         let place = match cluster {
-            Cluster::Normal(place) => Some(HostOffset(place.0 + within)),
-            Cluster::Unallocated | Cluster::Zero(_) | Cluster::Compressed => None,
+            ClusterType::Normal(place) => Some(HostOffset(place.0 + within)),
+            ClusterType::Unallocated | ClusterType::Zero(_) | ClusterType::Compressed => None,
         };
         Ok(match (bits.is_zero(index), bits.is_allocated(index)) {
             (true, true) => return Err("has a subcluster that is both zeros and data"),
@@ -133,13 +133,13 @@ impl Mapping {
     }
 }
 
-impl From<Cluster> for Mapping {
+impl From<ClusterType> for Mapping {
     /// Of an image without subclusters. A compressed cluster has no mapping but its word.
-    fn from(cluster: Cluster) -> Self {
+    fn from(cluster: ClusterType) -> Self {
         match cluster {
-            Cluster::Unallocated | Cluster::Compressed => Self::Unallocated(None),
-            Cluster::Zero(place) => Self::Zero(place),
-            Cluster::Normal(offset) => Self::Data(offset),
+            ClusterType::Unallocated | ClusterType::Compressed => Self::Unallocated(None),
+            ClusterType::Zero(place) => Self::Zero(place),
+            ClusterType::Normal(offset) => Self::Data(offset),
         }
     }
 }
@@ -166,14 +166,14 @@ mod tests {
     #[test]
     fn l2_entries_mean_what_version_and_data_file_make_of_them() {
         let of = |word, version, external| L2Entry(word).cluster(PLAIN, version, external);
-        assert_eq!(of(0, 3, false), Ok(Cluster::Unallocated));
-        assert_eq!(of(COPIED, 3, false), Ok(Cluster::Unallocated));
-        assert_eq!(of(COPIED, 3, true), Ok(Cluster::Normal(HostOffset(0))));
-        assert_eq!(of(0, 3, true), Ok(Cluster::Unallocated));
-        assert_eq!(of(0x5_0000, 2, false), Ok(Cluster::Normal(HostOffset(0x5_0000))));
-        assert_eq!(of(ZERO, 3, false), Ok(Cluster::Zero(None)));
-        assert_eq!(of(ZERO | 0x5_0000, 3, false), Ok(Cluster::Zero(Some(HostOffset(0x5_0000)))));
-        assert_eq!(of(COMPRESSED | 0x123, 2, false), Ok(Cluster::Compressed));
+        assert_eq!(of(0, 3, false), Ok(ClusterType::Unallocated));
+        assert_eq!(of(COPIED, 3, false), Ok(ClusterType::Unallocated));
+        assert_eq!(of(COPIED, 3, true), Ok(ClusterType::Normal(HostOffset(0))));
+        assert_eq!(of(0, 3, true), Ok(ClusterType::Unallocated));
+        assert_eq!(of(0x5_0000, 2, false), Ok(ClusterType::Normal(HostOffset(0x5_0000))));
+        assert_eq!(of(ZERO, 3, false), Ok(ClusterType::Zero(None)));
+        assert_eq!(of(ZERO | 0x5_0000, 3, false), Ok(ClusterType::Zero(Some(HostOffset(0x5_0000)))));
+        assert_eq!(of(COMPRESSED | 0x123, 2, false), Ok(ClusterType::Compressed));
         assert!(of(ZERO, 2, false).is_err() && of(COMPRESSED, 3, true).is_err());
         assert_eq!(of(0x5_0200, 3, false), Err(UNALIGNED));
         for bit in (1..9).chain(56..62) {
@@ -185,13 +185,13 @@ mod tests {
     #[test]
     fn subclusters_are_zeros_data_or_nothing_and_only_data_needs_a_cluster() {
         let of = |cluster, bits, index| Mapping::of_subcluster(cluster, Subclusters(bits), index, EXTENDED);
-        let normal = Cluster::Normal(HostOffset(0x5_0000));
+        let normal = ClusterType::Normal(HostOffset(0x5_0000));
         assert_eq!(of(normal, 1 << 3, 3), Ok(Mapping::Data(HostOffset(0x5_0000 + 3 * 2048))));
         assert_eq!(of(normal, 1 << 35, 3), Ok(Mapping::Zero(Some(HostOffset(0x5_0000 + 3 * 2048)))));
         assert_eq!(of(normal, 1 << 3, 4), Ok(Mapping::Unallocated(Some(HostOffset(0x5_0000 + 4 * 2048)))));
         assert!(of(normal, 1 << 3 | 1 << 35, 3).is_err());
-        assert_eq!(of(Cluster::Unallocated, 1 << 32, 0), Ok(Mapping::Zero(None)));
-        assert_eq!(of(Cluster::Unallocated, 0, 31), Ok(Mapping::Unallocated(None)));
-        assert!(of(Cluster::Unallocated, 1, 0).is_err());
+        assert_eq!(of(ClusterType::Unallocated, 1 << 32, 0), Ok(Mapping::Zero(None)));
+        assert_eq!(of(ClusterType::Unallocated, 0, 31), Ok(Mapping::Unallocated(None)));
+        assert!(of(ClusterType::Unallocated, 1, 0).is_err());
     }
 }

@@ -5,7 +5,7 @@
 use super::feature::FeatureNames;
 use super::field::{be32, be64, printable, string, unusable};
 use super::geometry::HostOffset;
-use crate::{Host, Result};
+use crate::{ImageFile, Result};
 
 const END: u32 = 0;
 const BACKING_FORMAT: u32 = 0xe279_2aca;
@@ -53,7 +53,13 @@ pub(crate) struct Extensions {
 
 impl Extensions {
     /// Reads the area `from..to` of the first cluster, all of whose octets are `cluster`. Bitmaps that are not current are passed over.
-    pub(crate) fn read(host: &Host, cluster: &[u8], from: usize, to: usize, bitmaps_are_current: bool) -> Result<Self> {
+    pub(crate) fn read(
+        host: &ImageFile,
+        cluster: &[u8],
+        from: usize,
+        to: usize,
+        bitmaps_are_current: bool,
+    ) -> Result<Self> {
         let mut found = Self::default();
         let mut at = from;
         while at < to {

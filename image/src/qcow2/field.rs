@@ -2,18 +2,18 @@
 
 use std::fmt;
 
-use crate::{Error, Host, Kind};
+use crate::{DiskError, DiskErrorKind, ImageFile};
 
 /// A number of a header or table entry.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Field {
+pub(crate) struct HeaderField {
     /// As the qcow2 specification calls it.
     pub(crate) name: &'static str,
     /// Octets from the file's beginning.
     pub(crate) at: u64,
 }
 
-impl Field {
+impl HeaderField {
     /// A field of the header.
     pub(crate) const fn new(name: &'static str, at: u64) -> Self {
         Self { name, at }
@@ -30,19 +30,19 @@ impl Field {
     }
 
     /// The refusal of its value, which is a count or the like.
-    pub(crate) fn bad(self, host: &Host, value: impl fmt::Display, why: impl fmt::Display) -> Error {
+    pub(crate) fn bad(self, host: &ImageFile, value: impl fmt::Display, why: impl fmt::Display) -> DiskError {
         unusable(host, format!("{} at {:#x} is {value}: {why}", self.name, self.at))
     }
 
     /// The refusal of its value, which is an offset or a set of bits.
-    pub(crate) fn bad_offset(self, host: &Host, value: u64, why: impl fmt::Display) -> Error {
+    pub(crate) fn bad_offset(self, host: &ImageFile, value: u64, why: impl fmt::Display) -> DiskError {
         self.bad(host, format_args!("{value:#x}"), why)
     }
 }
 
 /// An image that isn't as the format wants it, or wants more than we can do.
-pub(crate) fn unusable(host: &Host, what: impl Into<String>) -> Error {
-    host.error(Kind::Unsupported, what)
+pub(crate) fn unusable(host: &ImageFile, what: impl Into<String>) -> DiskError {
+    host.error(DiskErrorKind::Unsupported, what)
 }
 
 /// The big-endian number at `at`; zero where there are too few octets.

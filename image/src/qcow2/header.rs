@@ -8,33 +8,33 @@ use xfer_hole_proto::LEN_MAX;
 use super::compressed::Compression;
 use super::extension::Extensions;
 use super::feature::{EXTENDED_L2, Features};
-use super::field::{Field, string, unusable};
+use super::field::{HeaderField, string, unusable};
 use super::geometry::{CLUSTER_BITS_MAX, CLUSTER_BITS_MIN, Geometry, HostOffset};
-use super::place::Place;
+use super::metadata_region::MetadataRegion;
 use super::snapshot;
-use crate::format::decrypting;
-use crate::{Error, Host, Result};
+use crate::probe::decrypting;
+use crate::{DiskError, ImageFile, Result};
 
 const MAGIC: &[u8; 4] = b"QFI\xfb";
 
-const VERSION: Field = Field::new("version", 4);
-const BACKING_OFFSET: Field = Field::new("backing_file_offset", 8);
-const BACKING_SIZE: Field = Field::new("backing_file_size", 16);
-const CLUSTER_BITS: Field = Field::new("cluster_bits", 20);
-const SIZE: Field = Field::new("size", 24);
-const CRYPT_METHOD: Field = Field::new("crypt_method", 32);
-const L1_SIZE: Field = Field::new("l1_size", 36);
-const L1_OFFSET: Field = Field::new("l1_table_offset", 40);
-const REFCOUNT_OFFSET: Field = Field::new("refcount_table_offset", 48);
-const REFCOUNT_CLUSTERS: Field = Field::new("refcount_table_clusters", 56);
-const SNAPSHOTS: Field = Field::new("nb_snapshots", 60);
-const SNAPSHOTS_OFFSET: Field = Field::new("snapshots_offset", 64);
-const INCOMPATIBLE: Field = Field::new("incompatible_features", 72);
-const COMPATIBLE: Field = Field::new("compatible_features", 80);
-const AUTOCLEAR: Field = Field::new("autoclear_features", 88);
-const REFCOUNT_ORDER: Field = Field::new("refcount_order", 96);
-const HEADER_LENGTH: Field = Field::new("header_length", 100);
-const COMPRESSION_TYPE: Field = Field::new("compression_type", 104);
+const VERSION: HeaderField = HeaderField::new("version", 4);
+const BACKING_OFFSET: HeaderField = HeaderField::new("backing_file_offset", 8);
+const BACKING_SIZE: HeaderField = HeaderField::new("backing_file_size", 16);
+const CLUSTER_BITS: HeaderField = HeaderField::new("cluster_bits", 20);
+const SIZE: HeaderField = HeaderField::new("size", 24);
+const CRYPT_METHOD: HeaderField = HeaderField::new("crypt_method", 32);
+const L1_SIZE: HeaderField = HeaderField::new("l1_size", 36);
+const L1_OFFSET: HeaderField = HeaderField::new("l1_table_offset", 40);
+const REFCOUNT_OFFSET: HeaderField = HeaderField::new("refcount_table_offset", 48);
+const REFCOUNT_CLUSTERS: HeaderField = HeaderField::new("refcount_table_clusters", 56);
+const SNAPSHOTS: HeaderField = HeaderField::new("nb_snapshots", 60);
+const SNAPSHOTS_OFFSET: HeaderField = HeaderField::new("snapshots_offset", 64);
+const INCOMPATIBLE: HeaderField = HeaderField::new("incompatible_features", 72);
+const COMPATIBLE: HeaderField = HeaderField::new("compatible_features", 80);
+const AUTOCLEAR: HeaderField = HeaderField::new("autoclear_features", 88);
+const REFCOUNT_ORDER: HeaderField = HeaderField::new("refcount_order", 96);
+const HEADER_LENGTH: HeaderField = HeaderField::new("header_length", 100);
+const COMPRESSION_TYPE: HeaderField = HeaderField::new("compression_type", 104);
 
 /// Octets of a version 2 header.
 const LENGTH_V2: u32 = 72;
@@ -55,16 +55,16 @@ const SECTOR: u64 = 512;
 
 /// An L1 table: the disk's own or a snapshot's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct L1 {
+pub(crate) struct L1Table {
     /// Where it begins.
     pub(crate) offset: HostOffset,
     /// Entries, of eight octets each: at most 32 MiB of them. What lies behind them on the disk is unallocated.
     pub(crate) entries: u64,
 }
 
-impl L1 {
+impl L1Table {
     /// Refuses one that is too long.
-    pub(crate) fn check_len(self, host: &Host, field: Field) -> Result<()> {
+    pub(crate) fn check_len(self, host: &ImageFile, field: HeaderField) -> Result<()> {
         match self.entries * 8 {
             0..=L1_MAX => Ok(()),
             _ => Err(field.bad(host, self.entries, format_args!("an L1 table of more than {L1_MAX} octets"))),
@@ -72,7 +72,13 @@ impl L1 {
     }
 
     /// Refuses one that hasn't as many entries as `size` octets of disk need.
-    pub(crate) fn check_covers(self, host: &Host, field: Field, geometry: Geometry, size: u64) -> Result<()> {
+    pub(crate) fn check_covers(
+        self,
+        host: &ImageFile,
+        field: HeaderField,
+        geometry: Geometry,
+        size: u64,
+    ) -> Result<()> {
         match geometry.l1_entries(size) {
             needed if needed <= self.entries => Ok(()),
             needed => {
@@ -112,7 +118,7 @@ pub(crate) struct Header {
     /// Octets of the virtual disk as the header has it.
     pub(crate) stated_size: u64,
     /// The disk's own L1 table.
-    pub(crate) l1: L1,
+    pub(crate) l1: L1Table,
     /// The refcount table.
     pub(crate) refcount_table: RefcountTable,
     /// A reference count has 2^this bits.
@@ -135,7 +141,7 @@ pub(crate) struct Header {
 
 impl Header {
     /// Reads the header of a qcow2 image. Whatever it refuses, it says where and why.
-    pub(crate) fn read(host: &Host) -> Result<Self> {
+    pub(crate) fn read(host: &ImageFile) -> Result<Self> {
         // What a short file hasn't got is zeros, and no table can lie there.
         let mut cluster = vec![0; 1 << CLUSTER_BITS_MIN];
         host.read_at(0, &mut cluster)?;
@@ -162,14 +168,14 @@ impl Header {
     }
 
     /// The tables that the header points at and that lie where they can.
-    pub(crate) fn places(&self) -> Vec<Place> {
+    pub(crate) fn places(&self) -> Vec<MetadataRegion> {
         let sound = [true, self.refcount_flaw.is_none(), self.snapshots_flaw.is_none()];
         self.stated_places().into_iter().zip(sound).filter_map(|(place, sound)| sound.then_some(place)).collect()
     }
 
     /// The tables that the header points at. The snapshot table's length is not known but for the least of it.
-    fn stated_places(&self) -> [Place; 3] {
-        let place = |name, field, offset: HostOffset, len| Place { name, field, offset: offset.0, len };
+    fn stated_places(&self) -> [MetadataRegion; 3] {
+        let place = |name, field, offset: HostOffset, len| MetadataRegion { name, field, offset: offset.0, len };
         let refcount_len = u64::from(self.refcount_table.clusters) << self.geometry.cluster_bits;
         let snapshots_len = u64::from(self.snapshots.count) * snapshot::ENTRY_MIN;
         [
@@ -205,7 +211,7 @@ impl Header {
 }
 
 /// Ciphertext must never be taken for the disk.
-fn refuse_encryption(host: &Host, method: u32) -> Result<()> {
+fn refuse_encryption(host: &ImageFile, method: u32) -> Result<()> {
     let scheme = match method {
         0 => return Ok(()),
         1 => "AES",
@@ -230,7 +236,7 @@ impl RawHeader {
         if self.version >= 3 { value } else { T::default() }
     }
 
-    fn check(mut self, host: &Host) -> Result<Header> {
+    fn check(mut self, host: &ImageFile) -> Result<Header> {
         let cluster_size = 1u64 << self.cluster_bits;
         let length = if self.version >= 3 { HEADER_LENGTH.u32(&self.cluster) } else { LENGTH_V2 };
         if self.version >= 3 && (length < LENGTH_V3 || u64::from(length) > cluster_size) {
@@ -272,7 +278,10 @@ impl RawHeader {
             geometry,
             size: stated_size / SECTOR * SECTOR,
             stated_size,
-            l1: L1 { offset: HostOffset(L1_OFFSET.u64(&self.cluster)), entries: u64::from(L1_SIZE.u32(&self.cluster)) },
+            l1: L1Table {
+                offset: HostOffset(L1_OFFSET.u64(&self.cluster)),
+                entries: u64::from(L1_SIZE.u32(&self.cluster)),
+            },
             refcount_table: RefcountTable {
                 offset: HostOffset(REFCOUNT_OFFSET.u64(&self.cluster)),
                 clusters: REFCOUNT_CLUSTERS.u32(&self.cluster),
@@ -297,15 +306,15 @@ impl RawHeader {
             // One of both is wrong, and it may be the one that the disk is read by.
             place.overlap(host, &[l1]).map_or(Ok(()), Err)?;
         }
-        let said = |flaw: Option<Error>| flaw.map(|flaw| flaw.what().to_owned());
+        let said = |flaw: Option<DiskError>| flaw.map(|flaw| flaw.what().to_owned());
         header.refcount_flaw = said(refcounts.flaw(host, geometry));
-        let others: &[Place] = if header.refcount_flaw.is_none() { &[refcounts] } else { &[] };
+        let others: &[MetadataRegion] = if header.refcount_flaw.is_none() { &[refcounts] } else { &[] };
         header.snapshots_flaw = said(snapshots.flaw(host, geometry).or_else(|| snapshots.overlap(host, others)));
         Ok(header)
     }
 
     /// The backing file's name, and where the extensions end.
-    fn backing(&self, host: &Host, header_length: u32) -> Result<(Option<Vec<u8>>, usize)> {
+    fn backing(&self, host: &ImageFile, header_length: u32) -> Result<(Option<Vec<u8>>, usize)> {
         let (offset, len) = (BACKING_OFFSET.u64(&self.cluster), BACKING_SIZE.u32(&self.cluster));
         if offset == 0 {
             return Ok((None, self.cluster.len()));
@@ -327,10 +336,10 @@ impl RawHeader {
     }
 
     /// The kind of compression; the feature bit has to agree.
-    fn compression(&self, host: &Host, header_length: u32, features: Features) -> Result<Compression> {
+    fn compression(&self, host: &ImageFile, header_length: u32, features: Features) -> Result<Compression> {
         let there = u64::from(header_length) > COMPRESSION_TYPE.at;
         let kind = if there { self.cluster[usize_of(COMPRESSION_TYPE.at)] } else { 0 };
-        let bad = |why: &str| -> Error { COMPRESSION_TYPE.bad(host, kind, why) };
+        let bad = |why: &str| -> DiskError { COMPRESSION_TYPE.bad(host, kind, why) };
         match (kind, features.has_compression_type()) {
             (0, false) => Ok(Compression::Zlib),
             (1, true) => Ok(Compression::Zstd),
@@ -342,7 +351,7 @@ impl RawHeader {
 }
 
 /// A data file is named if there is one.
-fn check_data_file(host: &Host, features: Features, extensions: &Extensions) -> Result<()> {
+fn check_data_file(host: &ImageFile, features: Features, extensions: &Extensions) -> Result<()> {
     let named = extensions.data_file.as_ref().is_some_and(|name| !name.is_empty());
     if features.has_data_file() && !named {
         let why = "guest data lies in an external data file, which the image doesn't name";
@@ -359,7 +368,7 @@ fn check_data_file(host: &Host, features: Features, extensions: &Extensions) -> 
 }
 
 /// Counts and sizes.
-fn check_numbers(host: &Host, header: &Header) -> Result<()> {
+fn check_numbers(host: &ImageFile, header: &Header) -> Result<()> {
     let &Header { geometry, refcount_order, refcount_table, snapshots, l1, stated_size, .. } = header;
     if refcount_order > REFCOUNT_ORDER_MAX {
         return Err(REFCOUNT_ORDER.bad(host, refcount_order, "reference counts have at most 2^6 bits"));

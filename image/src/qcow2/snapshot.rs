@@ -4,12 +4,12 @@
 
 use xfer_hole_proto::LEN_MAX;
 
-use super::field::{Field, be16, be32, be64, printable, string, unusable};
+use super::buffered_range::BufferedRange;
+use super::field::{HeaderField, be16, be32, be64, printable, string, unusable};
 use super::geometry::HostOffset;
-use super::header::{Header, L1};
-use super::place::Place;
-use super::window::Window;
-use crate::{Error, Host, Kind, Result};
+use super::header::{Header, L1Table};
+use super::metadata_region::MetadataRegion;
+use crate::{DiskError, DiskErrorKind, ImageFile, Result};
 
 /// Octets that an entry has at least.
 pub(crate) const ENTRY_MIN: u64 = 40;
@@ -28,7 +28,7 @@ pub(crate) struct Snapshot {
     /// What the user called it. As it stands there, UTF-8 or not.
     pub(crate) name: Box<[u8]>,
     /// Its L1 table, to be had by [`Snapshot::l1`]: not yet checked.
-    unchecked_l1: L1,
+    unchecked_l1: L1Table,
     /// Where its entry begins in the file.
     at: u64,
     /// Octets of its virtual disk: its own, or today's if its entry doesn't say. A multiple of 512.
@@ -52,15 +52,18 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     /// Its L1 table, found to be sound as the disk's own is. Where the disk was shorter when the snapshot was made, and its entry
     /// doesn't say so, the table may be shorter too: what lies behind it is unallocated.
-    pub(crate) fn l1(&self, host: &Host, header: &Header) -> Result<L1> {
-        let (offset, size) =
-            (Field::new("snapshot's l1_table_offset", self.at), Field::new("snapshot's l1_size", self.at + 8));
+    pub(crate) fn l1(&self, host: &ImageFile, header: &Header) -> Result<L1Table> {
+        let (offset, size) = (
+            HeaderField::new("snapshot's l1_table_offset", self.at),
+            HeaderField::new("snapshot's l1_size", self.at + 8),
+        );
         let l1 = self.unchecked_l1;
         l1.check_len(host, size)?;
         if self.own_size {
             l1.check_covers(host, size, header.geometry, self.disk_size)?;
         }
-        let place = Place { name: "snapshot's L1 table", field: offset, offset: l1.offset.0, len: l1.entries * 8 };
+        let place =
+            MetadataRegion { name: "snapshot's L1 table", field: offset, offset: l1.offset.0, len: l1.entries * 8 };
         place.check(host, header.geometry, &header.places())?;
         Ok(l1)
     }
@@ -73,9 +76,9 @@ impl Snapshot {
 
 /// The snapshots of an image, in the order of their table. Ends after the first error.
 pub(crate) struct Snapshots<'a> {
-    host: &'a Host,
+    host: &'a ImageFile,
     /// Up to where the table has to end at the latest. What lies behind the end of the file is zeros, as QEMU has it.
-    window: Window<'a>,
+    window: BufferedRange<'a>,
     /// Why none of them can be read.
     flaw: Option<String>,
     /// Today's size of the disk in octets.
@@ -86,15 +89,15 @@ pub(crate) struct Snapshots<'a> {
 
 impl<'a> Snapshots<'a> {
     /// The snapshots of the image with this header.
-    pub(crate) fn new(host: &'a Host, header: &Header) -> Self {
+    pub(crate) fn new(host: &'a ImageFile, header: &Header) -> Self {
         let HostOffset(start) = header.snapshots.offset;
-        let window = Window::new(host, start, start.saturating_add(TABLE_MAX));
+        let window = BufferedRange::new(host, start, start.saturating_add(TABLE_MAX));
         let flaw = header.snapshots_flaw.clone();
         Self { host, window, flaw, size: header.size, count: header.snapshots.count, next: 0 }
     }
 
     /// Refuses an image whose table QEMU refuses. What only a snapshot needs is told if it is wrong.
-    pub(crate) fn check(host: &'a Host, header: &Header) -> Result<Option<String>> {
+    pub(crate) fn check(host: &'a ImageFile, header: &Header) -> Result<Option<String>> {
         let mut flaw = None;
         for snapshot in Self::new(host, header) {
             flaw = flaw.or(snapshot?.flaw);
@@ -126,7 +129,7 @@ impl<'a> Snapshots<'a> {
                 named = named.or(Some(snapshot));
             }
         }
-        let refused = |what: String| Error::new(Kind::Refused, host.path(), what);
+        let refused = |what: String| DiskError::new(DiskErrorKind::Refused, host.path(), what);
         let wanted = printable(wanted);
         match named {
             Some(_) if again => Err(refused(format!("more than one snapshot has the name \"{wanted}\""))
@@ -151,7 +154,7 @@ impl<'a> Snapshots<'a> {
         let (short_state_size, extra_len) = (be32(fixed, 32), be32(fixed, 36));
         if extra_len > EXTRA_MAX {
             let why = format_args!("more than {EXTRA_MAX} octets");
-            return Err(Field::new("snapshot's extra_data_size", at + 36).bad(self.host, extra_len, why));
+            return Err(HeaderField::new("snapshot's extra_data_size", at + 36).bad(self.host, extra_len, why));
         }
         let today = self.size;
         let extra = self.take(at, extra_len)?;
@@ -161,7 +164,7 @@ impl<'a> Snapshots<'a> {
         let stated = own_size.unwrap_or(today);
         let too_large = (stated > LEN_MAX).then(|| {
             let why = "more octets than a disk can have";
-            Field::new("snapshot's disk size", at + 48).bad(self.host, stated, why).what().to_owned()
+            HeaderField::new("snapshot's disk size", at + 48).bad(self.host, stated, why).what().to_owned()
         });
         let id = string(self.take(at, u32::from(id_len))?).into();
         let name = string(self.take(at, u32::from(name_len))?).into();
@@ -173,7 +176,7 @@ impl<'a> Snapshots<'a> {
             id,
             name,
             flaw: cut.or(too_large),
-            unchecked_l1: L1 { offset: HostOffset(l1_offset), entries: u64::from(l1_entries) },
+            unchecked_l1: L1Table { offset: HostOffset(l1_offset), entries: u64::from(l1_entries) },
             at,
             disk_size: stated / 512 * 512,
             own_size: own_size.is_some(),

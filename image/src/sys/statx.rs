@@ -21,7 +21,7 @@ pub(crate) struct DirectRules {
 
 /// What statx(2) says of a name that can't be renamed over.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Fixed {
+pub(crate) struct FixedName {
     pub(crate) mount_point: bool,
     pub(crate) immutable: bool,
     pub(crate) append_only: bool,
@@ -56,11 +56,11 @@ pub(crate) fn known_len(file: &File) -> io::Result<u64> {
 }
 
 /// Whether the name is a mount point, immutable or append-only. Nothing of it where the kernel doesn't tell.
-pub(crate) fn fixed(path: &Path) -> Fixed {
-    let Ok(name) = CString::new(path.as_os_str().as_bytes()) else { return Fixed::default() };
-    let Ok(stat) = statx(libc::AT_FDCWD, &name, libc::AT_SYMLINK_NOFOLLOW, 0) else { return Fixed::default() };
+pub(crate) fn fixed(path: &Path) -> FixedName {
+    let Ok(name) = CString::new(path.as_os_str().as_bytes()) else { return FixedName::default() };
+    let Ok(stat) = statx(libc::AT_FDCWD, &name, libc::AT_SYMLINK_NOFOLLOW, 0) else { return FixedName::default() };
     let has = |bit: i32| stat.stx_attributes & u64::from(bit.unsigned_abs()) != 0;
-    Fixed {
+    FixedName {
         mount_point: has(libc::STATX_ATTR_MOUNT_ROOT),
         immutable: has(libc::STATX_ATTR_IMMUTABLE),
         append_only: has(libc::STATX_ATTR_APPEND),

@@ -1,9 +1,9 @@
 //! The canonical form by the letter of SPEC.md: cut into blocks, judge each, join what is alike.
 
-use xfer_hole_proto::{Digest, Sums};
+use xfer_hole_proto::{Digest, HashParams};
 
 /// What a disk's records are to say: lengths in octets, and the digests of data; without one it is a hole.
-pub(crate) fn form(octets: &[u8], sums: Sums) -> Vec<(u64, Option<Digest>)> {
+pub(crate) fn form(octets: &[u8], sums: HashParams) -> Vec<(u64, Option<Digest>)> {
     let [interval, grain] = [sums.interval(), sums.grain()].map(|octets| usize::try_from(octets).unwrap());
     let mut runs: Vec<(bool, usize, usize)> = Vec::new();
     for start in (0..octets.len()).step_by(grain) {

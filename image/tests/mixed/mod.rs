@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
-use xfer_hole_image::{Error, Extent, Host, Image, Kind, Result, Status};
+use xfer_hole_image::{BlockStatus, Disk, DiskError, DiskErrorKind, Extent, ImageFile, Result};
 
 /// Where a stretch of the disk lies.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +44,7 @@ pub(crate) struct Mixed {
     /// All of the disk, to compare with.
     pub(crate) octets: Vec<u8>,
     extents: Vec<Extent>,
-    hosts: [Host; 2],
+    hosts: [ImageFile; 2],
     chunk: u64,
     /// Reading this octet fails.
     pub(crate) broken: Option<u64>,
@@ -110,24 +110,24 @@ impl Mixed {
                 Lies::Compressed | Lies::Zero => None,
             };
             let status = match lies {
-                Lies::Flat { .. } | Lies::Behind | Lies::Compressed => Status::Data,
-                Lies::Zero | Lies::Preallocated => Status::Zero,
-                Lies::Unwritten => Status::Unwritten,
+                Lies::Flat { .. } | Lies::Behind | Lies::Compressed => BlockStatus::Data,
+                Lies::Zero | Lies::Preallocated => BlockStatus::Zero,
+                Lies::Unwritten => BlockStatus::Unwritten,
             };
             let (compressed, present) = (matches!(lies, Lies::Compressed), !matches!(lies, Lies::Zero));
             extents.push(Extent { start, len, status, depth, present, compressed, host });
         }
-        let hosts = paths.map(|path| Host::open(&path).unwrap());
+        let hosts = paths.map(|path| ImageFile::open(&path).unwrap());
         let places = Mutex::default();
         Self { octets, extents, hosts, chunk, broken: None, lost: None, places, _folder: folder }
     }
 }
 
-fn broken(at: u64) -> Error {
-    Error::new(Kind::Io, "mixed", format!("cannot read octet {at}"))
+fn broken(at: u64) -> DiskError {
+    DiskError::new(DiskErrorKind::Io, "mixed", format!("cannot read octet {at}"))
 }
 
-impl Image for Mixed {
+impl Disk for Mixed {
     fn size(&self) -> u64 {
         self.octets.len() as u64
     }
@@ -144,7 +144,7 @@ impl Image for Mixed {
 
     fn read(&self, extent: &Extent, at: u64, buf: &mut [u8]) -> Result<()> {
         let end = at + buf.len() as u64;
-        assert!(extent.status == Status::Data, "{extent:?} need not be read");
+        assert!(extent.status == BlockStatus::Data, "{extent:?} need not be read");
         assert!(at >= extent.start && end <= extent.end(), "{at}..{end} is not in {extent:?}");
         if let Some(octet) = self.broken.filter(|octet| (at..end).contains(octet)) {
             return Err(broken(octet));
@@ -161,7 +161,7 @@ impl Image for Mixed {
         Ok(())
     }
 
-    fn host(&self, depth: u32) -> Option<&Host> {
+    fn host(&self, depth: u32) -> Option<&ImageFile> {
         self.hosts.get(depth as usize)
     }
 

@@ -1,12 +1,12 @@
 //! Which lists of records cover a disk, each part once.
 
 use proptest::prelude::*;
-use xfer_hole_proto::{Base, Cursor, Item, LEN_MAX, Open, Record, Sums};
+use xfer_hole_proto::{Base, CoverageChecker, Frame, HashParams, LEN_MAX, Record, StreamHeader};
 
 use super::{any_sums, cases, good_ending, some_sums, wishes};
 
 /// The law, told in another way: paint every octet, then look at the whole.
-fn covers_once(size: u64, sums: Option<Sums>, base: Option<u64>, records: &[Record]) -> bool {
+fn covers_once(size: u64, sums: Option<HashParams>, base: Option<u64>, records: &[Record]) -> bool {
     let mut starts = Vec::new();
     let mut total: u128 = 0;
     for record in records {
@@ -27,7 +27,7 @@ fn covers_once(size: u64, sums: Option<Sums>, base: Option<u64>, records: &[Reco
             return false;
         }
     }
-    let canonical = |sums: Sums| {
+    let canonical = |sums: HashParams| {
         let cuts: Vec<u64> = (0..=size).filter(|at| at % sums.interval() == 0).collect();
         let in_form = |(index, record): (usize, &Record)| {
             let start = u64::try_from(starts[index]).unwrap();
@@ -58,9 +58,9 @@ fn any_records(unit: u64) -> impl Strategy<Value = Vec<Record>> {
     prop::collection::vec(record, 0..6)
 }
 
-fn cursor_accepts(size: u64, sums: Option<Sums>, base: Option<u64>, records: &[Record]) -> bool {
+fn cursor_accepts(size: u64, sums: Option<HashParams>, base: Option<u64>, records: &[Record]) -> bool {
     let base = base.map(|size| Base { size, digest: None });
-    let mut cursor = Cursor::new(&Open { size, sums }, base.as_ref());
+    let mut cursor = CoverageChecker::new(&StreamHeader { size, sums }, base.as_ref());
     records.iter().all(|record| cursor.step(record).is_ok()) && cursor.finish().is_ok()
 }
 
@@ -88,9 +88,9 @@ proptest! {
     #[test]
     fn generated_streams_cover_their_disk(wishes in wishes(any_sums(), good_ending())) {
         let items = wishes.items();
-        let records: Vec<Record> = items.iter().filter_map(|it| if let Item::Record(it) = it { Some(*it) } else { None }).collect();
-        let Item::Open(open) = items[0] else { panic!("no open line") };
-        let base = if let Item::Base(base) = items[1] { Some(base.size) } else { None };
+        let records: Vec<Record> = items.iter().filter_map(|it| if let Frame::Record(it) = it { Some(*it) } else { None }).collect();
+        let Frame::Open(open) = items[0] else { panic!("no open line") };
+        let base = if let Frame::Base(base) = items[1] { Some(base.size) } else { None };
         prop_assert!(covers_once(open.size, open.sums, base, &records));
     }
 }

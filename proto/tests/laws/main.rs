@@ -12,7 +12,8 @@ use model::{encode, ragged, receive};
 use proptest::prelude::*;
 use tokio_util::codec::{Decoder, Encoder};
 use xfer_hole_proto::{
-    Base, Dialect, Digest, End, Error, Item, LEN_MAX, Open, Reason, Record, StreamDecoder, StreamEncoder, Sums,
+    Base, Dialect, Digest, FailReason, Frame, HashParams, LEN_MAX, Record, StreamDecoder, StreamEncoder, StreamError,
+    StreamHeader, Trailer,
 };
 
 /// Failures are printed, not kept in a file: one worth keeping becomes a vector.
@@ -25,7 +26,7 @@ fn cases(cases: u32) -> ProptestConfig {
 /// What a generated stream is made from: wishes, which are bent until they are lawful.
 #[derive(Clone, Debug)]
 struct Wishes {
-    sums: Option<Sums>,
+    sums: Option<HashParams>,
     /// Octets that BASE has beyond the last KEEP, and its digest; without it KEEP becomes HOLE.
     base: Option<(u64, Option<Digest>)>,
     records: Vec<(Wish, u64, u8)>,
@@ -50,7 +51,7 @@ enum Ending {
 }
 
 fn wishes(
-    sums: impl Strategy<Value = Option<Sums>>,
+    sums: impl Strategy<Value = Option<HashParams>>,
     ending: impl Strategy<Value = Ending>,
 ) -> impl Strategy<Value = Wishes> {
     let digest = proptest::option::of(any::<u8>().prop_map(|seed| Digest::of(&[seed])));
@@ -66,12 +67,12 @@ fn wishes(
     })
 }
 
-fn some_sums() -> impl Strategy<Value = Option<Sums>> {
+fn some_sums() -> impl Strategy<Value = Option<HashParams>> {
     prop_oneof![Just((4096, 512)), Just((4096, 1024)), Just((4096, 4096)), Just((8192, 2048))]
-        .prop_map(|(interval, grain)| Sums::new(interval, grain))
+        .prop_map(|(interval, grain)| HashParams::new(interval, grain))
 }
 
-fn any_sums() -> impl Strategy<Value = Option<Sums>> {
+fn any_sums() -> impl Strategy<Value = Option<HashParams>> {
     prop_oneof![Just(None), some_sums()]
 }
 
@@ -91,14 +92,14 @@ fn payload(len: u64, seed: u8) -> Vec<u8> {
 
 impl Wishes {
     /// The lawful stream nearest to the wishes; the payload of a record is one piece.
-    fn items(&self) -> Vec<Item> {
+    fn items(&self) -> Vec<Frame> {
         let mut middle = Vec::new();
         let (mut at, mut keep_end, mut lines, mut last) = (0_u64, 0, String::new(), None);
         let (interval, grain) = self.sums.map_or((1, 1), |sums| (sums.interval(), sums.grain()));
         let count = self.records.iter().rposition(|(wish, ..)| *wish != Wish::Wait).map_or(0, |last| last + 1);
         for (index, &(wish, blocks, seed)) in self.records.iter().enumerate() {
             if wish == Wish::Wait {
-                middle.push(Item::Wait);
+                middle.push(Frame::Wait);
                 continue;
             }
             let is_last = index + 1 == count;
@@ -123,29 +124,29 @@ impl Wishes {
                 Wish::Data => {
                     let payload = payload(len, seed);
                     let digest = self.sums.map(|_| Digest::of(&payload));
-                    middle.push(Item::Record(Record::Data { len, digest }));
-                    middle.push(Item::Payload(payload.into()));
+                    middle.push(Frame::Record(Record::Data { len, digest }));
+                    middle.push(Frame::Payload(payload.into()));
                     Record::Data { len, digest }
                 }
                 Wish::Hole => Record::Hole { len },
                 _ => Record::Keep { len },
             };
             if wish != Wish::Data {
-                middle.push(Item::Record(record));
+                middle.push(Frame::Record(record));
             }
             at += len;
             keep_end = if wish == Wish::Keep { at } else { keep_end };
-            lines += &text(&Item::Record(record));
+            lines += &text(&Frame::Record(record));
             last = Some(wish);
         }
-        let mut items = vec![Item::Open(Open { size: at, sums: self.sums })];
-        items.extend(self.base.map(|(beyond, digest)| Item::Base(Base { size: keep_end + beyond, digest })));
+        let mut items = vec![Frame::Open(StreamHeader { size: at, sums: self.sums })];
+        items.extend(self.base.map(|(beyond, digest)| Frame::Base(Base { size: keep_end + beyond, digest })));
         items.append(&mut middle);
         let lines = self.sums.map(|_| Digest::of(lines.as_bytes()));
         items.push(match &self.ending {
-            Ending::Fail(text) => Item::Fail(Reason::new(text)),
-            Ending::EndTwice if keep_end == 0 => Item::End(End { lines, result: lines }),
-            Ending::End | Ending::EndTwice => Item::End(End { lines, result: None }),
+            Ending::Fail(text) => Frame::Fail(FailReason::new(text)),
+            Ending::EndTwice if keep_end == 0 => Frame::End(Trailer { lines, result: lines }),
+            Ending::End | Ending::EndTwice => Frame::End(Trailer { lines, result: None }),
         });
         items
     }
@@ -156,26 +157,26 @@ impl Wishes {
 }
 
 /// The line's text, written without the crate.
-fn text(item: &Item) -> String {
+fn text(item: &Frame) -> String {
     let digest = |it: &Option<Digest>| it.map_or(String::new(), |it| format!(" {it}"));
     match item {
-        Item::Open(Open { size, sums: None }) => format!("XFER-HOLE 1 {size}\n"),
-        Item::Open(Open { size, sums: Some(sums) }) => {
+        Frame::Open(StreamHeader { size, sums: None }) => format!("XFER-HOLE 1 {size}\n"),
+        Frame::Open(StreamHeader { size, sums: Some(sums) }) => {
             format!("XFER-HOLE 1 {size} sha256 {} {}\n", sums.interval(), sums.grain())
         }
-        Item::Base(base) => format!("BASE {}{}\n", base.size, digest(&base.digest)),
-        Item::Record(Record::Data { len, digest: it }) => format!("DATA {len}{}\n", digest(it)),
-        Item::Record(Record::Hole { len }) => format!("HOLE {len}\n"),
-        Item::Record(Record::Keep { len }) => format!("KEEP {len}\n"),
-        Item::Wait => "WAIT\n".into(),
-        Item::End(End { lines, result }) => format!("END{}{}\n", digest(lines), digest(result)),
-        Item::Fail(reason) => format!("FAIL {reason}\n"),
-        Item::Payload(_) => panic!("a payload is no text"),
+        Frame::Base(base) => format!("BASE {}{}\n", base.size, digest(&base.digest)),
+        Frame::Record(Record::Data { len, digest: it }) => format!("DATA {len}{}\n", digest(it)),
+        Frame::Record(Record::Hole { len }) => format!("HOLE {len}\n"),
+        Frame::Record(Record::Keep { len }) => format!("KEEP {len}\n"),
+        Frame::Wait => "WAIT\n".into(),
+        Frame::End(Trailer { lines, result }) => format!("END{}{}\n", digest(lines), digest(result)),
+        Frame::Fail(reason) => format!("FAIL {reason}\n"),
+        Frame::Payload(_) => panic!("a payload is no text"),
     }
 }
 
 /// All items of the octets, cut anyhow, the pieces of a payload joined.
-fn decode(octets: &[u8], dialect: Dialect, mut cut: impl FnMut() -> usize) -> Result<Vec<Item>, Error> {
+fn decode(octets: &[u8], dialect: Dialect, mut cut: impl FnMut() -> usize) -> Result<Vec<Frame>, StreamError> {
     let (mut decoder, mut src, mut items, mut rest) =
         (StreamDecoder::new(dialect), BytesMut::new(), Vec::new(), octets);
     loop {
@@ -185,7 +186,7 @@ fn decode(octets: &[u8], dialect: Dialect, mut cut: impl FnMut() -> usize) -> Re
         let last = rest.is_empty();
         while let Some(item) = if last { decoder.decode_eof(&mut src)? } else { decoder.decode(&mut src)? } {
             match (items.last_mut(), item) {
-                (Some(Item::Payload(all)), Item::Payload(piece)) => *all = [&all[..], &piece[..]].concat().into(),
+                (Some(Frame::Payload(all)), Frame::Payload(piece)) => *all = [&all[..], &piece[..]].concat().into(),
                 (_, item) => items.push(item),
             }
         }
@@ -213,7 +214,7 @@ proptest! {
         let mut octets = Vec::new();
         for item in wishes.items() {
             match item {
-                Item::Payload(piece) => octets.extend_from_slice(&piece),
+                Frame::Payload(piece) => octets.extend_from_slice(&piece),
                 line => octets.extend_from_slice(text(&line).as_bytes()),
             }
         }
@@ -226,10 +227,10 @@ proptest! {
     ) {
         let mut items = Vec::new();
         for (data, len, seed) in records {
-            items.push(Item::Record(if data { Record::Data { len, digest: None } } else { Record::Hole { len } }));
-            items.extend(data.then(|| Item::Payload(payload(len, seed).into())));
+            items.push(Frame::Record(if data { Record::Data { len, digest: None } } else { Record::Hole { len } }));
+            items.extend(data.then(|| Frame::Payload(payload(len, seed).into())));
         }
-        items.push(Item::End(End::default()));
+        items.push(Frame::End(Trailer::default()));
         let octets = encode(&items, Dialect::Classic).unwrap();
         prop_assert_eq!(decode(&octets, Dialect::Classic, ragged(seed, 300)).unwrap(), items);
     }
@@ -237,7 +238,7 @@ proptest! {
 
 #[test]
 fn a_classic_stream_of_no_octets_is_refused_at_both_ends() {
-    assert!(encode(&[Item::End(End::default())], Dialect::Classic).is_err());
+    assert!(encode(&[Frame::End(Trailer::default())], Dialect::Classic).is_err());
     assert!(decode(b"", Dialect::Classic, || 1).is_err());
     // Found by fuzzing: nothing more may come behind that error either.
     let (mut decoder, mut src) = (StreamDecoder::new(Dialect::Classic), BytesMut::new());
@@ -261,7 +262,7 @@ proptest! {
             prop_assert!(verdict.is_err(), "cut before octet {} of {}: {:?}", at, octets.len(), verdict);
             src.extend_from_slice(&[octet]);
             while let Some(item) = decoder.decode(&mut src).unwrap() {
-                let last = matches!(item, Item::End(_) | Item::Fail(_));
+                let last = matches!(item, Frame::End(_) | Frame::Fail(_));
                 prop_assert!(!last || at + 1 == octets.len(), "{:?} at octet {}", item, at);
             }
         }
@@ -292,10 +293,10 @@ proptest! {
         let whole = receive(&octets, Dialect::V1, || usize::MAX).unwrap();
         let mut at = 0;
         for item in &items {
-            let len = if let Item::Payload(piece) = item { piece.len() } else { text(item).len() };
+            let len = if let Frame::Payload(piece) = item { piece.len() } else { text(item).len() };
             // Payload is the other law's; of long lines, which are digests mostly, some bits will do.
             let step = if text_len_is_short(item) { 1 } else { 13 };
-            for bit in (0..if matches!(item, Item::Payload(_)) { 0 } else { 8 * len }).step_by(step) {
+            for bit in (0..if matches!(item, Frame::Payload(_)) { 0 } else { 8 * len }).step_by(step) {
                 let mut flipped = octets.clone();
                 flipped[at + bit / 8] ^= 1_u8 << (bit % 8);
                 if let Ok(received) = receive(&flipped, Dialect::V1, || usize::MAX) {
@@ -307,45 +308,45 @@ proptest! {
     }
 }
 
-fn text_len_is_short(item: &Item) -> bool {
-    !matches!(item, Item::Payload(_)) && text(item).len() < 40
+fn text_len_is_short(item: &Frame) -> bool {
+    !matches!(item, Frame::Payload(_)) && text(item).len() < 40
 }
 
 // ---- both ends refuse the same
 
 /// Items at random, biased so that many are in their place.
-fn any_item() -> impl Strategy<Value = Item> {
+fn any_item() -> impl Strategy<Value = Frame> {
     let len = || prop_oneof![8 => 0..6_u64, 4 => Just(512), 4 => Just(4096), 1 => Just(LEN_MAX), 1 => Just(u64::MAX)];
     let digest = || proptest::option::of(any::<bool>().prop_map(|one| Digest::of(&[u8::from(one)])));
     let end =
         (digest(), digest()).prop_filter("no line says this", |(lines, result)| lines.is_some() || result.is_none());
     prop_oneof![
-        1 => (len(), any_sums()).prop_map(|(size, sums)| Item::Open(Open { size, sums })),
-        1 => (len(), digest()).prop_map(|(size, digest)| Item::Base(Base { size, digest })),
-        3 => (len(), digest()).prop_map(|(len, digest)| Item::Record(Record::Data { len, digest })),
-        3 => len().prop_map(|len| Item::Record(Record::Hole { len })),
-        3 => len().prop_map(|len| Item::Record(Record::Keep { len })),
-        1 => Just(Item::Wait),
+        1 => (len(), any_sums()).prop_map(|(size, sums)| Frame::Open(StreamHeader { size, sums })),
+        1 => (len(), digest()).prop_map(|(size, digest)| Frame::Base(Base { size, digest })),
+        3 => (len(), digest()).prop_map(|(len, digest)| Frame::Record(Record::Data { len, digest })),
+        3 => len().prop_map(|len| Frame::Record(Record::Hole { len })),
+        3 => len().prop_map(|len| Frame::Record(Record::Keep { len })),
+        1 => Just(Frame::Wait),
         // Ends in LF, so that what is left over is a whole line.
-        3 => (0..6_usize).prop_map(|len| Item::Payload([vec![0xff; len], vec![b'\n']].concat().into())),
-        2 => end.prop_map(|(lines, result)| Item::End(End { lines, result })),
-        1 => "[ -~]{1,20}".prop_map(|text| Item::Fail(Reason::new(&text))),
+        3 => (0..6_usize).prop_map(|len| Frame::Payload([vec![0xff; len], vec![b'\n']].concat().into())),
+        2 => end.prop_map(|(lines, result)| Frame::End(Trailer { lines, result })),
+        1 => "[ -~]{1,20}".prop_map(|text| Frame::Fail(FailReason::new(&text))),
     ]
 }
 
 /// An opening that fits, mostly, and what may come behind it.
-fn any_items() -> impl Strategy<Value = Vec<Item>> {
+fn any_items() -> impl Strategy<Value = Vec<Frame>> {
     let size = prop_oneof![0..12_u64, Just(512), Just(4096), Just(4608), Just(LEN_MAX)];
     let opening = (size, any_sums(), proptest::option::of(0..10000_u64)).prop_map(|(size, sums, base)| {
-        let base = base.map(|size| Item::Base(Base { size, digest: None }));
-        std::iter::once(Item::Open(Open { size, sums })).chain(base).collect::<Vec<_>>()
+        let base = base.map(|size| Frame::Base(Base { size, digest: None }));
+        std::iter::once(Frame::Open(StreamHeader { size, sums })).chain(base).collect::<Vec<_>>()
     });
     let rest = prop::collection::vec(any_item(), 0..16);
     (prop_oneof![1 => Just(Vec::new()), 9 => opening], rest).prop_map(|(opening, rest)| [opening, rest].concat())
 }
 
 /// Decodes without end of file.
-fn decode_open_end(octets: &[u8]) -> Result<Vec<Item>, Error> {
+fn decode_open_end(octets: &[u8]) -> Result<Vec<Frame>, StreamError> {
     let (mut decoder, mut src, mut items) = (StreamDecoder::new(Dialect::V1), BytesMut::from(octets), Vec::new());
     while let Some(item) = decoder.decode(&mut src)? {
         items.push(item);
@@ -362,14 +363,14 @@ proptest! {
         let (mut encoder, mut accepted) = (StreamEncoder::new(Dialect::V1), BytesMut::new());
         for mut item in items {
             let due = encoder.payload_left() > 0;
-            if let Item::End(end) = &mut item
+            if let Frame::End(end) = &mut item
                 && end.lines == Some(Digest::of(&[1]))
             {
                 // A right digest, where chance would never find it.
                 end.lines = encoder.end().lines.or(end.lines);
             }
             let by_hand = match &item {
-                Item::Payload(piece) => piece.to_vec(),
+                Frame::Payload(piece) => piece.to_vec(),
                 line => text(line).into_bytes(),
             };
             let before = accepted.clone();
@@ -380,11 +381,11 @@ proptest! {
                     prop_assert_eq!(&accepted[before.len()..], &by_hand[..]);
                     let decoded = decoded.unwrap();
                     match (decoded.last(), &item) {
-                        (Some(Item::Payload(all)), Item::Payload(piece)) => prop_assert!(all.ends_with(piece)),
+                        (Some(Frame::Payload(all)), Frame::Payload(piece)) => prop_assert!(all.ends_with(piece)),
                         (last, item) => prop_assert_eq!(last, Some(item)),
                     }
                 }
-                Err(_) if due && !matches!(item, Item::Payload(_)) => {
+                Err(_) if due && !matches!(item, Frame::Payload(_)) => {
                     // Where payload is due, the text of a line would be payload: the reader can't refuse it as a line.
                     prop_assert_eq!(&accepted, &before);
                     prop_assert!(decoded.map_or(true, |items| items.last() != Some(&item)));
@@ -394,7 +395,7 @@ proptest! {
                     prop_assert!(decoded.is_err(), "{} but decoded {:?}", error, decoded);
                 }
             }
-            if matches!(item, Item::Fail(_)) {
+            if matches!(item, Frame::Fail(_)) {
                 break;
             }
         }
@@ -405,11 +406,13 @@ proptest! {
 fn nothing_is_written_behind_fail() {
     let mut encoder = StreamEncoder::new(Dialect::V1);
     let mut dst = BytesMut::new();
-    encoder.encode(Item::Open(Open { size: 1, sums: None }), &mut dst).unwrap();
-    encoder.encode(Item::Fail(Reason::new("no")), &mut dst).unwrap();
+    encoder.encode(Frame::Open(StreamHeader { size: 1, sums: None }), &mut dst).unwrap();
+    encoder.encode(Frame::Fail(FailReason::new("no")), &mut dst).unwrap();
     let written = dst.clone();
-    let others = [Item::Wait, Item::Record(Record::Hole { len: 1 }), Item::End(End::default())];
-    for item in others.into_iter().chain([Item::Fail(Reason::new("again")), Item::Payload(Bytes::from_static(b"x"))]) {
+    let others = [Frame::Wait, Frame::Record(Record::Hole { len: 1 }), Frame::End(Trailer::default())];
+    for item in
+        others.into_iter().chain([Frame::Fail(FailReason::new("again")), Frame::Payload(Bytes::from_static(b"x"))])
+    {
         assert!(encoder.encode(item, &mut dst).is_err());
     }
     assert_eq!(dst, written);
@@ -432,13 +435,13 @@ fn after_an_error_nothing_more_comes() {
 
 #[test]
 fn end_with_the_digest_of_the_result_alone_is_refused() {
-    let sums = Sums::new(4096, 4096);
+    let sums = HashParams::new(4096, 4096);
     for sums in [None, sums] {
         let mut encoder = StreamEncoder::new(Dialect::V1);
         let mut dst = BytesMut::new();
-        encoder.encode(Item::Open(Open { size: 0, sums }), &mut dst).unwrap();
-        let end = End { lines: None, result: Some(Digest::of(b"")) };
-        assert!(encoder.encode(Item::End(end), &mut dst).is_err());
+        encoder.encode(Frame::Open(StreamHeader { size: 0, sums }), &mut dst).unwrap();
+        let end = Trailer { lines: None, result: Some(Digest::of(b"")) };
+        assert!(encoder.encode(Frame::End(end), &mut dst).is_err());
     }
 }
 
@@ -446,14 +449,14 @@ fn end_with_the_digest_of_the_result_alone_is_refused() {
 fn the_2014_dialect_has_no_words_but_data_and_hole() {
     let digest = Some(Digest::of(b""));
     for item in [
-        Item::Open(Open { size: 0, sums: None }),
-        Item::Base(Base { size: 0, digest: None }),
-        Item::Record(Record::Keep { len: 1 }),
-        Item::Record(Record::Data { len: 1, digest }),
-        Item::Wait,
-        Item::Fail(Reason::new("no")),
-        Item::End(End { lines: digest, result: None }),
-        Item::Payload(Bytes::from_static(b"x")),
+        Frame::Open(StreamHeader { size: 0, sums: None }),
+        Frame::Base(Base { size: 0, digest: None }),
+        Frame::Record(Record::Keep { len: 1 }),
+        Frame::Record(Record::Data { len: 1, digest }),
+        Frame::Wait,
+        Frame::Fail(FailReason::new("no")),
+        Frame::End(Trailer { lines: digest, result: None }),
+        Frame::Payload(Bytes::from_static(b"x")),
     ] {
         assert!(encode(std::slice::from_ref(&item), Dialect::Classic).is_err(), "{item:?}");
     }

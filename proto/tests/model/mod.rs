@@ -5,7 +5,8 @@ use std::ops::Range;
 use bytes::BytesMut;
 use tokio_util::codec::{Decoder, Encoder};
 use xfer_hole_proto::{
-    Base, Dialect, Digest, Error, Fingerprint, Item, Kind, Open, Record, StreamDecoder, StreamEncoder,
+    Base, Dialect, Digest, Fingerprint, Frame, Record, StreamDecoder, StreamEncoder, StreamError, StreamErrorKind,
+    StreamHeader,
 };
 
 /// What becomes of a part of the disk.
@@ -19,11 +20,11 @@ pub(crate) enum What {
 /// A stream that was accepted up to its END.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Received {
-    pub(crate) open: Option<Open>,
+    pub(crate) open: Option<StreamHeader>,
     pub(crate) base: Option<Base>,
     pub(crate) parts: Vec<(Range<u64>, What)>,
     /// Every item, the payload of a record in one piece.
-    pub(crate) items: Vec<Item>,
+    pub(crate) items: Vec<Frame>,
     pub(crate) fingerprint: Option<Fingerprint>,
 }
 
@@ -40,7 +41,11 @@ impl Received {
 }
 
 /// Receives the octets in pieces of the lengths that `cut` gives. DATA is verified; FAIL is an error.
-pub(crate) fn receive(octets: &[u8], dialect: Dialect, mut cut: impl FnMut() -> usize) -> Result<Received, Error> {
+pub(crate) fn receive(
+    octets: &[u8],
+    dialect: Dialect,
+    mut cut: impl FnMut() -> usize,
+) -> Result<Received, StreamError> {
     let mut decoder = StreamDecoder::new(dialect);
     let (mut received, mut src, mut rest) = (Received::default(), BytesMut::new(), octets);
     while !rest.is_empty() {
@@ -54,51 +59,51 @@ pub(crate) fn receive(octets: &[u8], dialect: Dialect, mut cut: impl FnMut() -> 
     while let Some(item) = decoder.decode_eof(&mut src)? {
         take(&mut received, &decoder, item)?;
     }
-    assert!(matches!(received.items.last(), Some(Item::End(_))), "end of file was accepted without END");
+    assert!(matches!(received.items.last(), Some(Frame::End(_))), "end of file was accepted without END");
     received.fingerprint = decoder.fingerprint();
     Ok(received)
 }
 
-fn take(received: &mut Received, decoder: &StreamDecoder, item: Item) -> Result<(), Error> {
+fn take(received: &mut Received, decoder: &StreamDecoder, item: Frame) -> Result<(), StreamError> {
     let at = |len| decoder.at() - len..decoder.at();
     match item {
-        Item::Open(open) => received.open = Some(open),
-        Item::Base(base) => received.base = Some(base),
-        Item::Record(Record::Data { len, .. }) => received.parts.push((at(len), What::Data(Vec::new()))),
-        Item::Record(Record::Hole { len }) => received.parts.push((at(len), What::Hole)),
-        Item::Record(Record::Keep { len }) => received.parts.push((at(len), What::Keep)),
-        Item::Payload(ref piece) => return take_payload(received, decoder, piece),
-        Item::Fail(reason) => {
+        Frame::Open(open) => received.open = Some(open),
+        Frame::Base(base) => received.base = Some(base),
+        Frame::Record(Record::Data { len, .. }) => received.parts.push((at(len), What::Data(Vec::new()))),
+        Frame::Record(Record::Hole { len }) => received.parts.push((at(len), What::Hole)),
+        Frame::Record(Record::Keep { len }) => received.parts.push((at(len), What::Keep)),
+        Frame::Payload(ref piece) => return take_payload(received, decoder, piece),
+        Frame::Fail(reason) => {
             let (record, offset) = decoder.place();
-            return Err(Error::new(Kind::Fail, record, offset, reason.to_string()));
+            return Err(StreamError::new(StreamErrorKind::Fail, record, offset, reason.to_string()));
         }
-        Item::Wait | Item::End(_) => {}
+        Frame::Wait | Frame::End(_) => {}
     }
     received.items.push(item);
     Ok(())
 }
 
-fn take_payload(received: &mut Received, decoder: &StreamDecoder, piece: &[u8]) -> Result<(), Error> {
+fn take_payload(received: &mut Received, decoder: &StreamDecoder, piece: &[u8]) -> Result<(), StreamError> {
     assert!(!piece.is_empty(), "an empty piece of payload");
     let Some((_, What::Data(payload))) = received.parts.last_mut() else { panic!("payload without DATA") };
     payload.extend_from_slice(piece);
     if decoder.payload_left() > 0 {
         return Ok(());
     }
-    let Some(Item::Record(Record::Data { len, digest })) = received.items.last() else {
+    let Some(Frame::Record(Record::Data { len, digest })) = received.items.last() else {
         panic!("payload without DATA")
     };
     assert_eq!(*len, payload.len() as u64, "a payload of another length than its DATA");
     if digest.is_some_and(|digest| digest != Digest::of(payload)) {
         let (record, offset) = decoder.place_last();
-        return Err(Error::new(Kind::Mismatch, record, offset, "payload"));
+        return Err(StreamError::new(StreamErrorKind::Mismatch, record, offset, "payload"));
     }
-    received.items.push(Item::Payload(payload.clone().into()));
+    received.items.push(Frame::Payload(payload.clone().into()));
     Ok(())
 }
 
 /// The octets of the items.
-pub(crate) fn encode(items: &[Item], dialect: Dialect) -> Result<Vec<u8>, Error> {
+pub(crate) fn encode(items: &[Frame], dialect: Dialect) -> Result<Vec<u8>, StreamError> {
     let (mut encoder, mut dst) = (StreamEncoder::new(dialect), BytesMut::new());
     items.iter().try_for_each(|item| encoder.encode(item.clone(), &mut dst))?;
     Ok(dst.to_vec())

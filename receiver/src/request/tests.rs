@@ -24,9 +24,9 @@ fn a_request_says_what_is_asked_for() {
     let words = "'receiver=binary' 'in-place' 'target-is-zero' 'discard' 'no-sync' 'direct' 'remember' 'read-back' 'check-base' 'no-clobber' 'force' 'mkpath' 'dry-run' 'private' 'chmod=0640' \
                  'chown=me:you' 'max-wait=90' 'source=web.qcow2' 'size=8589934592' 'data=0'";
     let text = format!("exec sh -c 'any;$(thing)\n' recv-hole 1 4096 {words} -- 'a/b\\0040c' '-n\\0047'");
-    let asked = Request::parse(text.as_bytes()).unwrap();
-    let expected = Request {
-        receiver: Wanted::Binary,
+    let asked = ReceivedRequest::parse(text.as_bytes()).unwrap();
+    let expected = ReceivedRequest {
+        receiver: WantedReceiver::Binary,
         in_place: true,
         target_is_zero: true,
         discard: true,
@@ -45,20 +45,20 @@ fn a_request_says_what_is_asked_for() {
         max_wait: Some(Duration::from_secs(90)),
         source: Some("web.qcow2".into()),
         is_named: false,
-        expected: Expected { size: Some(8 << 30), data: Some(0), ..Expected::default() },
+        expected: ExpectedDisk { size: Some(8 << 30), data: Some(0), ..ExpectedDisk::default() },
         dest: "a/b c".into(),
         name: "-n'".into(),
     };
     assert_eq!(asked, expected);
-    let plain = Request::parse(PLAIN.as_bytes()).unwrap();
-    assert_eq!(plain, Request { dest: "a".into(), name: "b".into(), ..Request::default() });
+    let plain = ReceivedRequest::parse(PLAIN.as_bytes()).unwrap();
+    assert_eq!(plain, ReceivedRequest { dest: "a".into(), name: "b".into(), ..ReceivedRequest::default() });
 }
 
 #[test]
 fn the_words_that_its_shell_has_say_the_same() {
     let quoted = "1 17 'no-sync' 'chown=me\\0040:you' -- 'a\\0040b' '-n'";
-    let said = Request::parse(format!("exec sh -c '' recv-hole {quoted}").as_bytes()).unwrap();
-    assert_eq!(Request::of_words(quoted.replace('\'', "").as_bytes()).unwrap(), said);
+    let said = ReceivedRequest::parse(format!("exec sh -c '' recv-hole {quoted}").as_bytes()).unwrap();
+    assert_eq!(ReceivedRequest::of_words(quoted.replace('\'', "").as_bytes()).unwrap(), said);
     assert_eq!((said.dest, said.chown), ("a b".into(), Some("me :you".into())));
     for wrong in [
         "",
@@ -72,25 +72,25 @@ fn the_words_that_its_shell_has_say_the_same() {
         "1 0 -- a b/c",
         "1 262145 -- a b",
     ] {
-        assert!(Request::of_words(wrong.as_bytes()).is_err(), "{wrong}");
+        assert!(ReceivedRequest::of_words(wrong.as_bytes()).is_err(), "{wrong}");
     }
 }
 
 #[test]
 fn a_request_with_one_octet_less_or_another_one_is_another_or_none() {
-    let good = Request::parse(PLAIN.as_bytes()).unwrap();
+    let good = ReceivedRequest::parse(PLAIN.as_bytes()).unwrap();
     let script = PLAIN.find("(echo").unwrap()..PLAIN.find("' recv").unwrap();
     for at in 0..PLAIN.len() {
-        let cut = Request::parse(&PLAIN.as_bytes()[..at]);
+        let cut = ReceivedRequest::parse(&PLAIN.as_bytes()[..at]);
         assert!(cut.is_err(), "cut at {at}");
         let mut less = PLAIN.as_bytes().to_vec();
         less.remove(at);
-        let parsed = Request::parse(&less);
+        let parsed = ReceivedRequest::parse(&less);
         assert!(script.contains(&at) || parsed.is_err(), "without {at}");
         for octet in [b' ', b'\'', b'\\', b'\n', b'"', b'0', b'x', b';', 0xff] {
             let mut other = PLAIN.as_bytes().to_vec();
             other[at] = octet;
-            if let Ok(asked) = Request::parse(&other) {
+            if let Ok(asked) = ReceivedRequest::parse(&other) {
                 let word = |octet: u8| octet.is_ascii_alphanumeric();
                 assert!(script.contains(&at) || asked == good || word(octet), "{octet:#x} at {at}: {asked:?}");
             }
@@ -154,7 +154,7 @@ proptest! {
         script in "[^'\0]*",
     ) {
         let text = format!("exec sh -c '{script}' recv-hole 1 {text} -- {} {}", coded(&dest), coded(&name));
-        match Request::parse(text.as_bytes()) {
+        match ReceivedRequest::parse(text.as_bytes()) {
             Ok(asked) => {
                 prop_assert_eq!(asked.dest.as_bytes(), &dest[..]);
                 prop_assert_eq!(asked.name.as_bytes(), &name[..]);
@@ -173,8 +173,8 @@ proptest! {
 
     #[test]
     fn no_octets_make_it_fail_otherwise_than_by_an_error(octets in prop::collection::vec(any::<u8>(), 0..200), at in 0..90_usize) {
-        let _none = Request::parse(&octets);
+        let _none = ReceivedRequest::parse(&octets);
         let mixed = [&PLAIN.as_bytes()[..at.min(PLAIN.len())], &octets[..]].concat();
-        let _none = Request::parse(&mixed);
+        let _none = ReceivedRequest::parse(&mixed);
     }
 }

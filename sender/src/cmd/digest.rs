@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use xfer_hole_image::{Image, Plan, fingerprint};
+use xfer_hole_image::{Disk, Plan, fingerprint};
 use xfer_hole_link::{Messages, ProgressKind};
 
 use crate::cmd::disk_args::DiskArgs;
-use crate::cmd::sums::SumsArgs;
-use crate::watch::Found;
+use crate::cmd::hash_args::HashArgs;
+use crate::run_command::CommandResult;
 
 const STATUS: &str = "\
 Examples:
@@ -28,7 +28,7 @@ pub(crate) struct DigestArgs {
     pub(crate) image: PathBuf,
 
     #[command(flatten)]
-    pub(crate) sums: SumsArgs,
+    pub(crate) sums: HashArgs,
 
     #[command(flatten)]
     pub(crate) disk: DiskArgs,
@@ -43,6 +43,10 @@ pub(crate) fn digest(args: &DigestArgs, messages: Messages) -> ExitCode {
         let made = || fingerprint(&disk, sums, watch.tally);
         let fingerprint = watch.ahead_of(&disk, Plan::whole(&disk), made)?;
         disk.noticed().iter().for_each(|noticed| watch.messages.warn(noticed));
-        Ok(Found { text: format!("{fingerprint}\n"), fingerprint: Some(fingerprint), ..Found::default() })
+        Ok(CommandResult {
+            text: format!("{fingerprint}\n"),
+            fingerprint: Some(fingerprint),
+            ..CommandResult::default()
+        })
     })
 }

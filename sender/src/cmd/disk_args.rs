@@ -4,13 +4,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
-use xfer_hole_image::Chain;
+use xfer_hole_image::BackingChain;
 use xfer_hole_link::{Messages, ProgressKind};
 
-use crate::error::Error;
-use crate::source::ImageArgs;
+use crate::error::SendError;
+use crate::image_args::ImageArgs;
+use crate::run_command::{CommandContext, CommandResult, watch};
 use crate::warn_in_use;
-use crate::watch::{Found, Watch, watch};
 
 /// How the disk is read, and what is shown meanwhile.
 #[derive(Clone, Debug, Args)]
@@ -37,7 +37,7 @@ impl DiskArgs {
         &self,
         usual: ProgressKind,
         messages: Messages,
-        work: impl FnOnce(&Watch<'_>) -> Result<Found, Error>,
+        work: impl FnOnce(&CommandContext<'_>) -> Result<CommandResult, SendError>,
     ) -> ExitCode {
         let messages = messages.json(self.progress == Some(ProgressKind::Json));
         let usual = if self.quiet { ProgressKind::None } else { usual };
@@ -45,7 +45,7 @@ impl DiskArgs {
     }
 
     /// Opens the disk, and says what there is to know of it.
-    pub(crate) fn open(&self, image: &Path, messages: Messages) -> Result<Chain, Error> {
+    pub(crate) fn open(&self, image: &Path, messages: Messages) -> Result<BackingChain, SendError> {
         let disk = self.source.open(image, self.direct, messages)?;
         warn_in_use(&disk, messages);
         Ok(disk)

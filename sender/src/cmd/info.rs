@@ -7,13 +7,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::{Serialize, Serializer};
-use xfer_hole_image::{Backing, Floors, Info, SnapshotInfo, shown};
+use xfer_hole_image::{BackingRef, Floors, Info, SnapshotInfo, shown};
 use xfer_hole_link::Messages;
 
-use crate::cmd::floor::{Bitmap, Floor};
+use crate::cmd::info_json::{BitmapJson, ImageInfo};
 use crate::cmd::output::{Output, OutputKind, failed};
-use crate::error::Error;
-use crate::source::{ImageArgs, no_pipe};
+use crate::error::SendError;
+use crate::image_args::{ImageArgs, no_pipe};
 
 const STATUS: &str = "\
 Examples:
@@ -39,7 +39,7 @@ pub(crate) struct InfoArgs {
 }
 
 /// Prints what there is to tell.
-pub(crate) fn info(args: &InfoArgs, messages: Messages) -> Result<(), Error> {
+pub(crate) fn info(args: &InfoArgs, messages: Messages) -> Result<(), SendError> {
     let how = args.source.opening()?;
     let info = Info::read(&args.image, &how).map_err(|error| no_pipe(&args.image, error))?;
     messages.verbose(format_args!("format {}", info.format));
@@ -63,23 +63,23 @@ fn warn(info: &Info, messages: Messages) {
 #[derive(Serialize)]
 struct WithChain<'a> {
     #[serde(flatten)]
-    floor: Floor<'a>,
-    chain: Below,
+    floor: ImageInfo<'a>,
+    chain: BackingLayers,
 }
 
 /// The floors below. They are looked at one by one while they are printed: there may be many, and each may have many snapshots.
-struct Below {
+struct BackingLayers {
     floors: Cell<Option<Floors>>,
     messages: Messages,
 }
 
 /// A floor that can't be opened. None is below it.
 #[derive(Serialize)]
-struct Unopened {
+struct UnopenedLayer {
     error: String,
 }
 
-impl Serialize for Below {
+impl Serialize for BackingLayers {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeSeq as _;
         let mut list = serializer.serialize_seq(None)?;
@@ -87,11 +87,11 @@ impl Serialize for Below {
             match floor {
                 Ok(info) => {
                     warn(&info, self.messages);
-                    list.serialize_element(&Floor::of(&info))?;
+                    list.serialize_element(&ImageInfo::of(&info))?;
                 }
                 Err(error) => {
                     unopened(&error, self.messages);
-                    list.serialize_element(&Unopened { error: error.to_string() })?;
+                    list.serialize_element(&UnopenedLayer { error: error.to_string() })?;
                 }
             }
         }
@@ -101,15 +101,15 @@ impl Serialize for Below {
 
 /// For programs.
 fn json(out: &mut dyn Write, info: &Info, floors: Floors, messages: Messages) -> io::Result<()> {
-    let chain = Below { floors: Cell::new(Some(floors)), messages };
+    let chain = BackingLayers { floors: Cell::new(Some(floors)), messages };
     // As qemu-img indents it.
     let pretty = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     let mut json = serde_json::Serializer::with_formatter(&mut *out, pretty);
-    WithChain { floor: Floor::of(info), chain }.serialize(&mut json)?;
+    WithChain { floor: ImageInfo::of(info), chain }.serialize(&mut json)?;
     writeln!(out)
 }
 
-fn unopened(error: &xfer_hole_image::Error, messages: Messages) {
+fn unopened(error: &xfer_hole_image::DiskError, messages: Messages) {
     messages.warn(error);
     if let Some(hint) = error.hint_text() {
         messages.hint(hint);
@@ -161,7 +161,7 @@ fn paragraph(out: &mut dyn Write, info: &Info) -> io::Result<()> {
             line("data file", &format_args!("{}{raw}", shown(&file.name)))?;
         }
     }
-    if let Some(Backing { name, format }) = &info.backing {
+    if let Some(BackingRef { name, format }) = &info.backing {
         line("backing file", &shown(name.as_ref()))?;
         line("backing format", &shown(format.as_deref().unwrap_or("not declared").as_ref()))?;
     }
@@ -172,7 +172,7 @@ fn paragraph(out: &mut dyn Write, info: &Info) -> io::Result<()> {
     if !bitmaps.is_empty() {
         writeln!(out, "bitmaps:")?;
         for bitmap in bitmaps {
-            let Bitmap { name, granularity, flags } = Bitmap::of(bitmap);
+            let BitmapJson { name, granularity, flags } = BitmapJson::of(bitmap);
             let flags: String = flags.iter().map(|flag| format!(", {flag}")).collect();
             writeln!(out, "  {}: granularity {granularity}{flags}", shown(name.as_ref()))?;
         }
@@ -241,12 +241,12 @@ fn date_of(seconds: u32) -> String {
 mod tests {
     use std::fs;
 
-    use xfer_hole_image::{BitmapInfo, DataFileInfo, Opening, Qcow2Info};
+    use xfer_hole_image::{BitmapInfo, DataFileInfo, DiskOptions, Qcow2Info};
 
     use super::*;
 
     /// An image as a qcow2 image could be, in the file `name` of `dir`.
-    fn image(dir: &tempfile::TempDir, name: &str, how: &Opening) -> Info {
+    fn image(dir: &tempfile::TempDir, name: &str, how: &DiskOptions) -> Info {
         let path = dir.path().join(name);
         fs::write(&path, [0; 512]).unwrap();
         let mut info = Info::read(&path, how).unwrap();
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn all_that_there_is_to_tell_is_told_under_the_names_of_qemu_img() {
-        let (dir, how) = (tempfile::tempdir().unwrap(), Opening::default());
+        let (dir, how) = (tempfile::tempdir().unwrap(), DiskOptions::default());
         let (told, table) = printed(&image(&dir, "o.qcow2", &how));
         assert_eq!(
             told,
@@ -332,11 +332,11 @@ bitmaps:
 
     #[test]
     fn a_floor_is_told_of_in_the_same_form_and_one_that_cannot_be_opened_with_its_reason() {
-        let (dir, how) = (tempfile::tempdir().unwrap(), Opening::default());
+        let (dir, how) = (tempfile::tempdir().unwrap(), DiskOptions::default());
         let mut info = image(&dir, "o.qcow2", &how);
         info.path = dir.path().join("o.qcow2");
         fs::write(dir.path().join("base"), [0; 1024]).unwrap();
-        info.backing = Some(Backing { name: "base".into(), format: Some("raw".into()) });
+        info.backing = Some(BackingRef { name: "base".into(), format: Some("raw".into()) });
         let (told, table) = printed(&info);
         let base = dir.path().join("base").to_str().unwrap().to_owned();
         assert_eq!(told["backing-filename"], "base");
@@ -347,13 +347,13 @@ bitmaps:
         assert!(table.contains("backing file:   base\nbacking format: raw\n"), "{table}");
         assert!(table.contains(&format!("\n\nimage:          {base}\nformat:         raw\n")), "{table}");
 
-        info.backing = Some(Backing { name: "gone".into(), format: Some("raw".into()) });
+        info.backing = Some(BackingRef { name: "gone".into(), format: Some("raw".into()) });
         let (told, table) = printed(&info);
         let error = told["chain"][0]["error"].as_str().unwrap();
         assert!(error.ends_with("o.qcow2: backing file \"gone\": no such file or directory"), "{error}");
         assert!(!table.contains("\n\n"), "{table}");
 
-        info.backing = Some(Backing { name: "o.qcow2".into(), format: Some("raw".into()) });
+        info.backing = Some(BackingRef { name: "o.qcow2".into(), format: Some("raw".into()) });
         let (told, _) = printed(&info);
         let error = told["chain"][0]["error"].as_str().unwrap();
         assert!(error.ends_with("is below itself: its backing files go in a circle"), "{error}");

@@ -8,16 +8,17 @@ use std::process::ExitCode;
 
 use clap::Args;
 use xfer_hole_image::{
-    Chain, Error as ImageError, Image, Kind, Phase, Plan, Target, TargetOptions, record_lines, shown, sys,
+    BackingChain, Disk, DiskError as ImageError, DiskErrorKind, Phase, Plan, Target, TargetOptions, record_lines,
+    shown, sys,
 };
 use xfer_hole_link::{Messages, ProgressKind};
-use xfer_hole_proto::{Fingerprint, Manifest, Reason, Sums};
+use xfer_hole_proto::{FailReason, Fingerprint, HashParams, ManifestHeader};
 
 use crate::cmd::disk_args::DiskArgs;
+use crate::cmd::hash_args::HashArgs;
 use crate::cmd::output::{Output, failed};
-use crate::cmd::sums::SumsArgs;
-use crate::error::Error;
-use crate::watch::{Found, Watch};
+use crate::error::SendError;
+use crate::run_command::{CommandContext, CommandResult};
 
 const STATUS: &str = "\
 Examples:
@@ -40,7 +41,7 @@ pub(crate) struct ManifestArgs {
     pub(crate) output: Option<PathBuf>,
 
     #[command(flatten)]
-    pub(crate) sums: SumsArgs,
+    pub(crate) sums: HashArgs,
 
     #[command(flatten)]
     pub(crate) disk: DiskArgs,
@@ -60,39 +61,44 @@ pub(crate) fn manifest(args: &ManifestArgs, messages: Messages) -> ExitCode {
         };
         disk.noticed().iter().for_each(|noticed| watch.messages.warn(noticed));
         watch.messages.verbose(format_args!("fingerprint {fingerprint}"));
-        Ok(Found { fingerprint: Some(fingerprint), ..Found::default() })
+        Ok(CommandResult { fingerprint: Some(fingerprint), ..CommandResult::default() })
     })
 }
 
 /// All lines, as they come.
 fn lines(
-    disk: &Chain,
-    sums: Sums,
-    watch: &Watch<'_>,
-    mut tell: impl FnMut(&str) -> Result<(), Error>,
-) -> Result<Fingerprint, Error> {
+    disk: &BackingChain,
+    sums: HashParams,
+    watch: &CommandContext<'_>,
+    mut tell: impl FnMut(&str) -> Result<(), SendError>,
+) -> Result<Fingerprint, SendError> {
     watch.tally.set_phase(Phase::Hashing);
-    tell(&format!("{}\n", Manifest::whole(disk.size(), sums)))?;
+    tell(&format!("{}\n", ManifestHeader::whole(disk.size(), sums)))?;
     watch.ahead_of(disk, Plan::whole(disk), || record_lines(disk, sums, false, watch.tally, tell))
 }
 
 /// Whoever reads standard output has each line soon, and hears why there are no more.
-fn to_stdout(disk: &Chain, sums: Sums, watch: &Watch<'_>) -> Result<Fingerprint, Error> {
+fn to_stdout(disk: &BackingChain, sums: HashParams, watch: &CommandContext<'_>) -> Result<Fingerprint, SendError> {
     let mut out = Output::stdout()?;
     let mut tell = |lines: &str| out.write_all(lines.as_bytes()).and_then(|()| out.flush()).map_err(failed);
     let written = lines(disk, sums, watch, &mut tell);
-    if let Err(Error::Image(error)) = &written {
+    if let Err(SendError::Image(error)) = &written {
         // If this can't be said either, the missing END says enough.
-        let _said = tell(&format!("FAIL {}\n", Reason::new(&error.to_string())));
+        let _said = tell(&format!("FAIL {}\n", FailReason::new(&error.to_string())));
     }
     written
 }
 
 /// A file is whole, and stored, before it has its name.
-fn to_file(disk: &Chain, sums: Sums, file: &Path, watch: &Watch<'_>) -> Result<Fingerprint, Error> {
+fn to_file(
+    disk: &BackingChain,
+    sums: HashParams,
+    file: &Path,
+    watch: &CommandContext<'_>,
+) -> Result<Fingerprint, SendError> {
     if fs::metadata(file).is_ok_and(|stat| stat.file_type().is_block_device()) {
         let what = "is a block device, which no manifest is written to";
-        return Err(Error::Word { word: file.into(), what: what.into(), hint: None });
+        return Err(SendError::Word { word: file.into(), what: what.into(), hint: None });
     }
     if disk.is_private() {
         // Whoever may not read the disk may not know its digests.
@@ -100,21 +106,21 @@ fn to_file(disk: &Chain, sums: Sums, file: &Path, watch: &Watch<'_>) -> Result<F
     }
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists());
     if let Some(folder) = folder {
-        return Err(ImageError::new(Kind::Refused, folder, "no such directory").into());
+        return Err(ImageError::new(DiskErrorKind::Refused, folder, "no such directory").into());
     }
     let target = Target::find_apart(file, TargetOptions::default(), disk);
     let sink = target.and_then(|target| target.open(None, None)).map_err(ImageError::without_override)?;
-    watch.signals.set_remains(Some(sink.remains()));
+    watch.signals.set_remains(Some(sink.leftover_message()));
     let mut at = 0;
     let written = lines(disk, sums, watch, |lines| {
-        sink.data(at, lines.as_bytes())?;
+        sink.write_at(at, lines.as_bytes())?;
         at += lines.len() as u64;
         Ok(())
     });
     match written {
         Ok(fingerprint) => {
             watch.tally.set_phase(Phase::Syncing);
-            for note in sink.finish(at)? {
+            for note in sink.commit(at)? {
                 watch.messages.warn(format_args!("{}: {note}", shown(file)));
             }
             watch.signals.set_remains(None);

@@ -4,12 +4,12 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use xfer_hole_image::{Extent, Image, Result as ImageResult, Status, shown};
+use xfer_hole_image::{BlockStatus, Disk, Extent, Result as ImageResult, shown};
 use xfer_hole_link::Messages;
 
 use crate::cmd::output::{Output, OutputKind, failed};
-use crate::error::Error;
-use crate::source::ImageArgs;
+use crate::error::SendError;
+use crate::image_args::ImageArgs;
 
 const STATUS: &str = "\
 Examples:
@@ -41,7 +41,7 @@ pub(crate) struct MapArgs {
 }
 
 /// Prints the map.
-pub(crate) fn map(args: &MapArgs, messages: Messages) -> Result<(), Error> {
+pub(crate) fn map(args: &MapArgs, messages: Messages) -> Result<(), SendError> {
     let chain = args.source.open(&args.image, false, messages)?;
     let mut out = Output::stdout()?;
     match args.output {
@@ -54,7 +54,7 @@ pub(crate) fn map(args: &MapArgs, messages: Messages) -> Result<(), Error> {
 
 /// The extents of a disk, where neighbours that are alike are one.
 struct Merged<'a> {
-    image: &'a dyn Image,
+    image: &'a dyn Disk,
     /// Where the map ends: at the disk's end, or at the end of its last sector.
     end: u64,
     at: u64,
@@ -65,7 +65,7 @@ struct Merged<'a> {
 }
 
 impl<'a> Merged<'a> {
-    fn new(image: &'a dyn Image, end: u64, goes_on: fn(&Extent, &Extent) -> bool) -> Self {
+    fn new(image: &'a dyn Disk, end: u64, goes_on: fn(&Extent, &Extent) -> bool) -> Self {
         Self { image, end, at: 0, last: None, goes_on }
     }
 }
@@ -114,7 +114,7 @@ fn same_kind(one: &Extent, other: &Extent) -> bool {
 }
 
 /// What `qemu-img map --output=json` prints, field for field and line for line.
-fn json(out: &mut dyn Write, image: &dyn Image, end: u64) -> Result<(), Error> {
+fn json(out: &mut dyn Write, image: &dyn Disk, end: u64) -> Result<(), SendError> {
     write!(out, "[").map_err(failed)?;
     if end == 0 {
         // A disk without octets has one entry, which says nothing.
@@ -123,7 +123,7 @@ fn json(out: &mut dyn Write, image: &dyn Image, end: u64) -> Result<(), Error> {
     }
     for (index, extent) in Merged::new(image, end, as_qemu).enumerate() {
         let Extent { start, len, depth, present, compressed, status, host } = extent?;
-        let (zero, data) = (status != Status::Data, status != Status::Zero);
+        let (zero, data) = (status != BlockStatus::Data, status != BlockStatus::Zero);
         let between = if index > 0 { ",\n" } else { "" };
         write!(
             out,
@@ -146,16 +146,16 @@ const WORDS: [&str; 5] = ["data", "compressed", "preallocated", "zero", "hole"];
 /// Which of them an extent is.
 fn word(extent: &Extent) -> usize {
     match extent.status {
-        Status::Data if extent.compressed => 1,
-        Status::Data => 0,
-        Status::Unwritten => 2,
-        Status::Zero if extent.present => 3,
-        Status::Zero => 4,
+        BlockStatus::Data if extent.compressed => 1,
+        BlockStatus::Data => 0,
+        BlockStatus::Unwritten => 2,
+        BlockStatus::Zero if extent.present => 3,
+        BlockStatus::Zero => 4,
     }
 }
 
 /// A table: start, length, status, depth, file; and totals.
-fn human(out: &mut dyn Write, image: &dyn Image, end: u64) -> Result<(), Error> {
+fn human(out: &mut dyn Write, image: &dyn Disk, end: u64) -> Result<(), SendError> {
     let width = end.to_string().len().max("length".len());
     writeln!(out, "{:>width$}  {:>width$}  {:<12}  depth  file", "start", "length", "status").map_err(failed)?;
     let (mut extents, mut totals) = (0_u64, [0; WORDS.len()]);
@@ -177,14 +177,14 @@ fn human(out: &mut dyn Write, image: &dyn Image, end: u64) -> Result<(), Error> 
 
 #[cfg(test)]
 mod tests {
-    use xfer_hole_image::Host;
+    use xfer_hole_image::ImageFile;
 
     use super::*;
 
     /// Extents that are what they are said to be.
     struct Listed(Vec<Extent>, u64);
 
-    impl Image for Listed {
+    impl Disk for Listed {
         fn size(&self) -> u64 {
             self.1
         }
@@ -199,7 +199,7 @@ mod tests {
             unreachable!("a map reads nothing")
         }
 
-        fn host(&self, _: u32) -> Option<&Host> {
+        fn host(&self, _: u32) -> Option<&ImageFile> {
             None
         }
 
@@ -214,14 +214,14 @@ mod tests {
         for letter in kinds.chars().filter(|&c| c != '+') {
             let start = extents.len() as u64 * 4096;
             let (status, depth, present, compressed, host) = match letter {
-                'd' => (Status::Data, 0, true, false, Some(start + (1 << 20))),
-                'D' => (Status::Data, 0, true, false, Some(start + (1 << 30))),
-                'b' => (Status::Data, 1, true, false, Some(start + (1 << 20))),
-                'c' => (Status::Data, 0, true, true, None),
-                'u' => (Status::Unwritten, 0, true, false, Some(start + (1 << 20))),
-                'z' => (Status::Zero, 0, true, false, None),
-                'a' => (Status::Zero, 0, true, false, Some(start + (1 << 20))),
-                _ => (Status::Zero, 1, false, false, None),
+                'd' => (BlockStatus::Data, 0, true, false, Some(start + (1 << 20))),
+                'D' => (BlockStatus::Data, 0, true, false, Some(start + (1 << 30))),
+                'b' => (BlockStatus::Data, 1, true, false, Some(start + (1 << 20))),
+                'c' => (BlockStatus::Data, 0, true, true, None),
+                'u' => (BlockStatus::Unwritten, 0, true, false, Some(start + (1 << 20))),
+                'z' => (BlockStatus::Zero, 0, true, false, None),
+                'a' => (BlockStatus::Zero, 0, true, false, Some(start + (1 << 20))),
+                _ => (BlockStatus::Zero, 1, false, false, None),
             };
             extents.push(Extent { start, len: 4096, status, depth, present, compressed, host });
         }
@@ -229,7 +229,7 @@ mod tests {
         Listed(extents, size)
     }
 
-    fn printed(print: impl FnOnce(&mut dyn Write) -> Result<(), Error>) -> String {
+    fn printed(print: impl FnOnce(&mut dyn Write) -> Result<(), SendError>) -> String {
         let mut out = Vec::new();
         print(&mut out).unwrap();
         String::from_utf8(out).unwrap()

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use clap::ValueEnum;
 use xfer_hole_image::sys;
 
-use crate::error::Error;
+use crate::error::SendError;
 
 /// How something is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -26,7 +26,7 @@ const GATHER: usize = 64 << 10;
 pub(crate) struct Output(File);
 
 impl Output {
-    pub(crate) fn stdout() -> Result<BufWriter<Self>, Error> {
+    pub(crate) fn stdout() -> Result<BufWriter<Self>, SendError> {
         let out = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
         Ok(BufWriter::with_capacity(GATHER, Self(out.into())))
     }
@@ -44,9 +44,9 @@ impl Write for Output {
 }
 
 /// A failed write of what was asked for. That nobody reads on, as `head` doesn't, is no news to the user.
-pub(crate) fn failed(source: io::Error) -> Error {
+pub(crate) fn failed(source: io::Error) -> SendError {
     match source.kind() {
-        io::ErrorKind::BrokenPipe => Error::Unread,
-        _ => Error::Output(source),
+        io::ErrorKind::BrokenPipe => SendError::Unread,
+        _ => SendError::Output(source),
     }
 }

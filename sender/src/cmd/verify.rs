@@ -10,8 +10,8 @@ use xfer_hole_link::{ManifestInput, Messages, ProgressKind, shell_word, verify a
 
 use crate::cmd::disk_args::DiskArgs;
 use crate::cmd::output::{Output, failed};
-use crate::error::Error;
-use crate::watch::{Found, Watch};
+use crate::error::SendError;
+use crate::run_command::{CommandContext, CommandResult};
 
 const STATUS: &str = "\
 Examples:
@@ -47,7 +47,7 @@ pub(crate) fn verify(args: &VerifyArgs, messages: Messages) -> ExitCode {
     args.disk.watch(ProgressKind::Auto, messages, |watch| found(args, watch))
 }
 
-fn found(args: &VerifyArgs, watch: &Watch<'_>) -> Result<Found, Error> {
+fn found(args: &VerifyArgs, watch: &CommandContext<'_>) -> Result<CommandResult, SendError> {
     let mut disk = args.disk.open(&args.image, watch.messages)?;
     let mut manifest = ManifestInput::open(&args.manifest).map_err(|error| match error.hint_text() {
         Some(hint) => {
@@ -73,5 +73,5 @@ fn found(args: &VerifyArgs, watch: &Watch<'_>) -> Result<Found, Error> {
     let verdict = compared?;
     disk.noticed().iter().for_each(|noticed| watch.messages.warn(noticed));
     let text = if args.list || args.disk.quiet { String::new() } else { verdict.text(&shown(&args.image)) };
-    Ok(Found { differs: !verdict.is_equal(), text, ..Found::default() })
+    Ok(CommandResult { differs: !verdict.is_equal(), text, ..CommandResult::default() })
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rig::{Outcome, preamble, requires, run, tool, wait_until};
 use tempfile::TempDir;
-use xfer_hole_link::Request;
+use xfer_hole_link::PushRequest;
 
 /// An account at the far end: a login shell, an `sh`, and folders that are to stay empty.
 pub(crate) struct Account {
@@ -114,5 +114,6 @@ pub(crate) fn request(options: &[&str], dest: &Path) -> String {
     if !options.iter().any(|option| option.starts_with("receiver=")) {
         options.push("receiver=sh".to_owned());
     }
-    Request { options, dest: dest.into(), name: "it's.img".into(), ..Request::default() }.command(preamble().len())
+    PushRequest { options, dest: dest.into(), name: "it's.img".into(), ..PushRequest::default() }
+        .command(preamble().len())
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Child;
 
-use rig::{Before, Disk, mode, part_of, wait_until};
+use rig::{Before, TestDisk, mode, part_of, wait_until};
 use tempfile::TempDir;
 
 use crate::account::{Account, names};
@@ -105,8 +105,8 @@ fn in_place_a_dest_that_is_replaced_removed_or_moved_is_a_failure() {
         let (octets, stream) = sample(target.path());
         let [dest, victim, moved] = ["out.img", "victim.img", "moved.img"].map(|name| target.path().join(name));
         for harm in ["replaced", "replaced by a link", "removed", "moved"] {
-            Disk::empty(5 * M).with(0, 5 * M, 7).make(&dest);
-            Disk::empty(5 * M).with(0, 5 * M, 8).make(&victim);
+            TestDisk::empty(5 * M).with(0, 5 * M, 7).make(&dest);
+            TestDisk::empty(5 * M).with(0, 5 * M, 8).make(&victim);
             let mut child = account.begin(&["in-place"], &dest, &stream[..stream.len() - 100]);
             let mut answers = BufReader::new(child.stdout.take().unwrap());
             wait_until("it writes", || fs::read(&dest).is_ok_and(|found| found.starts_with(&octets[..4096])));

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rig::{
-    Disk, Filesystem, Fs, LoopDevice, Outcome, holes, mode, part_of, pour, preamble, run, tool, tools, wait_until,
+    Filesystem, Fs, LoopDevice, Outcome, TestDisk, holes, mode, part_of, pour, preamble, run, tool, tools, wait_until,
 };
 use tempfile::TempDir;
 
@@ -70,7 +70,7 @@ fn written(dest: &Path, length: u64) {
 
 /// A disk, and its stream with digests.
 fn sample(folder: &Path) -> (Vec<u8>, Vec<u8>) {
-    let disk = Disk::empty(LENGTH).with(0, 70 * K, 1).with(M + 4 * K, 9 * K, 2).with(3 * M, 5, 3);
+    let disk = TestDisk::empty(LENGTH).with(0, 70 * K, 1).with(M + 4 * K, 9 * K, 2).with(3 * M, 5, 3);
     let image = folder.join("sample");
     disk.make(&image);
     let stream = pour(&tools!(), &["--hash"], &image);
@@ -108,7 +108,7 @@ fn every_name_arrives_as_it_is_through_every_login_shell_and_under_every_sh() {
     let accounts = SHELLS.map(|sh| (sh, sh)).into_iter().chain(OTHERS.map(|login| (login, "dash")));
     let folder = TempDir::new().unwrap();
     let image = folder.path().join("image");
-    let disk = Disk::empty(64 * K).with(8 * K, 5 * K, 1);
+    let disk = TestDisk::empty(64 * K).with(8 * K, 5 * K, 1);
     disk.make(&image);
     let (octets, stream) = (disk.octets(), pour(&tools!(), &["--hash"], &image));
     at_once(accounts, |(login, sh)| {
@@ -241,7 +241,7 @@ fn what_cannot_be_written_is_refused_with_its_reason_before_ready() {
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let stream = {
         let image = folder.path().join("data");
-        Disk::empty(M).with(0, M, 1).make(&image);
+        TestDisk::empty(M).with(0, M, 1).make(&image);
         pour(&tools!(), &["--hash"], &image)
     };
     let (mine, theirs) = (folder.path().join("mine"), folder.path().join("theirs"));
@@ -404,7 +404,7 @@ fn a_dead_predecessor_is_waited_for_and_a_live_one_is_not() {
         drop(held);
 
         let image = target.path().join("long");
-        Disk::empty(16 * M).with(0, 16 * M, 1).make(&image);
+        TestDisk::empty(16 * M).with(0, 16 * M, 1).make(&image);
         let long = pour(&tools!(), &[], &image);
         let mut live = account.begin(&[], &dest, &long[..1000]);
         written(&dest, 16 * M);

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use nix::sys::stat::Mode;
-use rig::{Disk, Outcome, mark_part, pour, requires_root, run, tool, tools};
+use rig::{Outcome, TestDisk, mark_part, pour, requires_root, run, tool, tools};
 use tempfile::TempDir;
 
 pub(crate) const ENV: &str = "SSH_ORIGINAL_COMMAND";
@@ -49,7 +49,7 @@ impl Place {
         let outer = tempfile::tempdir().unwrap();
         let at = |name: &str| outer.path().join(name);
         let image = at("disk.img");
-        Disk::empty(40_000).with(8192, 9000, 1).make(&image);
+        TestDisk::empty(40_000).with(8192, 9000, 1).make(&image);
         let (octets, stream) = (fs::read(&image).unwrap(), pour(&tools!(), &["--hash"], &image));
         fs::remove_file(&image).unwrap();
         for dir in ["dir/sub/deep", "dir/empty", "outside", "dir-2"] {

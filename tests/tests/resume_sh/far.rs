@@ -5,10 +5,10 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 
-use rig::{Disk, Outcome, Toolbox, assert_same, part_of, preamble, requires, run, tool, tools};
+use rig::{Outcome, TestDisk, Toolbox, assert_same, part_of, preamble, requires, run, tool, tools};
 use serde_json::Value;
 use tempfile::TempDir;
-use xfer_hole_link::Request;
+use xfer_hole_link::PushRequest;
 
 /// What the digests are of.
 pub(crate) const INTERVAL: u64 = 128 << 10;
@@ -25,7 +25,7 @@ pub(crate) struct Far {
 }
 
 impl Far {
-    pub(crate) fn new(sh: &str, disk: &Disk) -> Self {
+    pub(crate) fn new(sh: &str, disk: &TestDisk) -> Self {
         requires(&[sh]);
         let folder = TempDir::new().unwrap();
         let (image, dest, cut) =
@@ -114,7 +114,8 @@ impl Far {
     /// What is said to a stream of one's own making.
     pub(crate) fn answers(&self, stream: &str) -> (Option<i32>, String) {
         let options = vec!["receiver=sh".into()];
-        let request = Request { options, dest: self.dest.clone().into(), name: "x".into(), ..Request::default() };
+        let request =
+            PushRequest { options, dest: self.dest.clone().into(), name: "x".into(), ..PushRequest::default() };
         let mut command = Command::new("sh");
         command.arg("-c").arg(request.command(preamble().len()));
         let outcome = run(&mut command, &[preamble().as_bytes(), stream.as_bytes()].concat());

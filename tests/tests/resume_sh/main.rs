@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
-use rig::{Disk, Running, assert_same, holes, mode, run, tool, tools, wait_until};
+use rig::{Running, TestDisk, assert_same, holes, mode, run, tool, tools, wait_until};
 use tempfile::TempDir;
 use xfer_hole_proto::Digest;
 
@@ -31,8 +31,8 @@ impl Random {
 }
 
 /// Data and holes of all lengths, on interval multiples and off them, and an end that is no multiple of anything.
-fn disk() -> Disk {
-    Disk::empty(12 * M + 777)
+fn disk() -> TestDisk {
+    TestDisk::empty(12 * M + 777)
         .with(0, M + 4 * K, 1)
         .with(M + 40 * K, 3 * INTERVAL, 2)
         .with(3 * M, 2 * M + 60 * K, 3)
@@ -172,7 +172,7 @@ fn another_file_by_the_name_of_part_is_refused_before_anything_is_sent() {
     let far = Far::new("dash", &disk());
     far.cut(5 * M);
     fs::rename(far.part(), other.path().join("ours")).unwrap();
-    Disk::empty(disk().size).with(0, 9 * M, 99).make(&far.part());
+    TestDisk::empty(disk().size).with(0, 9 * M, 99).make(&far.part());
     let before = rig::Before::of(&far.part());
     let outcome = far.push(&[]);
     assert!(outcome.code == Some(2) && outcome.err.contains("--force"), "{}", outcome.err);
@@ -310,13 +310,13 @@ fn an_image_that_changed_since_sends_what_is_missing_and_what_changed() {
 fn another_image_gets_nothing_of_the_part() {
     let far = Far::new("dash", &disk());
     far.cut(5 * M);
-    Disk::empty(disk().size).with(0, 10 * M, 77).make(&far.image);
+    TestDisk::empty(disk().size).with(0, 10 * M, 77).make(&far.image);
     assert!(far.finish(&[]) > 10 * M);
     for size in [0, 5, 4 * M, 13 * M] {
         let _old = fs::remove_file(&far.dest);
         disk().make(&far.image);
         far.cut(5 * M);
-        Disk::empty(size).with(0, size.min(M), 1).make(&far.image);
+        TestDisk::empty(size).with(0, size.min(M), 1).make(&far.image);
         let sent = far.finish(&[]);
         assert!(sent >= size.min(M) && sent <= size.min(M) + 10 * K, "{size}: {sent}");
     }

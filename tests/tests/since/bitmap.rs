@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use rig::{Disk, Field, Filesystem, Fill, Fs, Op, Qcow2, peek, poke, qemu_disk, run, tools, write_at};
+use rig::{Field, Filesystem, Fill, Fs, Op, Qcow2, TestDisk, peek, poke, qemu_disk, run, tools, write_at};
 
 use crate::{K, M, assert_since, kept, stream};
 
@@ -52,7 +52,7 @@ fn what_a_bitmap_is_set_for_is_sent_and_all_else_is_kept() {
         ("data_file=disk.data", "32k"),
     ];
     for (options, granularity) in cases {
-        Disk::empty(5 * M).with(0, 5 * M, 1).make(&fs.join("base.raw"));
+        TestDisk::empty(5 * M).with(0, 5 * M, 1).make(&fs.join("base.raw"));
         let disk = Qcow2::new(size).option(options);
         let outside = options.starts_with("data_file");
         let disk = if outside { disk } else { disk.backing("base.raw", Some("raw")) };
@@ -118,7 +118,7 @@ fn entries_that_stand_for_bits_all_alike_are_understood() {
     assert_eq!(peek(&image, Field(table, 8)), 0);
     poke(&image, Field(table + 8, 8), 1);
     let (older, newer) = (fs.join("older.img"), qemu_disk(&image));
-    Disk::empty(7 * M).make(&older);
+    TestDisk::empty(7 * M).make(&older);
     let disk = fs::read(&newer).unwrap();
     // What is kept has to be there; what is not is sent.
     let (changed, kept) = (2 * M..4 * M, kept(&stream(&["--bitmap", "b"], &image)));

@@ -12,10 +12,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rig::{
-    Disk, FarEnd, Filesystem, Fill, Fs, Mapped, Op, Qcow2, Receiver, SHELLS, Setup, Toolbox, assert_holes_within,
+    FarEnd, Filesystem, Fill, Fs, Mapped, Op, Qcow2, Receiver, SHELLS, Setup, TestDisk, Toolbox, assert_holes_within,
     assert_same, gone_back, holes, holes_within, items, qemu_disk, qemu_img, records, requires, run, tool, tools,
 };
-use xfer_hole_proto::{Dialect, Item, Record};
+use xfer_hole_proto::{Dialect, Frame, Record};
 
 use crate::bitmap::bitmap;
 
@@ -54,7 +54,7 @@ fn assert_since(since: &[&str], image: &Path, older: &Path, newer: &Path) -> Vec
     for digests in [&[][..], &["--hash"], &["--hash", "--hash-interval", "4K"]] {
         let args = [since, digests].concat();
         let octets = stream(&args, image);
-        let Item::Base(base) = &items(&octets, Dialect::V1)[1] else { panic!("{args:?}: no BASE") };
+        let Frame::Base(base) = &items(&octets, Dialect::V1)[1] else { panic!("{args:?}: no BASE") };
         assert_eq!(base.size, fs::metadata(older).unwrap().len(), "{args:?}");
         all.push(kept(&octets));
         for in_place in [true, false] {
@@ -183,7 +183,7 @@ fn what_changed_since_a_snapshot_makes_the_newer_state_of_the_older_and_the_rest
 #[test]
 fn snapshots_over_a_backing_file_and_of_other_sizes_are_compared_too() {
     let fs = Filesystem::new(Fs::Tmpfs, 512 * M);
-    Disk::empty(2 * M + 100).with(0, M, 1).with(2 * M, 100, 2).make(&fs.join("base.raw"));
+    TestDisk::empty(2 * M + 100).with(0, M, 1).with(2 * M, 100, 2).make(&fs.join("base.raw"));
     for options in ["cluster_size=4k", "extended_l2=on"] {
         let image = fs.join("disk.qcow2");
         let disk = Qcow2::new(3 * M).option(options).backing("base.raw", Some("raw"));
@@ -201,7 +201,7 @@ fn snapshots_over_a_backing_file_and_of_other_sizes_are_compared_too() {
 fn what_lies_above_a_floor_of_the_chain_makes_the_disk_of_that_floor_s() {
     let fs = Filesystem::new(Fs::Tmpfs, 512 * M);
     // The raw base is no multiple of a sector, and longer than the middle.
-    Disk::empty(3 * M + 100).with(0, M, 1).with(3 * M, 100, 2).make(&fs.join("base.raw"));
+    TestDisk::empty(3 * M + 100).with(0, M, 1).with(3 * M, 100, 2).make(&fs.join("base.raw"));
     let middle = Qcow2::new(2 * M + 512).option("cluster_size=4k").backing("base.raw", Some("raw"));
     let middle = middle.ops([Op::Write(100 * K, 50 * K, Fill::Noise(1)), Op::Zero(200 * K, 70 * K)]);
     middle.write(2 * M, 512, Fill::Same(9)).make(&fs.join("middle.qcow2"));
@@ -229,7 +229,7 @@ fn what_lies_above_a_floor_of_the_chain_makes_the_disk_of_that_floor_s() {
 fn what_is_not_there_is_refused_before_the_first_octet_and_what_there_is_is_named() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * M);
     let (image, raw, base) = (fs.join("disk.qcow2"), fs.join("disk.raw"), fs.join("base.qcow2"));
-    Disk::empty(M).with(0, M, 1).make(&raw);
+    TestDisk::empty(M).with(0, M, 1).make(&raw);
     Qcow2::new(M).write(0, M, Fill::Noise(1)).snapshot("one").make(&base);
     bitmap(&["--add"], &base, "two");
     Qcow2::over("base.qcow2", "qcow2").make(&image);

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::specimen::{Specimen, qemu_img};
+use super::super::test_images::{TestImage, qemu_img};
 use super::*;
 use crate::qcow2::header::Header;
 
@@ -14,7 +14,7 @@ fn bitmaps(count: u32, reserved: u32, len: u64, offset: u64) -> Vec<u8> {
 
 #[test]
 fn extensions_are_read_up_to_the_end_mark() {
-    let image = Specimen::v3();
+    let image = TestImage::v3();
     let next = image.extension(104, 0x1234_5678, &[7; 5]);
     let next = image.extension(next, BACKING_FORMAT, b"qcow2");
     let next = image.extension(next, DATA_FILE, b"data\xff.raw\0rest");
@@ -28,7 +28,7 @@ fn extensions_are_read_up_to_the_end_mark() {
 
 #[test]
 fn the_area_may_end_without_a_mark_at_the_backing_name_and_a_pad_may_reach_into_it() {
-    let image = Specimen::v3();
+    let image = TestImage::v3();
     image.extension(104, BACKING_FORMAT, b"raw");
     image.put64(8, 115).put32(16, 4).put(115, b"base");
     let header = image.header().unwrap();
@@ -38,21 +38,21 @@ fn the_area_may_end_without_a_mark_at_the_backing_name_and_a_pad_may_reach_into_
 
 #[test]
 fn an_empty_format_is_none() {
-    let image = Specimen::v3();
+    let image = TestImage::v3();
     image.extension(104, BACKING_FORMAT, b"\0raw");
     assert_eq!(image.header().unwrap().extensions.backing_format, None);
 }
 
 #[test]
 fn a_hundred_thousand_unknown_extensions_cost_nothing() {
-    let image = Specimen::v3();
+    let image = TestImage::v3();
     image.put(104, &[0, 0, 0, 9, 0, 0, 0, 0].repeat((65536 - 104) / 8));
     assert_eq!(image.header().unwrap().extensions.unknown.len(), UNKNOWN_KEPT);
 }
 
 #[test]
 fn bitmaps_count_only_if_they_are_current() {
-    let image = Specimen::v3();
+    let image = TestImage::v3();
     image.extension(104, BITMAPS, &bitmaps(0, 1, 2, 3));
     assert_eq!(image.header().unwrap().extensions.bitmaps, None);
     image.put64(88, BITMAPS_BIT).extension(104, BITMAPS, &bitmaps(2, 0, 64, 0x20000));
@@ -62,14 +62,14 @@ fn bitmaps_count_only_if_they_are_current() {
 
 #[test]
 fn names_of_qemu_img_are_used() {
-    let image = Specimen::made("compat=1.1", "1M");
+    let image = TestImage::made("compat=1.1", "1M");
     let names = image.header().unwrap().extensions.names;
     assert_eq!(names.of(1 << 1), "\"corrupt bit\" (incompatible bit 1)");
 }
 
 #[test]
 fn luks_is_refused_before_its_extension_is_met() {
-    let image = Specimen::made("compat=1.1", "1M");
+    let image = TestImage::made("compat=1.1", "1M");
     let path = image.path();
     let path = path.to_str().unwrap();
     let options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
@@ -79,7 +79,7 @@ fn luks_is_refused_before_its_extension_is_met() {
 
 #[test]
 fn bad_extensions_are_refused_by_offset() {
-    type Alter = fn(&Specimen) -> &Specimen;
+    type Alter = fn(&TestImage) -> &TestImage;
     let cases: &[(&str, Alter)] = &[
         ("at 0x68: its 4294967295 octets run past 0x10000, where the area of extensions ends", |i| {
             i.put32(104, 1).put32(108, u32::MAX)
@@ -137,7 +137,7 @@ fn bad_extensions_are_refused_by_offset() {
         }),
     ];
     for (refusal, alter) in cases {
-        let image = Specimen::v3();
+        let image = TestImage::v3();
         image.put64(88, BITMAPS_BIT);
         alter(&image);
         assert_eq!(image.refusal(), format!("header extension {refusal}"));
@@ -153,7 +153,7 @@ proptest! {
             0..20),
         end in 104u64..2000,
     ) {
-        let image = Specimen::v3();
+        let image = TestImage::v3();
         let mut at = 104;
         for (kind, data, off) in some {
             let next = image.extension(at, kind, &data);

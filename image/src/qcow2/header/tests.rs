@@ -2,15 +2,15 @@
 
 use proptest::prelude::*;
 
-use super::super::specimen::{Specimen, qemu_img};
+use super::super::test_images::{TestImage, qemu_img};
 use super::*;
 
 #[test]
 fn a_header_written_by_hand_is_read() {
-    let header = Specimen::v3().header().unwrap();
+    let header = TestImage::v3().header().unwrap();
     assert_eq!((header.version, header.geometry.cluster_bits, header.geometry.extended_l2), (3, 16, false));
     assert_eq!((header.size, header.stated_size, header.refcount_order), (1 << 20, 1 << 20, 4));
-    assert_eq!(header.l1, L1 { offset: HostOffset(3 << 16), entries: 1 });
+    assert_eq!(header.l1, L1Table { offset: HostOffset(3 << 16), entries: 1 });
     assert_eq!(header.refcount_table, RefcountTable { offset: HostOffset(1 << 16), clusters: 1 });
     assert_eq!(header.snapshots, SnapshotTable { offset: HostOffset(0), count: 0 });
     assert_eq!((header.backing_name.as_ref(), header.compression), (None, Compression::Zlib));
@@ -21,7 +21,7 @@ fn a_header_written_by_hand_is_read() {
 
 #[test]
 fn version_2_ends_at_octet_72() {
-    let image = Specimen::v2();
+    let image = TestImage::v2();
     // What version 3 has there are extensions in version 2.
     let next = image.extension(72, 0xe279_2aca, b"raw");
     image.put64(next, 0).put64(8, next + 8).put32(16, 8).put(next + 8, b"base.raw");
@@ -41,7 +41,7 @@ fn what_qemu_img_makes_is_read() {
         ("extended_l2=on,cluster_size=16k", 3, 14, 4),
     ] {
         for size in ["0", "1000k", "3G"] {
-            let header = Specimen::made(options, size).header().unwrap();
+            let header = TestImage::made(options, size).header().unwrap();
             let found = (header.version, header.geometry.cluster_bits, header.refcount_order);
             assert_eq!(found, (version, bits, order), "{options} {size}");
             assert_eq!(
@@ -62,29 +62,29 @@ fn what_qemu_img_makes_is_read() {
 
 #[test]
 fn backing_and_data_files_of_qemu_img_are_named() {
-    let image = Specimen::made("compat=1.1", "1M");
+    let image = TestImage::made("compat=1.1", "1M");
     let top = image.dir().join("top.qcow2");
     let top = top.to_str().unwrap();
     qemu_img(&["create", "-q", "-f", "qcow2", "-b", "disk.qcow2", "-F", "qcow2", top]);
-    let header = Header::read(&Host::open(top.as_ref()).unwrap()).unwrap();
+    let header = Header::read(&ImageFile::open(top.as_ref()).unwrap()).unwrap();
     assert_eq!(header.backing_name.as_deref(), Some(b"disk.qcow2".as_slice()));
     assert_eq!(header.extensions.backing_format.as_deref(), Some("qcow2"));
 
     let data = image.dir().join("data.raw");
     let options = format!("data_file={},data_file_raw=on", data.display());
     qemu_img(&["create", "-q", "-f", "qcow2", "-o", &options, top, "1M"]);
-    let header = Header::read(&Host::open(top.as_ref()).unwrap()).unwrap();
+    let header = Header::read(&ImageFile::open(top.as_ref()).unwrap()).unwrap();
     assert!(header.features.has_data_file() && header.features.data_file_raw());
     assert_eq!(header.extensions.data_file.as_deref(), Some(data.to_str().unwrap().as_bytes()));
 }
 
 #[test]
 fn a_longer_header_is_passed_over_and_its_compression_type_read() {
-    let image = Specimen::v3();
+    let image = TestImage::v3();
     image.put32(100, 4096).put32(4096, 0).put(104, &[1]).put64(72, 1 << 3).put(112, &[0xff; 100]);
     assert_eq!(image.header().unwrap().compression, Compression::Zstd);
     // With 104 octets the field isn't there, and what stands in its place is an extension.
-    let image = Specimen::v3();
+    let image = TestImage::v3();
     image.extension(104, 0x0100_0000, b"");
     let header = image.header().unwrap();
     assert_eq!((header.compression, header.extensions.unknown), (Compression::Zlib, vec![0x0100_0000]));
@@ -92,14 +92,14 @@ fn a_longer_header_is_passed_over_and_its_compression_type_read() {
 
 #[test]
 fn unknown_compatible_and_autoclear_bits_are_ignored() {
-    let image = Specimen::v3();
+    let image = TestImage::v3();
     image.put64(80, u64::MAX).put64(88, !3);
     assert!(image.header().unwrap().features.lazy_refcounts());
 }
 
 #[test]
 fn dirty_corrupt_and_odd_are_warned_of() {
-    let image = Specimen::v3();
+    let image = TestImage::v3();
     image.put64(72, 3).put64(24, 1000);
     let header = image.header().unwrap();
     assert_eq!((header.size, header.stated_size), (512, 1000));
@@ -115,29 +115,29 @@ fn dirty_corrupt_and_odd_are_warned_of() {
 
 #[test]
 fn a_backing_name_is_any_octets_up_to_a_nul() {
-    let image = Specimen::v3();
+    let image = TestImage::v3();
     image.put64(8, 1024).put32(16, 1023).put(1024, b"ba\xffse\nname\0rest");
     assert_eq!(image.header().unwrap().backing_name.as_deref(), Some(b"ba\xffse\nname".as_slice()));
     image.put(1024, &[b'x'; 1023]);
     assert_eq!(image.header().unwrap().backing_name.unwrap().len(), 1023);
     // No name is no backing file, as in QEMU. Without an offset, the length means nothing.
-    assert_eq!(Specimen::v3().put64(8, 1024).header().unwrap().backing_name, None);
-    assert_eq!(Specimen::v3().put32(16, u32::MAX).header().unwrap().backing_name, None);
-    assert_eq!(Specimen::v3().put64(8, 65536).header().unwrap().backing_name, None);
+    assert_eq!(TestImage::v3().put64(8, 1024).header().unwrap().backing_name, None);
+    assert_eq!(TestImage::v3().put32(16, u32::MAX).header().unwrap().backing_name, None);
+    assert_eq!(TestImage::v3().put64(8, 65536).header().unwrap().backing_name, None);
 }
 
 #[test]
 fn tables_may_end_behind_the_end_of_the_file() {
-    let image = Specimen::v3();
+    let image = TestImage::v3();
     image.put64(24, 32 << 30).put32(36, 64).cut((3 << 16) + 8);
     assert_eq!(image.header().unwrap().l1.entries, 64);
     image.put32(36, 0).put64(24, 0).put64(40, 0);
-    assert_eq!(image.header().unwrap().l1, L1 { offset: HostOffset(0), entries: 0 });
+    assert_eq!(image.header().unwrap().l1, L1Table { offset: HostOffset(0), entries: 0 });
 }
 
 #[test]
 fn what_a_reader_can_not_take_is_refused_by_field_and_offset() {
-    type Alter = fn(&Specimen) -> &Specimen;
+    type Alter = fn(&TestImage) -> &TestImage;
     let cases: &[(&str, Alter)] = &[
         ("not a qcow2 image: it doesn't begin with \"QFI\\xfb\"", |i| i.put(0, b"QFI\xfa")),
         ("not a qcow2 image: it doesn't begin with \"QFI\\xfb\"", |i| i.cut(0)),
@@ -259,7 +259,7 @@ fn what_a_reader_can_not_take_is_refused_by_field_and_offset() {
         }),
     ];
     for (refusal, alter) in cases {
-        let image = Specimen::v3();
+        let image = TestImage::v3();
         alter(&image);
         assert_eq!(&image.refusal(), refusal);
     }
@@ -267,7 +267,7 @@ fn what_a_reader_can_not_take_is_refused_by_field_and_offset() {
 
 #[test]
 fn places_of_tables_that_reading_does_not_need_are_warned_of() {
-    type Alter = fn(&Specimen) -> &Specimen;
+    type Alter = fn(&TestImage) -> &TestImage;
     let refcounts: &[(&str, Alter)] = &[
         ("refcount_table_offset at 0x30 is 0x0: the refcount table overlaps the header's cluster", |i| i.put64(48, 0)),
         (
@@ -288,7 +288,7 @@ fn places_of_tables_that_reading_does_not_need_are_warned_of() {
     ];
     for (cases, rest) in [(refcounts, "it is not needed to read the disk"), (snapshots, "no snapshot can be read")] {
         for (flaw, alter) in cases {
-            let image = Specimen::v3();
+            let image = TestImage::v3();
             alter(&image);
             let header = image.header().unwrap();
             assert_eq!(header.warnings(), [format!("{flaw}: {rest}")]);
@@ -298,13 +298,13 @@ fn places_of_tables_that_reading_does_not_need_are_warned_of() {
 }
 
 /// A sound header with some fields and extensions that are not as they were.
-fn altered(seed: u64) -> Specimen {
+fn altered(seed: u64) -> TestImage {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut random = |below: usize| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(state >> 33).unwrap() % below
     };
-    let image = if random(4) == 0 { Specimen::v2() } else { Specimen::v3() };
+    let image = if random(4) == 0 { TestImage::v2() } else { TestImage::v3() };
     let extensions = if random(2) == 0 { 104 } else { 72 };
     image.extension(
         extensions,
@@ -337,7 +337,7 @@ fn what_is_taken_qemu_takes_too() {
 proptest! {
     #[test]
     fn no_header_panics(octets in proptest::collection::vec(any::<u8>(), 4096), fields: [bool; 5]) {
-        let image = Specimen::v3();
+        let image = TestImage::v3();
         // What is refused at once would hide what comes behind it.
         image.put(8, &octets[8..]);
         for (at, keep) in [(20, 16), (32, 0), (36, 1), (56, 1), (60, 0)].into_iter().zip(fields) {
@@ -352,7 +352,7 @@ proptest! {
     fn no_alteration_of_a_sound_header_panics(
         words in proptest::collection::vec((0u64..28, prop_oneof![any::<u32>(), 0u32..70, Just(u32::MAX), Just(1 << 31)]), 1..6)
     ) {
-        let image = Specimen::v3();
+        let image = TestImage::v3();
         for (word, value) in words {
             image.put32(word * 4, value);
         }

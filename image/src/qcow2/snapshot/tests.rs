@@ -1,22 +1,22 @@
 //! Snapshot tables: those of qemu-img, and each that is refused.
 
 use super::super::geometry::Geometry;
-use super::super::specimen::{Specimen, qemu_img, refusal};
+use super::super::test_images::{TestImage, qemu_img, refusal};
 use super::*;
 
-fn list(image: &Specimen) -> Result<Vec<Snapshot>> {
+fn list(image: &TestImage) -> Result<Vec<Snapshot>> {
     let host = image.host();
     Snapshots::new(&host, &Header::read(&host)?).collect()
 }
 
-fn find(image: &Specimen, wanted: &str) -> Result<Snapshot> {
+fn find(image: &TestImage, wanted: &str) -> Result<Snapshot> {
     let host = image.host();
     Snapshots::new(&host, &Header::read(&host)?).find(wanted.as_bytes())
 }
 
 /// A table at the third cluster, with these IDs, names and extra data; the snapshots have the L1 table at the fifth.
-fn table(entries: &[(&str, &str, &[u8])]) -> Specimen {
-    let image = Specimen::v3();
+fn table(entries: &[(&str, &str, &[u8])]) -> TestImage {
+    let image = TestImage::v3();
     image.cut(5 << 16).put32(60, u32::try_from(entries.len()).unwrap()).put64(64, 2 << 16);
     let mut at = 2 << 16;
     for (id, name, extra) in entries {
@@ -34,7 +34,7 @@ fn table(entries: &[(&str, &str, &[u8])]) -> Specimen {
 #[test]
 fn snapshots_of_qemu_img_are_listed_and_found() {
     for options in ["compat=0.10", "compat=1.1"] {
-        let image = Specimen::made(options, "1M");
+        let image = TestImage::made(options, "1M");
         let path = image.path();
         let path = path.to_str().unwrap();
         for name in ["before", "2", "ünïcode name"] {
@@ -75,7 +75,7 @@ fn an_id_goes_before_a_name_and_a_name_that_two_have_is_refused() {
     let error = find(&image, "x").unwrap_err();
     assert!(error.to_string().ends_with(r#"more than one snapshot has the name "x""#), "{error}");
     assert!(error.hint_text().unwrap().contains("by its ID"));
-    let none = refusal(find(&Specimen::v3(), "x").map(drop));
+    let none = refusal(find(&TestImage::v3(), "x").map(drop));
     assert_eq!(none, r#"there is no snapshot "x": the image has none"#);
 }
 
@@ -120,7 +120,7 @@ fn extra_data_says_what_it_has() {
 
 #[test]
 fn bad_entries_are_refused_by_offset() {
-    type Alter = fn(&Specimen) -> &Specimen;
+    type Alter = fn(&TestImage) -> &TestImage;
     let cases: &[(&str, Alter)] = &[
         ("snapshot's extra_data_size at 0x20024 is 1025: more than 1024 octets", |i| i.put32(0x20024, 1025)),
         ("snapshot's extra_data_size at 0x20024 is 4294967295: more than 1024 octets", |i| i.put32(0x20024, u32::MAX)),
@@ -154,7 +154,7 @@ fn a_snapshots_l1_table_is_judged_as_the_disks_own() {
         let header = Header::read(&host).unwrap();
         list(&image).unwrap()[0].l1(&host, &header)
     };
-    assert_eq!(judged(&sized, 0x40000, 2).unwrap(), L1 { offset: HostOffset(0x40000), entries: 2 });
+    assert_eq!(judged(&sized, 0x40000, 2).unwrap(), L1Table { offset: HostOffset(0x40000), entries: 2 });
     // The disk of a snapshot without a size of its own may have grown since.
     assert_eq!(judged(b"", 0x40000, 0).unwrap().entries, 0);
     for (extra, offset, entries, words) in [
@@ -202,7 +202,7 @@ fn a_snapshots_l1_table_is_judged_as_the_disks_own() {
 
 #[test]
 fn a_table_of_more_than_64_mib_ends_there() {
-    let image = Specimen::v3();
+    let image = TestImage::v3();
     image.cut(1 << 30).put32(60, 65536).put64(64, 4 << 16);
     // Entries of 2048 octets, of which the first says so, and the others by being copies of it.
     let mut entry = vec![0; 2048];

@@ -1,0 +1,197 @@
+//! A chain of floors, top first: what a floor doesn't have, the one below it has, or nobody.
+
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use crate::incremental_base::FoundBase;
+use crate::layer::{Allocation, Layer};
+use crate::{
+    BlockStatus, ChangeTracker, Content, Disk, DiskError, DiskErrorKind, Extent, ExtentMethod, Format, ImageFile,
+    Result,
+};
+
+/// A disk and all that it is backed by.
+#[derive(Debug)]
+pub struct BackingChain {
+    pub(crate) floors: Vec<Arc<dyn Layer>>,
+    /// The disk's size in octets.
+    pub(crate) size: u64,
+    /// The top's.
+    pub(crate) format: Format,
+    pub(crate) warnings: Vec<String>,
+    /// How the extents of the raw disk at the bottom are found, if there is one.
+    pub(crate) method: Option<ExtentMethod>,
+    /// The older state that it is compared with.
+    pub(crate) since: Option<FoundBase>,
+    /// What the top holds, if that is no disk and was not asked for as it is.
+    pub(crate) content: Option<Content>,
+}
+
+impl BackingChain {
+    /// Raw floors, top first, up to this size.
+    pub(crate) fn of_floors(floors: Vec<Arc<dyn Layer>>, size: u64) -> Self {
+        Self { floors, size, format: Format::Raw, warnings: Vec::new(), method: None, since: None, content: None }
+    }
+
+    /// What the top was taken for.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// What the top file holds, if its bytes are no disk and its format was not named. Files only: a device is a disk.
+    #[must_use]
+    pub fn content(&self) -> Option<Content> {
+        self.content
+    }
+
+    /// What a user should know before trusting the disk, a line each.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The same of what was noticed while it was read.
+    #[must_use]
+    pub fn noticed(&self) -> Vec<String> {
+        let floors = self.floors.iter().filter_map(|floor| floor.noticed());
+        floors.chain(self.files().filter_map(ImageFile::noticed)).collect()
+    }
+
+    /// How the extents of the raw disk at the bottom are found, if there is one.
+    #[must_use]
+    pub fn method(&self) -> Option<ExtentMethod> {
+        self.method
+    }
+
+    /// Images and raw disks, 1 for a disk that nothing backs.
+    #[must_use]
+    pub fn floors(&self) -> usize {
+        self.floors.len()
+    }
+
+    /// All files that it lies in, those of the top first.
+    pub fn files(&self) -> impl Iterator<Item = &ImageFile> {
+        self.floors.iter().flat_map(|floor| floor.files())
+    }
+
+    /// True if one of its files is a regular one that not everybody may read: a copy of it isn't for everybody, either.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        self.files().any(|host| host.file().metadata().is_ok_and(|stat| stat.mode() & 0o004 == 0))
+    }
+
+    /// About how many bytes of data the disk has, by what its files take on their file systems: at most its size.
+    #[must_use]
+    pub fn allocated(&self) -> u64 {
+        let taken = |host: &ImageFile| if host.is_device() { host.len() } else { host.allocated().unwrap_or_default() };
+        self.files().map(taken).fold(0, u64::saturating_add).min(self.size)
+    }
+
+    /// The regular file that is this disk, octet for octet.
+    #[must_use]
+    pub fn plain(&self) -> Option<&ImageFile> {
+        let top = self.host(0).filter(|_| self.floors.len() == 1 && self.format == Format::Raw);
+        top.filter(|host| !host.is_device())
+    }
+
+    /// If this is a block device as it is, of more octets: from now on the disk is its first `size` octets. Tells how many are left.
+    pub fn limit_device(&mut self, size: u64) -> u64 {
+        let is_device =
+            self.floors.len() == 1 && self.format == Format::Raw && self.host(0).is_some_and(ImageFile::is_device);
+        let tail = if is_device { self.size.saturating_sub(size) } else { 0 };
+        self.size -= tail;
+        tail
+    }
+
+    /// The disk as it was in the older state that it is compared with; none if only the changes since are known.
+    #[must_use]
+    pub fn before(&self) -> Option<Self> {
+        let state = self.since.as_ref()?;
+        let (floors, format) = state.disk.clone()?;
+        let (size, warnings) = (state.older.size(), Vec::new());
+        Some(Self { floors, size, format, warnings, method: self.method, since: None, content: None })
+    }
+
+    /// The disk as it is now, and all of it, whatever it is compared with.
+    #[must_use]
+    pub fn whole(&self) -> Self {
+        let (floors, warnings) = (self.floors.clone(), Vec::new());
+        let (size, format, method, content) = (self.size, self.format, self.method, self.content);
+        Self { floors, size, format, warnings, method, since: None, content }
+    }
+
+    fn floor(&self, depth: u32) -> Option<&dyn Layer> {
+        self.floors.get(usize::try_from(depth).unwrap_or(usize::MAX)).map(AsRef::as_ref)
+    }
+
+    /// What a map of the disk covers, in octets: a raw disk counts as QEMU counts it, in whole sectors of 512.
+    #[must_use]
+    pub fn mapped_size(&self) -> u64 {
+        self.floor(0).map_or(0, Layer::size)
+    }
+}
+
+impl Disk for BackingChain {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn extent(&self, at: u64, max: u64) -> Result<Extent> {
+        let mut max = max;
+        for (depth, floor) in (0..).zip(&self.floors) {
+            let span = floor.span(at, max.min(floor.size() - at))?;
+            let status = match span.allocation {
+                Allocation::Data => Some(BlockStatus::Data),
+                Allocation::Unwritten => Some(BlockStatus::Unwritten),
+                Allocation::Zero => Some(BlockStatus::Zero),
+                Allocation::Unallocated => None,
+            };
+            let extent = Extent {
+                start: at,
+                len: span.len,
+                status: status.unwrap_or(BlockStatus::Zero),
+                depth,
+                present: status.is_some(),
+                compressed: span.compressed,
+                host: span.host,
+            };
+            // Below the last floor, and behind the end of the next, are zeros.
+            let below = self.floor(depth + 1).is_some_and(|below| at < below.size());
+            if status.is_some() || !below {
+                return Ok(extent);
+            }
+            max = span.len;
+        }
+        Err(DiskError::new(DiskErrorKind::Io, "chain", "has no floor"))
+    }
+
+    fn read(&self, extent: &Extent, at: u64, buf: &mut [u8]) -> Result<()> {
+        let floor =
+            self.floor(extent.depth).ok_or_else(|| DiskError::new(DiskErrorKind::Io, "chain", "has no such floor"))?;
+        match extent.host.filter(|_| !extent.compressed) {
+            Some(host) => floor.host().read_data_at(host + (at - extent.start), buf),
+            None => floor.inflate(at, buf),
+        }
+    }
+
+    fn host(&self, depth: u32) -> Option<&ImageFile> {
+        self.floor(depth).map(Layer::host)
+    }
+
+    fn chunk(&self) -> u64 {
+        self.floors.iter().map(|floor| floor.chunk()).max().unwrap_or(1)
+    }
+
+    fn is_direct(&self) -> bool {
+        self.files().any(ImageFile::is_direct)
+    }
+
+    fn older(&self) -> Option<&dyn ChangeTracker> {
+        self.since.as_ref().map(|state| state.older.as_ref())
+    }
+
+    fn check_unchanged(&self, live: bool) -> Result<()> {
+        self.floors.iter().try_for_each(|floor| floor.check_unchanged(live))
+    }
+}

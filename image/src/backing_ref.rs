@@ -1,0 +1,120 @@
+//! A backing file as an image names it, and the way to it.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use crate::backing_filename::BackingFilename;
+use crate::implicit_open_gate::path_of;
+use crate::qcow2::header::Header;
+use crate::quote::named;
+use crate::{DiskError, DiskErrorKind, DiskOptions, Format, ImageFile, Result};
+
+/// How it is called in messages.
+const WHAT: &str = "backing file";
+
+/// What an image says of its backing file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackingRef {
+    /// Its name, octet for octet as it stands in the image.
+    pub name: OsString,
+    /// The format that is declared beside the name.
+    pub format: Option<String>,
+}
+
+impl BackingRef {
+    /// What this header says of one.
+    pub(crate) fn of(header: &Header) -> Option<Self> {
+        let name = OsString::from_vec(header.backing_name.clone()?);
+        Some(Self { name, format: header.extensions.backing_format.clone() })
+    }
+
+    /// Opens it for the image `named_by`, through the gate, and tells its format, which is one that we read.
+    pub(crate) fn open(&self, named_by: &Path, dir: Option<&Path>, how: &DiskOptions) -> Result<(ImageFile, Format)> {
+        how.gate.check_open(named_by, WHAT, Path::new(&self.name))?;
+        let read = BackingFilename::read(named_by, &self.name)?;
+        let declared = match &self.format {
+            Some(name) => Some(Format::of_name(name).ok_or_else(|| self.unknown(named_by, name))?),
+            None => read.format,
+        };
+        let format = declared.or(how.backing_format).ok_or_else(|| self.undeclared(named_by))?;
+        if !format.is_read() {
+            return Err(format.refusal_below(named_by, WHAT, &read.file));
+        }
+        let host = how.gate.open(named_by, dir, WHAT, &read.file)?;
+        Ok((how.guard(host)?, format))
+    }
+
+    /// Where it lies if `named_by` names it, opened or not; `None` for what is no file.
+    #[must_use]
+    pub fn path(&self, named_by: &Path) -> Option<PathBuf> {
+        Some(path_of(named_by, &BackingFilename::read(named_by, &self.name).ok()?.file))
+    }
+
+    fn unknown(&self, named_by: &Path, format: &str) -> DiskError {
+        let text = format!("{WHAT} {} has the format {}, which is unknown", self.shown(), named(Path::new(format)));
+        DiskError::new(DiskErrorKind::Unsupported, named_by, text)
+    }
+
+    /// A guest can write what it likes at the beginning of its raw disk: were the format looked for there, it could name files
+    /// of the host.
+    fn undeclared(&self, named_by: &Path) -> DiskError {
+        let text = format!("{WHAT} {} has no declared format, and is not searched for one", self.shown());
+        DiskError::new(DiskErrorKind::Refused, named_by, text).hint("say which it is: --backing-format raw|qcow2")
+    }
+
+    fn shown(&self) -> String {
+        named(Path::new(&self.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_declared_format_goes_before_the_name_s_and_both_before_the_flag_s() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("o.qcow2");
+        fs::write(dir.path().join("b"), "").unwrap();
+        let json = r#"json:{"driver":"raw","file.filename":"b"}"#;
+        let (raw, qcow2) = (Some(Format::Raw), Some(Format::Qcow2));
+        for (name, declared, flag, is) in [
+            ("b", Some("qcow2"), raw, Format::Qcow2),
+            ("b", Some("host_device"), qcow2, Format::Raw),
+            (json, Some("qcow2"), None, Format::Qcow2),
+            (json, None, qcow2, Format::Raw),
+            ("b", None, qcow2, Format::Qcow2),
+        ] {
+            let backing = BackingRef { name: name.into(), format: declared.map(str::to_owned) };
+            let how = DiskOptions { backing_format: flag, ..DiskOptions::default() };
+            assert_eq!(
+                backing.open(&image, Some(&dir.path().canonicalize().unwrap()), &how).unwrap().1,
+                is,
+                "{name} {declared:?} {flag:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_format_that_is_not_declared_unknown_or_not_read_is_refused() {
+        let image = Path::new("o.qcow2");
+        let refusal = |format: Option<&str>| {
+            let backing = BackingRef { name: "b".into(), format: format.map(str::to_owned) };
+            backing.open(image, None, &DiskOptions::default()).unwrap_err()
+        };
+        let error = refusal(None);
+        assert_eq!(
+            error.to_string(),
+            "o.qcow2: backing file \"b\" has no declared format, and is not searched for one"
+        );
+        assert_eq!(error.hint_text(), Some("say which it is: --backing-format raw|qcow2"));
+        assert_eq!(
+            refusal(Some("a\nb")).to_string(),
+            "o.qcow2: backing file \"b\" has the format \"a\\nb\", which is unknown"
+        );
+        assert!(refusal(Some("vmdk")).to_string().contains("is a vmdk image, which xfer-hole does not read"));
+    }
+}

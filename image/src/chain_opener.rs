@@ -1,0 +1,163 @@
+//! The way down a chain: opens a disk with all that it is backed by, floor by floor, and checks it before anything is read.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::backing_ref::BackingRef;
+use crate::disk_options::TopFile;
+use crate::incremental_base::FoundBase;
+use crate::layer::Layer;
+use crate::qcow2::Qcow2;
+use crate::qcow2::bitmap_directory::Bitmaps;
+use crate::qcow2::decompressor::DecompressorPool;
+use crate::qcow2::header::Header;
+use crate::qcow2::snapshot::Snapshots;
+use crate::qcow2::table_cache::ChainTables;
+use crate::raw::Raw;
+use crate::{BackingChain, DiskError, DiskErrorKind, DiskOptions, ExtentMethod, Format, ImageFile, Result, shown};
+
+impl BackingChain {
+    /// Opens the disk at `path`, and all that it is backed by.
+    pub fn open(path: &Path, how: &DiskOptions) -> Result<Self> {
+        let TopFile { host, format, how, warning, content } = how.top(path)?;
+        let mut stairs = ChainOpener {
+            how: &how,
+            seen: Vec::new(),
+            named_by: None,
+            floors: Vec::new(),
+            size: None,
+            warnings: warning.iter().map(|warning| format!("{}: {warning}", shown(path))).collect(),
+            method: None,
+            top: None,
+            disks: Vec::new(),
+        };
+        let shared = (Arc::new(ChainTables::default()), Arc::new(DecompressorPool::default()));
+        let mut next = Some((host, format));
+        while let Some((host, format)) = next.take() {
+            next = match format {
+                Format::Raw => stairs.raw(host)?,
+                Format::Qcow2 => stairs.qcow2(host, shared.clone())?,
+                // Refused already, by whoever opened it.
+                other => return Err(other.refusal(path)),
+            };
+        }
+        let since = how.since.as_ref().map(|since| FoundBase::find(since, &mut stairs)).transpose()?;
+        let ChainOpener { floors, size, warnings, method, .. } = stairs;
+        Ok(Self { floors, size: size.unwrap_or_default(), format, warnings, method, since, content })
+    }
+
+    /// The raw disk of `size` octets that an open file or device begins with, to be read past the page cache as far as that can be.
+    pub(crate) fn of_file(file: File, path: &Path, size: u64) -> Result<Self> {
+        let host = ImageFile::of(file, path, None)?.directly()?;
+        if host.len() < size {
+            return Err(DiskError::new(
+                DiskErrorKind::Changed,
+                path,
+                format!("has {} octets, and not {size}", host.len()),
+            ));
+        }
+        let raw = Raw::of(host, None)?;
+        let method = Some(raw.method());
+        Ok(Self { method, ..Self::of_floors(vec![Arc::new(raw)], size) })
+    }
+}
+
+/// The way down a chain.
+pub(crate) struct ChainOpener<'a> {
+    pub(crate) how: &'a DiskOptions,
+    /// Every file met.
+    seen: Vec<(u64, u64)>,
+    /// The image that names the next floor.
+    named_by: Option<PathBuf>,
+    pub(crate) floors: Vec<Arc<dyn Layer>>,
+    /// Octets of the top's disk, once it is known.
+    size: Option<u64>,
+    pub(crate) warnings: Vec<String>,
+    method: Option<ExtentMethod>,
+    /// The image on top, if it is no raw disk.
+    pub(crate) top: Option<(Arc<Qcow2>, Header)>,
+    /// The disk that each floor holds, with those below it.
+    pub(crate) disks: Vec<LayerDisk>,
+}
+
+/// A floor's disk.
+pub(crate) struct LayerDisk {
+    /// What makes two names the same file.
+    pub(crate) identity: (u64, u64),
+    /// In octets.
+    pub(crate) size: u64,
+    /// The floor's.
+    pub(crate) format: Format,
+}
+
+impl ChainOpener<'_> {
+    /// Every file has one place in a chain, and is read as the user wants it.
+    fn enter(&mut self, host: ImageFile) -> Result<ImageFile> {
+        let identity = host.identity()?;
+        if self.seen.contains(&identity) {
+            return Err(host.error(DiskErrorKind::Refused, "is in its own backing chain: a loop"));
+        }
+        self.seen.push(identity);
+        let host = if self.how.direct { host.directly()? } else { host };
+        self.warnings.extend(host.refuses_direct());
+        Ok(host)
+    }
+
+    fn raw(&mut self, host: ImageFile) -> Result<Option<(ImageFile, Format)>> {
+        let host = self.enter(host)?;
+        self.size.get_or_insert(host.len());
+        self.disks.push(LayerDisk { identity: host.identity()?, size: host.len(), format: Format::Raw });
+        let raw = Raw::of(host, self.how.method)?;
+        self.method = Some(raw.method());
+        self.floors.push(Arc::new(raw));
+        Ok(None)
+    }
+
+    fn qcow2(
+        &mut self,
+        host: ImageFile,
+        shared: (Arc<ChainTables>, Arc<DecompressorPool>),
+    ) -> Result<Option<(ImageFile, Format)>> {
+        let host = self.enter(host)?;
+        let header = Header::read(&host).map_err(|error| match &self.named_by {
+            Some(image) if error.hint_text().is_none() => error.hint(format!("{} says that it is qcow2", shown(image))),
+            _ => error,
+        })?;
+        // Snapshots and bitmaps are read by few, but an image whose lists of them are broken is broken, and QEMU doesn't open it.
+        let flaw = Snapshots::check(&host, &header)?;
+        Bitmaps::new(&host, &header)?.try_for_each(|bitmap| bitmap.map(drop))?;
+        let name = shown(host.path());
+        self.warnings.extend(header.warnings().into_iter().chain(flaw).map(|text| format!("{name}: {text}")));
+        let floor = u32::try_from(self.floors.len()).unwrap_or(u32::MAX);
+        let wanted = self.how.snapshot.as_ref().filter(|_| floor == 0);
+        let disk = match wanted {
+            Some(wanted) => {
+                let snapshot = Snapshots::new(&host, &header).find(wanted.as_bytes())?;
+                (snapshot.l1(&host, &header)?, snapshot.disk_size)
+            }
+            None => (header.l1, header.size),
+        };
+        let external = self.data_file(&host, &header)?;
+        let next =
+            BackingRef::of(&header).map(|backing| backing.open(host.path(), host.dir(), self.how)).transpose()?;
+        self.size.get_or_insert(disk.1);
+        self.named_by = Some(host.path().into());
+        self.disks.push(LayerDisk { identity: host.identity()?, size: disk.1, format: Format::Qcow2 });
+        let image = Arc::new(Qcow2::new(host, external, &header, disk, floor, shared, self.how.method)?);
+        self.floors.push(Arc::clone(&image) as Arc<dyn Layer>);
+        self.top.get_or_insert((image, header));
+        Ok(next)
+    }
+
+    /// The file that guest data lies in, if the image `named_by` has it outside.
+    fn data_file(&mut self, named_by: &ImageFile, header: &Header) -> Result<Option<ImageFile>> {
+        let Some(name) = header.data_file() else { return Ok(None) };
+        let host =
+            self.how.gate.open(named_by.path(), named_by.dir(), "data file", Path::new(OsStr::from_bytes(name)))?;
+        let host = self.how.guard(host)?;
+        Ok(Some(self.enter(host)?))
+    }
+}

@@ -1,0 +1,354 @@
+//! The one door to files that an image names: backing files and data files.
+//!
+//! An image comes from somebody else, and so do the names in it. A file is looked at before it is opened, and opened only if it
+//! lies below the directory of the image that names it, or below one that the user allows.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::image_file::settled;
+use crate::quote::{named, quoted};
+use crate::{ConfinedDir, DiskError, DiskErrorKind, ImageFile, Result};
+
+/// What may be opened of the files that images name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImplicitOpenGate {
+    /// True paths of more directories whose files may be opened.
+    allow: Vec<PathBuf>,
+    /// Why nothing at all may be opened, if that is so.
+    closed: Option<GateClosed>,
+    /// Nothing outside may be opened, and everything within.
+    bounds: Option<ConfinedDir>,
+}
+
+/// Why a gate opens nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GateClosed {
+    /// The user says so.
+    Forbidden,
+    /// Only the content of the image says that it is one, and a guest may have written that.
+    Guessed,
+}
+
+impl ImplicitOpenGate {
+    /// Besides the naming image's own directory, what lies below `allow` may be opened; nothing at all if it is `closed`.
+    pub fn new(allow: &[PathBuf], closed: bool) -> Result<Self> {
+        let true_path =
+            |dir: &PathBuf| fs::canonicalize(dir).map_err(|source| DiskError::io(dir, "cannot be allowed", source));
+        let closed = closed.then_some(GateClosed::Forbidden);
+        Ok(Self { allow: allow.iter().map(true_path).collect::<Result<_>>()?, closed, bounds: None })
+    }
+
+    /// A gate that also refuses what is outside `bounds`, if there are any.
+    #[must_use]
+    pub fn within(self, bounds: Option<ConfinedDir>) -> Self {
+        Self { bounds, ..self }
+    }
+
+    /// The directory that can't be left.
+    pub(crate) fn bounds(&self) -> Option<&ConfinedDir> {
+        self.bounds.as_ref()
+    }
+
+    /// The gate of an image that is one by its content alone: nothing may be opened.
+    pub(crate) fn of_guess(&self) -> Self {
+        Self { closed: self.closed.or(Some(GateClosed::Guessed)), ..self.clone() }
+    }
+
+    /// Refuses the file that `named_by` calls `name` and uses as `what`, if nothing may be opened.
+    pub(crate) fn check_open(&self, named_by: &Path, what: &str, name: &Path) -> Result<()> {
+        let refused = |text| DiskError::new(DiskErrorKind::Refused, named_by, text);
+        let name = named(name);
+        match self.closed {
+            None => Ok(()),
+            Some(GateClosed::Forbidden) => {
+                Err(refused(format!("has the {what} {name}, and --no-backing forbids to open it")))
+            }
+            Some(GateClosed::Guessed) => {
+                let text = format!(
+                    "is a qcow2 image by its content alone, which a guest can write, and its {what} {name} is not opened"
+                );
+                Err(refused(text).hint(
+                    "--format qcow2 if it is a qcow2 image of yours, --format raw if it is the disk of a guest, as it is",
+                ))
+            }
+        }
+    }
+
+    /// Opens the file that the image `named_by` (its path as given) calls `name` and uses as `what` ("backing file"). A relative
+    /// name is relative to the directory in the image's path, which was `dir` when the image was opened.
+    pub(crate) fn open(&self, named_by: &Path, dir: Option<&Path>, what: &str, name: &Path) -> Result<ImageFile> {
+        let refused =
+            |why: String| DiskError::new(DiskErrorKind::Refused, named_by, format!("{what} {} {why}", named(name)));
+        let failed = |source| DiskError::io(named_by, format!("{what} {}", named(name)), source);
+        self.check_open(named_by, what, name)?;
+        let octets = name.as_os_str().as_bytes();
+        if octets.is_empty() || octets.contains(&0) {
+            return Err(refused("is no name of a file".into()));
+        }
+        let own = dir
+            .ok_or_else(|| refused("is not looked for: the true path of the image's directory can't be told".into()))?;
+        if let Some(bounds) = &self.bounds {
+            let host = bounds.open_named(own, name, &path_of(named_by, name));
+            return host.ok_or_else(|| {
+                refused("is not there, or is no regular file within the directory allowed here".into())
+            });
+        }
+        let (dir, entry) = settled(&own.join(name));
+        // Only looked at: a fifo or a device does nothing when it is opened so.
+        let place = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(entry).map_err(failed)?;
+        let link = proc_link(&place);
+        let lies = fs::read_link(&link).map_err(|source| no_proc(named_by, what, name, source))?;
+        if !lies.starts_with(own) && !self.allow.iter().any(|dir| lies.starts_with(dir)) {
+            return Err(self.outside(named_by, what, name, &lies));
+        }
+        let kind = place.metadata().map_err(failed)?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            let is = if kind.is_dir() { "is a directory" } else { "is neither a regular file nor a block device" };
+            return Err(refused(is.into()));
+        }
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&link).map_err(failed)?;
+        ImageFile::of(file, &path_of(named_by, name), dir)
+    }
+
+    /// The refusal of a file that `lies` where it may not.
+    fn outside(&self, named_by: &Path, what: &str, name: &Path, lies: &Path) -> DiskError {
+        let leads = if lies == name { String::new() } else { format!(" leads to {}, which", named(lies)) };
+        let where_to = match self.allow[..] {
+            [] => "is not below the image's directory",
+            _ => "is neither below the image's directory nor below an allowed one",
+        };
+        let error =
+            DiskError::new(DiskErrorKind::Refused, named_by, format!("{what} {}{leads} {where_to}", named(name)));
+        // Pipes and sockets have no directory that could be allowed.
+        match lies.parent() {
+            Some(dir) if lies.is_absolute() => {
+                error.hint(format!("if you trust this image, --allow {} lets it be read", quoted(dir)))
+            }
+            _ => error,
+        }
+    }
+}
+
+/// The directory in an image's path as given.
+pub(crate) fn directory(image: &Path) -> &Path {
+    image.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The file that the image `named_by` calls `name`. An image of the working directory keeps its names short.
+pub(crate) fn path_of(named_by: &Path, name: &Path) -> PathBuf {
+    let dir = directory(named_by);
+    if dir == Path::new(".") { name.into() } else { dir.join(name) }
+}
+
+/// Where the system tells the true path of an open file, and opens it again.
+pub(crate) fn proc_link(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+fn no_proc(named_by: &Path, what: &str, name: &Path, source: io::Error) -> DiskError {
+    let text = format!("cannot tell where the {what} {} lies, for which /proc is needed", named(name));
+    DiskError::io(named_by, text, source)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A directory of an image and of much that it may name.
+    struct TestDir {
+        dir: tempfile::TempDir,
+    }
+
+    impl TestDir {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let at = |name: &str| dir.path().join(name);
+            for name in ["images/sub", "images-2", "secret"] {
+                fs::create_dir_all(at(name)).unwrap();
+            }
+            for name in ["images/base", "images/sub/base", "images-2/base", "secret/base"] {
+                fs::write(at(name), name).unwrap();
+            }
+            symlink("base", at("images/inside")).unwrap();
+            symlink("../secret/base", at("images/outside")).unwrap();
+            symlink("../secret", at("images/door")).unwrap();
+            symlink("images", at("link")).unwrap();
+            symlink("images/overlay", at("linked-overlay")).unwrap();
+            nix::unistd::mkfifo(&at("images/fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+            Self { dir }
+        }
+
+        fn at(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        fn gate(&self, allow: &[&str]) -> ImplicitOpenGate {
+            ImplicitOpenGate::new(&allow.iter().map(|name| self.at(name)).collect::<Vec<_>>(), false).unwrap()
+        }
+
+        /// What the file named by `image` holds, or why it isn't opened.
+        fn open(
+            &self,
+            gate: &ImplicitOpenGate,
+            image: &str,
+            name: &Path,
+        ) -> std::result::Result<String, (DiskErrorKind, String, String)> {
+            let dir = fs::canonicalize(directory(&self.at(image))).unwrap();
+            let opened = gate.open(&self.at(image), Some(&dir), "backing file", name);
+            let host = opened.map_err(|error| {
+                let text =
+                    |text: &str| text.replace(&self.dir.path().canonicalize().unwrap().display().to_string(), "DIR");
+                (error.kind(), text(&error.to_string()), text(error.hint_text().unwrap_or_default()))
+            })?;
+            let mut octets = vec![0; usize::try_from(host.len()).unwrap()];
+            host.read_at(0, &mut octets).unwrap();
+            Ok(String::from_utf8(octets).unwrap())
+        }
+    }
+
+    #[test]
+    fn what_lies_below_the_directory_of_the_image_is_opened() {
+        let place = TestDir::new();
+        let gate = ImplicitOpenGate::default();
+        for (image, name, is) in [
+            ("images/overlay", "base", "images/base"),
+            ("images/overlay", "./sub/../base", "images/base"),
+            ("images/overlay", "sub/base", "images/sub/base"),
+            ("images/overlay", "inside", "images/base"),
+            ("images/overlay", "../images/base", "images/base"),
+            ("images/overlay", "../link/base", "images/base"),
+            // By the path as given, through a link to the directory or to the image.
+            ("link/overlay", "base", "images/base"),
+            ("linked-overlay", "images/base", "images/base"),
+        ] {
+            assert_eq!(place.open(&gate, image, Path::new(name)).as_deref(), Ok(is), "{image} {name}");
+        }
+        assert_eq!(place.open(&gate, "link/overlay", &place.at("images/base")).as_deref(), Ok("images/base"));
+    }
+
+    #[test]
+    fn a_host_is_called_by_the_image_s_directory_and_the_name() {
+        let place = TestDir::new();
+        let dir = place.at("images").canonicalize().unwrap();
+        let image = place.at("link/overlay");
+        let host = ImplicitOpenGate::default().open(&image, Some(&dir), "backing file", Path::new("base")).unwrap();
+        assert_eq!(host.path(), place.at("link/base"));
+        assert_eq!(path_of(Path::new("overlay"), Path::new("base")), Path::new("base"));
+    }
+
+    #[test]
+    fn a_directory_that_takes_the_place_of_the_image_s_after_it_was_opened_is_not_looked_into() {
+        let place = TestDir::new();
+        fs::write(place.at("images/overlay"), "").unwrap();
+        let image = ImageFile::open(&place.at("link/overlay")).unwrap();
+        fs::remove_file(place.at("link")).unwrap();
+        symlink("secret", place.at("link")).unwrap();
+        let base =
+            ImplicitOpenGate::default().open(image.path(), image.dir(), "backing file", Path::new("base")).unwrap();
+        let mut octets = [0; 11];
+        base.read_at(0, &mut octets).unwrap();
+        assert_eq!(&octets, b"images/base");
+        let dir = place.at("images").canonicalize().unwrap();
+        assert_eq!(base.dir(), Some(&*dir));
+        // A true directory that is moved away takes its files with it.
+        fs::rename(place.at("images"), place.at("away")).unwrap();
+        assert!(
+            ImplicitOpenGate::default().open(image.path(), image.dir(), "backing file", Path::new("base")).is_err()
+        );
+    }
+
+    #[test]
+    fn what_lies_elsewhere_is_refused_with_the_flag_that_allows_it() {
+        let place = TestDir::new();
+        for (name, why) in [
+            (
+                "outside",
+                "backing file \"outside\" leads to \"DIR/secret/base\", which is not below the image's directory",
+            ),
+            (
+                "door/base",
+                "backing file \"door/base\" leads to \"DIR/secret/base\", which is not below the image's directory",
+            ),
+            (
+                "../secret/base",
+                "backing file \"../secret/base\" leads to \"DIR/secret/base\", which is not below the image's directory",
+            ),
+        ] {
+            let (kind, text, hint) =
+                place.open(&ImplicitOpenGate::default(), "images/overlay", Path::new(name)).unwrap_err();
+            assert_eq!(kind, DiskErrorKind::Refused);
+            assert_eq!(text.split_once("overlay: ").unwrap().1, why);
+            assert_eq!(hint, "if you trust this image, --allow DIR/secret lets it be read");
+            assert!(place.open(&place.gate(&["secret"]), "images/overlay", Path::new(name)).is_ok(), "{name}");
+            assert!(place.open(&place.gate(&["images-2", "."]), "images/overlay", Path::new(name)).is_ok(), "{name}");
+        }
+        let (_, text, hint) =
+            place.open(&ImplicitOpenGate::default(), "images/overlay", Path::new("/etc/passwd")).unwrap_err();
+        assert!(text.ends_with("overlay: backing file \"/etc/passwd\" is not below the image's directory"), "{text}");
+        assert_eq!(hint, "if you trust this image, --allow /etc lets it be read");
+    }
+
+    #[test]
+    fn a_directory_whose_name_begins_alike_is_another() {
+        let place = TestDir::new();
+        let sibling = place.at("images-2/base");
+        let (kind, ..) = place.open(&ImplicitOpenGate::default(), "images/overlay", &sibling).unwrap_err();
+        assert_eq!(kind, DiskErrorKind::Refused);
+        let (_, text, _) = place.open(&place.gate(&["secret"]), "images/overlay", &sibling).unwrap_err();
+        assert!(text.ends_with("is neither below the image's directory nor below an allowed one"), "{text}");
+    }
+
+    #[test]
+    fn fifos_devices_and_directories_are_refused_without_being_opened() {
+        let place = TestDir::new();
+        for (name, why) in [
+            ("fifo", "is neither a regular file nor a block device"),
+            ("sub", "is a directory"),
+            (".", "is a directory"),
+        ] {
+            let (kind, text, _) =
+                place.open(&ImplicitOpenGate::default(), "images/overlay", Path::new(name)).unwrap_err();
+            assert_eq!(
+                (kind, text.ends_with(&format!("backing file \"{name}\" {why}"))),
+                (DiskErrorKind::Refused, true),
+                "{text}"
+            );
+        }
+        for name in ["/dev/zero", "/dev/stdin", "/proc/self/fd/0"] {
+            let gate = place.gate(&["/dev"]);
+            let (kind, ..) = place.open(&gate, "images/overlay", Path::new(name)).unwrap_err();
+            assert_eq!(kind, DiskErrorKind::Refused, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_closed_gate_opens_nothing() {
+        let place = TestDir::new();
+        let gate = ImplicitOpenGate::new(&[place.at("images")], true).unwrap();
+        let (kind, text, _) = place.open(&gate, "images/overlay", Path::new("base")).unwrap_err();
+        assert_eq!(kind, DiskErrorKind::Refused);
+        assert!(
+            text.ends_with("overlay: has the backing file \"base\", and --no-backing forbids to open it"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_is_not_there_is_named_with_the_image_and_escaped() {
+        let place = TestDir::new();
+        let missing = |name: &Path| place.open(&ImplicitOpenGate::default(), "images/overlay", name).unwrap_err().1;
+        let text = missing(Path::new("no\nne\x1b"));
+        assert!(text.ends_with("overlay: backing file \"no\\nne\\u{1b}\": no such file or directory"), "{text}");
+        for name in ["", "a\0b"] {
+            assert!(missing(Path::new(name)).ends_with("is no name of a file"), "{name}");
+        }
+        assert!(ImplicitOpenGate::new(&[place.at("nowhere")], false).is_err());
+    }
+}

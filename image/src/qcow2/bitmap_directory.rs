@@ -1,0 +1,177 @@
+//! Persistent bitmaps: the directory that lists them. They are named here, and read by [`super::dirty`].
+//!
+//! qcow2 specification, "Bitmaps" and "Bitmap directory". Limits are QEMU's, by its names; the checks are those of its
+//! `bitmap_list_load` and `check_dir_entry`.
+
+use super::buffered_range::BufferedRange;
+use super::extension::BitmapDirectory;
+use super::field::{be16, be32, be64, printable, string, unusable};
+use super::geometry::{Geometry, HostOffset};
+use super::header::Header;
+use crate::{DiskError, DiskErrorKind, ImageFile, Result};
+
+/// Octets of an entry without its name.
+const ENTRY: u32 = 24;
+/// QEMU's BME_MAX_TABLE_SIZE, in entries.
+const TABLE_MAX: u32 = 0x800_0000;
+/// QEMU's BME_MAX_PHYS_SIZE, in octets.
+const BITMAP_MAX: u64 = 0x2000_0000;
+/// QEMU's BME_MIN_GRANULARITY_BITS and BME_MAX_GRANULARITY_BITS.
+const GRANULARITY_BITS: std::ops::RangeInclusive<u8> = 9..=31;
+/// QEMU's BME_MAX_NAME_SIZE, in octets.
+const NAME_MAX: u16 = 1023;
+/// Bitmaps that a message names.
+const NAMED: usize = 8;
+/// The only type there is: dirty tracking.
+const DIRTY_TRACKING: u8 = 1;
+
+/// A persistent bitmap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bitmap {
+    /// What the user called it, in octets that are safe to print.
+    pub(crate) name: String,
+    /// Octets of the disk that one of its bits speaks for.
+    pub(crate) granularity: u64,
+    /// It was being written to when it was last seen: its content is not to be trusted.
+    pub(crate) in_use: bool,
+    /// Whoever opens the image for writing has to go on with it.
+    pub(crate) auto: bool,
+}
+
+/// Where the content of a bitmap lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BitmapTableRef {
+    /// The bitmap's name as it stands there, UTF-8 or not.
+    name: Box<[u8]>,
+    /// Where its table begins in the file: at a cluster behind the header.
+    pub(crate) table: u64,
+    /// Entries of that table: enough for the disk, unless the bitmap is in use.
+    pub(crate) entries: u32,
+}
+
+/// The bitmaps of an image, in the order of their directory. Ends after the first error.
+pub(crate) struct Bitmaps<'a> {
+    host: &'a ImageFile,
+    geometry: Geometry,
+    window: BufferedRange<'a>,
+    /// Octets of the disk.
+    size: u64,
+    count: u32,
+    next: u32,
+    failed: bool,
+}
+
+impl<'a> Bitmaps<'a> {
+    /// The bitmaps of the image with this header; none if its bitmaps are not current.
+    pub(crate) fn new(host: &'a ImageFile, header: &Header) -> Result<Self> {
+        let none = BitmapDirectory { count: 0, offset: HostOffset(0), len: 0 };
+        let BitmapDirectory { count, offset: HostOffset(offset), len } = header.extensions.bitmaps.unwrap_or(none);
+        let end = offset.saturating_add(len);
+        if end > host.len() {
+            let what = format!("the bitmap directory at {offset:#x}, of {len} octets, runs past the end of the file");
+            return Err(unusable(host, what));
+        }
+        let window = BufferedRange::new(host, offset, end);
+        Ok(Self { host, geometry: header.geometry, window, size: header.size, count, next: 0, failed: false })
+    }
+
+    /// The bitmap of this name, which was written back.
+    pub(crate) fn find(mut self, wanted: &[u8]) -> Result<(Bitmap, BitmapTableRef)> {
+        let host = self.host;
+        let refused = |what: String| DiskError::new(DiskErrorKind::Refused, host.path(), what);
+        let (mut known, count) = (Vec::new(), self.count);
+        while self.next < count {
+            self.next += 1;
+            let (bitmap, laid) = self.read()?;
+            if *laid.name != *wanted {
+                known.extend((known.len() < NAMED).then(|| format!("\"{}\"", bitmap.name)));
+                continue;
+            }
+            if bitmap.in_use {
+                let what = "is marked as in use: it was not written back, and may lack changes";
+                return Err(refused(format!("bitmap \"{}\" {what}", bitmap.name))
+                    .hint("send the whole disk once, and begin with a new bitmap: qemu-img bitmap --remove, --add"));
+            }
+            return Ok((bitmap, laid));
+        }
+        let wanted = printable(wanted);
+        Err(match count as usize {
+            0 => refused(format!("there is no bitmap \"{wanted}\": the image has none that is up to date")),
+            count => {
+                let more =
+                    if count > known.len() { format!(" and {} more", count - known.len()) } else { String::new() };
+                refused(format!("there is no bitmap \"{wanted}\", there are {}{more}", known.join(", ")))
+            }
+        })
+    }
+
+    fn read(&mut self) -> Result<(Bitmap, BitmapTableRef)> {
+        let at = self.window.at();
+        let (host, count, index) = (self.host, self.count, self.next);
+        let broken = |what: String| unusable(host, format!("bitmap {index} of {count}, at {at:#x}: {what}"));
+        let cut = || broken("runs past the end of the directory".into());
+        let fixed = self.window.take(ENTRY)?.ok_or_else(cut)?;
+        let (offset, entries, flags) = (be64(fixed, 0), be32(fixed, 8), be32(fixed, 12));
+        let (kind, granularity_bits, name_len) = (fixed[16], fixed[17], be16(fixed, 18));
+        let extra_len = be32(fixed, 20);
+        let in_use = flags & 1 != 0;
+        if extra_len != 0 {
+            return Err(broken(format!("has {extra_len} octets of extra data, which are unknown")));
+        }
+        if kind != DIRTY_TRACKING {
+            return Err(broken(format!("its type {kind} is unknown")));
+        }
+        if flags & !3 != 0 {
+            return Err(broken(format!("its flags {flags:#x} are unknown")));
+        }
+        if !GRANULARITY_BITS.contains(&granularity_bits) {
+            return Err(broken(format!("its granularity is 2^{granularity_bits}, not 2^9 to 2^31 octets")));
+        }
+        if name_len > NAME_MAX {
+            return Err(broken(format!("its name has {name_len} octets, {NAME_MAX} are the most")));
+        }
+        if offset == 0 || self.geometry.misalignment(offset) != 0 {
+            return Err(broken(format!("its table at {offset:#x} is not at a cluster behind the header")));
+        }
+        let octets = u64::from(entries) << self.geometry.cluster_bits;
+        if entries == 0 || entries > TABLE_MAX || octets > BITMAP_MAX {
+            return Err(broken(format!(
+                "its table has {entries} entries, not 1 to those of a bitmap of {BITMAP_MAX} octets"
+            )));
+        }
+        // 2^29 octets of 8 bits of 2^31 octets: fits.
+        let covered = (octets * 8) << granularity_bits;
+        if !in_use && covered < self.size {
+            return Err(broken(format!("covers {covered} octets of a disk of {}", self.size)));
+        }
+        let stands = self.window.take(u32::from(name_len))?.ok_or_else(cut)?;
+        let (name, stands) = (printable(string(stands)), stands.into());
+        self.window.align();
+        let bitmap = Bitmap { name, granularity: 1 << granularity_bits, in_use, auto: flags & 2 != 0 };
+        Ok((bitmap, BitmapTableRef { name: stands, table: offset, entries }))
+    }
+}
+
+impl Iterator for Bitmaps<'_> {
+    type Item = Result<Bitmap>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        if self.next == self.count {
+            self.failed = !self.window.is_empty();
+            let what = || {
+                format!("the bitmap directory goes on at {:#x}, behind its {} bitmaps", self.window.at(), self.count)
+            };
+            return self.failed.then(|| Err(unusable(self.host, what())));
+        }
+        self.next += 1;
+        let bitmap = self.read().map(|(bitmap, _)| bitmap);
+        self.failed = bitmap.is_err();
+        Some(bitmap)
+    }
+}
+
+#[cfg(test)]
+mod tests;

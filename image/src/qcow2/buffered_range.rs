@@ -1,0 +1,56 @@
+//! A stretch of a file, read in pieces: a table of 64 MiB costs as little memory as one of 64 KiB.
+
+use crate::{ImageFile, Result};
+
+/// Octets read at once.
+const PIECE: u64 = 64 << 10;
+
+/// A stretch of a file that is taken octet by octet.
+pub(crate) struct BufferedRange<'a> {
+    host: &'a ImageFile,
+    /// The file offset of the next octet.
+    at: u64,
+    end: u64,
+    /// Octets of the file from `start`.
+    buffer: Vec<u8>,
+    start: u64,
+}
+
+impl<'a> BufferedRange<'a> {
+    /// The stretch `from..end`.
+    pub(crate) fn new(host: &'a ImageFile, from: u64, end: u64) -> Self {
+        Self { host, at: from, end, buffer: Vec::new(), start: from }
+    }
+
+    /// The file offset of the next octet.
+    pub(crate) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// True if all was taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.at >= self.end
+    }
+
+    /// The next `len` octets, or nothing if there are fewer: then none are taken.
+    pub(crate) fn take(&mut self, len: u32) -> Result<Option<&[u8]>> {
+        let len = u64::from(len);
+        if self.end.saturating_sub(self.at) < len {
+            return Ok(None);
+        }
+        if self.at + len > self.start + self.buffer.len() as u64 {
+            let piece = len.max(PIECE).min(self.end - self.at);
+            self.buffer.resize(usize::try_from(piece).unwrap_or(usize::MAX), 0);
+            self.host.read_at(self.at, &mut self.buffer)?;
+            self.start = self.at;
+        }
+        let within = usize::try_from(self.at - self.start).unwrap_or(usize::MAX);
+        self.at += len;
+        Ok(Some(&self.buffer[within..][..usize::try_from(len).unwrap_or(usize::MAX)]))
+    }
+
+    /// Takes up to 7 octets, so that what follows is at a multiple of eight.
+    pub(crate) fn align(&mut self) {
+        self.at = self.at.next_multiple_of(8);
+    }
+}

@@ -1,0 +1,296 @@
+//! Clusters that qemu-img compressed, and streams that are longer, shorter and worse.
+
+use proptest::prelude::*;
+
+use super::super::geometry::{Geometry, GuestOffset, HostOffset};
+use super::super::header::Header;
+use super::super::test_images::{TestImage, qemu_img, read_by_qemu};
+use super::*;
+use crate::qcow2::field::be64;
+
+/// Text, noise and runs: as compressible as a guest's disk.
+fn content(len: usize) -> Vec<u8> {
+    let mut state = 1u64;
+    let mut octets = Vec::with_capacity(len);
+    while octets.len() < len {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let pick = usize::try_from(state >> 33).unwrap();
+        match pick % 3 {
+            0 => octets.extend_from_slice(b"the quick brown fox jumps over the lazy dog"),
+            1 => octets.extend_from_slice(&state.to_be_bytes()),
+            _ => octets.resize(octets.len() + pick % 97, b'r'),
+        }
+    }
+    octets.truncate(len);
+    octets
+}
+
+/// A compressed image that qemu-img makes of a disk, and the disk.
+fn compressed(options: &str, len: usize) -> (TestImage, Vec<u8>) {
+    let image = TestImage::made("compat=1.1", "1M");
+    let (raw, path) = (image.dir().join("disk.raw"), image.path());
+    let disk = content(len);
+    std::fs::write(&raw, &disk).unwrap();
+    let (raw, path) = (raw.to_str().unwrap(), path.to_str().unwrap());
+    qemu_img(&["convert", "-q", "-c", "-f", "raw", "-O", "qcow2", "-o", options, raw, path]);
+    (image, disk)
+}
+
+/// The compressed clusters of an image, with their numbers.
+fn clusters(host: &ImageFile) -> (Header, Vec<(u64, CompressedEntry)>) {
+    let header = Header::read(host).unwrap();
+    let geometry = header.geometry;
+    let mut found = Vec::new();
+    for number in 0..header.size.div_ceil(geometry.cluster_size()) {
+        let guest = GuestOffset(number * geometry.cluster_size());
+        let mut word = [0; 8];
+        host.read_at(header.l1.offset.0 + geometry.l1_index(guest) * 8, &mut word).unwrap();
+        let l2 = be64(&word, 0) & 0x00ff_ffff_ffff_fe00;
+        host.read_at(l2 + geometry.l2_index(guest) * geometry.l2_entry_size(), &mut word).unwrap();
+        if l2 != 0 && be64(&word, 0) >> 62 & 1 == 1 {
+            found.push((number, CompressedEntry::parse(be64(&word, 0), geometry)));
+        }
+    }
+    (header, found)
+}
+
+fn deflated(content: &[u8]) -> Vec<u8> {
+    let mut compressor = libdeflater::Compressor::new(libdeflater::CompressionLvl::default());
+    let mut out = vec![0; compressor.deflate_compress_bound(content.len())];
+    let len = compressor.deflate_compress(content, &mut out).unwrap();
+    out.truncate(len);
+    out
+}
+
+fn zstd(content: &[u8]) -> Vec<u8> {
+    let mut out = vec![0; zstd_safe::compress_bound(content.len())];
+    let len = zstd_safe::compress(&mut out[..], content, 3).unwrap();
+    out.truncate(len);
+    out
+}
+
+/// Inflates to a cluster of 4096 octets.
+fn inflated(compression: Compression, src: &[u8]) -> std::result::Result<Vec<u8>, DecompressError> {
+    let mut dst = vec![0xaa; 4096];
+    ClusterDecompressor::default().inflate(compression, src, &mut dst).map(|()| dst)
+}
+
+#[test]
+fn clusters_of_qemu_img_are_inflated_whole_and_in_parts() {
+    for options in [
+        "cluster_size=512",
+        "cluster_size=4k",
+        "cluster_size=64k",
+        "cluster_size=2M",
+        "cluster_size=4k,compression_type=zstd",
+        "cluster_size=64k,compression_type=zstd",
+        "cluster_size=2M,compression_type=zstd",
+        "cluster_size=16k,extended_l2=on",
+        "compat=0.10,cluster_size=64k",
+    ] {
+        let (image, disk) = compressed(options, 5_000_000 / 512 * 512);
+        let host = image.host();
+        let (header, found) = clusters(&host);
+        let cluster_size = usize_of(header.geometry.cluster_size());
+        assert!(found.len() * cluster_size > disk.len() / 2, "{options}: {} compressed", found.len());
+        let inflaters = DecompressorPool::default();
+        for (number, entry) in found {
+            let Header { geometry, compression, .. } = header;
+            let source = CompressedSource { host: &host, floor: 0, compression, geometry, entry };
+            let mut whole = vec![0xaa; cluster_size];
+            inflaters.read(&source, 0, &mut whole).unwrap();
+            let mut expected = disk[usize_of(number) * cluster_size..].to_vec();
+            expected.resize(cluster_size, 0);
+            assert!(whole == expected, "{options}: cluster {number}");
+            if number % 16 == 0 {
+                let mut parts = vec![0xaa; cluster_size];
+                for (index, part) in parts.chunks_mut(cluster_size / 3).enumerate() {
+                    inflaters.read(&source, (index * (cluster_size / 3)) as u64, part).unwrap();
+                }
+                assert!(parts == expected, "{options}: parts of cluster {number}");
+            }
+        }
+        assert_eq!(inflaters.0.lock().unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn a_part_remembers_its_cluster_and_another_floor_has_other_clusters() {
+    let (image, disk) = compressed("cluster_size=64k", 1 << 20);
+    let (other, _) = compressed("cluster_size=64k", 1 << 19);
+    other.put(0x50000, &[0xff; 0x10000]);
+    let (host, other) = (image.host(), other.host());
+    let (header, found) = clusters(&host);
+    let Header { geometry, compression, .. } = header;
+    let source = CompressedSource { host: &host, floor: 0, compression, geometry, entry: found[0].1 };
+    let inflaters = DecompressorPool::default();
+    let mut part = [0; 100];
+    inflaters.read(&source, 0, &mut part).unwrap();
+    assert_eq!(part, disk[..100]);
+    // The file is now empty, and the cluster is there all the same.
+    image.cut(0);
+    inflaters.read(&source, 65436, &mut part).unwrap();
+    assert_eq!(part, disk[65436..65536]);
+    let mut whole = vec![0; 65536];
+    inflaters.read(&source, 0, &mut whole).unwrap();
+    assert!(whole == disk[..65536]);
+    // Nor is what failed taken for what was there.
+    let entry = CompressedEntry { offset: HostOffset(0x50000), ..found[0].1 };
+    let bad = CompressedSource { host: &other, floor: 1, entry, ..source };
+    let error = inflaters.read(&bad, 0, &mut part).unwrap_err().to_string();
+    let words = format!("compressed cluster at 0x50000, in {} octets: is not sound zlib of 65536 octets", entry.len());
+    assert!(error.ends_with(&words), "{error}");
+    assert!(inflaters.read(&CompressedSource { floor: 1, ..source }, 0, &mut part).is_err());
+    assert!(inflaters.read(&source, 0, &mut part).is_err(), "forgotten");
+}
+
+#[test]
+fn the_last_cluster_may_end_with_the_file() {
+    let (image, disk) = compressed("cluster_size=64k", 65536);
+    let host = image.host();
+    let (header, found) = clusters(&host);
+    let entry = found[0].1;
+    let stream = usize_of(entry.len());
+    let mut octets = vec![0; stream];
+    host.read_at(entry.offset.0, &mut octets).unwrap();
+    let used = octets.iter().rposition(|&octet| octet != 0).unwrap() as u64 + 1;
+    image.cut(entry.offset.0 + used);
+    let (host, Header { geometry, compression, .. }) = (image.host(), header);
+    let mut whole = vec![0; 65536];
+    DecompressorPool::default()
+        .read(&CompressedSource { host: &host, floor: 0, compression, geometry, entry }, 0, &mut whole)
+        .unwrap();
+    assert!(whole == disk);
+}
+
+#[test]
+fn deflate_is_accepted_as_qemu_accepts_it() {
+    let disk = content(5000);
+    let exact = deflated(&disk[..4096]);
+    assert!(inflated(Compression::Zlib, &exact).unwrap() == disk[..4096]);
+    let trailed = [&exact[..], &[0xff; 700]].concat();
+    assert!(inflated(Compression::Zlib, &trailed).unwrap() == disk[..4096], "garbage behind it");
+    assert!(inflated(Compression::Zlib, &deflated(&disk)).unwrap() == disk[..4096], "too long");
+    // Two stored blocks that fill the cluster, neither of them the last: the end is missing.
+    let block = |octets: &[u8]| [&[0, 0, 8, 0xff, 0xf7], octets].concat();
+    let endless = [block(&disk[..2048]), block(&disk[2048..4096])].concat();
+    assert!(inflated(Compression::Zlib, &endless).unwrap() == disk[..4096], "without an end");
+    assert_eq!(inflated(Compression::Zlib, &deflated(&disk[..4095])), Err(DecompressError::Short));
+    assert_eq!(inflated(Compression::Zlib, &endless[..4000]), Err(DecompressError::Short));
+    assert_eq!(inflated(Compression::Zlib, &[]), Err(DecompressError::Short));
+    assert_eq!(inflated(Compression::Zlib, &[0xff; 512]), Err(DecompressError::Damaged));
+    // Behind a full cluster that has no end, what comes next must at least be deflate.
+    let spoilt = [&endless[..], &[0xff; 100]].concat();
+    assert_eq!(inflated(Compression::Zlib, &spoilt), Err(DecompressError::Damaged));
+}
+
+#[test]
+fn zstd_is_accepted_as_qemu_accepts_it() {
+    let disk = content(5000);
+    let exact = zstd(&disk[..4096]);
+    assert!(inflated(Compression::Zstd, &exact).unwrap() == disk[..4096]);
+    let trailed = [&exact[..], &[0xff; 700]].concat();
+    assert!(inflated(Compression::Zstd, &trailed).unwrap() == disk[..4096], "garbage behind it");
+    let skippable = b"\x50\x2a\x4d\x18\x03\0\0\0abc";
+    let frames = [&skippable[..], &zstd(&disk[..1000]), &zstd(b""), &zstd(&disk[1000..4096]), &[1; 30]].concat();
+    assert!(inflated(Compression::Zstd, &frames).unwrap() == disk[..4096], "frame after frame");
+    for (bad, why) in [
+        (zstd(&disk), DecompressError::Damaged),
+        (zstd(&disk[..4095]), DecompressError::Short),
+        ([zstd(&disk[..4000]), zstd(&disk[4000..4200])].concat(), DecompressError::Damaged),
+        ([&zstd(&disk[..4000])[..], &[0; 300]].concat(), DecompressError::Damaged),
+        (exact[..exact.len() - 1].to_vec(), DecompressError::Damaged),
+        (vec![], DecompressError::Short),
+        (vec![0; 512], DecompressError::Damaged),
+        (skippable.repeat(40), DecompressError::Short),
+    ] {
+        assert_eq!(inflated(Compression::Zstd, &bad), Err(why));
+    }
+}
+
+#[test]
+fn a_window_of_128_mib_and_more_costs_nothing() {
+    // Without a single segment or a content size; one raw block, the last, of 4096 octets.
+    let disk = content(4096);
+    for window_log in [27, 30] {
+        let header = [0x28, 0xb5, 0x2f, 0xfd, 0, (window_log - 10) << 3];
+        let block = (4096u32 << 3 | 1).to_be_bytes();
+        let frame = [&header[..], &[block[3], block[2], block[1]], &disk].concat();
+        assert!(inflated(Compression::Zstd, &frame).unwrap() == disk);
+    }
+}
+
+#[test]
+fn a_buffer_for_hostile_lengths_is_not_kept() {
+    let image = TestImage::v3();
+    image.put32(20, 21).cut(64 << 20);
+    let geometry = Geometry { cluster_bits: 21, extended_l2: false };
+    let host = image.host();
+    let entry = CompressedEntry { offset: HostOffset(1 << 21), sectors: 8192 };
+    let source = CompressedSource { host: &host, floor: 0, compression: Compression::Zlib, geometry, entry };
+    let mut inflater = ClusterDecompressor::default();
+    assert!(inflater.read(&source, 0, &mut [0; 512]).is_err());
+    assert_eq!(inflater.source.capacity(), 0);
+    let entry = CompressedEntry { sectors: 4096, ..entry };
+    assert!(inflater.read(&CompressedSource { entry, ..source }, 0, &mut [0; 512]).is_err());
+    assert_eq!(inflater.source.len(), 2 << 20);
+}
+
+/// Streams with octets that are not what they were.
+fn spoilt(sound: &[Vec<u8>], count: usize, seed: u64) -> Vec<Vec<u8>> {
+    let mut state = seed;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % below
+    };
+    let spoil = |index: usize| {
+        let mut stream = sound[index % sound.len()].clone();
+        for _ in 0..1 + random(3) {
+            // Where the tables and headers are, more often than not.
+            let at = match random(2) {
+                0 => random(stream.len()),
+                _ => random(stream.len().min(90)),
+            };
+            stream[at] = u8::try_from(random(256)).unwrap();
+        }
+        stream.truncate(stream.len() - random(3));
+        stream
+    };
+    (0..count).map(spoil).collect()
+}
+
+#[test]
+fn spoilt_streams_are_judged_as_qemu_judges_them() {
+    let disk = content(9000);
+    let (short, exact, long) = (&disk[..4000], &disk[..4096], &disk);
+    for seed in 0..4 {
+        for (compression, sound) in [
+            (Compression::Zlib, [exact, short, long].map(deflated)),
+            (Compression::Zstd, [exact, short, long].map(zstd)),
+        ] {
+            let streams = spoilt(&sound, 300, seed);
+            let image = TestImage::of_streams(compression, &streams);
+            let theirs = read_by_qemu(&image, streams.len());
+            for (index, (stream, accepted)) in streams.iter().zip(theirs).enumerate() {
+                assert_eq!(inflated(compression, stream).is_ok(), accepted, "{compression:?} {index} {stream:x?}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_stream_panics(octets in proptest::collection::vec(any::<u8>(), 0..600), flips in proptest::collection::vec((0usize..400, any::<u8>()), 0..4)) {
+        for (compression, mut sound) in [
+            (Compression::Zlib, deflated(&content(4096))),
+            (Compression::Zstd, zstd(&content(4096))),
+        ] {
+            let _whatever = inflated(compression, &octets);
+            for &(at, octet) in &flips {
+                let at = at % sound.len();
+                sound[at] = octet;
+            }
+            let _whatever = inflated(compression, &sound);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Whether an image was preallocated: clusters that its refcounts say are in use, and that its file has no blocks for.
+
+use crate::qcow2::buffered_range::BufferedRange;
+use crate::qcow2::field::be64;
+use crate::qcow2::header::Header;
+use crate::{ImageFile, Result};
+
+/// Octets of refcount blocks that are read at most.
+const ENOUGH: u64 = 512 << 20;
+/// Bits 9 to 63 of a refcount table entry: the offset of a block (qcow2 specification, "Host cluster management").
+const OFFSET: u64 = !0x1ff;
+
+/// True if about a tenth more clusters are in use than the file has blocks for: then data may lie where nothing was written yet,
+/// and the file's holes are worth asking for. Judged as by QEMU's qcow2_detect_metadata_preallocation, so that maps agree.
+/// Unusable refcounts say no.
+pub(crate) fn is_preallocated(host: &ImageFile, header: &Header) -> bool {
+    header.refcount_flaw.is_none() && counts(host, header).unwrap_or(false)
+}
+
+fn counts(host: &ImageFile, header: &Header) -> Result<bool> {
+    let cluster_size = header.geometry.cluster_size();
+    let real = host.allocated()? / cluster_size;
+    let threshold = (real * 10 / 9).max(real + 2);
+    let end = host.len().div_ceil(cluster_size);
+    if end < threshold {
+        return Ok(false);
+    }
+    let block_clusters = (cluster_size * 8) >> header.refcount_order;
+    let table = header.refcount_table;
+    let table_end = table.offset.0 + u64::from(table.clusters) * cluster_size;
+    let mut entries = BufferedRange::new(host, table.offset.0, table_end.min(host.len()));
+    let (mut clusters, mut used, mut read) = (end, 0, 0);
+    let mut buffer = vec![0; 64 << 10];
+    while let Some(word) = entries.take(8)?.filter(|_| clusters > 0 && read < ENOUGH) {
+        let block = be64(word, 0) & OFFSET;
+        if !block.is_multiple_of(cluster_size) {
+            return Ok(false);
+        }
+        let here = clusters.min(block_clusters);
+        // Past the end of the file all are zero.
+        if block != 0 && block < host.len() {
+            let octets = (here << header.refcount_order).div_ceil(8);
+            for start in (0..octets).step_by(buffer.len()) {
+                let len = (octets - start).min(buffer.len() as u64);
+                let piece = &mut buffer[..usize::try_from(len).unwrap_or_default()];
+                host.read_at(block + start, piece)?;
+                // Small blocks cost a call each.
+                read += len.max(16 << 10);
+                used += used_clusters(piece, header.refcount_order);
+                if used >= threshold {
+                    return Ok(true);
+                }
+            }
+        }
+        clusters -= here;
+    }
+    Ok(false)
+}
+
+/// How many of these refcounts, 2^order bits each, are not zero.
+fn used_clusters(octets: &[u8], order: u32) -> u64 {
+    match order.checked_sub(3) {
+        Some(order) => {
+            octets.chunks_exact(1 << order).filter(|count| count.iter().any(|&octet| octet != 0)).count() as u64
+        }
+        None => {
+            let width = 1 << order;
+            let mask = u8::MAX >> (8 - width);
+            let used = |octet: &u8| (0..8).step_by(width).filter(|bit| octet >> bit & mask != 0).count();
+            octets.iter().map(|octet| used(octet) as u64).sum()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::qcow2::test_images::TestImage;
+
+    #[test]
+    fn refcounts_of_every_width_are_counted() {
+        assert_eq!(used_clusters(&[0b1000_0101, 0], 0), 3);
+        assert_eq!(used_clusters(&[0b1000_0101, 0], 1), 3);
+        assert_eq!(used_clusters(&[0b1000_0101, 0b1_0000], 2), 3);
+        assert_eq!(used_clusters(&[0b1000_0101, 0, 1], 3), 2);
+        assert_eq!(used_clusters(&[0, 1, 0, 0, 1, 0], 4), 2);
+        assert_eq!(used_clusters(&[0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], 6), 2);
+    }
+
+    #[test]
+    fn clusters_in_use_that_the_file_has_no_blocks_for_are_preallocated_and_blocks_past_its_end_count_for_nothing() {
+        let image = TestImage::v3();
+        let judged = || is_preallocated(&image.host(), &image.header().unwrap());
+        assert!(!judged());
+        for block in [0xffff_ffff_ffff_0000, 0x8000_0000_0000_0000, 4 << 16, 0x200] {
+            image.put64(1 << 16, block);
+            assert!(!judged(), "{block:#x}");
+        }
+        image.put64(1 << 16, 2 << 16).put64(2 << 16, 0x0001_0001_0001_0001);
+        assert!(judged());
+    }
+}

@@ -1,0 +1,86 @@
+//! What a run of data is made of: octets in memory, and ranges of files that are fetched when they are sent.
+
+use bytes::Bytes;
+
+use crate::zero::ZEROS;
+
+/// The octets of a run of data: parts, one behind the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Payload {
+    parts: Vec<PayloadPart>,
+    /// Octets that nobody wants: only their digest was asked for.
+    unwanted: u64,
+}
+
+/// A part of a payload that lies in one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PayloadPart {
+    /// In memory.
+    Octets(Bytes),
+    /// In the file of a floor of the image ([`crate::Image::host`]), from where it still has to be fetched.
+    Range {
+        /// The floor.
+        depth: u32,
+        /// Offset in that floor's file, in octets.
+        at: u64,
+        /// In octets, at least 1.
+        len: u64,
+    },
+}
+
+impl PayloadPart {
+    /// Octets.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "no part is empty")]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Octets(octets) => octets.len() as u64,
+            Self::Range { len, .. } => *len,
+        }
+    }
+}
+
+impl Payload {
+    /// So many zeros.
+    pub(crate) fn zeros(len: u64) -> Self {
+        zeros(len).map(|zeros| PayloadPart::Octets(Bytes::from_static(zeros))).collect::<Vec<_>>().into()
+    }
+
+    /// So many octets that only the digest was asked for of. It has no parts.
+    pub(crate) fn unwanted(len: u64) -> Self {
+        Self { parts: Vec::new(), unwanted: len }
+    }
+
+    /// Its parts, in order; none where only the digest was asked for ([`crate::Shape::bare`]).
+    #[must_use]
+    pub fn parts(&self) -> &[PayloadPart] {
+        &self.parts
+    }
+
+    /// Octets.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.unwanted + self.parts.iter().map(PayloadPart::len).sum::<u64>()
+    }
+
+    /// True for no octets, which no run has.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl From<Vec<PayloadPart>> for Payload {
+    fn from(parts: Vec<PayloadPart>) -> Self {
+        Self { parts, unwanted: 0 }
+    }
+}
+
+/// So many zeros, which nobody has to make.
+pub(crate) fn zeros(mut len: u64) -> impl Iterator<Item = &'static [u8]> {
+    std::iter::from_fn(move || {
+        let some = usize::try_from(len).unwrap_or(usize::MAX).min(ZEROS.len());
+        len -= some as u64;
+        (some > 0).then(|| &ZEROS[..some])
+    })
+}

@@ -1,0 +1,139 @@
+//! A regular file that is updated in place: holes are punched, and what follows the disk is cut off at the end.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::BorrowedFd;
+
+use crate::fingerprint_cache::WrittenStamp;
+use crate::seek_extents::settle;
+use crate::target::DiskWriter;
+use crate::target::file_writer::{BLOCK_MAX, FileWriter};
+use crate::target::origin;
+use crate::target::permissions::FilePermissions;
+use crate::{BackingChain, DiskError, DiskErrorKind, ImageFile, Result, shown, sys};
+
+pub(crate) struct InPlace {
+    pub(crate) place: FileWriter,
+    /// The disk's, if it is known.
+    pub(crate) size: Option<u64>,
+    /// What the file had before: behind that there is nothing to be zeroed.
+    pub(crate) held: u64,
+    /// Given already, but a mode may lose its set-id bits while the file is written.
+    pub(crate) rights: FilePermissions,
+    pub(crate) sync: bool,
+    /// What the image is called, if that is known.
+    pub(crate) source: Option<OsString>,
+}
+
+impl InPlace {
+    /// The file as an image's, to be read.
+    pub(crate) fn host(&self) -> Result<ImageFile> {
+        let path = &self.place.path;
+        let file = self.place.file.try_clone().map_err(|source| DiskError::io(path, "cannot open", source))?;
+        ImageFile::of(file, path, None)
+    }
+
+    /// Makes room for a disk of this size in octets, which is no less than what the file holds.
+    pub(crate) fn grow(&mut self, size: u64) -> Result<()> {
+        self.size = Some(size);
+        if size == self.held {
+            return Ok(());
+        }
+        let file = &self.place.file;
+        // Btrfs puts zeros where a hole ends with the file inside a block: in a file of a chain, they would hide what lies below.
+        let last = self.held - self.held % sys::page();
+        // What is punched must not be data that the file system doesn't know of yet.
+        settle(file).map_err(|source| DiskError::io(&self.place.path, "cannot write out what it holds", source))?;
+        let is_hole = last < self.held && sys::seek_data(file, last).is_ok_and(|data| data.is_none());
+        let failed = |source| DiskError::io(&self.place.path, format!("cannot make it {size} octets long"), source);
+        file.set_len(size).map_err(failed)?;
+        self.place.touch();
+        if is_hole && sys::seek_data(file, last).is_ok_and(|data| data == Some(last)) {
+            sys::punch(file, last, BLOCK_MAX).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Fails if the name is another file's: the disk would be where nothing leads to.
+    fn check_named(&self) -> Result<()> {
+        match self.place.is_named() {
+            true => Ok(()),
+            false => {
+                let what = "was replaced or removed by another program while it was updated";
+                Err(DiskError::new(DiskErrorKind::Changed, &self.place.path, what))
+            }
+        }
+    }
+
+    /// Gives back what these octets, which the file has, take on the disk: they read as zeros. Fails where the file system can't.
+    pub(crate) fn punch(&self, at: u64, len: u64) -> Result<()> {
+        self.place.touch();
+        // A block that ends behind the file's end is to go, too.
+        let whole = if at + len == self.held { len + BLOCK_MAX } else { len };
+        sys::punch(&self.place.file, at, whole).map_err(|source| {
+            DiskError::io(&self.place.path, format!("cannot punch a hole of {len} octets at offset {at}"), source)
+        })
+    }
+}
+
+impl DiskWriter for InPlace {
+    fn write_at(&self, at: u64, octets: &[u8]) -> Result<()> {
+        self.place.write(at, octets)
+    }
+
+    fn announce(&self, data: u64) {
+        self.place.announce(data);
+    }
+
+    fn data_from_pipe(&self, at: u64, pipe: BorrowedFd<'_>, len: u64) -> Result<sys::Spliced> {
+        self.place.splice(at, pipe, len)
+    }
+
+    fn data_from_file(&self, at: u64, file: &File, from: u64, len: u64) -> Result<sys::Spliced> {
+        self.place.copy(at, file, from, len)
+    }
+
+    fn zero_range(&self, at: u64, len: u64) -> Result<()> {
+        self.place.erase(at, len, self.held, self.size == Some(at + len))
+    }
+
+    fn zeroes(&self) -> bool {
+        true
+    }
+
+    fn keep_existing(&self, _at: u64, _len: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn leftover_message(&self) -> String {
+        let state = if self.place.is_touched() { "updated in part" } else { "as it was" };
+        format!("{} is {state}", shown(&self.place.path))
+    }
+
+    fn stored(&self, size: u64) -> Result<BackingChain> {
+        self.place.settle()?;
+        self.place.set_len(size)?;
+        self.place.stored(size)
+    }
+
+    fn mark(&self) -> WrittenStamp {
+        self.place.mark()
+    }
+
+    fn commit(self: Box<Self>, size: u64) -> Result<Vec<String>> {
+        // Before the disk's end is cut off a file that nothing leads to any more, and once more when all is done.
+        self.check_named()?;
+        let notes = self.place.settle()?;
+        self.place.check_len()?;
+        self.place.set_len(size)?;
+        origin::note(&self.place.file, self.source.as_deref());
+        let given = self.rights.give(&self.place.file);
+        given.map_err(|(what, source)| DiskError::io(&self.place.path, what, source))?;
+        if self.sync {
+            self.place.sync()?;
+            self.place.mark.set(&self.place.file);
+        }
+        self.check_named()?;
+        Ok(notes)
+    }
+}

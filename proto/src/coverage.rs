@@ -1,0 +1,224 @@
+//! The law: the records of a stream, in order, cover the disk `[0, size)` exactly once (SPEC.md, "The law").
+
+use std::ops::Range;
+
+use thiserror::Error;
+
+use crate::{Base, HashParams, LEN_MAX, Record, StreamHeader};
+
+/// How a record breaks the law.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[allow(missing_docs, reason = "the messages say what each field is; all are in octets")]
+pub enum CoverageError {
+    /// A record of length 0.
+    #[error("a record of length 0")]
+    Empty,
+    /// The record reaches beyond the disk.
+    #[error("a record of {len} octets, where {left} are left of the disk")]
+    PastEnd { len: u64, left: u64 },
+    /// END before the disk is covered.
+    #[error("END with {left} octets of the disk uncovered")]
+    Uncovered { left: u64 },
+    /// KEEP in a stream without BASE.
+    #[error("KEEP without BASE")]
+    KeepWithoutBase,
+    /// KEEP of octets that the base doesn't have.
+    #[error("KEEP up to {end}, where BASE ends at {base}")]
+    KeepPastBase { end: u64, base: u64 },
+    /// With digests: a record that begins off the grain.
+    #[error("a record that begins at no multiple of the grain {grain}")]
+    OffGrain { grain: u64 },
+    /// With digests: DATA across a multiple of the interval.
+    #[error("DATA of {len} octets across a multiple of the interval {interval}")]
+    AcrossInterval { len: u64, interval: u64 },
+    /// With digests: DATA that should have been one with the DATA before it.
+    #[error("DATA after DATA at no multiple of the interval {interval}")]
+    DataAfterData { interval: u64 },
+    /// With digests: HOLE that should have been one with the HOLE before it.
+    #[error("HOLE after HOLE")]
+    HoleAfterHole,
+    /// With digests: KEEP that should have been one with the KEEP before it.
+    #[error("KEEP after KEEP")]
+    KeepAfterKeep,
+    /// With digests: KEEP that begins or ends inside an interval.
+    #[error("KEEP that begins or ends at no multiple of the interval {interval}")]
+    KeepOffInterval { interval: u64 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PreviousRecord {
+    None,
+    Data,
+    Hole,
+    Keep,
+}
+
+/// Walks over the disk record by record: the only judge of coverage, at both ends.
+#[derive(Clone, Debug)]
+pub struct CoverageChecker {
+    size: u64,
+    at: u64,
+    sums: Option<HashParams>,
+    base: Option<u64>,
+    last: PreviousRecord,
+}
+
+impl CoverageChecker {
+    /// Stands at the beginning of the disk that these lines announce.
+    #[must_use]
+    pub fn new(open: &StreamHeader, base: Option<&Base>) -> Self {
+        Self { size: open.size, at: 0, sums: open.sums, base: base.map(|base| base.size), last: PreviousRecord::None }
+    }
+
+    /// For a disk whose size nobody tells: bounded by [`LEN_MAX`] only, and whole wherever it stops (the 2014 dialect).
+    #[must_use]
+    pub fn unsized_disk() -> Self {
+        Self::new(&StreamHeader { size: LEN_MAX, sums: None }, None)
+    }
+
+    /// The disk offset reached, in octets.
+    #[must_use]
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// The disk's size in octets.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Steps over the record and tells what it covers, in octets of the disk. An error leaves the cursor where it was.
+    pub fn step(&mut self, record: &Record) -> Result<Range<u64>, CoverageError> {
+        let (at, len) = (self.at, record.len());
+        if len == 0 {
+            return Err(CoverageError::Empty);
+        }
+        let left = self.size - at;
+        if len > left {
+            return Err(CoverageError::PastEnd { len, left });
+        }
+        let end = at + len;
+        if let Record::Keep { .. } = record {
+            let base = self.base.ok_or(CoverageError::KeepWithoutBase)?;
+            if end > base {
+                return Err(CoverageError::KeepPastBase { end, base });
+            }
+        }
+        if let Some(sums) = self.sums {
+            self.check_form(record, end, sums)?;
+        }
+        self.last = match record {
+            Record::Data { .. } => PreviousRecord::Data,
+            Record::Hole { .. } => PreviousRecord::Hole,
+            Record::Keep { .. } => PreviousRecord::Keep,
+        };
+        self.at = end;
+        Ok(at..end)
+    }
+
+    /// What lines can show of the canonical form (SPEC.md, "The canonical form").
+    fn check_form(&self, record: &Record, end: u64, sums: HashParams) -> Result<(), CoverageError> {
+        let (interval, grain) = (sums.interval(), sums.grain());
+        if !self.at.is_multiple_of(grain) {
+            return Err(CoverageError::OffGrain { grain });
+        }
+        let at_interval = self.at.is_multiple_of(interval);
+        match *record {
+            Record::Data { len, .. } => {
+                if self.at / interval != (end - 1) / interval {
+                    return Err(CoverageError::AcrossInterval { len, interval });
+                }
+                if self.last == PreviousRecord::Data && !at_interval {
+                    return Err(CoverageError::DataAfterData { interval });
+                }
+            }
+            Record::Hole { .. } if self.last == PreviousRecord::Hole => return Err(CoverageError::HoleAfterHole),
+            Record::Hole { .. } => {}
+            Record::Keep { .. } => {
+                if self.last == PreviousRecord::Keep {
+                    return Err(CoverageError::KeepAfterKeep);
+                }
+                if !at_interval || !(end.is_multiple_of(interval) || end == self.size) {
+                    return Err(CoverageError::KeepOffInterval { interval });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Says whether the disk is covered: the question END asks.
+    pub fn finish(&self) -> Result<(), CoverageError> {
+        match self.size - self.at {
+            0 => Ok(()),
+            left => Err(CoverageError::Uncovered { left }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATA: fn(u64) -> Record = |len| Record::Data { len, digest: None };
+    const HOLE: fn(u64) -> Record = |len| Record::Hole { len };
+    const KEEP: fn(u64) -> Record = |len| Record::Keep { len };
+
+    fn walk(size: u64, sums: Option<(u64, u64)>, base: Option<u64>, records: &[Record]) -> Result<(), CoverageError> {
+        let sums = sums.map(|(interval, grain)| HashParams::new(interval, grain).unwrap());
+        let base = base.map(|size| Base { size, digest: None });
+        let mut cursor = CoverageChecker::new(&StreamHeader { size, sums }, base.as_ref());
+        for record in records {
+            let at = cursor.at();
+            match cursor.step(record) {
+                Ok(range) => assert_eq!(range, at..at + record.len()),
+                Err(error) => {
+                    assert_eq!(cursor.at(), at, "an error must not move the cursor");
+                    return Err(error);
+                }
+            }
+        }
+        cursor.finish()
+    }
+
+    #[test]
+    fn covers_the_disk_exactly_once() {
+        assert_eq!(walk(0, None, None, &[]), Ok(()));
+        assert_eq!(walk(10, None, None, &[DATA(3), DATA(3), HOLE(2), HOLE(2)]), Ok(()));
+        assert_eq!(walk(LEN_MAX, None, None, &[HOLE(LEN_MAX - 1), DATA(1)]), Ok(()));
+        assert_eq!(walk(10, None, None, &[DATA(9)]), Err(CoverageError::Uncovered { left: 1 }));
+        assert_eq!(walk(10, None, None, &[DATA(9), HOLE(2)]), Err(CoverageError::PastEnd { len: 2, left: 1 }));
+        assert_eq!(walk(0, None, None, &[HOLE(1)]), Err(CoverageError::PastEnd { len: 1, left: 0 }));
+        assert_eq!(
+            walk(10, None, None, &[DATA(1), HOLE(u64::MAX)]),
+            Err(CoverageError::PastEnd { len: u64::MAX, left: 9 })
+        );
+        assert_eq!(walk(10, None, None, &[HOLE(0)]), Err(CoverageError::Empty));
+    }
+
+    #[test]
+    fn keeps_only_what_the_base_has() {
+        assert_eq!(walk(10, None, Some(6), &[KEEP(3), KEEP(3), DATA(4)]), Ok(()));
+        assert_eq!(walk(10, None, None, &[KEEP(10)]), Err(CoverageError::KeepWithoutBase));
+        assert_eq!(walk(10, None, Some(6), &[KEEP(7)]), Err(CoverageError::KeepPastBase { end: 7, base: 6 }));
+    }
+
+    #[test]
+    fn holds_lines_to_the_canonical_form_where_there_are_digests() {
+        let sums = Some((8192, 4096));
+        assert_eq!(walk(20480, sums, None, &[DATA(8192), DATA(8192), HOLE(4096)]), Ok(()));
+        assert_eq!(walk(5000, sums, None, &[DATA(5000)]), Ok(()));
+        let off = CoverageError::OffGrain { grain: 4096 };
+        assert_eq!(walk(8192, sums, None, &[DATA(100), HOLE(8092)]), Err(off));
+        let across = CoverageError::AcrossInterval { len: 8192, interval: 8192 };
+        assert_eq!(walk(16384, sums, None, &[HOLE(4096), DATA(8192)]), Err(across));
+        let twice = CoverageError::DataAfterData { interval: 8192 };
+        assert_eq!(walk(16384, sums, None, &[DATA(4096), DATA(4096)]), Err(twice));
+        assert_eq!(walk(16384, sums, None, &[HOLE(8192), HOLE(8192)]), Err(CoverageError::HoleAfterHole));
+        assert_eq!(walk(16384, sums, Some(16384), &[KEEP(8192), KEEP(8192)]), Err(CoverageError::KeepAfterKeep));
+        let inside = CoverageError::KeepOffInterval { interval: 8192 };
+        assert_eq!(walk(16384, sums, Some(16384), &[KEEP(4096)]), Err(inside));
+        assert_eq!(walk(16384, sums, Some(16384), &[DATA(4096), KEEP(4096)]), Err(inside));
+        assert_eq!(walk(9000, sums, Some(9000), &[DATA(8192), KEEP(808)]), Ok(()));
+    }
+}

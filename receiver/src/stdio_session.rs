@@ -1,0 +1,102 @@
+//! A receiver that answers: the stream comes in on one side of a link, and what becomes of it goes back on the other
+//! (SPEC.md, "The conversation").
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use xfer_hole_image::{ProgressCounters, Target, shown};
+use xfer_hole_link::ReplyWriter;
+use xfer_hole_proto::{Dialect, FailReason, Fingerprint, Reply, SourceFacts};
+
+use crate::ReceiveContext;
+use crate::error::ReceiveError;
+use crate::receive::ReceivedDisk;
+use crate::stream_reader::{LinkLimits, StreamReader};
+
+/// What READY says that we are.
+const WORD: &str = "recv-hole";
+
+/// A stream that is answered.
+pub(crate) struct StdioSession {
+    pub(crate) input: StreamReader,
+    pub(crate) talk: ReplyWriter,
+}
+
+impl StdioSession {
+    /// By standard input and standard output.
+    pub(crate) fn stdio(patience: Duration, tally: &Arc<ProgressCounters>) -> Result<Self, ReceiveError> {
+        let unwritable =
+            |source| ReceiveError::Image(xfer_hole_image::DiskError::io("standard output", "cannot write", source));
+        let stdout: File = io::stdout().as_fd().try_clone_to_owned().map_err(unwritable)?.into();
+        let talk = ReplyWriter::start(stdout, patience).map_err(unwritable)?;
+        let link = LinkLimits { patience: Some(patience), answered: true, ..LinkLimits::default() };
+        let input = StreamReader::stdin(Dialect::V1, link, Arc::clone(tally))?;
+        Ok(Self { input, talk })
+    }
+
+    /// Says that the target may be written, and, if the sender may know, what can be built on there.
+    pub(crate) fn ready(&self, target: &Target, tells: bool, more: &[&str]) {
+        let can = [
+            (true, WORD),
+            (target.is_device(), Reply::DEVICE),
+            (tells && target.can_hold(), Reply::DELTA),
+            (tells && target.has_part(), Reply::PART),
+            (self.input.asks_source(), SourceFacts::ASKED),
+        ];
+        let words = can.into_iter().filter(|(can, _)| *can).map(|(_, word)| word);
+        let words = words.chain(more.iter().copied()).map(str::to_owned);
+        self.talk.say(&Reply::Ready(words.collect()));
+    }
+
+    /// Receives the disk, and says that it is there; a failure is the caller's to tell.
+    pub(crate) fn run(&mut self, target: Target, work: ReceiveContext<'_>) -> Result<ReceivedDisk, ReceiveError> {
+        let dest = shown(target.path());
+        let done = work.apply(&mut self.input, target, Some(&self.talk)).map_err(ReceiveError::of_link)?;
+        for note in &done.notes {
+            self.talk.say(&Reply::Note(FailReason::new(&format!("{dest}: {note}"))));
+        }
+        self.talk.say(&Reply::Done(done.fingerprint.map(|fingerprint| fingerprint.digest)));
+        Ok(done)
+    }
+
+    /// The same after saying that the target may be written; a dry run ends there.
+    pub(crate) fn receive(
+        &mut self,
+        target: Target,
+        dest: &Path,
+        dry_run: bool,
+        work: ReceiveContext<'_>,
+    ) -> Result<Option<Fingerprint>, ReceiveError> {
+        let allowed = work.cli.rules().allow_base;
+        let mut words = Vec::new();
+        if !target.is_confined() {
+            words.extend(Some(target.becomes().word()).filter(|&word| word != Reply::DEVICE));
+            words.extend(dest.is_dir().then_some(Reply::DIRECTORY));
+        }
+        words.extend((allowed && target.can_hold()).then_some(Reply::BASE));
+        self.ready(&target, allowed, &words);
+        if let Some(warning) = target.content_warning() {
+            self.talk.say(&Reply::Note(FailReason::new(&warning.what)));
+        }
+        if dry_run {
+            self.talk.say(&Reply::Done(None));
+            return Ok(None);
+        }
+        Ok(self.run(target, work)?.fingerprint)
+    }
+
+    /// Says that no disk will be there, and why.
+    pub(crate) fn fail(&self, error: &ReceiveError) {
+        self.talk.say_last(&Reply::Fail(error.refusal()));
+    }
+
+    /// The same, where nobody else is to be told.
+    pub(crate) fn tell(&self, error: &ReceiveError) -> ReceiveError {
+        self.fail(error);
+        ReceiveError::Told(error.failure())
+    }
+}

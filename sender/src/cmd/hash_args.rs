@@ -1,0 +1,28 @@
+//! By what parameters digests are taken, as it is typed.
+
+use clap::Args;
+use xfer_hole_link::parse_size;
+use xfer_hole_proto::{GRAIN_DEFAULT, HashParams, INTERVAL_DEFAULT};
+
+use crate::cli::sums;
+use crate::error::SendError;
+
+/// How the disk is cut. Fingerprints are only the same if this is.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "How it is hashed")]
+pub(crate) struct HashArgs {
+    /// Interval of the digests: a power of two, 4K to 16M; 1M if not given
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) hash_interval: Option<u64>,
+
+    /// The grain: zeros are found in blocks of this size, a power of two, 512 to the interval; 4K if not given
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) min_hole: Option<u64>,
+}
+
+impl HashArgs {
+    pub(crate) fn sums(&self) -> Result<HashParams, SendError> {
+        let interval = self.hash_interval.unwrap_or(INTERVAL_DEFAULT);
+        sums(interval, self.min_hole.unwrap_or(GRAIN_DEFAULT.min(interval)))
+    }
+}

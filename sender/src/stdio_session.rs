@@ -1,0 +1,175 @@
+//! One disk to whoever holds both ends of us: the stream on standard output, the receiver's answers on standard input.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::process;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use xfer_hole_image::{BackingChain, CacheKey, DataEstimate, Plan, ProgressCounters, sys};
+use xfer_hole_link::{ConversationEnd, LinkLoss, Messages, ReplyReader, ReplyWriter};
+use xfer_hole_proto::{Fingerprint, HashParams, Refusal, Reply, SourceFacts};
+
+use crate::cli::{Cli, PeerKind, SendOptions};
+use crate::error::SendError;
+use crate::image_args::{ImageArgs, check_content};
+use crate::incremental_args::{IncrementalArgs, KnownBase};
+use crate::send::{self, Known, Ready};
+use crate::stream_writer::StreamWriter;
+
+/// How long the receiver may take to say why it doesn't take any more.
+const LAST_WORD: Duration = Duration::from_secs(5);
+
+/// How long the disk's data may be counted before the first byte. What isn't counted by then is estimated.
+const COUNT: Duration = Duration::from_millis(100);
+
+/// What a receiver that hears us is told ahead of the stream: that we are still here, or why there will be none.
+pub(crate) struct EarlyReplies(ReplyWriter);
+
+impl EarlyReplies {
+    /// Begins to say WAIT on standard output, to a receiver with so much patience.
+    pub(crate) fn start(patience: Duration) -> Result<Self, SendError> {
+        let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(SendError::output)?;
+        Ok(Self(ReplyWriter::start(stdout.into(), patience).map_err(SendError::Thread)?))
+    }
+
+    /// Says why there will be no stream.
+    pub(crate) fn fail(self, error: &SendError) -> SendError {
+        self.0.say(&refusal(error));
+        SendError::Told(error.failure())
+    }
+}
+
+/// Says on standard output why there will be no stream, where nothing has been said yet.
+pub(crate) fn refuse(error: &SendError) -> SendError {
+    // A receiver that hears nothing any more is gone.
+    let _heard = sys::write_all(io::stdout(), refusal(error).text().as_bytes());
+    SendError::Told(error.failure())
+}
+
+fn refusal(error: &SendError) -> Reply {
+    let hint = error.hint().map_or(String::new(), |hint| format!(" ({})", hint_for_pull(hint)));
+    Reply::Fail(Refusal::new(&[], &format!("{error}{hint}")))
+}
+
+/// A hint as the user of a pull can type it: options that only the sender has are passed on by `-M`, in one word with their value.
+fn hint_for_pull(hint: &str) -> String {
+    let flags = IncrementalArgs::augment_args(ImageArgs::augment_args(clap::Command::new("")));
+    let mut text = String::new();
+    let mut words = hint.split(' ').peekable();
+    while let Some(word) = words.next() {
+        let name =
+            word.strip_prefix("--").map_or("", |name| name.split([',', ';', ':', '=']).next().unwrap_or_default());
+        let flag = flags.get_arguments().find(|flag| flag.get_long() == Some(name));
+        text.push_str(if text.is_empty() { "" } else { " " });
+        text.push_str(if flag.is_some() { "-M " } else { "" });
+        text.push_str(word);
+        let takes = |next: &&str| match flag {
+            Some(flag) if name == "allow" => flag.get_action().takes_values(),
+            Some(flag) => {
+                flag.get_possible_values().iter().any(|value| next.split('|').any(|next| next == value.get_name()))
+            }
+            None => false,
+        };
+        if word.len() == name.len() + 2
+            && let Some(value) = words.next_if(takes)
+        {
+            text.push('=');
+            text.push_str(value);
+        }
+    }
+    text
+}
+
+/// Sends the disk when the receiver is ready, and waits until it is done.
+pub(crate) fn converse(
+    disk: &BackingChain,
+    identity: Option<&CacheKey>,
+    basis: &KnownBase,
+    job: &SendOptions,
+    cli: &Cli,
+    tally: &Arc<ProgressCounters>,
+    messages: Messages,
+) -> Result<Option<Fingerprint>, SendError> {
+    let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(SendError::input)?;
+    // A sender has nothing to lose, and may be held up in a write that nobody takes.
+    let stop = |ending: &ConversationEnd| process::exit(i32::from(ending.failure().status()));
+    let answers = ReplyReader::listen(stdin.into(), None, messages, stop).map_err(SendError::Thread)?;
+    let patience = cli.rsh.patience();
+    answers.watch(patience, true).map_err(SendError::Thread)?;
+    let words = answers.ready().map_err(ended)?;
+    let ready = Ready { answers, towards: PeerKind::Unknown, words };
+    check_content(disk, ready.is_device(), messages)?;
+    let answers = &ready.answers;
+    let asked = ready.words.iter().any(|word| word == SourceFacts::ASKED);
+    let mut wire = StreamWriter::stdout(job.dialect, Arc::clone(tally), cli.throttle())?;
+    wire.heed(answers.clone(), patience);
+    if asked {
+        let plan = Plan::changed(disk, job.sums.map_or(1, HashParams::interval));
+        let data = DataEstimate::within(plan, COUNT).map_or_else(|| disk.allocated(), |outlook| outlook.total());
+        wire.tell(SourceFacts { private: disk.is_private(), data: Some(data) })?;
+    }
+    let known = Known { identity, basis };
+    let sent = send::to_receiver(disk, known, cli, &ready, &mut wire, tally, messages);
+    match sent {
+        Ok(fingerprint) => match answers.ending(None) {
+            Some(ConversationEnd::Done(digest)) => {
+                let checked = ready.check_done(fingerprint, digest);
+                checked.map(|()| fingerprint).map_err(|what| SendError::far(format!("the receiver {what}")))
+            }
+            ending => Err(ended(ending.unwrap_or(ConversationEnd::Closed(None)))),
+        },
+        Err(error) if error.is_of_output() => Err(answers.ending(Some(LAST_WORD)).map_or(error, ended)),
+        // The receiver has our reason, and tells its user.
+        Err(error) if wire.has_said_why() => Err(SendError::Told(error.failure())),
+        Err(error) => Err(error),
+    }
+}
+
+fn ended(ending: ConversationEnd) -> SendError {
+    match ending {
+        // It tells its user itself.
+        ConversationEnd::Failed(_) | ConversationEnd::Wrong(_) | ConversationEnd::Closed(_) => {
+            SendError::Told(ending.failure())
+        }
+        ConversationEnd::Done(_) => SendError::far("the receiver said that it was done before it was"),
+        ConversationEnd::Silent(_) => LinkLoss { what: ending.to_string(), failure: ending.failure() }.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_names_the_sender_s_options_as_a_pull_passes_them_on() {
+        for (hint, said) in [
+            (
+                "--format qcow2 if it is a qcow2 image of yours, --format raw if it is the disk of a guest, as it is",
+                "-M --format=qcow2 if it is a qcow2 image of yours, -M --format=raw if it is the disk of a guest, as it is",
+            ),
+            ("use --format raw to send the file as it is", "use -M --format=raw to send the file as it is"),
+            ("say which it is: --backing-format raw|qcow2", "say which it is: -M --backing-format=raw|qcow2"),
+            (
+                "if you trust this image, --allow '/srv/a b' lets it be read",
+                "if you trust this image, -M --allow='/srv/a b' lets it be read",
+            ),
+            (
+                "stop it, send a snapshot, or read it all the same with --force-share",
+                "stop it, send a snapshot, or read it all the same with -M --force-share",
+            ),
+            (
+                "leave --extents out, or use --extents scan to read everything",
+                "leave -M --extents out, or use -M --extents=scan to read everything",
+            ),
+            (
+                "--base-digest=FINGERPRINT names that disk, --trust-base sends without a check, --delta asks the target",
+                "-M --base-digest=FINGERPRINT names that disk, -M --trust-base sends without a check, --delta asks the target",
+            ),
+            ("free some space", "free some space"),
+        ] {
+            assert_eq!(hint_for_pull(hint), said);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What goes out is what was meant, whatever way it takes.
+
+use std::fs;
+use std::io::{Read, pipe};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::thread;
+
+use bytes::Bytes;
+use xfer_hole_image::{BackingChain, DiskOptions};
+use xfer_hole_proto::StreamHeader;
+
+use super::*;
+
+fn said_by(dialect: Dialect, talk: impl FnOnce(&mut StreamWriter) -> Result<(), SendError>) -> String {
+    let (mut reader, writer) = pipe().unwrap();
+    let mut wire =
+        StreamWriter::new(OwnedFd::from(writer).into(), dialect, Arc::new(ProgressCounters::default()), None);
+    if dialect == Dialect::V1 {
+        wire.line(Frame::Open(StreamHeader { size: 8192, sums: None })).unwrap();
+    }
+    talk(&mut wire).unwrap();
+    drop(wire);
+    let mut said = String::new();
+    reader.read_to_string(&mut said).unwrap();
+    said
+}
+
+#[test]
+fn silence_of_fifteen_seconds_is_broken_by_wait_and_no_shorter_one() {
+    let said = said_by(Dialect::V1, |wire| {
+        wire.idle()?;
+        wire.said -= WAIT;
+        wire.idle()?;
+        wire.idle()
+    });
+    assert_eq!(said, "XFER-HOLE 1 8192\nWAIT\n");
+}
+
+#[test]
+fn giving_up_says_why_between_records_and_nothing_inside_a_payload() {
+    let reason = || FailReason::new("disk.img: cannot read");
+    let said = said_by(Dialect::V1, |wire| wire.give_up(reason()));
+    assert_eq!(said, "XFER-HOLE 1 8192\nFAIL disk.img: cannot read\n");
+    let said = said_by(Dialect::V1, |wire| {
+        wire.line(Frame::Record(Record::Data { len: 4096, digest: None }))?;
+        wire.give_up(reason())
+    });
+    assert_eq!(said, "XFER-HOLE 1 8192\nDATA 4096\n");
+}
+
+#[test]
+fn giving_up_in_the_dialect_of_2014_leaves_a_stream_that_is_cut() {
+    let said = said_by(Dialect::Classic, |wire| {
+        wire.line(Frame::Record(Record::Hole { len: 4096 }))?;
+        wire.give_up(FailReason::new("disk.img: cannot read"))
+    });
+    assert_eq!(said, "HOLE\n4096\nDATA\n1\n");
+}
+
+fn named(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("xfer-hole-wire-{}-{name}", std::process::id()))
+}
+
+/// A disk of a hundred thousand octets, no two neighbours alike.
+fn disk(name: &str) -> (BackingChain, Vec<u8>) {
+    let octets: Vec<u8> = (0..100_000_u32).map(|at| at.to_be_bytes()[3] ^ at.to_be_bytes()[2]).collect();
+    let path = named(name);
+    fs::write(&path, &octets).unwrap();
+    let raw = BackingChain::open(&path, &DiskOptions::default()).unwrap();
+    fs::remove_file(path).unwrap();
+    (raw, octets)
+}
+
+fn range(at: u64, len: u64) -> PayloadPart {
+    PayloadPart::Range { depth: 0, at, len }
+}
+
+/// Large and small parts of both kinds, the last of which goes on behind the end of the file.
+fn parts(octets: &[u8]) -> (Payload, Vec<u8>) {
+    let behind = [&octets[90_000..], &[0; 50_000]].concat();
+    let memory = Bytes::copy_from_slice(octets);
+    let parts = vec![
+        range(10, 100),
+        PayloadPart::Octets(memory.slice(..50)),
+        range(1000, 60_000),
+        PayloadPart::Octets(memory.slice(..70_000)),
+        range(5, 4096),
+        range(90_000, 60_000),
+    ];
+    let expected =
+        [&octets[10..110], &octets[..50], &octets[1000..61_000], &octets[..70_000], &octets[5..4101], &behind];
+    (Payload::from(parts), expected.concat())
+}
+
+#[test]
+fn a_payload_is_its_parts_one_behind_the_other_in_one_record() {
+    let (raw, octets) = disk("parts");
+    let (payload, expected) = parts(&octets);
+    let len = payload.len();
+    let talk = |wire: &mut StreamWriter| {
+        wire.line(Frame::Open(StreamHeader { size: len, sums: None }))?;
+        wire.data(Record::Data { len, digest: None }, payload.clone(), &raw)?;
+        wire.end(None)
+    };
+    let expected = [format!("XFER-HOLE 1 {len}\nDATA {len}\n").as_bytes(), &expected, b"END\n"].concat();
+    // Into a pipe.
+    let (mut reader, writer) = pipe().unwrap();
+    let reading = thread::spawn(move || {
+        let mut said = Vec::new();
+        reader.read_to_end(&mut said).map(|_| said)
+    });
+    let tally = Arc::new(ProgressCounters::default());
+    let mut wire = StreamWriter::new(OwnedFd::from(writer).into(), Dialect::V1, Arc::clone(&tally), None);
+    talk(&mut wire).unwrap();
+    assert!(wire.splices && wire.spliced);
+    drop(wire);
+    assert!(reading.join().unwrap().unwrap() == expected);
+    assert_eq!(tally.wire(), expected.len() as u64);
+    // Into what can't be spliced to.
+    let path = named("out");
+    let mut wire = StreamWriter::new(File::create(&path).unwrap(), Dialect::V1, Arc::default(), None);
+    talk(&mut wire).unwrap();
+    assert!(!wire.splices && !wire.spliced);
+    assert!(fs::read(&path).unwrap() == expected);
+    fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn what_is_spliced_breaks_the_silence_too() {
+    let (raw, _) = disk("silence");
+    let (_reader, writer) = pipe().unwrap();
+    let mut wire = StreamWriter::new(OwnedFd::from(writer).into(), Dialect::V1, Arc::default(), None);
+    wire.line(Frame::Open(StreamHeader { size: 40_000, sums: None })).unwrap();
+    wire.line(Frame::Record(Record::Data { len: 40_000, digest: None })).unwrap();
+    wire.flush().unwrap();
+    wire.said -= WAIT;
+    wire.flush().unwrap();
+    assert!(wire.said.elapsed() >= WAIT, "nothing was said");
+    wire.range(raw.host(0).unwrap(), 0, 40_000).unwrap();
+    assert!(wire.spliced && wire.said.elapsed() < WAIT);
+}
+
+#[test]
+fn a_small_payload_that_can_not_be_read_leaves_room_for_fail() {
+    let path = named("short");
+    fs::write(&path, [7; 9000]).unwrap();
+    let raw = BackingChain::open(&path, &DiskOptions::default()).unwrap();
+    File::options().write(true).open(&path).unwrap().set_len(5000).unwrap();
+    fs::remove_file(path).unwrap();
+    let said = said_by(Dialect::V1, |wire| {
+        let payload = Payload::from(vec![PayloadPart::Octets(Bytes::from_static(b"here")), range(4000, 4092)]);
+        let failed = wire.data(Record::Data { len: 4096, digest: None }, payload, &raw);
+        assert!(matches!(failed, Err(SendError::Image(_))));
+        wire.give_up(FailReason::new("short"))
+    });
+    assert_eq!(said, "XFER-HOLE 1 8192\nFAIL short\n");
+}
