@@ -8,11 +8,11 @@ trap '[ -z "$tmp" ] || rm -rf -- "$tmp"; exit "$code"' EXIT
 # Definitions
 #   part   DEST.part, renamed after END
 #   place  DEST written directly: --in-place, or a device
-#   pipe   DEST takes octets in order: -, a fifo, a character device
+#   pipe   DEST takes bytes in order: -, a fifo, a character device
 #   spool  an unlinked file, where a hashed payload waits for its check
 #
 # Design
-#   `read` takes one octet at a time from a pipe: it can share standard input
+#   `read` takes one byte at a time from a pipe: it can share standard input
 #   with dd. Descriptor 3 carries the disk offset: the next dd seeks over what
 #   pends. Numbers are text, checked before arithmetic and added in limbs
 #   below g, nine digits, as a shell may count in 32 bits.
@@ -21,7 +21,7 @@ trap '[ -z "$tmp" ] || rm -rf -- "$tmp"; exit "$code"' EXIT
 #   kind dest part show  what is written, its name
 #   fd                   what descriptor 3 has open, for a program whose 0 it is
 #   size ival grain      the open line's
-#   rec off pend prev    record, disk offset, octets to seek over, last word
+#   rec off pend prev    record, disk offset, bytes to seek over, last word
 
 help='usage: recv-hole.sh [OPTION..] DEST < STREAM
 
@@ -215,7 +215,7 @@ missing() {
 	[ "$kind" != part ] || why="$why ($show.part may be removed)"
 }
 
-# moved N: did the last dd move N octets? Short input is no error to it.
+# moved N: did the last dd move N bytes? Short input is no error to it.
 moved() {
 	x=/proc/self/fdinfo/3 d=$ahead
 	[ "$kind" != pipe ] || x=$err d=$1
@@ -229,7 +229,7 @@ moved() {
 	[ "$d" = "$e" ]
 } 2>/dev/null
 
-# pour N [operand..]: N octets of standard input to DEST
+# pour N [operand..]: N bytes of standard input to DEST
 pour() {
 	t=$1
 	shift
@@ -249,13 +249,13 @@ durable() {
 	[ -n "$nosync" ] || dd count=0 conv=fsync,notrunc </dev/null >&3 2>"$err" || broke "can't sync $show"
 }
 
-# pass N: leave N octets of DEST as they are
+# pass N: leave N bytes of DEST as they are
 pass() {
 	add "$pend" "$1"
 	pend=$total
 }
 
-# zero N: octets of what may hold old ones
+# zero N: bytes of what may hold old ones
 zero() {
 	if [ -n "$dev" ]; then
 		zero_device "$1"
@@ -347,7 +347,7 @@ device() {
 	had=''
 	{ read -r had <"$t/size"; } 2>/dev/null
 	number "$had" || die "can't tell the size of $show"
-	# in sectors of 512 octets
+	# in sectors of 512 bytes
 	for x in 1 2 3 4 5 6 7 8 9; do
 		add "$had" "$had"
 		had=$total
@@ -891,7 +891,7 @@ ending() {
 		[ "${t%% *}" = "$d" ] || bad "END has a wrong digest of the lines"
 	fi
 	t=$(dd bs=1 count=1 2>/dev/null | wc -c)
-	[ "$t" -eq 0 ] || bad "octets after END"
+	[ "$t" -eq 0 ] || bad "bytes after END"
 	begin
 }
 

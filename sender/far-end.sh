@@ -112,7 +112,7 @@ family() {
 	done
 } 2>/dev/null
 
-# silent: does `work` wait for octets, and none come? Its dd reads what it has
+# silent: does `work` wait for bytes, and none come? Its dd reads what it has
 # open itself; what else it started works on the disk, but for the lines' hasher.
 silent() {
 	[ -r "/proc/$work/io" ] && [ -r "/proc/$work/task/$work/children" ] || return 1

@@ -12,11 +12,11 @@
 # before it is offered, a hole is punched again.
 #
 #   wanted   what the sender has asked for, and is to send: size interval grain
-#   offered  octets from the disk's beginning that it may have kept
+#   offered  bytes from the disk's beginning that it may have kept
 #   behind   the stream hasn't passed them yet: they are in DEST.part, and the
 #            lines, which 9 reads, stay as they are until it has
 #   journal  the lines of what comes, which 8 writes
-#   gap      octets of zeros at their end
+#   gap      bytes of zeros at their end
 #   spare    what is left of the line that 9 has read
 #   result   the digest of all lines
 wanted='' offered=0 behind='' journal='' gap=0 spare='' result=''
@@ -47,7 +47,7 @@ remains() {
 		power "$had_ival" 4096 16777216 && power "$had_grain" 512 "$had_ival"
 }
 
-# empty: does DEST.part have zeros from off on, N octets? It has then.
+# empty: does DEST.part have zeros from off on, N bytes? It has then.
 empty() {
 	! $zap -o "$off" -l "$n" "$fd" 0>&3 >/dev/null 2>&1 || return 0
 	zap=''
@@ -56,7 +56,7 @@ empty() {
 	[ "$x" -eq 0 ]
 }
 
-# intact: does DEST.part have these octets from off on?
+# intact: does DEST.part have these bytes from off on?
 intact() {
 	t=$quick
 	[ "${#n}" -lt 7 ] || t=${strong:-"$quick"}
@@ -95,7 +95,7 @@ review() {
 	done
 }
 
-# pull N COMMAND: gives it the lines of the next N octets
+# pull N COMMAND: gives it the lines of the next N bytes
 pull() {
 	left_over=$1
 	while [ "$left_over" != 0 ]; do
@@ -283,7 +283,7 @@ keep() {
 		pass "$n"
 	else
 		plain_keep
-		# DEST's octets have no line
+		# DEST's bytes have no line
 		journal=''
 	fi
 	passed

@@ -1,4 +1,4 @@
-//! How long records take to become octets, and records again.
+//! How long records take to become bytes, and records again.
 
 use std::hint::black_box;
 
@@ -9,7 +9,7 @@ use xfer_hole_proto::{Dialect, Digest, Frame, HashParams, Record, StreamDecoder,
 
 /// Pieces of data, with as many holes between them.
 const PIECES: u64 = 10_000;
-/// Octets of each.
+/// Bytes of each.
 const LEN: u64 = 4096;
 
 fn codec(criterion: &mut Criterion) {
@@ -18,15 +18,15 @@ fn codec(criterion: &mut Criterion) {
     for (name, sums) in [("plain", None), ("digests", Some(HashParams::default()))] {
         let items = items(sums);
         // As a sender does it, whose buffer leaves before it is large.
-        let gone = |octets: &mut BytesMut| {
-            if octets.len() > 64 << 10 {
-                octets.clear();
+        let gone = |bytes: &mut BytesMut| {
+            if bytes.len() > 64 << 10 {
+                bytes.clear();
             }
         };
         group.bench_function(format!("encode {name}"), |bencher| bencher.iter(|| black_box(encode(&items, gone))));
-        let octets = encode(&items, |_| {});
+        let bytes = encode(&items, |_| {});
         group.bench_function(format!("decode {name}"), |bencher| {
-            bencher.iter_batched(|| octets.clone(), |mut octets| decode(&mut octets), BatchSize::LargeInput);
+            bencher.iter_batched(|| bytes.clone(), |mut bytes| decode(&mut bytes), BatchSize::LargeInput);
         });
     }
     group.finish();
@@ -47,18 +47,18 @@ fn items(sums: Option<HashParams>) -> Vec<Frame> {
 
 /// Encodes; `take` is shown what there is behind each item.
 fn encode(items: &[Frame], take: impl Fn(&mut BytesMut)) -> BytesMut {
-    let (mut encoder, mut octets) = (StreamEncoder::new(Dialect::V1), BytesMut::new());
+    let (mut encoder, mut bytes) = (StreamEncoder::new(Dialect::V1), BytesMut::new());
     for item in items {
-        encoder.encode(item.clone(), &mut octets).expect("an item that fits");
-        take(&mut octets);
+        encoder.encode(item.clone(), &mut bytes).expect("an item that fits");
+        take(&mut bytes);
     }
-    encoder.encode(Frame::End(encoder.end()), &mut octets).expect("an end");
-    octets
+    encoder.encode(Frame::End(encoder.end()), &mut bytes).expect("an end");
+    bytes
 }
 
-fn decode(octets: &mut BytesMut) {
+fn decode(bytes: &mut BytesMut) {
     let mut decoder = StreamDecoder::new(Dialect::V1);
-    while let Some(item) = decoder.decode(octets).expect("a sound stream") {
+    while let Some(item) = decoder.decode(bytes).expect("a sound stream") {
         black_box(item);
     }
 }

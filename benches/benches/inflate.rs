@@ -9,9 +9,9 @@ use std::thread;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use xfer_hole_image::{BackingChain, Disk, DiskOptions, ParallelReader, ReadOptions};
 
-/// Octets of the disk.
+/// Bytes of the disk.
 const SIZE: usize = 32 << 20;
-/// Octets that are read at once.
+/// Bytes that are read at once.
 const READ: usize = 256 << 10;
 
 fn inflate(criterion: &mut Criterion) {
@@ -30,16 +30,16 @@ fn inflate(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Octets that become some three times smaller, and are never the same for long.
+/// Bytes that become some three times smaller, and are never the same for long.
 fn text() -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let octet = |at: usize| {
+    let byte = |at: usize| {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         if at % 32 < 10 { state.to_be_bytes()[0] } else { at.to_be_bytes()[7] % 32 + b'a' }
     };
-    (0..SIZE).map(octet).collect()
+    (0..SIZE).map(byte).collect()
 }
 
 fn compress(raw: &Path, path: &Path, kind: &str) {
@@ -52,7 +52,7 @@ fn compress(raw: &Path, path: &Path, kind: &str) {
 fn read(chain: &BackingChain) {
     let mut buffer = vec![0; READ];
     for at in (0..chain.size()).step_by(READ) {
-        chain.read_at(at, black_box(&mut buffer)).expect("octets");
+        chain.read_at(at, black_box(&mut buffer)).expect("bytes");
     }
 }
 

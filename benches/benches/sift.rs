@@ -24,7 +24,7 @@ fn measure(criterion: &mut Criterion, group: &str, path: &Path, shapes: &[(&str,
     let mut group = criterion.benchmark_group(group);
     group.sample_size(20).throughput(Throughput::Bytes(chain.size()));
     for (name, shape) in shapes {
-        group.bench_function(*name, |bencher| bencher.iter(|| black_box(drain(&chain, *shape).expect("octets"))));
+        group.bench_function(*name, |bencher| bencher.iter(|| black_box(drain(&chain, *shape).expect("bytes"))));
     }
     group.finish();
 }

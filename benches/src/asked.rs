@@ -4,7 +4,7 @@ use crate::case::Way;
 use crate::contender::{Side, key};
 use crate::disk::Kind;
 use crate::link::RATE;
-use crate::report::{octets, seconds};
+use crate::report::{bytes, seconds};
 use crate::session::Table;
 
 /// Whom a time is held against.
@@ -61,7 +61,7 @@ const ASKS: [Ask; 25] = [
     ask(9, Kind::GuestRaw, Way::Delta, key::DELTA, 1.0, Against::Key(key::FULL)),
 ];
 
-/// What a record may take in a manifest, in octets.
+/// What a record may take in a manifest, in bytes.
 const MANIFEST_RECORD: u64 = 80;
 /// What a process tree of ours may hold at most.
 const MEMORY: u64 = 64 << 20;
@@ -124,10 +124,10 @@ pub fn verdicts(tables: &[Table]) -> Vec<Verdict> {
                 let times = row.time.median / (row.wire? as f64 * 8.0 / RATE as f64);
                 Some((format!("{times:.2} ×"), times <= 1.1))
             });
-            judge(9, "`xfer-hole --delta` push ≤ 1.1 × the time of its octets, there and back", times);
+            judge(9, "`xfer-hole --delta` push ≤ 1.1 × the time of its bytes, there and back", times);
         }
         if table.case.way == Way::DeltaSame {
-            let wire = row(key::REMEMBER).and_then(|row| row.wire).map(|wire| (octets(wire), wire < 1024));
+            let wire = row(key::REMEMBER).and_then(|row| row.wire).map(|wire| (bytes(wire), wire < 1024));
             judge(10, "`--remember`: wire < 1 KiB", wire);
             let more = row(key::REMEMBER).zip(row(key::CONNECT)).map(|(ours, ssh)| ours.time.median - ssh.time.median);
             let more = more.map(|more| (seconds(more.max(0.0)), more < 0.5));
@@ -152,14 +152,14 @@ pub fn verdicts(tables: &[Table]) -> Vec<Verdict> {
 /// limit.
 fn on_the_wire(table: &Table) -> Option<Verdict> {
     let due = table.due?;
-    let limit = (due.octets as f64 * 1.02) as u64 + due.records * MANIFEST_RECORD;
+    let limit = (due.bytes as f64 * 1.02) as u64 + due.records * MANIFEST_RECORD;
     let ours = table.rows.iter().filter(|row| row.side == Side::Ours && ![key::FULL, key::REMEMBER].contains(&row.key));
     let most = ours.filter_map(|row| Some((row.wire?, row.name))).max();
-    let asked = if due.octets > 0 { "1.02 × what differs, and " } else { "" };
+    let asked = if due.bytes > 0 { "1.02 × what differs, and " } else { "" };
     Some(Verdict {
-        number: if due.octets > 0 { 9 } else { 10 },
-        asked: format!("{}: wire, both ways ≤ {asked}80 octets a record = {}", table.case.name(), octets(limit)),
-        measured: most.map_or("not measured".to_owned(), |(wire, name)| format!("{} at most ({name})", octets(wire))),
+        number: if due.bytes > 0 { 9 } else { 10 },
+        asked: format!("{}: wire, both ways ≤ {asked}80 bytes a record = {}", table.case.name(), bytes(limit)),
+        measured: most.map_or("not measured".to_owned(), |(wire, name)| format!("{} at most ({name})", bytes(wire))),
         met: most.map(|(wire, _)| wire <= limit),
     })
 }
@@ -173,7 +173,7 @@ mod tests {
     use crate::session::Row;
     use crate::stats::Spread;
 
-    fn table(way: Way, octets: u64, rows: &[(&'static str, Side, f64, u64)]) -> Table {
+    fn table(way: Way, bytes: u64, rows: &[(&'static str, Side, f64, u64)]) -> Table {
         let row = |&(key, side, median, wire)| {
             let time = Spread { median, least: median, most: median };
             Row { key, name: key, side, time, cpu: 0.0, memory: Memory::default(), wire: Some(wire), allocated: None }
@@ -183,7 +183,7 @@ mod tests {
             file_system: "ext4",
             scale: 1,
             disk_allocated: 2 << 30,
-            due: Some(Due { octets, records: 1000 }),
+            due: Some(Due { bytes, records: 1000 }),
             rows: rows.iter().map(row).collect(),
             failed: Vec::new(),
         }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::growth::{Panel, Point, Unit};
-use crate::report::{octets, seconds};
+use crate::report::{bytes, seconds};
 
 /// Of one diagram, in pixels: all of it, and what its axes have around them.
 const WIDTH: f64 = 340.0;
@@ -57,7 +57,7 @@ pub fn draw(panels: &[Panel]) -> String {
     for (at, panel) in panels.iter().enumerate() {
         let left = WIDTH * at as f64;
         diagram(&mut svg, panel, (left, 0.0), "time", |point| point.time, seconds);
-        let memory = |octet: f64| octets(octet as u64).replace(".00", "").replace(".0", "");
+        let memory = |byte: f64| bytes(byte as u64).replace(".00", "").replace(".0", "");
         diagram(&mut svg, panel, (left, HEIGHT), "peak memory", |point| point.memory as f64, memory);
         for (number, series) in panel.series.iter().enumerate() {
             let y = 2.0 * HEIGHT + LINE * (number as f64 + 1.0) - 4.0;
@@ -79,7 +79,7 @@ fn diagram(
     text: impl Fn(f64) -> String,
 ) {
     let points = || panel.series.iter().flat_map(|series| &series.points);
-    let base = if panel.unit == Unit::Octets { 4.0 } else { 10.0 };
+    let base = if panel.unit == Unit::Bytes { 4.0 } else { 10.0 };
     let along = Axis::over(points().map(|point| point.at as f64), base);
     let up = Axis::over(points().map(&value), if title == "time" { 10.0 } else { 2.0 });
     let x = |number: f64| left + LEFT + (WIDTH - LEFT - RIGHT) * along.place(number);
@@ -95,7 +95,7 @@ fn diagram(
     for (at, &mark) in along.marks.iter().enumerate() {
         let x = x(mark);
         let _always = writeln!(svg, "<path d=\"M{x:.1} {low:.1}V{high:.1}\" stroke=\"#ddd\"/>");
-        // Octets have more marks than there is room for names.
+        // Bytes have more marks than there is room for names.
         if panel.unit == Unit::Count || at % 2 == 0 {
             let name = panel.unit.text(mark.round() as u64);
             let _always = writeln!(

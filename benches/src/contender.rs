@@ -89,7 +89,7 @@ pub mod key {
     pub const RSYNC: &str = "rsync";
     /// An ssh connection, and nothing else.
     pub const CONNECT: &str = "connect";
-    /// As many octets as differ, over ssh to nowhere.
+    /// As many bytes as differ, over ssh to nowhere.
     pub const FLOOR_DUE: &str = "floor-due";
     /// `xfer-hole map`.
     pub const MAP: &str = "map";
@@ -369,10 +369,10 @@ impl List<'_> {
             let connect = Line::one(shell.split(' ').chain([HOST, "true"]));
             self.add(key::CONNECT, "floor: an ssh connection", Side::Floor, connect);
         }
-        if let Some(due) = target.past.as_ref().map(|past| past.due).filter(|due| due.octets > 0) {
+        if let Some(due) = target.past.as_ref().map(|past| past.due).filter(|due| due.bytes > 0) {
             let far = shell.split(' ').chain([HOST, "cat >/dev/null"]);
-            let line = Line::one(["head", "-c", &due.octets.to_string(), text(&disk.raw)?]).then(far);
-            self.add(key::FLOOR_DUE, "floor: as many octets as differ, over ssh to nowhere", Side::Floor, line);
+            let line = Line::one(["head", "-c", &due.bytes.to_string(), text(&disk.raw)?]).then(far);
+            self.add(key::FLOOR_DUE, "floor: as many bytes as differ, over ssh to nowhere", Side::Floor, line);
         }
         // All of a disk takes minutes over a slow link.
         if case.way != Way::DeltaSlow {

@@ -52,9 +52,9 @@ pub struct BenchDisk {
     pub raw: PathBuf,
     /// Where that has data, for the floor.
     pub ranges: PathBuf,
-    /// Its size, in octets.
+    /// Its size, in bytes.
     pub size: u64,
-    /// What the raw file takes on its file system, in octets.
+    /// What the raw file takes on its file system, in bytes.
     pub allocated: u64,
 }
 
@@ -285,7 +285,7 @@ pub fn empty(to: &Path, size: u64) -> Result<()> {
     File::create(to).and_then(|file| file.set_len(size)).told(to.display())
 }
 
-/// `data` octets in `size`, in runs of the lengths `between`, with gaps that are as random.
+/// `data` bytes in `size`, in runs of the lengths `between`, with gaps that are as random.
 fn scattered(to: &Path, size: u64, data: u64, between: (u64, u64)) -> Result<()> {
     let mut seeded = Seeded::new(size);
     let mut runs = Vec::new();
@@ -297,15 +297,15 @@ fn scattered(to: &Path, size: u64, data: u64, between: (u64, u64)) -> Result<()>
     }
     let file = File::create(to).told(to.display())?;
     file.set_len(size).told(to.display())?;
-    let mut octets = vec![0; usize::try_from(between.1).told("a run")?];
+    let mut bytes = vec![0; usize::try_from(between.1).told("a run")?];
     let gap = (size - data) / runs.len() as u64;
     let (mut at, mut left) = (0, data);
     for len in runs {
         // Half the mean to one and a half of it, and room for all that is left.
         let start = (at + (gap / 2 + seeded.below(gap + 1)) / 4096 * 4096).min(size - left);
-        let octets = &mut octets[..usize::try_from(len).told("a run")?];
-        seeded.fill(octets);
-        file.write_all_at(octets, start).told(to.display())?;
+        let bytes = &mut bytes[..usize::try_from(len).told("a run")?];
+        seeded.fill(bytes);
+        file.write_all_at(bytes, start).told(to.display())?;
         at = start + len;
         left -= len;
     }
@@ -320,10 +320,10 @@ pub fn fragments(to: &Path, size: u64) -> Result<()> {
     let mut seeded = Seeded::new(size);
     let file = File::create(to).told(to.display())?;
     file.set_len(size).told(to.display())?;
-    let mut octets = [0; 4096];
+    let mut bytes = [0; 4096];
     for at in (0..size).step_by(8192) {
-        seeded.fill(&mut octets);
-        file.write_all_at(&octets, at).told(to.display())?;
+        seeded.fill(&mut bytes);
+        file.write_all_at(&bytes, at).told(to.display())?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The floor: the same octets, moved by the cheapest system calls, and nothing else. Nothing can be faster that moves them at all.
+//! The floor: the same bytes, moved by the cheapest system calls, and nothing else. Nothing can be faster that moves them at all.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
@@ -18,7 +18,7 @@ use crate::ranges::Range;
 
 /// What a pipe holds at most where one isn't root.
 const PIPE: i32 = 1 << 20;
-/// What is read at once where octets have to be in memory.
+/// What is read at once where bytes have to be in memory.
 const PIECE: u64 = 1 << 20;
 /// What one call is asked for at most: what the kernel moves at most, in whole pages.
 const ONCE: u64 = 0x7fff_f000;
@@ -109,10 +109,10 @@ pub fn sha256(from: &Path, ranges: &[Range]) -> Result<String> {
         Ok(len)
     })
     .told("sha256")?;
-    Ok(all.finalize().iter().fold(String::new(), |text, octet| format!("{text}{octet:02x}")))
+    Ok(all.finalize().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")))
 }
 
-/// Runs a remote shell, hands on what goes through it both ways, and writes to `counts` how many octets that were, there and back, when
+/// Runs a remote shell, hands on what goes through it both ways, and writes to `counts` how many bytes that were, there and back, when
 /// it has ended. Comes back with its exit code.
 ///
 /// # Errors
@@ -126,7 +126,7 @@ pub fn tap(counts: &Path, shell: &[&str]) -> Result<u8> {
     };
     let sent = Arc::new(AtomicU64::new(0));
     let sending = Arc::clone(&sent);
-    // It may wait for octets of ours when the other side has hung up: it ends with us.
+    // It may wait for bytes of ours when the other side has hung up: it ends with us.
     thread::spawn(move || hand_on(&mut io::stdin().lock(), &mut into, &sending));
     let back = AtomicU64::new(0);
     hand_on(&mut out, &mut io::stdout(), &back).told("tap")?;
@@ -157,7 +157,7 @@ fn hand_on(from: &mut impl Read, to: &mut impl Write, count: &AtomicU64) -> io::
     }
 }
 
-/// The octets that [`tap`] has counted, there and back.
+/// The bytes that [`tap`] has counted, there and back.
 ///
 /// # Errors
 /// If it hasn't.
@@ -204,14 +204,14 @@ fn sized(path: &Path, size: u64) -> Result<File> {
 pub fn run(words: &[String]) -> Result<u8> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let ranges = |path: &str| crate::ranges::read(path.as_ref());
-    let octets = |size: &str| size.parse::<u64>().told(size);
+    let bytes = |size: &str| size.parse::<u64>().told(size);
     let moved = match words[..] {
         ["tap", counts, ref shell @ ..] => return tap(counts.as_ref(), shell),
         ["send", from, list] => send(from.as_ref(), &ranges(list)?, io::stdout().as_fd()),
-        ["receive", to, list, size] => receive(io::stdin().as_fd(), &ranges(list)?, octets(size)?, false, to.as_ref()),
-        ["reserve", to, list, size] => receive(io::stdin().as_fd(), &ranges(list)?, octets(size)?, true, to.as_ref()),
-        ["copy", from, to, list, size] => copy(from.as_ref(), &ranges(list)?, octets(size)?, to.as_ref()),
-        ["rewrite", from, to, list, size] => rewrite(from.as_ref(), &ranges(list)?, octets(size)?, to.as_ref()),
+        ["receive", to, list, size] => receive(io::stdin().as_fd(), &ranges(list)?, bytes(size)?, false, to.as_ref()),
+        ["reserve", to, list, size] => receive(io::stdin().as_fd(), &ranges(list)?, bytes(size)?, true, to.as_ref()),
+        ["copy", from, to, list, size] => copy(from.as_ref(), &ranges(list)?, bytes(size)?, to.as_ref()),
+        ["rewrite", from, to, list, size] => rewrite(from.as_ref(), &ranges(list)?, bytes(size)?, to.as_ref()),
         ["sha256", from, list] => {
             println!("{}", sha256(from.as_ref(), &ranges(list)?)?);
             Ok(())

@@ -8,7 +8,7 @@ use crate::disk;
 use crate::error::{Result, Told};
 use crate::line::{Line, Tap};
 use crate::measure::Measure;
-use crate::report::octets;
+use crate::report::bytes;
 use crate::stats::Spread;
 use crate::tables;
 use crate::tool::text;
@@ -29,8 +29,8 @@ pub struct Panel {
 pub enum Unit {
     /// As numbers.
     Count,
-    /// As octets.
-    Octets,
+    /// As bytes.
+    Bytes,
 }
 
 /// One command, over growing disks.
@@ -49,7 +49,7 @@ pub struct Point {
     pub at: u64,
     /// Seconds, the median.
     pub time: f64,
-    /// Memory at most, in octets.
+    /// Memory at most, in bytes.
     pub memory: u64,
 }
 
@@ -78,7 +78,7 @@ impl Unit {
     pub fn text(self, number: u64) -> String {
         match self {
             Self::Count => number.to_string(),
-            Self::Octets => octets(number).replace(".00", "").replace(".0", ""),
+            Self::Bytes => bytes(number).replace(".00", "").replace(".0", ""),
         }
     }
 }
@@ -96,7 +96,7 @@ impl Growth<'_> {
         let (xfer, recv) = (self.tool("xfer-hole")?, self.tool("recv-hole")?);
         let mut series = [
             "raw, 4 KiB of data and 4 KiB of hole in turn: `xfer-hole | recv-hole`",
-            "qcow2, clusters of 512 octets, data and hole in turn: `xfer-hole | cat`",
+            "qcow2, clusters of 512 bytes, data and hole in turn: `xfer-hole | cat`",
             "the same: `xfer-hole map`",
         ]
         .map(|name| Series { name, points: Vec::new() });
@@ -137,7 +137,7 @@ impl Growth<'_> {
                 remove(&disk)?;
             }
         }
-        Ok(Panel { along: "size", unit: Unit::Octets, series: series.into() })
+        Ok(Panel { along: "size", unit: Unit::Bytes, series: series.into() })
     }
 
     fn floors(&self) -> Result<Panel> {

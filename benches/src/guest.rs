@@ -10,7 +10,7 @@ use crate::tool::{self, text};
 /// Where the tree is taken from.
 const TREE: &str = "/usr";
 
-/// An ext4 of `size` octets, with files of /usr in it that take about `used` octets; all of them, if there are less.
+/// An ext4 of `size` bytes, with files of /usr in it that take about `used` bytes; all of them, if there are less.
 ///
 /// # Errors
 /// If files can't be copied, or mkfs.ext4 fails.

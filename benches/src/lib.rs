@@ -54,7 +54,7 @@ use session::{Session, Table};
 use sshd::Sshd;
 use work::Folder;
 
-/// What a run needs on disk where sizes aren't divided, in octets: the guest's five forms, a result, and some room.
+/// What a run needs on disk where sizes aren't divided, in bytes: the guest's five forms, a result, and some room.
 const ON_DISK: u64 = 12 << 30;
 /// And in memory: a result.
 const IN_MEMORY: u64 = 3 << 30;
@@ -197,7 +197,7 @@ fn enough_room(cli: &Cli) -> Result<()> {
         fs::create_dir_all(folder).told(folder.display())?;
         let (room, needed) = (work::room(folder)?, needed / cli.scale());
         if room < needed {
-            let (room, needed) = (report::octets(room), report::octets(needed));
+            let (room, needed) = (report::bytes(room), report::bytes(needed));
             return Err(Error::new(format!("{}: {needed} are needed there, and {room} are free", folder.display())));
         }
     }

@@ -16,7 +16,7 @@ pub struct Line {
     steps: Vec<Vec<OsString>>,
 }
 
-/// What becomes of the octets that a program writes to the next one, or to nobody.
+/// What becomes of the bytes that a program writes to the next one, or to nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tap {
     /// They go through a pipe as they do without us; the last one's go nowhere.
@@ -138,7 +138,7 @@ impl Running {
         Ok(lives)
     }
 
-    /// Waits for all of its programs, and comes back with how many octets were tapped. `said` is the file that they spoke to.
+    /// Waits for all of its programs, and comes back with how many bytes were tapped. `said` is the file that they spoke to.
     ///
     /// # Errors
     /// If one of them failed.
@@ -169,16 +169,16 @@ impl Drop for Running {
     }
 }
 
-/// Passes all octets on, and counts them.
+/// Passes all bytes on, and counts them.
 fn count(mut from: impl Read, mut to: impl Write) -> io::Result<u64> {
     let mut piece = vec![0; PIECE];
-    let mut octets = 0;
+    let mut bytes = 0;
     loop {
         match from.read(&mut piece)? {
-            0 => return Ok(octets),
+            0 => return Ok(bytes),
             len => {
                 to.write_all(&piece[..len])?;
-                octets += len as u64;
+                bytes += len as u64;
             }
         }
     }

@@ -29,7 +29,7 @@ pub struct Took {
     pub cpu: f64,
 }
 
-/// Memory at most, in octets: each process with the most that it has had, those that are there at the same time together.
+/// Memory at most, in bytes: each process with the most that it has had, those that are there at the same time together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     /// Of the programs that were started here.
@@ -107,20 +107,20 @@ impl Measure {
         }
         running.end(&self.said)?;
         self.settle();
-        Ok(Memory { near: near.octets, far: far.octets })
+        Ok(Memory { near: near.bytes, far: far.bytes })
     }
 
-    /// Runs it for the octets that its first program writes.
+    /// Runs it for the bytes that its first program writes.
     ///
     /// # Errors
     /// If one of its programs fails.
     pub fn wire(&self, line: &Line) -> Result<Option<u64>> {
-        let octets = line.start(Tap::First, &self.said)?.end(&self.said);
+        let bytes = line.start(Tap::First, &self.said)?.end(&self.said);
         self.settle();
-        octets
+        bytes
     }
 
-    /// Runs it for the octets that our sender says it has put on the wire, in the last of its lines of JSON.
+    /// Runs it for the bytes that our sender says it has put on the wire, in the last of its lines of JSON.
     ///
     /// # Errors
     /// If it fails or says nothing of the kind.
@@ -132,7 +132,7 @@ impl Measure {
         Ok(last["wire"].as_u64())
     }
 
-    /// Runs it for the octets that go through its remote shell, there and back. `None` without `floor`, which counts.
+    /// Runs it for the bytes that go through its remote shell, there and back. `None` without `floor`, which counts.
     ///
     /// # Errors
     /// If it fails or says nothing of the kind.

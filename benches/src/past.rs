@@ -11,17 +11,17 @@ use crate::ranges::{self, Range};
 use crate::seeded::Seeded;
 use crate::tool::{self, text};
 
-/// What manifests are cut at where a receiver is asked what it has, and what is changed at once, in octets.
+/// What manifests are cut at where a receiver is asked what it has, and what is changed at once, in bytes.
 const INTERVAL: u64 = 64 << 10;
-/// What is looked at for zeros, in octets.
+/// What is looked at for zeros, in bytes.
 const GRAIN: usize = 4096;
 
 /// An old state, and what is missing in it.
 #[derive(Clone, Debug)]
 pub struct Past {
-    /// The data that was other octets then.
+    /// The data that was other bytes then.
     changed: Vec<Range>,
-    /// Where there was nothing yet from, in octets.
+    /// Where there was nothing yet from, in bytes.
     cut: Option<u64>,
     /// What has to flow.
     pub due: Due,
@@ -30,8 +30,8 @@ pub struct Past {
 /// What has to flow, whoever does it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due {
-    /// The data of all intervals that differ, in octets.
-    pub octets: u64,
+    /// The data of all intervals that differ, in bytes.
+    pub bytes: u64,
     /// The records of the disk's manifest.
     pub records: u64,
 }
@@ -47,7 +47,7 @@ impl Past {
         }
         let data = ranges::read(&disk.ranges)?;
         let (mut changed, mut cut) = (Vec::new(), None);
-        let octets = match way {
+        let bytes = match way {
             Way::Resume => {
                 let at = half(&data);
                 cut = Some(at);
@@ -59,7 +59,7 @@ impl Past {
                 ranges::total(&changed)
             }
         };
-        let due = Due { octets, records: records(disk, &data)? };
+        let due = Due { bytes, records: records(disk, &data)? };
         Ok(Some(Self { changed, cut, due }))
     }
 
@@ -73,11 +73,11 @@ impl Past {
         }
         let file = File::options().write(true).open(out).told(out.display())?;
         let mut seeded = Seeded::new(disk.size);
-        let mut octets = Vec::new();
+        let mut bytes = Vec::new();
         for range in &self.changed {
-            octets.resize(usize::try_from(range.len).told("a piece")?, 0);
-            seeded.fill(&mut octets);
-            file.write_all_at(&octets, range.start).told(out.display())?;
+            bytes.resize(usize::try_from(range.len).told("a piece")?, 0);
+            seeded.fill(&mut bytes);
+            file.write_all_at(&bytes, range.start).told(out.display())?;
         }
         if let Some(at) = self.cut {
             file.set_len(at).and_then(|()| file.set_len(disk.size)).told(out.display())?;
@@ -139,11 +139,11 @@ fn records(disk: &BenchDisk, data: &[Range]) -> Result<u64> {
         let mut at = range.start;
         while at < range.start + range.len {
             let len = (range.start + range.len - at).min(INTERVAL - at % INTERVAL);
-            let octets = &mut piece[..usize::try_from(len).told("an interval")?];
-            file.read_exact_at(octets, at).told(disk.raw.display())?;
-            for block in octets.chunks(GRAIN) {
+            let bytes = &mut piece[..usize::try_from(len).told("an interval")?];
+            file.read_exact_at(bytes, at).told(disk.raw.display())?;
+            for block in bytes.chunks(GRAIN) {
                 let len = block.len() as u64;
-                if block.iter().any(|&octet| octet != 0) {
+                if block.iter().any(|&byte| byte != 0) {
                     // A hole and data, data behind an interval, or more of the same.
                     records += if at != end { 2 } else { u64::from(at.is_multiple_of(INTERVAL)) };
                     end = at + len;
@@ -187,7 +187,7 @@ mod tests {
     fn one_interval_in_a_hundred_is_changed_where_there_is_data() {
         let (past, disk, there) = stood(Way::Delta);
         // 256 intervals, three of them, each with eight pieces of 4 KiB.
-        assert_eq!(past.due, Due { octets: 3 * 8 * 4096, records: 256 });
+        assert_eq!(past.due, Due { bytes: 3 * 8 * 4096, records: 256 });
         let differ = |size: usize| disk.chunks(size).zip(there.chunks(size)).filter(|(a, b)| a != b).count();
         assert_eq!((differ(64 << 10), differ(4096)), (3, 24));
     }
@@ -195,15 +195,15 @@ mod tests {
     #[test]
     fn a_cut_leaves_half_of_the_data() {
         let (past, disk, there) = stood(Way::Resume);
-        assert_eq!(past.due.octets, 256 << 10);
-        assert!(disk[..512 << 10] == there[..512 << 10] && there[512 << 10..].iter().all(|&octet| octet == 0));
+        assert_eq!(past.due.bytes, 256 << 10);
+        assert!(disk[..512 << 10] == there[..512 << 10] && there[512 << 10..].iter().all(|&byte| byte == 0));
         assert_eq!(there.len(), disk.len());
     }
 
     #[test]
     fn the_same_is_the_same_and_another_way_finds_nothing() {
         let (past, disk, there) = stood(Way::DeltaSame);
-        assert!(disk == there && past.due.octets == 0);
+        assert!(disk == there && past.due.bytes == 0);
         let folder = tempfile::tempdir().unwrap();
         assert!(Past::of(Way::Ssh, &self::disk(folder.path())).unwrap().is_none());
     }

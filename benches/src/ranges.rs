@@ -1,4 +1,4 @@
-//! Where a file has data: looked up once, and kept in a file, so that the floor has nothing to do but move octets.
+//! Where a file has data: looked up once, and kept in a file, so that the floor has nothing to do but move bytes.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -9,12 +9,12 @@ use nix::unistd::{Whence, lseek};
 
 use crate::error::{Error, Result, Told};
 
-/// So many octets of data from here on.
+/// So many bytes of data from here on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
-    /// Where it begins, in octets.
+    /// Where it begins, in bytes.
     pub start: u64,
-    /// How long it is, in octets; not 0.
+    /// How long it is, in bytes; not 0.
     pub len: u64,
 }
 
@@ -38,22 +38,22 @@ pub fn of(path: &Path) -> Result<Vec<Range>> {
     }
 }
 
-/// How many octets they are together.
+/// How many bytes they are together.
 #[must_use]
 pub fn total(ranges: &[Range]) -> u64 {
     ranges.iter().map(|range| range.len).sum()
 }
 
-/// How many octets they are together if each begins and ends on a multiple of `grain`, a power of two.
+/// How many bytes they are together if each begins and ends on a multiple of `grain`, a power of two.
 #[must_use]
 pub fn total_by(ranges: &[Range], grain: u64) -> u64 {
-    let (mut octets, mut end) = (0, 0);
+    let (mut bytes, mut end) = (0, 0);
     for range in ranges {
         let start = (range.start & !(grain - 1)).max(end);
         end = end.max((range.start + range.len).next_multiple_of(grain));
-        octets += end - start.min(end);
+        bytes += end - start.min(end);
     }
-    octets
+    bytes
 }
 
 /// Writes one a line: start, space, length, in decimal.

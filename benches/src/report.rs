@@ -28,15 +28,15 @@ pub fn seconds(time: f64) -> String {
     if time < 1.0 { format!("{} ms", figures(time * 1000.0)) } else { format!("{} s", figures(time)) }
 }
 
-/// Octets by binary units, three figures.
+/// Bytes by binary units, three figures.
 #[must_use]
-pub fn octets(octets: u64) -> String {
+pub fn bytes(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let at = (0..units.len() - 1).find(|at| octets >> (10 * (at + 1)) == 0).unwrap_or(units.len() - 1);
+    let at = (0..units.len() - 1).find(|at| bytes >> (10 * (at + 1)) == 0).unwrap_or(units.len() - 1);
     if at == 0 {
-        return format!("{octets} B");
+        return format!("{bytes} B");
     }
-    format!("{} {}", figures(octets as f64 / (1u64 << (10 * at)) as f64), units[at])
+    format!("{} {}", figures(bytes as f64 / (1u64 << (10 * at)) as f64), units[at])
 }
 
 fn figures(number: f64) -> String {
@@ -58,8 +58,8 @@ pub fn table(table: &Table) -> String {
     let way = match case.way {
         Way::Local => "on this machine",
         Way::Ssh => "over ssh on loopback",
-        Way::Delta => "over ssh on loopback, to a state in which 1 % is other octets",
-        Way::DeltaSlow => "over ssh at 100 Mbit/s, to a state in which 1 % is other octets",
+        Way::Delta => "over ssh on loopback, to a state in which 1 % is other bytes",
+        Way::DeltaSlow => "over ssh at 100 Mbit/s, to a state in which 1 % is other bytes",
         Way::DeltaSame => "over ssh on loopback, to the same disk",
         Way::Resume => "over ssh on loopback, to what was cut at half",
         Way::Map => "what lies where",
@@ -75,11 +75,11 @@ pub fn table(table: &Table) -> String {
     rows.sort_by(|a, b| a.time.median.total_cmp(&b.time.median));
     for row in rows {
         let memory = match row.memory.far {
-            0 => octets(row.memory.near),
-            far => format!("{} + {}", octets(row.memory.near), octets(far)),
+            0 => bytes(row.memory.near),
+            far => format!("{} + {}", bytes(row.memory.near), bytes(far)),
         };
         let name = if row.side == Side::Ours { format!("**{}**", row.name) } else { row.name.to_owned() };
-        let optional = |value: Option<u64>| value.map_or("–".to_owned(), octets);
+        let optional = |value: Option<u64>| value.map_or("–".to_owned(), bytes);
         let _always = writeln!(
             text,
             "| {name} | {} | {} to {} | {} | {memory} | {} | {} | {} | {} |",
@@ -95,7 +95,7 @@ pub fn table(table: &Table) -> String {
     }
     if let Some(due) = table.due {
         let _always =
-            writeln!(text, "\nTo flow: {} of data, and a manifest of {} records.", octets(due.octets), due.records);
+            writeln!(text, "\nTo flow: {} of data, and a manifest of {} records.", bytes(due.bytes), due.records);
     }
     for (_, line) in &table.failed {
         let _always = writeln!(text, "\nLeft out: {line}");
@@ -123,7 +123,7 @@ pub fn growth(panels: &[Panel]) -> String {
             let _always = writeln!(text, "{}\n", series.name);
             let _always = writeln!(text, "| {} | time | peak memory |\n|--:|--:|--:|", panel.along);
             for point in &series.points {
-                let memory = octets(point.memory);
+                let memory = bytes(point.memory);
                 let _always = writeln!(text, "| {} | {} | {memory} |", panel.unit.text(point.at), seconds(point.time));
             }
             text.push('\n');
@@ -151,9 +151,9 @@ pub fn whole(machine: &[String], runs: u32, tables: &[Table], asked: &[Verdict],
          the far end's. Wire is what the first program writes to the second (a push: what it says itself, before ssh's own; where something is at the target already: what goes there and comes back, before ssh's own, a push without the \
          text of sh in front of it); takes is what the result occupies on its file system. Every \
          result has been compared with the disk.\n\n\
-         The floor moves the same octets by the cheapest system calls, from a list of ranges made beforehand: it looks at nothing, checks \
+         The floor moves the same bytes by the cheapest system calls, from a list of ranges made beforehand: it looks at nothing, checks \
          nothing, and for compressed images it reads the raw disk. The best peer is the fastest of `qemu-img convert` (both), `nbdcopy` and \
-         `cp --sparse=always`, or `rsync`, where something is at the target already. An old state has other octets wherever \
+         `cp --sparse=always`, or `rsync`, where something is at the target already. An old state has other bytes wherever \
          one in a hundred of the disk's intervals of 64 KiB has data, always the same ones; it is put back before each run, untimed.\n\n",
     );
     if !asked.is_empty() {
@@ -219,7 +219,7 @@ pub fn changed_table(tables: &[Table]) -> String {
         };
         let row = |key| table.rows.iter().find(|row| row.key == key);
         let time = |key| row(key).map_or("–".to_owned(), |row| seconds(row.time.median));
-        let wire = |key| row(key).and_then(|row| row.wire).map_or("–".to_owned(), octets);
+        let wire = |key| row(key).and_then(|row| row.wire).map_or("–".to_owned(), bytes);
         let times = table.time_of(key::DELTA).zip(table.time_of(key::RSYNC));
         let _always = writeln!(
             text,
@@ -322,7 +322,7 @@ mod tests {
             ["1.23 ms", "55.5 ms", "1000 ms", "1.00 s", "60.0 s", "123 s"]
         );
         assert_eq!(
-            [0, 1023, 1024, 100 << 20, 16 << 40].map(octets),
+            [0, 1023, 1024, 100 << 20, 16 << 40].map(bytes),
             ["0 B", "1023 B", "1.00 KiB", "100 MiB", "16.0 TiB"]
         );
     }

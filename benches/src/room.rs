@@ -6,19 +6,19 @@
 use std::fs;
 use std::hint::black_box;
 
-/// What a run takes beside its result, in octets.
+/// What a run takes beside its result, in bytes.
 const BESIDE: u64 = 256 << 20;
 
-/// Has the machine have room for a result of so many octets, as far as half of what is available allows. Not all that is free again
+/// Has the machine have room for a result of so many bytes, as far as half of what is available allows. Not all that is free again
 /// afterwards is given to the run, so it is more than twice that.
-pub fn make(octets: u64) {
+pub fn make(bytes: u64) {
     let most = fs::read_to_string("/proc/meminfo").map_or(0, |told| available(&told) / 2);
-    let octets = usize::try_from((octets / 4 * 11 + BESIDE).min(most)).unwrap_or(0);
+    let bytes = usize::try_from((bytes / 4 * 11 + BESIDE).min(most)).unwrap_or(0);
     // Pages of zeros would not be touched.
-    drop(black_box(vec![1_u8; octets]));
+    drop(black_box(vec![1_u8; bytes]));
 }
 
-/// What can be had without swapping, in octets, as proc(5) tells it.
+/// What can be had without swapping, in bytes, as proc(5) tells it.
 fn available(told: &str) -> u64 {
     let kib = told.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.strip_suffix("kB")?.trim().parse().ok());
     kib.unwrap_or(0_u64) << 10

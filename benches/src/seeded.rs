@@ -1,6 +1,6 @@
-//! Numbers and octets that are the same in every run, for disks that are made anew each time.
+//! Numbers and bytes that are the same in every run, for disks that are made anew each time.
 
-/// A xorshift generator: octets that no compressor makes smaller.
+/// A xorshift generator: bytes that no compressor makes smaller.
 #[derive(Clone, Debug)]
 pub struct Seeded(u64);
 
@@ -25,9 +25,9 @@ impl Seeded {
         self.number() % end.max(1)
     }
 
-    /// Fills with octets, never a block of zeros.
-    pub fn fill(&mut self, octets: &mut [u8]) {
-        for piece in octets.chunks_mut(8) {
+    /// Fills with bytes, never a block of zeros.
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        for piece in bytes.chunks_mut(8) {
             let number = self.number().to_le_bytes();
             piece.copy_from_slice(&number[..piece.len()]);
         }

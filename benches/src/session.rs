@@ -47,11 +47,11 @@ pub struct Row {
     pub time: Spread,
     /// Seconds of processors, the median.
     pub cpu: f64,
-    /// Memory at most, in octets.
+    /// Memory at most, in bytes.
     pub memory: Memory,
-    /// Octets on the wire, where there is one that can be looked at.
+    /// Bytes on the wire, where there is one that can be looked at.
     pub wire: Option<u64>,
-    /// What its result takes, in octets; `None` if there is none.
+    /// What its result takes, in bytes; `None` if there is none.
     pub allocated: Option<u64>,
 }
 
@@ -64,7 +64,7 @@ pub struct Table {
     pub file_system: &'static str,
     /// What the disk's sizes were divided by.
     pub scale: u64,
-    /// What the disk takes as a raw file, in octets.
+    /// What the disk takes as a raw file, in bytes.
     pub disk_allocated: u64,
     /// What has to flow where something is at the target already.
     pub due: Option<Due>,
@@ -138,7 +138,7 @@ impl Session {
         Ok(table)
     }
 
-    /// A contender's first runs: the result is checked, memory and octets on the wire are looked at.
+    /// A contender's first runs: the result is checked, memory and bytes on the wire are looked at.
     fn prove(&self, case: &Case, contender: &Contender, disk: &BenchDisk, target: &Target) -> Result<Row> {
         let ready = || self.ready(contender, disk, target);
         let memory = self.measure.memory(&contender.line, Tap::Closed, ready)?;
@@ -261,20 +261,20 @@ fn warm(files: &[(PathBuf, Vec<Range>)]) -> Result<()> {
     Ok(())
 }
 
-/// Holds a result against the disk: the same octets, and no more blocks than it takes. Comes back with the octets that it takes.
+/// Holds a result against the disk: the same bytes, and no more blocks than it takes. Comes back with the bytes that it takes.
 fn judge(contender: &Contender, disk: &BenchDisk, out: &Path) -> Result<u64> {
     tool::run("qemu-img", ["compare", "-q", "-f", "raw", "-F", "raw", text(&disk.raw)?, text(out)?])
         .told("the result is another disk")?;
     let about = fs::metadata(out).told(out.display())?;
     if about.len() != disk.size {
-        return Err(Error::new(format!("the result has {} octets, the disk {}", about.len(), disk.size)));
+        return Err(Error::new(format!("the result has {} bytes, the disk {}", about.len(), disk.size)));
     }
     let allocated = about.blocks() * 512;
     // Towards a shell, shorter holes are data.
     let by_sh = [key::SSH_SH, key::PUSH_SH, key::PUSH_SH_PLAIN].contains(&contender.key);
     let data = ranges::total_by(&ranges::read(&disk.ranges)?, if by_sh { 64 << 10 } else { 4096 }).max(disk.allocated);
     if contender.side == Side::Ours && allocated > data + data / 100 + SLACK {
-        return Err(Error::new(format!("the result takes {allocated} octets, its data {data}")));
+        return Err(Error::new(format!("the result takes {allocated} bytes, its data {data}")));
     }
     Ok(allocated)
 }

@@ -7,12 +7,12 @@ use std::path::Path;
 use crate::error::{Result, Told};
 use crate::seeded::Seeded;
 
-/// Octets of a cluster, the least that there can be.
+/// Bytes of a cluster, the least that there can be.
 const CLUSTER: u64 = 512;
 /// Entries of an L2 table.
 const ENTRIES: u64 = CLUSTER / 8;
 
-/// An image of `clusters` clusters of 512 octets: every other one is data, the others are nowhere.
+/// An image of `clusters` clusters of 512 bytes: every other one is data, the others are nowhere.
 ///
 /// # Errors
 /// If the file can't be written.
@@ -51,9 +51,9 @@ fn write(mut to: impl Write, clusters: u64) -> std::io::Result<()> {
     number(&mut header, 104);
     header.resize(usize::try_from(data).map_err(std::io::Error::other)?, 0);
     to.write_all(&header)?;
-    let mut octets = [0; CLUSTER as usize];
-    Seeded::new(clusters).fill(&mut octets);
-    to.write_all(&octets)?;
+    let mut bytes = [0; CLUSTER as usize];
+    Seeded::new(clusters).fill(&mut bytes);
+    to.write_all(&bytes)?;
     for table in 0..tables {
         to.write_all(&((1 << 63) | (l2 + table * CLUSTER)).to_be_bytes())?;
     }

@@ -41,7 +41,7 @@ fn children(parent: u32) -> Vec<u32> {
 
 fn state(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name stands in brackets and may have any octet in it.
+    // The name stands in brackets and may have any byte in it.
     Some(stat.rsplit_once(") ")?.1.split(' ').next()?.to_owned())
 }
 
@@ -59,8 +59,8 @@ pub fn kill(process: &Process) {
 /// Watches how much memory a tree holds.
 #[derive(Debug, Default)]
 pub struct Peak {
-    /// Octets at most, so far.
-    pub octets: u64,
+    /// Bytes at most, so far.
+    pub bytes: u64,
     seen: Vec<u32>,
 }
 
@@ -79,7 +79,7 @@ impl Peak {
             }
             sum += high_water(process.pid).unwrap_or(0);
         }
-        self.octets = self.octets.max(sum);
+        self.bytes = self.bytes.max(sum);
     }
 }
 
@@ -87,7 +87,7 @@ fn exe(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/exe")).ok()
 }
 
-/// The most resident memory that a process has had, in octets.
+/// The most resident memory that a process has had, in bytes.
 fn high_water(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -122,7 +122,7 @@ mod tests {
         let mut peak = Peak::default();
         peak.look(&tree);
         peak.look(&tree);
-        assert!(peak.octets > 64 << 20, "{} octets", peak.octets);
+        assert!(peak.bytes > 64 << 20, "{} bytes", peak.bytes);
         drop(child.stdin.take());
         assert!(child.wait().unwrap().success());
         assert_eq!(below(child.id()), []);

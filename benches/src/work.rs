@@ -101,7 +101,7 @@ pub fn file_system(folder: &Path) -> &'static str {
     known.iter().find(|(magic, _)| kind == Ok(*magic)).map_or("another", |(_, name)| name)
 }
 
-/// The octets that we may still write there.
+/// The bytes that we may still write there.
 ///
 /// # Errors
 /// If its file system doesn't tell.

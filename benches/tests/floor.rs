@@ -20,10 +20,10 @@ fn disk(folder: &Path) -> [String; 2] {
     let [disk, list] = ["disk", "ranges"].map(|name| folder.join(name));
     let file = File::create(&disk).unwrap();
     file.set_len(SIZE).unwrap();
-    let mut octets = vec![0; 1 << 20];
+    let mut bytes = vec![0; 1 << 20];
     for at in [0, 5 << 20, SIZE - (1 << 20)] {
-        Seeded::new(at).fill(&mut octets);
-        file.write_all_at(&octets, at).unwrap();
+        Seeded::new(at).fill(&mut bytes);
+        file.write_all_at(&bytes, at).unwrap();
     }
     ranges::write(&ranges::of(&disk).unwrap(), &list).unwrap();
     [disk, list].map(|path| path.to_str().unwrap().to_owned())

@@ -1,4 +1,4 @@
-//! Any octets, cut anyhow: no panic, no line beyond its limit held, and what is decoded encodes to what was consumed.
+//! Any bytes, cut anyhow: no panic, no line beyond its limit held, and what is decoded encodes to what was consumed.
 
 #![no_main]
 
@@ -37,9 +37,9 @@ impl Mirror {
     }
 }
 
-fuzz_target!(|octets: &[u8]| {
-    // A stream may come as it is, so that the vectors can be the corpus; else its first octets say how it is cut.
-    let (dialect, cuts, stream) = match octets {
+fuzz_target!(|bytes: &[u8]| {
+    // A stream may come as it is, so that the vectors can be the corpus; else its first bytes say how it is cut.
+    let (dialect, cuts, stream) = match bytes {
         stream if stream.starts_with(b"XFER-HOLE ") => (Dialect::V1, [0; 4], stream),
         stream if stream.starts_with(b"DATA\n") || stream.starts_with(b"HOLE\n") => (Dialect::Classic, [0; 4], stream),
         [how, a, b, c, d, stream @ ..] => {
@@ -61,7 +61,7 @@ fuzz_target!(|octets: &[u8]| {
                 Ok(Some(item)) => mirror.item(item),
                 Ok(None) => break,
                 Err(error) => {
-                    // What was taken before the error is still a part of the stream, octet for octet.
+                    // What was taken before the error is still a part of the stream, byte for byte.
                     assert!(stream.starts_with(&mirror.written), "{error}");
                     let (record, offset) = (error.record(), error.offset());
                     assert!(offset <= mirror.covered && (record > 0 || offset == 0), "{error}");

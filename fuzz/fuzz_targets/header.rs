@@ -1,4 +1,4 @@
-//! The first octets of an image, and what they point at, as `info` reads them: header, extensions, snapshots, bitmaps.
+//! The first bytes of an image, and what they point at, as `info` reads them: header, extensions, snapshots, bitmaps.
 
 #![no_main]
 
@@ -10,11 +10,11 @@ use libfuzzer_sys::fuzz_target;
 use place::PATH;
 use xfer_hole_image::{BackingChain, Format, Info, DiskOptions};
 
-fuzz_target!(|octets: &[u8]| {
+fuzz_target!(|bytes: &[u8]| {
     // Always the magic and a version, so that nothing is spent on finding them.
     let mut image = b"QFI\xfb\0\0\0".to_vec();
-    image.push(if octets.first().is_some_and(|octet| octet % 4 == 0) { 2 } else { 3 });
-    image.extend_from_slice(octets.get(8..).unwrap_or_default());
+    image.push(if bytes.first().is_some_and(|byte| byte % 4 == 0) { 2 } else { 3 });
+    image.extend_from_slice(bytes.get(8..).unwrap_or_default());
     fs::write(&*PATH, &image).expect("the image is written");
     let opening = DiskOptions { format: Some(Format::Qcow2), force_share: true, ..DiskOptions::default() };
     let _info = Info::read(&PATH, &opening);

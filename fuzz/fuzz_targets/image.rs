@@ -12,12 +12,12 @@ use libfuzzer_sys::fuzz_target;
 use place::PATH;
 use xfer_hole_image::{SerialReader, BackingChain, Format, ImplicitOpenGate, Disk, DiskOptions, Payload, Segment, ReadOptions, BlockStatus};
 
-/// Extents looked at, and octets read, of images that claim more.
+/// Extents looked at, and bytes read, of images that claim more.
 const EXTENTS: usize = 512;
-const OCTETS: u64 = 256 << 10;
+const BYTES: u64 = 256 << 10;
 
-fuzz_target!(|octets: &[u8]| {
-    fs::write(&*PATH, octets).expect("the image is written");
+fuzz_target!(|bytes: &[u8]| {
+    fs::write(&*PATH, bytes).expect("the image is written");
     let opening = DiskOptions {
         format: Some(Format::Qcow2),
         backing_format: Some(Format::Raw),
@@ -38,13 +38,13 @@ fuzz_target!(|octets: &[u8]| {
         let again = chain.extent(at, 1).expect("what was found is found again");
         assert_eq!((again.len, again.status, again.host), (1, extent.status, extent.host));
         if extent.status == BlockStatus::Data {
-            let mut octets = vec![0; extent.len.min(4096) as usize];
-            let _octets = chain.read(&extent, at, &mut octets);
+            let mut bytes = vec![0; extent.len.min(4096) as usize];
+            let _bytes = chain.read(&extent, at, &mut bytes);
         }
         at += extent.len;
     }
     // What is wrong far from the beginning isn't found by this part; it is only a small disk that is read whole.
-    if size > OCTETS {
+    if size > BYTES {
         return;
     }
     let mut whole = vec![0; size as usize];
@@ -64,18 +64,18 @@ fuzz_target!(|octets: &[u8]| {
     assert!(rebuilt == whole, "blocks and reading differ");
 });
 
-/// The octets of a payload.
+/// The bytes of a payload.
 fn pour(payload: &Payload, file: &File, into: &mut Vec<u8>) {
     for part in payload.parts() {
         match part {
-            xfer_hole_image::PayloadPart::Octets(octets) => into.extend_from_slice(octets),
+            xfer_hole_image::PayloadPart::Bytes(bytes) => into.extend_from_slice(bytes),
             xfer_hole_image::PayloadPart::Range { at, len, .. } => {
                 let start = into.len();
                 into.resize(start + *len as usize, 0);
                 // Behind the end of the file are zeros.
                 let mut done = start;
-                while let Ok(octets @ 1..) = file.read_at(&mut into[done..], at + (done - start) as u64) {
-                    done += octets;
+                while let Ok(bytes @ 1..) = file.read_at(&mut into[done..], at + (done - start) as u64) {
+                    done += bytes;
                 }
             }
         }

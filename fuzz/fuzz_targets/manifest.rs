@@ -1,4 +1,4 @@
-//! Any octets as a manifest: no panic, what is taken covers the disk once and is what a writer writes, and nothing is taken after an
+//! Any bytes as a manifest: no panic, what is taken covers the disk once and is what a writer writes, and nothing is taken after an
 //! error or END.
 
 #![no_main]
@@ -6,8 +6,8 @@
 use libfuzzer_sys::fuzz_target;
 use xfer_hole_proto::{ManifestEntry, ManifestHeader, ManifestReader, ManifestWriter, Record, ManifestRequest};
 
-fuzz_target!(|octets: &[u8]| {
-    let mut lines = octets.split(|&octet| octet == b'\n');
+fuzz_target!(|bytes: &[u8]| {
+    let mut lines = bytes.split(|&byte| byte == b'\n');
     let first = lines.next().unwrap_or_default();
     if let Ok(want) = ManifestRequest::parse(first) {
         assert_eq!(want.to_string().as_bytes(), first);

@@ -1,4 +1,4 @@
-//! Any items: what the encoder takes, the decoder gives back, however the octets are cut.
+//! Any items: what the encoder takes, the decoder gives back, however the bytes are cut.
 
 #![no_main]
 
@@ -46,20 +46,20 @@ fn sums(from: &mut Unstructured<'_>) -> Result<Option<HashParams>> {
 fn run(from: &mut Unstructured<'_>) -> Result<()> {
     let dialect = if u8::arbitrary(from)? < 200 { Dialect::V1 } else { Dialect::Classic };
     let cut = usize::from(u16::arbitrary(from)?) + 1;
-    let (mut encoder, mut octets, mut taken) = (StreamEncoder::new(dialect), BytesMut::new(), Vec::new());
-    while !from.is_empty() && octets.len() < 1 << 16 {
+    let (mut encoder, mut bytes, mut taken) = (StreamEncoder::new(dialect), BytesMut::new(), Vec::new());
+    while !from.is_empty() && bytes.len() < 1 << 16 {
         let item = item(from, &encoder)?;
         if matches!(&item, Frame::Payload(piece) if piece.is_empty()) {
             continue;
         }
-        let before = octets.len();
-        match encoder.encode(item.clone(), &mut octets) {
+        let before = bytes.len();
+        match encoder.encode(item.clone(), &mut bytes) {
             Ok(()) => taken.push(item),
-            Err(_) => assert_eq!(octets.len(), before, "a refused item was written"),
+            Err(_) => assert_eq!(bytes.len(), before, "a refused item was written"),
         }
     }
     let (mut decoder, mut src, mut given) = (StreamDecoder::new(dialect), BytesMut::new(), Vec::new());
-    for piece in octets.chunks(cut) {
+    for piece in bytes.chunks(cut) {
         src.extend_from_slice(piece);
         while let Some(item) = decoder.decode(&mut src).expect("the decoder refuses what the encoder wrote") {
             given.push(item);
@@ -91,7 +91,7 @@ fn parted(items: Vec<Frame>) -> (Vec<Frame>, Vec<u8>) {
     (lines, payload)
 }
 
-fuzz_target!(|octets: &[u8]| {
-    // Octets that run out are a shorter run, no finding.
-    let _shorter = run(&mut Unstructured::new(octets));
+fuzz_target!(|bytes: &[u8]| {
+    // Bytes that run out are a shorter run, no finding.
+    let _shorter = run(&mut Unstructured::new(bytes));
 });

@@ -1,4 +1,4 @@
-//! The tables of an image whose header is right: entries of every kind, in clusters of 512 octets and of 16 KiB with subclusters.
+//! The tables of an image whose header is right: entries of every kind, in clusters of 512 bytes and of 16 KiB with subclusters.
 
 #![no_main]
 
@@ -18,7 +18,7 @@ fn image(how: u8, words: &[u8]) -> Vec<u8> {
     let bits = if extended { 14 } else { 9_u32 };
     let cluster = 1_u64 << bits;
     let mut image = Vec::new();
-    let mut put = |octets: &[u8]| image.extend_from_slice(octets);
+    let mut put = |bytes: &[u8]| image.extend_from_slice(bytes);
     put(b"QFI\xfb");
     put(&3_u32.to_be_bytes());
     put(&[0; 12]); // no backing file
@@ -47,8 +47,8 @@ fn image(how: u8, words: &[u8]) -> Vec<u8> {
     image
 }
 
-fuzz_target!(|octets: &[u8]| {
-    let [how, words @ ..] = octets else { return };
+fuzz_target!(|bytes: &[u8]| {
+    let [how, words @ ..] = bytes else { return };
     fs::write(&*PATH, image(*how, words)).expect("the image is written");
     let opening = DiskOptions { format: Some(Format::Qcow2), force_share: true, ..DiskOptions::default() };
     let chain = BackingChain::open(&PATH, &opening).expect("the header is right");

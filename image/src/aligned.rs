@@ -4,14 +4,14 @@ use std::ops::{Deref, DerefMut};
 
 use bytes::BytesMut;
 
-/// Buffers begin at a multiple of this, in octets: no device or file system asks for more.
+/// Buffers begin at a multiple of this, in bytes: no device or file system asks for more.
 pub(crate) const ALIGN: usize = 4096;
 
 /// A buffer that begins at a page. What is read into one that doesn't costs a third more.
 #[derive(Debug)]
 pub struct Aligned {
     buffer: Vec<u8>,
-    /// Octets ahead of the first page.
+    /// Bytes ahead of the first page.
     skew: usize,
     len: usize,
 }

@@ -1,4 +1,4 @@
-//! A chain of floors, top first: what a floor doesn't have, the one below it has, or nobody.
+//! A chain of layers, top first: what a layer doesn't have, the one below it has, or nobody.
 
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use crate::{
 /// A disk and all that it is backed by.
 #[derive(Debug)]
 pub struct BackingChain {
-    pub(crate) floors: Vec<Arc<dyn Layer>>,
-    /// The disk's size in octets.
+    pub(crate) layers: Vec<Arc<dyn Layer>>,
+    /// The disk's size in bytes.
     pub(crate) size: u64,
     /// The top's.
     pub(crate) format: Format,
@@ -28,9 +28,9 @@ pub struct BackingChain {
 }
 
 impl BackingChain {
-    /// Raw floors, top first, up to this size.
-    pub(crate) fn of_floors(floors: Vec<Arc<dyn Layer>>, size: u64) -> Self {
-        Self { floors, size, format: Format::Raw, warnings: Vec::new(), method: None, since: None, content: None }
+    /// Raw layers, top first, up to this size.
+    pub(crate) fn of_layers(layers: Vec<Arc<dyn Layer>>, size: u64) -> Self {
+        Self { layers, size, format: Format::Raw, warnings: Vec::new(), method: None, since: None, content: None }
     }
 
     /// What the top was taken for.
@@ -54,8 +54,8 @@ impl BackingChain {
     /// The same of what was noticed while it was read.
     #[must_use]
     pub fn noticed(&self) -> Vec<String> {
-        let floors = self.floors.iter().filter_map(|floor| floor.noticed());
-        floors.chain(self.files().filter_map(ImageFile::noticed)).collect()
+        let layers = self.layers.iter().filter_map(|layer| layer.noticed());
+        layers.chain(self.files().filter_map(ImageFile::noticed)).collect()
     }
 
     /// How the extents of the raw disk at the bottom are found, if there is one.
@@ -66,13 +66,13 @@ impl BackingChain {
 
     /// Images and raw disks, 1 for a disk that nothing backs.
     #[must_use]
-    pub fn floors(&self) -> usize {
-        self.floors.len()
+    pub fn layers(&self) -> usize {
+        self.layers.len()
     }
 
     /// All files that it lies in, those of the top first.
     pub fn files(&self) -> impl Iterator<Item = &ImageFile> {
-        self.floors.iter().flat_map(|floor| floor.files())
+        self.layers.iter().flat_map(|layer| layer.files())
     }
 
     /// True if one of its files is a regular one that not everybody may read: a copy of it isn't for everybody, either.
@@ -88,17 +88,17 @@ impl BackingChain {
         self.files().map(taken).fold(0, u64::saturating_add).min(self.size)
     }
 
-    /// The regular file that is this disk, octet for octet.
+    /// The regular file that is this disk, byte for byte.
     #[must_use]
     pub fn plain(&self) -> Option<&ImageFile> {
-        let top = self.host(0).filter(|_| self.floors.len() == 1 && self.format == Format::Raw);
+        let top = self.host(0).filter(|_| self.layers.len() == 1 && self.format == Format::Raw);
         top.filter(|host| !host.is_device())
     }
 
-    /// If this is a block device as it is, of more octets: from now on the disk is its first `size` octets. Tells how many are left.
+    /// If this is a block device as it is, of more bytes: from now on the disk is its first `size` bytes. Tells how many are left.
     pub fn limit_device(&mut self, size: u64) -> u64 {
         let is_device =
-            self.floors.len() == 1 && self.format == Format::Raw && self.host(0).is_some_and(ImageFile::is_device);
+            self.layers.len() == 1 && self.format == Format::Raw && self.host(0).is_some_and(ImageFile::is_device);
         let tail = if is_device { self.size.saturating_sub(size) } else { 0 };
         self.size -= tail;
         tail
@@ -108,27 +108,27 @@ impl BackingChain {
     #[must_use]
     pub fn before(&self) -> Option<Self> {
         let state = self.since.as_ref()?;
-        let (floors, format) = state.disk.clone()?;
+        let (layers, format) = state.disk.clone()?;
         let (size, warnings) = (state.older.size(), Vec::new());
-        Some(Self { floors, size, format, warnings, method: self.method, since: None, content: None })
+        Some(Self { layers, size, format, warnings, method: self.method, since: None, content: None })
     }
 
     /// The disk as it is now, and all of it, whatever it is compared with.
     #[must_use]
     pub fn whole(&self) -> Self {
-        let (floors, warnings) = (self.floors.clone(), Vec::new());
+        let (layers, warnings) = (self.layers.clone(), Vec::new());
         let (size, format, method, content) = (self.size, self.format, self.method, self.content);
-        Self { floors, size, format, warnings, method, since: None, content }
+        Self { layers, size, format, warnings, method, since: None, content }
     }
 
-    fn floor(&self, depth: u32) -> Option<&dyn Layer> {
-        self.floors.get(usize::try_from(depth).unwrap_or(usize::MAX)).map(AsRef::as_ref)
+    fn layer(&self, depth: u32) -> Option<&dyn Layer> {
+        self.layers.get(usize::try_from(depth).unwrap_or(usize::MAX)).map(AsRef::as_ref)
     }
 
-    /// What a map of the disk covers, in octets: a raw disk counts as QEMU counts it, in whole sectors of 512.
+    /// What a map of the disk covers, in bytes: a raw disk counts as QEMU counts it, in whole sectors of 512.
     #[must_use]
     pub fn mapped_size(&self) -> u64 {
-        self.floor(0).map_or(0, Layer::size)
+        self.layer(0).map_or(0, Layer::size)
     }
 }
 
@@ -139,8 +139,8 @@ impl Disk for BackingChain {
 
     fn extent(&self, at: u64, max: u64) -> Result<Extent> {
         let mut max = max;
-        for (depth, floor) in (0..).zip(&self.floors) {
-            let span = floor.span(at, max.min(floor.size() - at))?;
+        for (depth, layer) in (0..).zip(&self.layers) {
+            let span = layer.span(at, max.min(layer.size() - at))?;
             let status = match span.allocation {
                 Allocation::Data => Some(BlockStatus::Data),
                 Allocation::Unwritten => Some(BlockStatus::Unwritten),
@@ -156,31 +156,31 @@ impl Disk for BackingChain {
                 compressed: span.compressed,
                 host: span.host,
             };
-            // Below the last floor, and behind the end of the next, are zeros.
-            let below = self.floor(depth + 1).is_some_and(|below| at < below.size());
+            // Below the last layer, and behind the end of the next, are zeros.
+            let below = self.layer(depth + 1).is_some_and(|below| at < below.size());
             if status.is_some() || !below {
                 return Ok(extent);
             }
             max = span.len;
         }
-        Err(DiskError::new(DiskErrorKind::Io, "chain", "has no floor"))
+        Err(DiskError::new(DiskErrorKind::Io, "chain", "has no layer"))
     }
 
     fn read(&self, extent: &Extent, at: u64, buf: &mut [u8]) -> Result<()> {
-        let floor =
-            self.floor(extent.depth).ok_or_else(|| DiskError::new(DiskErrorKind::Io, "chain", "has no such floor"))?;
+        let layer =
+            self.layer(extent.depth).ok_or_else(|| DiskError::new(DiskErrorKind::Io, "chain", "has no such layer"))?;
         match extent.host.filter(|_| !extent.compressed) {
-            Some(host) => floor.host().read_data_at(host + (at - extent.start), buf),
-            None => floor.inflate(at, buf),
+            Some(host) => layer.host().read_data_at(host + (at - extent.start), buf),
+            None => layer.inflate(at, buf),
         }
     }
 
     fn host(&self, depth: u32) -> Option<&ImageFile> {
-        self.floor(depth).map(Layer::host)
+        self.layer(depth).map(Layer::host)
     }
 
     fn chunk(&self) -> u64 {
-        self.floors.iter().map(|floor| floor.chunk()).max().unwrap_or(1)
+        self.layers.iter().map(|layer| layer.chunk()).max().unwrap_or(1)
     }
 
     fn is_direct(&self) -> bool {
@@ -192,6 +192,6 @@ impl Disk for BackingChain {
     }
 
     fn check_unchanged(&self, live: bool) -> Result<()> {
-        self.floors.iter().try_for_each(|floor| floor.check_unchanged(live))
+        self.layers.iter().try_for_each(|layer| layer.check_unchanged(live))
     }
 }

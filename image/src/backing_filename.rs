@@ -24,7 +24,7 @@ use crate::{DiskError, DiskErrorKind, Format, Result};
 /// What a name comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BackingFilename {
-    /// The file, octet for octet as it is called in the file system.
+    /// The file, byte for byte as it is called in the file system.
     pub(crate) file: PathBuf,
     /// The format that the name itself declares. One that the image declares beside the name goes before it, as in QEMU.
     pub(crate) format: Option<Format>,
@@ -37,12 +37,12 @@ impl BackingFilename {
             let text = format!("backing file {} {why}", named(Path::new(name)));
             DiskError::new(DiskErrorKind::Unsupported, named_by, text)
         };
-        let octets = name.as_bytes();
+        let bytes = name.as_bytes();
         let plain = |file: &[u8], format| BackingFilename { file: OsString::from_vec(file.into()).into(), format };
-        let Some(colon) = octets.iter().position(|octet| b":/".contains(octet)).filter(|&at| octets[at] == b':') else {
-            return Ok(plain(octets, None));
+        let Some(colon) = bytes.iter().position(|byte| b":/".contains(byte)).filter(|&at| bytes[at] == b':') else {
+            return Ok(plain(bytes, None));
         };
-        let (protocol, rest) = (&octets[..colon], &octets[colon + 1..]);
+        let (protocol, rest) = (&bytes[..colon], &bytes[colon + 1..]);
         match protocol {
             b"file" | b"host_device" => Ok(plain(rest, None)),
             b"json" => {
@@ -135,7 +135,7 @@ fn finish(
     }
 }
 
-/// True if the first `at` octets of the prefix are whole levels.
+/// True if the first `at` bytes of the prefix are whole levels.
 fn is_level(prefix: &str, at: usize) -> bool {
     at == 0 || prefix.as_bytes()[at - 1] == b'.'
 }
@@ -443,8 +443,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_name_panics(octets in prop::collection::vec(any::<u8>(), 0..100), json in "json:[{}\\[\\]\":,'a\\\\.]{0,60}") {
-            let _read = BackingFilename::read(Path::new("o"), OsStr::from_bytes(&octets));
+        fn no_name_panics(bytes in prop::collection::vec(any::<u8>(), 0..100), json in "json:[{}\\[\\]\":,'a\\\\.]{0,60}") {
+            let _read = BackingFilename::read(Path::new("o"), OsStr::from_bytes(&bytes));
             let _read = BackingFilename::read(Path::new("o"), OsStr::new(&json));
         }
 

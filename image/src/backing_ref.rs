@@ -16,7 +16,7 @@ const WHAT: &str = "backing file";
 /// What an image says of its backing file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackingRef {
-    /// Its name, octet for octet as it stands in the image.
+    /// Its name, byte for byte as it stands in the image.
     pub name: OsString,
     /// The format that is declared beside the name.
     pub format: Option<String>,

@@ -1,5 +1,5 @@
-//! A disk held against the record lines of what another has, interval by interval: where both hold the same octets, the other may keep
-//! its own. A sluice: blocks come in, and go on with [`Run::Keep`] in the place of what is equal.
+//! A disk held against the record lines of what another has, interval by interval: where both hold the same bytes, the other may keep
+//! its own. A sluice: blocks come in, and go on with [`Segment::Keep`] in the place of what is equal.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use crate::{DiskError, Result, Segment, SegmentBatch};
 const RUNS: usize = 1024;
 
 /// Blocks of a disk in canonical form, and entries of another that was cut by the same parameters. Each interval that the other has too
-/// becomes [`Run::Keep`], all others stay as they are; so it is covered as before, in the same order.
+/// becomes [`Segment::Keep`], all others stay as they are; so it is covered as before, in the same order.
 ///
 /// Two long holes are compared by their lengths, and where the entries end the rest passes by: what it costs goes by records, not by
 /// intervals. No entry is asked for before it is needed.
@@ -19,13 +19,13 @@ pub struct BaseMatcher<B, F> {
     blocks: B,
     /// Gives the other's records, in order and in canonical form; none at the end of what is offered.
     entries: F,
-    /// In octets.
+    /// In bytes.
     interval: u64,
-    /// Of our disk, in octets.
+    /// Of our disk, in bytes.
     size: u64,
     /// Disk offset up to which all is judged.
     at: u64,
-    /// Our runs from there on, and their octets: less than an interval, but within a block.
+    /// Our runs from there on, and their bytes: less than an interval, but within a block.
     own: VecDeque<Segment>,
     held: u64,
     /// What is left of the other's record at `theirs_at`.
@@ -36,7 +36,7 @@ pub struct BaseMatcher<B, F> {
 }
 
 impl<B, F> BaseMatcher<B, F> {
-    /// The blocks of a disk of `size` octets, against these entries.
+    /// The blocks of a disk of `size` bytes, against these entries.
     #[must_use]
     pub fn new(blocks: B, entries: F, size: u64, sums: HashParams) -> Self {
         let own = VecDeque::new();
@@ -53,7 +53,7 @@ impl<B, F> BaseMatcher<B, F> {
         }
     }
 
-    /// Our next `len` octets.
+    /// Our next `len` bytes.
     fn take(&mut self, len: u64) -> Vec<Segment> {
         let mut taken = Vec::new();
         let mut left = len;
@@ -87,7 +87,7 @@ impl<B, F> BaseMatcher<B, F> {
         self.held > 0 && self.held >= self.interval_end() - self.at
     }
 
-    /// Passes the next octets of the other's record. Of data that is cut, the digest says nothing.
+    /// Passes the next bytes of the other's record. Of data that is cut, the digest says nothing.
     fn pass(&mut self, len: u64) {
         self.theirs_at += len;
         self.theirs = match self.theirs {
@@ -113,7 +113,7 @@ where
     }
 
     /// Judges intervals that are there as a whole: all of them, or many.
-    fn judge(&mut self) -> Result<SegmentBatch, E> {
+    fn detector(&mut self) -> Result<SegmentBatch, E> {
         let mut block = SegmentBatch::default();
         while self.has_whole() && block.runs.len() < RUNS {
             let end = self.interval_end();
@@ -142,7 +142,7 @@ where
         Ok(block)
     }
 
-    /// Octets of whole intervals in which both have zeros, where both runs begin.
+    /// Bytes of whole intervals in which both have zeros, where both runs begin.
     fn both(&self, ours: u64, theirs: u64) -> u64 {
         let end = self.at + ours.min(theirs);
         let end = if end == self.size { end } else { end - end % self.interval };
@@ -189,11 +189,11 @@ where
                 Err(error) => return Some(Err(error.into())),
             }
         }
-        Some(self.judge())
+        Some(self.detector())
     }
 }
 
-/// Adds octets that are equal.
+/// Adds bytes that are equal.
 fn keep(block: &mut SegmentBatch, len: u64) {
     match block.runs.last_mut() {
         Some(Segment::Keep(before)) => *before += len,

@@ -1,4 +1,4 @@
-//! The way down a chain: opens a disk with all that it is backed by, floor by floor, and checks it before anything is read.
+//! The way down a chain: opens a disk with all that it is backed by, layer by layer, and checks it before anything is read.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -23,11 +23,11 @@ impl BackingChain {
     /// Opens the disk at `path`, and all that it is backed by.
     pub fn open(path: &Path, how: &DiskOptions) -> Result<Self> {
         let TopFile { host, format, how, warning, content } = how.top(path)?;
-        let mut stairs = ChainOpener {
+        let mut opener = ChainOpener {
             how: &how,
             seen: Vec::new(),
             named_by: None,
-            floors: Vec::new(),
+            layers: Vec::new(),
             size: None,
             warnings: warning.iter().map(|warning| format!("{}: {warning}", shown(path))).collect(),
             method: None,
@@ -38,30 +38,30 @@ impl BackingChain {
         let mut next = Some((host, format));
         while let Some((host, format)) = next.take() {
             next = match format {
-                Format::Raw => stairs.raw(host)?,
-                Format::Qcow2 => stairs.qcow2(host, shared.clone())?,
+                Format::Raw => opener.raw(host)?,
+                Format::Qcow2 => opener.qcow2(host, shared.clone())?,
                 // Refused already, by whoever opened it.
                 other => return Err(other.refusal(path)),
             };
         }
-        let since = how.since.as_ref().map(|since| FoundBase::find(since, &mut stairs)).transpose()?;
-        let ChainOpener { floors, size, warnings, method, .. } = stairs;
-        Ok(Self { floors, size: size.unwrap_or_default(), format, warnings, method, since, content })
+        let since = how.since.as_ref().map(|since| FoundBase::find(since, &mut opener)).transpose()?;
+        let ChainOpener { layers, size, warnings, method, .. } = opener;
+        Ok(Self { layers, size: size.unwrap_or_default(), format, warnings, method, since, content })
     }
 
-    /// The raw disk of `size` octets that an open file or device begins with, to be read past the page cache as far as that can be.
+    /// The raw disk of `size` bytes that an open file or device begins with, to be read past the page cache as far as that can be.
     pub(crate) fn of_file(file: File, path: &Path, size: u64) -> Result<Self> {
         let host = ImageFile::of(file, path, None)?.directly()?;
         if host.len() < size {
             return Err(DiskError::new(
                 DiskErrorKind::Changed,
                 path,
-                format!("has {} octets, and not {size}", host.len()),
+                format!("has {} bytes, and not {size}", host.len()),
             ));
         }
         let raw = Raw::of(host, None)?;
         let method = Some(raw.method());
-        Ok(Self { method, ..Self::of_floors(vec![Arc::new(raw)], size) })
+        Ok(Self { method, ..Self::of_layers(vec![Arc::new(raw)], size) })
     }
 }
 
@@ -70,26 +70,26 @@ pub(crate) struct ChainOpener<'a> {
     pub(crate) how: &'a DiskOptions,
     /// Every file met.
     seen: Vec<(u64, u64)>,
-    /// The image that names the next floor.
+    /// The image that names the next layer.
     named_by: Option<PathBuf>,
-    pub(crate) floors: Vec<Arc<dyn Layer>>,
-    /// Octets of the top's disk, once it is known.
+    pub(crate) layers: Vec<Arc<dyn Layer>>,
+    /// Bytes of the top's disk, once it is known.
     size: Option<u64>,
     pub(crate) warnings: Vec<String>,
     method: Option<ExtentMethod>,
     /// The image on top, if it is no raw disk.
     pub(crate) top: Option<(Arc<Qcow2>, Header)>,
-    /// The disk that each floor holds, with those below it.
+    /// The disk that each layer holds, with those below it.
     pub(crate) disks: Vec<LayerDisk>,
 }
 
-/// A floor's disk.
+/// A layer's disk.
 pub(crate) struct LayerDisk {
     /// What makes two names the same file.
     pub(crate) identity: (u64, u64),
-    /// In octets.
+    /// In bytes.
     pub(crate) size: u64,
-    /// The floor's.
+    /// The layer's.
     pub(crate) format: Format,
 }
 
@@ -112,7 +112,7 @@ impl ChainOpener<'_> {
         self.disks.push(LayerDisk { identity: host.identity()?, size: host.len(), format: Format::Raw });
         let raw = Raw::of(host, self.how.method)?;
         self.method = Some(raw.method());
-        self.floors.push(Arc::new(raw));
+        self.layers.push(Arc::new(raw));
         Ok(None)
     }
 
@@ -131,8 +131,8 @@ impl ChainOpener<'_> {
         Bitmaps::new(&host, &header)?.try_for_each(|bitmap| bitmap.map(drop))?;
         let name = shown(host.path());
         self.warnings.extend(header.warnings().into_iter().chain(flaw).map(|text| format!("{name}: {text}")));
-        let floor = u32::try_from(self.floors.len()).unwrap_or(u32::MAX);
-        let wanted = self.how.snapshot.as_ref().filter(|_| floor == 0);
+        let layer = u32::try_from(self.layers.len()).unwrap_or(u32::MAX);
+        let wanted = self.how.snapshot.as_ref().filter(|_| layer == 0);
         let disk = match wanted {
             Some(wanted) => {
                 let snapshot = Snapshots::new(&host, &header).find(wanted.as_bytes())?;
@@ -146,8 +146,8 @@ impl ChainOpener<'_> {
         self.size.get_or_insert(disk.1);
         self.named_by = Some(host.path().into());
         self.disks.push(LayerDisk { identity: host.identity()?, size: disk.1, format: Format::Qcow2 });
-        let image = Arc::new(Qcow2::new(host, external, &header, disk, floor, shared, self.how.method)?);
-        self.floors.push(Arc::clone(&image) as Arc<dyn Layer>);
+        let image = Arc::new(Qcow2::new(host, external, &header, disk, layer, shared, self.how.method)?);
+        self.layers.push(Arc::clone(&image) as Arc<dyn Layer>);
         self.top.get_or_insert((image, header));
         Ok(next)
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! snapshot of the same image   States   L1 and L2 tables of both, entry by entry
-//! floor of the backing chain   Floor    what no floor above it has
+//! layer of the backing chain   Layer    what no layer above it has
 //! dirty bitmap                 Dirty    its bits
 //! ```
 
@@ -27,7 +27,7 @@ pub enum IncrementalBase {
 /// What was found of a part of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Comparison {
-    /// Octets, at least 1. Two neighbours may be alike.
+    /// Bytes, at least 1. Two neighbours may be alike.
     pub len: u64,
     /// They are what they were. If not, they may be so all the same: nobody has looked at them.
     pub same: bool,
@@ -35,18 +35,18 @@ pub struct Comparison {
 
 /// An older state of a disk.
 pub trait ChangeTracker: Debug + Send + Sync {
-    /// Octets of the disk then.
+    /// Bytes of the disk then.
     fn size(&self) -> u64;
 
-    /// Compares from `at` on (below both sizes), at most `max` octets (at least 1, and not beyond either size).
+    /// Compares from `at` on (below both sizes), at most `max` bytes (at least 1, and not beyond either size).
     fn compare(&self, at: u64, max: u64) -> Result<Comparison>;
 }
 
-/// The disk that a floor of the backing chain holds: whatever the floors above it don't have is as it is there.
+/// The disk that a layer of the backing chain holds: whatever the layers above it don't have is as it is there.
 #[derive(Debug)]
 pub(crate) struct LayerDiff {
     pub(crate) above: Vec<Arc<dyn Layer>>,
-    /// Of the disk in that floor, in octets.
+    /// Of the disk in that layer, in bytes.
     pub(crate) size: u64,
 }
 
@@ -57,13 +57,13 @@ impl ChangeTracker for LayerDiff {
 
     fn compare(&self, at: u64, max: u64) -> Result<Comparison> {
         let mut len = max;
-        for floor in &self.above {
-            let left = floor.size().saturating_sub(at);
+        for layer in &self.above {
+            let left = layer.size().saturating_sub(at);
             if left == 0 {
-                // What is below a floor that ends before doesn't show: zeros.
+                // What is below a layer that ends before doesn't show: zeros.
                 return Ok(Comparison { len, same: false });
             }
-            let span = floor.span(at, len.min(left))?;
+            let span = layer.span(at, len.min(left))?;
             len = span.len;
             if span.allocation != Allocation::Unallocated {
                 return Ok(Comparison { len, same: false });

@@ -7,9 +7,9 @@ use crate::{Payload, ReadOptions, Result, Segment, SegmentBatch};
 /// What becomes one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// So many octets of zeros.
+    /// So many bytes of zeros.
     Hole(u64),
-    /// So many octets that the target holds already.
+    /// So many bytes that the target holds already.
     Keep(u64),
     /// This payload.
     Data(Payload, Option<Digest>),
@@ -51,7 +51,7 @@ impl<I> Coalescer<I> {
         Self { blocks, min_hole: shape.min_hole(), runs: Vec::new().into_iter(), hole: 0, keep: 0, behind: None }
     }
 
-    /// Octets of a hole that has begun, is long enough to be one, and is no piece yet; or of what is kept.
+    /// Bytes of a hole that has begun, is long enough to be one, and is no piece yet; or of what is kept.
     #[must_use]
     pub fn pending(&self) -> u64 {
         if self.hole < self.min_hole { self.keep } else { self.hole }

@@ -10,9 +10,9 @@ use crate::aligned::{ALIGN, Aligned};
 use crate::page_cache::{DropBehind, WINDOW};
 use crate::sys::{self, DirectRules};
 
-/// Octets that are read at once where the caller's memory isn't aligned.
+/// Bytes that are read at once where the caller's memory isn't aligned.
 const BOUNCE: usize = 256 << 10;
-/// The most octets that one call is asked for, a multiple of all that devices are aligned to.
+/// The most bytes that one call is asked for, a multiple of all that devices are aligned to.
 const MOST: usize = 1 << 30;
 
 /// A file's second description, with O_DIRECT, and what it asks for.
@@ -66,7 +66,7 @@ pub(crate) struct DirectReader {
 }
 
 impl DirectReader {
-    /// The way past the page cache into a file of `len` octets, which is read through it where there is none.
+    /// The way past the page cache into a file of `len` bytes, which is read through it where there is none.
     pub(crate) fn open(file: &File, len: u64) -> io::Result<Self> {
         let lane = DirectHandle::open(file, false);
         // What is read ahead of us is nobody's to drop.
@@ -120,11 +120,11 @@ impl DirectReader {
             let now = at + filled as u64;
             match self.read_some(lane, rest, now) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(octets) => {
+                Ok(bytes) => {
                     if lane.doubtful {
-                        self.behind.passed(now, octets as u64)?;
+                        self.behind.passed(now, bytes as u64)?;
                     }
-                    filled += octets;
+                    filled += bytes;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted || lane.is_refusal(&error) => {}
                 Err(error) => return Err(error),
@@ -140,7 +140,7 @@ impl DirectReader {
         read
     }
 
-    /// Reads at least one octet, unless the file has ended: straight into `buf` where it is aligned, else by way of a buffer that is.
+    /// Reads at least one byte, unless the file has ended: straight into `buf` where it is aligned, else by way of a buffer that is.
     fn read_some(&self, lane: &DirectHandle, buf: &mut [u8], at: u64) -> io::Result<usize> {
         let (memory, offset) = (align(lane.rules.memory), align(lane.rules.offset));
         let unit = memory.max(offset);
@@ -158,10 +158,10 @@ impl DirectReader {
         let mut bounce = kept.unwrap_or_else(|| Aligned::zeroed(BOUNCE));
         let asked = (skew + wanted).next_multiple_of(unit).min(BOUNCE);
         let read = lane.file.read_at(&mut bounce[..asked], at - skew as u64);
-        let read = read.map(|octets| {
-            let octets = octets.saturating_sub(skew).min(wanted);
-            buf[..octets].copy_from_slice(&bounce[skew..skew + octets]);
-            octets
+        let read = read.map(|bytes| {
+            let bytes = bytes.saturating_sub(skew).min(wanted);
+            buf[..bytes].copy_from_slice(&bounce[skew..skew + bytes]);
+            bytes
         });
         self.bounces.lock().unwrap_or_else(PoisonError::into_inner).push(bounce);
         read
@@ -169,6 +169,6 @@ impl DirectReader {
 }
 
 /// An alignment, which is [`ALIGN`] at most.
-fn align(octets: u64) -> usize {
-    usize::try_from(octets).unwrap_or(ALIGN)
+fn align(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(ALIGN)
 }

@@ -1,8 +1,8 @@
-//! What an image answers: size, extents, octets. Stateless, so that map, send, copy and parallel readers share it.
+//! What an image answers: size, extents, bytes. Stateless, so that map, send, copy and parallel readers share it.
 
 use crate::{ChangeTracker, ImageFile, Result};
 
-/// What the octets of an extent are, resolved through all layers.
+/// What the bytes of an extent are, resolved through all layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockStatus {
     /// They have to be read. They may still be zeros.
@@ -13,7 +13,7 @@ pub enum BlockStatus {
     Zero,
 }
 
-/// A range of the disk with one answer. Offsets and lengths are in octets.
+/// A range of the disk with one answer. Offsets and lengths are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// Where it begins on the disk.
@@ -22,14 +22,14 @@ pub struct Extent {
     pub len: u64,
     /// Data or zeros.
     pub status: BlockStatus,
-    /// The floor of the backing chain that answers; 0 is the top.
+    /// The layer of the backing chain that answers; 0 is the top.
     pub depth: u32,
-    /// True if a floor has it in its tables, false if it is zeros because no floor has it.
+    /// True if a layer has it in its tables, false if it is zeros because no layer has it.
     pub present: bool,
-    /// True if the octets lie compressed.
+    /// True if the bytes lie compressed.
     pub compressed: bool,
-    /// Where the extent's place is in the file of floor `depth` ([`Image::host`]), if it has one there: data lies there as it is,
-    /// zeros may have a place without octets that count.
+    /// Where the extent's place is in the file of layer `depth` ([`Disk::host`]), if it has one there: data lies there as it is,
+    /// zeros may have a place without bytes that count.
     pub host: Option<u64>,
 }
 
@@ -43,21 +43,21 @@ impl Extent {
 
 /// A disk that can be read.
 pub trait Disk: Send + Sync {
-    /// The disk's size in octets, at most 2^63 - 1.
+    /// The disk's size in bytes, at most 2^63 - 1.
     fn size(&self) -> u64;
 
-    /// The extent that begins at `at` (below the size), at most `max` octets of it (at least 1). Two neighbours may be
+    /// The extent that begins at `at` (below the size), at most `max` bytes of it (at least 1). Two neighbours may be
     /// alike. Costs no more than that extent.
     fn extent(&self, at: u64, max: u64) -> Result<Extent>;
 
-    /// Fills `buf` from disk offset `at`: octets that all lie in `extent`, which is of this image. Short reads are errors: what
+    /// Fills `buf` from disk offset `at`: bytes that all lie in `extent`, which is of this image. Short reads are errors: what
     /// can't be read never becomes zeros.
     fn read(&self, extent: &Extent, at: u64, buf: &mut [u8]) -> Result<()>;
 
-    /// The file that the [`Extent::host`] of floor `depth` is an offset of.
+    /// The file that the [`Extent::host`] of layer `depth` is an offset of.
     fn host(&self, depth: u32) -> Option<&ImageFile>;
 
-    /// Octets, a power of two: reads that begin and end on multiples of it do nothing twice.
+    /// Bytes, a power of two: reads that begin and end on multiples of it do nothing twice.
     fn chunk(&self) -> u64 {
         1
     }
@@ -72,7 +72,7 @@ pub trait Disk: Send + Sync {
         None
     }
 
-    /// Asks whether the octets are still those of the beginning. `live` accepts all changes but a shorter file.
+    /// Asks whether the bytes are still those of the beginning. `live` accepts all changes but a shorter file.
     fn check_unchanged(&self, live: bool) -> Result<()>;
 
     /// Fills `buf` from `at`, through as many extents as it takes.

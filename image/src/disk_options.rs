@@ -21,11 +21,11 @@ pub struct DiskOptions {
     pub force_share: bool,
     /// The internal snapshot to be read, by its ID or name.
     pub snapshot: Option<String>,
-    /// The older state of the disk that it is to be compared with ([`crate::Image::older`]).
+    /// The older state of the disk that it is to be compared with ([`crate::Disk::older`]).
     pub since: Option<IncrementalBase>,
     /// How the extents of raw images are found.
     pub method: Option<ExtentMethod>,
-    /// The disk's octets are read past the page cache, as far as that can be.
+    /// The disk's bytes are read past the page cache, as far as that can be.
     pub direct: bool,
     /// Its files are flushed before anything of them is read, so that it can be known by their times ([`crate::Identity`]).
     pub flush: bool,

@@ -23,7 +23,7 @@ struct FiemapBatch {
 }
 
 impl FiemapExtents {
-    /// What lies at `at` in a file of `size` octets, and for how many octets.
+    /// What lies at `at` in a file of `size` bytes, and for how many bytes.
     pub(crate) fn extent(&self, file: &File, at: u64, size: u64) -> io::Result<(Allocation, u64)> {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         if !window.covers.contains(&at) {

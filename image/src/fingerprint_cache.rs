@@ -40,13 +40,13 @@ pub struct CacheKey {
 }
 
 impl CacheKey {
-    /// Of an image with all that it is backed by, which was opened to be known ([`crate::Opening::flush`]), at `begun` or later. None if a
+    /// Of an image with all that it is backed by, which was opened to be known ([`crate::DiskOptions::flush`]), at `begun` or later. None if a
     /// part of it is a device, or lies on a file system that doesn't tell of all changes.
     #[must_use]
     pub fn of_chain(chain: &BackingChain, begun: SystemTime) -> Option<Self> {
         let stamps: Option<Vec<_>> = chain.files().map(ImageFile::flushed_stamp).collect();
         let top = fs::canonicalize(chain.files().next()?.path()).ok()?;
-        let formats = chain.floors.iter().map(|floor| floor.format()).collect();
+        let formats = chain.layers.iter().map(|layer| layer.format()).collect();
         let begun = begun.duration_since(SystemTime::UNIX_EPOCH).ok();
         Some(Self { top, size: chain.size, formats, stamps: stamps?, begun })
     }

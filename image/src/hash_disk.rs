@@ -13,7 +13,7 @@ use crate::{
 /// Threads at least where a device is waited for, which needs no processor.
 const WAITING: usize = 6;
 
-/// The runs of a disk in canonical form, block by block in order, without their octets, for `take` to draw. Now and then there is an empty
+/// The runs of a disk in canonical form, block by block in order, without their bytes, for `take` to draw. Now and then there is an empty
 /// block, so that whoever draws isn't held up.
 pub fn hash_disk<T>(
     image: &dyn Disk,
@@ -32,16 +32,16 @@ pub fn hash_disk<T>(
 }
 
 /// Tells the lines of the disk's manifest that follow its first, some at a time, END among them, which is only told of a disk that is
-/// still what it was, unless `live` accepts that it changes. What is read is added to `tally`.
+/// still what it was, unless `live` accepts that it changes. What is read is added to `counters`.
 ///
 /// # Errors
 ///
-/// What can't be read, a disk that changed ([`Kind::Changed`]), and what `tell` gives.
+/// What can't be read, a disk that changed ([`DiskErrorKind::Changed`]), and what `tell` gives.
 pub fn record_lines<E: From<DiskError>>(
     image: &dyn Disk,
     sums: HashParams,
     live: bool,
-    tally: &ProgressCounters,
+    counters: &ProgressCounters,
     mut tell: impl FnMut(&str) -> Result<(), E>,
 ) -> Result<Fingerprint, E> {
     let (mut writer, mut lines) = (ManifestWriter::new(ManifestHeader::whole(image.size(), sums)), String::new());
@@ -50,8 +50,8 @@ pub fn record_lines<E: From<DiskError>>(
             for run in block?.runs {
                 let record = run.record();
                 writer.record(&record, &mut lines).map_err(out_of_form)?;
-                tally.add_data(record.payload_len());
-                tally.add_disk(record.len());
+                counters.add_data(record.payload_len());
+                counters.add_disk(record.len());
             }
             if !lines.is_empty() {
                 tell(&lines)?;
@@ -66,14 +66,14 @@ pub fn record_lines<E: From<DiskError>>(
     Ok(Fingerprint { sums, digest })
 }
 
-/// The disk's fingerprint. What is read is added to `tally`.
+/// The disk's fingerprint. What is read is added to `counters`.
 ///
 /// # Errors
 ///
-/// What can't be read, and a disk that changed ([`Kind::Changed`]).
-pub fn fingerprint(image: &dyn Disk, sums: HashParams, tally: &ProgressCounters) -> Result<Fingerprint> {
-    tally.set_phase(Phase::Hashing);
-    record_lines(image, sums, false, tally, |_| Ok(()))
+/// What can't be read, and a disk that changed ([`DiskErrorKind::Changed`]).
+pub fn fingerprint(image: &dyn Disk, sums: HashParams, counters: &ProgressCounters) -> Result<Fingerprint> {
+    counters.set_phase(Phase::Hashing);
+    record_lines(image, sums, false, counters, |_| Ok(()))
 }
 
 /// The runs of an image aren't what its blocks have to be.

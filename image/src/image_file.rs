@@ -1,4 +1,4 @@
-//! A file that a disk's octets lie in: a regular file or a block device, of which nothing but octets is known.
+//! A file that a disk's bytes lie in: a regular file or a block device, of which nothing but bytes is known.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -56,7 +56,7 @@ impl ImageFile {
             return Err(DiskError::new(
                 DiskErrorKind::Unsupported,
                 path,
-                format!("{len} octets are more than a disk can have"),
+                format!("{len} bytes are more than a disk can have"),
             ));
         }
         sys::set_blocking(&file).map_err(failed)?;
@@ -135,7 +135,7 @@ impl ImageFile {
         self.dir.as_deref()
     }
 
-    /// Octets, as they were when it was opened.
+    /// Bytes, as they were when it was opened.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "an empty file is nothing special")]
     pub fn len(&self) -> u64 {
@@ -159,7 +159,7 @@ impl ImageFile {
         self.file.metadata().ok().map(|stat| StorageId::of(&stat))
     }
 
-    /// Octets that the file system has allocated for it.
+    /// Bytes that the file system has allocated for it.
     pub(crate) fn allocated(&self) -> Result<u64> {
         let stat = self.file.metadata().map_err(|source| self.io("cannot look at it", source))?;
         Ok(stat.blocks().saturating_mul(512))
@@ -181,7 +181,7 @@ impl ImageFile {
         })
     }
 
-    /// The same, past the page cache if that is asked for: for the disk's own octets, of which there are many, and each once.
+    /// The same, past the page cache if that is asked for: for the disk's own bytes, of which there are many, and each once.
     pub(crate) fn read_data_at(&self, at: u64, buf: &mut [u8]) -> Result<()> {
         self.fill(at, buf, |there| match &self.direct {
             None => self.file.read_exact_at(there, at),
@@ -197,7 +197,7 @@ impl ImageFile {
             io::ErrorKind::UnexpectedEof => {
                 self.error(DiskErrorKind::Changed, format!("truncated while it was read, at offset {at} or behind"))
             }
-            _ => self.io(format!("cannot read {} octets at offset {at}", there.len()), source),
+            _ => self.io(format!("cannot read {} bytes at offset {at}", there.len()), source),
         })
     }
 
@@ -206,7 +206,7 @@ impl ImageFile {
         let Some(before) = &self.stamp else { return Ok(()) };
         let stat = self.file.metadata().map_err(|source| self.io("cannot look at it again", source))?;
         if stat.len() < self.len {
-            let what = format!("truncated while it was read, from {} to {} octets", self.len, stat.len());
+            let what = format!("truncated while it was read, from {} to {} bytes", self.len, stat.len());
             return Err(self.error(DiskErrorKind::Changed, what));
         }
         if !live && Stamp::of(&stat) != *before {
@@ -214,10 +214,10 @@ impl ImageFile {
                 .error(DiskErrorKind::Changed, "changed while it was read")
                 .hint("send a snapshot of it, or accept a disk that is not of one moment with --live"));
         }
-        // Files of /proc and their like have no size, and octets all the same.
-        if !live && self.file.read_at(&mut [0], self.len).is_ok_and(|octets| octets > 0) {
+        // Files of /proc and their like have no size, and bytes all the same.
+        if !live && self.file.read_at(&mut [0], self.len).is_ok_and(|bytes| bytes > 0) {
             return Err(
-                self.error(DiskErrorKind::Changed, format!("has more octets than its size of {} says", self.len))
+                self.error(DiskErrorKind::Changed, format!("has more bytes than its size of {} says", self.len))
             );
         }
         Ok(())

@@ -86,8 +86,8 @@ impl ImplicitOpenGate {
             |why: String| DiskError::new(DiskErrorKind::Refused, named_by, format!("{what} {} {why}", named(name)));
         let failed = |source| DiskError::io(named_by, format!("{what} {}", named(name)), source);
         self.check_open(named_by, what, name)?;
-        let octets = name.as_os_str().as_bytes();
-        if octets.is_empty() || octets.contains(&0) {
+        let bytes = name.as_os_str().as_bytes();
+        if bytes.is_empty() || bytes.contains(&0) {
             return Err(refused("is no name of a file".into()));
         }
         let own = dir
@@ -207,9 +207,9 @@ mod tests {
                     |text: &str| text.replace(&self.dir.path().canonicalize().unwrap().display().to_string(), "DIR");
                 (error.kind(), text(&error.to_string()), text(error.hint_text().unwrap_or_default()))
             })?;
-            let mut octets = vec![0; usize::try_from(host.len()).unwrap()];
-            host.read_at(0, &mut octets).unwrap();
-            Ok(String::from_utf8(octets).unwrap())
+            let mut bytes = vec![0; usize::try_from(host.len()).unwrap()];
+            host.read_at(0, &mut bytes).unwrap();
+            Ok(String::from_utf8(bytes).unwrap())
         }
     }
 
@@ -252,9 +252,9 @@ mod tests {
         symlink("secret", place.at("link")).unwrap();
         let base =
             ImplicitOpenGate::default().open(image.path(), image.dir(), "backing file", Path::new("base")).unwrap();
-        let mut octets = [0; 11];
-        base.read_at(0, &mut octets).unwrap();
-        assert_eq!(&octets, b"images/base");
+        let mut bytes = [0; 11];
+        base.read_at(0, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"images/base");
         let dir = place.at("images").canonicalize().unwrap();
         assert_eq!(base.dir(), Some(&*dir));
         // A true directory that is moved away takes its files with it.

@@ -20,25 +20,25 @@ use crate::{BackingChain, ChangeTracker, DiskError, DiskErrorKind, Format, Incre
 #[derive(Debug)]
 pub(crate) struct FoundBase {
     pub(crate) older: Box<dyn ChangeTracker>,
-    /// The floors of the disk as it was then, top first, and what its top is, where they are still to be had.
+    /// The layers of the disk as it was then, top first, and what its top is, where they are still to be had.
     pub(crate) disk: Option<(Vec<Arc<dyn Layer>>, Format)>,
 }
 
 impl FoundBase {
-    /// Finds it, once all floors are there.
-    pub(crate) fn find(since: &IncrementalBase, stairs: &mut ChainOpener<'_>) -> Result<Self> {
-        let Some((top, header)) = stairs.top.take() else {
+    /// Finds it, once all layers are there.
+    pub(crate) fn find(since: &IncrementalBase, opener: &mut ChainOpener<'_>) -> Result<Self> {
+        let Some((top, header)) = opener.top.take() else {
             // Whoever opened the top has refused others.
             return Err(DiskError::new(DiskErrorKind::Unsupported, "chain", "has no image on top"));
         };
         match since {
-            IncrementalBase::Snapshot(wanted) => Self::snapshot(wanted, top, &header, stairs),
-            IncrementalBase::Base(file) => Self::base(file, &top, stairs),
-            IncrementalBase::Bitmap(wanted) => Self::bitmap(wanted, top, &header, stairs),
+            IncrementalBase::Snapshot(wanted) => Self::snapshot(wanted, top, &header, opener),
+            IncrementalBase::Base(file) => Self::base(file, &top, opener),
+            IncrementalBase::Bitmap(wanted) => Self::bitmap(wanted, top, &header, opener),
         }
     }
 
-    fn snapshot(wanted: &str, top: Arc<Qcow2>, header: &Header, stairs: &ChainOpener<'_>) -> Result<Self> {
+    fn snapshot(wanted: &str, top: Arc<Qcow2>, header: &Header, opener: &ChainOpener<'_>) -> Result<Self> {
         let host = top.image();
         if header.data_file().is_some() {
             let what = "has its data in an external file, where what a snapshot had is written over";
@@ -46,33 +46,33 @@ impl FoundBase {
         }
         let snapshot = Snapshots::new(host, header).find(wanted.as_bytes())?;
         let older = Arc::new(top.other_state(header, (snapshot.l1(host, header)?, snapshot.disk_size))?);
-        let mut floors = stairs.floors.clone();
-        let below = (floors.len() > 1).then(|| BackingChain {
-            floors: floors[1..].to_vec(),
-            size: floors[1].size(),
+        let mut layers = opener.layers.clone();
+        let below = (layers.len() > 1).then(|| BackingChain {
+            layers: layers[1..].to_vec(),
+            size: layers[1].size(),
             format: Format::Qcow2,
             warnings: Vec::new(),
             method: None,
             since: None,
             content: None,
         });
-        floors[0] = Arc::clone(&older) as Arc<dyn Layer>;
-        Ok(Self { older: Box::new(SnapshotDiff { newer: top, older, below }), disk: Some((floors, Format::Qcow2)) })
+        layers[0] = Arc::clone(&older) as Arc<dyn Layer>;
+        Ok(Self { older: Box::new(SnapshotDiff { newer: top, older, below }), disk: Some((layers, Format::Qcow2)) })
     }
 
-    fn base(file: &Path, top: &Qcow2, stairs: &ChainOpener<'_>) -> Result<Self> {
+    fn base(file: &Path, top: &Qcow2, opener: &ChainOpener<'_>) -> Result<Self> {
         let image = shown(top.image().path());
         let stat = fs::metadata(file).map_err(|source| DiskError::io(file, "cannot look at it", source))?;
-        let found = stairs.disks.iter().position(|disk| disk.identity == identity(&stat));
+        let found = opener.disks.iter().position(|disk| disk.identity == identity(&stat));
         let refused = |what: String| DiskError::new(DiskErrorKind::Refused, file, what);
         match found {
             Some(0) => Err(refused("is the image itself, and no file below it".into())),
             Some(depth) => {
-                let (above, below) = stairs.floors.split_at(depth);
-                let older = LayerDiff { above: above.to_vec(), size: stairs.disks[depth].size };
-                Ok(Self { older: Box::new(older), disk: Some((below.to_vec(), stairs.disks[depth].format)) })
+                let (above, below) = opener.layers.split_at(depth);
+                let older = LayerDiff { above: above.to_vec(), size: opener.disks[depth].size };
+                Ok(Self { older: Box::new(older), disk: Some((below.to_vec(), opener.disks[depth].format)) })
             }
-            None if stairs.floors.len() == 1 => {
+            None if opener.layers.len() == 1 => {
                 Err(refused(format!("is not what {image} lies on, which has no backing file")))
             }
             None => Err(refused(format!("is not in the backing chain of {image}"))
@@ -80,19 +80,19 @@ impl FoundBase {
         }
     }
 
-    fn bitmap(wanted: &str, top: Arc<Qcow2>, header: &Header, stairs: &mut ChainOpener<'_>) -> Result<Self> {
+    fn bitmap(wanted: &str, top: Arc<Qcow2>, header: &Header, opener: &mut ChainOpener<'_>) -> Result<Self> {
         let host = top.image();
-        if stairs.how.snapshot.is_some() {
+        if opener.how.snapshot.is_some() {
             let what = format!("bitmap \"{wanted}\" tells of the present state, and not of a snapshot");
             return Err(host.error(DiskErrorKind::Refused, what));
         }
-        let (bitmap, laid) = Bitmaps::new(host, header)?.find(wanted.as_bytes())?;
+        let (bitmap, table_ref) = Bitmaps::new(host, header)?.find(wanted.as_bytes())?;
         if !bitmap.auto {
             let (image, name) = (shown(host.path()), &bitmap.name);
             let what = "is disabled: what was written since then is not in it, and is taken for unchanged";
-            stairs.warnings.push(format!("{image}: bitmap \"{name}\" {what}"));
+            opener.warnings.push(format!("{image}: bitmap \"{name}\" {what}"));
         }
-        let older = DirtyBitmap::new(Arc::clone(&top), header, &laid, bitmap.granularity)?;
+        let older = DirtyBitmap::new(Arc::clone(&top), header, &table_ref, bitmap.granularity)?;
         Ok(Self { older: Box::new(older), disk: None })
     }
 }

@@ -1,4 +1,4 @@
-//! What there is to tell of an image file, floor by floor, without reading its disk.
+//! What there is to tell of an image file, layer by layer, without reading its disk.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -11,10 +11,10 @@ use crate::qcow2::header::Header;
 use crate::qcow2::snapshot::{Snapshot, Snapshots};
 use crate::{DiskError, DiskErrorKind, DiskOptions, Format, ImageFile, Result};
 
-/// Octets of names that are listed at most: nobody has so many.
+/// Bytes of names that are listed at most: nobody has so many.
 const NAMES_MAX: usize = 8 << 20;
 
-/// What one image file is. Sizes are in octets.
+/// What one image file is. Sizes are in bytes.
 #[derive(Clone, Debug)]
 pub struct Info {
     /// Its path, as given or as its overlay has it.
@@ -48,7 +48,7 @@ pub struct Info {
 pub struct Qcow2Info {
     /// 2 or 3.
     pub version: u32,
-    /// In octets.
+    /// In bytes.
     pub cluster_size: u64,
     /// The width of a refcount.
     pub refcount_bits: u32,
@@ -84,9 +84,9 @@ pub struct SnapshotInfo {
     pub id: String,
     /// What it is found by otherwise.
     pub name: String,
-    /// The size of its disk in octets.
+    /// The size of its disk in bytes.
     pub virtual_size: u64,
-    /// Octets of the machine's memory and devices.
+    /// Bytes of the machine's memory and devices.
     pub vm_state_size: u64,
     /// When it was made, in seconds since 1970.
     pub date_sec: u32,
@@ -103,7 +103,7 @@ pub struct SnapshotInfo {
 pub struct BitmapInfo {
     /// Its name.
     pub name: String,
-    /// Octets of the disk that one bit stands for.
+    /// Bytes of the disk that one bit stands for.
     pub granularity: u64,
     /// It is kept up to date whenever the image is in use.
     pub auto: bool,
@@ -113,7 +113,7 @@ pub struct BitmapInfo {
 
 impl From<Snapshot> for SnapshotInfo {
     fn from(snapshot: Snapshot) -> Self {
-        let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self {
             id: text(&snapshot.id),
             name: text(&snapshot.name),
@@ -173,12 +173,12 @@ impl Info {
         self.warnings = header.warnings();
         self.backing = BackingRef::of(&header);
         let mut names = 0;
-        let mut bounded = |octets: usize| {
-            names += octets;
+        let mut bounded = |bytes: usize| {
+            names += bytes;
             let what = || {
                 host.error(
                     DiskErrorKind::Unsupported,
-                    format!("its snapshots and bitmaps have names of more than {NAMES_MAX} octets"),
+                    format!("its snapshots and bitmaps have names of more than {NAMES_MAX} bytes"),
                 )
             };
             if names > NAMES_MAX { Err(what()) } else { Ok(()) }
@@ -220,8 +220,8 @@ impl Info {
 
     /// The files below it, one after the other; a failure is the last.
     #[must_use]
-    pub fn floors(&self) -> Floors {
-        Floors { how: self.how.clone(), next: self.below(), seen: vec![self.identity] }
+    pub fn layers(&self) -> BackingFiles {
+        BackingFiles { how: self.how.clone(), next: self.below(), seen: vec![self.identity] }
     }
 
     fn below(&self) -> Option<(PathBuf, Option<PathBuf>, BackingRef)> {
@@ -231,14 +231,14 @@ impl Info {
 
 /// The files below an image, from the one next to it down to the base. Only one is in memory at a time.
 #[derive(Debug)]
-pub struct Floors {
+pub struct BackingFiles {
     how: DiskOptions,
     /// The image that names the next one, its directory, and what it says of it.
     next: Option<(PathBuf, Option<PathBuf>, BackingRef)>,
     seen: Vec<(u64, u64)>,
 }
 
-impl Iterator for Floors {
+impl Iterator for BackingFiles {
     type Item = Result<Info>;
 
     fn next(&mut self) -> Option<Result<Info>> {

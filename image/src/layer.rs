@@ -1,15 +1,15 @@
-//! One floor of a backing chain, and what it answers of itself.
+//! One layer of a backing chain, and what it answers of itself.
 
 use std::fmt::Debug;
 
 use crate::{Format, ImageFile, Result};
 
-/// What a floor has of a range.
+/// What a layer has of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Allocation {
-    /// Octets, in its file.
+    /// Bytes, in its file.
     Data,
-    /// Octets by its tables, where its file has a hole: zeros.
+    /// Bytes by its tables, where its file has a hole: zeros.
     Unwritten,
     /// Zeros, whatever lies below.
     Zero,
@@ -17,27 +17,27 @@ pub(crate) enum Allocation {
     Unallocated,
 }
 
-/// A range of a floor with one answer. It begins where it was asked for.
+/// A range of a layer with one answer. It begins where it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
-    /// In octets, at least 1.
+    /// In bytes, at least 1.
     pub(crate) len: u64,
     pub(crate) allocation: Allocation,
-    /// The octets lie compressed.
+    /// The bytes lie compressed.
     pub(crate) compressed: bool,
     /// Its place in [`Layer::host`], if it has one there.
     pub(crate) host: Option<u64>,
 }
 
-/// A floor: a raw disk or an image with tables.
+/// A layer: a raw disk or an image with tables.
 pub(crate) trait Layer: Debug + Send + Sync {
     /// What it is read as.
     fn format(&self) -> Format;
 
-    /// Octets, as the floor above sees them.
+    /// Bytes, as the layer above sees them.
     fn size(&self) -> u64;
 
-    /// The span that begins at `at` (below the size), at most `max` octets of it (at least 1). Two neighbours may be alike.
+    /// The span that begins at `at` (below the size), at most `max` bytes of it (at least 1). Two neighbours may be alike.
     fn span(&self, at: u64, max: u64) -> Result<Span>;
 
     /// The file that [`Span::host`] is an offset of.
@@ -51,7 +51,7 @@ pub(crate) trait Layer: Debug + Send + Sync {
     /// Fills `buf` from `at`, where all is compressed data.
     fn inflate(&self, at: u64, buf: &mut [u8]) -> Result<()>;
 
-    /// Octets that are best read together: those of a cluster where clusters may be compressed.
+    /// Bytes that are best read together: those of a cluster where clusters may be compressed.
     fn chunk(&self) -> u64;
 
     /// What was noticed while it was read, and what a user should know.

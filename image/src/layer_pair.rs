@@ -29,8 +29,8 @@ pub struct LayerPairOptions {
 /// How much of a parent its child hides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ParentCoverage {
-    /// In octets.
-    pub octets: u64,
+    /// In bytes.
+    pub bytes: u64,
     /// Ranges without gaps that they lie in.
     pub ranges: u64,
 }
@@ -57,9 +57,9 @@ impl LayerPair {
         check_named(&host)?;
         let size = host.len();
         check_raw(&host, options)?;
-        let floor = Raw::floor(host)?;
-        let method = Some(floor.method());
-        let child = BackingChain { method, ..BackingChain::of_floors(vec![Arc::new(floor)], size) };
+        let layer = Raw::layer(host)?;
+        let method = Some(layer.method());
+        let child = BackingChain { method, ..BackingChain::of_layers(vec![Arc::new(layer)], size) };
         // Whoever finds a target has in mind to make what isn't there.
         let there = fs::metadata(parent).map_err(|source| DiskError::io(parent, "cannot open", source))?;
         if !there.is_file() {
@@ -72,20 +72,20 @@ impl LayerPair {
         // Both are locked by now: what they are is what they stay.
         check_raw(&parent.host()?, options)?;
         if parent.held > size {
-            let what = format!("has {} octets, more than the {size} that its child has", parent.held);
+            let what = format!("has {} bytes, more than the {size} that its child has", parent.held);
             return Err(DiskError::new(DiskErrorKind::Refused, &parent.place.path, what)
                 .hint("parent and child are maybe exchanged"));
         }
         Ok(Self { child, parent, size, sync: !options.no_sync })
     }
 
-    /// Octets of the child, holes and all.
+    /// Bytes of the child, holes and all.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Octets of the parent, as it was found.
+    /// Bytes of the parent, as it was found.
     #[must_use]
     pub fn parent_size(&self) -> u64 {
         self.parent.held
@@ -103,11 +103,11 @@ impl LayerPair {
         self.child.method()
     }
 
-    /// What of the disk's first `size` octets the child has. Nothing is read of it, and nothing changed.
+    /// What of the disk's first `size` bytes the child has. Nothing is read of it, and nothing changed.
     pub fn cover(&self, size: u64) -> Result<ParentCoverage> {
         let (mut cover, mut reached) = (ParentCoverage::default(), None);
         self.each(size, |at, len| {
-            cover.octets += len;
+            cover.bytes += len;
             cover.ranges += u64::from(reached != Some(at));
             reached = Some(at + len);
             Ok(())
@@ -117,16 +117,16 @@ impl LayerPair {
 
     /// What the child has goes into the parent, by up to `count` threads; a parent that is smaller grows. Zeros that were written are
     /// data: they hide what the parent has.
-    pub fn fold(&mut self, count: usize, tally: &ProgressCounters) -> Result<()> {
+    pub fn fold(&mut self, count: usize, counters: &ProgressCounters) -> Result<()> {
         forget(&self.parent.place.path);
         self.parent.grow(self.size)?;
         let shape = ReadOptions::plain(false, 1);
-        let pour = ParallelCopy { image: &self.child, shape, sink: &*self.parent, share: true, tally };
-        tally.ahead().of_disk(&self.child, Plan::over(&self.child), || pour.over(count))
+        let copy = ParallelCopy { image: &self.child, shape, sink: &*self.parent, share: true, counters };
+        counters.ahead().of_disk(&self.child, Plan::over(&self.child), || copy.over(count))
     }
 
     /// What the child has is punched out of the parent; one that is smaller grows to the child's size, by holes.
-    pub fn prune(&mut self, tally: &ProgressCounters) -> Result<()> {
+    pub fn prune(&mut self, counters: &ProgressCounters) -> Result<()> {
         if self.sync {
             // What is punched is nowhere but in the child: there it is durable first.
             let host = self.child.files().next();
@@ -138,16 +138,16 @@ impl LayerPair {
         forget(&self.parent.place.path);
         let punch = |at, len| {
             self.parent.punch(at, len)?;
-            tally.add_disk(at + len - reached);
-            tally.add_data(len);
+            counters.add_disk(at + len - reached);
+            counters.add_data(len);
             reached = at + len;
             Ok(())
         };
         let each = || self.each(self.parent.held, punch);
-        tally.ahead().of_disk(&self.child, Plan::over(&self.child), each)?;
+        counters.ahead().of_disk(&self.child, Plan::over(&self.child), each)?;
         // Only now: a hole at its end is punched beyond that.
         self.parent.grow(self.size)?;
-        tally.add_disk(self.size - reached);
+        counters.add_disk(self.size - reached);
         Ok(())
     }
 
@@ -177,7 +177,7 @@ impl LayerPair {
         self.parent.commit(size).map(drop)
     }
 
-    /// Calls `take` with the place and length of each part of the disk's first `size` octets that the child has.
+    /// Calls `take` with the place and length of each part of the disk's first `size` bytes that the child has.
     fn each(&self, size: u64, mut take: impl FnMut(u64, u64) -> Result<()>) -> Result<()> {
         for step in Plan::over(&self.child) {
             let step = step?;

@@ -1,12 +1,12 @@
 //! Disks, read by their extents and written with their holes.
 //!
 //! ```text
-//! Image.extent() ─▶ Plan ─▶ Blocks ─▶ Sift ─▶ records      reading
+//! Image.extent() ─▶ Plan ─▶ Blocks ─▶ Coalescer ─▶ records      reading
 //!                                     records ─▶ Sink      writing
 //! ```
 //!
-//! An [`Image`] answers what is where, a [`Plan`] turns that into steps, [`Blocks`] reads them interval by interval and
-//! finds zeros and digests, [`Sift`] joins the runs to records. A [`Sink`] takes data and holes at their places, and
+//! An [`Disk`] answers what is where, a [`Plan`] turns that into steps, [`SerialReader`] reads them interval by interval and
+//! finds zeros and digests, [`Coalescer`] joins the runs to records. A [`DiskWriter`] takes data and holes at their places, and
 //! [`Target`] alone decides what becomes of the file or device that was there before.
 //!
 //! Raw system calls and unsafe code stand in `sys` only.
@@ -69,7 +69,7 @@ pub use fingerprint_cache::{CacheKey, TargetNote, WrittenStamp};
 pub use hash_disk::{fingerprint, hash_disk, record_lines};
 pub use image_file::ImageFile;
 pub use implicit_open_gate::ImplicitOpenGate;
-pub use info::{BitmapInfo, DataFileInfo, Floors, Info, Qcow2Info, SnapshotInfo};
+pub use info::{BackingFiles, BitmapInfo, DataFileInfo, Info, Qcow2Info, SnapshotInfo};
 pub use layer_pair::{LayerPair, LayerPairOptions, ParentCoverage};
 pub use plan::{Action, Plan, Step};
 pub use probe::Format;

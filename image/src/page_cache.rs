@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::sys;
 
-/// Octets of a window, a power of two.
+/// Bytes of a window, a power of two.
 pub(crate) const WINDOW: u64 = 8 << 20;
 /// Windows that may be in work at a time: as many as there are readers or writers, more or less.
 const OPEN: usize = 8;
@@ -37,7 +37,7 @@ impl DropBehind {
         Self { file, writes, open: Mutex::default(), before, grown: AtomicBool::new(false) }
     }
 
-    /// These octets have been moved through the page cache: said afterwards, so that nothing comes behind what leaves. What lies some
+    /// These bytes have been moved through the page cache: said afterwards, so that nothing comes behind what leaves. What lies some
     /// windows behind leaves it. Fails if that couldn't be written.
     pub(crate) fn passed(&self, at: u64, len: u64) -> io::Result<()> {
         if len == 0 {

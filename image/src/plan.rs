@@ -1,10 +1,10 @@
-//! What is to become of each octet of the disk: steps, lazily, from the image's extents. Moves no data.
+//! What is to become of each byte of the disk: steps, lazily, from the image's extents. Moves no data.
 
 use xfer_hole_proto::{Base, CoverageChecker, Record, StreamHeader};
 
 use crate::{BlockStatus, ChangeTracker, Disk, DiskError, DiskErrorKind, Extent, Result};
 
-/// What a step wants of its octets.
+/// What a step wants of its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// They are to be read.
@@ -29,11 +29,11 @@ pub struct Step {
 pub struct Plan<'a> {
     image: &'a dyn Disk,
     cursor: CoverageChecker,
-    /// What no floor has is kept.
+    /// What no layer has is kept.
     over: bool,
     /// What is the same in it is kept.
     older: Option<&'a dyn ChangeTracker>,
-    /// In octets: what is the same begins at a multiple of it, and ends at one or at the disk's end.
+    /// In bytes: what is the same begins at a multiple of it, and ends at one or at the disk's end.
     align: u64,
     /// Nothing is the same up to this disk offset, which is such a multiple, or the end.
     changed: u64,
@@ -46,7 +46,7 @@ impl<'a> Plan<'a> {
         Self::by(image, None)
     }
 
-    /// What the disk's floors have, to be laid over another disk of its size: what none of them has is kept.
+    /// What the disk's layers have, to be laid over another disk of its size: what none of them has is kept.
     #[must_use]
     pub fn over(image: &'a dyn Disk) -> Self {
         let base = Base { size: image.size(), digest: None };
@@ -54,7 +54,7 @@ impl<'a> Plan<'a> {
     }
 
     /// What changed since the older state that the image is compared with, and the rest to be kept, in whole stretches of `align`
-    /// octets (a power of two). All of the disk, if there is no such state.
+    /// bytes (a power of two). All of the disk, if there is no such state.
     #[must_use]
     pub fn changed(image: &'a dyn Disk, align: u64) -> Self {
         let older = image.older();

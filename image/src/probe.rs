@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::quote::quoted;
 use crate::{Content, DiskError, DiskErrorKind, ImageFile, Result};
 
-/// Octets that are looked at, as QEMU's BLOCK_PROBE_BUF_SIZE.
+/// Bytes that are looked at, as QEMU's BLOCK_PROBE_BUF_SIZE.
 const PROBED: usize = 512;
 
 /// The formats that QEMU tells apart.
@@ -102,7 +102,7 @@ impl Format {
     #[must_use]
     pub fn of_name(name: &str) -> Option<Self> {
         Some(match name {
-            // The drivers of plain files give the octets as they are.
+            // The drivers of plain files give the bytes as they are.
             "raw" | "file" | "host_device" => Self::Raw,
             "qcow2" => Self::Qcow2,
             "qcow" => Self::Qcow,
@@ -192,7 +192,7 @@ pub(crate) fn decrypting(path: &Path) -> String {
 /// The line that converts an image that has to be opened with these options, which end where its name comes, and a key.
 fn with_key(options: &str, path: &Path) -> String {
     // A comma in an option's value is written twice.
-    let file = path.as_os_str().as_bytes().split(|&octet| octet == b',').collect::<Vec<_>>().join(&b",,"[..]);
+    let file = path.as_os_str().as_bytes().split(|&byte| byte == b',').collect::<Vec<_>>().join(&b",,"[..]);
     let mut options = OsString::from(options);
     options.push(OsString::from_vec(file));
     let (options, to) = (quoted(Path::new(&options)), quoted(&beside(path)));
@@ -207,9 +207,9 @@ fn beside(path: &Path) -> PathBuf {
 
 /// A VMDK descriptor: comments and blank lines, then a version.
 fn is_vmdk_text(start: &[u8]) -> bool {
-    for line in start.split(|&octet| octet == b'\n') {
+    for line in start.split(|&byte| byte == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.starts_with(b"#") || line.starts_with(b" ") && line.iter().all(|&octet| octet == b' ') {
+        if line.starts_with(b"#") || line.starts_with(b" ") && line.iter().all(|&byte| byte == b' ') {
             continue;
         }
         return matches!(line, b"version=1" | b"version=2" | b"version=3");
@@ -300,9 +300,9 @@ mod tests {
         let (empty, short, dmg) = (dir.path().join("a.dmg"), dir.path().join("b.qcow2"), dir.path().join("c.dmg"));
         fs::write(&empty, "").unwrap();
         fs::write(&short, "QFI\u{fb}").unwrap();
-        let mut octets = vec![0; 2048];
-        octets[1536..1540].copy_from_slice(b"koly");
-        fs::write(&dmg, &octets).unwrap();
+        let mut bytes = vec![0; 2048];
+        bytes[1536..1540].copy_from_slice(b"koly");
+        fs::write(&dmg, &bytes).unwrap();
         assert_eq!([probed(&empty), probed(&short), probed(&dmg)], [Format::Raw, Format::Raw, Format::Dmg]);
         // A VHD of fixed size is the disk and a footer.
         let fixed = dir.path().join("disk.img");
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_line_converts_has_the_flag_alone_and_a_floor_names_the_image_above_it() {
+    fn what_no_line_converts_has_the_flag_alone_and_a_layer_names_the_image_above_it() {
         let refusal = Format::Luks2.refusal(Path::new("disk"));
         assert_eq!(refusal.to_string(), "disk: is a luks2 image, which xfer-hole does not read");
         assert_eq!(refusal.hint_text(), Some("use --format raw to send the file as it is"));

@@ -1,4 +1,4 @@
-//! How far a transfer is: atomics that the data path adds to and the rim reads.
+//! How far a transfer is: atomics that the data path adds to and the event loop reads.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -18,7 +18,7 @@ pub enum Phase {
     Receiving,
     /// The disk goes from file to file on one machine.
     Copying,
-    /// Old octets are really zeroed where the disk has a hole.
+    /// Old bytes are really zeroed where the disk has a hole.
     Zeroing,
     /// All of the disk is written, and on its way to stable storage and to its final name.
     Syncing,
@@ -58,7 +58,7 @@ impl Phase {
     }
 }
 
-/// Counters of one transfer, in octets: none of them ever falls.
+/// Counters of one transfer, in bytes: none of them ever falls.
 #[derive(Debug, Default)]
 pub struct ProgressCounters {
     ahead: DataEstimator,
@@ -82,18 +82,18 @@ impl ProgressCounters {
     }
 
     /// Tells the disk's size, once it is known.
-    pub fn set_size(&self, octets: u64) {
-        self.size.store(octets, Ordering::Relaxed);
+    pub fn set_size(&self, bytes: u64) {
+        self.size.store(bytes, Ordering::Relaxed);
     }
 
     /// Part of the disk is done, as data or as hole.
-    pub fn add_disk(&self, octets: u64) {
-        self.disk.fetch_add(octets, Ordering::Relaxed);
+    pub fn add_disk(&self, bytes: u64) {
+        self.disk.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Part of the disk is done as data.
-    pub fn add_data(&self, octets: u64) {
-        self.data.fetch_add(octets, Ordering::Relaxed);
+    pub fn add_data(&self, bytes: u64) {
+        self.data.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Part of the disk is done by keeping what was there.
@@ -111,9 +111,9 @@ impl ProgressCounters {
         &self.ahead
     }
 
-    /// Octets of the stream.
-    pub fn add_wire(&self, octets: u64) {
-        self.wire.fetch_add(octets, Ordering::Relaxed);
+    /// Bytes of the stream.
+    pub fn add_wire(&self, bytes: u64) {
+        self.wire.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// The disk's size; 0 until it is known.
@@ -121,12 +121,12 @@ impl ProgressCounters {
         self.size.load(Ordering::Relaxed)
     }
 
-    /// Octets of the disk that are done.
+    /// Bytes of the disk that are done.
     pub fn disk(&self) -> u64 {
         self.disk.load(Ordering::Relaxed)
     }
 
-    /// Octets of the disk that are done as data.
+    /// Bytes of the disk that are done as data.
     pub fn data(&self) -> u64 {
         self.data.load(Ordering::Relaxed)
     }
@@ -136,7 +136,7 @@ impl ProgressCounters {
         self.kept.load(Ordering::Relaxed)
     }
 
-    /// Octets of the stream so far.
+    /// Bytes of the stream so far.
     pub fn wire(&self) -> u64 {
         self.wire.load(Ordering::Relaxed)
     }
@@ -147,12 +147,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tally_gives_back_the_phase_it_was_told() {
-        let tally = ProgressCounters::default();
-        assert_eq!(tally.phase(), Phase::Preparing);
+    fn a_counters_gives_back_the_phase_it_was_told() {
+        let counters = ProgressCounters::default();
+        assert_eq!(counters.phase(), Phase::Preparing);
         for phase in Phase::ALL {
-            tally.set_phase(phase);
-            assert_eq!((tally.phase(), tally.phase().word()), (phase, phase.word()));
+            counters.set_phase(phase);
+            assert_eq!((counters.phase(), counters.phase().word()), (phase, phase.word()));
         }
     }
 }

@@ -1,7 +1,7 @@
-//! qcow2 images, as one floor of a chain: their tables decoded piece by piece, their clusters found and inflated.
+//! qcow2 images, as one layer of a chain: their tables decoded piece by piece, their clusters found and inflated.
 //!
 //! ```text
-//! Header ─▶ Shelf (which tables, where) ─▶ Tables (pieces of them, decoded to Runs, cached) ─▶ Mapping ─▶ Span
+//! Header ─▶ TableReader (which tables, where) ─▶ Tables (pieces of them, decoded to Runs, cached) ─▶ Mapping ─▶ Span
 //! ```
 
 pub(crate) mod bitmap_directory;
@@ -42,18 +42,18 @@ use crate::qcow2::table_reader::{TableReader, TableRegion};
 use crate::seek_extents::SeekExtents;
 use crate::{DiskError, ExtentMethod, Format, ImageFile, Result, shown};
 
-/// What [`Qcow2::other_state`] has for the number of its floor.
+/// What [`Qcow2::other_state`] has for the number of its layer.
 const OTHER_STATE: u32 = u32::MAX;
 
 /// One qcow2 image, of which backing files are nobody's business here.
 #[derive(Debug)]
 pub(crate) struct Qcow2 {
     /// Its number in the chain.
-    floor: u32,
+    layer: u32,
     host: Arc<ImageFile>,
     /// Where guest data lies, if not in `host`.
     external: Option<ImageFile>,
-    shelf: TableReader,
+    table_reader: TableReader,
     compression: Compression,
     /// Holes of the file are worth asking for.
     preallocated: bool,
@@ -67,26 +67,26 @@ pub(crate) struct Qcow2 {
 }
 
 impl Qcow2 {
-    /// The disk in an image, or in one of its snapshots, as floor `floor` of a chain, all of which share `tables` and `inflaters`.
+    /// The disk in an image, or in one of its snapshots, as layer `layer` of a chain, all of which share `tables` and `inflaters`.
     pub(crate) fn new(
         host: ImageFile,
         external: Option<ImageFile>,
         header: &Header,
         (l1, size): (L1Table, u64),
-        floor: u32,
+        layer: u32,
         (tables, inflaters): (Arc<ChainTables>, Arc<DecompressorPool>),
         method: Option<ExtentMethod>,
     ) -> Result<Self> {
-        let shelf = shelf(header, (l1, size), external.is_some());
-        let table_cut = shelf.check(&host)?;
+        let table_reader = table_reader(header, (l1, size), external.is_some());
+        let table_cut = table_reader.check(&host)?;
         // Who wants everything read doesn't trust the file system's holes.
         let preallocated = method != Some(ExtentMethod::Scan) && preallocation::is_preallocated(&host, header);
         let compression = header.compression;
         Ok(Self {
-            floor,
+            layer,
             host: Arc::new(host),
             external,
-            shelf,
+            table_reader,
             compression,
             preallocated,
             seek: SeekExtents::default(),
@@ -99,13 +99,13 @@ impl Qcow2 {
 
     /// Another state of the disk in the same image, whose data must not lie outside. Its tables are kept apart.
     pub(crate) fn other_state(&self, header: &Header, state: (L1Table, u64)) -> Result<Self> {
-        let shelf = shelf(header, state, false);
-        let table_cut = shelf.check(&self.host)?;
+        let table_reader = table_reader(header, state, false);
+        let table_cut = table_reader.check(&self.host)?;
         Ok(Self {
-            floor: OTHER_STATE,
+            layer: OTHER_STATE,
             host: Arc::clone(&self.host),
             external: None,
-            shelf,
+            table_reader,
             compression: self.compression,
             preallocated: self.preallocated,
             seek: SeekExtents::default(),
@@ -121,14 +121,14 @@ impl Qcow2 {
         &self.host
     }
 
-    /// Where the L2 table is that speaks of `at`, if there is one, and for how many octets from there on that is so.
+    /// Where the L2 table is that speaks of `at`, if there is one, and for how many bytes from there on that is so.
     fn table(&self, at: GuestOffset) -> Result<(Option<HostOffset>, u64)> {
-        let covers = self.shelf.geometry.l1_span();
-        if self.shelf.geometry.l1_index(at) >= self.shelf.l1_entries {
-            return Ok((None, self.shelf.size - at.0));
+        let covers = self.table_reader.geometry.l1_span();
+        if self.table_reader.geometry.l1_index(at) >= self.table_reader.l1_entries {
+            return Ok((None, self.table_reader.size - at.0));
         }
-        let (piece, entry) = self.shelf.l1_piece(at);
-        let l1 = self.tables.l1.get(self.key(piece), || self.shelf.read_l1(&self.host, piece))?;
+        let (piece, entry) = self.table_reader.l1_piece(at);
+        let l1 = self.tables.l1.get(self.key(piece), || self.table_reader.read_l1(&self.host, piece))?;
         let found = l1.find(entry).ok_or_else(|| self.lost(at))?;
         Ok((found.what, u64::from(found.left) * covers - at.0 % covers))
     }
@@ -137,16 +137,16 @@ impl Qcow2 {
         unusable(&self.host, format!("no table entry for disk offset {}", at.0))
     }
 
-    /// What lies at `at`, and how many octets of it at most: those until the answer changes, or the table's piece ends. Each
+    /// What lies at `at`, and how many bytes of it at most: those until the answer changes, or the table's piece ends. Each
     /// compressed cluster has an answer of its own; with `neighbours`, those behind it that are compressed too are counted.
     fn mapping(&self, at: GuestOffset, neighbours: bool) -> Result<(Mapping, u64)> {
-        let geometry = self.shelf.geometry;
+        let geometry = self.table_reader.geometry;
         let (covers, unit_size) = (geometry.l1_span(), geometry.subcluster_size());
         let (table, left) = self.table(at)?;
         let Some(table) = table else { return Ok((Mapping::Unallocated(None), left)) };
-        let (piece, unit) = self.shelf.l2_piece(table, at);
+        let (piece, unit) = self.table_reader.l2_piece(table, at);
         let first = GuestOffset(at.0 - at.0 % covers);
-        let l2 = self.tables.l2.get(self.key(piece), || self.shelf.read_l2(&self.host, table, piece, first))?;
+        let l2 = self.tables.l2.get(self.key(piece), || self.table_reader.read_l2(&self.host, table, piece, first))?;
         let found = l2.find(unit).ok_or_else(|| self.lost(at))?;
         let mut units = found.left;
         if neighbours && found.what.is_compressed() {
@@ -160,7 +160,7 @@ impl Qcow2 {
     }
 
     fn key(&self, piece: HostOffset) -> TableKey {
-        TableKey { floor: self.floor, piece }
+        TableKey { layer: self.layer, piece }
     }
 
     /// Asks the file below for its holes, where data begins at `place`. What it can't tell is data.
@@ -180,13 +180,13 @@ impl Qcow2 {
 }
 
 /// The tables of one state of the disk in the image with this header: of its L1 table, and of its size.
-fn shelf(header: &Header, (l1, size): (L1Table, u64), external: bool) -> TableReader {
+fn table_reader(header: &Header, (l1, size): (L1Table, u64), external: bool) -> TableReader {
     let geometry = header.geometry;
-    let mut regions = vec![TableRegion { what: "header", octets: 0..geometry.cluster_size() }];
+    let mut regions = vec![TableRegion { what: "header", bytes: 0..geometry.cluster_size() }];
     let region =
-        |place: &MetadataRegion| TableRegion { what: place.name, octets: place.offset..place.offset + place.len };
+        |place: &MetadataRegion| TableRegion { what: place.name, bytes: place.offset..place.offset + place.len };
     regions.extend(header.places().iter().map(region));
-    regions.push(TableRegion { what: "L1 table", octets: l1.offset.0..l1.offset.0 + l1.entries * 8 });
+    regions.push(TableRegion { what: "L1 table", bytes: l1.offset.0..l1.offset.0 + l1.entries * 8 });
     let l1_entries = l1.entries.min(geometry.l1_entries(size));
     TableReader { geometry, version: header.version, l1: l1.offset, l1_entries, size, external, regions }
 }
@@ -197,14 +197,14 @@ impl Layer for Qcow2 {
     }
 
     fn size(&self) -> u64 {
-        self.shelf.size
+        self.table_reader.size
     }
 
     fn span(&self, at: u64, max: u64) -> Result<Span> {
         let (mapping, len) = self.mapping(GuestOffset(at), true)?;
         let len = len.min(max);
         if let Mapping::Data(HostOffset(place)) = mapping
-            && place + len > self.host().len().next_multiple_of(self.shelf.geometry.cluster_size())
+            && place + len > self.host().len().next_multiple_of(self.table_reader.geometry.cluster_size())
         {
             self.cut_short.store(true, Ordering::Relaxed);
         }
@@ -235,7 +235,7 @@ impl Layer for Qcow2 {
     }
 
     fn inflate(&self, at: u64, buf: &mut [u8]) -> Result<()> {
-        let geometry = self.shelf.geometry;
+        let geometry = self.table_reader.geometry;
         let (mut at, mut rest) = (at, buf);
         while !rest.is_empty() {
             let (mapping, _) = self.mapping(GuestOffset(at), false)?;
@@ -246,8 +246,8 @@ impl Layer for Qcow2 {
             let len = usize::try_from(geometry.cluster_size() - within).unwrap_or(usize::MAX).min(rest.len());
             let (now, later) = rest.split_at_mut(len);
             let entry = CompressedEntry::parse(word, geometry);
-            let (host, floor, compression) = (&*self.host, self.floor, self.compression);
-            self.inflaters.read(&CompressedSource { host, floor, compression, geometry, entry }, within, now)?;
+            let (host, layer, compression) = (&*self.host, self.layer, self.compression);
+            self.inflaters.read(&CompressedSource { host, layer, compression, geometry, entry }, within, now)?;
             at += len as u64;
             rest = later;
         }
@@ -255,7 +255,7 @@ impl Layer for Qcow2 {
     }
 
     fn chunk(&self) -> u64 {
-        self.shelf.geometry.cluster_size()
+        self.table_reader.geometry.cluster_size()
     }
 
     fn noticed(&self) -> Option<String> {

@@ -2,7 +2,7 @@
 //!
 //! Our receivers, recv-hole.sh too, hold flock(2) exclusively on what they write in place; readers hold it shared.
 //!
-//! QEMU's file-posix driver holds a shared lock of octet 100 + n for each permission n that it uses, and of 200 + n for each
+//! QEMU's file-posix driver holds a shared lock of byte 100 + n for each permission n that it uses, and of 200 + n for each
 //! that it doesn't want others to use (RAW_LOCK_PERM_BASE, RAW_LOCK_SHARED_BASE). Permissions are consistent reading 0,
 //! writing 1, writing what is there already 2, resizing 3. Our own programs hold these locks, too, and one more lock each, which
 //! tells them from QEMU.
@@ -58,14 +58,14 @@ pub(crate) fn lock_for_reading(host: &ImageFile) -> Result<()> {
     // Where such locks are not to be had, QEMU has none either.
     let _none_to_be_had = sys::share_record(host.file(), OUR_READER, 1);
     // First held, then looked: of two that begin at a time, at least one sees the other.
-    for octet in [USES + READ, FORBIDS + WRITE, FORBIDS + RESIZE] {
-        match sys::share_record(host.file(), octet, 1) {
+    for byte in [USES + READ, FORBIDS + WRITE, FORBIDS + RESIZE] {
+        match sys::share_record(host.file(), byte, 1) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(in_use()),
             _ => {}
         }
     }
-    for octet in [USES + WRITE, USES + RESIZE, FORBIDS + READ] {
-        if is_locked(host.file(), octet, 1) {
+    for byte in [USES + WRITE, USES + RESIZE, FORBIDS + READ] {
+        if is_locked(host.file(), byte, 1) {
             return Err(in_use());
         }
     }
@@ -125,8 +125,8 @@ fn user_by(is_locked: impl Fn(i64, i64) -> bool) -> Option<LockHolder> {
 /// are none.
 pub(crate) fn hold_as_writer(file: &File) {
     let _none_to_be_had = sys::share_record(file, OUR_WRITER, 1);
-    for octets in [USES, FORBIDS] {
-        let _none_to_be_had = sys::share_record(file, octets, READ_TO_RESIZE);
+    for bytes in [USES, FORBIDS] {
+        let _none_to_be_had = sys::share_record(file, bytes, READ_TO_RESIZE);
     }
 }
 

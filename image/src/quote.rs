@@ -15,16 +15,16 @@ pub(crate) fn named(name: &Path) -> String {
     }
 }
 
-/// A path as a word of a shell's command line; with control characters or octets that are no UTF-8, as a word of bash's.
+/// A path as a word of a shell's command line; with control characters or bytes that are no UTF-8, as a word of bash's.
 pub(crate) fn quoted(path: &Path) -> String {
-    let octets = path.as_os_str().as_bytes();
-    let plain = |octet: &u8| octet.is_ascii_alphanumeric() || b"/._-+,=:@%".contains(octet);
+    let bytes = path.as_os_str().as_bytes();
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+,=:@%".contains(byte);
     match path.to_str() {
         // A dash in front would be an option.
         Some(text) if text.starts_with('-') => quoted(Path::new(&format!("./{text}"))),
-        Some(text) if !octets.is_empty() && octets.iter().all(plain) => text.into(),
+        Some(text) if !bytes.is_empty() && bytes.iter().all(plain) => text.into(),
         Some(text) if !text.chars().any(char::is_control) => format!("'{}'", text.replace('\'', "'\\''")),
-        _ => format!("$'{}'", octets.escape_ascii()),
+        _ => format!("$'{}'", bytes.escape_ascii()),
     }
 }
 

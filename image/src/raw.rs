@@ -52,14 +52,14 @@ pub(crate) struct Raw {
     lost: OnceLock<(u64, String)>,
 }
 
-/// Zeros are looked for in blocks of this many octets, some at a time.
+/// Zeros are looked for in blocks of this many bytes, some at a time.
 const BLOCK: u64 = GRAIN_DEFAULT;
 const BLOCKS: u64 = 64;
 
 impl Raw {
     /// A file of a chain of raw ones: where it has a hole, it has nothing, and the file below is asked. Space that is only allocated is a
     /// hole, too. Refused where the file system doesn't tell.
-    pub(crate) fn floor(host: ImageFile) -> Result<Self> {
+    pub(crate) fn layer(host: ImageFile) -> Result<Self> {
         let (seek, fiemap) = (SeekExtents::default(), FiemapExtents::default());
         let (file, size) = (host.file(), host.len());
         // SEEK_DATA takes what is only allocated for data, once somebody has read it.
@@ -125,7 +125,7 @@ impl Raw {
         }
     }
 
-    /// The same above another floor, which shows through its holes; through zeros, too, where the file system has no holes, or doesn't
+    /// The same above another layer, which shows through its holes; through zeros, too, where the file system has no holes, or doesn't
     /// tell of them.
     pub(crate) fn above(self) -> Self {
         let size = self.host.len();
@@ -134,12 +134,12 @@ impl Raw {
         Self { holes: Allocation::Unallocated, looks, ..self }
     }
 
-    /// What the data at `at` looks like, at most `max` octets of it.
+    /// What the data at `at` looks like, at most `max` bytes of it.
     fn look(&self, at: u64, max: u64) -> Result<(Allocation, u64)> {
         let ahead = at % BLOCK;
-        let mut octets = vec![0; usize::try_from(max.min(BLOCKS * BLOCK - ahead)).unwrap_or_default()];
-        self.host.read_at(at, &mut octets)?;
-        let (first, rest) = octets.split_at(octets.len().min(usize::try_from(BLOCK - ahead).unwrap_or_default()));
+        let mut bytes = vec![0; usize::try_from(max.min(BLOCKS * BLOCK - ahead)).unwrap_or_default()];
+        self.host.read_at(at, &mut bytes)?;
+        let (first, rest) = bytes.split_at(bytes.len().min(usize::try_from(BLOCK - ahead).unwrap_or_default()));
         let zero = is_zero(first);
         let alike = rest.chunks(usize::try_from(BLOCK).unwrap_or(1)).take_while(|block| is_zero(block) == zero);
         let len = first.len() + alike.map(<[u8]>::len).sum::<usize>();
@@ -179,7 +179,7 @@ impl Layer for Raw {
         Format::Raw
     }
 
-    /// In whole sectors of 512 octets: as the floor above sees it, and as QEMU has it.
+    /// In whole sectors of 512 bytes: as the layer above sees it, and as QEMU has it.
     fn size(&self) -> u64 {
         self.host.len().next_multiple_of(512)
     }

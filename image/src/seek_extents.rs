@@ -15,7 +15,7 @@ pub(crate) struct SeekExtents {
     seen: Mutex<[SeekExtent; 2]>,
 }
 
-/// An extent, in octets of the file.
+/// An extent, in bytes of the file.
 #[derive(Clone, Copy, Debug, Default)]
 struct SeekExtent {
     start: u64,
@@ -28,7 +28,7 @@ struct SeekExtent {
 }
 
 impl SeekExtents {
-    /// The extent at `at`, which is before `size`, the file's: zeros or data, and how many octets of it, at least 1.
+    /// The extent at `at`, which is before `size`, the file's: zeros or data, and how many bytes of it, at least 1.
     pub(crate) fn extent(&self, file: &File, at: u64, size: u64) -> io::Result<(Allocation, u64)> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let used = |seen: &SeekExtent| (seen.start..seen.end).contains(&at) || (seen.end > 0 && seen.end == at);

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! Plan ─▶ Dealer ─▶ Gather ─▶ blocks, in order
-//!         deals     reads the octets of a deal (into an arena, or through a window), Judge finds runs
+//!         deals     reads the bytes of a deal (into an buffer, or through a window), Judge finds runs
 //! ```
 //!
-//! [`Blocks`] does that in its turn, [`Workers`] many deals at a time; the blocks are the same. Where octets lie in a file just
+//! [`SerialReader`] does that in its turn, [`ParallelReader`] many deals at a time; the blocks are the same. Where bytes lie in a file just
 //! as they are, they are only looked at, and stay there: they can go from the page cache into a pipe without being copied.
 
 mod buffer_pool;
@@ -30,7 +30,7 @@ use buffer_pool::BufferPool;
 use unit_reader::UnitReader;
 use work_unit::WorkSplitter;
 
-/// The longest of the shortest holes that can be asked for, in octets.
+/// The longest of the shortest holes that can be asked for, in bytes.
 pub const UNIT: u64 = 16 << 20;
 /// An interval that nothing reaches beyond.
 const NO_INTERVAL: u64 = 1 << 63;
@@ -38,9 +38,9 @@ const NO_INTERVAL: u64 = 1 << 63;
 /// How a disk is cut and judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadOptions {
-    /// In octets, a power of two: data never crosses a multiple of it.
+    /// In bytes, a power of two: data never crosses a multiple of it.
     interval: u64,
-    /// Zeros are looked for in blocks of this many octets, a power of two that divides `interval`.
+    /// Zeros are looked for in blocks of this many bytes, a power of two that divides `interval`.
     grain: u64,
     /// Whether zeros are looked for at all in what the extents call data.
     detect: bool,
@@ -54,14 +54,14 @@ pub struct ReadOptions {
 }
 
 impl ReadOptions {
-    /// Without digests. `min_hole` in octets: shorter holes become data; 1 for none.
+    /// Without digests. `min_hole` in bytes: shorter holes become data; 1 for none.
     #[must_use]
     pub fn plain(detect: bool, min_hole: u64) -> Self {
-        let below = |octets: u64| 1_u64 << (63 - octets.leading_zeros().min(63));
+        let below = |bytes: u64| 1_u64 << (63 - bytes.leading_zeros().min(63));
         let grain = match min_hole {
             _ if !detect => 1,
             0 | 1 => GRAIN_DEFAULT,
-            octets => below(octets).clamp(GRAIN_MIN, GRAIN_DEFAULT),
+            bytes => below(bytes).clamp(GRAIN_MIN, GRAIN_DEFAULT),
         };
         Self { interval: NO_INTERVAL, grain, detect, min_hole, digests: false, held: false, bare: false }
     }
@@ -73,20 +73,20 @@ impl ReadOptions {
         Self { interval, grain, detect: true, min_hole: 1, digests: true, held: false, bare: false }
     }
 
-    /// Whether what is read has to go on from memory, so that it is the very octets that were judged and hashed. Otherwise it is
+    /// Whether what is read has to go on from memory, so that it is the very bytes that were judged and hashed. Otherwise it is
     /// fetched again from where it lies, which costs less than a copy of it; a change in between shows by the digest.
     #[must_use]
     pub fn held(self, held: bool) -> Self {
         Self { held: held && self.digests, ..self }
     }
 
-    /// For those who want digests and no octets: payloads have their lengths and no parts, and memory is free again once it is hashed.
+    /// For those who want digests and no bytes: payloads have their lengths and no parts, and memory is free again once it is hashed.
     #[must_use]
     pub fn bare(self) -> Self {
         Self { bare: self.digests, ..self }
     }
 
-    /// Holes shorter than this, in octets, are to travel as data.
+    /// Holes shorter than this, in bytes, are to travel as data.
     pub(crate) fn min_hole(&self) -> u64 {
         self.min_hole
     }
@@ -95,16 +95,16 @@ impl ReadOptions {
 /// A stretch of a block that is all zeros, or all to be carried, or all to be kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Segment {
-    /// So many octets of zeros.
+    /// So many bytes of zeros.
     Zero(u64),
-    /// So many octets that the target holds already.
+    /// So many bytes that the target holds already.
     Keep(u64),
     /// This payload, and its digest where digests are asked for.
     Data(Payload, Option<Digest>),
 }
 
 impl Segment {
-    /// Octets of the disk.
+    /// Bytes of the disk.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "no run is empty")]
     pub fn len(&self) -> u64 {
@@ -134,7 +134,7 @@ pub struct SegmentBatch {
 
 /// The blocks of a disk, in order, covering it once. An error is the last.
 pub struct SerialReader<'a> {
-    dealer: WorkSplitter<'a>,
+    splitter: WorkSplitter<'a>,
     gather: UnitReader<'a>,
     failed: bool,
 }
@@ -144,10 +144,10 @@ impl<'a> SerialReader<'a> {
     #[must_use]
     pub fn new(image: &'a dyn Disk, shape: ReadOptions) -> Self {
         let memory = usize::try_from(WorkSplitter::memory(image, &shape)).unwrap_or(usize::MAX);
-        let (arenas, stop) = (Arc::new(BufferPool::new(memory)), Arc::new(AtomicBool::new(false)));
+        let (buffers, stop) = (Arc::new(BufferPool::new(memory)), Arc::new(AtomicBool::new(false)));
         Self {
-            dealer: WorkSplitter::new(image, &shape),
-            gather: UnitReader::new(image, shape, arenas, stop),
+            splitter: WorkSplitter::new(image, &shape),
+            gather: UnitReader::new(image, shape, buffers, stop),
             failed: false,
         }
     }
@@ -160,8 +160,8 @@ impl Iterator for SerialReader<'_> {
         if self.failed {
             return None;
         }
-        let deal = self.dealer.deal().transpose()?;
-        let block = deal.and_then(|deal| self.gather.block(&deal));
+        let unit = self.splitter.unit().transpose()?;
+        let block = unit.and_then(|unit| self.gather.block(&unit));
         self.failed = block.is_err();
         Some(block)
     }

@@ -27,7 +27,7 @@ impl Stamp {
         }
     }
 
-    /// True if it is the same file with the same octets, by all but the change time: that another name or mode changes, too.
+    /// True if it is the same file with the same bytes, by all but the change time: that another name or mode changes, too.
     pub(crate) fn is_same_content(&self, other: &Self) -> bool {
         let but_ctime = |stamp: &Self| Self { ctime: other.ctime, ..*stamp };
         but_ctime(self) == *other

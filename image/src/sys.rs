@@ -1,5 +1,5 @@
 //! System calls: the only room with raw ones, and the only one with unsafe code. Each function is one call of the kernel,
-//! named by what it does; offsets and lengths are in octets. Files, devices and the process are here, pipes and other streams in
+//! named by what it does; offsets and lengths are in bytes. Files, devices and the process are here, pipes and other streams in
 //! `stream`.
 #![allow(unsafe_code, reason = "the one room for it: ioctl, statx and locks have no safe wrapper")]
 
@@ -176,19 +176,19 @@ pub(crate) fn make_room(file: &File, at: u64, len: u64) -> io::Result<()> {
     Ok(fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, signed(at)?, signed(len)?)?)
 }
 
-/// ioctl(2) FICLONE: the file shares all octets and holes of another from now on.
+/// ioctl(2) FICLONE: the file shares all bytes and holes of another from now on.
 pub(crate) fn share_all(file: &File, of: &File) -> io::Result<()> {
     // SAFETY: the kernel takes the number of a descriptor, which is open as long as `of` is.
     unsafe { ioctl::ficlone(file.as_raw_fd(), of.as_raw_fd() as _) }?;
     Ok(())
 }
 
-/// copy_file_range(2) of up to `len` octets at `from` of a file to `at` of another: the kernel copies them, or has them shared.
+/// copy_file_range(2) of up to `len` bytes at `from` of a file to `at` of another: the kernel copies them, or has them shared.
 pub(crate) fn copy_range(source: &File, from: u64, file: &File, at: u64, len: u64) -> io::Result<Spliced> {
     let (mut from, mut at) = (signed(from)?, signed(at)?);
     let len = usize::try_from(len.min(SPLICE_MAX)).unwrap_or(usize::MAX);
     match copy_file_range(source, Some(&mut from), file, Some(&mut at), len) {
-        Ok(octets) => Ok(Spliced::Moved(octets as u64)),
+        Ok(bytes) => Ok(Spliced::Moved(bytes as u64)),
         Err(Errno::EINVAL | Errno::EXDEV | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM | Errno::ETXTBSY) => {
             Ok(Spliced::Refused)
         }
@@ -224,9 +224,9 @@ pub(crate) fn write_row_at(file: &File, mut at: u64, mut row: &mut [IoSlice<'_>]
     while !row.is_empty() {
         match pwritev(file, &row[..row.len().min(ROW)], signed(at)?) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(octets) => {
-                IoSlice::advance_slices(&mut row, octets);
-                at += octets as u64;
+            Ok(bytes) => {
+                IoSlice::advance_slices(&mut row, bytes);
+                at += bytes as u64;
             }
             Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
@@ -284,7 +284,7 @@ pub(crate) fn free_space(file: &File) -> io::Result<u64> {
     Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
 }
 
-/// sysconf(3) _SC_PAGESIZE: octets of a page.
+/// sysconf(3) _SC_PAGESIZE: bytes of a page.
 pub fn page() -> u64 {
     // SAFETY: a number goes in, and a number comes out.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
@@ -310,7 +310,7 @@ fn record_lock(kind: i32, start: i64, len: i64) -> libc::flock {
     libc::flock { l_type: kind as i16, l_whence: libc::SEEK_SET as i16, l_start: start, l_len: len, l_pid: 0 }
 }
 
-/// fcntl(2) F_OFD_GETLK: true if somebody else holds a lock in these octets that forbids us to write.
+/// fcntl(2) F_OFD_GETLK: true if somebody else holds a lock in these bytes that forbids us to write.
 pub(crate) fn is_record_locked(file: &File, start: i64, len: i64) -> io::Result<bool> {
     let mut lock = record_lock(libc::F_WRLCK, start, len);
     // SAFETY: the kernel reads and writes one struct flock.
@@ -319,7 +319,7 @@ pub(crate) fn is_record_locked(file: &File, start: i64, len: i64) -> io::Result<
     Ok(i32::from(lock.l_type) != libc::F_UNLCK)
 }
 
-/// fcntl(2) F_OFD_SETLK: takes a shared lock of these octets, for as long as the file is open.
+/// fcntl(2) F_OFD_SETLK: takes a shared lock of these bytes, for as long as the file is open.
 pub(crate) fn share_record(file: &File, start: i64, len: i64) -> io::Result<()> {
     fcntl(file, FcntlArg::F_OFD_SETLK(&record_lock(libc::F_RDLCK, start, len)))?;
     Ok(())

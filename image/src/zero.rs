@@ -3,18 +3,18 @@
 /// Zeros to be sent where nothing holds any. They take no memory as long as nobody writes them.
 pub(crate) static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
-/// True if every octet is zero.
-pub(crate) fn is_zero(octets: &[u8]) -> bool {
+/// True if every byte is zero.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     // Blocks that hold something mostly begin with it: one look saves the scan.
-    let (head, _) = octets.split_at(octets.len().min(16));
-    if head.iter().any(|&octet| octet != 0) {
+    let (head, _) = bytes.split_at(bytes.len().min(16));
+    if head.iter().any(|&byte| byte != 0) {
         return false;
     }
     // Chunks whose OR the compiler turns into vector instructions; one branch a chunk.
-    let chunks = octets.chunks_exact(256);
+    let chunks = bytes.chunks_exact(256);
     let tail = chunks.remainder();
-    chunks.into_iter().all(|chunk| chunk.iter().fold(0, |or, &octet| or | octet) == 0)
-        && tail.iter().all(|&octet| octet == 0)
+    chunks.into_iter().all(|chunk| chunk.iter().fold(0, |or, &byte| or | byte) == 0)
+        && tail.iter().all(|&byte| byte == 0)
 }
 
 #[cfg(test)]
@@ -24,12 +24,12 @@ mod tests {
     #[test]
     fn one_set_bit_anywhere_is_seen() {
         for len in [0, 1, 15, 16, 17, 255, 256, 272, 273, 512, 4096, 5000] {
-            let mut octets = vec![0; len];
-            assert!(is_zero(&octets), "{len} zeros");
+            let mut bytes = vec![0; len];
+            assert!(is_zero(&bytes), "{len} zeros");
             for at in 0..len {
-                octets[at] = 1 << (at % 8);
-                assert!(!is_zero(&octets), "octet {at} of {len}");
-                octets[at] = 0;
+                bytes[at] = 1 << (at % 8);
+                assert!(!is_zero(&bytes), "byte {at} of {len}");
+                bytes[at] = 0;
             }
         }
     }

@@ -19,9 +19,9 @@ use xfer_hole_proto::{Digest, HashParams};
 
 use mixed::Mixed;
 
-/// A disk: its octets, and the file they are in.
+/// A disk: its bytes, and the file they are in.
 struct WrittenDisk {
-    octets: Vec<u8>,
+    bytes: Vec<u8>,
     path: PathBuf,
     in_memory: bool,
     _folder: TempDir,
@@ -38,7 +38,7 @@ struct Wishes {
 #[derive(Clone, Copy, Debug)]
 enum Stuff {
     Hole,
-    /// Octets, none of them zero.
+    /// Bytes, none of them zero.
     Data,
     /// Written, all the same.
     Zeros,
@@ -61,10 +61,10 @@ fn make(wishes: &Wishes) -> WrittenDisk {
     let folder = if wishes.in_memory { tempfile::tempdir_in("/dev/shm").unwrap() } else { folder_on_disk() };
     let path = folder.path().join("disk.img");
     let file = File::create(&path).unwrap();
-    let mut octets: Vec<u8> = Vec::new();
+    let mut bytes: Vec<u8> = Vec::new();
     for &(stuff, len, seed) in &wishes.runs {
-        let at = octets.len() as u64;
-        let octet = |index: u64| match stuff {
+        let at = bytes.len() as u64;
+        let byte = |index: u64| match stuff {
             Stuff::Hole | Stuff::Zeros => 0,
             Stuff::Data => u8::try_from((index.wrapping_mul(0x9e37_79b9) >> 7) % 255).unwrap() + 1,
             Stuff::Sprinkled => {
@@ -75,13 +75,13 @@ fn make(wishes: &Wishes) -> WrittenDisk {
                 }
             }
         };
-        octets.extend((0..len).map(octet));
+        bytes.extend((0..len).map(byte));
         if !matches!(stuff, Stuff::Hole) {
-            file.write_all_at(&octets[usize::try_from(at).unwrap()..], at).unwrap();
+            file.write_all_at(&bytes[usize::try_from(at).unwrap()..], at).unwrap();
         }
     }
-    file.set_len(octets.len() as u64).unwrap();
-    WrittenDisk { octets, path, in_memory: wishes.in_memory, _folder: folder }
+    file.set_len(bytes.len() as u64).unwrap();
+    WrittenDisk { bytes, path, in_memory: wishes.in_memory, _folder: folder }
 }
 
 /// Where FIEMAP is to be had.
@@ -118,18 +118,18 @@ fn len(piece: &Piece) -> u64 {
 }
 
 fn payload(image: &dyn Disk, payload: &Payload) -> Vec<u8> {
-    let mut octets = Vec::new();
+    let mut bytes = Vec::new();
     for part in payload.parts() {
         match part {
-            PayloadPart::Octets(part) => octets.extend_from_slice(part),
+            PayloadPart::Bytes(part) => bytes.extend_from_slice(part),
             PayloadPart::Range { depth, at, len } => {
-                let from = octets.len();
-                octets.resize(from + usize::try_from(*len).unwrap(), 0);
-                image.host(*depth).unwrap().read_at(*at, &mut octets[from..]).unwrap();
+                let from = bytes.len();
+                bytes.resize(from + usize::try_from(*len).unwrap(), 0);
+                image.host(*depth).unwrap().read_at(*at, &mut bytes[from..]).unwrap();
             }
         }
     }
-    octets
+    bytes
 }
 
 /// Where the holes are, and how long.
@@ -147,15 +147,15 @@ fn holes(pieces: &[Piece]) -> Vec<(u64, u64)> {
 
 /// What the pieces come to.
 fn rebuilt(image: &dyn Disk, pieces: &[Piece]) -> Vec<u8> {
-    let mut octets = Vec::new();
+    let mut bytes = Vec::new();
     for piece in pieces {
         match piece {
             Piece::Nothing | Piece::Keep(_) => {}
-            Piece::Hole(len) => octets.resize(octets.len() + usize::try_from(*len).unwrap(), 0),
-            Piece::Data(data, _) => octets.extend(payload(image, data)),
+            Piece::Hole(len) => bytes.resize(bytes.len() + usize::try_from(*len).unwrap(), 0),
+            Piece::Data(data, _) => bytes.extend(payload(image, data)),
         }
     }
-    octets
+    bytes
 }
 
 fn cases(cases: u32) -> ProptestConfig {
@@ -188,11 +188,11 @@ proptest! {
                 prop_assert_eq!(step.extent.start, at);
                 prop_assert!(step.extent.len > 0);
                 let end = step.extent.end();
-                let octets = &disk.octets[usize::try_from(at).unwrap()..usize::try_from(end).unwrap()];
-                prop_assert!(step.want == Action::Copy || octets.iter().all(|&octet| octet == 0));
+                let bytes = &disk.bytes[usize::try_from(at).unwrap()..usize::try_from(end).unwrap()];
+                prop_assert!(step.want == Action::Copy || bytes.iter().all(|&byte| byte == 0));
                 at = end;
             }
-            prop_assert_eq!(at, disk.octets.len() as u64);
+            prop_assert_eq!(at, disk.bytes.len() as u64);
         }
     }
 
@@ -202,12 +202,12 @@ proptest! {
         places in prop::collection::vec((any::<prop::sample::Index>(), 1..200_000_u64), 20),
     ) {
         let disk = make(&wishes);
-        prop_assume!(!disk.octets.is_empty());
+        prop_assume!(!disk.bytes.is_empty());
         for raw in raws(&disk) {
             let list = extents(&raw);
             // In any order: FIEMAP's window has to go back too.
             for (place, max) in &places {
-                let at = place.index(disk.octets.len()) as u64;
+                let at = place.index(disk.bytes.len()) as u64;
                 let holds = list.iter().find(|extent| (extent.start..extent.start + extent.len).contains(&at)).unwrap();
                 let found = raw.extent(at, *max).unwrap();
                 prop_assert_eq!((found.start, found.status), (at, holds.status));
@@ -231,7 +231,7 @@ proptest! {
         let disk = make(&wishes);
         let (interval, grain) = (1_u64 << interval, 1 << grain.min(interval));
         for raw in raws(&disk) {
-            is_canonical(&raw, &disk.octets, interval, grain)?;
+            is_canonical(&raw, &disk.bytes, interval, grain)?;
         }
     }
 
@@ -243,7 +243,7 @@ proptest! {
     ) {
         let disk = make(&wishes);
         for raw in raws(&disk) {
-            is_plain(&raw, &disk.octets, detect, min_hole)?;
+            is_plain(&raw, &disk.bytes, detect, min_hole)?;
         }
     }
 
@@ -251,12 +251,12 @@ proptest! {
     fn with_zeros_looked_for_no_block_of_zeros_travels_as_data(wishes in wishes()) {
         let disk = make(&wishes);
         for raw in raws(&disk) {
-            has_no_zeros(&raw, &disk.octets)?;
+            has_no_zeros(&raw, &disk.bytes)?;
         }
     }
 
     #[test]
-    fn so_it_is_where_a_disk_is_put_together_from_files_compressed_octets_and_zeros(
+    fn so_it_is_where_a_disk_is_put_together_from_files_compressed_bytes_and_zeros(
         wishes in mixed::wishes(),
         chunk in prop_oneof![Just(1_u64), Just(512), Just(65_536), Just(2 << 20)],
         interval in 12..22_u32,
@@ -265,9 +265,9 @@ proptest! {
         min_hole in prop_oneof![Just(1), 2..70_000_u64, (1..17_u64).prop_map(|blocks| blocks * 4096), Just(16 << 20)],
     ) {
         let image = Mixed::make(&wishes, chunk);
-        is_canonical(&image, &image.octets, 1 << interval, 1 << grain.min(interval))?;
-        is_plain(&image, &image.octets, detect, min_hole)?;
-        has_no_zeros(&image, &image.octets)?;
+        is_canonical(&image, &image.bytes, 1 << interval, 1 << grain.min(interval))?;
+        is_plain(&image, &image.bytes, detect, min_hole)?;
+        has_no_zeros(&image, &image.bytes)?;
     }
 }
 
@@ -275,18 +275,18 @@ proptest! {
 type Verdict = std::result::Result<(), TestCaseError>;
 
 /// The form is that of the letter of the specification, and nothing is lost.
-fn is_canonical(image: &dyn Disk, octets: &[u8], interval: u64, grain: u64) -> Verdict {
+fn is_canonical(image: &dyn Disk, bytes: &[u8], interval: u64, grain: u64) -> Verdict {
     let sums = HashParams::new(interval, grain).unwrap();
-    let expected = canonical::form(octets, sums);
+    let expected = canonical::form(bytes, sums);
     for held in [false, true] {
-        is_canonical_as(image, octets, ReadOptions::canonical(sums).held(held), held, &expected)?;
+        is_canonical_as(image, bytes, ReadOptions::canonical(sums).held(held), held, &expected)?;
     }
     Ok(())
 }
 
 fn is_canonical_as(
     image: &dyn Disk,
-    octets: &[u8],
+    bytes: &[u8],
     shape: ReadOptions,
     held: bool,
     expected: &[(u64, Option<Digest>)],
@@ -301,9 +301,9 @@ fn is_canonical_as(
         Coalescer::new(SerialReader::new(image, shape), &shape).filter_map(|piece| told(piece.unwrap())).collect();
     prop_assert_eq!(&found, expected);
     let pieces = pieces(image, shape);
-    prop_assert!(rebuilt(image, &pieces) == octets);
+    prop_assert!(rebuilt(image, &pieces) == bytes);
     let in_memory = |piece: &Piece| match piece {
-        Piece::Data(data, _) => data.parts().iter().all(|part| matches!(part, PayloadPart::Octets(_))),
+        Piece::Data(data, _) => data.parts().iter().all(|part| matches!(part, PayloadPart::Bytes(_))),
         _ => true,
     };
     prop_assert!(!held || pieces.iter().all(in_memory), "what was hashed has to be what is sent");
@@ -311,9 +311,9 @@ fn is_canonical_as(
 }
 
 /// Nothing is lost, and holes are what was asked for.
-fn is_plain(image: &dyn Disk, octets: &[u8], detect: bool, min_hole: u64) -> Verdict {
+fn is_plain(image: &dyn Disk, bytes: &[u8], detect: bool, min_hole: u64) -> Verdict {
     let pieces = pieces(image, ReadOptions::plain(detect, min_hole));
-    prop_assert!(rebuilt(image, &pieces) == octets);
+    prop_assert!(rebuilt(image, &pieces) == bytes);
     let mut at = 0;
     let mut before = None;
     for piece in &pieces {
@@ -360,20 +360,20 @@ fn adjacent(two: &[PayloadPart]) -> bool {
             depth == other && at + len == *next
         }
         // Static zeros end where they end: a full one may be followed by another.
-        [PayloadPart::Octets(one), PayloadPart::Octets(other)] => one.as_ptr_range().end == other.as_ptr(),
+        [PayloadPart::Bytes(one), PayloadPart::Bytes(other)] => one.as_ptr_range().end == other.as_ptr(),
         _ => false,
     }
 }
 
 /// No block of zeros travels as data.
-fn has_no_zeros(image: &dyn Disk, octets: &[u8]) -> Verdict {
+fn has_no_zeros(image: &dyn Disk, bytes: &[u8]) -> Verdict {
     let mut at = 0;
     for piece in &pieces(image, ReadOptions::plain(true, 1)) {
         let end = at + usize::try_from(len(piece)).unwrap();
         if let Piece::Data(..) = piece {
             let first = at.next_multiple_of(4096);
-            let blocks = octets[first.min(end)..end].chunks_exact(4096);
-            prop_assert!(blocks.into_iter().all(|block| block.iter().any(|&octet| octet != 0)), "at {}", at);
+            let blocks = bytes[first.min(end)..end].chunks_exact(4096);
+            prop_assert!(blocks.into_iter().all(|block| block.iter().any(|&byte| byte != 0)), "at {}", at);
         }
         at = end;
     }

@@ -22,7 +22,7 @@ fn pieces() -> impl Strategy<Value = Vec<(usize, bool)>> {
 }
 
 /// What stands at a place: never zero.
-fn octets(at: usize, len: usize) -> Vec<u8> {
+fn bytes(at: usize, len: usize) -> Vec<u8> {
     (at..at + len).map(|at| u8::try_from(at.wrapping_mul(2_654_435_761) % 255).unwrap() + 1).collect()
 }
 
@@ -50,7 +50,7 @@ fn placed(pieces: &[(usize, bool)], seed: u64) -> Vec<(usize, usize, bool)> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
-    /// Data and holes, in any order, by one or four at a time, into new files and over old octets.
+    /// Data and holes, in any order, by one or four at a time, into new files and over old bytes.
     #[test]
     fn what_is_written_directly_is_what_is_written_plainly(
         pieces in pieces(),
@@ -77,7 +77,7 @@ proptest! {
                             if data {
                                 // Memory that lies well, and memory that doesn't.
                                 let mut memory = vec![0; skew];
-                                memory.extend(octets(at, len));
+                                memory.extend(bytes(at, len));
                                 sink.write_at(at as u64, &memory[skew..]).unwrap();
                             } else {
                                 sink.zero_range(at as u64, len as u64).unwrap();
@@ -93,7 +93,7 @@ proptest! {
         prop_assert!(written[0] == written[1]);
     }
 
-    /// Any octets of a file of any size, into memory at any address, behind its end too.
+    /// Any bytes of a file of any size, into memory at any address, behind its end too.
     #[test]
     fn what_is_read_directly_is_what_is_read_plainly(
         size in prop_oneof![1..10_000_usize, 500_000..3_000_000_usize, (1..600_usize).prop_map(|pages| pages * 4096)],
@@ -101,7 +101,7 @@ proptest! {
     ) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("disk.img");
-        fs::write(&path, octets(0, size)).unwrap();
+        fs::write(&path, bytes(0, size)).unwrap();
         let open = |direct| DiskOptions { format: Some(Format::Raw), direct, ..DiskOptions::default() };
         let [plain, direct] = [false, true].map(|direct| BackingChain::open(&path, &open(direct)).unwrap());
         prop_assert!(direct.warnings().is_empty() && direct.is_direct() && !plain.is_direct());
@@ -111,7 +111,7 @@ proptest! {
             let (mut one, mut other) = (vec![0; len], vec![0xff; skew + len]);
             plain.read_at(at as u64, &mut one).unwrap();
             direct.read_at(at as u64, &mut other[skew..]).unwrap();
-            prop_assert!(one == other[skew..], "{len} octets at {at}, {skew} in memory");
+            prop_assert!(one == other[skew..], "{len} bytes at {at}, {skew} in memory");
         }
         prop_assert!(direct.noticed().is_empty());
     }
@@ -121,15 +121,15 @@ proptest! {
 fn a_file_that_is_cut_short_is_told_of_and_never_read_as_zeros() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("disk.img");
-    fs::write(&path, octets(0, 100_000)).unwrap();
+    fs::write(&path, bytes(0, 100_000)).unwrap();
     let how = DiskOptions { format: Some(Format::Raw), direct: true, ..DiskOptions::default() };
     let disk = BackingChain::open(&path, &how).unwrap();
     let extent = disk.extent(0, 100_000).unwrap();
     fs::File::options().write(true).open(&path).unwrap().set_len(50_000).unwrap();
-    let mut octets = vec![0; 100_000];
-    disk.read(&extent, 0, &mut octets[..50_000]).unwrap();
+    let mut bytes = vec![0; 100_000];
+    disk.read(&extent, 0, &mut bytes[..50_000]).unwrap();
     for (at, len) in [(0, 100_000), (49_999, 2), (50_000, 1), (8192, 8192 * 10), (90_000, 512)] {
-        let error = disk.read(&extent, at, &mut octets[..len]).unwrap_err();
+        let error = disk.read(&extent, at, &mut bytes[..len]).unwrap_err();
         assert!(error.to_string().contains("truncated while it was read"), "{error}");
     }
 }

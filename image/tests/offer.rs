@@ -1,4 +1,4 @@
-//! A disk held against another's records: equal is what is equal, octet for octet, whatever the two lie in, and long holes cost nothing.
+//! A disk held against another's records: equal is what is equal, byte for byte, whatever the two lie in, and long holes cost nothing.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
@@ -21,12 +21,12 @@ fn sums(interval: u64, grain: u64) -> HashParams {
 }
 
 /// Records in canonical form, by its letter.
-fn canonical(octets: &[u8], sums: HashParams) -> Vec<Record> {
+fn canonical(bytes: &[u8], sums: HashParams) -> Vec<Record> {
     let record = |(len, digest): (u64, Option<Digest>)| match digest {
         Some(_) => Record::Data { len, digest },
         None => Record::Hole { len },
     };
-    canonical::form(octets, sums).into_iter().map(record).collect()
+    canonical::form(bytes, sums).into_iter().map(record).collect()
 }
 
 /// Entries from a list.
@@ -35,7 +35,7 @@ fn given<'a>(records: &'a [Record]) -> impl FnMut() -> Result<Option<Record>> + 
     move || Ok(left.next())
 }
 
-/// What was offered: each octet's place in a list of runs, joined: start, end, and whether it is kept.
+/// What was offered: each byte's place in a list of runs, joined: start, end, and whether it is kept.
 fn judged(blocks: impl Iterator<Item = Result<SegmentBatch>>) -> Vec<(u64, u64, bool)> {
     let (mut at, mut found) = (0, Vec::<(u64, u64, bool)>::new());
     for run in blocks.flat_map(|block| block.unwrap().runs) {
@@ -49,10 +49,10 @@ fn judged(blocks: impl Iterator<Item = Result<SegmentBatch>>) -> Vec<(u64, u64, 
     found
 }
 
-/// Changes to a disk: octets, and its end.
-fn changed(octets: &[u8], changes: &[(prop::sample::Index, usize, u8)], grow: i64) -> Vec<u8> {
-    let mut changed = octets.to_vec();
-    let size = usize::try_from(i64::try_from(octets.len()).unwrap().saturating_add(grow).max(0)).unwrap();
+/// Changes to a disk: bytes, and its end.
+fn changed(bytes: &[u8], changes: &[(prop::sample::Index, usize, u8)], grow: i64) -> Vec<u8> {
+    let mut changed = bytes.to_vec();
+    let size = usize::try_from(i64::try_from(bytes.len()).unwrap().saturating_add(grow).max(0)).unwrap();
     changed.resize(size, u8::from(grow % 2 == 0));
     for (index, len, value) in changes {
         if !changed.is_empty() {
@@ -76,7 +76,7 @@ proptest! {
     ) {
         let sums = sums(4096 << cut.0, 512 << cut.1.min(cut.0 + 3));
         let image = Mixed::make(&wishes, 1 << (16 * chunk));
-        let other = changed(&image.octets, &changes, grow);
+        let other = changed(&image.bytes, &changes, grow);
         // A part is whole intervals.
         let offered = part.map_or(other.len(), |index| {
             let interval = usize::try_from(sums.interval()).unwrap();
@@ -89,14 +89,14 @@ proptest! {
         let found = judged(offer());
         prop_assert_eq!(found.last().map_or(0, |last| last.1), image.size(), "all of it, once");
         let interval = usize::try_from(sums.interval()).unwrap();
-        for start in (0..image.octets.len()).step_by(interval) {
-            let end = (start + interval).min(image.octets.len());
+        for start in (0..image.bytes.len()).step_by(interval) {
+            let end = (start + interval).min(image.bytes.len());
             let (&(_, to, kept), whole) = (
                 found.iter().find(|(_, to, _)| *to > start as u64).unwrap(),
-                end <= offered && (end - start == interval || other.len() == image.octets.len()),
+                end <= offered && (end - start == interval || other.len() == image.bytes.len()),
             );
             prop_assert!(to >= end as u64, "an interval is judged as a whole");
-            let same = end <= offered && image.octets[start..end] == other[start..end];
+            let same = end <= offered && image.bytes[start..end] == other[start..end];
             prop_assert!(!kept || same, "kept what differs, at {}", start);
             prop_assert!(kept || !whole || !same, "did not keep what is equal, at {}", start);
         }
@@ -128,18 +128,18 @@ proptest! {
     ) {
         let sums = sums(4096 << cut.0, 512 << cut.1.min(cut.0 + 3));
         let image = Mixed::make(&wishes, 1 << (16 * chunk));
-        let (mut text, tally) = (String::new(), ProgressCounters::default());
-        let told = record_lines(&image, sums, false, &tally, |lines| {
+        let (mut text, counters) = (String::new(), ProgressCounters::default());
+        let told = record_lines(&image, sums, false, &counters, |lines| {
             text += lines;
             Ok::<(), DiskError>(())
         }).unwrap();
         let mut reader = ManifestReader::new(ManifestHeader::whole(image.size(), sums));
         let entries = text.lines().map(|line| reader.line(line.as_bytes()).unwrap()).collect::<Vec<_>>();
-        let expected = canonical(&image.octets, sums).into_iter().map(ManifestEntry::Record);
+        let expected = canonical(&image.bytes, sums).into_iter().map(ManifestEntry::Record);
         prop_assert_eq!(entries, expected.chain([ManifestEntry::End(told.digest)]).collect::<Vec<_>>());
         prop_assert_eq!(reader.fingerprint(), Some(told));
         prop_assert_eq!(fingerprint(&image, sums, &ProgressCounters::default()).unwrap(), told);
-        prop_assert_eq!(tally.disk(), image.size());
+        prop_assert_eq!(counters.disk(), image.size());
     }
 }
 
@@ -228,7 +228,7 @@ fn errors_of_either_side_come_out() {
 }
 
 #[test]
-fn bare_blocks_hold_no_octets() {
+fn bare_blocks_hold_no_bytes() {
     let wishes =
         [(mixed::Lies::Compressed, mixed::Stuff::Data, 9 << 20, 1), (mixed::Lies::Zero, mixed::Stuff::Data, 4096, 1)];
     let image = Mixed::make(&wishes, 1);

@@ -18,7 +18,7 @@ use xfer_hole_proto::LEN_MAX;
 
 use mixed::Mixed;
 
-/// What became of an octet of the disk.
+/// What became of an byte of the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Fate {
     #[default]
@@ -28,12 +28,12 @@ enum Fate {
     Kept,
 }
 
-/// Remembers every octet, and bears none twice.
+/// Remembers every byte, and bears none twice.
 struct Memory {
     fates: Mutex<Vec<Fate>>,
-    /// Most octets that are taken from a file at once; 0: none at all.
+    /// Most bytes that are taken from a file at once; 0: none at all.
     from_file: u64,
-    /// Writing this octet fails.
+    /// Writing this byte fails.
     full: u64,
 }
 
@@ -54,25 +54,25 @@ impl Memory {
                 return Err(DiskError::new(DiskErrorKind::Io, "memory", "is full"));
             }
             let before = std::mem::replace(&mut all[usize::try_from(at).unwrap()], fate);
-            assert_eq!(before, Fate::Nothing, "octet {at} came twice");
+            assert_eq!(before, Fate::Nothing, "byte {at} came twice");
         }
         Ok(())
     }
 }
 
 impl DiskWriter for Memory {
-    fn write_at(&self, at: u64, octets: &[u8]) -> Result<()> {
-        assert!(!octets.is_empty());
-        self.put(at, octets.iter().map(|&octet| Fate::Data(octet)))
+    fn write_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        assert!(!bytes.is_empty());
+        self.put(at, bytes.iter().map(|&byte| Fate::Data(byte)))
     }
 
     fn data_from_file(&self, at: u64, file: &File, from: u64, len: u64) -> Result<Spliced> {
         if self.from_file == 0 {
             return Ok(Spliced::Refused);
         }
-        let mut octets = vec![0; usize::try_from(len.min(self.from_file)).unwrap()];
-        let read = file.read_at(&mut octets, from).unwrap();
-        self.write_at(at, &octets[..read])?;
+        let mut bytes = vec![0; usize::try_from(len.min(self.from_file)).unwrap()];
+        let read = file.read_at(&mut bytes, from).unwrap();
+        self.write_at(at, &bytes[..read])?;
         Ok(Spliced::Moved(read as u64))
     }
 
@@ -124,43 +124,43 @@ proptest! {
         let image = Mixed::make(&wishes, chunk);
         let shape = ReadOptions::plain(detect, 1);
         let expected = in_order(&image, shape).unwrap();
-        let (sink, tally) = (Memory::new(image.size(), from_file), ProgressCounters::default());
-        ParallelCopy { image: &image, shape, sink: &sink, share: from_file > 0, tally: &tally }.all(count).unwrap();
+        let (sink, counters) = (Memory::new(image.size(), from_file), ProgressCounters::default());
+        ParallelCopy { image: &image, shape, sink: &sink, share: from_file > 0, counters: &counters }.all(count).unwrap();
         let fates = sink.fates();
         prop_assert!(fates == expected);
-        let right = |(fate, &octet): (&Fate, &u8)| match fate {
-            Fate::Data(found) => *found == octet,
-            Fate::Hole => octet == 0,
+        let right = |(fate, &byte): (&Fate, &u8)| match fate {
+            Fate::Data(found) => *found == byte,
+            Fate::Hole => byte == 0,
             Fate::Nothing | Fate::Kept => false,
         };
-        prop_assert!(fates.iter().zip(&image.octets).all(right));
+        prop_assert!(fates.iter().zip(&image.bytes).all(right));
         let data = fates.iter().filter(|fate| matches!(fate, Fate::Data(_))).count();
-        prop_assert_eq!((tally.disk(), tally.data()), (image.size(), data as u64));
+        prop_assert_eq!((counters.disk(), counters.data()), (image.size(), data as u64));
     }
 
     #[test]
-    fn what_no_floor_has_is_kept_and_all_else_comes_over_it(
+    fn what_no_layer_has_is_kept_and_all_else_comes_over_it(
         wishes in mixed::wishes(),
         from_file in prop_oneof![Just(0), 1000..100_000_u64],
         count in 1..5_usize,
     ) {
         let image = Mixed::make(&wishes, 1);
-        let (sink, tally) = (Memory::new(image.size(), from_file), ProgressCounters::default());
+        let (sink, counters) = (Memory::new(image.size(), from_file), ProgressCounters::default());
         let shape = ReadOptions::plain(false, 1);
-        ParallelCopy { image: &image, shape, sink: &sink, share: from_file > 0, tally: &tally }.over(count).unwrap();
+        ParallelCopy { image: &image, shape, sink: &sink, share: from_file > 0, counters: &counters }.over(count).unwrap();
         let (fates, mut at) = (sink.fates(), 0);
         while at < image.size() {
             let extent = image.extent(at, image.size() - at).unwrap();
-            let right = |(fate, &octet): (&Fate, &u8)| match (extent.status, extent.present) {
-                (BlockStatus::Data, _) => *fate == Fate::Data(octet),
+            let right = |(fate, &byte): (&Fate, &u8)| match (extent.status, extent.present) {
+                (BlockStatus::Data, _) => *fate == Fate::Data(byte),
                 (_, true) => *fate == Fate::Hole,
                 (_, false) => *fate == Fate::Kept,
             };
             let there = usize::try_from(at).unwrap()..usize::try_from(extent.end()).unwrap();
-            prop_assert!(fates[there.clone()].iter().zip(&image.octets[there]).all(right), "{:?}", extent);
+            prop_assert!(fates[there.clone()].iter().zip(&image.bytes[there]).all(right), "{:?}", extent);
             at = extent.end();
         }
-        prop_assert_eq!(tally.disk(), image.size());
+        prop_assert_eq!(counters.disk(), image.size());
     }
 
     #[test]
@@ -178,8 +178,8 @@ proptest! {
         image.lost = (which != 0).then(|| place(1));
         let shape = ReadOptions::plain(true, 1);
         let pour = |count| {
-            let (sink, tally) = (Memory::new(image.size(), 0), ProgressCounters::default());
-            let pour = ParallelCopy { image: &image, shape, sink: &sink, share: false, tally: &tally };
+            let (sink, counters) = (Memory::new(image.size(), 0), ProgressCounters::default());
+            let pour = ParallelCopy { image: &image, shape, sink: &sink, share: false, counters: &counters };
             pour.all(count).map_err(|error| error.to_string())
         };
         prop_assert_eq!(pour(count), pour(1));
@@ -196,13 +196,13 @@ fn a_sink_that_is_full_ends_it() {
     let image = Mixed::make(&wishes, 1);
     for count in 1..4 {
         let sink = Memory { full: 20 << 20, ..Memory::new(image.size(), 0) };
-        let tally = ProgressCounters::default();
+        let counters = ProgressCounters::default();
         let pour = ParallelCopy {
             image: &image,
             shape: ReadOptions::plain(true, 1),
             sink: &sink,
             share: false,
-            tally: &tally,
+            counters: &counters,
         };
         assert_eq!(pour.all(count).unwrap_err().to_string(), "memory: is full");
         assert!(sink.fates().contains(&Fate::Nothing));

@@ -39,7 +39,7 @@ impl ChangeTracker for Old {
     }
 
     fn compare(&self, at: u64, max: u64) -> Result<Comparison> {
-        assert!(max > 0 && at + max <= self.size, "{at} and {max} octets are not in {self:?}");
+        assert!(max > 0 && at + max <= self.size, "{at} and {max} bytes are not in {self:?}");
         let (end, same) = self.ends[self.ends.partition_point(|&(end, _)| end <= at)];
         Ok(Comparison { len: (end - at).min(max), same })
     }
@@ -78,7 +78,7 @@ impl Disk for Compare {
     }
 }
 
-/// Parts that are the same or not: lengths in octets.
+/// Parts that are the same or not: lengths in bytes.
 fn parts() -> impl Strategy<Value = Vec<(u64, bool)>> {
     let len = prop_oneof![
         3 => (1..40_u64).prop_map(|blocks| blocks * 4096),
@@ -99,7 +99,7 @@ fn compare(wishes: &[mixed::Wish], parts: &[(u64, bool)], chunk: u64, align: u64
     Compare { disk, older: Old { ends, size }, kept }
 }
 
-/// By the letter: whole stretches of `align` octets, or what is left of the disk, all of which are the same; joined.
+/// By the letter: whole stretches of `align` bytes, or what is left of the disk, all of which are the same; joined.
 fn kept(ends: &[(u64, bool)], older: u64, size: u64, align: u64) -> Vec<Range<u64>> {
     let mut same: Vec<Range<u64>> = Vec::new();
     let mut at = 0;
@@ -119,66 +119,66 @@ fn kept(ends: &[(u64, bool)], older: u64, size: u64, align: u64) -> Vec<Range<u6
     whole.filter(|part| part.start < part.end).collect()
 }
 
-/// What became of the disk's parts: kept, or carried with these octets.
+/// What became of the disk's parts: kept, or carried with these bytes.
 fn told(image: &Compare, pieces: impl Iterator<Item = Result<Piece>>) -> (Vec<Range<u64>>, Vec<Option<u8>>) {
-    let (mut kept, mut octets) = (Vec::<Range<u64>>::new(), Vec::new());
+    let (mut kept, mut bytes) = (Vec::<Range<u64>>::new(), Vec::new());
     for piece in pieces {
-        let at = octets.len() as u64;
+        let at = bytes.len() as u64;
         match piece.unwrap() {
             Piece::Nothing => {}
             Piece::Keep(len) => {
                 kept.push(at..at + len);
-                octets.resize(octets.len() + usize::try_from(len).unwrap(), None);
+                bytes.resize(bytes.len() + usize::try_from(len).unwrap(), None);
             }
-            Piece::Hole(len) => octets.resize(octets.len() + usize::try_from(len).unwrap(), Some(0)),
+            Piece::Hole(len) => bytes.resize(bytes.len() + usize::try_from(len).unwrap(), Some(0)),
             Piece::Data(payload, _) => {
                 for part in payload.parts() {
                     let mut read = vec![0; usize::try_from(part.len()).unwrap()];
                     match part {
-                        PayloadPart::Octets(part) => read.copy_from_slice(part),
+                        PayloadPart::Bytes(part) => read.copy_from_slice(part),
                         PayloadPart::Range { depth, at, .. } => {
                             image.host(*depth).unwrap().read_at(*at, &mut read).unwrap()
                         }
                     }
-                    octets.extend(read.into_iter().map(Some));
+                    bytes.extend(read.into_iter().map(Some));
                 }
             }
         }
     }
-    (kept, octets)
+    (kept, bytes)
 }
 
 /// How a check of a generated disk comes out.
 type Verdict = std::result::Result<(), TestCaseError>;
 
 fn is_right(image: &Compare, shape: ReadOptions) -> Verdict {
-    let (kept, octets) = told(image, Coalescer::new(SerialReader::new(image, shape), &shape));
+    let (kept, bytes) = told(image, Coalescer::new(SerialReader::new(image, shape), &shape));
     prop_assert_eq!(&kept, &image.kept);
-    prop_assert_eq!(octets.len(), image.disk.octets.len());
-    let differs = octets.iter().zip(&image.disk.octets).position(|(told, real)| told.is_some_and(|told| told != *real));
+    prop_assert_eq!(bytes.len(), image.disk.bytes.len());
+    let differs = bytes.iter().zip(&image.disk.bytes).position(|(told, real)| told.is_some_and(|told| told != *real));
     prop_assert_eq!(differs, None);
     let worked = thread::scope(|scope| {
         told(image, Coalescer::new(ParallelReader::start(scope, image, shape, 3).unwrap(), &shape))
     });
-    prop_assert!(worked == (kept, octets));
+    prop_assert!(worked == (kept, bytes));
     Ok(())
 }
 
-/// Remembers what was kept, and bears no octet twice.
+/// Remembers what was kept, and bears no byte twice.
 struct Memory(Mutex<Vec<Option<Option<u8>>>>);
 
 impl Memory {
     fn put(&self, at: u64, fates: impl Iterator<Item = Option<u8>>) {
         let mut all = self.0.lock().unwrap();
         for (at, fate) in (usize::try_from(at).unwrap()..).zip(fates) {
-            assert_eq!(all[at].replace(fate), None, "octet {at} came twice");
+            assert_eq!(all[at].replace(fate), None, "byte {at} came twice");
         }
     }
 }
 
 impl DiskWriter for Memory {
-    fn write_at(&self, at: u64, octets: &[u8]) -> Result<()> {
-        self.put(at, octets.iter().map(|&octet| Some(octet)));
+    fn write_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.put(at, bytes.iter().map(|&byte| Some(byte)));
         Ok(())
     }
 
@@ -270,7 +270,7 @@ proptest! {
         let (mut expected, mut at) = (Vec::new(), 0);
         for kept in image.kept.iter().cloned().chain(std::iter::once(image.size()..image.size())) {
             let gap = usize::try_from(at).unwrap()..usize::try_from(kept.start).unwrap();
-            let gap = &image.disk.octets[gap];
+            let gap = &image.disk.bytes[gap];
             expected.extend(canonical::form(gap, sums));
             at = kept.end;
         }
@@ -286,11 +286,11 @@ proptest! {
     ) {
         let (image, shape) = (compare(&wishes, &parts, 1, 1), ReadOptions::plain(detect, 1));
         let expected = told(&image, Coalescer::new(SerialReader::new(&image, shape), &shape)).1;
-        let sink = Memory(Mutex::new(vec![None; image.disk.octets.len()]));
-        let tally = ProgressCounters::default();
-        ParallelCopy { image: &image, shape, sink: &sink, share: false, tally: &tally }.all(count).unwrap();
+        let sink = Memory(Mutex::new(vec![None; image.disk.bytes.len()]));
+        let counters = ProgressCounters::default();
+        ParallelCopy { image: &image, shape, sink: &sink, share: false, counters: &counters }.all(count).unwrap();
         let fates = sink.0.into_inner().unwrap();
         prop_assert!(fates == expected.into_iter().map(Some).collect::<Vec<_>>());
-        prop_assert_eq!(tally.disk(), image.size());
+        prop_assert_eq!(counters.disk(), image.size());
     }
 }

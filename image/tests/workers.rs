@@ -65,14 +65,14 @@ impl Compressed {
         Self { size, cluster, pause: Duration::ZERO, inflated: AtomicU64::new(0), places }
     }
 
-    /// Octets of all memory that anything was ever read into.
+    /// Bytes of all memory that anything was ever read into.
     fn memory(&self) -> usize {
-        let (mut reached, mut octets) = (0, 0);
+        let (mut reached, mut bytes) = (0, 0);
         for (&from, &to) in self.places.places.lock().unwrap().iter() {
-            octets += to.saturating_sub(from.max(reached));
+            bytes += to.saturating_sub(from.max(reached));
             reached = reached.max(to);
         }
-        octets
+        bytes
     }
 }
 
@@ -134,10 +134,10 @@ proptest! {
         lost in any::<bool>(),
     ) {
         let mut image = Mixed::make(&wishes, chunk);
-        prop_assume!(!image.octets.is_empty());
+        prop_assume!(!image.bytes.is_empty());
         let whole = plain(&image, shape);
-        let octet = Some(place.index(image.octets.len()) as u64);
-        *if lost { &mut image.lost } else { &mut image.broken } = octet;
+        let byte = Some(place.index(image.bytes.len()) as u64);
+        *if lost { &mut image.lost } else { &mut image.broken } = byte;
         let expected = plain(&image, shape);
         let errors = expected.iter().filter(|block| block.is_err()).count();
         // Zeros aren't read, nor is what stays in its file.
@@ -163,12 +163,12 @@ fn memory_is_bounded_whatever_the_interval_and_the_number_of_workers() {
                 let mut len = 0;
                 thread::scope(|scope| {
                     for block in ParallelReader::start(scope, &image, shape, count).unwrap() {
-                        len += block.unwrap().runs.iter().map(octets).sum::<u64>();
+                        len += block.unwrap().runs.iter().map(bytes).sum::<u64>();
                     }
                 });
                 assert_eq!(len, image.size);
                 let memory = image.memory();
-                assert!(memory <= 32 << 20, "{shape:?}, {count} workers, {cluster}: {memory} octets");
+                assert!(memory <= 32 << 20, "{shape:?}, {count} workers, {cluster}: {memory} bytes");
                 // Each cluster just once, even where intervals are smaller.
                 assert_eq!(image.inflated.load(Ordering::Relaxed), image.size / cluster, "{shape:?} {cluster}");
             }
@@ -176,7 +176,7 @@ fn memory_is_bounded_whatever_the_interval_and_the_number_of_workers() {
     }
 }
 
-fn octets(run: &Segment) -> u64 {
+fn bytes(run: &Segment) -> u64 {
     match run {
         Segment::Zero(len) | Segment::Keep(len) => *len,
         Segment::Data(payload, _) => payload.len(),
@@ -227,7 +227,7 @@ fn who_has_to_wait_gets_an_empty_block_after_a_second() {
         let blocks: Vec<_> =
             ParallelReader::start(scope, &image, ReadOptions::plain(true, 1), 2).unwrap().map(Result::unwrap).collect();
         assert!(blocks.len() >= 2 && blocks[0] == SegmentBatch::default(), "{}", blocks.len());
-        assert_eq!(blocks.last().unwrap().runs.iter().map(octets).sum::<u64>(), 65_536);
+        assert_eq!(blocks.last().unwrap().runs.iter().map(bytes).sum::<u64>(), 65_536);
     });
 }
 
@@ -245,7 +245,7 @@ fn stretches_are_cut_where_memory_or_patience_ends_and_only_on_chunks() {
         for block in SerialReader::new(&image, ReadOptions::plain(true, 1)) {
             let runs = block.unwrap().runs;
             assert_eq!(at % chunk.max(4096), 0);
-            at += runs.iter().map(octets).sum::<u64>();
+            at += runs.iter().map(bytes).sum::<u64>();
         }
         assert_eq!(at, image.size());
     }

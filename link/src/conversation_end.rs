@@ -22,7 +22,7 @@ pub enum ConversationEnd {
     Silent(Duration),
 }
 
-/// Why there is no image, but for [`Ending::Done`], which came too early then.
+/// Why there is no image, but for [`ConversationEnd::Done`], which came too early then.
 impl Display for ConversationEnd {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
@@ -43,7 +43,7 @@ impl ConversationEnd {
         Self::Wrong(what.into())
     }
 
-    /// Whether the same transfer may succeed later. Of [`Ending::Closed`] the program that held the link may know more.
+    /// Whether the same transfer may succeed later. Of [`ConversationEnd::Closed`] the program that held the link may know more.
     #[must_use]
     pub fn failure(&self) -> Failure {
         match self {

@@ -1,4 +1,4 @@
-//! The rim: one thread for what comes from outside at any time: signals, timers, child processes, links. The data path is other
+//! The event loop: one thread for what comes from outside at any time: signals, timers, child processes, links. The data path is other
 //! threads, which block.
 
 use std::io;
@@ -21,7 +21,7 @@ impl EventLoop {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
-        let thread = thread::Builder::new().name("rim".to_owned()).spawn(move || {
+        let thread = thread::Builder::new().name("event loop".to_owned()).spawn(move || {
             // Told to stop, or nobody is left to tell it: the same.
             let _stopped = runtime.block_on(stopped);
             runtime.shutdown_background();
@@ -54,23 +54,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tasks_run_while_the_rim_is_there_and_end_with_it() {
+    fn tasks_run_while_the_event_loop_is_there_and_end_with_it() {
         struct Held(mpsc::Sender<&'static str>);
         impl Drop for Held {
             fn drop(&mut self) {
                 let _told = self.0.send("dropped");
             }
         }
-        let rim = EventLoop::start().unwrap();
+        let event_loop = EventLoop::start().unwrap();
         let (tell, told) = mpsc::channel();
-        rim.handle().spawn(async move {
+        event_loop.handle().spawn(async move {
             let held = Held(tell);
             tokio::time::sleep(Duration::from_millis(1)).await;
             let _told = held.0.send("ran");
             pending::<()>().await;
         });
         assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok("ran"));
-        drop(rim);
+        drop(event_loop);
         assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok("dropped"));
     }
 }

@@ -1,4 +1,4 @@
-//! What both ends share towards the user (arguments, messages, progress, signals, and the rim that they live on), and the way to the
+//! What both ends share towards the user (arguments, messages, progress, signals, and the event loop that they live on), and the way to the
 //! other side.
 
 mod bar;

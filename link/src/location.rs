@@ -64,14 +64,14 @@ const SCHEMES: [(&str, bool); 9] = [
 impl Location {
     /// Reads a word of the command line.
     pub fn parse(word: &OsStr) -> Result<Self, BadLocation> {
-        let octets = word.as_bytes();
-        if octets == b"-" {
+        let bytes = word.as_bytes();
+        if bytes == b"-" {
             return Ok(Self::Stream);
         }
-        if let Some(rest) = octets.strip_prefix(b"ssh://") {
+        if let Some(rest) = bytes.strip_prefix(b"ssh://") {
             return url(rest).map(Self::Remote);
         }
-        let Some((host, path)) = split(octets) else { return Ok(Self::Local(word.into())) };
+        let Some((host, path)) = split(bytes) else { return Ok(Self::Local(word.into())) };
         if let Some(rest) = path.strip_prefix(b"//") {
             check_scheme(host, rest)?;
         }
@@ -102,7 +102,7 @@ impl Remote {
             return self.path.clone();
         }
         let path = &self.path.as_bytes()[1..];
-        let rest = &path[path.iter().take_while(|&&octet| octet == b'/').count()..];
+        let rest = &path[path.iter().take_while(|&&byte| byte == b'/').count()..];
         if rest.is_empty() { ".".into() } else { OsStr::from_bytes(rest).into() }
     }
 
@@ -143,8 +143,8 @@ pub fn own_name(image: &Path) -> OsString {
 /// `HOST` and `PATH` around the colon that stands before any slash; a leading colon belongs to a name, and brackets to an address.
 fn split(word: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut bracketed = false;
-    for (at, octet) in word.iter().enumerate() {
-        match octet {
+    for (at, byte) in word.iter().enumerate() {
+        match byte {
             b'[' if at == 0 || word[at - 1] == b'@' => bracketed = true,
             b']' if bracketed && word.get(at + 1) == Some(&b':') => bracketed = false,
             b':' if !bracketed && at > 0 => return Some((&word[..at], &word[at + 1..])),
@@ -183,10 +183,10 @@ fn user_and_host(text: &[u8]) -> Result<(Option<String>, String), BadLocation> {
 
 /// What stands behind `ssh://`.
 fn url(rest: &[u8]) -> Result<Remote, BadLocation> {
-    let slash = rest.iter().position(|&octet| octet == b'/').unwrap_or(rest.len());
+    let slash = rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
     let (authority, path) = rest.split_at(slash);
-    let name_ends = authority.iter().rposition(|&octet| octet == b']').unwrap_or(0);
-    let colon = authority[name_ends..].iter().position(|&octet| octet == b':').map(|at| at + name_ends);
+    let name_ends = authority.iter().rposition(|&byte| byte == b']').unwrap_or(0);
+    let colon = authority[name_ends..].iter().position(|&byte| byte == b':').map(|at| at + name_ends);
     let (name, port) = match colon {
         Some(at) => (&authority[..at], Some(&authority[at + 1..])),
         None => (authority, None),
@@ -206,20 +206,20 @@ fn url(rest: &[u8]) -> Result<Remote, BadLocation> {
 }
 
 fn percent_decoded(text: &[u8]) -> Option<Vec<u8>> {
-    let mut octets = Vec::with_capacity(text.len());
+    let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
     while let [first, behind @ ..] = rest {
         rest = behind;
         if *first != b'%' {
-            octets.push(*first);
+            bytes.push(*first);
             continue;
         }
         let (digits, behind) = rest.split_at_checked(2)?;
         let digits = str::from_utf8(digits).ok().filter(|digits| digits.bytes().all(|c| c.is_ascii_hexdigit()))?;
-        octets.push(u8::from_str_radix(digits, 16).ok().filter(|&octet| octet != 0)?);
+        bytes.push(u8::from_str_radix(digits, 16).ok().filter(|&byte| byte != 0)?);
         rest = behind;
     }
-    Some(octets)
+    Some(bytes)
 }
 
 #[cfg(test)]

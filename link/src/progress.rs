@@ -47,7 +47,7 @@ pub struct Progress {
 pub(crate) struct Shown {
     kind: ProgressKind,
     messages: Messages,
-    tally: Arc<ProgressCounters>,
+    counters: Arc<ProgressCounters>,
     began: Instant,
     course: Mutex<ProgressTask>,
 }
@@ -60,23 +60,23 @@ struct ProgressTask {
 }
 
 impl Progress {
-    /// Begins to show what `tally` says. `messages` are JSON if `kind` is; signals end what is shown.
+    /// Begins to show what `counters` says. `messages` are JSON if `kind` is; signals end what is shown.
     #[must_use]
     pub fn start(
-        rim: &EventLoop,
+        event_loop: &EventLoop,
         signals: &Signals,
         kind: ProgressKind,
         messages: Messages,
-        tally: Arc<ProgressCounters>,
+        counters: Arc<ProgressCounters>,
     ) -> Self {
         let kind = match kind {
             ProgressKind::Auto if io::stderr().is_terminal() => ProgressKind::Bar,
             ProgressKind::Auto => ProgressKind::None,
             kind => kind,
         };
-        let shown = Arc::new(Shown { kind, messages, tally, began: Instant::now(), course: Mutex::default() });
+        let shown = Arc::new(Shown { kind, messages, counters, began: Instant::now(), course: Mutex::default() });
         if matches!(kind, ProgressKind::Bar | ProgressKind::Json) {
-            shown.tally.ahead().want();
+            shown.counters.ahead().want();
         }
         signals.show(Arc::clone(&shown));
         shown.tick();
@@ -87,7 +87,7 @@ impl Progress {
             // Nothing is shown, but the rate is known when it is asked for.
             ProgressKind::Auto | ProgressKind::None => TELL,
         };
-        let ticks = rim.handle().spawn(async move {
+        let ticks = event_loop.handle().spawn(async move {
             let mut clock = interval(every);
             clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
@@ -110,9 +110,9 @@ impl Progress {
 
     fn ended(mut self, exit: u8, digest: Option<&str>, summary: bool, made: Option<WrittenTarget>) -> ExitCode {
         self.close();
-        let Shown { messages, tally, began, .. } = &*self.shown;
+        let Shown { messages, counters, began, .. } = &*self.shown;
         if summary && !messages.is_json() {
-            messages.note(Summary::of(tally, began.elapsed(), made));
+            messages.note(Summary::of(counters, began.elapsed(), made));
         }
         self.end(Outcome::Done, exit, None, digest);
         ExitCode::from(exit)
@@ -166,7 +166,7 @@ impl Shown {
     fn tick(&self) {
         let mut course = self.course();
         let now = self.began.elapsed();
-        let status = course.meter.look(&self.tally, now);
+        let status = course.meter.look(&self.counters, now);
         let name = self.messages.name();
         match self.kind {
             // Nothing can be said of it, and the line belongs to what ssh asks.
@@ -183,13 +183,13 @@ impl Shown {
     }
 
     fn status(&self) -> ProgressSnapshot {
-        self.course().meter.look(&self.tally, self.began.elapsed())
+        self.course().meter.look(&self.counters, self.began.elapsed())
     }
 
     /// The line is asked for: true if what it tells is still being found out.
     pub(crate) fn is_pending(&self) -> bool {
-        self.tally.ahead().want();
-        self.tally.ahead().is_pending()
+        self.counters.ahead().want();
+        self.counters.ahead().is_pending()
     }
 
     /// Says the line that somebody asked for, if it can be said now: true if so.
@@ -212,8 +212,8 @@ impl Shown {
         }
         let mut status = self.status();
         if outcome == Outcome::Done {
-            // A disk of no octets has a size too.
-            status.size = Some(self.tally.size());
+            // A disk of no bytes has a size too.
+            status.size = Some(self.counters.size());
             status.percent = Some(100);
         }
         Some(json_events::end(self.messages.name(), &status, outcome, exit, error, digest))

@@ -10,15 +10,15 @@ use crate::size::size_text;
 
 /// The rate is that of the last seconds.
 const WINDOW: Duration = Duration::from_secs(5);
-/// Samples of the tally are this far apart, at least.
+/// Samples of the counters are this far apart, at least.
 const STEP: Duration = Duration::from_millis(100);
 /// So long nothing is foretold.
 const EARLY: Duration = Duration::from_secs(1);
 
-/// Octets moved in so much time, a second.
-pub(crate) fn rate_of(octets: u64, time: Duration) -> u64 {
+/// Bytes moved in so much time, a second.
+pub(crate) fn rate_of(bytes: u64, time: Duration) -> u64 {
     let micros = time.as_micros().max(1);
-    u64::try_from(u128::from(octets) * 1_000_000 / micros).unwrap_or(u64::MAX)
+    u64::try_from(u128::from(bytes) * 1_000_000 / micros).unwrap_or(u64::MAX)
 }
 
 /// A length of time, as people read it.
@@ -45,9 +45,9 @@ pub(crate) fn seconds_text(time: Duration) -> String {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ProgressSnapshot {
     pub(crate) phase: Phase,
-    /// The disk's octets; `None` until they are known.
+    /// The disk's bytes; `None` until they are known.
     pub(crate) size: Option<u64>,
-    /// Octets of the disk that are done: never more than its size.
+    /// Bytes of the disk that are done: never more than its size.
     pub(crate) disk: u64,
     pub(crate) data: u64,
     /// The bytes of the disk that its extents call data; `None` if unknown.
@@ -58,9 +58,9 @@ pub(crate) struct ProgressSnapshot {
     pub(crate) percent: Option<u64>,
     pub(crate) wire: u64,
     pub(crate) elapsed: Duration,
-    /// Octets of data a second, of late.
+    /// Bytes of data a second, of late.
     pub(crate) rate: u64,
-    /// Until the last octet is moved; `None` while nobody can tell.
+    /// Until the last byte is moved; `None` while nobody can tell.
     pub(crate) left: Option<Duration>,
 }
 
@@ -95,7 +95,7 @@ impl Display for ProgressSnapshot {
     }
 }
 
-/// Looks at a tally again and again. Its clock is its caller's.
+/// Looks at a counters again and again. Its clock is its caller's.
 #[derive(Debug, Default)]
 pub(crate) struct ProgressMeter {
     /// When it was looked at, and the data of then: as long as the window.
@@ -108,10 +108,10 @@ pub(crate) struct ProgressMeter {
 
 impl ProgressMeter {
     /// What is to be told `elapsed` after the beginning.
-    pub(crate) fn look(&mut self, tally: &ProgressCounters, elapsed: Duration) -> ProgressSnapshot {
+    pub(crate) fn look(&mut self, counters: &ProgressCounters, elapsed: Duration) -> ProgressSnapshot {
         // The parts are read one after the other while they grow: what is part of another is read before it, and nothing falls.
-        let phase = tally.phase();
-        let (data, disk, wire, size) = (tally.data(), tally.disk(), tally.wire(), tally.size());
+        let phase = counters.phase();
+        let (data, disk, wire, size) = (counters.data(), counters.disk(), counters.wire(), counters.size());
         let size = (size > 0).then_some(size);
         let disk = disk.max(self.last.disk);
         let mut status = ProgressSnapshot {
@@ -119,15 +119,15 @@ impl ProgressMeter {
             size,
             disk: size.map_or(disk, |size| disk.min(size)),
             data: data.max(self.last.data),
-            data_size: tally.ahead().expected(),
-            kept: tally.kept().max(self.last.kept),
+            data_size: counters.ahead().expected(),
+            kept: counters.kept().max(self.last.kept),
             percent: None,
             wire: wire.max(self.last.wire),
             elapsed,
             rate: 0,
             left: None,
         };
-        let (done, all) = share(&status, tally);
+        let (done, all) = share(&status, counters);
         status.percent = size.map(|_| percent(done, all).max(self.last.percent.unwrap_or_default()));
         if status.moves() {
             let since = *self.moved.get_or_insert(elapsed);
@@ -154,12 +154,12 @@ impl ProgressMeter {
 }
 
 /// How much is done, and of how much: data, if it is known how much there is, else the disk's bytes.
-fn share(status: &ProgressSnapshot, tally: &ProgressCounters) -> (u64, u64) {
+fn share(status: &ProgressSnapshot, counters: &ProgressCounters) -> (u64, u64) {
     let size = status.size.unwrap_or_default();
     if status.disk >= size {
         return (size, size);
     }
-    if let Some(outlook) = tally.ahead().outlook().filter(|outlook| outlook.total() > 0) {
+    if let Some(outlook) = counters.ahead().outlook().filter(|outlook| outlook.total() > 0) {
         return (outlook.before(status.disk), outlook.total());
     }
     match status.data_size {
@@ -202,18 +202,18 @@ mod tests {
 
     #[test]
     fn the_rate_is_that_of_the_last_seconds_and_the_end_is_foretold_by_the_disk() {
-        let (tally, mut meter) = (ProgressCounters::default(), ProgressMeter::default());
-        let first = meter.look(&tally, at(0));
+        let (counters, mut meter) = (ProgressCounters::default(), ProgressMeter::default());
+        let first = meter.look(&counters, at(0));
         assert_eq!((first.size, first.percent, first.rate, first.left), (None, None, 0, None));
-        tally.set_size(1000 * MIB);
-        tally.set_phase(Phase::Sending);
-        assert_eq!(meter.look(&tally, at(3000)).left, None, "nothing has been moved");
+        counters.set_size(1000 * MIB);
+        counters.set_phase(Phase::Sending);
+        assert_eq!(meter.look(&counters, at(3000)).left, None, "nothing has been moved");
         for second in 1..=10 {
             // Ten a second, and then a hundred.
             let data = if second <= 4 { 10 * MIB } else { 100 * MIB };
-            tally.add_data(data);
-            tally.add_disk(data);
-            let status = meter.look(&tally, at(3000 + 1000 * second));
+            counters.add_data(data);
+            counters.add_disk(data);
+            let status = meter.look(&counters, at(3000 + 1000 * second));
             if second == 4 {
                 assert_eq!((status.rate, status.left), (10 * MIB, Some(Duration::from_secs(96))));
             }
@@ -222,27 +222,27 @@ mod tests {
                 assert_eq!(status.percent, Some(64));
             }
         }
-        tally.set_phase(Phase::Syncing);
-        let last = meter.look(&tally, at(14_000));
+        counters.set_phase(Phase::Syncing);
+        let last = meter.look(&counters, at(14_000));
         assert_eq!((last.rate, last.left), (0, None), "nothing moves while it is synced");
     }
 
     #[test]
     fn nothing_is_ever_more_than_the_whole_or_less_than_before() {
-        let (tally, mut meter) = (ProgressCounters::default(), ProgressMeter::default());
-        tally.set_phase(Phase::Receiving);
+        let (counters, mut meter) = (ProgressCounters::default(), ProgressMeter::default());
+        counters.set_phase(Phase::Receiving);
         // A size that is told at the end, and a disk that was counted twice.
-        tally.add_disk(5000);
-        assert_eq!(meter.look(&tally, at(10)).percent, None);
-        tally.set_size(4000);
-        assert_eq!((meter.look(&tally, at(20)).disk, meter.look(&tally, at(20)).percent), (4000, Some(100)));
+        counters.add_disk(5000);
+        assert_eq!(meter.look(&counters, at(10)).percent, None);
+        counters.set_size(4000);
+        assert_eq!((meter.look(&counters, at(20)).disk, meter.look(&counters, at(20)).percent), (4000, Some(100)));
         let mut before = ProgressSnapshot::default();
-        let (tally, mut meter) = (ProgressCounters::default(), ProgressMeter::default());
-        tally.set_size(u64::MAX);
+        let (counters, mut meter) = (ProgressCounters::default(), ProgressMeter::default());
+        counters.set_size(u64::MAX);
         for step in 0..100 {
-            tally.add_disk(u64::MAX / 90);
-            tally.add_data(7);
-            let status = meter.look(&tally, at(step));
+            counters.add_disk(u64::MAX / 90);
+            counters.add_data(7);
+            let status = meter.look(&counters, at(step));
             assert!(status.disk >= before.disk && status.data >= before.data && status.percent >= before.percent);
             before = status;
             if step == 88 {
@@ -253,35 +253,35 @@ mod tests {
 
     #[test]
     fn the_end_is_foretold_by_data_where_that_is_known_and_nothing_falls_when_it_becomes_known() {
-        let (tally, mut meter) = (ProgressCounters::default(), ProgressMeter::default());
-        tally.set_size(1000 * MIB);
-        tally.set_phase(Phase::Receiving);
-        meter.look(&tally, at(0));
+        let (counters, mut meter) = (ProgressCounters::default(), ProgressMeter::default());
+        counters.set_size(1000 * MIB);
+        counters.set_phase(Phase::Receiving);
+        meter.look(&counters, at(0));
         // A hundred of data at the beginning, then a hole: of the disk that is little.
-        tally.expect_data(100 * MIB);
+        counters.expect_data(100 * MIB);
         for tenth in 1..=9 {
-            tally.add_data(10 * MIB);
-            tally.add_disk(10 * MIB);
-            let status = meter.look(&tally, at(2000 * tenth));
+            counters.add_data(10 * MIB);
+            counters.add_disk(10 * MIB);
+            let status = meter.look(&counters, at(2000 * tenth));
             assert_eq!((status.percent, status.left), (Some(10 * tenth), Some(Duration::from_secs(20 - 2 * tenth))));
         }
         // There is less than was told, then more.
-        tally.expect_data(80 * MIB);
-        assert_eq!(meter.look(&tally, at(19_000)).percent, Some(100));
-        tally.expect_data(500 * MIB);
-        assert_eq!(meter.look(&tally, at(19_500)).percent, Some(100));
+        counters.expect_data(80 * MIB);
+        assert_eq!(meter.look(&counters, at(19_000)).percent, Some(100));
+        counters.expect_data(500 * MIB);
+        assert_eq!(meter.look(&counters, at(19_500)).percent, Some(100));
         // Where zeros are found in data, the rest of the disk is the most that can follow.
-        let (tally, mut meter) = (ProgressCounters::default(), ProgressMeter::default());
-        tally.set_size(1000 * MIB);
-        tally.set_phase(Phase::Receiving);
-        tally.expect_data(1000 * MIB);
-        tally.add_data(100 * MIB);
-        tally.add_disk(900 * MIB);
-        assert_eq!(meter.look(&tally, at(2000)).percent, Some(50));
+        let (counters, mut meter) = (ProgressCounters::default(), ProgressMeter::default());
+        counters.set_size(1000 * MIB);
+        counters.set_phase(Phase::Receiving);
+        counters.expect_data(1000 * MIB);
+        counters.add_data(100 * MIB);
+        counters.add_disk(900 * MIB);
+        assert_eq!(meter.look(&counters, at(2000)).percent, Some(50));
         // Parts that are kept come by no rate of data.
-        tally.add_kept(50 * MIB);
-        tally.add_disk(50 * MIB);
-        assert_eq!(meter.look(&tally, at(3000)).percent, Some(95));
+        counters.add_kept(50 * MIB);
+        counters.add_disk(50 * MIB);
+        assert_eq!(meter.look(&counters, at(3000)).percent, Some(95));
     }
 
     #[test]

@@ -37,22 +37,22 @@ fn prologue(program: &str, remote_path: Option<&OsStr>, in_home: bool) -> String
     text
 }
 
-/// True for octets that stand for themselves in a request (SPEC.md, `plain`).
+/// True for bytes that stand for themselves in a request (SPEC.md, `plain`).
 #[must_use]
-pub fn is_plain(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || b"/._,+:@%=-".contains(&octet)
+pub fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"/._,+:@%=-".contains(&byte)
 }
 
-/// A word as it stands in a request, without its quotes: octets of `A-Za-z0-9/._,+:@%=-` as they are, every other as `\0` and three
+/// A word as it stands in a request, without its quotes: bytes of `A-Za-z0-9/._,+:@%=-` as they are, every other as `\0` and three
 /// octal digits, which `printf %b` gives back.
 #[must_use]
 pub fn coded(word: &OsStr) -> String {
     let mut text = String::with_capacity(word.len());
-    for &octet in word.as_bytes() {
-        if is_plain(octet) {
-            text.push(char::from(octet));
+    for &byte in word.as_bytes() {
+        if is_plain(byte) {
+            text.push(char::from(byte));
         } else {
-            let _infallible = write!(text, "\\0{octet:03o}");
+            let _infallible = write!(text, "\\0{byte:03o}");
         }
     }
     text
@@ -71,22 +71,22 @@ pub fn unquoted(word: &[u8]) -> Option<&[u8]> {
 
 /// The bytes of a coded word. There is one way to code them; none of them is NUL, and there is at least one.
 pub fn decoded(word: &[u8]) -> Result<Vec<u8>, &'static str> {
-    let mut octets = Vec::with_capacity(word.len());
+    let mut bytes = Vec::with_capacity(word.len());
     let mut left = word;
     while let Some((&first, rest)) = left.split_first() {
         if is_plain(first) {
-            octets.push(first);
+            bytes.push(first);
             left = rest;
             continue;
         }
         let (code, rest) = rest.split_at_checked(4).filter(|_| first == b'\\').ok_or(NOT_CODED)?;
         let octal = code[0] == b'0' && code.iter().all(|digit| (b'0'..=b'7').contains(digit));
         let value = code.iter().fold(0, |value, digit| value * 8 + u32::from(digit.wrapping_sub(b'0')));
-        let octet = u8::try_from(value).ok().filter(|&octet| octal && octet != 0 && !is_plain(octet));
-        octets.push(octet.ok_or(NOT_CODED)?);
+        let byte = u8::try_from(value).ok().filter(|&byte| octal && byte != 0 && !is_plain(byte));
+        bytes.push(byte.ok_or(NOT_CODED)?);
         left = rest;
     }
-    if octets.is_empty() { Err(NOT_CODED) } else { Ok(octets) }
+    if bytes.is_empty() { Err(NOT_CODED) } else { Ok(bytes) }
 }
 
 /// True if a command is the request of a push, as far as its beginning tells.
@@ -140,12 +140,12 @@ pub struct PushRequest {
 }
 
 impl PushRequest {
-    /// The command; `octets` of sh text are to follow on standard input, if they are asked for.
+    /// The command; `bytes` of sh text are to follow on standard input, if they are asked for.
     #[must_use]
-    pub fn command(&self, octets: usize) -> String {
+    pub fn command(&self, bytes: usize) -> String {
         let prologue = prologue("recv-hole", self.remote_path.as_deref(), self.in_home);
         let take = TAKE.replace("ELSE ", if self.remote_path.is_some() { NAMED } else { "" });
-        let mut command = format!("exec sh -c '{prologue}{take}' recv-hole {CONVERSATION} {octets}");
+        let mut command = format!("exec sh -c '{prologue}{take}' recv-hole {CONVERSATION} {bytes}");
         for option in &self.options {
             let _infallible = write!(command, " '{}'", coded(OsStr::new(option)));
         }
@@ -154,7 +154,7 @@ impl PushRequest {
     }
 }
 
-/// The command that runs `xfer-hole` with these words at the other side. `remote_path` and `in_home` are as in a [`Request`].
+/// The command that runs `xfer-hole` with these words at the other side. `remote_path` and `in_home` are as in a [`PushRequest`].
 #[must_use]
 pub fn pull_command(remote_path: Option<&OsStr>, in_home: bool, words: &[OsString]) -> String {
     let prologue = prologue("xfer-hole", remote_path, in_home);

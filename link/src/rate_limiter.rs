@@ -1,4 +1,4 @@
-//! No more octets a second than the user allows.
+//! No more bytes a second than the user allows.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// How far behind its rate a stream may fall and still make up for it: more would be a burst.
 const CREDIT: Duration = Duration::from_millis(100);
 
-/// Holds back a stream: whoever moves its octets tells so, and is made to wait.
+/// Holds back a stream: whoever moves its bytes tells so, and is made to wait.
 #[derive(Debug)]
 pub struct RateLimiter {
     bucket: TokenBucket,
@@ -14,21 +14,21 @@ pub struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// At most `rate` octets a second; 0 is taken for 1.
+    /// At most `rate` bytes a second; 0 is taken for 1.
     #[must_use]
     pub fn new(rate: u64) -> Self {
         Self { bucket: TokenBucket::new(rate), began: Instant::now() }
     }
 
-    /// The most octets to move at once: those of about a tenth of a second.
+    /// The most bytes to move at once: those of about a tenth of a second.
     #[must_use]
     pub fn piece(&self) -> u64 {
         self.bucket.piece()
     }
 
-    /// So many octets were moved: comes back when the next may be.
-    pub fn passed(&mut self, octets: u64) {
-        let pause = self.bucket.passed(self.began.elapsed(), octets);
+    /// So many bytes were moved: comes back when the next may be.
+    pub fn passed(&mut self, bytes: u64) {
+        let pause = self.bucket.passed(self.began.elapsed(), bytes);
         if !pause.is_zero() {
             wait_until(Instant::now() + pause);
         }
@@ -51,7 +51,7 @@ fn wait_until(due: Instant) {
 #[derive(Debug)]
 struct TokenBucket {
     rate: u64,
-    /// When all octets so far have had their time.
+    /// When all bytes so far have had their time.
     due: Duration,
 }
 
@@ -66,9 +66,9 @@ impl TokenBucket {
         (self.rate / 10).max(least)
     }
 
-    /// How long to wait at `now`, after these octets.
-    fn passed(&mut self, now: Duration, octets: u64) -> Duration {
-        let nanos = u128::from(octets) * 1_000_000_000 / u128::from(self.rate);
+    /// How long to wait at `now`, after these bytes.
+    fn passed(&mut self, now: Duration, bytes: u64) -> Duration {
+        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.rate);
         let time = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         self.due = self.due.max(now.saturating_sub(CREDIT)).saturating_add(time);
         self.due.saturating_sub(now)
@@ -97,7 +97,7 @@ mod tests {
     fn the_average_is_the_rate_within_five_percent() {
         for rate in RATES {
             for each in [Duration::ZERO, Duration::from_millis(1), Duration::from_millis(40)] {
-                let moved: u64 = pour(rate, Duration::from_secs(20), each).iter().map(|(_, octets)| octets).sum();
+                let moved: u64 = pour(rate, Duration::from_secs(20), each).iter().map(|(_, bytes)| bytes).sum();
                 let wanted = rate * 20;
                 assert!(moved.abs_diff(wanted) <= wanted / 20, "{rate}, {each:?}: {moved} of {wanted}");
             }
@@ -110,8 +110,8 @@ mod tests {
             let moved = pour(rate, Duration::from_secs(5), Duration::from_micros(10));
             for (n, (from, _)) in moved.iter().enumerate() {
                 let window = moved[n..].iter().take_while(|(at, _)| *at < *from + Duration::from_millis(250));
-                let octets: u64 = window.map(|(_, octets)| octets).sum();
-                assert!(octets <= rate / 2 + 1, "{rate}: {octets} in a quarter of a second");
+                let bytes: u64 = window.map(|(_, bytes)| bytes).sum();
+                assert!(bytes <= rate / 2 + 1, "{rate}: {bytes} in a quarter of a second");
             }
         }
     }

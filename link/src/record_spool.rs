@@ -11,8 +11,8 @@ use xfer_hole_proto::{Digest, Record};
 
 /// Records that are held in memory on either side of the file.
 const MEMORY: usize = 32 << 10;
-/// Octets of a record in the file: its length, whether it has a digest, and that.
-const OCTETS: usize = 8 + 1 + Digest::OCTETS;
+/// Bytes of a record in the file: its length, whether it has a digest, and that.
+const BYTES: usize = 8 + 1 + Digest::BYTES;
 
 /// Records of a manifest, first in, first out.
 #[derive(Debug, Default)]
@@ -53,7 +53,7 @@ impl RecordSpool {
         if self.tail.len() < MEMORY {
             return Ok(());
         }
-        let octets: Vec<u8> = self.tail.iter().flat_map(coded).collect();
+        let bytes: Vec<u8> = self.tail.iter().flat_map(coded).collect();
         let file = match &mut self.file {
             Some(file) => file,
             none => none.insert(nameless()?),
@@ -61,7 +61,7 @@ impl RecordSpool {
         if self.taken == self.put {
             (self.taken, self.put) = (0, 0);
         }
-        file.write_all_at(&octets, self.put * OCTETS as u64)?;
+        file.write_all_at(&bytes, self.put * BYTES as u64)?;
         self.put += self.tail.len() as u64;
         self.tail.clear();
         Ok(())
@@ -76,9 +76,9 @@ impl RecordSpool {
             match &self.file {
                 Some(file) if self.taken < self.put => {
                     let count = (self.put - self.taken).min(MEMORY as u64);
-                    let mut octets = vec![0; usize::try_from(count).unwrap_or(MEMORY) * OCTETS];
-                    file.read_exact_at(&mut octets, self.taken * OCTETS as u64)?;
-                    self.head.extend(octets.chunks_exact(OCTETS).filter_map(decoded));
+                    let mut bytes = vec![0; usize::try_from(count).unwrap_or(MEMORY) * BYTES];
+                    file.read_exact_at(&mut bytes, self.taken * BYTES as u64)?;
+                    self.head.extend(bytes.chunks_exact(BYTES).filter_map(decoded));
                     self.taken += count;
                 }
                 _ => self.head.extend(self.tail.drain(..)),
@@ -88,18 +88,18 @@ impl RecordSpool {
     }
 }
 
-fn coded(record: &Record) -> [u8; OCTETS] {
-    let mut octets = [0; OCTETS];
-    octets[..8].copy_from_slice(&record.len().to_le_bytes());
+fn coded(record: &Record) -> [u8; BYTES] {
+    let mut bytes = [0; BYTES];
+    bytes[..8].copy_from_slice(&record.len().to_le_bytes());
     if let Record::Data { digest: Some(digest), .. } = record {
-        octets[8] = 1;
-        octets[9..].copy_from_slice(&digest.octets());
+        bytes[8] = 1;
+        bytes[9..].copy_from_slice(&digest.bytes());
     }
-    octets
+    bytes
 }
 
-fn decoded(octets: &[u8]) -> Option<Record> {
-    let (len, rest) = octets.split_first_chunk()?;
+fn decoded(bytes: &[u8]) -> Option<Record> {
+    let (len, rest) = bytes.split_first_chunk()?;
     let (kind, digest) = rest.split_first_chunk::<1>()?;
     let len = u64::from_le_bytes(*len);
     Some(match kind {

@@ -170,7 +170,7 @@ impl RemoteProcess {
         LinkLoss { what, failure }
     }
 
-    /// What [`Far::why`] has given, where nothing of ours was started at the other side because the login shell or the key of the account
+    /// What [`RemoteProcess::why`] has given, where nothing of ours was started at the other side because the login shell or the key of the account
     /// allows something else: what was to start it ended by itself, and not the link.
     #[must_use]
     pub fn refusal(&self, why: &str) -> Option<String> {
@@ -304,15 +304,15 @@ impl ProcessShared {
                 self.release();
                 continue;
             }
-            let octets = sys::read_some(errors, &mut buffer).unwrap_or(0);
-            for &octet in &buffer[..octets] {
-                match octet {
+            let bytes = sys::read_some(errors, &mut buffer).unwrap_or(0);
+            for &byte in &buffer[..bytes] {
+                match byte {
                     b'\n' => self.hold(&mut line),
-                    _ if line.len() < LINE => line.push(octet),
+                    _ if line.len() < LINE => line.push(byte),
                     _ => {}
                 }
             }
-            if octets == 0 {
+            if bytes == 0 {
                 break;
             }
         }

@@ -147,7 +147,7 @@ impl ReplyReader {
         Ok(answers)
     }
 
-    /// Takes `patience` without an answer for a dead link, once the receiver has said something, or `at_once`. Octets that leave tell
+    /// Takes `patience` without an answer for a dead link, once the receiver has said something, or `at_once`. Bytes that leave tell
     /// nothing: pipes and sockets take some millions of them that never arrive. Only while no answer can be heard, since records of the
     /// manifest wait to be taken, does a link count as dead when a write has been held up for so long.
     pub fn watch(&self, patience: Duration, at_once: bool) -> io::Result<()> {
@@ -285,9 +285,9 @@ impl ReplyReader {
         let mut noise = 0;
         let mut buffer = [0; 4096];
         loop {
-            let octets = match sys::read_some(from, &mut buffer) {
+            let bytes = match sys::read_some(from, &mut buffer) {
                 Ok(0) => break,
-                Ok(octets) => octets,
+                Ok(bytes) => bytes,
                 Err(error) => {
                     return self.end(ConversationEnd::failed(format!("cannot hear the receiver: {}", reason(&error))));
                 }
@@ -297,12 +297,12 @@ impl ReplyReader {
                 state.heard = Instant::now();
                 state.ready.is_some()
             };
-            noise += if ready { 0 } else { octets };
-            for &octet in &buffer[..octets] {
-                if octet != b'\n' {
+            noise += if ready { 0 } else { bytes };
+            for &byte in &buffer[..bytes] {
+                if byte != b'\n' {
                     // Longer lines are no answers; noise may have them.
                     if line.len() < ANSWER_LINE_MAX {
-                        line.push(octet);
+                        line.push(byte);
                     }
                     continue;
                 }
@@ -350,7 +350,7 @@ impl ReplyReader {
             self.0.changed.notify_all();
             return Some(Ok(()));
         };
-        let word = line.split(|&octet| octet == b' ').next().unwrap_or_default();
+        let word = line.split(|&byte| byte == b' ').next().unwrap_or_default();
         if manifest.has_ended() || ![&b"DATA"[..], b"HOLE", b"END"].contains(&word) {
             return None;
         }

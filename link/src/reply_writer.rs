@@ -21,14 +21,14 @@ pub fn wait_after(patience: Duration) -> Duration {
 const LOOK: Duration = Duration::from_millis(250);
 /// How long the last line may wait for a sender that takes nothing: with the default patience, a silent sender is given up within 90 seconds.
 const LAST_LINE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 20 });
-/// Octets that go at once: a pipe that takes anything takes so many.
+/// Bytes that go at once: a pipe that takes anything takes so many.
 const PIECE: usize = 4096;
 
 /// The receiver's way back to the sender. Dropped, it falls silent and is closed.
 pub struct ReplyWriter(Arc<WriterShared>);
 
 struct WriterShared {
-    mouth: Mutex<ReplyPipe>,
+    pipe: Mutex<ReplyPipe>,
     over: Condvar,
     /// The last line is to be said. Not behind the lock, which a thread may hold that waits for the sender.
     is_last: Arc<AtomicBool>,
@@ -50,8 +50,8 @@ impl ReplyWriter {
     pub fn start(out: File, patience: Duration) -> io::Result<Self> {
         let is_last = Arc::new(AtomicBool::new(false));
         let (out, said, wait) = (Some(out), Instant::now(), wait_after(patience));
-        let mouth = Mutex::new(ReplyPipe { out, said, wait, patience, is_last: Arc::clone(&is_last) });
-        let shared = Arc::new(WriterShared { mouth, over: Condvar::new(), is_last });
+        let pipe = Mutex::new(ReplyPipe { out, said, wait, patience, is_last: Arc::clone(&is_last) });
+        let shared = Arc::new(WriterShared { pipe, over: Condvar::new(), is_last });
         let ticker = Arc::clone(&shared);
         thread::Builder::new().spawn(move || ticker.tick())?;
         Ok(Self(shared))
@@ -60,9 +60,9 @@ impl ReplyWriter {
     /// Says these lines, each with its LF, to a sender that may take its time, until that is `over`.
     pub fn say_lines(&self, mut lines: &str, over: &AtomicBool) {
         while !lines.is_empty() {
-            let end = lines.as_bytes()[..lines.len().min(PIECE)].iter().rposition(|&octet| octet == b'\n');
+            let end = lines.as_bytes()[..lines.len().min(PIECE)].iter().rposition(|&byte| byte == b'\n');
             let (piece, rest) = lines.split_at(end.map_or(lines.len(), |end| end + 1));
-            if !self.0.mouth().say_text(piece, Some(over)) {
+            if !self.0.pipe().say_text(piece, Some(over)) {
                 return;
             }
             lines = rest;
@@ -71,7 +71,7 @@ impl ReplyWriter {
 
     /// Says this. A sender that doesn't hear it any more is found out by reading from it.
     pub fn say(&self, answer: &Reply) {
-        self.0.mouth().say(answer);
+        self.0.pipe().say(answer);
     }
 }
 
@@ -79,31 +79,31 @@ impl ReplyWriter {
     /// Says why there will be no disk, which is the last line: a sender that takes nothing isn't waited for as long as before.
     pub fn say_last(&self, answer: &Reply) {
         self.0.is_last.store(true, Ordering::Relaxed);
-        self.0.mouth().say(answer);
+        self.0.pipe().say(answer);
     }
 }
 
 impl Drop for ReplyWriter {
     fn drop(&mut self) {
-        self.0.mouth().out = None;
+        self.0.pipe().out = None;
         self.0.over.notify_all();
     }
 }
 
 impl WriterShared {
-    fn mouth(&self) -> MutexGuard<'_, ReplyPipe> {
-        self.mouth.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pipe(&self) -> MutexGuard<'_, ReplyPipe> {
+        self.pipe.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tick(&self) {
-        let mut mouth = self.mouth();
-        while mouth.out.is_some() {
-            let left = mouth.wait.saturating_sub(mouth.said.elapsed());
+        let mut pipe = self.pipe();
+        while pipe.out.is_some() {
+            let left = pipe.wait.saturating_sub(pipe.said.elapsed());
             if left.is_zero() {
-                mouth.say(&Reply::Wait);
+                pipe.say(&Reply::Wait);
                 continue;
             }
-            mouth = self.over.wait_timeout(mouth, left).unwrap_or_else(PoisonError::into_inner).0;
+            pipe = self.over.wait_timeout(pipe, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -156,11 +156,11 @@ mod tests {
         while sys::wait_writable(out.as_fd(), Duration::ZERO).unwrap() {
             sys::write_all(&out, &[b'x'; PIECE]).unwrap();
         }
-        let talk = ReplyWriter::start(out, Duration::from_secs(600)).unwrap();
+        let replies = ReplyWriter::start(out, Duration::from_secs(600)).unwrap();
         let begun = Instant::now();
-        talk.say_last(&Reply::Done(None));
+        replies.say_last(&Reply::Done(None));
         assert!(begun.elapsed() >= LAST_LINE && begun.elapsed() < Duration::from_secs(300));
-        assert!(talk.0.mouth().out.is_none());
+        assert!(replies.0.pipe().out.is_none());
     }
 
     #[test]
@@ -170,32 +170,32 @@ mod tests {
         while sys::wait_writable(out.as_fd(), Duration::ZERO).unwrap() {
             sys::write_all(&out, &[b'\n'; PIECE]).unwrap();
         }
-        let talk = ReplyWriter::start(out, Duration::from_secs(600)).unwrap();
+        let replies = ReplyWriter::start(out, Duration::from_secs(600)).unwrap();
         // It is time for WAIT: the thread that says it holds the lock while the pipe is full.
-        talk.0.mouth().said -= Duration::from_secs(WAIT_SECONDS);
+        replies.0.pipe().said -= Duration::from_secs(WAIT_SECONDS);
         let begun = Instant::now();
-        while talk.0.mouth.try_lock().is_ok() {
-            talk.0.over.notify_all();
+        while replies.0.pipe.try_lock().is_ok() {
+            replies.0.over.notify_all();
             assert!(begun.elapsed() < Duration::from_secs(60), "WAIT is not said");
             thread::yield_now();
         }
-        talk.say_last(&Reply::Done(None));
+        replies.say_last(&Reply::Done(None));
         assert!(begun.elapsed() < Duration::from_secs(300));
-        assert!(talk.0.mouth().out.is_none());
+        assert!(replies.0.pipe().out.is_none());
     }
 
     #[test]
     fn silence_of_fifteen_seconds_is_broken_by_wait_and_dropping_closes() {
         let (mut heard, out) = pipe().unwrap();
-        let talk = ReplyWriter::start(OwnedFd::from(out).into(), Duration::from_secs(60)).unwrap();
-        talk.say(&Reply::Ready(Vec::new()));
-        talk.0.mouth().said -= Duration::from_secs(WAIT_SECONDS);
-        talk.0.over.notify_all();
+        let replies = ReplyWriter::start(OwnedFd::from(out).into(), Duration::from_secs(60)).unwrap();
+        replies.say(&Reply::Ready(Vec::new()));
+        replies.0.pipe().said -= Duration::from_secs(WAIT_SECONDS);
+        replies.0.over.notify_all();
         let mut said = vec![0; b"XFER-HOLE-READY 1\nWAIT\n".len()];
         heard.read_exact(&mut said).unwrap();
         assert_eq!(said, b"XFER-HOLE-READY 1\nWAIT\n");
-        talk.say(&Reply::Done(None));
-        drop(talk);
+        replies.say(&Reply::Done(None));
+        drop(replies);
         let mut rest = String::new();
         heard.read_to_string(&mut rest).unwrap();
         assert_eq!(rest, "DONE\n");

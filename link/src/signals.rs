@@ -27,7 +27,7 @@ type ExitHook = Box<dyn FnOnce() + Send>;
 #[derive(Clone)]
 pub struct Signals {
     shared: Arc<SignalShared>,
-    rim: Handle,
+    event_loop: Handle,
 }
 
 struct SignalShared {
@@ -46,7 +46,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Signals {
     /// From now on SIGINT, SIGTERM and SIGHUP end the process with 128 and their number, after a message, but for those that were
     /// ignored when it was started (as nohup has SIGHUP); SIGUSR1 prints how far it is. Fails where the system allows no handler.
-    pub fn watch(rim: &EventLoop, messages: Messages) -> io::Result<Self> {
+    pub fn watch(event_loop: &EventLoop, messages: Messages) -> io::Result<Self> {
         let shared = Arc::new(SignalShared {
             messages,
             ending: AtomicBool::new(false),
@@ -55,12 +55,12 @@ impl Signals {
             shown: Mutex::default(),
         });
         // Handlers are set when the streams are made, which takes a runtime to belong to.
-        let _inside = rim.handle().enter();
+        let _inside = event_loop.handle().enter();
         let ask = SignalKind::user_defined1();
         if !sys::is_ignored(ask.as_raw_value()) {
             let mut asked = signal(ask)?;
             let shared = Arc::clone(&shared);
-            rim.handle().spawn(async move {
+            event_loop.handle().spawn(async move {
                 while asked.recv().await.is_some() {
                     for _ in 0..KNOWN {
                         if lock(&shared.shown).as_ref().is_none_or(|shown| !shown.is_pending()) {
@@ -89,7 +89,7 @@ impl Signals {
             }
             let mut came = signal(kind)?;
             let shared = Arc::clone(&shared);
-            rim.handle().spawn(async move {
+            event_loop.handle().spawn(async move {
                 while came.recv().await.is_some() {
                     let code = 128 + number;
                     if shared.ending.swap(true, Ordering::Relaxed) {
@@ -101,7 +101,7 @@ impl Signals {
                 }
             });
         }
-        Ok(Self { shared, rim: rim.handle().clone() })
+        Ok(Self { shared, event_loop: event_loop.handle().clone() })
     }
 
     /// What is left behind if a signal ends the process from now on: a half sentence, as `kept out.img.part`; `None` if nothing is
@@ -110,16 +110,16 @@ impl Signals {
         *lock(&self.shared.remains) = remains;
     }
 
-    /// Called before a signal ends the process, on the rim: it must not wait for anything.
+    /// Called before a signal ends the process, on the event loop: it must not wait for anything.
     pub fn on_end(&self, ending: ExitHook) {
         lock(&self.shared.endings).push(ending);
     }
 
-    /// It has failed, for this reason, and whoever moves octets has been told. If the process hasn't come to its end by itself after
+    /// It has failed, for this reason, and whoever moves bytes has been told. If the process hasn't come to its end by itself after
     /// `grace`, it is held up where nothing reaches it, and is ended.
     pub fn give_up_after(&self, grace: Duration, failure: Failure, error: String) {
         let shared = Arc::clone(&self.shared);
-        self.rim.spawn(async move {
+        self.event_loop.spawn(async move {
             sleep(grace).await;
             if !shared.ending.swap(true, Ordering::Relaxed) {
                 end(shared, error, Outcome::Failed, i32::from(failure.status())).await;

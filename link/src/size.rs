@@ -2,7 +2,7 @@
 
 /// The powers of 1024, or with a B behind them of 1000. Those beyond E are too large for any disk.
 const UNITS: &str = "KMGTPEZYRQ";
-/// Those that may be small letters. A small b is 512 octets to coreutils, and an octet to others: it is refused.
+/// Those that may be small letters. A small b is 512 bytes to coreutils, and an byte to others: it is refused.
 const SMALL: &str = "kmgt";
 
 /// A number as it is typed, such as `64` or `1.5`, times `factor`, rounded down. `None` if it is no such number, or too large.
@@ -45,24 +45,24 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
             base.checked_pow(u32::try_from(place).unwrap_or(u32::MAX).saturating_add(1))
         }
     };
-    let octets = factor.and_then(|factor| u64::try_from(scaled(number, factor)?).ok());
-    octets.ok_or_else(|| "too large".to_owned())
+    let bytes = factor.and_then(|factor| u64::try_from(scaled(number, factor)?).ok());
+    bytes.ok_or_else(|| "too large".to_owned())
 }
 
-/// A size in octets as people read it: binary units, three figures, without decimals where it is exact.
+/// A size in bytes as people read it: binary units, three figures, without decimals where it is exact.
 #[must_use]
-pub fn size_text(octets: u64) -> String {
+pub fn size_text(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let (mut place, mut unit) = (0, 1_u64);
     // 1023.6 KiB would be written as 1024 KiB: that is a MiB.
-    while place + 1 < UNITS.len() && u128::from(octets) * 2 >= (u128::from(unit) << 11) - u128::from(unit) {
+    while place + 1 < UNITS.len() && u128::from(bytes) * 2 >= (u128::from(unit) << 11) - u128::from(unit) {
         place += 1;
         unit <<= 10;
     }
-    if octets.is_multiple_of(unit) {
-        return format!("{} {}", octets / unit, UNITS[place]);
+    if bytes.is_multiple_of(unit) {
+        return format!("{} {}", bytes / unit, UNITS[place]);
     }
-    let whole = octets / unit;
+    let whole = bytes / unit;
     let decimals = match whole {
         0..10 => 2,
         10..100 => 1,
@@ -70,7 +70,7 @@ pub fn size_text(octets: u64) -> String {
     };
     // Rounded to hundredths, tenths or ones; what rounds up to another figure loses a decimal.
     let power = 10_u128.pow(decimals);
-    let scaled = (u128::from(octets) * power + u128::from(unit) / 2) / u128::from(unit);
+    let scaled = (u128::from(bytes) * power + u128::from(unit) / 2) / u128::from(unit);
     match (scaled / power, decimals) {
         (10, 2) => format!("10.0 {}", UNITS[place]),
         (100, 1) => format!("100 {}", UNITS[place]),
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn sizes_are_told_by_three_figures_and_exact_ones_without_decimals() {
-        for (octets, text) in [
+        for (bytes, text) in [
             (0, "0 B"),
             (1, "1 B"),
             (1023, "1023 B"),
@@ -105,13 +105,13 @@ mod tests {
             (6_000_000_000_000, "5.46 TiB"),
             (u64::MAX, "16.0 EiB"),
         ] {
-            assert_eq!(size_text(octets), text, "{octets}");
+            assert_eq!(size_text(bytes), text, "{bytes}");
         }
     }
 
     #[test]
     fn sizes_are_what_coreutils_make_of_them() {
-        for (text, octets) in [
+        for (text, bytes) in [
             ("0", 0),
             ("4096", 4096),
             ("1B", 1),
@@ -137,7 +137,7 @@ mod tests {
             ("15.9E", 18_331_451_923_248_866_918),
             ("1EB", 1_000_000_000_000_000_000),
         ] {
-            assert_eq!(parse_size(text), Ok(octets), "{text}");
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
     }
 

@@ -40,7 +40,7 @@ impl Stderr {
         SCREEN.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The screen, for the rim: only if nobody else writes, and what is written won't have to wait.
+    /// The screen, for the event loop: only if nobody else writes, and what is written won't have to wait.
     fn try_lock() -> Option<MutexGuard<'static, Self>> {
         let screen = match SCREEN.try_lock() {
             Ok(screen) => screen,
@@ -87,7 +87,7 @@ pub(crate) fn say(lines: &str) {
     screen.write(lines);
 }
 
-/// Writes whole lines from the rim, if they needn't wait: true if so.
+/// Writes whole lines from the event loop, if they needn't wait: true if so.
 pub(crate) fn try_say(lines: &str) -> bool {
     let screen = Stderr::try_lock().filter(|screen| screen.last == Last::Open);
     screen.inspect(|screen| screen.write(lines)).is_some()
@@ -146,7 +146,7 @@ pub(crate) fn try_seize(lines: impl FnOnce() -> String) -> Option<bool> {
     Some(true)
 }
 
-/// The rim ends the process: nothing that this thread could say or decide counts any more.
+/// The event loop ends the process: nothing that this thread could say or decide counts any more.
 fn wait_for_the_end() -> ! {
     loop {
         thread::park();

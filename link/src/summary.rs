@@ -33,11 +33,11 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// What this tally has come to in so much time.
+    /// What this counters has come to in so much time.
     #[must_use]
-    pub fn of(tally: &ProgressCounters, time: Duration, made: Option<WrittenTarget>) -> Self {
-        let wire = (tally.wire() > 0).then_some(tally.wire());
-        Self { made, disk: tally.size(), kept: tally.kept(), data: tally.data(), wire, time }
+    pub fn of(counters: &ProgressCounters, time: Duration, made: Option<WrittenTarget>) -> Self {
+        let wire = (counters.wire() > 0).then_some(counters.wire());
+        Self { made, disk: counters.size(), kept: counters.kept(), data: counters.data(), wire, time }
     }
 
     /// True if all of the disk was there before.
@@ -72,22 +72,22 @@ mod tests {
 
     #[test]
     fn a_summary_has_sizes_time_and_the_rate_of_the_data() {
-        let tally = ProgressCounters::default();
-        tally.set_size(8 << 30);
-        tally.add_data(1 << 30);
+        let counters = ProgressCounters::default();
+        counters.set_size(8 << 30);
+        counters.add_data(1 << 30);
         let time = Duration::from_millis(3200);
-        assert_eq!(Summary::of(&tally, time, None).to_string(), "disk 8 GiB, data 1 GiB in 3.2 s, 320 MiB/s");
-        tally.add_wire((1 << 30) + 4711);
+        assert_eq!(Summary::of(&counters, time, None).to_string(), "disk 8 GiB, data 1 GiB in 3.2 s, 320 MiB/s");
+        counters.add_wire((1 << 30) + 4711);
         let moved = "data 1 GiB, wire 1.00 GiB in 3.2 s, 320 MiB/s";
-        assert_eq!(Summary::of(&tally, time, None).to_string(), format!("disk 8 GiB, {moved}"));
+        assert_eq!(Summary::of(&counters, time, None).to_string(), format!("disk 8 GiB, {moved}"));
         let made = |becomes, resumed| Some(WrittenTarget { place: "web.img".into(), becomes, resumed });
-        let said = |becomes, resumed| Summary::of(&tally, time, made(becomes, resumed)).to_string();
+        let said = |becomes, resumed| Summary::of(&counters, time, made(becomes, resumed)).to_string();
         assert_eq!(said(Some(TargetOutcome::New), false), format!("web.img: new raw image; disk 8 GiB, {moved}"));
         assert_eq!(said(None, false), format!("web.img: raw image; disk 8 GiB, {moved}"));
-        tally.add_kept(3 << 30);
+        counters.add_kept(3 << 30);
         let resumed = format!("web.img: new raw image; disk 8 GiB, 3 GiB of it there already, {moved}");
         assert_eq!(said(Some(TargetOutcome::New), true), resumed);
-        tally.add_kept(5 << 30);
+        counters.add_kept(5 << 30);
         assert!(said(Some(TargetOutcome::Replaced), false).starts_with("web.img: unchanged; disk 8 GiB, data 1 GiB"));
         // All of it was in a part that was there, and the old file may have been anything.
         assert!(said(Some(TargetOutcome::Replaced), true).starts_with("web.img: raw image, replaced the old file; "));

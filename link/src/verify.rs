@@ -7,11 +7,11 @@ use crate::ManifestInput;
 /// What a disk is like, held against a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// Octets of the disk.
+    /// Bytes of the disk.
     pub size: u64,
-    /// Octets that it would have by the manifest.
+    /// Bytes that it would have by the manifest.
     pub expected: u64,
-    /// Octets of an interval.
+    /// Bytes of an interval.
     pub interval: u64,
     /// Offset of the first interval that differs.
     pub first: Option<u64>,
@@ -32,23 +32,22 @@ impl Verdict {
         let Self { size, expected, interval, first, count } = self;
         let mut text = String::new();
         if size != expected {
-            text += &format!("{name}: has {size} octets, and by the manifest {expected}\n");
+            text += &format!("{name}: has {size} bytes, and by the manifest {expected}\n");
         }
         match (first, count) {
             (None, _) => {}
             (Some(first), 1) => {
-                text += &format!("{name}: 1 interval of {interval} octets differs, at offset {first}\n");
+                text += &format!("{name}: 1 interval of {interval} bytes differs, at offset {first}\n");
             }
             (Some(first), _) => {
-                text +=
-                    &format!("{name}: {count} intervals of {interval} octets differ, the first at offset {first}\n");
+                text += &format!("{name}: {count} intervals of {interval} bytes differ, the first at offset {first}\n");
             }
         }
         text
     }
 }
 
-/// Holds a disk against a manifest, all of it, and tells each range that differs, in order: offset and length in octets. Ranges are whole
+/// Holds a disk against a manifest, all of it, and tells each range that differs, in order: offset and length in bytes. Ranges are whole
 /// intervals, but for the disk's end, and as long as can be. Where one disk is larger, what is behind the other's end differs.
 ///
 /// # Errors
@@ -57,21 +56,22 @@ impl Verdict {
 pub fn verify<E: From<DiskError>>(
     image: &dyn Disk,
     manifest: &mut ManifestInput,
-    tally: &ProgressCounters,
+    counters: &ProgressCounters,
     tell: impl FnMut(u64, u64) -> Result<(), E>,
 ) -> Result<Verdict, E> {
     let (sums, expected, offered) = (manifest.manifest().sums, manifest.manifest().size, manifest.manifest().offered);
     if offered < expected {
-        let what = format!("is of the first {offered} octets of a disk of {expected}: it can't tell of the whole");
+        let what = format!("is of the first {offered} bytes of a disk of {expected}: it can't tell of the whole");
         return Err(manifest.error(what).into());
     }
     let size = image.size();
-    tally.set_size(size);
-    tally.set_phase(Phase::Hashing);
+    counters.set_size(size);
+    counters.set_phase(Phase::Hashing);
     let mut found = Differences { interval: sums.interval(), next: 0, first: None, count: 0, range: None, tell };
     hash_disk(image, sums, |blocks| {
         let mut at = 0;
-        let data = blocks.inspect(|block| block.iter().flat_map(|block| &block.runs).for_each(|run| count(run, tally)));
+        let data =
+            blocks.inspect(|block| block.iter().flat_map(|block| &block.runs).for_each(|run| count(run, counters)));
         for block in BaseMatcher::new(data, || manifest.record(), size, sums) {
             for run in block?.runs {
                 if !matches!(run, Segment::Keep(_)) {
@@ -92,9 +92,9 @@ pub fn verify<E: From<DiskError>>(
     Ok(Verdict { size, expected, interval: found.interval, first: found.first, count: found.count })
 }
 
-fn count(run: &Segment, tally: &ProgressCounters) {
-    tally.add_disk(run.len());
-    tally.add_data(if matches!(run, Segment::Data(..)) { run.len() } else { 0 });
+fn count(run: &Segment, counters: &ProgressCounters) {
+    counters.add_disk(run.len());
+    counters.add_data(if matches!(run, Segment::Data(..)) { run.len() } else { 0 });
 }
 
 /// What differs, joined and counted.
@@ -113,7 +113,7 @@ impl<T, E> Differences<T>
 where
     T: FnMut(u64, u64) -> Result<(), E>,
 {
-    /// The next `len` octets at `at` differ.
+    /// The next `len` bytes at `at` differ.
     fn add(&mut self, at: u64, len: u64) -> Result<(), E> {
         let (first, end) = (at / self.interval, at + len);
         let behind = end.div_ceil(self.interval);

@@ -8,28 +8,28 @@ use crate::{Base, HashParams, LEN_MAX, Record, StreamHeader};
 
 /// How a record breaks the law.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[allow(missing_docs, reason = "the messages say what each field is; all are in octets")]
+#[allow(missing_docs, reason = "the messages say what each field is; all are in bytes")]
 pub enum CoverageError {
     /// A record of length 0.
     #[error("a record of length 0")]
     Empty,
     /// The record reaches beyond the disk.
-    #[error("a record of {len} octets, where {left} are left of the disk")]
+    #[error("a record of {len} bytes, where {left} are left of the disk")]
     PastEnd { len: u64, left: u64 },
     /// END before the disk is covered.
-    #[error("END with {left} octets of the disk uncovered")]
+    #[error("END with {left} bytes of the disk uncovered")]
     Uncovered { left: u64 },
     /// KEEP in a stream without BASE.
     #[error("KEEP without BASE")]
     KeepWithoutBase,
-    /// KEEP of octets that the base doesn't have.
+    /// KEEP of bytes that the base doesn't have.
     #[error("KEEP up to {end}, where BASE ends at {base}")]
     KeepPastBase { end: u64, base: u64 },
     /// With digests: a record that begins off the grain.
     #[error("a record that begins at no multiple of the grain {grain}")]
     OffGrain { grain: u64 },
     /// With digests: DATA across a multiple of the interval.
-    #[error("DATA of {len} octets across a multiple of the interval {interval}")]
+    #[error("DATA of {len} bytes across a multiple of the interval {interval}")]
     AcrossInterval { len: u64, interval: u64 },
     /// With digests: DATA that should have been one with the DATA before it.
     #[error("DATA after DATA at no multiple of the interval {interval}")]
@@ -76,19 +76,19 @@ impl CoverageChecker {
         Self::new(&StreamHeader { size: LEN_MAX, sums: None }, None)
     }
 
-    /// The disk offset reached, in octets.
+    /// The disk offset reached, in bytes.
     #[must_use]
     pub fn at(&self) -> u64 {
         self.at
     }
 
-    /// The disk's size in octets.
+    /// The disk's size in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Steps over the record and tells what it covers, in octets of the disk. An error leaves the cursor where it was.
+    /// Steps over the record and tells what it covers, in bytes of the disk. An error leaves the cursor where it was.
     pub fn step(&mut self, record: &Record) -> Result<Range<u64>, CoverageError> {
         let (at, len) = (self.at, record.len());
         if len == 0 {

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::HashParams;
 
-/// Octets of a block of SHA-256, and of the length at a text's end.
+/// Bytes of a block of SHA-256, and of the length at a text's end.
 const BLOCK: usize = 64;
 const LENGTH: usize = 8;
 /// What the state is before the first block (FIPS 180-4, 5.3.3).
@@ -19,21 +19,21 @@ const INITIAL: [u32; 8] =
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// Octets of its text form.
+    /// Bytes of its text form.
     pub const TEXT_LEN: usize = 64;
-    /// Octets that it is.
-    pub const OCTETS: usize = 32;
+    /// Bytes that it is.
+    pub const BYTES: usize = 32;
 
-    /// Its octets, as SHA-256 gives them.
+    /// Its bytes, as SHA-256 gives them.
     #[must_use]
-    pub fn octets(self) -> [u8; Self::OCTETS] {
+    pub fn bytes(self) -> [u8; Self::BYTES] {
         self.0
     }
 
-    /// The digest of these octets.
+    /// The digest of these bytes.
     #[must_use]
-    pub fn of(octets: &[u8]) -> Self {
-        Self(Sha256::digest(octets).into())
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
     }
 
     /// The digests of many texts, of which two are worked on at once: a processor with instructions for SHA-256 waits for each of them
@@ -66,17 +66,17 @@ impl Digest {
         if text.len() != Self::TEXT_LEN {
             return None;
         }
-        let mut octets = [0; 32];
-        for (octet, pair) in octets.iter_mut().zip(text.chunks_exact(2)) {
-            *octet = nibble(pair[0])? << 4 | nibble(pair[1])?;
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
         }
-        Some(Self(octets))
+        Some(Self(bytes))
     }
 }
 
-impl From<[u8; Digest::OCTETS]> for Digest {
-    fn from(octets: [u8; Self::OCTETS]) -> Self {
-        Self(octets)
+impl From<[u8; Digest::BYTES]> for Digest {
+    fn from(bytes: [u8; Self::BYTES]) -> Self {
+        Self(bytes)
     }
 }
 
@@ -87,7 +87,7 @@ struct HashLane<'a> {
     /// Whole blocks that are left, and what follows them.
     blocks: &'a [[u8; BLOCK]],
     rest: &'a [u8],
-    /// Octets of the whole text.
+    /// Bytes of the whole text.
     len: usize,
 }
 
@@ -127,7 +127,7 @@ fn nibble(digit: u8) -> Option<u8> {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.0.iter().flat_map(|octet| [octet >> 4, octet & 15]);
+        let digits = self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]);
         let mut text = [0; Self::TEXT_LEN];
         text.iter_mut().zip(digits).for_each(|(place, digit)| *place = b"0123456789abcdef"[usize::from(digit)]);
         f.write_str(str::from_utf8(&text).map_err(|_| fmt::Error)?)
@@ -145,12 +145,12 @@ impl fmt::Debug for Digest {
 pub struct Hasher(Sha256);
 
 impl Hasher {
-    /// Takes in more octets.
-    pub fn update(&mut self, octets: &[u8]) {
-        self.0.update(octets);
+    /// Takes in more bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
     }
 
-    /// The digest of all octets so far.
+    /// The digest of all bytes so far.
     #[must_use]
     pub fn digest(self) -> Digest {
         Digest(self.0.finalize().into())
@@ -222,13 +222,13 @@ mod tests {
 
     #[test]
     fn many_at_once_have_the_digests_that_each_has_alone() {
-        let octets: Vec<u8> = (0..700_u32).map(|at| at.to_be_bytes()[3].wrapping_mul(31)).collect();
+        let bytes: Vec<u8> = (0..700_u32).map(|at| at.to_be_bytes()[3].wrapping_mul(31)).collect();
         let lengths = [0, 1, 54, 55, 56, 57, 63, 64, 65, 119, 120, 128, 129, 500];
         for count in 0..4 {
             for first in lengths {
                 for then in lengths {
                     let texts: Vec<_> =
-                        [first, then, 64, first].into_iter().take(count).map(|len| &octets[len / 3..][..len]).collect();
+                        [first, then, 64, first].into_iter().take(count).map(|len| &bytes[len / 3..][..len]).collect();
                     let mut digests = vec![None; count];
                     Digest::of_each(texts.iter().copied(), |number, digest| digests[number] = Some(digest));
                     let alone: Vec<_> = texts.iter().map(|text| Some(Digest::of(text))).collect();

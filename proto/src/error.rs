@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::CoverageError;
 
-/// A few stable words for what is wrong. [`Kind::word`] is what the vectors' index says.
+/// A few stable words for what is wrong. [`StreamErrorKind::word`] is what the vectors' index says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StreamErrorKind {
     /// The first line doesn't begin with `XFER-HOLE `.
@@ -29,7 +29,7 @@ pub enum StreamErrorKind {
     Form,
     /// A KEEP that BASE doesn't allow.
     Keep,
-    /// Octets or lines that don't have their digest.
+    /// Bytes or lines that don't have their digest.
     Mismatch,
     /// The stream ends before END.
     Cut,
@@ -107,7 +107,7 @@ pub struct StreamError {
 }
 
 impl StreamError {
-    /// `record` counts from 1, and is 0 for the open line and BASE; `offset` is in octets of the disk.
+    /// `record` counts from 1, and is 0 for the open line and BASE; `offset` is in bytes of the disk.
     pub fn new(kind: StreamErrorKind, record: u64, offset: u64, what: impl Into<String>) -> Self {
         Self { kind, record, offset, what: what.into(), system: None }
     }
@@ -130,7 +130,7 @@ impl StreamError {
         self.record
     }
 
-    /// The disk offset where that record begins, in octets.
+    /// The disk offset where that record begins, in bytes.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.offset
@@ -151,13 +151,7 @@ impl fmt::Display for StreamError {
 
 impl From<io::Error> for StreamError {
     fn from(source: io::Error) -> Self {
-        Self {
-            kind: StreamErrorKind::Io,
-            record: 0,
-            offset: 0,
-            what: "cannot move octets".into(),
-            system: Some(source),
-        }
+        Self { kind: StreamErrorKind::Io, record: 0, offset: 0, what: "cannot move bytes".into(), system: Some(source) }
     }
 }
 

@@ -1,22 +1,22 @@
 //! The words of the xfer-hole stream, version 1.
 //!
-//! A disk travels as text lines that a POSIX shell can `read`, and raw octets behind a `DATA` line:
+//! A disk travels as text lines that a POSIX shell can `read`, and raw bytes behind a `DATA` line:
 //!
 //! ```text
-//! XFER-HOLE 1 size [sha256 interval grain]     Open      version and size, before the first octet
+//! XFER-HOLE 1 size [sha256 interval grain]     Open      version and size, before the first byte
 //! BASE size [digest]                           Base      what the target must hold already, if KEEP comes
-//! DATA len [digest]  + len octets              Record    these octets
-//! HOLE len                                     Record    these octets read as zeros
-//! KEEP len                                     Record    these octets are right at the target already
+//! DATA len [digest]  + len bytes              Record    these bytes
+//! HOLE len                                     Record    these bytes read as zeros
+//! KEEP len                                     Record    these bytes are right at the target already
 //! WAIT                                         Wait      nothing yet
 //! END [digest [digest]]                        End       the disk is whole; without this line it is not
 //! FAIL reason                                  Fail      the sender gives up
 //! ```
 //!
 //! `SPEC.md` beside this crate is the normative text. This crate does no I/O, knows no async runtime and has no unsafe
-//! code: [`StreamDecoder`] and [`StreamEncoder`] turn octets into [`Item`]s and back, and [`Cursor`] alone judges
-//! whether the records cover the disk. [`Answer`] is what a receiver says back, where a link has both directions. A
-//! [`Manifest`] is the lines of a disk without its octets.
+//! code: [`StreamDecoder`] and [`StreamEncoder`] turn bytes into [`Frame`]s and back, and [`CoverageChecker`] alone judges
+//! whether the records cover the disk. [`Reply`] is what a receiver says back, where a link has both directions. A
+//! [`ManifestHeader`] is the lines of a disk without its bytes.
 
 mod coverage;
 mod digest;

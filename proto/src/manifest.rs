@@ -1,4 +1,4 @@
-//! A disk's record lines without its octets: what is where, by digest (SPEC.md, "The manifest"). A document of its own, and what a
+//! A disk's record lines without its bytes: what is where, by digest (SPEC.md, "The manifest"). A document of its own, and what a
 //! receiver answers a sender that asks what it has.
 
 use std::fmt::{self, Write};
@@ -14,11 +14,11 @@ use crate::{
 /// The first line of a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ManifestHeader {
-    /// The disk's size in octets, 0 to [`crate::LEN_MAX`].
+    /// The disk's size in bytes, 0 to [`crate::LEN_MAX`].
     pub size: u64,
     /// How it was cut.
     pub sums: HashParams,
-    /// Octets from the disk's beginning that the records cover: `size`, or less, and then a multiple of the interval.
+    /// Bytes from the disk's beginning that the records cover: `size`, or less, and then a multiple of the interval.
     pub offered: u64,
 }
 
@@ -36,8 +36,8 @@ impl ManifestHeader {
     ///
     /// # Errors
     ///
-    /// [`Kind::NotAStream`] for a line that doesn't begin as a manifest does, [`Kind::Version`] for one of another version,
-    /// [`Kind::TooLong`], [`Kind::Number`] and [`Kind::Line`] for what the grammar doesn't have.
+    /// [`StreamErrorKind::NotAStream`] for a line that doesn't begin as a manifest does, [`StreamErrorKind::Version`] for one of another version,
+    /// [`StreamErrorKind::TooLong`], [`StreamErrorKind::Number`] and [`StreamErrorKind::Line`] for what the grammar doesn't have.
     pub fn parse(line: &[u8]) -> Result<Self, Violation> {
         // What doesn't even begin as one is none, however long it is.
         if line.starts_with(Self::WORD) {
@@ -68,7 +68,7 @@ impl fmt::Display for ManifestHeader {
 /// A line of a manifest behind the first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ManifestEntry {
-    /// DATA with its digest, or HOLE: so many octets of the disk, behind those of the record before.
+    /// DATA with its digest, or HOLE: so many bytes of the disk, behind those of the record before.
     Record(Record),
     /// Nothing yet.
     Wait,
@@ -102,7 +102,7 @@ impl ManifestReader {
         &self.manifest
     }
 
-    /// The disk offset that the records have reached, in octets.
+    /// The disk offset that the records have reached, in bytes.
     #[must_use]
     pub fn at(&self) -> u64 {
         self.cursor.at()
@@ -186,7 +186,7 @@ impl ManifestReader {
     ///
     /// # Errors
     ///
-    /// [`Kind::Cut`] if END has not come.
+    /// [`StreamErrorKind::Cut`] if END has not come.
     pub fn finish(&self) -> Result<(), StreamError> {
         if self.ended.is_some() {
             return Ok(());
@@ -204,7 +204,7 @@ pub struct ManifestWriter {
     cursor: CoverageChecker,
     lines: Hasher,
     records: u64,
-    /// Zeros that more may follow, in octets.
+    /// Zeros that more may follow, in bytes.
     hole: u64,
 }
 
@@ -215,17 +215,17 @@ impl ManifestWriter {
         Self { manifest, cursor: manifest.cursor(), lines: Hasher::default(), records: 0, hole: 0 }
     }
 
-    /// The disk offset that it has been given all octets up to.
+    /// The disk offset that it has been given all bytes up to.
     #[must_use]
     pub fn at(&self) -> u64 {
         self.cursor.at().saturating_add(self.hole)
     }
 
-    /// The next octets are those of a record: DATA with its digest, or HOLE, of which more may follow.
+    /// The next bytes are those of a record: DATA with its digest, or HOLE, of which more may follow.
     ///
     /// # Errors
     ///
-    /// As [`Cursor::step`] has them; [`Kind::Sums`] for DATA without a digest, [`Kind::Order`] for KEEP.
+    /// As [`CoverageChecker::step`] has them; [`StreamErrorKind::Sums`] for DATA without a digest, [`StreamErrorKind::Order`] for KEEP.
     pub fn record(&mut self, record: &Record, lines: &mut String) -> Result<(), StreamError> {
         let (kind, what) = match *record {
             Record::Hole { len } => {
@@ -239,16 +239,16 @@ impl ManifestWriter {
         Err(StreamError::new(kind, self.records + 1, self.cursor.at(), what))
     }
 
-    /// The next octets are zeros.
+    /// The next bytes are zeros.
     pub fn zeros(&mut self, len: u64) {
         self.hole = self.hole.saturating_add(len);
     }
 
-    /// The next octets are data with this digest: appends the lines that are certain now.
+    /// The next bytes are data with this digest: appends the lines that are certain now.
     ///
     /// # Errors
     ///
-    /// As [`Cursor::step`] has them.
+    /// As [`CoverageChecker::step`] has them.
     pub fn data(&mut self, len: u64, digest: Digest, lines: &mut String) -> Result<(), StreamError> {
         self.close(lines)?;
         self.push(&Record::Data { len, digest: Some(digest) }, lines)
@@ -258,7 +258,7 @@ impl ManifestWriter {
     ///
     /// # Errors
     ///
-    /// As [`Cursor::finish`] has them.
+    /// As [`CoverageChecker::finish`] has them.
     pub fn end(&mut self, lines: &mut String) -> Result<Digest, StreamError> {
         self.close(lines)?;
         let (record, offset) = (self.records + 1, self.cursor.at());
@@ -295,7 +295,7 @@ impl ManifestWriter {
 /// What a sender asks a receiver for: what it has of a disk of this size, cut so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ManifestRequest {
-    /// The disk's size in octets, 0 to [`crate::LEN_MAX`].
+    /// The disk's size in bytes, 0 to [`crate::LEN_MAX`].
     pub size: u64,
     /// How the sender cuts it.
     pub sums: HashParams,
@@ -311,7 +311,7 @@ impl ManifestRequest {
     ///
     /// # Errors
     ///
-    /// [`Kind::TooLong`], [`Kind::Number`] and [`Kind::Line`] for what the grammar doesn't have.
+    /// [`StreamErrorKind::TooLong`], [`StreamErrorKind::Number`] and [`StreamErrorKind::Line`] for what the grammar doesn't have.
     pub fn parse(line: &[u8]) -> Result<Self, Violation> {
         check_length(line)?;
         line::parse_want(line)
@@ -331,7 +331,7 @@ fn check_length(line: &[u8]) -> Result<(), Violation> {
     if line.len() < limit {
         return Ok(());
     }
-    Err(Violation::new(StreamErrorKind::TooLong, format!("a line longer than {limit} octets")))
+    Err(Violation::new(StreamErrorKind::TooLong, format!("a line longer than {limit} bytes")))
 }
 
 #[cfg(test)]

@@ -4,28 +4,28 @@ use std::fmt;
 
 use crate::Digest;
 
-/// The largest size and length, in octets: 2^63 - 1, the largest file offset (SPEC.md, `len`).
+/// The largest size and length, in bytes: 2^63 - 1, the largest file offset (SPEC.md, `len`).
 pub const LEN_MAX: u64 = i64::MAX.unsigned_abs();
-/// The longest line in octets, its LF included (SPEC.md, "Limits").
+/// The longest line in bytes, its LF included (SPEC.md, "Limits").
 pub const LINE_MAX: usize = 256;
-/// The longest FAIL line in octets, its LF included (SPEC.md, "Limits").
+/// The longest FAIL line in bytes, its LF included (SPEC.md, "Limits").
 pub const FAIL_LINE_MAX: usize = 1024;
-/// The longest text of a FAIL line in octets (SPEC.md, `fail`).
+/// The longest text of a FAIL line in bytes (SPEC.md, `fail`).
 pub const FAIL_TEXT_MAX: usize = 900;
-/// The smallest interval in octets (SPEC.md, `interval`).
+/// The smallest interval in bytes (SPEC.md, `interval`).
 pub const INTERVAL_MIN: u64 = 4 << 10;
-/// The largest interval in octets (SPEC.md, `interval`).
+/// The largest interval in bytes (SPEC.md, `interval`).
 pub const INTERVAL_MAX: u64 = 16 << 20;
-/// The interval in octets where nobody asks for another.
+/// The interval in bytes where nobody asks for another.
 pub const INTERVAL_DEFAULT: u64 = 1 << 20;
-/// The smallest grain in octets (SPEC.md, `grain`).
+/// The smallest grain in bytes (SPEC.md, `grain`).
 pub const GRAIN_MIN: u64 = 512;
-/// The grain in octets where nobody asks for another.
+/// The grain in bytes where nobody asks for another.
 pub const GRAIN_DEFAULT: u64 = 4 << 10;
 /// A sender that has nothing to say for this many seconds says WAIT (SPEC.md, `wait`).
 pub const WAIT_SECONDS: u64 = 15;
 
-/// Which tongue a stream is in. Always told by the caller, never guessed.
+/// Which dialect a stream is in. Always told by the caller, never guessed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dialect {
     /// Version 1, as in SPEC.md.
@@ -43,7 +43,7 @@ pub struct HashParams {
 }
 
 impl HashParams {
-    /// `interval` and `grain` in octets: powers of two, 4 KiB to 16 MiB and 512 to `interval`. `None` for others.
+    /// `interval` and `grain` in bytes: powers of two, 4 KiB to 16 MiB and 512 to `interval`. `None` for others.
     #[must_use]
     pub fn new(interval: u64, grain: u64) -> Option<Self> {
         let fits = interval.is_power_of_two()
@@ -53,13 +53,13 @@ impl HashParams {
         fits.then_some(Self { interval, grain })
     }
 
-    /// No DATA crosses a multiple of this, in octets.
+    /// No DATA crosses a multiple of this, in bytes.
     #[must_use]
     pub fn interval(self) -> u64 {
         self.interval
     }
 
-    /// Zeros are looked for in blocks of this many octets.
+    /// Zeros are looked for in blocks of this many bytes.
     #[must_use]
     pub fn grain(self) -> u64 {
         self.grain
@@ -75,7 +75,7 @@ impl Default for HashParams {
 /// The first line: what is coming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamHeader {
-    /// The disk's size in octets, 0 to [`LEN_MAX`].
+    /// The disk's size in bytes, 0 to [`LEN_MAX`].
     pub size: u64,
     /// Present if the stream carries digests.
     pub sums: Option<HashParams>,
@@ -84,7 +84,7 @@ pub struct StreamHeader {
 /// What the target must hold before a KEEP can be obeyed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Base {
-    /// The target's least size in octets.
+    /// The target's least size in bytes.
     pub size: u64,
     /// The fingerprint's digest of what the target must hold.
     pub digest: Option<Digest>,
@@ -93,21 +93,21 @@ pub struct Base {
 /// A part of the disk: these records, in order, cover it once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// `len` octets of payload follow; with digests, their SHA-256 stands in the line.
+    /// `len` bytes of payload follow; with digests, their SHA-256 stands in the line.
     Data {
-        /// Octets of the disk, 1 to [`LEN_MAX`].
+        /// Bytes of the disk, 1 to [`LEN_MAX`].
         len: u64,
         /// SHA-256 of the payload.
         digest: Option<Digest>,
     },
-    /// `len` octets that read as zeros.
+    /// `len` bytes that read as zeros.
     Hole {
-        /// Octets of the disk, 1 to [`LEN_MAX`].
+        /// Bytes of the disk, 1 to [`LEN_MAX`].
         len: u64,
     },
-    /// `len` octets that are right at the target already.
+    /// `len` bytes that are right at the target already.
     Keep {
-        /// Octets of the disk, 1 to [`LEN_MAX`].
+        /// Bytes of the disk, 1 to [`LEN_MAX`].
         len: u64,
     },
 }
@@ -123,7 +123,7 @@ impl Record {
         }
     }
 
-    /// Octets of the disk that it covers.
+    /// Bytes of the disk that it covers.
     #[must_use]
     pub fn len(&self) -> u64 {
         match *self {
@@ -137,7 +137,7 @@ impl Record {
         self.len() == 0
     }
 
-    /// Octets that follow its line.
+    /// Bytes that follow its line.
     #[must_use]
     pub fn payload_len(&self) -> u64 {
         match *self {
@@ -156,7 +156,7 @@ pub struct Trailer {
     pub result: Option<Digest>,
 }
 
-/// Why a sender gives up: 1 to 900 octets of printable ASCII.
+/// Why a sender gives up: 1 to 900 bytes of printable ASCII.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailReason(String);
 

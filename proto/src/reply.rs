@@ -8,9 +8,9 @@ use crate::{Digest, FAIL_TEXT_MAX, FailReason, StreamErrorKind};
 
 /// The conversation's version, in the READY line and the one that wants text (SPEC.md, `ready` and `text`).
 pub const CONVERSATION: u32 = 1;
-/// The longest answer in octets, its LF included (SPEC.md, "Limits").
+/// The longest answer in bytes, its LF included (SPEC.md, "Limits").
 pub const ANSWER_LINE_MAX: usize = 1024;
-/// Octets of other text that a sender passes over before the first answer (SPEC.md, "Limits").
+/// Bytes of other text that a sender passes over before the first answer (SPEC.md, "Limits").
 pub const NOISE_MAX: usize = 64 << 10;
 /// After this many seconds of silence either end may take the link for dead (SPEC.md, "Limits").
 pub const SILENCE_SECONDS: u64 = 60;
@@ -59,13 +59,13 @@ impl Reply {
     ///
     /// # Errors
     ///
-    /// [`Kind::TooLong`] if the line with its LF would be longer than [`ANSWER_LINE_MAX`]; [`Kind::Version`] for a READY
-    /// of another version; [`Kind::Line`] for all else that the grammar doesn't have.
+    /// [`StreamErrorKind::TooLong`] if the line with its LF would be longer than [`ANSWER_LINE_MAX`]; [`StreamErrorKind::Version`] for a READY
+    /// of another version; [`StreamErrorKind::Line`] for all else that the grammar doesn't have.
     pub fn parse(line: &[u8]) -> Result<Self, Violation> {
         if line.len() >= ANSWER_LINE_MAX {
             return Err(Violation::new(
                 StreamErrorKind::TooLong,
-                format!("a line of more than {ANSWER_LINE_MAX} octets"),
+                format!("a line of more than {ANSWER_LINE_MAX} bytes"),
             ));
         }
         let mut words = LineWords::of(line);
@@ -118,7 +118,7 @@ impl Refusal {
     /// Stands alone in front of a text that would else begin as kinds do.
     const NONE: &str = "none";
 
-    /// Takes any text, as [`Reason::new`] does. Kinds are words of lower-case letters.
+    /// Takes any text, as [`FailReason::new`] does. Kinds are words of lower-case letters.
     #[must_use]
     pub fn new(kinds: &[&str], text: &str) -> Self {
         let mut kinds: Vec<String> = kinds.iter().map(|&kind| kind.to_owned()).collect();
@@ -161,9 +161,9 @@ impl Refusal {
 /// Kinds and the text behind them; `None` if the text doesn't begin with kinds.
 fn split_kinds(text: &[u8]) -> Option<(Vec<String>, &[u8])> {
     let inside = text.strip_prefix(b"(")?;
-    let end = inside.iter().position(|&octet| octet == b')')?;
+    let end = inside.iter().position(|&byte| byte == b')')?;
     let rest = inside[end + 1..].strip_prefix(b" ").filter(|rest| !rest.is_empty())?;
-    let words = inside[..end].split(|&octet| octet == b' ');
+    let words = inside[..end].split(|&byte| byte == b' ');
     let word = |word: &[u8]| {
         let fits = !word.is_empty() && word.iter().all(u8::is_ascii_lowercase);
         fits.then(|| word.iter().copied().map(char::from).collect())

@@ -25,7 +25,7 @@ impl SourceFacts {
     ///
     /// # Errors
     ///
-    /// [`Kind::Line`] if it is no such line, [`Kind::Number`] if its data is more than a disk can have.
+    /// [`StreamErrorKind::Line`] if it is no such line, [`StreamErrorKind::Number`] if its data is more than a disk can have.
     pub fn parse(line: &[u8]) -> Result<Self, Violation> {
         let rest =
             line.strip_prefix(Self::WORD).ok_or_else(|| Violation::new(StreamErrorKind::Line, "SOURCE is missing"))?;

@@ -1,6 +1,6 @@
-//! Octets to items and back, by `tokio_util::codec` on `BytesMut`: the same for blocking and for async callers.
+//! Bytes to items and back, by `tokio_util::codec` on `BytesMut`: the same for blocking and for async callers.
 //!
-//! Both directions ask one [`Judge`], so the encoder refuses what the decoder refuses.
+//! Both directions ask one [`StreamState`], so the encoder refuses what the decoder refuses.
 
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
@@ -19,11 +19,11 @@ pub enum Frame {
     Open(StreamHeader),
     /// The line behind it, if KEEP may come.
     Base(Base),
-    /// A record's line. DATA is followed by pieces of payload, `len` octets in all.
+    /// A record's line. DATA is followed by pieces of payload, `len` bytes in all.
     Record(Record),
     /// Nothing yet.
     Wait,
-    /// The next octets of the last DATA's payload, at least one.
+    /// The next bytes of the last DATA's payload, at least one.
     Payload(Bytes),
     /// The disk is whole. In the 2014 dialect this is end of file.
     End(Trailer),
@@ -209,7 +209,7 @@ impl StreamState {
             if self.records == 0 {
                 return Err(Violation::new(
                     StreamErrorKind::Cut,
-                    "a stream of no octets, which is no disk in the dialect of 2014",
+                    "a stream of no bytes, which is no disk in the dialect of 2014",
                 ));
             }
             return self.check_sums("END", end.lines);
@@ -240,10 +240,10 @@ impl StreamState {
         }
     }
 
-    fn pass_payload(&mut self, octets: u64) -> Result<(), StreamError> {
+    fn pass_payload(&mut self, bytes: u64) -> Result<(), StreamError> {
         let (record, offset) = self.place();
         let over = || StreamError::new(StreamErrorKind::Order, record, offset, "more payload than DATA announced");
-        self.payload_left = self.payload_left.checked_sub(octets).ok_or_else(over)?;
+        self.payload_left = self.payload_left.checked_sub(bytes).ok_or_else(over)?;
         Ok(())
     }
 
@@ -254,10 +254,10 @@ impl StreamState {
     }
 }
 
-/// Octets to [`Item`]s. Holds no more than one line; payload is handed on in the pieces it comes in.
+/// Bytes to [`Frame`]s. Holds no more than one line; payload is handed on in the pieces it comes in.
 ///
-/// `decode` gives `Ok(None)` when it wants more octets, `decode_eof` when the stream has ended: the disk is whole only
-/// if [`Item::End`] came before. After an error or [`Item::Fail`] nothing more comes, whatever is fed.
+/// `decode` gives `Ok(None)` when it wants more bytes, `decode_eof` when the stream has ended: the disk is whole only
+/// if [`Frame::End`] came before. After an error or [`Frame::Fail`] nothing more comes, whatever is fed.
 #[derive(Clone, Debug)]
 pub struct StreamDecoder {
     judge: StreamState,
@@ -290,15 +290,15 @@ impl StreamDecoder {
         self.judge.cursor.at()
     }
 
-    /// Octets of payload that are still to come before the next line.
+    /// Bytes of payload that are still to come before the next line.
     #[must_use]
     pub fn payload_left(&self) -> u64 {
         self.judge.payload_left
     }
 
     /// Takes note of payload that the caller moved past this decoder.
-    pub fn payload_passed(&mut self, octets: u64) -> Result<(), StreamError> {
-        self.judge.pass_payload(octets)
+    pub fn payload_passed(&mut self, bytes: u64) -> Result<(), StreamError> {
+        self.judge.pass_payload(bytes)
     }
 
     /// The disk's fingerprint, once END has come, if the stream had digests and no KEEP.
@@ -344,11 +344,11 @@ impl StreamDecoder {
         }
         let limit = if src.starts_with(FAIL) && !open { FAIL_LINE_MAX } else { LINE_MAX };
         let seen = &src[..src.len().min(limit)];
-        match seen.iter().position(|&octet| octet == b'\n') {
+        match seen.iter().position(|&byte| byte == b'\n') {
             Some(end) => Ok(Some(src.split_to(end + 1).freeze())),
             None if src.len() < limit => Ok(None),
             None => {
-                Err(self.flaw(Violation::new(StreamErrorKind::TooLong, format!("a line longer than {limit} octets"))))
+                Err(self.flaw(Violation::new(StreamErrorKind::TooLong, format!("a line longer than {limit} bytes"))))
             }
         }
     }
@@ -409,7 +409,7 @@ impl StreamDecoder {
         let what = match (self.judge.stage, self.judge.payload_left) {
             (Stage::Open, _) => "the stream is empty or was cut in its first line".into(),
             (_, 0) => "the stream was cut before END".into(),
-            (_, left) => format!("the stream was cut with {left} octets of the payload to come"),
+            (_, left) => format!("the stream was cut with {left} bytes of the payload to come"),
         };
         StreamError::new(StreamErrorKind::Cut, record, offset, what)
     }
@@ -447,7 +447,7 @@ impl Decoder for StreamDecoder {
     }
 }
 
-/// [`Item`]s to octets. Refuses every item that the decoder would refuse, and then writes nothing.
+/// [`Frame`]s to bytes. Refuses every item that the decoder would refuse, and then writes nothing.
 #[derive(Clone, Debug)]
 pub struct StreamEncoder {
     judge: StreamState,
@@ -478,15 +478,15 @@ impl StreamEncoder {
         self.judge.open?.sums
     }
 
-    /// Octets of payload that are still due before the next line.
+    /// Bytes of payload that are still due before the next line.
     #[must_use]
     pub fn payload_left(&self) -> u64 {
         self.judge.payload_left
     }
 
     /// Takes note of payload that the caller writes itself, past this encoder.
-    pub fn payload_passed(&mut self, octets: u64) -> Result<(), StreamError> {
-        self.judge.pass_payload(octets)
+    pub fn payload_passed(&mut self, bytes: u64) -> Result<(), StreamError> {
+        self.judge.pass_payload(bytes)
     }
 
     /// The disk's fingerprint, once END is written, if the stream has digests and no KEEP.

@@ -63,10 +63,10 @@ fn index() -> Index {
 
 /// The line of a vector, without its LF, which is its only one.
 fn line(group: &str, name: &str) -> Vec<u8> {
-    let mut octets = FOLDER.read(group, name);
-    assert_eq!(octets.pop(), Some(b'\n'), "{name}");
-    assert!(!octets.contains(&b'\n'), "{name}");
-    octets
+    let mut bytes = FOLDER.read(group, name);
+    assert_eq!(bytes.pop(), Some(b'\n'), "{name}");
+    assert!(!bytes.contains(&b'\n'), "{name}");
+    bytes
 }
 
 #[test]

@@ -25,7 +25,7 @@ struct Index {
     bad: BTreeMap<String, Bad>,
 }
 
-/// Lengths are in octets.
+/// Lengths are in bytes.
 #[derive(Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 struct Good {
@@ -63,8 +63,8 @@ impl From<StreamError> for Bad {
 }
 
 /// Reads a manifest to the end of its file: its first line, its records, and whoever has judged them.
-fn read(octets: &[u8]) -> Result<(ManifestHeader, Vec<Record>, ManifestReader), Bad> {
-    let mut lines = octets.split_inclusive(|&octet| octet == b'\n');
+fn read(bytes: &[u8]) -> Result<(ManifestHeader, Vec<Record>, ManifestReader), Bad> {
+    let mut lines = bytes.split_inclusive(|&byte| byte == b'\n');
     let Some(first) = lines.next().and_then(|line| line.strip_suffix(b"\n")) else {
         return Err(place(StreamErrorKind::Cut, 0, 0));
     };
@@ -105,8 +105,8 @@ fn index_and_folders_name_the_same_manifests() {
 #[test]
 fn good_manifests_say_what_the_index_says_and_are_written_as_they_were_read() {
     for (name, meaning) in index().good {
-        let octets = FOLDER.read("good", &name);
-        let (first, records, reader) = read(&octets).unwrap_or_else(|bad| panic!("{name}: {bad:?}"));
+        let bytes = FOLDER.read("good", &name);
+        let (first, records, reader) = read(&bytes).unwrap_or_else(|bad| panic!("{name}: {bad:?}"));
         let found = Good {
             size: first.size,
             interval: first.sums.interval(),
@@ -117,7 +117,7 @@ fn good_manifests_say_what_the_index_says_and_are_written_as_they_were_read() {
             fingerprint: reader.fingerprint().map(|fingerprint| fingerprint.to_string()),
         };
         assert_eq!(found, meaning, "{name}");
-        let plain = String::from_utf8(octets).unwrap().replace("WAIT\n", "");
+        let plain = String::from_utf8(bytes).unwrap().replace("WAIT\n", "");
         assert_eq!(written(first, &records).0, plain, "{name}");
     }
 }
@@ -125,8 +125,8 @@ fn good_manifests_say_what_the_index_says_and_are_written_as_they_were_read() {
 #[test]
 fn bad_manifests_are_refused_as_the_index_says() {
     for (name, bad) in index().bad {
-        let octets = FOLDER.read("bad", &name);
-        let found = read(&octets).err().unwrap_or_else(|| panic!("{name} is accepted"));
+        let bytes = FOLDER.read("bad", &name);
+        let found = read(&bytes).err().unwrap_or_else(|| panic!("{name} is accepted"));
         assert_eq!(found, bad, "{name}");
     }
 }
@@ -136,7 +136,7 @@ fn bad_manifests_are_refused_as_the_index_says() {
 struct Wish {
     sums: HashParams,
     blocks: Vec<bool>,
-    /// Octets that the last block lacks.
+    /// Bytes that the last block lacks.
     short: u64,
 }
 
@@ -182,7 +182,7 @@ impl Wish {
     }
 }
 
-/// The octets of the run that ends there.
+/// The bytes of the run that ends there.
 fn payload(end: u64, len: u64) -> Vec<u8> {
     vec![u8::try_from(end % 251).unwrap() + 1; usize::try_from(len).unwrap()]
 }
@@ -230,7 +230,7 @@ proptest! {
     }
 
     #[test]
-    fn a_cut_at_any_octet_is_an_error(wish in wishes()) {
+    fn a_cut_at_any_byte_is_an_error(wish in wishes()) {
         let (text, _) = written(ManifestHeader::whole(wish.size(), wish.sums), &wish.records());
         for cut in 0..text.len() {
             let bad = read(&text.as_bytes()[..cut]).expect_err("a cut");
@@ -239,7 +239,7 @@ proptest! {
     }
 
     #[test]
-    fn an_octet_that_changed_is_refused_or_makes_another_first_line(wish in wishes(), seeds: [u8; 3]) {
+    fn an_byte_that_changed_is_refused_or_makes_another_first_line(wish in wishes(), seeds: [u8; 3]) {
         let first = ManifestHeader::whole(wish.size(), wish.sums);
         let (text, _) = written(first, &wish.records());
         let head = text.find('\n').unwrap();
@@ -256,7 +256,7 @@ proptest! {
                     continue;
                 }
                 if let Ok((another, records, _)) = read(&changed) {
-                    prop_assert!(at < head && another != first, "octet {} made {}", at, other);
+                    prop_assert!(at < head && another != first, "byte {} made {}", at, other);
                     prop_assert_eq!(&records, &wish.records());
                     prop_assert_eq!(written(another, &records).0.into_bytes(), changed);
                 }

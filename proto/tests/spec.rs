@@ -57,7 +57,7 @@ fn literal_blocks(page: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_example_is_a_stream_of_exactly_these_octets() {
+fn the_example_is_a_stream_of_exactly_these_bytes() {
     let spec = spec();
     let example = fenced(&spec, "stream");
     let received = receive(example.as_bytes(), Dialect::V1, || 1).unwrap();

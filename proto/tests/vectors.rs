@@ -1,4 +1,4 @@
-//! Every vector, through the decoder: whole, octet by octet, and cut at ragged places.
+//! Every vector, through the decoder: whole, byte by byte, and cut at ragged places.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
@@ -33,7 +33,7 @@ struct Good {
     sha256: Option<String>,
     holes: Vec<(u64, u64)>,
     dest: Option<Dest>,
-    dialect: Tongue,
+    dialect: Dialects,
     fingerprint: Option<String>,
     /// What the script does is others' to know.
     #[serde(default, rename = "shell_takes")]
@@ -48,10 +48,10 @@ struct Bad {
     offset: u64,
     dest: Option<Dest>,
     shell_sees: bool,
-    dialect: Tongue,
+    dialect: Dialects,
 }
 
-/// A file: `data` is start, length and value of its octets; the rest is a hole.
+/// A file: `data` is start, length and value of its bytes; the rest is a hole.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Dest {
@@ -61,16 +61,16 @@ struct Dest {
 
 #[derive(Clone, Copy, Deserialize, PartialEq)]
 #[serde(rename_all = "lowercase")]
-enum Tongue {
+enum Dialects {
     V1,
     Classic,
 }
 
-impl From<Tongue> for Dialect {
-    fn from(tongue: Tongue) -> Self {
-        match tongue {
-            Tongue::V1 => Self::V1,
-            Tongue::Classic => Self::Classic,
+impl From<Dialects> for Dialect {
+    fn from(dialect: Dialects) -> Self {
+        match dialect {
+            Dialects::V1 => Self::V1,
+            Dialects::Classic => Self::Classic,
         }
     }
 }
@@ -80,10 +80,10 @@ fn index() -> Index {
 }
 
 /// The stream's fate, however it is cut: the same each time.
-fn fate(octets: &[u8], dialect: Dialect) -> Result<Received, StreamError> {
-    let whole = receive(octets, dialect, || usize::MAX);
-    let mut others = vec![receive(octets, dialect, || 1)];
-    others.extend((1..=8).map(|seed| receive(octets, dialect, ragged(seed, 1 << (2 * seed)))));
+fn fate(bytes: &[u8], dialect: Dialect) -> Result<Received, StreamError> {
+    let whole = receive(bytes, dialect, || usize::MAX);
+    let mut others = vec![receive(bytes, dialect, || 1)];
+    others.extend((1..=8).map(|seed| receive(bytes, dialect, ragged(seed, 1 << (2 * seed)))));
     for other in others {
         match (&whole, &other) {
             (Ok(one), Ok(other)) => {
@@ -100,17 +100,17 @@ fn fate(octets: &[u8], dialect: Dialect) -> Result<Received, StreamError> {
     whole
 }
 
-/// The resulting file's octets, piece by piece.
+/// The resulting file's bytes, piece by piece.
 fn content(received: &Received, dest: Option<&Dest>, mut each: impl FnMut(&[u8])) {
     let old = |range: &std::ops::Range<u64>| {
         let dest = dest.expect("KEEP without a dest");
-        let mut octets = vec![0; usize::try_from(range.end - range.start).unwrap()];
+        let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap()];
         for &(start, len, value) in &dest.data {
             for at in start.max(range.start)..(start + len).min(range.end) {
-                octets[usize::try_from(at - range.start).unwrap()] = value;
+                bytes[usize::try_from(at - range.start).unwrap()] = value;
             }
         }
-        octets
+        bytes
     };
     for (range, what) in &received.parts {
         match what {
@@ -172,15 +172,15 @@ fn streams_are_small() {
 #[test]
 fn good_streams_give_the_disk_the_holes_and_the_fingerprint_of_the_index() {
     for (name, good) in index().good {
-        let octets = FOLDER.read("good", &name);
-        let received = fate(&octets, good.dialect.into()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let bytes = FOLDER.read("good", &name);
+        let received = fate(&bytes, good.dialect.into()).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(received.size(), good.size, "{name}");
         assert_eq!(holes(&received, good.dest.as_ref()), good.holes, "{name}");
         assert_eq!(received.fingerprint.map(|it| it.to_string()), good.fingerprint, "{name}");
         assert_eq!(good.sha256.is_some(), good.size <= HASHED_MAX, "{name}");
         if let Some(sha256) = good.sha256 {
             let mut hasher = Hasher::default();
-            content(&received, good.dest.as_ref(), |octets| hasher.update(octets));
+            content(&received, good.dest.as_ref(), |bytes| hasher.update(bytes));
             assert_eq!(hasher.digest().to_string(), sha256, "{name}");
         }
         if let Some(base) = received.base {
@@ -190,19 +190,19 @@ fn good_streams_give_the_disk_the_holes_and_the_fingerprint_of_the_index() {
 }
 
 #[test]
-fn good_streams_encode_to_the_octets_they_were_decoded_from() {
+fn good_streams_encode_to_the_bytes_they_were_decoded_from() {
     for (name, good) in index().good {
-        let octets = FOLDER.read("good", &name);
-        let received = receive(&octets, good.dialect.into(), || usize::MAX).unwrap();
-        assert!(encode(&received.items, good.dialect.into()).unwrap() == octets, "{name}");
+        let bytes = FOLDER.read("good", &name);
+        let received = receive(&bytes, good.dialect.into(), || usize::MAX).unwrap();
+        assert!(encode(&received.items, good.dialect.into()).unwrap() == bytes, "{name}");
     }
 }
 
 #[test]
 fn bad_streams_are_refused_with_the_kind_the_record_and_the_offset_of_the_index() {
     for (name, bad) in index().bad.into_iter().filter(|(_, bad)| bad.kind != "target") {
-        let octets = FOLDER.read("bad", &name);
-        let error = fate(&octets, bad.dialect.into()).expect_err(&name);
+        let bytes = FOLDER.read("bad", &name);
+        let error = fate(&bytes, bad.dialect.into()).expect_err(&name);
         let found = (error.kind().word(), error.record(), error.offset());
         assert_eq!(found, (bad.kind.as_str(), bad.record, bad.offset), "{name}: {error}");
     }
@@ -211,8 +211,8 @@ fn bad_streams_are_refused_with_the_kind_the_record_and_the_offset_of_the_index(
 #[test]
 fn streams_that_only_the_target_refuses_are_whole_and_want_another_dest() {
     for (name, bad) in index().bad.into_iter().filter(|(_, bad)| bad.kind == "target") {
-        let octets = FOLDER.read("bad", &name);
-        let received = fate(&octets, bad.dialect.into()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let bytes = FOLDER.read("bad", &name);
+        let received = fate(&bytes, bad.dialect.into()).unwrap_or_else(|error| panic!("{name}: {error}"));
         let base = received.base.unwrap_or_else(|| panic!("{name}: no BASE"));
         // A larger one, or one of other content.
         assert!(bad.dest.is_none_or(|dest| dest.size < base.size || base.digest.is_some()), "{name}");
@@ -223,8 +223,8 @@ fn streams_that_only_the_target_refuses_are_whole_and_want_another_dest() {
 #[test]
 fn a_shell_is_excused_from_nuls_and_endless_lines_only() {
     for (name, _) in index().bad.into_iter().filter(|(_, bad)| !bad.shell_sees) {
-        let octets = FOLDER.read("bad", &name);
-        let endless = octets.rsplit(|&octet| octet == b'\n').next().unwrap().len() > 1024;
-        assert!(octets.contains(&0) || endless, "{name}");
+        let bytes = FOLDER.read("bad", &name);
+        let endless = bytes.rsplit(|&byte| byte == b'\n').next().unwrap().len() > 1024;
+        assert!(bytes.contains(&0) || endless, "{name}");
     }
 }

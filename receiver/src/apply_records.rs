@@ -24,25 +24,25 @@ use crate::existing_records::ExistingRecords;
 use crate::receive::ReceiveOptions;
 use crate::stream_reader::StreamReader;
 
-/// Octets of payload that are read and written at once where there is no digest to wait for.
+/// Bytes of payload that are read and written at once where there is no digest to wait for.
 const PIECE: usize = 512 << 10;
-/// Octets of payload that the target is told of before they come.
+/// Bytes of payload that the target is told of before they come.
 const EXPECT: u64 = 64 << 20;
-/// Octets of payloads with digests that one takes at a time, if an interval isn't longer: some, since two are hashed at once.
+/// Bytes of payloads with digests that one takes at a time, if an interval isn't longer: some, since two are hashed at once.
 const TAKE: usize = 2 << 20;
-/// Octets that all hold together, where an interval isn't longer.
+/// Bytes that all hold together, where an interval isn't longer.
 const MEMORY: usize = 32 << 20;
 /// Those who verify, at most: one who takes from the stream keeps no more of them busy. Half of the processors are theirs: more only
 /// change places with the sender, or with ssh.
-const HANDS: usize = 4;
+const WORKERS: usize = 4;
 
-/// Octets that may be written: the stream has no digests, or they have theirs.
+/// Bytes that may be written: the stream has no digests, or they have theirs.
 struct VerifiedBytes<'a>(&'a [u8]);
 
 impl<'a> VerifiedBytes<'a> {
     /// `digest` is theirs, and `said` what the stream says of them.
-    fn check(octets: &'a [u8], digest: Option<Digest>, said: Digest) -> Option<Self> {
-        (digest == Some(said)).then_some(Self(octets))
+    fn check(bytes: &'a [u8], digest: Option<Digest>, said: Digest) -> Option<Self> {
+        (digest == Some(said)).then_some(Self(bytes))
     }
 }
 
@@ -50,7 +50,7 @@ impl<'a> VerifiedBytes<'a> {
 pub(crate) struct RecordApplier<'a> {
     sink: &'a dyn DiskWriter,
     rules: &'a ReceiveOptions,
-    tally: &'a ProgressCounters,
+    counters: &'a ProgressCounters,
     signals: &'a Signals,
     messages: Messages,
     /// Something was written: what would be left behind is no longer what it was.
@@ -80,11 +80,11 @@ struct SharedInput<'a> {
 
 /// A payload with a digest, not yet verified.
 struct UnverifiedPayload {
-    /// Offset in the disk, in octets.
+    /// Offset in the disk, in bytes.
     at: u64,
     /// Where it lies in the hand.
     from: usize,
-    /// In octets.
+    /// In bytes.
     len: usize,
     digest: Digest,
     record: u64,
@@ -92,11 +92,11 @@ struct UnverifiedPayload {
 
 /// What one has taken from the stream: payloads one behind the other.
 struct VerifyWorker {
-    octets: Aligned,
+    bytes: Aligned,
     held: Vec<UnverifiedPayload>,
     /// Theirs, once they are made.
     digests: Vec<Option<Digest>>,
-    /// Octets of them.
+    /// Bytes of them.
     filled: usize,
 }
 
@@ -104,25 +104,36 @@ impl<'a> RecordApplier<'a> {
     pub(crate) fn new(
         sink: &'a dyn DiskWriter,
         rules: &'a ReceiveOptions,
-        tally: &'a ProgressCounters,
+        counters: &'a ProgressCounters,
         signals: &'a Signals,
         messages: Messages,
     ) -> Self {
         let (touched, over, failed) = (AtomicBool::new(false), Arc::default(), Mutex::new(None));
-        Self { sink, rules, tally, signals, messages, touched, over, held: None, ended: AtomicBool::new(false), failed }
+        Self {
+            sink,
+            rules,
+            counters,
+            signals,
+            messages,
+            touched,
+            over,
+            held: None,
+            ended: AtomicBool::new(false),
+            failed,
+        }
     }
 
     /// The same for a stream that builds on what the target was found to hold, until it is `over`.
     pub(crate) fn building_on(
         self,
         holding: &'a DeltaTarget,
-        ledger: &'a ExistingRecords,
+        existing: &'a ExistingRecords,
         over: Arc<AtomicBool>,
     ) -> Self {
-        Self { held: Some((holding, ledger)), over, ..self }
+        Self { held: Some((holding, existing)), over, ..self }
     }
 
-    /// Obeys item by item until the stream has rightly ended. With digests of intervals of so many octets, many verify. Where the
+    /// Obeys item by item until the stream has rightly ended. With digests of intervals of so many bytes, many verify. Where the
     /// stream builds on what was found, the digest of the whole result's lines comes back.
     pub(crate) fn run(
         self,
@@ -133,9 +144,9 @@ impl<'a> RecordApplier<'a> {
         let interval = open.and_then(|open| open.sums).map(HashParams::interval);
         let size = interval.map_or(0, |interval| usize::try_from(interval).unwrap_or(TAKE).max(TAKE));
         // What must come in order is left to one.
-        let hands = match interval {
+        let workers = match interval {
             Some(_) if self.sink.is_positional() => {
-                (thread::available_parallelism().map_or(1, NonZero::get) / 2).clamp(1, HANDS).min(MEMORY / size)
+                (thread::available_parallelism().map_or(1, NonZero::get) / 2).clamp(1, WORKERS).min(MEMORY / size)
             }
             _ => 1,
         };
@@ -145,28 +156,28 @@ impl<'a> RecordApplier<'a> {
             }
             _ => None,
         };
-        self.run_by(hands, size, input, first, result)
+        self.run_by(workers, size, input, first, result)
     }
 
-    /// The same by so many, each of whom holds `size` octets at most.
+    /// The same by so many, each of whom holds `size` bytes at most.
     fn run_by(
         self,
-        hands: usize,
+        workers: usize,
         size: usize,
         input: &mut StreamReader,
         first: Option<Frame>,
         result: Option<ManifestWriter>,
     ) -> Result<Option<Digest>, ReceiveError> {
-        if hands > 1 || self.held.is_some() {
+        if workers > 1 || self.held.is_some() {
             input.heed(Arc::clone(&self.over));
         }
-        let spring = Mutex::new(SharedInput { input, first, buffer: None, splices: true, result });
+        let input = Mutex::new(SharedInput { input, first, buffer: None, splices: true, result });
         thread::scope(|scope| {
-            for _ in 1..hands {
+            for _ in 1..workers {
                 // A thread that isn't to be had is one less.
-                let _started = thread::Builder::new().spawn_scoped(scope, || self.work(&spring, size));
+                let _started = thread::Builder::new().spawn_scoped(scope, || self.work(&input, size));
             }
-            self.work(&spring, size);
+            self.work(&input, size);
         });
         let failed = self.failed.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, error)) = failed {
@@ -176,27 +187,28 @@ impl<'a> RecordApplier<'a> {
         if !self.ended.load(Ordering::Relaxed) {
             return Err(ReceiveError::CalledOff);
         }
-        let spring = spring.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(spring.result.map(|mut result| result.end(&mut String::new())).transpose()?)
+        let input = input.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(input.result.map(|mut result| result.end(&mut String::new())).transpose()?)
     }
 
     /// What each thread does.
-    fn work(&self, spring: &Mutex<SharedInput<'_>>, size: usize) {
-        let mut hand = VerifyWorker { octets: Aligned::zeroed(size), held: Vec::new(), digests: Vec::new(), filled: 0 };
+    fn work(&self, input: &Mutex<SharedInput<'_>>, size: usize) {
+        let mut worker =
+            VerifyWorker { bytes: Aligned::zeroed(size), held: Vec::new(), digests: Vec::new(), filled: 0 };
         loop {
             let (taken, place) = {
-                let mut spring = spring.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut input = input.lock().unwrap_or_else(PoisonError::into_inner);
                 if self.over.load(Ordering::Relaxed) {
                     return;
                 }
-                let taken = self.take(&mut spring, &mut hand);
+                let taken = self.take(&mut input, &mut worker);
                 if !matches!(taken, Ok(true)) {
                     self.over.store(true, Ordering::Relaxed);
                 }
-                (taken, spring.input.decoder().place().0)
+                (taken, input.input.decoder().place().0)
             };
             // What was taken before the stream failed is good, if it has its digest.
-            if let Err((record, error)) = self.empty(&mut hand) {
+            if let Err((record, error)) = self.empty(&mut worker) {
                 self.fail(record, error);
             }
             if let Err(error) = taken {
@@ -214,11 +226,11 @@ impl<'a> RecordApplier<'a> {
     }
 
     /// Takes from the stream what there is room for: false at the end.
-    fn take(&self, spring: &mut SharedInput<'_>, hand: &mut VerifyWorker) -> Result<bool, ReceiveError> {
+    fn take(&self, input: &mut SharedInput<'_>, worker: &mut VerifyWorker) -> Result<bool, ReceiveError> {
         loop {
-            let item = match spring.first.take() {
+            let item = match input.first.take() {
                 Some(item) => item,
-                None => match spring.input.next()? {
+                None => match input.input.next()? {
                     Some(item) => item,
                     None => {
                         self.ended.store(true, Ordering::Relaxed);
@@ -227,17 +239,17 @@ impl<'a> RecordApplier<'a> {
                 },
             };
             match item {
-                Frame::Record(record) if !hand.has_room_for(&record) => {
+                Frame::Record(record) if !worker.has_room_for(&record) => {
                     // Whoever comes next has.
-                    spring.first = Some(item);
+                    input.first = Some(item);
                     return Ok(true);
                 }
-                Frame::Record(record) => self.record(spring, hand, record)?,
-                Frame::Fail(reason) => return Err(gave_up(spring.input, &reason)),
+                Frame::Record(record) => self.record(input, worker, record)?,
+                Frame::Fail(reason) => return Err(gave_up(input.input, &reason)),
                 // The decoder has judged the order; END is followed by end of file, or it is an error.
                 Frame::Wait | Frame::End(_) | Frame::Open(_) | Frame::Base(_) | Frame::Payload(_) => {}
             }
-            if hand.is_full() || (!hand.held.is_empty() && !self.sink.is_positional()) {
+            if worker.is_full() || (!worker.held.is_empty() && !self.sink.is_positional()) {
                 return Ok(true);
             }
         }
@@ -245,34 +257,34 @@ impl<'a> RecordApplier<'a> {
 
     fn record(
         &self,
-        spring: &mut SharedInput<'_>,
-        hand: &mut VerifyWorker,
+        input: &mut SharedInput<'_>,
+        worker: &mut VerifyWorker,
         record: Record,
     ) -> Result<(), ReceiveError> {
-        let (number, at) = spring.input.decoder().place_last();
+        let (number, at) = input.input.decoder().place_last();
         if self.rules.dialect == Dialect::Classic {
             // Nobody told the size before.
-            self.rules.check_size(spring.input.decoder().at())?;
+            self.rules.check_size(input.input.decoder().at())?;
         }
         if self.messages.traces() {
             self.messages.trace(format_args!("{} {} at {at}", record.word(), record.len()));
         }
-        if let Some(result) = &mut spring.result {
+        if let Some(result) = &mut input.result {
             self.enter(result, record, number, at)?;
         }
         match record {
             Record::Data { len, digest: Some(digest) } => {
                 // The cursor has held `len` to the interval.
                 let len = usize::try_from(len).unwrap_or(usize::MAX);
-                let from = hand.filled;
-                hand.hold(spring.input, UnverifiedPayload { at, from, len, digest, record: number })?;
+                let from = worker.filled;
+                worker.hold(input.input, UnverifiedPayload { at, from, len, digest, record: number })?;
             }
-            Record::Data { digest: None, .. } => self.plain(spring, at)?,
+            Record::Data { digest: None, .. } => self.plain(input, at)?,
             Record::Hole { len } => self.hole(at, len)?,
             Record::Keep { len } => {
                 self.sink.keep_existing(at, len)?;
-                self.tally.add_disk(len);
-                self.tally.add_kept(len);
+                self.counters.add_disk(len);
+                self.counters.add_kept(len);
             }
         }
         Ok(())
@@ -280,10 +292,10 @@ impl<'a> RecordApplier<'a> {
 
     /// Puts a record into the lines of the result: its own, or those of what it keeps.
     fn enter(&self, result: &mut ManifestWriter, record: Record, number: u64, at: u64) -> Result<(), ReceiveError> {
-        let Some((holding, ledger)) = self.held else { return Ok(()) };
+        let Some((holding, existing)) = self.held else { return Ok(()) };
         let mut lines = String::new();
         let (keeps, mut kept) = (matches!(record, Record::Keep { .. }), at);
-        let told = ledger.pass(at + record.len(), |(len, digest)| {
+        let told = existing.pass(at + record.len(), |(len, digest)| {
             match digest {
                 _ if !keeps => {}
                 Some(digest) => {
@@ -308,83 +320,83 @@ impl<'a> RecordApplier<'a> {
 
     fn hole(&self, at: u64, len: u64) -> Result<(), ReceiveError> {
         if self.sink.zeroes() {
-            self.tally.set_phase(Phase::Zeroing);
+            self.counters.set_phase(Phase::Zeroing);
             if !self.touched.load(Ordering::Relaxed) {
                 // It may take long, and nobody can say how far it is.
                 self.signals.set_remains(None);
             }
         }
         self.sink.zero_range(at, len)?;
-        self.tally.add_disk(len);
-        self.tally.set_phase(Phase::Receiving);
+        self.counters.add_disk(len);
+        self.counters.set_phase(Phase::Receiving);
         self.touch();
         Ok(())
     }
 
     /// A payload without a digest: written as it comes.
-    fn plain(&self, spring: &mut SharedInput<'_>, mut at: u64) -> Result<(), ReceiveError> {
+    fn plain(&self, input: &mut SharedInput<'_>, mut at: u64) -> Result<(), ReceiveError> {
         let mut expected = at;
-        while spring.input.decoder().payload_left() > 0 {
+        while input.input.decoder().payload_left() > 0 {
             if at == expected {
                 // Not all of it at once: a line may announce more than there is room for.
-                let soon = spring.input.decoder().payload_left().min(EXPECT);
+                let soon = input.input.decoder().payload_left().min(EXPECT);
                 self.sink.preallocate_hint(at, soon);
                 expected += soon;
             }
             let most = expected - at;
-            let octets = match spring.splice(self.sink, at, most)? {
-                Spliced::Moved(octets) => {
-                    self.count(octets);
-                    octets
+            let bytes = match input.splice(self.sink, at, most)? {
+                Spliced::Moved(bytes) => {
+                    self.count(bytes);
+                    bytes
                 }
                 Spliced::Refused => {
                     let piece = usize::try_from(most).unwrap_or(PIECE).min(PIECE);
-                    let buffer = spring.buffer.get_or_insert_with(|| Aligned::zeroed(PIECE));
-                    let octets = spring.input.payload(&mut buffer[..piece])?;
-                    self.write(at, &VerifiedBytes(&buffer[..octets]))?;
-                    octets as u64
+                    let buffer = input.buffer.get_or_insert_with(|| Aligned::zeroed(PIECE));
+                    let bytes = input.input.payload(&mut buffer[..piece])?;
+                    self.write(at, &VerifiedBytes(&buffer[..bytes]))?;
+                    bytes as u64
                 }
             };
-            if octets == 0 {
-                return Err(spring.input.cut().into());
+            if bytes == 0 {
+                return Err(input.input.cut().into());
             }
-            at += octets;
+            at += bytes;
         }
         Ok(())
     }
 
     /// Verifies and writes what was taken. The first record that isn't what its digest says, or can't be written, is the last.
-    fn empty(&self, hand: &mut VerifyWorker) -> Result<(), (u64, ReceiveError)> {
-        let payload = |held: &UnverifiedPayload| &hand.octets[held.from..held.from + held.len];
-        hand.digests.clear();
-        hand.digests.resize(hand.held.len(), None);
-        Digest::of_each(hand.held.iter().map(payload), |number, digest| hand.digests[number] = Some(digest));
-        for (held, digest) in hand.held.iter().zip(&hand.digests) {
+    fn empty(&self, worker: &mut VerifyWorker) -> Result<(), (u64, ReceiveError)> {
+        let payload = |held: &UnverifiedPayload| &worker.bytes[held.from..held.from + held.len];
+        worker.digests.clear();
+        worker.digests.resize(worker.held.len(), None);
+        Digest::of_each(worker.held.iter().map(payload), |number, digest| worker.digests[number] = Some(digest));
+        for (held, digest) in worker.held.iter().zip(&worker.digests) {
             self.put(held, payload(held), *digest).map_err(|error| (held.record, error))?;
         }
-        hand.held.clear();
-        hand.filled = 0;
+        worker.held.clear();
+        worker.filled = 0;
         Ok(())
     }
 
-    /// `digest` is that of the octets.
-    fn put(&self, held: &UnverifiedPayload, octets: &[u8], digest: Option<Digest>) -> Result<(), ReceiveError> {
+    /// `digest` is that of the bytes.
+    fn put(&self, held: &UnverifiedPayload, bytes: &[u8], digest: Option<Digest>) -> Result<(), ReceiveError> {
         let wrong = "the payload doesn't have its digest";
         let wrong = || xfer_hole_proto::StreamError::new(StreamErrorKind::Mismatch, held.record, held.at, wrong);
-        let verified = VerifiedBytes::check(octets, digest, held.digest).ok_or_else(wrong)?;
+        let verified = VerifiedBytes::check(bytes, digest, held.digest).ok_or_else(wrong)?;
         self.sink.preallocate_hint(held.at, held.len as u64);
         self.write(held.at, &verified)
     }
 
-    fn write(&self, at: u64, octets: &VerifiedBytes<'_>) -> Result<(), ReceiveError> {
-        self.sink.write_at(at, octets.0)?;
-        self.count(octets.0.len() as u64);
+    fn write(&self, at: u64, bytes: &VerifiedBytes<'_>) -> Result<(), ReceiveError> {
+        self.sink.write_at(at, bytes.0)?;
+        self.count(bytes.0.len() as u64);
         Ok(())
     }
 
-    fn count(&self, octets: u64) {
-        self.tally.add_disk(octets);
-        self.tally.add_data(octets);
+    fn count(&self, bytes: u64) {
+        self.counters.add_disk(bytes);
+        self.counters.add_data(bytes);
         self.touch();
     }
 
@@ -416,13 +428,13 @@ impl SharedInput<'_> {
 
 impl VerifyWorker {
     fn is_full(&self) -> bool {
-        self.filled > 0 && self.filled == self.octets.len()
+        self.filled > 0 && self.filled == self.bytes.len()
     }
 
     /// True for all that brings no payload to be held, too.
     fn has_room_for(&self, record: &Record) -> bool {
         match record {
-            Record::Data { len, digest: Some(_) } => *len <= (self.octets.len() - self.filled) as u64,
+            Record::Data { len, digest: Some(_) } => *len <= (self.bytes.len() - self.filled) as u64,
             _ => true,
         }
     }
@@ -432,9 +444,9 @@ impl VerifyWorker {
         let end = self.filled + held.len;
         let mut at = self.filled;
         while at < end {
-            match input.payload(&mut self.octets[at..end])? {
+            match input.payload(&mut self.bytes[at..end])? {
                 0 => return Err(input.cut().into()),
-                octets => at += octets,
+                bytes => at += bytes,
             }
         }
         self.filled = end;

@@ -33,7 +33,7 @@ With --verify it is 0 when DEST is the disk of the manifest, 1 when it differs, 
     override_usage = "recv-hole [OPTIONS] DEST < STREAM\n       recv-hole [OPTIONS] HOST:IMAGE DEST\n       recv-hole --verify [--list] DEST < MANIFEST"
 )]
 pub(crate) struct Cli {
-    /// DEST: the file to make or replace, a block device to overwrite, or "-" for the full octets on standard output. HOST:IMAGE: an
+    /// DEST: the file to make or replace, a block device to overwrite, or "-" for the full bytes on standard output. HOST:IMAGE: an
     /// image on another machine, also USER@HOST:IMAGE or ssh://[USER@]HOST[:PORT]/IMAGE, which xfer-hole sends from there; without it
     /// the stream comes on standard input
     #[arg(value_name = "DEST", required_unless_present_any = ["restrict", "request", "speaks"])]
@@ -77,7 +77,7 @@ pub(crate) struct Cli {
                                 "dry_run", "converse", "classic", "require_hash", "max_size", "print_digest"])]
     pub(crate) verify: bool,
 
-    /// With --verify: print all ranges that differ, and nothing else: offset and length in octets, a line each, whole intervals joined
+    /// With --verify: print all ranges that differ, and nothing else: offset and length in bytes, a line each, whole intervals joined
     #[arg(long, requires = "verify", conflicts_with = "quiet", help_heading = "What is compared")]
     pub(crate) list: bool,
 

@@ -68,11 +68,11 @@ pub(crate) enum ReceiveError {
     #[error("{0}, which --read-back goes by")]
     ReadBack(&'static str),
     /// The user set a limit.
-    #[error("the disk of {size} octets is larger than --max-size allows, {max}")]
+    #[error("the disk of {size} bytes is larger than --max-size allows, {max}")]
     TooLarge {
-        /// In octets; at least so many, where the stream doesn't tell.
+        /// In bytes; at least so many, where the stream doesn't tell.
         size: u64,
-        /// In octets.
+        /// In bytes.
         max: u64,
     },
     /// Nobody asked for anything, as when the key is used for a shell.

@@ -19,7 +19,7 @@ pub(crate) struct ExistingRecords {
 #[derive(Debug, Default)]
 struct RecordPages {
     records: RecordSpool,
-    /// The rest of a record that the stream has come into: its length in octets, and its digest as long as it is whole.
+    /// The rest of a record that the stream has come into: its length in bytes, and its digest as long as it is whole.
     begun: Option<Record>,
     /// Disk offset that the stream has come to.
     passed: u64,
@@ -28,7 +28,7 @@ struct RecordPages {
     ended: bool,
 }
 
-/// A stretch of what is kept: its length in octets, and its digest if it isn't zeros.
+/// A stretch of what is kept: its length in bytes, and its digest if it isn't zeros.
 pub(crate) type KeptRange = (u64, Option<Digest>);
 
 impl ExistingRecords {
@@ -102,35 +102,35 @@ mod tests {
 
     #[test]
     fn the_stream_gets_what_was_found_where_it_is_and_no_sooner() {
-        let ledger = ExistingRecords::default();
+        let existing = ExistingRecords::default();
         let digest = Digest::of(b"x");
         let mut told = Vec::new();
         let mut pass = |end| {
-            let passed = ledger.pass(end, |kept| {
+            let passed = existing.pass(end, |kept| {
                 told.push(kept);
                 Ok(())
             });
             passed.unwrap()
         };
         assert!(!pass(1));
-        ledger.push(Record::Hole { len: 100 }).unwrap();
-        ledger.push(Record::Data { len: 10, digest: Some(digest) }).unwrap();
+        existing.push(Record::Hole { len: 100 }).unwrap();
+        existing.push(Record::Data { len: 10, digest: Some(digest) }).unwrap();
         assert!(pass(40));
         assert!(pass(110));
         assert!(!pass(111));
-        ledger.end();
+        existing.end();
         assert!(pass(111));
         assert_eq!(told, [(40, None), (60, None), (10, Some(digest))]);
     }
 
     #[test]
     fn no_more_records_wait_than_may() {
-        let ledger = ExistingRecords::of(Some(3));
-        let push = || ledger.push(Record::Hole { len: 10 });
+        let existing = ExistingRecords::of(Some(3));
+        let push = || existing.push(Record::Hole { len: 10 });
         assert!((0..3).all(|_| push().is_ok()));
         let refused = push().unwrap_err().to_string();
         assert!(refused.contains("more than 3 records") && refused.contains("--hash-interval"), "{refused}");
-        assert!(ledger.pass(10, |_| Ok(())).unwrap());
+        assert!(existing.pass(10, |_| Ok(())).unwrap());
         assert!(push().is_ok() && push().is_err());
     }
 }

@@ -66,19 +66,20 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     sys::ignore_file_size_signal();
     let messages = Messages::new(NAME, cli.verbose).json(cli.progress == Some(ProgressKind::Json));
-    let watched = EventLoop::start().and_then(|rim| Ok((Signals::watch(&rim, messages)?, rim)));
-    let (signals, rim) = match watched {
+    let watched = EventLoop::start().and_then(|event_loop| Ok((Signals::watch(&event_loop, messages)?, event_loop)));
+    let (signals, event_loop) = match watched {
         Ok(watched) => watched,
         Err(error) => return messages.fail(ReceiveError::Thread(error), None),
     };
-    let tally = Arc::new(ProgressCounters::default());
-    let work = ReceiveContext { cli: &cli, tally: &tally, signals: &signals, messages };
+    let counters = Arc::new(ProgressCounters::default());
+    let work = ReceiveContext { cli: &cli, counters: &counters, signals: &signals, messages };
     let words =
         if cli.restrict.is_some() || cli.request.is_some() { Ok(Operands::default()) } else { Operands::of(&cli) };
     // Whoever is at the other end of a stream or a conversation is the one to show something.
     let pulls = words.as_ref().is_ok_and(|words| words.source.is_some());
     let kind = if (pulls || cli.verify) && !cli.quiet { ProgressKind::Auto } else { ProgressKind::None };
-    let mut progress = Progress::start(&rim, &signals, cli.progress.unwrap_or(kind), messages, Arc::clone(&tally));
+    let mut progress =
+        Progress::start(&event_loop, &signals, cli.progress.unwrap_or(kind), messages, Arc::clone(&counters));
     if cli.verify {
         let compared = words.and_then(|words| {
             let verdict = work.verify(&words.dest)?;
@@ -136,7 +137,7 @@ type Received = (Option<Fingerprint>, Option<WrittenTarget>);
 #[derive(Clone, Copy)]
 struct ReceiveContext<'a> {
     cli: &'a Cli,
-    tally: &'a Arc<ProgressCounters>,
+    counters: &'a Arc<ProgressCounters>,
     signals: &'a Signals,
     messages: Messages,
 }
@@ -187,14 +188,14 @@ impl ReceiveContext<'_> {
         }
         let made = WrittenTarget { place: shown(target.path()), becomes: Some(target.becomes()), resumed: false };
         let link = LinkLimits { patience: cli.rsh.timeout.map(|_| cli.rsh.patience()), ..LinkLimits::default() };
-        let mut input = StreamReader::stdin(cli.dialect(), link, Arc::clone(self.tally))?;
+        let mut input = StreamReader::stdin(cli.dialect(), link, Arc::clone(self.counters))?;
         let done = self.apply(&mut input, target, None)?;
         Ok((self.tell(&words.dest, &done), Some(made)))
     }
 
     /// What the stream on standard input says of its disk, if it says anything.
     fn offered(self) -> Result<ExpectedDisk, ReceiveError> {
-        let mut input = StreamReader::stdin(self.cli.dialect(), LinkLimits::default(), Arc::clone(self.tally))?;
+        let mut input = StreamReader::stdin(self.cli.dialect(), LinkLimits::default(), Arc::clone(self.counters))?;
         let open = match input.next() {
             Ok(Some(Frame::Open(open))) => open,
             Ok(_) => return Ok(ExpectedDisk::default()),
@@ -213,15 +214,15 @@ impl ReceiveContext<'_> {
         self,
         input: &mut StreamReader,
         target: Target,
-        talk: Option<&ReplyWriter>,
+        replies: Option<&ReplyWriter>,
     ) -> Result<ReceivedDisk, ReceiveError> {
-        let ReceiveContext { tally, signals, messages, .. } = self;
-        Receive { rules: &self.cli.rules(), tally, signals, messages }.run(input, target, talk)
+        let ReceiveContext { counters, signals, messages, .. } = self;
+        Receive { rules: &self.cli.rules(), counters, signals, messages }.run(input, target, replies)
     }
 
     /// Receives from a sender that hears us: all that goes wrong is said to it.
     fn answered(self, dest: &Path) -> Result<Option<Fingerprint>, ReceiveError> {
-        let mut converse = StdioSession::stdio(self.cli.rsh.patience(), self.tally)?;
+        let mut converse = StdioSession::stdio(self.cli.rsh.patience(), self.counters)?;
         let options = self.cli.target.options(None, Some(LOCK)).map_err(ReceiveError::Usage);
         let target = options.and_then(|options| Ok(Target::find(dest, options)?));
         let rehearsed = |target: Target| match self.cli.target.dry_run {
@@ -241,7 +242,7 @@ impl ReceiveContext<'_> {
         options: impl FnOnce(&ReceivedRequest) -> Result<TargetOptions, ReceiveError>,
     ) -> Result<Received, ReceiveError> {
         let theirs = asked.as_ref().ok().and_then(|asked| asked.max_wait);
-        let mut converse = StdioSession::stdio(theirs.map_or(self.cli.rsh.patience(), patience), self.tally)?;
+        let mut converse = StdioSession::stdio(theirs.map_or(self.cli.rsh.patience(), patience), self.counters)?;
         let received = asked.and_then(|asked| {
             if asked.private {
                 sys::keep_private();

@@ -15,14 +15,14 @@ use crate::existing_records::ExistingRecords;
 pub(crate) fn survey(
     holding: &DeltaTarget,
     want: &ManifestRequest,
-    ledger: &ExistingRecords,
-    talk: &ReplyWriter,
+    existing: &ExistingRecords,
+    replies: &ReplyWriter,
     over: &AtomicBool,
 ) -> Result<(), ReceiveError> {
     let manifest = ManifestHeader::whole(holding.image.size(), want.sums);
     let (mut writer, mut lines, mut at) = (ManifestWriter::new(manifest), String::new(), 0);
     // The sender may begin: until then it can't say that it is there.
-    talk.say_lines(&format!("{manifest}\n"), over);
+    replies.say_lines(&format!("{manifest}\n"), over);
     let shape = ReadOptions::canonical(want.sums).held(true);
     thread::scope(|scope| {
         let workers = thread::available_parallelism().map_or(1, NonZero::get).div_ceil(2);
@@ -32,13 +32,13 @@ pub(crate) fn survey(
             for run in block.runs {
                 let record = run.record();
                 at += record.len();
-                ledger.push(record)?;
+                existing.push(record)?;
                 writer.record(&record, &mut lines)?;
             }
             if over.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            talk.say_lines(&lines, over);
+            replies.say_lines(&lines, over);
             lines.clear();
         }
         Ok::<(), ReceiveError>(())
@@ -47,7 +47,7 @@ pub(crate) fn survey(
         return Ok(());
     }
     writer.end(&mut lines)?;
-    ledger.end();
-    talk.say_lines(&lines, over);
+    existing.end();
+    replies.say_lines(&lines, over);
     Ok(())
 }

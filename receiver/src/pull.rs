@@ -32,7 +32,7 @@ pub(crate) struct Pull<'a> {
 impl Pull<'_> {
     /// Receives the disk.
     pub(crate) fn run(&self) -> Result<Received, ReceiveError> {
-        let ReceiveContext { cli, tally, signals, messages } = self.work;
+        let ReceiveContext { cli, counters, signals, messages } = self.work;
         if cli.no_hash && cli.target.read_back {
             return Err(ReceiveError::Usage("--read-back goes by digests, and --no-hash asks for none".into()));
         }
@@ -46,32 +46,32 @@ impl Pull<'_> {
         let remote_path = cli.rsh.remote_path.as_deref();
         let command = pull_command(remote_path, self.remote.is_in_home(), &self.words());
         let command = cli.rsh.command(self.remote, &command).map_err(ReceiveError::Usage)?;
-        tally.set_phase(Phase::Connecting);
+        counters.set_phase(Phase::Connecting);
         let started = RemoteProcess::start(command, self.remote.host.clone(), messages);
-        let (far, to, from) =
+        let (process, to, from) =
             started.map_err(|what| ReceiveError::Far { what, failure: Failure::Permanent, hint: None })?;
-        signals.on_end(Box::new(far.stopper()));
+        signals.on_end(Box::new(process.stopper()));
         let patience = cli.rsh.patience();
-        let talk = ReplyWriter::start(to, patience).map_err(ReceiveError::Thread)?;
+        let replies = ReplyWriter::start(to, patience).map_err(ReceiveError::Thread)?;
         let at_once = cli.rsh.counts_from_the_start();
         let link = LinkLimits { patience: Some(patience), noisy: true, at_once, answered: true, asks_source: true };
-        let input = StreamReader::new(from, Dialect::V1, link, Arc::clone(tally));
-        let mut converse = StdioSession { input, talk };
+        let input = StreamReader::new(from, Dialect::V1, link, Arc::clone(counters));
+        let mut converse = StdioSession { input, replies };
         let keeps = target.can_hold();
         let base: &[&str] = if keeps { &[Reply::BASE] } else { &[] };
         converse.ready(&target, !cli.no_hash && !cli.target.dry_run, base);
         let begun = converse.input.begin();
-        far.answered();
-        begun.map_err(|error| self.lost(&far, &converse.input, error))?;
+        process.answered();
+        begun.map_err(|error| self.lost(&process, &converse.input, error))?;
         let path = target.path().to_owned();
         if cli.target.dry_run {
             // That it can be read is known when it is offered.
             let offered = converse.input.source().and_then(|facts| Ok((facts, converse.input.next()?)));
-            let (facts, offered) = offered.map_err(|error| self.lost(&far, &converse.input, error))?;
+            let (facts, offered) = offered.map_err(|error| self.lost(&process, &converse.input, error))?;
             if let Some(Frame::Open(open)) = offered {
                 cli.rules().check(&open)?;
                 let base = offered_base(&mut converse.input, &open);
-                let base = base.map_err(|error| self.lost(&far, &converse.input, error))?;
+                let base = base.map_err(|error| self.lost(&process, &converse.input, error))?;
                 let data = facts.and_then(|facts| facts.data);
                 target.rehearse(ExpectedDisk { size: Some(open.size), data, delta: cli.target.delta, base })?;
                 messages.note(format_args!("would write a disk of {} bytes to {}", open.size, target.plan()));
@@ -81,12 +81,12 @@ impl Pull<'_> {
         match converse.run(target, self.work) {
             Ok(done) => {
                 drop(converse);
-                far.close();
+                process.close();
                 Ok((self.work.tell(&path, &done), Some(made)))
             }
             Err(error) => {
                 converse.fail(&error);
-                Err(self.lost(&far, &converse.input, error))
+                Err(self.lost(&process, &converse.input, error))
             }
         }
     }
@@ -107,17 +107,17 @@ impl Pull<'_> {
     }
 
     /// Where the stream ended too soon, what ended it is the reason.
-    fn lost(&self, far: &RemoteProcess, input: &StreamReader, error: ReceiveError) -> ReceiveError {
+    fn lost(&self, process: &RemoteProcess, input: &StreamReader, error: ReceiveError) -> ReceiveError {
         let host = &self.remote.host;
-        let far = match error.cause() {
+        let process = match error.cause() {
             ReceiveError::Stream(stream) | ReceiveError::Lost(stream)
                 if matches!(stream.kind(), StreamErrorKind::Cut | StreamErrorKind::NotAStream) =>
             {
-                let LinkLoss { what, failure } = far.why(input.noise(), input.has_begun());
-                let refused = far.code().is_some_and(|code| REFUSED.contains(&code)) && !input.has_begun();
-                if let Some(what) = far.refusal(&what).filter(|_| refused) {
+                let LinkLoss { what, failure } = process.why(input.noise(), input.has_begun());
+                let refused = process.code().is_some_and(|code| REFUSED.contains(&code)) && !input.has_begun();
+                if let Some(what) = process.refusal(&what).filter(|_| refused) {
                     ReceiveError::Far { what, failure, hint: Some(REFUSED_HINT) }
-                } else if far.code() == Some(NOT_FOUND) {
+                } else if process.code() == Some(NOT_FOUND) {
                     let what = format!("{host}: xfer-hole is not installed there, or not found");
                     let hint = "a pull needs it at the other side, and a push does not; --remote-path says where it is";
                     ReceiveError::Far { what, failure, hint: Some(hint) }
@@ -130,6 +130,6 @@ impl Pull<'_> {
             }
             _ => return error,
         };
-        error.because(far)
+        error.because(process)
     }
 }

@@ -28,7 +28,7 @@ const RECORDS: u64 = 64 << 20;
 pub(crate) struct ReceiveOptions {
     pub(crate) dialect: Dialect,
     pub(crate) require_hash: bool,
-    /// In octets.
+    /// In bytes.
     pub(crate) max_size: Option<u64>,
     /// Parts of what is there may be kept.
     pub(crate) allow_base: bool,
@@ -60,7 +60,7 @@ pub(crate) struct ReceivedDisk {
 /// What a disk is received by.
 pub(crate) struct Receive<'a> {
     pub(crate) rules: &'a ReceiveOptions,
-    pub(crate) tally: &'a ProgressCounters,
+    pub(crate) counters: &'a ProgressCounters,
     pub(crate) signals: &'a Signals,
     pub(crate) messages: Messages,
 }
@@ -72,17 +72,17 @@ impl Receive<'_> {
         &self,
         input: &mut StreamReader,
         target: Target,
-        talk: Option<&ReplyWriter>,
+        replies: Option<&ReplyWriter>,
     ) -> Result<ReceivedDisk, ReceiveError> {
         let facts = input.source()?.unwrap_or_default();
         let target = if facts.private { target.private() } else { target };
         if let Some(data) = facts.data {
-            self.tally.expect_data(data);
+            self.counters.expect_data(data);
         }
-        if let Some(talk) = talk
+        if let Some(replies) = replies
             && let Some(want) = input.want()?
         {
-            return self.build(input, target, &want, talk);
+            return self.build(input, target, &want, replies);
         }
         let rules = self.rules;
         let open = match rules.dialect {
@@ -90,7 +90,7 @@ impl Receive<'_> {
             Dialect::V1 => Some(open_line(input, rules)?),
         };
         let size = open.map(|open| open.size);
-        size.into_iter().for_each(|size| self.tally.set_size(size));
+        size.into_iter().for_each(|size| self.counters.set_size(size));
         let (base, first) = base(input)?;
         if base.is_some() && !rules.allow_base {
             return Err(ReceiveError::NoBase);
@@ -125,9 +125,9 @@ impl Receive<'_> {
         let whole = base.is_none() && open.is_some_and(|open| open.sums.is_some());
         let noting = whole.then(|| noting.of_sink(sink.as_ref()));
         self.begin(sink.as_ref());
-        self.tally.ahead().expected().into_iter().for_each(|data| sink.announce(data));
+        self.counters.ahead().expected().into_iter().for_each(|data| sink.announce(data));
         let remains = || sink.leftover_message();
-        let ended = self.river(sink.as_ref()).run(input, first, open).map_err(|error| begun(error, remains()))?;
+        let ended = self.applier(sink.as_ref()).run(input, first, open).map_err(|error| begun(error, remains()))?;
         debug_assert!(ended.is_none(), "nothing was told");
         let mut done = self.finish(input, sink, size, None, reads_back)?;
         done.notes.extend(noting.and_then(|noting| noting.note(done.fingerprint.as_ref())));
@@ -140,7 +140,7 @@ impl Receive<'_> {
         input: &mut StreamReader,
         target: Target,
         want: &ManifestRequest,
-        talk: &ReplyWriter,
+        replies: &ReplyWriter,
     ) -> Result<ReceivedDisk, ReceiveError> {
         if !self.rules.allow_base {
             return Err(ReceiveError::NoBase);
@@ -150,27 +150,27 @@ impl Receive<'_> {
         if let Some(digest) = want.digest.filter(|_| !target.is_read_back())
             && let Some(held) = target.hold_unchanged(want.size, want.sums, digest)?
         {
-            return self.same(input, &held, want, digest, talk);
+            return self.same(input, &held, want, digest, replies);
         }
         let noting = TargetNote::of(&target);
         let reads_back = target.is_read_back();
-        let ledger = ExistingRecords::of(target.is_confined().then_some(RECORDS));
+        let existing = ExistingRecords::of(target.is_confined().then_some(RECORDS));
         let holding = target.hold(want.size, true)?;
         let noting = noting.of_sink(holding.sink.as_ref());
-        self.tally.set_size(want.size);
+        self.counters.set_size(want.size);
         self.begin(holding.sink.as_ref());
         input.agree();
         let over = Arc::new(AtomicBool::new(false));
         let result = thread::scope(|scope| {
             let survey = || {
-                let told = survey(&holding, want, &ledger, talk, &over);
+                let told = survey(&holding, want, &existing, replies, &over);
                 if told.is_err() {
                     over.store(true, Ordering::Relaxed);
                 }
                 told
             };
             let surveying = thread::Builder::new().spawn_scoped(scope, survey).map_err(ReceiveError::Thread)?;
-            let flowed = self.stream(input, &holding, want, &ledger, &over);
+            let flowed = self.stream(input, &holding, want, &existing, &over);
             if flowed.is_err() {
                 over.store(true, Ordering::Relaxed);
             }
@@ -193,18 +193,18 @@ impl Receive<'_> {
         target: &UnchangedTarget,
         want: &ManifestRequest,
         digest: Digest,
-        talk: &ReplyWriter,
+        replies: &ReplyWriter,
     ) -> Result<ReceivedDisk, ReceiveError> {
-        self.tally.set_size(want.size);
+        self.counters.set_size(want.size);
         input.agree();
-        talk.say(&Reply::Same);
+        replies.say(&Reply::Same);
         let open = open_line(input, self.rules)?;
         let (_, mut first) = base(input)?;
         while let Some(item) = first.take().map_or_else(|| input.next(), |item| Ok(Some(item)))? {
             match item {
                 Frame::Record(Record::Keep { len }) => {
-                    self.tally.add_disk(len);
-                    self.tally.add_kept(len);
+                    self.counters.add_disk(len);
+                    self.counters.add_kept(len);
                 }
                 Frame::Wait | Frame::End(_) => {}
                 Frame::Fail(reason) => {
@@ -239,7 +239,7 @@ impl Receive<'_> {
         input: &mut StreamReader,
         holding: &DeltaTarget,
         want: &ManifestRequest,
-        ledger: &ExistingRecords,
+        existing: &ExistingRecords,
         over: &Arc<AtomicBool>,
     ) -> Result<Option<Digest>, ReceiveError> {
         input.heed(Arc::clone(over));
@@ -253,8 +253,8 @@ impl Receive<'_> {
         if base.is_some_and(|base| base.size > holds) {
             return Err(wrong(StreamErrorKind::Keep, "BASE is larger than what was told of"));
         }
-        let river = self.river(holding.sink.as_ref()).building_on(holding, ledger, Arc::clone(over));
-        let result = river.run(input, first, Some(open))?;
+        let applier = self.applier(holding.sink.as_ref()).building_on(holding, existing, Arc::clone(over));
+        let result = applier.run(input, first, Some(open))?;
         if result != input.decoder().result() {
             let (record, offset) = input.decoder().place();
             let what = "what came and what was kept are not the sender's disk";
@@ -263,13 +263,13 @@ impl Receive<'_> {
         Ok(result)
     }
 
-    fn river<'a>(&'a self, sink: &'a dyn DiskWriter) -> RecordApplier<'a> {
-        RecordApplier::new(sink, self.rules, self.tally, self.signals, self.messages)
+    fn applier<'a>(&'a self, sink: &'a dyn DiskWriter) -> RecordApplier<'a> {
+        RecordApplier::new(sink, self.rules, self.counters, self.signals, self.messages)
     }
 
     fn begin(&self, sink: &dyn DiskWriter) {
         self.signals.set_remains(Some(sink.leftover_message()));
-        self.tally.set_phase(Phase::Receiving);
+        self.counters.set_phase(Phase::Receiving);
     }
 
     fn finish(
@@ -283,14 +283,14 @@ impl Receive<'_> {
         let (at, sums) = (input.decoder().at(), input.decoder().sums());
         let built = result.zip(sums).map(|(digest, sums)| Fingerprint { sums, digest });
         let fingerprint = built.or(input.decoder().fingerprint());
-        self.tally.set_size(at);
+        self.counters.set_size(at);
         let remains = sink.leftover_message();
         if reads_back {
             let said = fingerprint.ok_or(ReceiveError::ReadBack("the stream gives no digest of the whole"));
-            let read = said.and_then(|said| Ok(read_back(sink.as_ref(), at, said, self.tally)?));
+            let read = said.and_then(|said| Ok(read_back(sink.as_ref(), at, said, self.counters)?));
             read.map_err(|error| begun(error, remains.clone()))?;
         }
-        self.tally.set_phase(Phase::Syncing);
+        self.counters.set_phase(Phase::Syncing);
         self.signals.set_remains(Some("the whole disk was received, and may have its name by now".to_owned()));
         let notes = sink.commit(size.unwrap_or(at)).map_err(|error| match error {
             error if error.leaves_nothing() => error.into(),

@@ -4,8 +4,8 @@
 //! exec sh -c 'TEXT' recv-hole 1 LEN 'OPTION' ... -- 'DEST' 'NAME'
 //! ```
 //!
-//! One space stands between two words. TEXT is what a shell would run, and is ignored here, as are the LEN octets of shell text, which a
-//! sender has for who asks for them. The quoted words behind LEN are coded: `A-Za-z0-9/._,+:@%=-` stand as they are, every other octet is
+//! One space stands between two words. TEXT is what a shell would run, and is ignored here, as are the LEN bytes of shell text, which a
+//! sender has for who asks for them. The quoted words behind LEN are coded: `A-Za-z0-9/._,+:@%=-` stand as they are, every other byte is
 //! `\0OOO`.
 
 use std::ffi::OsString;
@@ -19,9 +19,9 @@ use xfer_hole_proto::{CONVERSATION, Fingerprint};
 use crate::LOCK;
 use crate::error::ReceiveError;
 
-/// The longest shell text that may be announced, in octets.
+/// The longest shell text that may be announced, in bytes.
 const TEXT_MAX: u64 = 256 << 10;
-/// The longest path that the system takes, in octets.
+/// The longest path that the system takes, in bytes.
 const PATH_MAX: usize = 4095;
 /// The longest patience with silence that may be asked for, in seconds.
 const WAIT_MAX: u64 = 24 * 60 * 60;
@@ -113,7 +113,7 @@ impl ReceivedRequest {
             return Err("it is too long");
         }
         let rest = request.strip_prefix(b"exec sh -c '").ok_or("it is no transfer")?;
-        let end = rest.iter().position(|&octet| octet == b'\'').ok_or("it is no transfer")?;
+        let end = rest.iter().position(|&byte| byte == b'\'').ok_or("it is no transfer")?;
         let rest = rest[end..].strip_prefix(b"' recv-hole ").ok_or("it is no transfer")?;
         Self::of(rest, unquoted)
     }
@@ -121,7 +121,7 @@ impl ReceivedRequest {
     /// Reads what stands behind `recv-hole`. `bare` takes the quotes off a word that has to have them.
     fn of(words: &[u8], bare: impl Fn(&[u8]) -> Option<&[u8]>) -> Result<Self, &'static str> {
         let decoded = |word| bare(word).ok_or(NOT_CODED).and_then(decoded);
-        let mut words = words.split(|&octet| octet == b' ');
+        let mut words = words.split(|&byte| byte == b' ');
         if words.next() != Some(CONVERSATION.to_string().as_bytes()) {
             return Err("its version is not 1");
         }
@@ -152,7 +152,7 @@ impl ReceivedRequest {
 
     /// Takes note of an option: each at most once.
     fn option(&mut self, word: &[u8], seen: &mut Vec<Vec<u8>>) -> Result<(), &'static str> {
-        let equals = word.iter().position(|&octet| octet == b'=');
+        let equals = word.iter().position(|&byte| byte == b'=');
         let (key, value) = equals.map_or((word, None), |at| (&word[..at], Some(&word[at + 1..])));
         if seen.iter().any(|before| before == key) {
             return Err("an option of it stands twice");

@@ -23,19 +23,19 @@ const WORD: &str = "recv-hole";
 /// A stream that is answered.
 pub(crate) struct StdioSession {
     pub(crate) input: StreamReader,
-    pub(crate) talk: ReplyWriter,
+    pub(crate) replies: ReplyWriter,
 }
 
 impl StdioSession {
     /// By standard input and standard output.
-    pub(crate) fn stdio(patience: Duration, tally: &Arc<ProgressCounters>) -> Result<Self, ReceiveError> {
+    pub(crate) fn stdio(patience: Duration, counters: &Arc<ProgressCounters>) -> Result<Self, ReceiveError> {
         let unwritable =
             |source| ReceiveError::Image(xfer_hole_image::DiskError::io("standard output", "cannot write", source));
         let stdout: File = io::stdout().as_fd().try_clone_to_owned().map_err(unwritable)?.into();
-        let talk = ReplyWriter::start(stdout, patience).map_err(unwritable)?;
+        let replies = ReplyWriter::start(stdout, patience).map_err(unwritable)?;
         let link = LinkLimits { patience: Some(patience), answered: true, ..LinkLimits::default() };
-        let input = StreamReader::stdin(Dialect::V1, link, Arc::clone(tally))?;
-        Ok(Self { input, talk })
+        let input = StreamReader::stdin(Dialect::V1, link, Arc::clone(counters))?;
+        Ok(Self { input, replies })
     }
 
     /// Says that the target may be written, and, if the sender may know, what can be built on there.
@@ -49,17 +49,17 @@ impl StdioSession {
         ];
         let words = can.into_iter().filter(|(can, _)| *can).map(|(_, word)| word);
         let words = words.chain(more.iter().copied()).map(str::to_owned);
-        self.talk.say(&Reply::Ready(words.collect()));
+        self.replies.say(&Reply::Ready(words.collect()));
     }
 
     /// Receives the disk, and says that it is there; a failure is the caller's to tell.
     pub(crate) fn run(&mut self, target: Target, work: ReceiveContext<'_>) -> Result<ReceivedDisk, ReceiveError> {
         let dest = shown(target.path());
-        let done = work.apply(&mut self.input, target, Some(&self.talk)).map_err(ReceiveError::of_link)?;
+        let done = work.apply(&mut self.input, target, Some(&self.replies)).map_err(ReceiveError::of_link)?;
         for note in &done.notes {
-            self.talk.say(&Reply::Note(FailReason::new(&format!("{dest}: {note}"))));
+            self.replies.say(&Reply::Note(FailReason::new(&format!("{dest}: {note}"))));
         }
-        self.talk.say(&Reply::Done(done.fingerprint.map(|fingerprint| fingerprint.digest)));
+        self.replies.say(&Reply::Done(done.fingerprint.map(|fingerprint| fingerprint.digest)));
         Ok(done)
     }
 
@@ -80,10 +80,10 @@ impl StdioSession {
         words.extend((allowed && target.can_hold()).then_some(Reply::BASE));
         self.ready(&target, allowed, &words);
         if let Some(warning) = target.content_warning() {
-            self.talk.say(&Reply::Note(FailReason::new(&warning.what)));
+            self.replies.say(&Reply::Note(FailReason::new(&warning.what)));
         }
         if dry_run {
-            self.talk.say(&Reply::Done(None));
+            self.replies.say(&Reply::Done(None));
             return Ok(None);
         }
         Ok(self.run(target, work)?.fingerprint)
@@ -91,7 +91,7 @@ impl StdioSession {
 
     /// Says that no disk will be there, and why.
     pub(crate) fn fail(&self, error: &ReceiveError) {
-        self.talk.say_last(&Reply::Fail(error.refusal()));
+        self.replies.say_last(&Reply::Fail(error.refusal()));
     }
 
     /// The same, where nobody else is to be told.

@@ -18,7 +18,7 @@ use xfer_hole_proto::{
 
 use crate::error::ReceiveError;
 
-/// Octets that are read at once while lines are awaited.
+/// Bytes that are read at once while lines are awaited.
 const GATHER: usize = 64 << 10;
 /// The same behind a payload that went past the gathering: the next may do so too, and what is read of it has to be copied.
 const LINE: usize = 512;
@@ -82,7 +82,7 @@ pub(crate) struct StreamReader {
     passed: bool,
     /// Set when nobody wants what comes.
     called_off: Option<Arc<AtomicBool>>,
-    tally: Arc<ProgressCounters>,
+    counters: Arc<ProgressCounters>,
 }
 
 /// What is known of the link that the stream comes by.
@@ -105,18 +105,18 @@ impl StreamReader {
     pub(crate) fn stdin(
         dialect: Dialect,
         link: LinkLimits,
-        tally: Arc<ProgressCounters>,
+        counters: Arc<ProgressCounters>,
     ) -> Result<Self, ReceiveError> {
         let file = io::stdin().as_fd().try_clone_to_owned().map_err(unreadable)?;
-        Ok(Self::new(file.into(), dialect, link, tally))
+        Ok(Self::new(file.into(), dialect, link, counters))
     }
 
     /// The stream from this pipe or file.
-    pub(crate) fn new(file: File, dialect: Dialect, link: LinkLimits, tally: Arc<ProgressCounters>) -> Self {
+    pub(crate) fn new(file: File, dialect: Dialect, link: LinkLimits, counters: Arc<ProgressCounters>) -> Self {
         sys::enlarge_pipe(file.as_fd(), PIPE);
         // Nearly all of a stream in a file is data.
         let stored = file.metadata().ok().filter(std::fs::Metadata::is_file);
-        stored.into_iter().for_each(|stat| tally.expect_data(stat.len()));
+        stored.into_iter().for_each(|stat| counters.expect_data(stat.len()));
         let decoder = StreamDecoder::new(dialect);
         Self {
             file,
@@ -129,7 +129,7 @@ impl StreamReader {
             begun: false,
             passed: false,
             called_off: None,
-            tally,
+            counters,
         }
     }
 
@@ -143,7 +143,7 @@ impl StreamReader {
             return self.pass_noise();
         }
         loop {
-            match self.gathered.iter().position(|&octet| octet == b'\n') {
+            match self.gathered.iter().position(|&byte| byte == b'\n') {
                 Some(end) if self.gathered[..end] == *b"WAIT" => drop(self.gathered.split_to(end + 1)),
                 Some(end) => return refused(&self.gathered[..end]).map_or(Ok(()), Err),
                 // No line ahead of the stream is as long.
@@ -156,7 +156,7 @@ impl StreamReader {
     /// Passes over what a login has said ahead of the open line: none if there is no open line.
     fn pass_noise(&mut self) -> Result<(), ReceiveError> {
         let mut looked = 0;
-        // ssh may be asking for a password until the first octet comes.
+        // ssh may be asking for a password until the first byte comes.
         let patience = self.link.patience;
         self.link.patience = patience.filter(|_| self.link.at_once);
         let begun = self.gather();
@@ -166,7 +166,7 @@ impl StreamReader {
             let begins = |words: &[u8]| words.starts_with(OPEN) || is_want(words) || is_source(words);
             let found = (looked..self.gathered.len()).find(|&at| begins(&self.gathered[at..]));
             let ahead = &self.gathered[..found.unwrap_or(self.gathered.len())];
-            let mut lines = ahead.split_inclusive(|&octet| octet == b'\n');
+            let mut lines = ahead.split_inclusive(|&byte| byte == b'\n');
             if let Some(error) = lines.find_map(|line| line.strip_suffix(b"\n").and_then(refused)) {
                 return Err(error);
             }
@@ -225,12 +225,12 @@ impl StreamReader {
             if self.gathered[..shown] != word[..shown] {
                 return Ok(None);
             }
-            if let Some(end) = self.gathered.iter().take(LINE_MAX).position(|&octet| octet == b'\n') {
+            if let Some(end) = self.gathered.iter().take(LINE_MAX).position(|&byte| byte == b'\n') {
                 let line = self.gathered.split_to(end + 1);
                 return Ok(Some(parse(&line[..end]).map_err(|flaw| wrong(&flaw))?));
             }
             if self.gathered.len() >= LINE_MAX {
-                let what = format!("a line longer than {LINE_MAX} octets");
+                let what = format!("a line longer than {LINE_MAX} bytes");
                 return Err(xfer_hole_proto::StreamError::new(StreamErrorKind::TooLong, 0, 0, what).into());
             }
             if self.gather()? == 0 {
@@ -266,16 +266,16 @@ impl StreamReader {
         }
     }
 
-    /// Reads some octets behind those that were gathered: how many, none at the end.
+    /// Reads some bytes behind those that were gathered: how many, none at the end.
     fn gather(&mut self) -> Result<usize, ReceiveError> {
         self.wait()?;
         let held = self.gathered.len();
         self.gathered.resize(held + if std::mem::take(&mut self.passed) { LINE } else { GATHER }, 0);
         let read = sys::read_some(&self.file, &mut self.gathered[held..]).map_err(unreadable);
         self.gathered.truncate(held + *read.as_ref().unwrap_or(&0));
-        let octets = read?;
-        self.tally.add_wire(octets as u64);
-        Ok(octets)
+        let bytes = read?;
+        self.counters.add_wire(bytes as u64);
+        Ok(bytes)
     }
 
     /// Waits until there is something to be read, as long as there is patience, and anybody who wants it.
@@ -299,7 +299,7 @@ impl StreamReader {
         }
     }
 
-    /// Whoever waits for octets looks at this now and then, and fails when it is set.
+    /// Whoever waits for bytes looks at this now and then, and fails when it is set.
     pub(crate) fn heed(&mut self, called_off: Arc<AtomicBool>) {
         self.called_off = Some(called_off);
     }
@@ -307,19 +307,19 @@ impl StreamReader {
     /// Reads payload that is awaited into `buf`, as much as comes at once; nothing if the stream is cut.
     pub(crate) fn payload(&mut self, buf: &mut [u8]) -> Result<usize, ReceiveError> {
         let awaited = usize::try_from(self.decoder.payload_left()).unwrap_or(usize::MAX).min(buf.len());
-        let octets = if self.gathered.is_empty() {
+        let bytes = if self.gathered.is_empty() {
             self.wait()?;
-            let octets = sys::read_some(&self.file, &mut buf[..awaited]).map_err(unreadable)?;
+            let bytes = sys::read_some(&self.file, &mut buf[..awaited]).map_err(unreadable)?;
             self.passed = true;
-            self.tally.add_wire(octets as u64);
-            octets
+            self.counters.add_wire(bytes as u64);
+            bytes
         } else {
-            let octets = awaited.min(self.gathered.len());
-            buf[..octets].copy_from_slice(&self.gathered.split_to(octets));
-            octets
+            let bytes = awaited.min(self.gathered.len());
+            buf[..bytes].copy_from_slice(&self.gathered.split_to(bytes));
+            bytes
         };
-        self.decoder.payload_passed(octets as u64)?;
-        Ok(octets)
+        self.decoder.payload_passed(bytes as u64)?;
+        Ok(bytes)
     }
 
     /// How long a reader of a fifo may be waited for. Of a request that goes by the answers.
@@ -342,12 +342,12 @@ impl StreamReader {
         self.noise.as_deref()
     }
 
-    /// True if octets were read ahead, which have to be taken from here.
+    /// True if bytes were read ahead, which have to be taken from here.
     pub(crate) fn gathered(&self) -> bool {
         !self.gathered.is_empty()
     }
 
-    /// Moves payload that is awaited, `most` octets of it, into the sink at `at`, without a copy of ours: how many octets, 0 if the stream is cut.
+    /// Moves payload that is awaited, `most` bytes of it, into the sink at `at`, without a copy of ours: how many bytes, 0 if the stream is cut.
     pub(crate) fn splice(&mut self, sink: &dyn DiskWriter, at: u64, most: u64) -> Result<Spliced, ReceiveError> {
         if self.gathered() {
             return Ok(Spliced::Refused);
@@ -355,10 +355,10 @@ impl StreamReader {
         self.wait()?;
         let most = self.decoder.payload_left().min(most);
         let spliced = sink.data_from_pipe(at, self.file.as_fd(), most)?;
-        if let Spliced::Moved(octets) = spliced {
+        if let Spliced::Moved(bytes) = spliced {
             self.passed = true;
-            self.tally.add_wire(octets);
-            self.decoder.payload_passed(octets)?;
+            self.counters.add_wire(bytes);
+            self.decoder.payload_passed(bytes)?;
         }
         Ok(spliced)
     }

@@ -27,10 +27,10 @@ impl ReceiveContext<'_> {
         let mut manifest = ManifestInput::open(Path::new("-"))?;
         let tail = disk.limit_device(manifest.manifest().size);
         if tail > 0 {
-            self.messages.warn(format_args!("{}: the last {tail} octets of the device aren't compared", shown(dest)));
+            self.messages.warn(format_args!("{}: the last {tail} bytes of the device aren't compared", shown(dest)));
         }
         let mut out = io::BufWriter::new(io::stdout());
-        let compared = verify(&disk, &mut manifest, self.tally, |at, len| match self.cli.list {
+        let compared = verify(&disk, &mut manifest, self.counters, |at, len| match self.cli.list {
             true => writeln!(out, "{at} {len}").map_err(unwritable),
             false => Ok(()),
         });

@@ -1,4 +1,4 @@
-//! The command line: what the user typed ([`Cli`]), and what sending comes to ([`Job`]).
+//! The command line: what the user typed ([`Cli`]), and what sending comes to ([`SendOptions`]).
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -156,7 +156,7 @@ pub(crate) enum Command {
     Fold(FoldArgs),
     /// Punch out of a sparse raw file what its child, the file above it in a chain, has itself
     Prune(PruneArgs),
-    /// Print the disk's record lines, with digests and without its octets
+    /// Print the disk's record lines, with digests and without its bytes
     Manifest(ManifestArgs),
     /// Print the disk's fingerprint
     Digest(DigestArgs),
@@ -253,9 +253,9 @@ impl SendOptions {
     }
 }
 
-/// The interval where a receiver is asked what it holds, in octets.
+/// The interval where a receiver is asked what it holds, in bytes.
 const DELTA_INTERVAL: u64 = 64 << 10;
-/// Towards sh: records are long and holes are not short, in octets.
+/// Towards sh: records are long and holes are not short, in bytes.
 const SH_INTERVAL: u64 = INTERVAL_MAX;
 const SH_HOLE: u64 = 64 << 10;
 /// Where only changes are sent, intervals are short: what changed is sent by whole ones.
@@ -296,14 +296,14 @@ impl Cli {
             },
             reflink,
             looks,
-            fills: self.min_hole.is_some_and(|octets| octets > 1),
+            fills: self.min_hole.is_some_and(|bytes| bytes > 1),
         })
     }
 
     /// What was typed, checked as far as that can be done without touching anything.
-    pub(crate) fn job(&self, towards: PeerKind) -> Result<SendOptions, SendError> {
+    pub(crate) fn job(&self, peer: PeerKind) -> Result<SendOptions, SendError> {
         let detect = self.detect_zeroes != Some(Detect::Off);
-        let hash = self.hash || (towards != PeerKind::Unknown && !self.no_hash);
+        let hash = self.hash || (peer != PeerKind::Unknown && !self.no_hash);
         let needing = [
             (self.hash_interval.is_some(), "--hash-interval"),
             (self.print_digest, "--print-digest"),
@@ -324,7 +324,7 @@ impl Cli {
                 "--delta needs --hash"
             }));
         }
-        let sums = hash.then(|| self.sums(towards)).transpose()?;
+        let sums = hash.then(|| self.sums(peer)).transpose()?;
         if sums.is_none() {
             self.since.check_sums(HashParams::default())?;
         }
@@ -334,12 +334,10 @@ impl Cli {
                 return Err(SendError::usage(if self.hash { what.into() } else { format!("{what}: add --no-hash") }));
             }
             Some(sums) => ReadOptions::canonical(sums),
-            None => {
-                ReadOptions::plain(detect, self.min_hole.unwrap_or(if towards == PeerKind::Sh { SH_HOLE } else { 1 }))
-            }
+            None => ReadOptions::plain(detect, self.min_hole.unwrap_or(if peer == PeerKind::Sh { SH_HOLE } else { 1 })),
         };
-        if self.min_hole.is_some_and(|octets| octets > UNIT) {
-            return Err(SendError::usage(format!("--min-hole takes up to {UNIT} octets")));
+        if self.min_hole.is_some_and(|bytes| bytes > UNIT) {
+            return Err(SendError::usage(format!("--min-hole takes up to {UNIT} bytes")));
         }
         Ok(SendOptions {
             dialect: if self.classic { Dialect::Classic } else { Dialect::V1 },
@@ -350,13 +348,13 @@ impl Cli {
         })
     }
 
-    /// What holds back the octets that leave.
+    /// What holds back the bytes that leave.
     pub(crate) fn throttle(&self) -> Option<RateLimiter> {
         self.rsh.bwlimit.map(RateLimiter::new)
     }
 
-    fn sums(&self, towards: PeerKind) -> Result<HashParams, SendError> {
-        let (interval, grain) = match towards {
+    fn sums(&self, peer: PeerKind) -> Result<HashParams, SendError> {
+        let (interval, grain) = match peer {
             PeerKind::Sh => (SH_INTERVAL, SH_HOLE),
             PeerKind::ShAgain => (INTERVAL_DEFAULT, SH_HOLE),
             PeerKind::Unknown | PeerKind::Binary => (INTERVAL_DEFAULT, GRAIN_DEFAULT),

@@ -38,7 +38,7 @@ pub(crate) struct Copy<'a> {
     pub(crate) dest: &'a Path,
     /// What DEST has to be, if only changes are copied, and that was said.
     pub(crate) base: Option<Fingerprint>,
-    pub(crate) tally: &'a ProgressCounters,
+    pub(crate) counters: &'a ProgressCounters,
     pub(crate) signals: &'a Signals,
     pub(crate) messages: Messages,
 }
@@ -67,7 +67,7 @@ impl Copy<'_> {
             self.messages.note(format_args!("would copy {image}, a disk of {size} bytes, to {plan}"));
             return Ok((None, None));
         }
-        self.tally.set_size(disk.size());
+        self.counters.set_size(disk.size());
         let (fingerprint, notes) = self.copy(disk, &copying, target, shares)?;
         for note in notes {
             self.messages.warn(format_args!("{dest}: {note}"));
@@ -96,7 +96,7 @@ impl Copy<'_> {
     /// Writes the target, and gives it its name once the disk is found to be what it was.
     fn copy(&self, disk: &BackingChain, copying: &Copying, target: Target, shares: bool) -> Result<Copied, SendError> {
         let size = disk.size();
-        let tally = self.tally;
+        let counters = self.counters;
         if self.cli.target.delta {
             let sums = copying.job.sums.unwrap_or_default();
             let known = self.identity.and_then(|identity| identity.recall(sums));
@@ -106,16 +106,16 @@ impl Copy<'_> {
             {
                 disk.check_unchanged(false)?;
                 held.check()?;
-                tally.add_disk(size);
-                tally.add_kept(size);
+                counters.add_disk(size);
+                counters.add_kept(size);
                 return Ok((Some(Fingerprint { sums, digest }), Vec::new()));
             }
             let noting = TargetNote::of(&target);
             let holding = target.hold(size, false)?;
             let noting = noting.of_sink(holding.sink.as_ref());
             self.signals.set_remains(Some(holding.sink.leftover_message()));
-            tally.set_phase(Phase::Copying);
-            let poured = differing(disk, copying, &holding, tally).map(Some);
+            counters.set_phase(Phase::Copying);
+            let poured = differing(disk, copying, &holding, counters).map(Some);
             let (fingerprint, mut notes) = self.finish(disk, copying, holding.sink, poured)?;
             notes.extend(noting.note(fingerprint.as_ref()));
             return Ok((fingerprint, notes));
@@ -126,8 +126,8 @@ impl Copy<'_> {
         // What isn't hashed has no fingerprint.
         let noting = copying.job.sums.map(|_| noting.of_sink(sink.as_ref()));
         self.signals.set_remains(Some(sink.leftover_message()));
-        tally.ahead().expected().into_iter().for_each(|data| sink.announce(data));
-        tally.set_phase(Phase::Copying);
+        counters.ahead().expected().into_iter().for_each(|data| sink.announce(data));
+        counters.set_phase(Phase::Copying);
         let shared = match disk.plain().filter(|_| shares).map(|host| sink.share(host.file())) {
             Some(Err(error)) if copying.reflink == Reflink::Always => {
                 sink.give_up();
@@ -137,13 +137,13 @@ impl Copy<'_> {
             Some(Err(_)) | None => false,
         };
         let poured = if shared {
-            tally.add_disk(size);
+            counters.add_disk(size);
             Ok(None)
         } else if copying.job.sums.is_some() || copying.fills || !sink.is_positional() {
-            in_order(disk, copying, sink.as_ref(), tally)
+            in_order(disk, copying, sink.as_ref(), counters)
         } else {
             let share = copying.reflink != Reflink::Never;
-            let pour = ParallelCopy { image: disk, shape: copying.job.shape, sink: sink.as_ref(), share, tally };
+            let pour = ParallelCopy { image: disk, shape: copying.job.shape, sink: sink.as_ref(), share, counters };
             pour.all(workers(disk)).map(|()| None).map_err(SendError::from)
         };
         let (fingerprint, mut notes) = self.finish(disk, copying, sink, poured)?;
@@ -173,10 +173,10 @@ impl Copy<'_> {
         let copied = poured.and_then(|fingerprint| {
             disk.check_unchanged(copying.job.live)?;
             if let Some(said) = fingerprint.filter(|_| copying.options.read_back) {
-                read_back(sink.as_ref(), disk.size(), said, self.tally)?;
+                read_back(sink.as_ref(), disk.size(), said, self.counters)?;
             }
             if !copying.options.no_sync {
-                self.tally.set_phase(Phase::Syncing);
+                self.counters.set_phase(Phase::Syncing);
             }
             let notes = sink.commit(disk.size())?;
             self.signals.set_remains(Some("the whole disk was copied".to_owned()));
@@ -217,7 +217,7 @@ fn in_order(
     disk: &BackingChain,
     copying: &Copying,
     sink: &dyn DiskWriter,
-    tally: &ProgressCounters,
+    counters: &ProgressCounters,
 ) -> Result<Option<Fingerprint>, SendError> {
     let (job, size) = (&copying.job, disk.size());
     let (mut encoder, mut lines) = (StreamEncoder::new(Dialect::V1), BytesMut::new());
@@ -230,7 +230,7 @@ fn in_order(
         let shape = job.shape.held(true);
         let blocks = ParallelReader::start(scope, disk, shape, workers(disk)).map_err(SendError::Thread)?;
         let pieces = Coalescer::new(blocks, &shape).map(|piece| piece.map_err(SendError::from));
-        put_all(disk, pieces, sink, tally, |record| {
+        put_all(disk, pieces, sink, counters, |record| {
             lines.clear();
             encoder.encode(Frame::Record(record), &mut lines)?;
             Ok(encoder.payload_passed(record.payload_len())?)
@@ -245,7 +245,7 @@ fn put_all(
     disk: &BackingChain,
     pieces: impl Iterator<Item = Result<Piece, SendError>>,
     sink: &dyn DiskWriter,
-    tally: &ProgressCounters,
+    counters: &ProgressCounters,
     mut look: impl FnMut(Record) -> Result<(), SendError>,
 ) -> Result<(), SendError> {
     let (mut at, mut buffer) = (0, Vec::new());
@@ -260,9 +260,9 @@ fn put_all(
             Piece::Nothing => {}
         }
         at += record.len();
-        tally.add_disk(record.len());
-        tally.add_data(record.payload_len());
-        tally.add_kept(if matches!(record, Record::Keep { .. }) { record.len() } else { 0 });
+        counters.add_disk(record.len());
+        counters.add_data(record.payload_len());
+        counters.add_kept(if matches!(record, Record::Keep { .. }) { record.len() } else { 0 });
     }
     Ok(())
 }
@@ -272,7 +272,7 @@ fn differing(
     disk: &BackingChain,
     copying: &Copying,
     holding: &DeltaTarget,
-    tally: &ProgressCounters,
+    counters: &ProgressCounters,
 ) -> Result<Fingerprint, SendError> {
     let (sink, size) = (holding.sink.as_ref(), disk.size());
     let sums = copying.job.sums.unwrap_or_default();
@@ -297,7 +297,7 @@ fn differing(
             }
         };
         let own = own.map(|block| block.and_then(|block| lines.pass(&block).map(|()| block)));
-        put_all(disk, Coalescer::new(BaseMatcher::new(own, entries, size, sums), &shape), sink, tally, |_| Ok(()))
+        put_all(disk, Coalescer::new(BaseMatcher::new(own, entries, size, sums), &shape), sink, counters, |_| Ok(()))
     })?;
     Ok(Fingerprint { sums, digest: lines.digest()? })
 }

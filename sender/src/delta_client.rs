@@ -82,7 +82,7 @@ pub(crate) fn asks(words: &[String], delta: bool, resume: bool) -> bool {
 pub(crate) struct DiskLines(RefCell<ManifestWriter>);
 
 impl DiskLines {
-    /// Of a disk of this size in octets.
+    /// Of a disk of this size in bytes.
     pub(crate) fn new(size: u64, sums: HashParams) -> Self {
         Self(RefCell::new(ManifestWriter::new(ManifestHeader::whole(size, sums))))
     }

@@ -122,7 +122,7 @@ impl SendError {
     }
 
     /// The other side, or the way to it, failed for good.
-    pub(crate) fn far(what: impl Into<String>) -> Self {
+    pub(crate) fn remote(what: impl Into<String>) -> Self {
         Self::Far { what: what.into(), failure: Failure::Permanent, hint: None, left: Left::Unknown }
     }
 

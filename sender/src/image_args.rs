@@ -123,7 +123,7 @@ impl ImageArgs {
         })
     }
 
-    /// Opens the image and all that it lies on, `direct` if its octets are to be read past the page cache, and says what there is to
+    /// Opens the image and all that it lies on, `direct` if its bytes are to be read past the page cache, and says what there is to
     /// know of it.
     pub(crate) fn open(&self, image: &Path, direct: bool, messages: Messages) -> Result<BackingChain, SendError> {
         let chain = self.open_as(image, ReadPurpose { direct, ..ReadPurpose::default() }, messages)?;
@@ -152,10 +152,10 @@ impl ImageArgs {
         {
             messages.warn(format_args!("{}: is read as a raw disk, which its name doesn't say", shown(image)));
         }
-        let floors = chain.floors();
-        match floors {
+        let layers = chain.layers();
+        match layers {
             1 => messages.verbose(format_args!("format {}", chain.format())),
-            _ => messages.verbose(format_args!("format {}, a chain of {floors} images", chain.format())),
+            _ => messages.verbose(format_args!("format {}, a chain of {layers} images", chain.format())),
         }
         if let Some(method) = chain.method() {
             messages.verbose(format_args!("extents by {}", method.word()));

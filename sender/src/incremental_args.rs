@@ -131,7 +131,7 @@ impl IncrementalArgs {
     pub(crate) fn check_sums(&self, sums: HashParams) -> Result<(), SendError> {
         match self.named() {
             Some(base) if base.sums != sums => Err(SendError::usage(format!(
-                "--base-digest is of intervals of {} and a grain of {} octets, and the stream's are {} and {}",
+                "--base-digest is of intervals of {} and a grain of {} bytes, and the stream's are {} and {}",
                 base.sums.interval(),
                 base.sums.grain(),
                 sums.interval(),
@@ -212,11 +212,11 @@ impl KnownBase {
     pub(crate) fn read(
         &self,
         sums: Option<HashParams>,
-        tally: &ProgressCounters,
+        counters: &ProgressCounters,
         mut wait: impl FnMut() -> Result<(), SendError>,
     ) -> Result<Option<Fingerprint>, SendError> {
         let Self::Unread { before, live } = self else { return Ok(self.known()) };
-        tally.set_phase(Phase::Hashing);
+        counters.set_phase(Phase::Hashing);
         let (over, (done, ended)) = (AtomicBool::new(false), channel::<()>());
         let go_on = || if over.load(Ordering::Relaxed) { Err(SendError::BrokenPipe) } else { Ok(()) };
         let read = || {
@@ -230,7 +230,7 @@ impl KnownBase {
                 wait().inspect_err(|_| over.store(true, Ordering::Relaxed))?;
             }
             let read = reading.join().unwrap_or_else(|panic| resume_unwind(panic));
-            tally.set_phase(Phase::Preparing);
+            counters.set_phase(Phase::Preparing);
             read.map(Some)
         })
     }

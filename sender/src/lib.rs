@@ -165,19 +165,19 @@ type Moved = (Option<Fingerprint>, Option<WrittenTarget>);
 /// Moves the disk. A receiver that hears us is told what fails.
 fn go(cli: &Cli, words: &Operands, watch: &CommandContext<'_>) -> Result<Moved, SendError> {
     let messages = watch.messages;
-    let towards = match words.dest {
+    let peer = match words.dest {
         Location::Remote(_) => PeerKind::Binary,
         Location::Local(_) if cli.target.delta => PeerKind::Holder,
         _ => PeerKind::Unknown,
     };
-    let job = cli.job(towards).map_err(|error| if cli.converse { stdio_session::refuse(&error) } else { error })?;
+    let job = cli.job(peer).map_err(|error| if cli.converse { stdio_session::refuse(&error) } else { error })?;
     if matches!(words.dest, Location::Stream) {
         if sys::was_closed(io::stdout()) {
             return Err(SendError::Closed);
         }
         if io::stdout().is_terminal() {
             if cli.converse {
-                return Err(SendError::far(format!("standard output: {TERMINAL}")));
+                return Err(SendError::remote(format!("standard output: {TERMINAL}")));
             }
             return Err(SendError::Terminal);
         }
@@ -203,7 +203,7 @@ fn transmit(
     job: SendOptions,
     ahead: &mut Option<EarlyReplies>,
 ) -> Result<Moved, SendError> {
-    let CommandContext { tally, signals, messages } = *watch;
+    let CommandContext { counters, signals, messages } = *watch;
     let begun = SystemTime::now();
     // A snapshot is not what the image's files are known by, and a disk that may change is not known at all.
     let noted = job.sums.is_some() && !job.live && cli.source.snapshot.is_none() && cli.source.bounds.is_none();
@@ -218,28 +218,28 @@ fn transmit(
     let believed = identity.as_ref().filter(|_| cli.target.remember);
     let fixed = cli.hash_interval.is_some() || cli.min_hole.is_some();
     let basis = cli.since.basis(&disk, job.sums, fixed, job.live);
-    let known = || basis.read(job.sums, tally, || Ok(()));
+    let known = || basis.read(job.sums, counters, || Ok(()));
     let plan = Plan::changed(&disk, job.sums.map_or(1, HashParams::interval));
     let (fingerprint, made) = watch.ahead_of(&disk, plan, || match &words.dest {
         Location::Stream if cli.converse => {
             drop(ahead.take());
-            let sent = stdio_session::converse(&disk, believed, &basis, &job, cli, tally, messages);
+            let sent = stdio_session::converse(&disk, believed, &basis, &job, cli, counters, messages);
             sent.map(|fingerprint| (fingerprint, None))
         }
         Location::Stream => {
             check_content(&disk, false, messages)?;
             let job = job.clone().building_on(known()?);
-            let mut wire = StreamWriter::stdout(job.dialect, Arc::clone(tally), cli.throttle())?;
-            let sending = Sending { disk: &disk, job: &job, holds: None, tally, messages };
+            let mut wire = StreamWriter::stdout(job.dialect, Arc::clone(counters), cli.throttle())?;
+            let sending = Sending { disk: &disk, job: &job, holds: None, counters, messages };
             sending.run(&mut wire).map(|fingerprint| (fingerprint, None))
         }
         Location::Remote(remote) => {
-            Push { cli, image: &words.image, identity: believed, remote, basis: &basis, tally, signals, messages }
+            Push { cli, image: &words.image, identity: believed, remote, basis: &basis, counters, signals, messages }
                 .run(&disk)
         }
         Location::Local(dest) => {
             let base = known()?;
-            Copy { cli, image: &words.image, identity: believed, dest, base, tally, signals, messages }
+            Copy { cli, image: &words.image, identity: believed, dest, base, counters, signals, messages }
                 .run(&disk, job.clone().building_on(base))
         }
     })?;

@@ -45,14 +45,14 @@ pub(crate) struct Push<'a> {
     pub(crate) remote: &'a Remote,
     /// What the target has to hold, if only changes are sent.
     pub(crate) basis: &'a KnownBase,
-    pub(crate) tally: &'a Arc<ProgressCounters>,
+    pub(crate) counters: &'a Arc<ProgressCounters>,
     pub(crate) signals: &'a Signals,
     pub(crate) messages: Messages,
 }
 
 /// The other side on the line, and ready.
 struct ReadyPeer {
-    far: RemoteProcess,
+    process: RemoteProcess,
     /// Where the stream goes.
     to: File,
     ready: Ready,
@@ -69,11 +69,11 @@ impl Push<'_> {
         check_content(disk, call.ready.is_device(), self.messages)?;
         let made = self.made(&call.ready.words);
         if let Some((data, kept)) = expected {
-            self.tally.set_size(disk.size());
+            self.counters.set_size(disk.size());
             send::check_names_base(self.basis, &call.ready.words)?;
             send::asks_there(disk, self.cli, &call.ready, self.messages)?;
             drop(call.to);
-            call.far.close();
+            call.process.close();
             self.would_send(disk, &made, data, kept);
             return Ok((None, None));
         }
@@ -140,7 +140,7 @@ impl Push<'_> {
             options.extend(cli.target.delta.then(|| "delta".to_owned()));
             if let Some(older) = disk.older() {
                 options.push(format!("base={}", older.size()));
-                let named = self.basis.read(cli.job(PeerKind::Binary)?.sums, self.tally, || Ok(()))?;
+                let named = self.basis.read(cli.job(PeerKind::Binary)?.sums, self.counters, || Ok(()))?;
                 options.extend(named.map(|named| format!("base-digest={named}")));
             }
         }
@@ -154,11 +154,11 @@ impl Push<'_> {
         let preamble = preamble();
         let command = cli.rsh.command(remote, &request.command(preamble.len())).map_err(SendError::Usage)?;
         messages.verbose(format_args!("runs {}", command.get_program().to_string_lossy()));
-        self.tally.set_phase(Phase::Connecting);
+        self.counters.set_phase(Phase::Connecting);
         let host = remote.host.clone();
-        let (far, to, from) = RemoteProcess::start(command, host.clone(), *messages).map_err(SendError::far)?;
-        self.signals.on_end(Box::new(far.stopper()));
-        let (stopper, signals, name) = (far.stopper(), self.signals.clone(), host.clone());
+        let (process, to, from) = RemoteProcess::start(command, host.clone(), *messages).map_err(SendError::remote)?;
+        self.signals.on_end(Box::new(process.stopper()));
+        let (stopper, signals, name) = (process.stopper(), self.signals.clone(), host.clone());
         let stop = move |ending: &ConversationEnd| {
             stopper();
             // A write that somebody holds the other end of, and nobody takes, would hold us up for ever.
@@ -168,35 +168,35 @@ impl Push<'_> {
         answers.watch(patience, cli.rsh.counts_from_the_start()).map_err(SendError::Thread)?;
         let nothing = |ending: ConversationEnd| match &ending {
             ConversationEnd::Closed(noise) => {
-                let LinkLoss { what, failure } = far.why(noise.as_deref(), false);
-                match far.refusal(&what) {
+                let LinkLoss { what, failure } = process.why(noise.as_deref(), false);
+                match process.refusal(&what) {
                     Some(what) => SendError::Far { what, failure, hint: Some(REFUSED_HINT), left: Left::Unknown },
                     None => LinkLoss { what, failure }.into(),
                 }
             }
-            _ => self.failed(&far, &ending, false),
+            _ => self.failed(&process, &ending, false),
         };
         let wants_text = answers.wants_text();
-        far.answered();
+        process.answered();
         if wants_text.map_err(nothing)? {
             // If it isn't taken, the answer says why.
             let _taken = sys::write_all(&to, preamble.as_bytes());
         }
-        let words = answers.ready().map_err(|ending| self.failed(&far, &ending, false))?;
-        self.tally.set_phase(Phase::Preparing);
+        let words = answers.ready().map_err(|ending| self.failed(&process, &ending, false))?;
+        self.counters.set_phase(Phase::Preparing);
         messages.verbose(format_args!("{}: receives by {}", remote.host, words.join(" ")));
-        let towards = if words.iter().any(|word| word == Reply::SH) { PeerKind::Sh } else { PeerKind::Binary };
-        Ok(ReadyPeer { far, to, ready: Ready { answers, towards, words } })
+        let peer = if words.iter().any(|word| word == Reply::SH) { PeerKind::Sh } else { PeerKind::Binary };
+        Ok(ReadyPeer { process, to, ready: Ready { answers, peer, words } })
     }
 
     fn send(&self, disk: &BackingChain, call: ReadyPeer) -> Result<Option<Fingerprint>, SendError> {
-        let ReadyPeer { far, to, ready } = call;
+        let ReadyPeer { process, to, ready } = call;
         let answers = &ready.answers;
-        let mut wire = StreamWriter::new(to, Dialect::V1, Arc::clone(self.tally), self.cli.throttle());
+        let mut wire = StreamWriter::new(to, Dialect::V1, Arc::clone(self.counters), self.cli.throttle());
         wire.heed(answers.clone(), self.cli.rsh.patience());
-        let Self { cli, tally, messages, .. } = self;
+        let Self { cli, counters, messages, .. } = self;
         let known = Known { identity: self.identity, basis: self.basis };
-        let sent = send::to_receiver(disk, known, cli, &ready, &mut wire, tally, *messages);
+        let sent = send::to_receiver(disk, known, cli, &ready, &mut wire, counters, *messages);
         if sent.is_ok() {
             let dest = shown(self.remote.path.as_ref());
             let what = format!("all of it was sent, and {}:{dest} may be the new disk by now", self.remote.host);
@@ -206,7 +206,7 @@ impl Push<'_> {
         drop(wire);
         let ending = match &sent {
             Ok(_) => {
-                self.tally.set_phase(Phase::Syncing);
+                self.counters.set_phase(Phase::Syncing);
                 answers.ending(None)
             }
             // It hears why, and ends by itself.
@@ -220,7 +220,7 @@ impl Push<'_> {
                     let what = format!("{host}: {what}; {host}:{dest} isn't to be relied on");
                     SendError::Far { what, failure: Failure::Permanent, hint: None, left: Left::Said }
                 })?;
-                far.close();
+                process.close();
                 Ok(fingerprint)
             }
             (_, ConversationEnd::Failed(why)) if tells_disk(disk, &why.reason().to_string()) => {
@@ -228,12 +228,12 @@ impl Push<'_> {
                 let already = is_there_already(disk, &why);
                 let what = "; it is the disk that was to be sent already, and there is nothing to be done";
                 Err(if already {
-                    SendError::far(format!("{host}: {why}{what}"))
+                    SendError::remote(format!("{host}: {why}{what}"))
                 } else {
                     SendError::OtherBase(format!("{host}: {why}"))
                 })
             }
-            (_, ending) => Err(match (self.failed(&far, &ending, true), &ending) {
+            (_, ending) => Err(match (self.failed(&process, &ending, true), &ending) {
                 (SendError::Far { what, failure, hint, left: Left::Unknown }, ConversationEnd::Failed(_)) => {
                     SendError::Far { what, failure, hint, left: self.left(&ready, failure) }
                 }
@@ -244,7 +244,7 @@ impl Push<'_> {
 
     /// What a FAIL tells of the target that doesn't say what is left there.
     fn left(&self, ready: &Ready, failure: Failure) -> Left {
-        match ready.towards {
+        match ready.peer {
             // A shell that was ended, or waited in vain, doesn't say whether it had begun.
             PeerKind::Sh if failure == Failure::Temporary => Left::Unknown,
             PeerKind::Sh if ready.is_device() || self.cli.target.in_place => Left::Said,
@@ -272,10 +272,10 @@ impl Push<'_> {
     }
 
     /// Why there is no disk at the other side, once a receiver there was `ready` or before.
-    fn failed(&self, far: &RemoteProcess, ending: &ConversationEnd, ready: bool) -> SendError {
+    fn failed(&self, process: &RemoteProcess, ending: &ConversationEnd, ready: bool) -> SendError {
         let what = format!("{}: {ending}", self.remote.host);
         match ending {
-            ConversationEnd::Closed(noise) => far.why(noise.as_deref(), ready).into(),
+            ConversationEnd::Closed(noise) => process.why(noise.as_deref(), ready).into(),
             ConversationEnd::Failed(why) => SendError::Far {
                 what,
                 failure: ending.failure(),

@@ -1,7 +1,7 @@
 //! A sender for a key of which little is trusted: it may read disks beneath one directory, and nothing else.
 //!
 //! The request comes by the environment, as sshd gives it where a forced command runs. Its words are held to a list of what a pull may
-//! ask for; the image, and all that it names, is looked up so that the directory can't be left ([`Bounds`]).
+//! ask for; the image, and all that it names, is looked up so that the directory can't be left ([`ConfinedDir`]).
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;

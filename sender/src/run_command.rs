@@ -27,7 +27,7 @@ pub(crate) struct CommandResult {
 /// What the work is given.
 #[derive(Clone, Copy)]
 pub(crate) struct CommandContext<'a> {
-    pub(crate) tally: &'a Arc<ProgressCounters>,
+    pub(crate) counters: &'a Arc<ProgressCounters>,
     pub(crate) signals: &'a Signals,
     pub(crate) messages: Messages,
 }
@@ -35,7 +35,7 @@ pub(crate) struct CommandContext<'a> {
 impl CommandContext<'_> {
     /// Does the work on this disk, and counts its data meanwhile by the extents of the plan, if progress is shown.
     pub(crate) fn ahead_of<T>(&self, disk: &BackingChain, plan: Plan<'_>, work: impl FnOnce() -> T) -> T {
-        self.tally.ahead().of_disk(disk, plan, work)
+        self.counters.ahead().of_disk(disk, plan, work)
     }
 }
 
@@ -46,14 +46,14 @@ pub(crate) fn watch(
     messages: Messages,
     work: impl FnOnce(&CommandContext<'_>) -> Result<CommandResult, SendError>,
 ) -> ExitCode {
-    let watched = EventLoop::start().and_then(|rim| Ok((Signals::watch(&rim, messages)?, rim)));
-    let (signals, rim) = match watched {
+    let watched = EventLoop::start().and_then(|event_loop| Ok((Signals::watch(&event_loop, messages)?, event_loop)));
+    let (signals, event_loop) = match watched {
         Ok(watched) => watched,
         Err(error) => return messages.fail(SendError::Thread(error), None),
     };
-    let tally = Arc::new(ProgressCounters::default());
-    let mut progress = Progress::start(&rim, &signals, kind, messages, Arc::clone(&tally));
-    let found = work(&CommandContext { tally: &tally, signals: &signals, messages }).and_then(|found| {
+    let counters = Arc::new(ProgressCounters::default());
+    let mut progress = Progress::start(&event_loop, &signals, kind, messages, Arc::clone(&counters));
+    let found = work(&CommandContext { counters: &counters, signals: &signals, messages }).and_then(|found| {
         if !found.text.is_empty() {
             progress.close();
             print(&found.text)?;

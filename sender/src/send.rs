@@ -28,7 +28,7 @@ pub(crate) struct Sending<'a> {
     pub(crate) job: &'a SendOptions,
     /// What the receiver has, if it was asked.
     pub(crate) holds: Option<ExistingDisk>,
-    pub(crate) tally: &'a ProgressCounters,
+    pub(crate) counters: &'a ProgressCounters,
     pub(crate) messages: Messages,
 }
 
@@ -36,7 +36,7 @@ impl Sending<'_> {
     /// Sends the disk. A disk that can't be read, or that changed, ends the stream with FAIL.
     pub(crate) fn run(&self, wire: &mut StreamWriter) -> Result<Option<Fingerprint>, SendError> {
         let Self { disk, job, .. } = self;
-        self.tally.set_size(disk.size());
+        self.counters.set_size(disk.size());
         if job.dialect == Dialect::V1 {
             wire.line(Frame::Open(StreamHeader { size: disk.size(), sums: job.sums }))?;
             let base = match &self.holds {
@@ -54,7 +54,7 @@ impl Sending<'_> {
                 let _said = wire.give_up(FailReason::new(&error.to_string()));
                 Err(error.into())
             }
-            // A receiver that met octets without their digest has ended: this is why.
+            // A receiver that met bytes without their digest has ended: this is why.
             Err(error) if error.is_of_output() && job.sums.is_some() => {
                 Err(disk.check_unchanged(job.live).err().map_or(error, Into::into))
             }
@@ -95,19 +95,19 @@ impl Sending<'_> {
     }
 
     /// Writes a record for each piece.
-    fn pieces<I>(&self, mut sift: Coalescer<I>, wire: &RefCell<&mut StreamWriter>) -> Result<(), SendError>
+    fn pieces<I>(&self, mut coalescer: Coalescer<I>, wire: &RefCell<&mut StreamWriter>) -> Result<(), SendError>
     where
         I: Iterator<Item = Result<SegmentBatch, SendError>>,
     {
-        let Self { disk, tally, messages, .. } = self;
+        let Self { disk, counters, messages, .. } = self;
         // Zeros, and what is kept, are counted as they are seen: what is nothing but these has to show that it gets on.
         let (mut seen, mut at) = (0, 0);
-        while let Some(piece) = sift.next() {
+        while let Some(piece) = coalescer.next() {
             let piece = piece?;
             let mut wire = wire.borrow_mut();
-            tally.set_phase(Phase::Sending);
-            let pending = sift.pending();
-            tally.add_disk(pending.saturating_sub(seen));
+            counters.set_phase(Phase::Sending);
+            let pending = coalescer.pending();
+            counters.add_disk(pending.saturating_sub(seen));
             let Some(record) = piece.record() else {
                 seen = pending;
                 wire.idle()?;
@@ -118,12 +118,12 @@ impl Sending<'_> {
             }
             at += record.len();
             match piece {
-                // The wire counts its octets as they go.
+                // The wire counts its bytes as they go.
                 Piece::Data(payload, _) => wire.data(record, payload, *disk)?,
                 Piece::Hole(len) | Piece::Keep(len) => {
                     wire.line(Frame::Record(record))?;
-                    tally.add_disk(len.saturating_sub(seen));
-                    tally.add_kept(if matches!(record, Record::Keep { .. }) { len } else { 0 });
+                    counters.add_disk(len.saturating_sub(seen));
+                    counters.add_kept(if matches!(record, Record::Keep { .. }) { len } else { 0 });
                     seen = 0;
                 }
                 Piece::Nothing => {}
@@ -145,7 +145,7 @@ pub(crate) struct Known<'a> {
 /// A receiver that answers, and is ready.
 pub(crate) struct Ready {
     pub(crate) answers: ReplyReader,
-    pub(crate) towards: PeerKind,
+    pub(crate) peer: PeerKind,
     /// The words of READY.
     pub(crate) words: Vec<String>,
 }
@@ -171,26 +171,26 @@ pub(crate) fn to_receiver(
     cli: &Cli,
     ready: &Ready,
     wire: &mut StreamWriter,
-    tally: &ProgressCounters,
+    counters: &ProgressCounters,
     messages: Messages,
 ) -> Result<Option<Fingerprint>, SendError> {
-    let Ready { answers, towards, words } = ready;
-    let job = cli.job(*towards)?;
-    let base = base(known.basis, job.sums, words, wire, tally)?;
+    let Ready { answers, peer, words } = ready;
+    let job = cli.job(*peer)?;
+    let base = base(known.basis, job.sums, words, wire, counters)?;
     let mut job = job.building_on(base);
     let asked = asks_there(disk, cli, ready, messages)?;
     let mut holds = None;
     if asked {
-        job = cli.job(if *towards == PeerKind::Sh { PeerKind::ShAgain } else { PeerKind::Holder })?;
+        job = cli.job(if *peer == PeerKind::Sh { PeerKind::ShAgain } else { PeerKind::Holder })?;
         let sums = job.sums.unwrap_or_default();
         let digest = known.identity.and_then(|identity| identity.recall(sums));
         let first = words.iter().any(|word| word == Reply::FIRST);
         match ExistingDisk::ask(wire, answers, ManifestRequest { size: disk.size(), sums, digest }, first)? {
             DeltaAnswer::Same(digest) => {
-                tally.set_size(disk.size());
+                counters.set_size(disk.size());
                 disk.check_unchanged(false)?;
-                tally.add_disk(disk.size());
-                tally.add_kept(disk.size());
+                counters.add_disk(disk.size());
+                counters.add_kept(disk.size());
                 return same(wire, StreamHeader { size: disk.size(), sums: Some(sums) }, digest);
             }
             DeltaAnswer::Holds(told) => {
@@ -200,12 +200,12 @@ pub(crate) fn to_receiver(
             }
         }
     }
-    Sending { disk, job: &job, holds, tally, messages }.run(wire)
+    Sending { disk, job: &job, holds, counters, messages }.run(wire)
 }
 
 /// Whether the receiver is to be asked what it has. Warns where that was wanted, and can't be.
 pub(crate) fn asks_there(disk: &dyn Disk, cli: &Cli, ready: &Ready, messages: Messages) -> Result<bool, SendError> {
-    let hashed = cli.job(ready.towards)?.sums.is_some();
+    let hashed = cli.job(ready.peer)?.sums.is_some();
     // What changed is known without asking, where there is an older state.
     let asked = hashed && disk.older().is_none() && asks(&ready.words, cli.target.delta, !cli.target.no_resume);
     if cli.target.delta && !asked {
@@ -229,10 +229,10 @@ fn base(
     sums: Option<HashParams>,
     words: &[String],
     wire: &mut StreamWriter,
-    tally: &ProgressCounters,
+    counters: &ProgressCounters,
 ) -> Result<Option<Fingerprint>, SendError> {
     check_names_base(basis, words)?;
-    basis.read(sums, tally, || wire.idle_ahead())
+    basis.read(sums, counters, || wire.idle_ahead())
 }
 
 /// Fails if the target has to be checked, and the receiver with these words of READY can't.

@@ -11,7 +11,7 @@ use xfer_hole_image::sys::{self, Spliced};
 
 use crate::stream_writer::PIPE;
 
-/// Octets on their way, in order. All that was put in is to be poured out before anything is written past it.
+/// Bytes on their way, in order. All that was put in is to be poured out before anything is written past it.
 #[derive(Debug)]
 pub(crate) struct SplicePipe {
     upper: PipeWriter,
@@ -19,7 +19,7 @@ pub(crate) struct SplicePipe {
 }
 
 impl SplicePipe {
-    /// The most octets that are [put](Lift::put) at a time: they take one page of the pipe.
+    /// The most bytes that are [put](Lift::put) at a time: they take one page of the pipe.
     pub(crate) const LINES: usize = 4096;
 
     /// An empty one. Fails if there is none to be had with room for more than one page: what is put in has to be followed by something
@@ -37,17 +37,17 @@ impl SplicePipe {
         Ok(Self { upper, lower })
     }
 
-    /// Puts in some octets that are in memory, at most [`LINES`](Lift::LINES), while it is empty.
-    pub(crate) fn put(&mut self, octets: &[u8]) -> io::Result<()> {
-        self.upper.write_all(octets)
+    /// Puts in some bytes that are in memory, at most [`LINES`](Lift::LINES), while it is empty.
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.upper.write_all(bytes)
     }
 
-    /// Puts in up to `len` octets of a file, as many as there is room for.
+    /// Puts in up to `len` bytes of a file, as many as there is room for.
     pub(crate) fn fetch(&mut self, file: &File, at: u64, len: u64) -> io::Result<Spliced> {
         sys::splice_to_pipe(file, at, self.upper.as_fd(), len)
     }
 
-    /// Pours up to `len` octets out, of those that were put in: how many.
+    /// Pours up to `len` bytes out, of those that were put in: how many.
     pub(crate) fn pour(&mut self, out: &File, len: u64) -> io::Result<u64> {
         sys::splice_out(self.lower.as_fd(), out.as_fd(), len)
     }
@@ -59,9 +59,9 @@ mod tests {
 
     #[test]
     fn a_pipe_of_one_page_is_not_taken_since_it_would_never_have_room_for_a_file() {
-        let pipe = |octets| {
+        let pipe = |bytes| {
             let (lower, upper) = io::pipe().unwrap();
-            sys::enlarge_pipe(upper.as_fd(), octets);
+            sys::enlarge_pipe(upper.as_fd(), bytes);
             SplicePipe::of(lower, upper)
         };
         assert!(pipe(1).is_err());

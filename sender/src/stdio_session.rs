@@ -89,7 +89,7 @@ pub(crate) fn converse(
     basis: &KnownBase,
     job: &SendOptions,
     cli: &Cli,
-    tally: &Arc<ProgressCounters>,
+    counters: &Arc<ProgressCounters>,
     messages: Messages,
 ) -> Result<Option<Fingerprint>, SendError> {
     let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(SendError::input)?;
@@ -99,11 +99,11 @@ pub(crate) fn converse(
     let patience = cli.rsh.patience();
     answers.watch(patience, true).map_err(SendError::Thread)?;
     let words = answers.ready().map_err(ended)?;
-    let ready = Ready { answers, towards: PeerKind::Unknown, words };
+    let ready = Ready { answers, peer: PeerKind::Unknown, words };
     check_content(disk, ready.is_device(), messages)?;
     let answers = &ready.answers;
     let asked = ready.words.iter().any(|word| word == SourceFacts::ASKED);
-    let mut wire = StreamWriter::stdout(job.dialect, Arc::clone(tally), cli.throttle())?;
+    let mut wire = StreamWriter::stdout(job.dialect, Arc::clone(counters), cli.throttle())?;
     wire.heed(answers.clone(), patience);
     if asked {
         let plan = Plan::changed(disk, job.sums.map_or(1, HashParams::interval));
@@ -111,12 +111,12 @@ pub(crate) fn converse(
         wire.tell(SourceFacts { private: disk.is_private(), data: Some(data) })?;
     }
     let known = Known { identity, basis };
-    let sent = send::to_receiver(disk, known, cli, &ready, &mut wire, tally, messages);
+    let sent = send::to_receiver(disk, known, cli, &ready, &mut wire, counters, messages);
     match sent {
         Ok(fingerprint) => match answers.ending(None) {
             Some(ConversationEnd::Done(digest)) => {
                 let checked = ready.check_done(fingerprint, digest);
-                checked.map(|()| fingerprint).map_err(|what| SendError::far(format!("the receiver {what}")))
+                checked.map(|()| fingerprint).map_err(|what| SendError::remote(format!("the receiver {what}")))
             }
             ending => Err(ended(ending.unwrap_or(ConversationEnd::Closed(None)))),
         },
@@ -133,7 +133,7 @@ fn ended(ending: ConversationEnd) -> SendError {
         ConversationEnd::Failed(_) | ConversationEnd::Wrong(_) | ConversationEnd::Closed(_) => {
             SendError::Told(ending.failure())
         }
-        ConversationEnd::Done(_) => SendError::far("the receiver said that it was done before it was"),
+        ConversationEnd::Done(_) => SendError::remote("the receiver said that it was done before it was"),
         ConversationEnd::Silent(_) => LinkLoss { what: ending.to_string(), failure: ending.failure() }.into(),
     }
 }

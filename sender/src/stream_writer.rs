@@ -20,16 +20,16 @@ use xfer_hole_proto::{
 use crate::error::SendError;
 use crate::splice_pipe::SplicePipe;
 
-/// Octets that are gathered before they are written.
+/// Bytes that are gathered before they are written.
 const GATHER: usize = 256 << 10;
-/// Payloads, and parts of them in memory, of this many octets are not gathered: writing them from where they are is cheaper than
+/// Payloads, and parts of them in memory, of this many bytes are not gathered: writing them from where they are is cheaper than
 /// copying them.
 const LARGE: usize = 32 << 10;
-/// Ranges of this many octets in a large payload are spliced.
+/// Ranges of this many bytes in a large payload are spliced.
 const SPLICE: u64 = 16 << 10;
-/// Octets that are written at once where the link is watched.
+/// Bytes that are written at once where the link is watched.
 const NOTED: usize = 256 << 10;
-/// Octets that are read and written at once where they can't be spliced.
+/// Bytes that are read and written at once where they can't be spliced.
 const COPY: u64 = 256 << 10;
 /// The silence that WAIT breaks where nobody says how patient the receiver is.
 const WAIT: Duration = Duration::from_secs(WAIT_SECONDS);
@@ -58,7 +58,7 @@ pub(crate) struct StreamWriter {
     answers: Option<ReplyReader>,
     /// FAIL was said.
     gave_up: bool,
-    tally: Arc<ProgressCounters>,
+    counters: Arc<ProgressCounters>,
     throttle: Option<RateLimiter>,
 }
 
@@ -66,19 +66,19 @@ impl StreamWriter {
     /// A stream to standard output, held back by `throttle`.
     pub(crate) fn stdout(
         dialect: Dialect,
-        tally: Arc<ProgressCounters>,
+        counters: Arc<ProgressCounters>,
         throttle: Option<RateLimiter>,
     ) -> Result<Self, SendError> {
         let out = io::stdout().as_fd().try_clone_to_owned().map_err(SendError::output)?;
         sys::enlarge_pipe(out.as_fd(), PIPE);
-        Ok(Self::new(out.into(), dialect, tally, throttle))
+        Ok(Self::new(out.into(), dialect, counters, throttle))
     }
 
     /// A stream to this pipe or file, which stays as it is: a larger pipe makes ssh slower.
     pub(crate) fn new(
         out: File,
         dialect: Dialect,
-        tally: Arc<ProgressCounters>,
+        counters: Arc<ProgressCounters>,
         throttle: Option<RateLimiter>,
     ) -> Self {
         // What lies in a pipe can be told to be gone; what a socket holds can't.
@@ -96,7 +96,7 @@ impl StreamWriter {
             wait: WAIT,
             answers: None,
             gave_up: false,
-            tally,
+            counters,
             throttle,
         }
     }
@@ -138,7 +138,7 @@ impl StreamWriter {
         self.flush_if(GATHER)
     }
 
-    /// A record and its payload, of which ranges are fetched from the files of the disk's floors.
+    /// A record and its payload, of which ranges are fetched from the files of the disk's layers.
     pub(crate) fn data(&mut self, record: Record, payload: Payload, disk: &dyn Disk) -> Result<(), SendError> {
         let all = payload.len();
         let read_first =
@@ -148,7 +148,7 @@ impl StreamWriter {
             self.buffer.clear();
             for part in payload.parts() {
                 match part {
-                    PayloadPart::Octets(octets) => self.buffer.extend_from_slice(octets),
+                    PayloadPart::Bytes(bytes) => self.buffer.extend_from_slice(bytes),
                     PayloadPart::Range { depth, at, len } => read(&mut self.buffer, file(disk, *depth)?, *at, *len)?,
                 }
             }
@@ -161,14 +161,14 @@ impl StreamWriter {
         }
         for part in payload.parts() {
             match part {
-                PayloadPart::Octets(octets) if octets.len() < LARGE => {
-                    self.encoder.encode(Frame::Payload(octets.clone()), &mut self.gathered)?;
-                    self.count(octets.len() as u64);
+                PayloadPart::Bytes(bytes) if bytes.len() < LARGE => {
+                    self.encoder.encode(Frame::Payload(bytes.clone()), &mut self.gathered)?;
+                    self.count(bytes.len() as u64);
                     self.flush_if(GATHER)?;
                 }
-                PayloadPart::Octets(octets) => {
+                PayloadPart::Bytes(bytes) => {
                     self.flush()?;
-                    for piece in octets.chunks(usize::try_from(self.piece()).unwrap_or(usize::MAX)) {
+                    for piece in bytes.chunks(usize::try_from(self.piece()).unwrap_or(usize::MAX)) {
                         self.write(piece)?;
                         self.passed(piece.len() as u64)?;
                     }
@@ -191,24 +191,24 @@ impl StreamWriter {
         let end = at + len;
         while self.splices && at < end {
             // Nothing of the file: reading says whether there should be something.
-            let octets @ 1.. = self.lift(file.file(), at, end - at)? else { break };
-            at += octets;
+            let bytes @ 1.. = self.lift(file.file(), at, end - at)? else { break };
+            at += bytes;
         }
         self.flush()?;
         while at < end {
-            let octets = (end - at).min(COPY);
+            let bytes = (end - at).min(COPY);
             let mut buffer = std::mem::take(&mut self.buffer);
             buffer.clear();
-            read(&mut buffer, file, at, octets)?;
+            read(&mut buffer, file, at, bytes)?;
             self.write(&buffer)?;
             self.buffer = buffer;
-            at += octets;
-            self.passed(octets)?;
+            at += bytes;
+            self.passed(bytes)?;
         }
         Ok(())
     }
 
-    /// Moves what was gathered, and up to `len` octets of a file behind it: how many. None where that can't be had, or there is nothing
+    /// Moves what was gathered, and up to `len` bytes of a file behind it: how many. None where that can't be had, or there is nothing
     /// more in the file: then nothing was moved.
     fn lift(&mut self, file: &File, at: u64, len: u64) -> Result<u64, SendError> {
         if self.gathered.len() > SplicePipe::LINES {
@@ -220,8 +220,8 @@ impl StreamWriter {
         };
         let ahead = self.gathered.split();
         lift.put(&ahead).map_err(SendError::output)?;
-        let octets = match lift.fetch(file, at, len.min(self.piece())) {
-            Ok(Spliced::Moved(octets)) if octets > 0 => octets,
+        let bytes = match lift.fetch(file, at, len.min(self.piece())) {
+            Ok(Spliced::Moved(bytes)) if bytes > 0 => bytes,
             // Not to be had here, or it failed: reading says why, or goes on without.
             refused => {
                 self.splices = matches!(refused, Ok(Spliced::Moved(_)));
@@ -229,7 +229,7 @@ impl StreamWriter {
                 return Ok(0);
             }
         };
-        let mut left = ahead.len() as u64 + octets;
+        let mut left = ahead.len() as u64 + bytes;
         while left > 0 {
             let poured = self.noted(|out| lift.pour(out, left))?;
             self.wrote(poured);
@@ -237,8 +237,8 @@ impl StreamWriter {
         }
         self.lift = Some(lift);
         self.spliced = true;
-        self.passed(octets)?;
-        Ok(octets)
+        self.passed(bytes)?;
+        Ok(bytes)
     }
 
     /// True as long as payload that lies in a file goes out from there.
@@ -308,15 +308,15 @@ impl StreamWriter {
         if self.gathered.len() >= full { self.flush() } else { Ok(()) }
     }
 
-    /// The most octets to move at once.
+    /// The most bytes to move at once.
     fn piece(&self) -> u64 {
         self.throttle.as_ref().map_or(u64::MAX, RateLimiter::piece)
     }
 
-    fn write(&mut self, octets: &[u8]) -> Result<(), SendError> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), SendError> {
         // Pieces that are not too large: that one of them doesn't go out for long is the sign of a dead link.
         let most = if self.answers.is_some() { NOTED } else { usize::MAX };
-        for piece in octets.chunks(usize::try_from(self.piece()).unwrap_or(usize::MAX).min(most)) {
+        for piece in bytes.chunks(usize::try_from(self.piece()).unwrap_or(usize::MAX).min(most)) {
             self.noted(|out| sys::write_all(out, piece))?;
             self.wrote(piece.len() as u64);
         }
@@ -332,31 +332,31 @@ impl StreamWriter {
         written.map_err(SendError::output)
     }
 
-    fn wrote(&mut self, octets: u64) {
-        self.tally.add_wire(octets);
+    fn wrote(&mut self, bytes: u64) {
+        self.counters.add_wire(bytes);
         self.said = Instant::now();
         if let Some(throttle) = &mut self.throttle {
-            throttle.passed(octets);
+            throttle.passed(bytes);
         }
     }
 
     /// Payload that has been written or gathered.
-    fn passed(&mut self, octets: u64) -> Result<(), SendError> {
-        self.encoder.payload_passed(octets)?;
-        self.count(octets);
+    fn passed(&mut self, bytes: u64) -> Result<(), SendError> {
+        self.encoder.payload_passed(bytes)?;
+        self.count(bytes);
         Ok(())
     }
 
-    fn count(&self, octets: u64) {
-        self.tally.add_disk(octets);
-        self.tally.add_data(octets);
+    fn count(&self, bytes: u64) {
+        self.counters.add_disk(bytes);
+        self.counters.add_data(bytes);
     }
 }
 
 /// The file that a range is of.
 fn file(disk: &dyn Disk, depth: u32) -> Result<&ImageFile, SendError> {
     let no_file =
-        || xfer_hole_image::DiskError::new(DiskErrorKind::Io, "extents", format!("floor {depth} has no file"));
+        || xfer_hole_image::DiskError::new(DiskErrorKind::Io, "extents", format!("layer {depth} has no file"));
     Ok(disk.host(depth).ok_or_else(no_file)?)
 }
 

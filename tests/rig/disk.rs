@@ -7,13 +7,13 @@ use std::path::Path;
 
 use xfer_hole_image::sys;
 
-/// A hole: start and length in octets.
+/// A hole: start and length in bytes.
 pub type Hole = (u64, u64);
 
-/// A disk to be made: its size, and its data as (start, length, seed) in octets. A seed of 0 writes zeros.
+/// A disk to be made: its size, and its data as (start, length, seed) in bytes. A seed of 0 writes zeros.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TestDisk {
-    /// Octets.
+    /// Bytes.
     pub size: u64,
     /// What is written.
     pub data: Vec<(u64, u64, u8)>,
@@ -25,7 +25,7 @@ impl TestDisk {
         Self { size, data: Vec::new() }
     }
 
-    /// Writes `len` octets at `at`, none of which is zero unless the seed is.
+    /// Writes `len` bytes at `at`, none of which is zero unless the seed is.
     #[must_use]
     pub fn with(mut self, at: u64, len: u64, seed: u8) -> Self {
         self.data.push((at, len, seed));
@@ -41,15 +41,15 @@ impl TestDisk {
         file.sync_all().unwrap();
     }
 
-    /// All its octets, which have to be few.
-    pub fn octets(&self) -> Vec<u8> {
-        let mut octets = vec![0; usize::try_from(self.size).unwrap()];
+    /// All its bytes, which have to be few.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; usize::try_from(self.size).unwrap()];
         for &(start, len, seed) in &self.data {
             for at in start..start + len {
-                octets[usize::try_from(at).unwrap()] = octet(at, seed);
+                bytes[usize::try_from(at).unwrap()] = byte(at, seed);
             }
         }
-        octets
+        bytes
     }
 
     /// Writes the data into what is there.
@@ -58,8 +58,8 @@ impl TestDisk {
             let mut at = start;
             while at < start + len {
                 let piece = (start + len - at).min(1 << 20);
-                let octets: Vec<u8> = (at..at + piece).map(|at| octet(at, seed)).collect();
-                file.write_all_at(&octets, at).unwrap();
+                let bytes: Vec<u8> = (at..at + piece).map(|at| byte(at, seed)).collect();
+                file.write_all_at(&bytes, at).unwrap();
                 at += piece;
             }
         }
@@ -67,7 +67,7 @@ impl TestDisk {
 }
 
 /// What stands at a place: zero for seed 0, else never zero, and different from place to place.
-fn octet(at: u64, seed: u8) -> u8 {
+fn byte(at: u64, seed: u8) -> u8 {
     let mixed = at.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23) ^ u64::from(seed).wrapping_mul(0x1000_0001b3);
     if seed == 0 { 0 } else { u8::try_from(mixed % 255).unwrap() + 1 }
 }
@@ -129,7 +129,7 @@ pub fn holes_within(path: &Path, grain: u64) -> Vec<Hole> {
         let len = grain.min(size - at);
         let block = &mut block[..usize::try_from(len).unwrap()];
         file.read_exact_at(block, at).unwrap();
-        if block.iter().all(|&octet| octet == 0) {
+        if block.iter().all(|&byte| byte == 0) {
             push(at, len);
         }
         at += len;

@@ -38,7 +38,7 @@ pub struct Filesystem {
 }
 
 impl Filesystem {
-    /// Makes and mounts one of this size in octets. The image behind it is sparse.
+    /// Makes and mounts one of this size in bytes. The image behind it is sparse.
     pub fn new(kind: Fs, size: u64) -> Self {
         Self::with_options(kind, size, &[])
     }
@@ -148,7 +148,7 @@ impl LoopDevice {
         Self { path: out.trim().into(), image: image.into(), folder: None }
     }
 
-    /// One of this size in octets, every octet of which is `old`.
+    /// One of this size in bytes, every byte of which is `old`.
     pub fn filled(size: u64, old: u8) -> Self {
         requires_root();
         requires(&["losetup"]);

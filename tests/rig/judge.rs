@@ -1,4 +1,4 @@
-//! What qemu-img says an image is, and whether ours is the same: octets, holes, extents.
+//! What qemu-img says an image is, and whether ours is the same: bytes, holes, extents.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -15,7 +15,7 @@ pub struct Layers {
     /// `parent.img`
     pub parent: PathBuf,
     made: [TestDisk; 2],
-    /// Octets of a block of their file systems, the child's first.
+    /// Bytes of a block of their file systems, the child's first.
     blocks: [u64; 2],
 }
 
@@ -35,7 +35,7 @@ impl Layers {
         Self { child: child_path, parent: parent_path, made: [child.clone(), parent.clone()], blocks }
     }
 
-    /// Makes both of letters, one for each block of 4096 octets: D for data, H for a hole.
+    /// Makes both of letters, one for each block of 4096 bytes: D for data, H for a hole.
     pub fn of_letters(folder: &Path, child: &str, parent: &str) -> Self {
         Self::make(folder, &lettered(child, 1), &lettered(parent, 2))
     }
@@ -49,23 +49,23 @@ impl Layers {
 
     /// What is read through the child, as the files were made.
     pub fn overlay(&self) -> Vec<u8> {
-        self.over(self.made[1].octets())
+        self.over(self.made[1].bytes())
     }
 
-    /// The child over these octets of a parent.
+    /// The child over these bytes of a parent.
     fn over(&self, mut below: Vec<u8>) -> Vec<u8> {
-        let octets = self.made[0].octets();
-        below.resize(octets.len(), 0);
-        self.each_of_child(octets.len(), |range| below[range.clone()].copy_from_slice(&octets[range]));
+        let bytes = self.made[0].bytes();
+        below.resize(bytes.len(), 0);
+        self.each_of_child(bytes.len(), |range| below[range.clone()].copy_from_slice(&bytes[range]));
         below
     }
 
-    /// Calls with each range that the child has of its first octets.
-    fn each_of_child(&self, octets: usize, mut each: impl FnMut(std::ops::Range<usize>)) {
+    /// Calls with each range that the child has of its first bytes.
+    fn each_of_child(&self, bytes: usize, mut each: impl FnMut(std::ops::Range<usize>)) {
         let block = self.blocks[0];
         for index in blocks_of(&self.made[0], block) {
             let at = usize::try_from(index * block).unwrap();
-            let end = octets.min(at + usize::try_from(block).unwrap());
+            let end = bytes.min(at + usize::try_from(block).unwrap());
             if at < end {
                 each(at..end);
             }
@@ -75,7 +75,7 @@ impl Layers {
     /// Fails unless the parent has all, and nothing that neither had.
     #[track_caller]
     pub fn folded(&self, what: &str) {
-        assert!(fs::read(&self.parent).unwrap() == self.overlay(), "other octets: {what}");
+        assert!(fs::read(&self.parent).unwrap() == self.overlay(), "other bytes: {what}");
         if self.blocks[0] == self.blocks[1] {
             let [child, parent] = [0, 1].map(|n| blocks_of(&self.made[n], self.blocks[n]));
             assert_eq!(self.blocks_of_parent(), &child | &parent, "blocks with data: {what}");
@@ -85,11 +85,11 @@ impl Layers {
     /// Fails unless the parent has lost what the child has, and nothing else.
     #[track_caller]
     pub fn pruned(&self, what: &str) {
-        let mut expected = self.made[1].octets();
+        let mut expected = self.made[1].bytes();
         self.each_of_child(expected.len(), |range| expected[range].fill(0));
-        expected.resize(self.made[0].octets().len(), 0);
+        expected.resize(self.made[0].bytes().len(), 0);
         let found = fs::read(&self.parent).unwrap();
-        assert!(found == expected, "other octets: {what}");
+        assert!(found == expected, "other bytes: {what}");
         assert!(self.over(found) == self.overlay(), "read through the child: {what}");
         if self.blocks[0] == self.blocks[1] {
             let [child, parent] = [0, 1].map(|n| blocks_of(&self.made[n], self.blocks[n]));
@@ -109,7 +109,7 @@ fn lettered(letters: &str, seed: u8) -> TestDisk {
     data.fold(TestDisk::empty(size), |disk, (index, _)| disk.with(index * 4096, 4096, seed))
 }
 
-/// The blocks of a file system that these octets lie in.
+/// The blocks of a file system that these bytes lie in.
 fn touched(at: u64, len: u64, block: u64) -> std::ops::Range<u64> {
     at / block..(at + len).div_ceil(block)
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test's rig a panic is the message")]
 
 mod account;
+mod bytes;
 mod commands;
 mod completion;
 mod disk;
@@ -17,7 +18,6 @@ mod layers;
 mod machine;
 mod network;
 mod notes;
-mod octets;
 mod pairs;
 mod process;
 mod qcow2;
@@ -36,6 +36,7 @@ pub use disk::{Hole, TestDisk, extents, holes, holes_within};
 pub use filesystem::{Filesystem, Frozen, Fs, LoopDevice};
 mod toolbox;
 pub use account::{Account, Belongings};
+pub use bytes::{Field, l1_entry, l2_entry, peek, poke, stretch_header, write_at};
 pub use far_end::FarEnd;
 pub use foretold::foretold;
 pub use judge::{
@@ -45,7 +46,6 @@ pub use layers::Layers;
 pub use machine::{Machine, RECIPE_DOCUMENTS, recipes};
 pub use network::Network;
 pub use notes::{note_in, note_of};
-pub use octets::{Field, l1_entry, l2_entry, peek, poke, stretch_header, write_at};
 pub use pairs::{pairs, pairwise, product};
 pub use process::Process;
 pub use qcow2::{Fill, Op, Qcow2, qemu_img};
@@ -57,7 +57,7 @@ pub use sshd::{HOST, Setup, Sshd};
 pub use stream::{assert_holes_within, holes_of, items, records};
 pub use tmux::Tmux;
 pub use toolbox::Toolbox;
-pub use vectors::{Bad, Dest, Good, Index, Tongue, vector};
+pub use vectors::{Bad, Dest, Dialects, Good, Index, vector};
 
 /// Fails, naming what is missing, unless all these programs are installed and we are root where that is needed.
 pub fn requires(programs: &[&str]) {

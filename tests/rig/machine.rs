@@ -12,7 +12,7 @@ use crate::{
 use crate::{run, tool};
 
 const MIB: u64 = 1 << 20;
-/// Octets of the disk that the recipes send. A hole at its beginning, so that stale octets of a device would be seen.
+/// Bytes of the disk that the recipes send. A hole at its beginning, so that stale bytes of a device would be seen.
 const SIZE: u64 = 48 * MIB;
 /// Set in the process that has mounts of its own.
 const INSIDE: &str = "XFER_HOLE_RECIPES_INSIDE";
@@ -45,7 +45,7 @@ pub struct Machine {
     /// The way to it, where it isn't this machine.
     pub network: Option<Network>,
     _srv: Filesystem,
-    /// What /dev/vg0/web is: a disk full of old octets.
+    /// What /dev/vg0/web is: a disk full of old bytes.
     pub device: LoopDevice,
     tools: Tools,
     /// Where the user is, and the user's tools are installed; on the same file system as /srv.
@@ -143,7 +143,7 @@ impl Machine {
     }
 }
 
-/// A device called /dev/vg0/web, full of old octets, in a /dev of this process's own.
+/// A device called /dev/vg0/web, full of old bytes, in a /dev of this process's own.
 fn device_in_vg0() -> LoopDevice {
     let device = LoopDevice::filled(SIZE, 0xa5);
     let node = fs::canonicalize(device.path()).unwrap();

@@ -67,7 +67,7 @@ impl Network {
         self.queue(&["pfifo"]);
     }
 
-    /// Octets that have left the near end so far, headers included.
+    /// Bytes that have left the near end so far, headers included.
     pub fn carried(&self) -> u64 {
         let count = tool("ip", &["netns", "exec", &self.names[0], "cat", "/sys/class/net/cable/statistics/tx_bytes"]);
         count.trim().parse().unwrap()

@@ -9,15 +9,15 @@ use crate::run::find;
 /// What is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fill {
-    /// One octet, again and again.
+    /// One byte, again and again.
     Same(u8),
-    /// Octets that no compression makes smaller, by a seed.
+    /// Bytes that no compression makes smaller, by a seed.
     Noise(u64),
-    /// Octets that compression makes some three times smaller, by a seed.
+    /// Bytes that compression makes some three times smaller, by a seed.
     Text(u64),
 }
 
-/// One thing that qemu-io does to an image. Offsets and lengths are in octets.
+/// One thing that qemu-io does to an image. Offsets and lengths are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Writes.
@@ -36,7 +36,7 @@ impl Op {
     /// As a command of qemu-io, which finds its fills in `folder`.
     fn command(self, folder: &Path) -> String {
         let filled = |fill: Fill, len| match fill {
-            Fill::Same(octet) => format!("-P {octet}"),
+            Fill::Same(byte) => format!("-P {byte}"),
             Fill::Noise(_) | Fill::Text(_) => format!("-s {}", fill.file(folder, len)),
         };
         match self {
@@ -58,15 +58,15 @@ impl Fill {
         let len = usize::try_from(len).unwrap().min(PERIOD);
         let path = folder.join(format!("{self:?}{len}"));
         if !path.exists() {
-            fs::write(&path, self.octets(len)).unwrap();
+            fs::write(&path, self.bytes(len)).unwrap();
         }
         path.to_str().unwrap().to_owned()
     }
 
-    /// So many octets of it.
-    pub fn octets(self, len: usize) -> Vec<u8> {
+    /// So many bytes of it.
+    pub fn bytes(self, len: usize) -> Vec<u8> {
         let (mut state, share) = match self {
-            Self::Same(octet) => return vec![octet; len],
+            Self::Same(byte) => return vec![byte; len],
             Self::Noise(seed) => (seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15), 32),
             Self::Text(seed) => (seed.wrapping_add(1).wrapping_mul(0xbf58_476d_1ce4_e5b9), 10),
         };
@@ -86,7 +86,7 @@ enum Step {
     Op(Op),
     /// An internal snapshot of this name.
     Snapshot(String),
-    /// To another size in octets.
+    /// To another size in bytes.
     Resize(u64),
 }
 
@@ -101,7 +101,7 @@ pub struct Qcow2 {
 }
 
 impl Qcow2 {
-    /// An image of this virtual size in octets.
+    /// An image of this virtual size in bytes.
     pub fn new(size: u64) -> Self {
         Self { size: Some(size), options: Vec::new(), backing: None, steps: Vec::new(), forgiving: false }
     }
@@ -193,7 +193,7 @@ impl Qcow2 {
         qemu("qemu-img", path, &args);
         self.live(path);
         if let (true, Some((backing, _))) = (bare, &self.backing) {
-            crate::octets::name_backing(path, backing);
+            crate::bytes::name_backing(path, backing);
         }
     }
 

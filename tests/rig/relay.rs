@@ -19,7 +19,7 @@ use xfer_hole_proto::{Dialect, Frame, Record, StreamDecoder};
 
 use crate::{Outcome, Sshd, Tools, requires};
 
-/// What happens to a conversation once so many octets have flowed to the receiver.
+/// What happens to a conversation once so many bytes have flowed to the receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// Nothing, ever.
@@ -36,7 +36,7 @@ impl Cut {
     fn after(self) -> usize {
         match self {
             Self::Never => usize::MAX,
-            Self::Link(octets) | Self::Sender(octets) | Self::Receiver(octets) => octets,
+            Self::Link(bytes) | Self::Sender(bytes) | Self::Receiver(bytes) => bytes,
         }
     }
 }
@@ -53,7 +53,7 @@ pub struct Flowed {
 impl Flowed {
     /// WANT, if it was said.
     pub fn want(&self) -> Option<String> {
-        let line = self.up.split(|&octet| octet == b'\n').next().unwrap_or_default();
+        let line = self.up.split(|&byte| byte == b'\n').next().unwrap_or_default();
         line.starts_with(b"WANT ").then(|| String::from_utf8_lossy(line).into_owned())
     }
 
@@ -91,7 +91,7 @@ impl Flowed {
         self.items().into_iter().filter_map(record).map(&mut placed).collect()
     }
 
-    /// Octets of payload that were announced.
+    /// Bytes of payload that were announced.
     #[track_caller]
     pub fn payload(&self) -> u64 {
         self.records().iter().map(|(_, record)| record.payload_len()).sum()
@@ -126,21 +126,21 @@ pub fn converse(
     let (up, down) = thread::scope(|scope| {
         let hearing = scope.spawn(|| {
             let (mut down, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
-            while let Ok(octets @ 1..) = answers.read(&mut buffer) {
+            while let Ok(bytes @ 1..) = answers.read(&mut buffer) {
                 if gone.load(Ordering::Relaxed) {
                     continue;
                 }
-                down.extend_from_slice(&buffer[..octets]);
-                let _gone = asked.write_all(&buffer[..octets]);
+                down.extend_from_slice(&buffer[..bytes]);
+                let _gone = asked.write_all(&buffer[..bytes]);
             }
             drop(asked);
             down
         });
         let (mut up, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
-        while let Ok(octets @ 1..) = stream.read(&mut buffer) {
-            let octets = octets.min(cut.after() - up.len());
-            up.extend_from_slice(&buffer[..octets]);
-            let _gone = taken.write_all(&buffer[..octets]);
+        while let Ok(bytes @ 1..) = stream.read(&mut buffer) {
+            let bytes = bytes.min(cut.after() - up.len());
+            up.extend_from_slice(&buffer[..bytes]);
+            let _gone = taken.write_all(&buffer[..bytes]);
             if up.len() == cut.after() {
                 gone.store(true, Ordering::Relaxed);
                 match cut {
@@ -200,50 +200,50 @@ impl Wiretap {
 
     /// What a push of a disk of this size has made flow.
     pub fn pushed(&self, size: u64) -> Flowed {
-        Flowed { up: from(&self.octets("in"), size), down: self.octets("out") }
+        Flowed { up: from(&self.bytes("in"), size), down: self.bytes("out") }
     }
 
     /// What a pull has.
     pub fn pulled(&self, size: u64) -> Flowed {
-        Flowed { up: from(&self.octets("out"), size), down: self.octets("in") }
+        Flowed { up: from(&self.bytes("out"), size), down: self.bytes("in") }
     }
 
-    fn octets(&self, name: &str) -> Vec<u8> {
-        let mut octets = Vec::new();
-        File::open(self.folder.path().join(name)).unwrap().read_to_end(&mut octets).unwrap();
-        octets
+    fn bytes(&self, name: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        File::open(self.folder.path().join(name)).unwrap().read_to_end(&mut bytes).unwrap();
+        bytes
     }
 }
 
 /// What of this is the sender's, behind the text of sh.
-fn from(octets: &[u8], size: u64) -> Vec<u8> {
+fn from(bytes: &[u8], size: u64) -> Vec<u8> {
     let begins = [format!("WANT {size} sha256 "), format!("XFER-HOLE 1 {size}")];
-    let find = |line: &String| octets.windows(line.len()).position(|words| words == line.as_bytes());
-    octets[begins.iter().find_map(find).unwrap_or(octets.len())..].to_vec()
+    let find = |line: &String| bytes.windows(line.len()).position(|words| words == line.as_bytes());
+    bytes[begins.iter().find_map(find).unwrap_or(bytes.len())..].to_vec()
 }
 
-/// Octets of data that a disk has in those of its intervals that another doesn't hold, or holds otherwise: what a delta sends. Both are
-/// given by their octets, which have to be few; zeros are counted by the grain.
+/// Bytes of data that a disk has in those of its intervals that another doesn't hold, or holds otherwise: what a delta sends. Both are
+/// given by their bytes, which have to be few; zeros are counted by the grain.
 pub fn differing(old: &[u8], new: &[u8], interval: usize, grain: usize) -> u64 {
-    let mut octets = 0;
+    let mut bytes = 0;
     for (number, piece) in new.chunks(interval).enumerate() {
         let at = number * interval;
         if old.get(at..at + piece.len()) != Some(piece) {
-            let data = piece.chunks(grain).filter(|block| block.iter().any(|&octet| octet != 0));
-            octets += data.map(<[u8]>::len).sum::<usize>();
+            let data = piece.chunks(grain).filter(|block| block.iter().any(|&byte| byte != 0));
+            bytes += data.map(<[u8]>::len).sum::<usize>();
         }
     }
-    octets as u64
+    bytes as u64
 }
 
 /// What a receiver holds for a new file: a `.part`, and where that is a hole the old file.
 pub fn held(part: &Path, old: &Path) -> Vec<u8> {
-    let mut octets = fs::read(old).unwrap_or_default();
-    let Ok(left) = fs::read(part) else { return octets };
-    octets.resize(octets.len().max(left.len()), 0);
+    let mut bytes = fs::read(old).unwrap_or_default();
+    let Ok(left) = fs::read(part) else { return bytes };
+    bytes.resize(bytes.len().max(left.len()), 0);
     for (start, len) in crate::extents(part) {
         let range = usize::try_from(start).unwrap()..usize::try_from(start + len).unwrap();
-        octets[range.clone()].copy_from_slice(&left[range]);
+        bytes[range.clone()].copy_from_slice(&left[range]);
     }
-    octets
+    bytes
 }

@@ -95,7 +95,7 @@ pub fn tool(program: &str, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Runs a command with these octets as its standard input. A command that stops reading is none the worse for it.
+/// Runs a command with these bytes as its standard input. A command that stops reading is none the worse for it.
 pub fn run(command: &mut Command, input: &[u8]) -> Outcome {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -150,7 +150,7 @@ pub fn send_to(tools: &Tools, args: &[&str], image: &Path, receiver: Receiver, d
     (sent, Outcome { code: received.status.code(), out: received.stdout, err })
 }
 
-/// Fails unless two files have the same size and the same octets; holes are not read.
+/// Fails unless two files have the same size and the same bytes; holes are not read.
 #[track_caller]
 pub fn assert_same(expected: &Path, found: &Path) {
     let sizes = [expected, found].map(|path| File::open(path).unwrap().metadata().unwrap().len());

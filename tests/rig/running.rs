@@ -42,16 +42,16 @@ impl Running {
                 let _read = err.read_to_end(&mut text);
                 String::from_utf8_lossy(&text).into_owned()
             });
-            let mut octets = Vec::new();
-            let _read = out.as_mut().map(|out| out.read_to_end(&mut octets));
-            (octets, errors.join().unwrap())
+            let mut bytes = Vec::new();
+            let _read = out.as_mut().map(|out| out.read_to_end(&mut bytes));
+            (bytes, errors.join().unwrap())
         });
         Self { child, stdin, said: Some(said) }
     }
 
     /// Writes to its standard input; one that is gone is none the worse for it.
-    pub fn say(&mut self, octets: &[u8]) {
-        let _broken_pipe = self.stdin.as_mut().unwrap().write_all(octets);
+    pub fn say(&mut self, bytes: &[u8]) {
+        let _broken_pipe = self.stdin.as_mut().unwrap().write_all(bytes);
     }
 
     /// Ends its input, and waits until it has ended.
@@ -125,19 +125,19 @@ pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Before {
     path: PathBuf,
-    octets: Vec<u8>,
+    bytes: Vec<u8>,
     stat: (u64, u64, u32, u32, u32),
 }
 
 impl Before {
     /// What stands there now.
     pub fn of(path: &Path) -> Self {
-        let mut octets = Vec::new();
+        let mut bytes = Vec::new();
         let mut file = File::open(path).unwrap();
-        file.read_to_end(&mut octets).unwrap();
+        file.read_to_end(&mut bytes).unwrap();
         let stat = file.metadata().unwrap();
         let stat = (stat.ino(), stat.nlink(), stat.mode(), stat.uid(), stat.gid());
-        Self { path: path.into(), octets, stat }
+        Self { path: path.into(), bytes, stat }
     }
 
     /// Its inode number.
@@ -145,17 +145,17 @@ impl Before {
         self.stat.0
     }
 
-    /// Its octets.
-    pub fn octets(&self) -> &[u8] {
-        &self.octets
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
-    /// Fails unless the name still is that file: same inode, owner, mode and octets.
+    /// Fails unless the name still is that file: same inode, owner, mode and bytes.
     #[track_caller]
     pub fn untouched(&self, why: &str) {
         let now = Self::of(&self.path);
         assert_eq!(self.stat, now.stat, "inode, links, mode, owner, group of {}: {why}", self.path.display());
-        assert!(self.octets == now.octets, "{} has other octets: {why}", self.path.display());
+        assert!(self.bytes == now.bytes, "{} has other bytes: {why}", self.path.display());
     }
 }
 

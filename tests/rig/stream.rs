@@ -32,7 +32,7 @@ pub fn records(stream: &[u8]) -> Vec<Record> {
     items(stream, Dialect::V1).into_iter().filter_map(record).collect()
 }
 
-/// The holes that these records leave in a file on a file system with blocks of `block` octets: whole blocks, and a last one up to
+/// The holes that these records leave in a file on a file system with blocks of `block` bytes: whole blocks, and a last one up to
 /// the file's end.
 pub fn holes_of(records: &[Record], block: u64) -> Vec<Hole> {
     let size: u64 = records.iter().map(Record::len).sum();
@@ -59,6 +59,6 @@ pub fn holes_of(records: &[Record], block: u64) -> Vec<Hole> {
 pub fn assert_holes_within(holes: &[Hole], found: &[Hole], what: &str) {
     for &(start, len) in holes {
         let inside = found.iter().any(|&(at, long)| at <= start && start + len <= at + long);
-        assert!(inside, "{what}: no hole at {start} of {len} octets, but {found:?}");
+        assert!(inside, "{what}: no hole at {start} of {len} bytes, but {found:?}");
     }
 }

@@ -22,16 +22,16 @@ pub struct Index {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Good {
-    /// Of the disk, in octets.
+    /// Of the disk, in bytes.
     pub size: u64,
     /// Of the disk, unless it is too large to be read.
     pub sha256: Option<String>,
-    /// What must be holes where blocks have 4096 octets.
+    /// What must be holes where blocks have 4096 bytes.
     pub holes: Vec<Hole>,
     /// The old target.
     pub dest: Option<Dest>,
     /// Which language it is in.
-    pub dialect: Tongue,
+    pub dialect: Dialects,
     /// Of the disk, if the stream has one.
     pub fingerprint: Option<String>,
     /// Whether the script takes it too.
@@ -54,14 +54,14 @@ pub struct Bad {
     /// Whether the script has to refuse it too.
     pub shell_sees: bool,
     /// Which language it is in.
-    pub dialect: Tongue,
+    pub dialect: Dialects,
 }
 
 fn yes() -> bool {
     true
 }
 
-/// A file: `data` is start, length and value of its octets; the rest is a hole.
+/// A file: `data` is start, length and value of its bytes; the rest is a hole.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dest {
@@ -75,8 +75,8 @@ impl Dest {
         TestDisk::empty(self.size).make(path);
         let file = fs::OpenOptions::new().write(true).open(path).unwrap();
         for &(start, len, value) in &self.data {
-            let octets = vec![value; usize::try_from(len).unwrap()];
-            std::os::unix::fs::FileExt::write_all_at(&file, &octets, start).unwrap();
+            let bytes = vec![value; usize::try_from(len).unwrap()];
+            std::os::unix::fs::FileExt::write_all_at(&file, &bytes, start).unwrap();
         }
     }
 }
@@ -84,7 +84,7 @@ impl Dest {
 /// Which language a stream is in.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub enum Tongue {
+pub enum Dialects {
     /// Version 1.
     V1,
     /// The 2014 dialect.

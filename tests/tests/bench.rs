@@ -46,12 +46,12 @@ fn what_is_at_the_target_is_brought_up_to_date_and_the_slow_link_is_gone_afterwa
     assert!(document.contains("raw: half, from an interrupted push | ") && !document.contains("old"), "{document}");
     let text = fs::read_to_string(report.path().join("BENCHMARKS.md")).unwrap();
     for (part, times) in [
-        ("### guest-raw: over ssh at 100 Mbit/s, to a state in which 1 % is other octets, to ", 1),
+        ("### guest-raw: over ssh at 100 Mbit/s, to a state in which 1 % is other bytes, to ", 1),
         ("| **`xfer-hole --delta` push** | ", 2),
         ("| **`xfer-hole --delta --remember` push** | ", 1),
         ("| **`xfer-hole` push again** | ", 1),
         ("| **`recv-hole` pull again** | ", 1),
-        ("| floor: as many octets as differ, over ssh to nowhere | ", 2),
+        ("| layer: as many bytes as differ, over ssh to nowhere | ", 2),
         ("| `rsync --inplace --no-whole-file` | ", 3),
         ("| 10 | guest-raw/delta-same/disk: `--remember`: wire < 1 KiB | ", 1),
     ] {

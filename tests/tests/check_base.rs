@@ -62,11 +62,11 @@ fn the_image_that_the_sender_names_is_built_on_and_any_other_is_left_as_it_is() 
             fs::copy(&case.older, &case.dest).unwrap();
             receive(in_place, &case.dest, &stream).ok();
             assert_same(&case.newer, &case.dest);
-            // One octet is another: of what is kept, of what is written over, of what was a hole.
+            // One byte is another: of what is kept, of what is written over, of what was a hole.
             for at in [M + 5, 2 * M + 5, 5 * M + 511] {
                 fs::copy(&case.older, &case.dest).unwrap();
-                let octet = fs::read(&case.dest).unwrap()[usize::try_from(at).unwrap()] ^ 1;
-                write_at(&case.dest, at, &[octet]);
+                let byte = fs::read(&case.dest).unwrap()[usize::try_from(at).unwrap()] ^ 1;
+                write_at(&case.dest, at, &[byte]);
                 let before = Before::of(&case.dest);
                 let outcome = receive(in_place, &case.dest, &stream).refused(&["out.img", "older disk", "sha256:"]);
                 assert!(outcome.err.contains("hint: "), "{}", outcome.err);
@@ -92,12 +92,12 @@ fn a_target_that_goes_on_behind_the_older_image_is_judged_by_its_beginning() {
     }
     let device = LoopDevice::filled(6 * M, 0xee);
     let stream = case.stream(&["--base-digest"]);
-    let device_octets = || fs::read(device.path()).unwrap();
+    let device_bytes = || fs::read(device.path()).unwrap();
     receive(&[], device.path(), &stream).refused(&["older disk"]);
-    assert!(device_octets().iter().all(|&octet| octet == 0xee));
+    assert!(device_bytes().iter().all(|&byte| byte == 0xee));
     write_at(device.path(), 0, &fs::read(&case.older).unwrap());
     receive(&[], device.path(), &stream).ok();
-    assert!(device_octets()[..usize::try_from(5 * M).unwrap()] == fs::read(&case.newer).unwrap());
+    assert!(device_bytes()[..usize::try_from(5 * M).unwrap()] == fs::read(&case.newer).unwrap());
 }
 
 #[test]

@@ -267,7 +267,7 @@ fn the_script_that_the_sender_carries_is_the_script_and_keeps_its_limits() {
     requires(&["shellcheck"]);
     let own = fs::read(script()).unwrap();
     assert!(xfer_hole(&["--print-receiver"]).ok().out == own);
-    assert!(own.len() <= 32_768, "{} octets", own.len());
+    assert!(own.len() <= 32_768, "{} bytes", own.len());
     tool("shellcheck", &["-s", "sh", "-o", "all", script().to_str().unwrap()]);
 }
 

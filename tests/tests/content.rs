@@ -81,8 +81,8 @@ fn what_is_no_disk_is_not_copied_to_a_block_device() {
     let image = place.at("a.gz");
     let copied = place.copy(&["--format", "raw"], &image, device.path()).ok();
     assert!(!copied.err.contains("gzip"), "{}", copied.err);
-    let octets = fs::read(&image).unwrap();
-    assert!(fs::read(device.path()).unwrap().starts_with(&octets));
+    let bytes = fs::read(&image).unwrap();
+    assert!(fs::read(device.path()).unwrap().starts_with(&bytes));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Copies on one machine: octets and holes, on real file systems and devices, shared blocks, and what is refused or cut short.
+//! Copies on one machine: bytes and holes, on real file systems and devices, shared blocks, and what is refused or cut short.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
@@ -40,7 +40,7 @@ fn fingerprint(said: &str) -> &str {
 }
 
 #[test]
-fn a_copy_has_the_octets_and_the_holes_of_the_disk_on_every_file_system() {
+fn a_copy_has_the_bytes_and_the_holes_of_the_disk_on_every_file_system() {
     for kind in Fs::ALL {
         let fs = Filesystem::new(kind, 512 * MIB);
         let (image, dest) = (fs.join("disk.img"), fs.join("a copy"));
@@ -129,10 +129,10 @@ fn a_device_gets_the_data_and_zeros_where_the_holes_are() {
     for args in [&[][..], &["--hash"], &["--detect-zeroes", "off"], &["--no-sync"]] {
         let device = LoopDevice::filled(50 * MIB, 0xee);
         let said = copy(args, &image, device.path()).ok().err;
-        assert!(said.contains("octets of the device are left as they were"), "{said}");
+        assert!(said.contains("bytes of the device are left as they were"), "{said}");
         let found = fs::read(device.path()).unwrap();
         let (copied, behind) = found.split_at(disk.len());
-        assert!(copied == disk && behind.iter().all(|&octet| octet == 0xee), "{args:?}");
+        assert!(copied == disk && behind.iter().all(|&byte| byte == 0xee), "{args:?}");
     }
     let small = LoopDevice::filled(MIB, 0xee);
     copy(&[], &image, small.path()).refused(&["too small"]);
@@ -155,7 +155,7 @@ fn in_place_what_was_there_is_overwritten_and_the_file_stays_the_same() {
 }
 
 #[test]
-fn a_pipe_gets_the_octets_in_order() {
+fn a_pipe_gets_the_bytes_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let (image, fifo) = (folder.path().join("disk.img"), folder.path().join("fifo"));
     disk().make(&image);
@@ -276,7 +276,7 @@ fn one_device_by_two_nodes_and_the_file_behind_it_are_the_same() {
     ] {
         copy(&[], image, dest).refused(&["is the same as"]);
     }
-    assert!(fs::read(&backing).unwrap().iter().all(|&octet| octet == 7));
+    assert!(fs::read(&backing).unwrap().iter().all(|&byte| byte == 7));
 }
 
 #[test]

@@ -19,13 +19,13 @@ fn stream(folder: &Path, hash: bool) -> (PathBuf, Vec<u8>) {
     (image, stream)
 }
 
-/// The places that are octets of lines, as (start, end) with the newline.
+/// The places that are bytes of lines, as (start, end) with the newline.
 fn lines(stream: &[u8]) -> Vec<(usize, usize)> {
     let (mut at, mut found) = (0, Vec::new());
     while at < stream.len() {
-        let end = at + stream[at..].iter().position(|&octet| octet == b'\n').unwrap() + 1;
+        let end = at + stream[at..].iter().position(|&byte| byte == b'\n').unwrap() + 1;
         found.push((at, end));
-        let words: Vec<_> = stream[at..end].trim_ascii_end().split(|&octet| octet == b' ').collect();
+        let words: Vec<_> = stream[at..end].trim_ascii_end().split(|&byte| byte == b' ').collect();
         let payload = if words[0] == b"DATA" { str::from_utf8(words[1]).unwrap().parse().unwrap() } else { 0 };
         at = end + payload;
     }
@@ -89,7 +89,7 @@ fn folder_of(fs: &Filesystem, name: &str, n: usize) -> PathBuf {
 }
 
 #[test]
-fn a_stream_cut_at_any_octet_is_refused_and_the_old_disk_stays() {
+fn a_stream_cut_at_any_byte_is_refused_and_the_old_disk_stays() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 << 20);
     for hash in [false, true] {
         let (_, stream) = stream(fs.path(), hash);
@@ -99,7 +99,7 @@ fn a_stream_cut_at_any_octet_is_refused_and_the_old_disk_stays() {
             cases.push((Receiver::Binary, cut));
         }
         for (n, cut) in places(&stream, 60).into_iter().enumerate() {
-            // dash meets every line's octets of the stream without digests, the other shells take turns.
+            // dash meets every line's bytes of the stream without digests, the other shells take turns.
             match n % 4 {
                 0 => cases.push((Receiver::Script(SHELLS[1 + n / 4 % 6]), cut)),
                 _ if hash && n % 2 == 0 => {}
@@ -147,7 +147,7 @@ fn a_bit_flipped_in_a_hashed_stream_never_makes_another_disk() {
         let mut stream = stream.clone();
         stream[at] ^= 1 << bit;
         let outcome = run(&mut receiver.command(&tools!(), &dest, false, true), &stream);
-        let what = format!("{receiver:?}, bit {bit} of octet {at}: {}", outcome.err);
+        let what = format!("{receiver:?}, bit {bit} of byte {at}: {}", outcome.err);
         match outcome.code {
             Some(0) => assert!(fs::read(&dest).unwrap() == image, "{what}"),
             code => {

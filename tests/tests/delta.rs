@@ -20,7 +20,7 @@ const MIB: u64 = 1 << 20;
 const INTERVAL: usize = 64 << 10;
 const GRAIN: usize = 4 << 10;
 
-/// What a record of the manifest may cost, and what the first and the last lines of a conversation do, in octets.
+/// What a record of the manifest may cost, and what the first and the last lines of a conversation do, in bytes.
 const RECORD: usize = 80;
 const FRAME: usize = 1024;
 
@@ -58,8 +58,8 @@ fn pairs() -> Vec<(&'static str, Option<TestDisk>, TestDisk)> {
         ("ragged, equal", Some(ragged(17 * MIB + 12345)), ragged(17 * MIB + 12345)),
         ("ragged, another tail", Some(ragged(17 * MIB + 12345)), ragged(17 * MIB + 12345).with(17 * MIB + 12344, 1, 9)),
         ("tails of 512", Some(ragged(17 * MIB + 512)), ragged(17 * MIB + 1024)),
-        ("one octet", Some(TestDisk::empty(1).with(0, 1, 1)), TestDisk::empty(1).with(0, 1, 2)),
-        ("no octets", Some(disk()), TestDisk::empty(0)),
+        ("one byte", Some(TestDisk::empty(1).with(0, 1, 1)), TestDisk::empty(1).with(0, 1, 2)),
+        ("no bytes", Some(disk()), TestDisk::empty(0)),
         ("another disk", Some(disk()), TestDisk::empty(9 * MIB).with(MIB, 5 * MIB, 8)),
     ]
 }
@@ -76,11 +76,11 @@ fn assert_flowed(flowed: &Flowed, old: &[u8], new: &[u8], what: &str) {
         .sum();
     let most = changed + changed / 50 + RECORD * flowed.told() + FRAME;
     let wire = flowed.up.len() + flowed.down.len();
-    assert!(wire <= most, "{what}: {wire} octets for {changed} that changed and {} records", flowed.told());
+    assert!(wire <= most, "{what}: {wire} bytes for {changed} that changed and {} records", flowed.told());
 }
 
 /// Makes each pair, and has what stands there brought up to date `by` this, in a new file and in place: what it is called, with which
-/// arguments, of which image, where, and the octets that stand there. Fails unless that is the source afterwards, with its holes.
+/// arguments, of which image, where, and the bytes that stand there. Fails unless that is the source afterwards, with its holes.
 fn renewed(by: impl Fn(&str, &[&str], &Path, &Path, &[u8])) {
     let fs = Filesystem::with_options(Fs::Ext4, 256 * MIB, &["-b", "4096"]);
     let (image, dest) = (fs.join("image"), fs.join("dest"));
@@ -90,7 +90,7 @@ fn renewed(by: impl Fn(&str, &[&str], &Path, &Path, &[u8])) {
             let what = format!("{what} {args:?}");
             let _left = fs::remove_file(&dest);
             old.iter().for_each(|old| old.make(&dest));
-            by(&what, args, &image, &dest, &old.as_ref().map(TestDisk::octets).unwrap_or_default());
+            by(&what, args, &image, &dest, &old.as_ref().map(TestDisk::bytes).unwrap_or_default());
             assert_same(&image, &dest);
             assert!(!part_of(&dest).exists(), "{what}");
             // What is kept stays as it was.
@@ -139,7 +139,7 @@ fn a_device_keeps_what_is_equal_and_what_lies_behind_the_disk() {
         assert_flowed(&flowed, &old, &new, turn);
         assert!(turn == "delta" || flowed.payload() == 0);
         let now = fs::read(device.path()).unwrap();
-        assert!(now[..new.len()] == new && now[new.len()..].iter().all(|&octet| octet == 7), "{turn}");
+        assert!(now[..new.len()] == new && now[new.len()..].iter().all(|&byte| byte == 7), "{turn}");
     }
     fs::write(&image, vec![1; usize::try_from(5 * MIB).unwrap()]).unwrap();
     let (sent, received, _) = converse(&tools!(), &["--delta"], &image, &[], device.path(), Cut::Never);
@@ -171,7 +171,7 @@ impl Traced {
         Self { toolbox: Toolbox::new().script(name, &text), logs }
     }
 
-    /// Octets that the last run wrote to a file, and calls that changed it otherwise.
+    /// Bytes that the last run wrote to a file, and calls that changed it otherwise.
     fn changes(&self, path: &Path) -> (u64, Vec<String>) {
         let mut log = String::new();
         for file in fs::read_dir(self.logs.path()).unwrap() {
@@ -180,15 +180,15 @@ impl Traced {
             fs::remove_file(file).unwrap();
         }
         let name = format!("<{}>", path.display());
-        let (mut octets, mut others) = (0, Vec::new());
+        let (mut bytes, mut others) = (0, Vec::new());
         for line in log.lines().filter(|line| line.contains(&name)) {
             if line.contains("write(") || line.contains("pwrite64(") || line.contains("splice(") {
-                octets += line.rsplit(" = ").next().unwrap().parse::<u64>().unwrap();
+                bytes += line.rsplit(" = ").next().unwrap().parse::<u64>().unwrap();
             } else {
                 others.push(line.to_owned());
             }
         }
-        (octets, others)
+        (bytes, others)
     }
 }
 
@@ -199,7 +199,7 @@ fn what_is_equal_is_never_written_in_place() {
     let new = disk().with(512 * KIB, 64 * KIB, 9).with(14 * MIB, 4 * KIB, 9);
     let traced = Traced::new("recv-hole", &tools!().recv_hole);
     let tools = Tools { recv_hole: traced.toolbox.program("recv-hole").into(), ..tools!() };
-    for (new, octets) in [(disk(), 0), (new.clone(), 2 * 64 * KIB), (new.with(13 * MIB, 128 * KIB, 0), 0)] {
+    for (new, bytes) in [(disk(), 0), (new.clone(), 2 * 64 * KIB), (new.with(13 * MIB, 128 * KIB, 0), 0)] {
         new.make(&image);
         if !dest.exists() {
             disk().make(&dest);
@@ -210,7 +210,7 @@ fn what_is_equal_is_never_written_in_place() {
         let (written, others) = traced.changes(&dest);
         let kept = |call: &&String| !call.contains("TCGETS") && !call.contains("FIEMAP");
         let others: Vec<_> = others.iter().filter(kept).collect();
-        assert_eq!(written, octets, "{others:#?}");
+        assert_eq!(written, bytes, "{others:#?}");
         let holes = flowed.records().iter().filter(|(_, record)| matches!(record, Record::Hole { .. })).count();
         assert!(others.len() <= holes, "{holes} holes: {others:#?}");
     }
@@ -234,7 +234,7 @@ fn past_the_page_cache_nothing_old_is_left_where_something_new_came() {
     let fs = Filesystem::with_options(Fs::Ext4, 256 * MIB, &["-b", "4096"]);
     let (image, dest) = (fs.join("image"), fs.join("dest"));
     let old = TestDisk::empty(20 * MIB).with(0, 20 * MIB, 1);
-    // Zeros of blocks and of intervals, octets that fill no page, and whole intervals.
+    // Zeros of blocks and of intervals, bytes that fill no page, and whole intervals.
     let new = (0..20).map(|number| number * MIB).fold(old.clone(), |new, at| {
         let new = new.with(at + 4 * KIB, 4 * KIB, 0).with(at + 256 * KIB, 130 * KIB, 0);
         new.with(at + 500 * KIB + 100, 900, 2).with(at + 640 * KIB, 128 * KIB, 3)
@@ -282,7 +282,7 @@ fn over_ssh_push_and_pull_send_what_differs_of_raw_and_of_qcow2() {
         let dest = far.account.home("out.img");
         old.make(&dest);
         give(&far, &dest);
-        for before in [old.octets(), new.clone()] {
+        for before in [old.bytes(), new.clone()] {
             let mut pushes = Command::new(tools!().xfer_hole);
             pushes.args(["-q", "--delta", "-e"]).arg(tap.program()).arg(image).arg(far.place(&dest));
             assert_eq!(run(&mut pushes, b"").ok().err, "");
@@ -294,7 +294,7 @@ fn over_ssh_push_and_pull_send_what_differs_of_raw_and_of_qcow2() {
         fs::copy(image, far.account.home(&there)).unwrap();
         let near = far.near("back.img");
         old.make(&near);
-        for before in [old.octets(), new.clone()] {
+        for before in [old.bytes(), new.clone()] {
             let mut pulls = Command::new(tools!().recv_hole);
             pulls.args(["-q", "--delta", "-e"]).arg(tap.program()).arg(far.place(&there)).arg(&near);
             assert_eq!(run(&mut pulls, b"").ok().err, "");
@@ -344,7 +344,7 @@ fn a_key_that_may_not_read_is_told_nothing_of_what_is_there() {
         assert_same(&image, &dest);
         if tells {
             assert_eq!(ready, "XFER-HOLE-READY 1 recv-hole delta part base");
-            assert_flowed(&flowed, &disk().octets(), &new, "allowed");
+            assert_flowed(&flowed, &disk().bytes(), &new, "allowed");
         } else {
             assert_eq!(ready, "XFER-HOLE-READY 1 recv-hole");
             assert!(pushed.err.contains("everything is sent") && flowed.want().is_none(), "{}", pushed.err);
@@ -352,7 +352,7 @@ fn a_key_that_may_not_read_is_told_nothing_of_what_is_there() {
     }
 }
 
-/// Octets that a file system has in use.
+/// Bytes that a file system has in use.
 fn in_use(fs: &Filesystem) -> u64 {
     tool("sync", &["-f", fs.path().to_str().unwrap()]);
     let stat = statvfs(fs.path()).unwrap();
@@ -378,13 +378,13 @@ fn a_new_file_shares_the_blocks_that_stay_where_the_file_system_can() {
                 run(Command::new(tools!().xfer_hole).args(["--delta", "-q"]).arg(&image).arg(&dest), b"").ok();
             }
             assert_same(&image, &dest);
-            assert_eq!(fs::read(&kept).unwrap(), disk().octets(), "{kind:?} {by}");
+            assert_eq!(fs::read(&kept).unwrap(), disk().bytes(), "{kind:?} {by}");
             assert_ne!(fs::metadata(&kept).unwrap().ino(), fs::metadata(&dest).unwrap().ino());
             assert_eq!(holes(&dest), holes_within(&image, 4096), "{kind:?} {by}");
             let more = in_use(&fs).saturating_sub(before);
             let shares = matches!(kind, Fs::Btrfs | Fs::Xfs);
             let data: u64 = extents(&image).iter().map(|(_, len)| len).sum();
-            assert_eq!(more < 3 * MIB, shares, "{kind:?} {by}: {more} octets more, of {data}");
+            assert_eq!(more < 3 * MIB, shares, "{kind:?} {by}: {more} bytes more, of {data}");
         }
     }
 }
@@ -426,7 +426,7 @@ fn a_pipe_holds_nothing_to_build_on() {
     disk().make(&image);
     tool("mkfifo", &[fifo.to_str().unwrap()]);
     let copied = run(Command::new(tools!().xfer_hole).args(["--delta"]).arg(&image).arg(&fifo), b"");
-    copied.refused(&["takes octets in order, and holds none to build on"]);
+    copied.refused(&["takes bytes in order, and holds none to build on"]);
     // A receiver of that kind offers nothing, so it gets everything.
     let reader = std::thread::spawn({
         let fifo = fifo.clone();

@@ -28,11 +28,11 @@ fn sums() -> HashParams {
     HashParams::new(INTERVAL, 4096).unwrap()
 }
 
-/// What a manifest says of octets that are all data, interval by interval; and the digest of those lines.
-fn manifest(octets: &[u8]) -> (String, Digest) {
-    let manifest = ManifestHeader::whole(octets.len() as u64, sums());
+/// What a manifest says of bytes that are all data, interval by interval; and the digest of those lines.
+fn manifest(bytes: &[u8]) -> (String, Digest) {
+    let manifest = ManifestHeader::whole(bytes.len() as u64, sums());
     let (mut writer, mut lines) = (ManifestWriter::new(manifest), format!("{manifest}\n"));
-    for piece in octets.chunks(usize::try_from(INTERVAL).unwrap()) {
+    for piece in bytes.chunks(usize::try_from(INTERVAL).unwrap()) {
         writer.data(piece.len() as u64, Digest::of(piece), &mut lines).unwrap();
     }
     let digest = writer.end(&mut lines).unwrap();
@@ -72,7 +72,7 @@ impl Target {
         let dest = folder.path().join("dest");
         let disk = TestDisk::empty(4 * INTERVAL).with(0, 4 * INTERVAL, 1);
         disk.make(&dest);
-        Self { _folder: folder, dest, old: disk.octets() }
+        Self { _folder: folder, dest, old: disk.bytes() }
     }
 
     /// An image of the same disk, and what a receiver tells of it: its manifest, and the digest of that.
@@ -368,8 +368,8 @@ fn answered(image: &Path, args: &[&str], answer: &str) -> (Outcome, Vec<u8>) {
         // Too soon.
         let _gone = stdin.write_all(&answer.as_bytes()[first.len()..]);
     }
-    while let Ok(octets @ 1..) = heard.read(&mut buffer) {
-        stream.extend_from_slice(&buffer[..octets]);
+    while let Ok(bytes @ 1..) = heard.read(&mut buffer) {
+        stream.extend_from_slice(&buffer[..bytes]);
         // With its two digests.
         let end = stream.len().saturating_sub(134);
         if stream[end..].starts_with(b"END ")

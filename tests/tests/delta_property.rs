@@ -18,10 +18,10 @@ fn blocks() -> impl Strategy<Value = Vec<(u8, usize)>> {
     prop::collection::vec((0..4_u8, 1..24_usize), 0..24)
 }
 
-fn octets(blocks: &[(u8, usize)], tail: usize) -> Vec<u8> {
-    let mut octets: Vec<u8> = blocks.iter().flat_map(|&(kind, count)| vec![kind; count * GRAIN]).collect();
-    octets.truncate(octets.len().saturating_sub(tail));
-    octets
+fn bytes(blocks: &[(u8, usize)], tail: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> = blocks.iter().flat_map(|&(kind, count)| vec![kind; count * GRAIN]).collect();
+    bytes.truncate(bytes.len().saturating_sub(tail));
+    bytes
 }
 
 /// How one disk came to be another: pieces written over, and another size.
@@ -39,7 +39,7 @@ fn pairs() -> impl Strategy<Value = Pair> {
     let tail = prop_oneof![Just(0), 0..GRAIN];
     let changed = (blocks(), changes(), tail.clone(), prop::option::of(0..120_000_usize)).prop_map(
         |(blocks, changes, tail, size)| {
-            let old = octets(&blocks, tail);
+            let old = bytes(&blocks, tail);
             let mut new = old.clone();
             size.into_iter().for_each(|size| new.resize(size, 0));
             for (at, len, kind) in changes {
@@ -52,18 +52,18 @@ fn pairs() -> impl Strategy<Value = Pair> {
         },
     );
     let others = (prop::option::of(blocks()), blocks(), tail)
-        .prop_map(|(old, new, tail)| Pair { old: old.map(|old| octets(&old, tail)), new: octets(&new, 0) });
+        .prop_map(|(old, new, tail)| Pair { old: old.map(|old| bytes(&old, tail)), new: bytes(&new, 0) });
     prop_oneof![3 => changed, 1 => others]
 }
 
 /// Writes what isn't zeros.
-fn make(path: &Path, octets: &[u8]) {
+fn make(path: &Path, bytes: &[u8]) {
     use std::os::unix::fs::FileExt;
     let _not_there = fs::remove_file(path);
     let file = fs::File::create(path).unwrap();
-    file.set_len(octets.len() as u64).unwrap();
-    for (number, block) in octets.chunks(4096).enumerate() {
-        if block.iter().any(|&octet| octet != 0) {
+    file.set_len(bytes.len() as u64).unwrap();
+    for (number, block) in bytes.chunks(4096).enumerate() {
+        if block.iter().any(|&byte| byte != 0) {
             file.write_all_at(block, number as u64 * 4096).unwrap();
         }
     }
@@ -136,7 +136,7 @@ proptest! {
 fn where_blocks_are_shared_the_same_holds() {
     let fs = Filesystem::new(Fs::Xfs, 512 << 20);
     let (image, dest) = (fs.join("image"), fs.join("dest"));
-    let old = octets(&[(1, 40), (0, 30), (2, 77), (3, 8), (0, 64)], 100);
+    let old = bytes(&[(1, 40), (0, 30), (2, 77), (3, 8), (0, 64)], 100);
     let mut new = old.clone();
     new[9000..9010].fill(3);
     new[30_000..50_000].fill(0);

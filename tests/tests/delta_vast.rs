@@ -21,10 +21,10 @@ use xfer_hole_proto::{
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
-/// What an end may have at most, in octets.
+/// What an end may have at most, in bytes.
 const MOST: u64 = 64 * MIB;
 
-/// The most memory that a process had, in octets.
+/// The most memory that a process had, in bytes.
 fn peak(child: &Child) -> u64 {
     // The guard has one child.
     let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap_or_default();
@@ -33,7 +33,7 @@ fn peak(child: &Child) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * KIB
 }
 
-/// Digests of intervals of 64 KiB, in grains of so many octets.
+/// Digests of intervals of 64 KiB, in grains of so many bytes.
 fn sums(grain: u64) -> HashParams {
     HashParams::new(64 * KIB, grain).unwrap()
 }
@@ -88,8 +88,8 @@ fn a_manifest_of_a_million_records_of_16_tib_goes_through_little_memory() {
         lines += 1;
         last = String::from_utf8_lossy(&line).into_owned();
         if line.starts_with(b"DATA ") {
-            let mut octets = vec![0; 4096];
-            heard.read_exact(&mut octets).unwrap();
+            let mut bytes = vec![0; 4096];
+            heard.read_exact(&mut bytes).unwrap();
             payload += 4096;
         }
     }
@@ -97,7 +97,7 @@ fn a_manifest_of_a_million_records_of_16_tib_goes_through_little_memory() {
     drop(saying.join().unwrap());
     assert!(lines > 1_000_000, "{lines} lines, the last {last}");
     assert_eq!(payload, 8192);
-    assert!(most > MIB && most <= MOST, "{most} octets of memory");
+    assert!(most > MIB && most <= MOST, "{most} bytes of memory");
     drop(sender.kill());
     drop(sender.wait());
 }
@@ -116,7 +116,7 @@ fn scatter(path: &Path) {
     to.sync_all().unwrap();
 }
 
-/// A tool under time(1), and what the most memory was that it had, in octets, once it has ended.
+/// A tool under time(1), and what the most memory was that it had, in bytes, once it has ended.
 struct Measured(tempfile::NamedTempFile);
 
 impl Measured {
@@ -136,7 +136,7 @@ impl Measured {
     fn is_modest(&self, what: &str) {
         let report = fs::read_to_string(self.0.path()).unwrap();
         let most = report.lines().last().unwrap().parse::<u64>().unwrap() * KIB;
-        assert!(most > MIB && most <= MOST, "{what}: {most} octets of memory");
+        assert!(most > MIB && most <= MOST, "{what}: {most} bytes of memory");
     }
 }
 
@@ -183,7 +183,7 @@ fn a_receiver_that_holds_a_million_records_of_16_tib_tells_keeps_and_compares_th
     measured.is_modest("told and kept");
     assert!(!part_of(&dest).exists());
 
-    // The manifest is the disk's, whoever reads it, and one octet is found by it.
+    // The manifest is the disk's, whoever reads it, and one byte is found by it.
     let compare = |program: &Path, args: &[&str], before: &[&Path]| -> Outcome {
         run(measured.command(program).args(args).args(before), manifest.as_bytes())
     };
@@ -200,5 +200,5 @@ fn a_receiver_that_holds_a_million_records_of_16_tib_tells_keeps_and_compares_th
     verified("the same", 0, "");
     let at = 100_000 * 128 * MIB;
     File::options().write(true).open(&dest).unwrap().write_all_at(&[0], at + 100).unwrap();
-    verified("another octet", 1, &format!("1 interval of 65536 octets differs, at offset {at}"));
+    verified("another byte", 1, &format!("1 interval of 65536 bytes differs, at offset {at}"));
 }

@@ -1,4 +1,4 @@
-//! A block device is right over old octets, is never taken from who has it, and is told of where it is too small or too large.
+//! A block device is right over old bytes, is never taken from who has it, and is told of where it is too small or too large.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
@@ -36,14 +36,14 @@ fn turns(lens: &[usize]) -> (Vec<u8>, Vec<u8>) {
     (stream, disk)
 }
 
-fn octets(device: &LoopDevice) -> Vec<u8> {
+fn bytes(device: &LoopDevice) -> Vec<u8> {
     // From what is stored, not from what the device's cache holds.
     tool("blockdev", &["--flushbufs", device.path().to_str().unwrap()]);
     fs::read(device.path()).unwrap()
 }
 
 #[test]
-fn holes_at_any_offset_are_zeros_over_old_octets() {
+fn holes_at_any_offset_are_zeros_over_old_bytes() {
     let disks: [&[usize]; 5] = [
         &[1, 1, 1, 511, 513, 4095, 4097, 65_537, 3, 1_000_000, 7],
         &[512, 512, 4096, 4096, 100, 1_048_576],
@@ -56,10 +56,10 @@ fn holes_at_any_offset_are_zeros_over_old_octets() {
         for receiver in RECEIVERS {
             let device = LoopDevice::filled(3 * MIB, OLD);
             let outcome = receive(receiver, device.path(), &stream).ok();
-            let found = octets(&device);
+            let found = bytes(&device);
             let what = format!("{receiver:?} {lens:?}: {}", outcome.err);
             assert!(found[..disk.len()] == disk, "{what}");
-            assert!(found[disk.len()..].iter().all(|&octet| octet == OLD), "the tail is not ours: {what}");
+            assert!(found[disk.len()..].iter().all(|&byte| byte == OLD), "the tail is not ours: {what}");
             assert!(outcome.err.contains("larger") || outcome.err.contains("left as they were"), "{what}");
             assert!(!part_of(device.path()).exists(), "{what}");
         }
@@ -77,18 +77,18 @@ fn a_disk_with_digests_is_right_on_a_device_and_the_device_is_a_source_again() {
         let device = LoopDevice::filled(3 * MIB + 512, OLD);
         let outcome = receive(receiver, device.path(), &stream).ok();
         assert_eq!(outcome.err, "", "{receiver:?}");
-        assert!(octets(&device) == fs::read(&image).unwrap(), "{receiver:?}");
+        assert!(bytes(&device) == fs::read(&image).unwrap(), "{receiver:?}");
         assert!(pour(&tools!(), &["--hash"], device.path()) == stream, "{receiver:?}");
     }
 }
 
 #[test]
-fn a_device_that_is_too_small_is_refused_before_an_octet_is_written() {
+fn a_device_that_is_too_small_is_refused_before_an_byte_is_written() {
     let (stream, _) = turns(&[700_000, 300_000, 100_000]);
     for receiver in RECEIVERS {
         let device = LoopDevice::filled(MIB, OLD);
         receive(receiver, device.path(), &stream).refused(&["too small", "1048576", "1100000"]);
-        assert!(octets(&device).iter().all(|&octet| octet == OLD), "{receiver:?}");
+        assert!(bytes(&device).iter().all(|&byte| byte == OLD), "{receiver:?}");
     }
 }
 
@@ -151,10 +151,10 @@ fn the_device_is_held_alone_while_it_is_written() {
     let device = LoopDevice::filled(2 * MIB, OLD);
     let mut holds = Running::start(&mut Receiver::Binary.command(&tools!(), device.path(), false, true));
     holds.say(&stream[..200_000]);
-    let mut octet = [0];
+    let mut byte = [0];
     wait_until("writing has begun", || {
-        File::open(device.path()).unwrap().read_exact_at(&mut octet, 0).unwrap();
-        octet[0] != OLD
+        File::open(device.path()).unwrap().read_exact_at(&mut byte, 0).unwrap();
+        byte[0] != OLD
     });
     let second = OpenOptions::new().write(true).custom_flags(nix::libc::O_EXCL).open(device.path());
     assert_eq!(second.unwrap_err().raw_os_error(), Some(nix::libc::EBUSY));
@@ -167,7 +167,7 @@ fn the_device_is_held_alone_while_it_is_written() {
     }
     holds.say(&stream[200_000..]);
     holds.end().ok();
-    assert!(octets(&device)[..disk.len()] == disk);
+    assert!(bytes(&device)[..disk.len()] == disk);
 }
 
 #[test]
@@ -176,9 +176,9 @@ fn target_is_zero_writes_data_only() {
     let device = LoopDevice::filled(2 * MIB, OLD);
     let mut command = Command::new(tools!().recv_hole);
     run(command.arg("--target-is-zero").arg(device.path()), &stream).ok();
-    let found = octets(&device);
+    let found = bytes(&device);
     assert!(found[..700_000] == disk[..700_000] && found[1_000_000..1_100_000] == disk[1_000_000..]);
-    assert!(found[700_000..1_000_000].iter().all(|&octet| octet == OLD), "holes were written");
+    assert!(found[700_000..1_000_000].iter().all(|&byte| byte == OLD), "holes were written");
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn holes_take_no_space_of_a_device_that_makes_it_on_demand() {
                 };
                 run(Command::new(tool).args(args).arg(device.path()), &stream).ok();
                 let what = format!("{kind:?}, full: {full}, {how}");
-                assert!(octets(&device) == expected, "{what}");
+                assert!(bytes(&device) == expected, "{what}");
                 let taken = allocated(&device.backing());
                 assert!(taken <= 4 * MIB, "{what}: {taken} bytes are taken");
             }
@@ -268,12 +268,12 @@ fn what_only_discarding_gives_back_is_discarded_and_read_back() {
     // Like dm-thin: it can't zero without writing.
     let device = on_demand(&fs, true);
     run(&mut traced(&[], &[], &device, &log), &stream).ok();
-    assert!(octets(&device) == expected);
+    assert!(bytes(&device) == expected);
     assert!(allocated(&device.backing()) > 100 * MIB, "zeros take space there");
     drop(device);
     let device = on_demand(&fs, true);
     let outcome = run(&mut traced(&[], &["--discard", "--force"], &device, &log), &stream).ok();
-    assert!(octets(&device) == expected);
+    assert!(bytes(&device) == expected);
     assert!(allocated(&device.backing()) <= 4 * MIB, "{}", allocated(&device.backing()));
     assert!(!outcome.err.contains("may take space"), "{}", outcome.err);
     drop(device);
@@ -289,7 +289,7 @@ fn what_only_discarding_gives_back_is_discarded_and_read_back() {
     let calls = fs::read_to_string(&log).unwrap();
     let discards: Vec<_> = calls.lines().filter(|line| line.contains("BLKDISCARD")).collect();
     assert!(discards.len() == 1 && discards[0].contains("INJECTED"), "{discards:?}");
-    assert!(octets(&device) == expected);
+    assert!(bytes(&device) == expected);
     assert!(outcome.err.contains("may take space"), "{}", outcome.err);
 }
 

@@ -14,7 +14,7 @@ use rig::{
 };
 
 const MIB: u64 = 1 << 20;
-/// Octets.
+/// Bytes.
 const PAGE: u64 = 4096;
 
 /// Data, zeros that were written, and holes; not all of it at multiples of anything.
@@ -82,7 +82,7 @@ fn few(pages: u64) -> bool {
 }
 
 #[test]
-fn octets_and_holes_are_those_of_a_transfer_through_the_page_cache() {
+fn bytes_and_holes_are_those_of_a_transfer_through_the_page_cache() {
     let sizes = [1, 511, 513, 4096, 4097, 3 * MIB + 512, 4 * MIB + 1];
     let small = sizes.map(|size| TestDisk::empty(size).with(0, size, 1));
     for kind in Fs::ALL {
@@ -164,12 +164,12 @@ fn devices_are_read_and_written_whole() {
     for args in [&["--direct"][..], &["--direct", "--hash"], &["--direct", "--hash", "--min-hole=512"]] {
         let device = LoopDevice::filled(50 * MIB, 0xee);
         copy(args, &image, device.path()).ok();
-        let octets = |path: &Path| {
+        let bytes = |path: &Path| {
             tool("blockdev", &["--flushbufs", device.path().to_str().unwrap()]);
             fs::read(path).unwrap()
         };
-        let expected = [disk().octets(), vec![0xee; usize::try_from(2 * MIB - 1536).unwrap()]].concat();
-        assert!(octets(device.path()) == expected, "{args:?}");
+        let expected = [disk().bytes(), vec![0xee; usize::try_from(2 * MIB - 1536).unwrap()]].concat();
+        assert!(bytes(device.path()) == expected, "{args:?}");
         assert_eq!(copy(args, device.path(), &read).ok().err, "");
         assert!(fs::read(&read).unwrap() == expected, "{args:?}");
         drop(device);
@@ -179,25 +179,25 @@ fn devices_are_read_and_written_whole() {
     }
 }
 
-/// Octets that went through which descriptors of a call, by strace's log: directly, and otherwise.
+/// Bytes that went through which descriptors of a call, by strace's log: directly, and otherwise.
 fn moved(log: &str, call: &str) -> (u64, u64) {
     let of = |line: &str, what: &str| line.split_once(what).map(|(_, rest)| rest.to_owned());
     // Directories are opened, too, by O_DIRECTORY.
     let opened = log.lines().filter(|line| line.replace("O_DIRECTORY", "").contains("O_DIRECT"));
     let direct: Vec<String> = opened.map(|line| of(line, " = ").unwrap()).collect();
     assert!(!direct.is_empty(), "nothing was opened with O_DIRECT: {log}");
-    let mut octets = (0, 0);
+    let mut bytes = (0, 0);
     for line in log.lines() {
         let Some(rest) = of(line, &format!(" {call}(")) else { continue };
         let file = rest.split(',').next().unwrap();
         let count: u64 = rest.rsplit_once(" = ").unwrap().1.trim().parse().unwrap();
         if direct.iter().any(|opened| opened.split('<').next() == file.split('<').next()) {
-            octets.0 += count;
+            bytes.0 += count;
         } else {
-            octets.1 += count;
+            bytes.1 += count;
         }
     }
-    octets
+    bytes
 }
 
 #[test]
@@ -493,6 +493,6 @@ fn an_image_that_was_just_written_is_read_as_it_is_now() {
         file.set_len(disk.size).unwrap();
         disk.write(&file);
         copy(&["--direct", "--reflink=never", "--no-sync"], &image, &dest).ok();
-        assert!(fs::read(&dest).unwrap() == disk.octets(), "{seed}");
+        assert!(fs::read(&dest).unwrap() == disk.bytes(), "{seed}");
     }
 }

@@ -55,7 +55,7 @@ fn conversed(image: &Path, args: &[&str], word: &str, written: Written) -> Outco
         }
         match stream.read(&mut buffer).unwrap() {
             0 => panic!("no END: {text}"),
-            octets => sent.extend_from_slice(&buffer[..octets]),
+            bytes => sent.extend_from_slice(&buffer[..bytes]),
         }
     };
     let done = match written {

@@ -209,7 +209,7 @@ fn a_base_that_is_not_there_or_another_disk_is_found() {
             let (found, real) = (run_it(&["-n"]), run_it(&[]));
             assert_eq!(found.code, real.code, "{what}, {way}: {} but {}", found.err, real.err);
             match kept {
-                Some(octets) => fs::write(&dest, octets).unwrap(),
+                Some(bytes) => fs::write(&dest, bytes).unwrap(),
                 None => drop(fs::remove_file(&dest)),
             }
             let expected = match what {

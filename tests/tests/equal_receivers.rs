@@ -1,4 +1,4 @@
-//! The binary and the script make the same file of the same stream: octets, holes, size, and whether it is refused.
+//! The binary and the script make the same file of the same stream: bytes, holes, size, and whether it is refused.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
@@ -14,14 +14,14 @@ use xfer_hole_proto::{Digest, Hasher};
 /// A lawful stream, and the old file that it needs.
 #[derive(Clone)]
 struct Stream {
-    octets: Vec<u8>,
+    bytes: Vec<u8>,
     old: Option<TestDisk>,
 }
 
 /// The lines only: payloads are no pleasure to read.
 impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let lines: Vec<_> = line_octets(&self.octets).into_iter().map(|at| self.octets[at]).collect();
+        let lines: Vec<_> = line_bytes(&self.bytes).into_iter().map(|at| self.bytes[at]).collect();
         write!(f, "{} (old: {:?})", String::from_utf8_lossy(&lines), self.old)
     }
 }
@@ -43,7 +43,7 @@ struct Wishes {
     records: Vec<(Word, u64, u8)>,
     /// What is added to a length, without digests; what the last record lacks, with them.
     odd: u64,
-    /// Octets of the old file behind BASE; none: no old file, and no KEEP.
+    /// Bytes of the old file behind BASE; none: no old file, and no KEEP.
     base: Option<u64>,
     /// END's digest twice, where that is lawful.
     twice: bool,
@@ -105,15 +105,15 @@ fn lawful(wishes: &Wishes) -> Vec<(Word, u64, u8)> {
 fn stream(wishes: &Wishes) -> Stream {
     let records = lawful(wishes);
     let size: u64 = records.iter().map(|(_, len, _)| len).sum();
-    let mut octets = format!("XFER-HOLE 1 {size}").into_bytes();
+    let mut bytes = format!("XFER-HOLE 1 {size}").into_bytes();
     if let Some((interval, grain)) = wishes.sums {
-        octets.extend(format!(" sha256 {interval} {grain}").bytes());
+        bytes.extend(format!(" sha256 {interval} {grain}").bytes());
     }
-    octets.push(b'\n');
+    bytes.push(b'\n');
     let kept = records.iter().rposition(|(word, ..)| *word == Word::Keep);
     let ends = kept.map_or(0, |kept| records[..=kept].iter().map(|(_, len, _)| len).sum());
     let old = wishes.base.map(|more| {
-        octets.extend(format!("BASE {}\n", ends + more / 2).bytes());
+        bytes.extend(format!("BASE {}\n", ends + more / 2).bytes());
         // Data and holes in turns, at places of no particular roundness, and longer than BASE says.
         let size = ends + more;
         let parts = (0..size / 10_000).map(|part| (part * 10_000, (size - part * 10_000).min(4500)));
@@ -121,7 +121,7 @@ fn stream(wishes: &Wishes) -> Stream {
     });
     let mut lines = Hasher::default();
     for (word, len, seed) in records {
-        let payload = TestDisk::empty(len).with(0, if word == Word::Data { len } else { 0 }, seed).octets();
+        let payload = TestDisk::empty(len).with(0, if word == Word::Data { len } else { 0 }, seed).bytes();
         let digest = wishes.sums.map_or(String::new(), |_| format!(" {}", Digest::of(&payload)));
         let line = match word {
             Word::Data => format!("DATA {len}{digest}\n"),
@@ -129,9 +129,9 @@ fn stream(wishes: &Wishes) -> Stream {
             Word::Keep => format!("KEEP {len}\n"),
             Word::Wait => "WAIT\n".to_owned(),
         };
-        octets.extend(line.bytes());
+        bytes.extend(line.bytes());
         match word {
-            Word::Data => octets.extend(payload),
+            Word::Data => bytes.extend(payload),
             Word::Wait => continue,
             _ => {}
         }
@@ -144,8 +144,8 @@ fn stream(wishes: &Wishes) -> Stream {
             write!(end, " {digest}").unwrap();
         }
     }
-    octets.extend(format!("{end}\n").bytes());
-    Stream { octets, old }
+    bytes.extend(format!("{end}\n").bytes());
+    Stream { bytes, old }
 }
 
 /// What a receiver makes of it: its exit code, and the file with its holes.
@@ -160,10 +160,10 @@ fn made(
     if let Some(old) = &stream.old {
         old.make(&dest);
     }
-    let outcome = run(&mut receiver.command(&tools!(), &dest, in_place, true), &stream.octets);
-    let octets = fs::read(&dest).unwrap_or_default();
+    let outcome = run(&mut receiver.command(&tools!(), &dest, in_place, true), &stream.bytes);
+    let bytes = fs::read(&dest).unwrap_or_default();
     let found = if dest.exists() { holes(&dest) } else { Vec::new() };
-    (outcome.code, outcome.err, octets, found)
+    (outcome.code, outcome.err, bytes, found)
 }
 
 fn receivers() -> [Receiver; 3] {
@@ -185,14 +185,14 @@ fn try_all(kind: Fs, in_place: bool) {
         for other in others {
             let found = made(other, &stream, in_place, fs.path());
             prop_assert_eq!((found.0, found.1.as_str()), (Some(0), ""), "{:?}", other);
-            prop_assert!(found.2 == expected.2, "{:?}: other octets: {} / {}", other, found.2.len(), expected.2.len());
+            prop_assert!(found.2 == expected.2, "{:?}: other bytes: {} / {}", other, found.2.len(), expected.2.len());
             prop_assert_eq!(&found.3, &expected.3, "{:?}: other holes", other);
         }
     });
 }
 
 #[test]
-fn new_files_are_equal_in_octets_and_in_holes() {
+fn new_files_are_equal_in_bytes_and_in_holes() {
     try_all(Fs::Tmpfs, false);
 }
 
@@ -202,7 +202,7 @@ fn new_files_are_equal_on_xfs_too() {
 }
 
 #[test]
-fn files_that_are_updated_in_place_are_equal_in_octets_and_in_holes() {
+fn files_that_are_updated_in_place_are_equal_in_bytes_and_in_holes() {
     try_all(Fs::Ext4, true);
 }
 
@@ -210,9 +210,9 @@ fn files_that_are_updated_in_place_are_equal_in_octets_and_in_holes() {
 fn what_is_kept_from_an_odd_place_has_the_same_holes_at_all_receivers() {
     let fs = Filesystem::new(Fs::Xfs, 1 << 30);
     // KEEP begins in a hole, inside a block, and goes on over the beginning of data.
-    let octets = b"XFER-HOLE 1 60582\nBASE 60000\nHOLE 27438\nKEEP 3144\nHOLE 7\nKEEP 20001\nHOLE 9992\nEND\n".to_vec();
+    let bytes = b"XFER-HOLE 1 60582\nBASE 60000\nHOLE 27438\nKEEP 3144\nHOLE 7\nKEEP 20001\nHOLE 9992\nEND\n".to_vec();
     let old = (0..6).fold(TestDisk::empty(60_000), |disk, part| disk.with(part * 10_000, 4500, 7));
-    let stream = Stream { octets, old: Some(old) };
+    let stream = Stream { bytes, old: Some(old) };
     let expected = made(Receiver::Binary, &stream, false, fs.path());
     assert_eq!((expected.0, expected.1.as_str()), (Some(0), ""));
     for shell in SHELLS {
@@ -221,15 +221,15 @@ fn what_is_kept_from_an_odd_place_has_the_same_holes_at_all_receivers() {
 }
 
 #[test]
-fn a_stream_with_one_octet_changed_is_taken_by_all_or_by_none_with_the_same_result() {
+fn a_stream_with_one_byte_changed_is_taken_by_all_or_by_none_with_the_same_result() {
     let fs = Filesystem::new(Fs::Tmpfs, 1 << 30);
     let config =
         ProptestConfig { cases: 40, failure_persistence: None, max_shrink_iters: 200, ..ProptestConfig::default() };
     // NULs are what a shell is excused from.
-    let changed = (wishes(), any::<prop::sample::Index>(), 1..=255_u8).prop_map(|(wishes, index, octet)| {
+    let changed = (wishes(), any::<prop::sample::Index>(), 1..=255_u8).prop_map(|(wishes, index, byte)| {
         let mut stream = stream(&wishes);
-        let lines: Vec<_> = line_octets(&stream.octets);
-        stream.octets[lines[index.index(lines.len())]] = octet;
+        let lines: Vec<_> = line_bytes(&stream.bytes);
+        stream.bytes[lines[index.index(lines.len())]] = byte;
         stream
     });
     proptest!(config, |(stream in changed)| {
@@ -243,19 +243,19 @@ fn a_stream_with_one_octet_changed_is_taken_by_all_or_by_none_with_the_same_resu
     });
 }
 
-/// Where the octets of lines stand, among the payloads.
-fn line_octets(octets: &[u8]) -> Vec<usize> {
+/// Where the bytes of lines stand, among the payloads.
+fn line_bytes(bytes: &[u8]) -> Vec<usize> {
     let (mut at, mut found) = (0, Vec::new());
-    while let Some(len) = octets[at..].iter().position(|&octet| octet == b'\n') {
+    while let Some(len) = bytes[at..].iter().position(|&byte| byte == b'\n') {
         found.extend(at..=at + len);
-        let line = String::from_utf8_lossy(&octets[at..at + len]).into_owned();
+        let line = String::from_utf8_lossy(&bytes[at..at + len]).into_owned();
         at += len + 1;
         let mut words = line.split(' ');
         if words.next() == Some("DATA") {
             // A length that was changed leads nowhere.
-            at = octets
+            at = bytes
                 .len()
-                .min(at.saturating_add(words.next().and_then(|len| len.parse().ok()).unwrap_or(octets.len())));
+                .min(at.saturating_add(words.next().and_then(|len| len.parse().ok()).unwrap_or(bytes.len())));
         }
     }
     found

@@ -102,7 +102,7 @@ fn what_was_written_a_moment_ago_and_is_on_no_disk_yet_is_not_missed() {
         let fs = Filesystem::new(kind, 512 * MIB);
         let child = TestDisk::empty(8 * MIB).with(100, 300_000, 1).with(5 * MIB, 2 * MIB, 2).with(4 * MIB, 4096, 0);
         let parent = TestDisk::empty(8 * MIB).with(0, 8 * MIB, 3);
-        // The same layers, but for a child whose octets are only in memory; some in space that was allocated before.
+        // The same layers, but for a child whose bytes are only in memory; some in space that was allocated before.
         let make = || {
             let layers = Layers::make(fs.path(), &child, &parent);
             let file = File::options().write(true).open(&layers.child).unwrap();
@@ -206,7 +206,7 @@ fn short_ranges_cost_two_calls_each_to_fold_and_one_to_prune() {
         let fs = Filesystem::new(kind, 512 * MIB);
         let (log, ranges) = (fs.join("strace"), 4096);
         let layers = Layers::make(fs.path(), &fragmented(2 * ranges, 0, 1), &TestDisk::empty(8192 * ranges));
-        // The rim waits for its clock, as often as time passes.
+        // The event loop waits for its clock, as often as time passes.
         let traced = |words: &[&str], files: [&Path; 2]| {
             let mut command = Command::new("strace");
             command.args(["-f", "-c", "-o"]).arg(&log).arg(tools!().xfer_hole).args(words).args(files);
@@ -245,7 +245,7 @@ fn long_ranges_share_their_blocks_where_the_file_system_can() {
         assert!(said.contains("shared"), "{kind:?}: {said}");
         // And are the child's own again once somebody writes.
         prune(&["-q"], &layers).ok();
-        assert!(fs::read(&layers.child).unwrap() == child.octets(), "{kind:?}");
+        assert!(fs::read(&layers.child).unwrap() == child.bytes(), "{kind:?}");
     }
 }
 
@@ -280,15 +280,15 @@ fn a_dry_run_says_how_much_and_changes_nothing() {
         assert_eq!(
             fold(&[flag], &layers).ok().err,
             format!(
-                "xfer-hole: would put 16384 octets in 3 ranges of {child} into {parent}, \
-                 which would grow from 524288 to 1048576 octets\n"
+                "xfer-hole: would put 16384 bytes in 3 ranges of {child} into {parent}, \
+                 which would grow from 524288 to 1048576 bytes\n"
             )
         );
         assert_eq!(
             prune(&[flag], &layers).ok().err,
             format!(
-                "xfer-hole: would punch 12288 octets in 2 ranges, which {child} has, out of {parent}, \
-                 a file of 524288 octets\n"
+                "xfer-hole: would punch 12288 bytes in 2 ranges, which {child} has, out of {parent}, \
+                 a file of 524288 bytes\n"
             )
         );
     }

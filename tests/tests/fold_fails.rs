@@ -52,7 +52,7 @@ fn one_file_under_two_names_is_refused_and_left_alone() {
     for name in COMMANDS {
         run(&mut command(name, &[], &layers.child, &hard), b"").refused(&["is the same as"]);
     }
-    assert!(fs::read(&hard).unwrap() == before.octets());
+    assert!(fs::read(&hard).unwrap() == before.bytes());
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn a_parent_that_is_larger_than_its_child_is_refused() {
         Layers::make(fs.path(), &TestDisk::empty(MIB).with(0, 9, 1), &TestDisk::empty(MIB + 1).with(0, MIB, 2));
     let before = Before::of(&layers.parent);
     for name in COMMANDS {
-        let said = call(name, &layers).refused(&["has 1048577 octets, more than the 1048576 that its child has"]);
+        let said = call(name, &layers).refused(&["has 1048577 bytes, more than the 1048576 that its child has"]);
         assert!(said.err.ends_with("hint: parent and child are maybe exchanged\n"), "{}", said.err);
         before.untouched(name);
     }
@@ -161,12 +161,12 @@ fn allocated(path: &Path) -> u64 {
     fs::metadata(path).unwrap().blocks() * 512
 }
 
-/// Starts it on these layers, and waits until it has moved so many octets, or has ended.
-fn begun(name: &str, layers: &Layers, octets: u64) -> Running {
+/// Starts it on these layers, and waits until it has moved so many bytes, or has ended.
+fn begun(name: &str, layers: &Layers, bytes: u64) -> Running {
     let before = allocated(&layers.parent);
     let mut running = Running::start(&mut command(name, &[], &layers.child, &layers.parent));
     wait_until("it is in the middle, or done", || {
-        allocated(&layers.parent).abs_diff(before) >= octets || !running.lives()
+        allocated(&layers.parent).abs_diff(before) >= bytes || !running.lives()
     });
     running
 }
@@ -180,12 +180,12 @@ fn killed_in_the_middle_and_run_again_it_comes_to_the_same() {
             let layers = Layers::make(fs.path(), &fragmented(1), &parent);
             let child = Before::of(&layers.child);
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let octets = (seed >> 33) % (24 * MIB) + 1;
-            let outcome = begun(name, &layers, octets).kill();
+            let bytes = (seed >> 33) % (24 * MIB) + 1;
+            let outcome = begun(name, &layers, bytes).kill();
             in_time += u32::from(outcome.code.is_none());
             child.untouched(&format!("{name} killed, round {round}"));
             call(name, &layers).ok();
-            done(name, &layers, &format!("{name} killed after {octets} octets, round {round}"));
+            done(name, &layers, &format!("{name} killed after {bytes} bytes, round {round}"));
         }
         assert!(in_time >= 4, "{name} was killed in the middle {in_time} times");
     }
@@ -263,6 +263,6 @@ fn a_parent_that_may_not_be_so_large_is_a_failure() {
     let fold = command("fold", &[], &layers.child, &layers.parent);
     let mut limited = Command::new("prlimit");
     limited.arg("--fsize=4194304").arg(fold.get_program()).args(fold.get_args());
-    run(&mut limited, b"").refused(&["cannot make it 8388608 octets long: file too large", "is as it was"]);
+    run(&mut limited, b"").refused(&["cannot make it 8388608 bytes long: file too large", "is as it was"]);
     before.untouched("the limit");
 }

@@ -117,9 +117,9 @@ fn unknown_features_are_refused_by_the_name_that_the_image_gives_them() {
         Qcow2::new(M).make(&image);
         poke(&image, Field::INCOMPATIBLE, 1 << bit);
         assert_refused(&tools, &image, &[], &["disk.qcow2", "feature", word]);
-        // A name of 46 octets at most, for an incompatible bit, over one that is there.
-        let octets = fs::read(&image).unwrap();
-        let table = octets.windows(4).position(|octets| octets == [0x68, 0x03, 0xf8, 0x57]).unwrap() as u64 + 8;
+        // A name of 46 bytes at most, for an incompatible bit, over one that is there.
+        let bytes = fs::read(&image).unwrap();
+        let table = bytes.windows(4).position(|bytes| bytes == [0x68, 0x03, 0xf8, 0x57]).unwrap() as u64 + 8;
         let mut entry = vec![0, bit];
         entry.extend(b"warp drive \x1b[2J");
         entry.resize(48, 0);

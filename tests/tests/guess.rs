@@ -84,8 +84,8 @@ impl Pool {
     }
 }
 
-fn holds_secret(octets: &[u8]) -> bool {
-    octets.windows(SECRET.len()).any(|window| window == SECRET)
+fn holds_secret(bytes: &[u8]) -> bool {
+    bytes.windows(SECRET.len()).any(|window| window == SECRET)
 }
 
 #[test]
@@ -167,8 +167,8 @@ fn undeclared_and_unread_backing_files_are_no_way_around_it() {
         // The names are written past qemu-img, which would look for them.
         Qcow2::new(M).backing(name, Some("raw")).make(&image);
         if declared.is_none() {
-            let octets = fs::read(&image).unwrap();
-            let at = octets.windows(4).position(|four| four == [0xe2, 0x79, 0x2a, 0xca]).unwrap();
+            let bytes = fs::read(&image).unwrap();
+            let at = bytes.windows(4).position(|four| four == [0xe2, 0x79, 0x2a, 0xca]).unwrap();
             write_at(&image, at as u64, &[0x12, 0x34, 0x56, 0x78]);
         }
         for args in [&["digest"][..], &["digest", "--backing-format", "raw"], &["digest", "--allow", "/"]] {

@@ -1,4 +1,4 @@
-//! An existing file updated directly: same inode, right octets, punched holes, and nobody else's file written under them.
+//! An existing file updated directly: same inode, right bytes, punched holes, and nobody else's file written under them.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
@@ -37,7 +37,7 @@ fn a_smaller_equal_or_larger_old_file_becomes_the_disk_with_its_holes_punched() 
                         receivers.push(Receiver::Script(SHELLS[2 + n * 2]));
                     }
                     for receiver in receivers {
-                        let what = format!("{kind:?} {receiver:?} {old} octets become {size}, hash {hash}");
+                        let what = format!("{kind:?} {receiver:?} {old} bytes become {size}, hash {hash}");
                         TestDisk::empty(old).with(0, old, 7).make(&dest);
                         let inode = fs::metadata(&dest).unwrap().ino();
                         assert_eq!(receive(receiver, &dest, &stream).code, Some(0), "{what}");
@@ -121,7 +121,7 @@ fn a_hashed_payload_is_never_written_in_place_before_it_is_verified() {
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
     TestDisk::empty(16384).with(0, 16384, 1).make(&image);
     let mut stream = pour(&tools!(), &["--hash", "--hash-interval", "4096"], &image);
-    // An octet of the third payload, of which the first two are right.
+    // An byte of the third payload, of which the first two are right.
     let third = stream.len() - 72 - 4096 - 80 - 2000;
     stream[third] ^= 1;
     for receiver in Receiver::all() {

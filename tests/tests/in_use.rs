@@ -213,8 +213,8 @@ fn our_own_reader_is_not_called_qemu_and_does_not_mind_a_rename() {
     old(&dest);
     let mut writer = Running::start(&mut recv_hole(&["--in-place"], &dest));
     writer.say(&stream[..stream.len() / 2]);
-    let octets = fs::read(&image).unwrap();
-    wait_until("writing has begun", || fs::read(&dest).unwrap()[..4096] == octets[..4096]);
+    let bytes = fs::read(&image).unwrap();
+    wait_until("writing has begun", || fs::read(&dest).unwrap()[..4096] == bytes[..4096]);
     for args in [&["--in-place"][..], &[]] {
         run(&mut recv_hole(args, &dest), &stream).retryable(&["is in use by another receiver"]);
     }
@@ -239,7 +239,7 @@ fn a_device_under_a_loop_device_or_a_running_qemu_is_refused() {
                 run(&mut recv_hole(args, device.path()), &stream).refused(&[word, device.path().to_str().unwrap()]);
             assert!(outcome.err.contains("--force"), "{}", outcome.err);
         }
-        assert!(fs::read(device.path()).unwrap().iter().all(|&octet| octet == 7));
+        assert!(fs::read(device.path()).unwrap().iter().all(|&byte| byte == 7));
         run(&mut recv_hole(&["--force"], device.path()), &stream).ok();
         drop(user);
         assert!(fs::read(&image).unwrap() == fs::read(device.path()).unwrap(), "{kind}");

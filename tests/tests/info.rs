@@ -153,7 +153,7 @@ fn bitmaps_are_listed_as_qemu_img_lists_them() {
 }
 
 #[test]
-fn the_chain_is_told_floor_by_floor() {
+fn the_chain_is_told_layer_by_layer() {
     let fs = tmpfs();
     let top = fs.join("top.qcow2");
     TestDisk::empty(M).with(0, 100 * K, 1).make(&fs.join("base.raw"));

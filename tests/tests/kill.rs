@@ -21,8 +21,8 @@ enum Victim {
     Receiver,
 }
 
-/// Starts both, waits until `.part` holds so many octets, kills one, and tells how both ended (the receiver's second).
-fn kill_at(victim: Victim, octets: u64, image: &Path, receiver: Receiver, dest: &Path) -> (Outcome, Outcome) {
+/// Starts both, waits until `.part` holds so many bytes, kills one, and tells how both ended (the receiver's second).
+fn kill_at(victim: Victim, bytes: u64, image: &Path, receiver: Receiver, dest: &Path) -> (Outcome, Outcome) {
     let tools: Tools = tools!();
     let (read, write) = std::io::pipe().unwrap();
     let part = part_of(dest);
@@ -30,7 +30,7 @@ fn kill_at(victim: Victim, octets: u64, image: &Path, receiver: Receiver, dest: 
     let mut receives = Running::between(read, &mut receiver.command(&tools, dest, false, true), Stdio::null());
     let mut sends = Running::between(Stdio::null(), Command::new(&tools.xfer_hole).arg(image), write);
     wait_until("data arrives or all is over", || {
-        fs::metadata(&part).is_ok_and(|stat| stat.blocks() * 512 >= octets) || !receives.lives() || !sends.lives()
+        fs::metadata(&part).is_ok_and(|stat| stat.blocks() * 512 >= bytes) || !receives.lives() || !sends.lives()
     });
     match victim {
         Victim::Sender => {
@@ -53,18 +53,18 @@ fn kills(victim: Victim, receiver: Receiver) {
     let (mut in_time, mut seed) = (0, 12345_u64);
     for round in 0..10 {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let octets = (seed >> 33) % (SIZE * 3 / 4) + 1;
-        let (sent, received) = kill_at(victim, octets, &image, receiver, &dest);
-        let what = format!("{victim:?} of {receiver:?} killed at {octets} octets: {sent:?} {received:?}");
+        let bytes = (seed >> 33) % (SIZE * 3 / 4) + 1;
+        let (sent, received) = kill_at(victim, bytes, &image, receiver, &dest);
+        let what = format!("{victim:?} of {receiver:?} killed at {bytes} bytes: {sent:?} {received:?}");
         if received.code == Some(0) {
             // It was faster than the kill.
             assert_same(&image, &dest);
             fs::remove_file(&dest).unwrap();
-            fs::write(&dest, before.octets()).unwrap();
+            fs::write(&dest, before.bytes()).unwrap();
             continue;
         }
         in_time += 1;
-        assert_eq!(fs::read(&dest).unwrap(), before.octets(), "{what}");
+        assert_eq!(fs::read(&dest).unwrap(), before.bytes(), "{what}");
         assert!(part_of(&dest).exists(), "{what}");
         match victim {
             Victim::Sender => {

@@ -230,7 +230,7 @@ fn a_frozen_end_is_given_up_by_the_other() {
         let mut sender = sender(&far, receiver, &image, &dest);
         sender.args(["--timeout", "5"]);
         let mut sends = Running::between(Stdio::null(), &mut sender, Stdio::null());
-        wait_until("octets arrive", || {
+        wait_until("bytes arrive", || {
             fs::metadata(part_of(&dest)).is_ok_and(|stat| stat.blocks() > 0) || !sends.lives()
         });
         let receives = |process: &&Process| !process.argv.starts_with("sshd");

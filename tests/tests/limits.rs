@@ -1,4 +1,4 @@
-//! What it costs at most: octets on the wire, memory, processes. And what hostile streams get for theirs: nothing.
+//! What it costs at most: bytes on the wire, memory, processes. And what hostile streams get for theirs: nothing.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
@@ -49,13 +49,13 @@ fn transfer(args: &[&str], image: &Path, receiver: Receiver, dest: &Path) -> [(O
 }
 
 #[test]
-fn an_empty_tebibyte_is_128_octets_on_the_wire_and_32_mib_of_memory() {
+fn an_empty_tebibyte_is_128_bytes_on_the_wire_and_32_mib_of_memory() {
     let fs = Filesystem::new(Fs::Xfs, 512 * MIB);
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
     TestDisk::empty(1 << 40).make(&image);
     for args in [&[][..], &["--hash"], &["--extents", "fiemap"]] {
         let stream = pour(&tools!(), args, &image);
-        assert!(stream.len() <= if args.contains(&"--hash") { 192 } else { 128 }, "{args:?}: {} octets", stream.len());
+        assert!(stream.len() <= if args.contains(&"--hash") { 192 } else { 128 }, "{args:?}: {} bytes", stream.len());
         for receiver in Receiver::both() {
             for (outcome, peak) in transfer(args, &image, receiver, &dest) {
                 assert!(peak <= 32 * KIB_A_MIB, "{args:?} {receiver:?} {peak} KiB {}", outcome.err);
@@ -79,7 +79,7 @@ fn fragments_of_4k_cost_at_most_a_hundredth_on_the_wire() {
     for args in [&[][..], &["--extents", "scan"]] {
         let stream = pour(&tools!(), args, &image).len() as u64;
         let data = 128 * MIB;
-        assert!(stream > data && stream <= data + data / 100, "{args:?}: {stream} octets for {data} of data");
+        assert!(stream > data && stream <= data + data / 100, "{args:?}: {stream} bytes for {data} of data");
     }
 }
 
@@ -183,7 +183,7 @@ fn hostile_streams_are_refused_without_memory_and_without_a_panic() {
         ("garbage after END", after("HOLE 65536\nEND\n"), b"x", true),
         ("a raw disk", vec![0x55; 1024], b"\x55", false),
         ("nothing", Vec::new(), b"", true),
-        ("control octets", after("FAIL \x1b[2J\nEND\n"), b"", true),
+        ("control bytes", after("FAIL \x1b[2J\nEND\n"), b"", true),
         ("escapes in a line", after("\x1b]0;title\x07\n"), b"", true),
     ];
     for (name, begin, endless, shell_sees) in cases {
@@ -194,7 +194,7 @@ fn hostile_streams_are_refused_without_memory_and_without_a_panic() {
             let what = format!("{name}, {receiver:?}: {} KiB, {:?} {}", peak, outcome.code, outcome.err);
             assert_eq!(outcome.code, Some(2), "{what}");
             assert_eq!(outcome.err.lines().filter(|line| !line.contains(": hint: ")).count(), 1, "{what}");
-            assert!(outcome.err.bytes().all(|octet| octet == b'\n' || !octet.is_ascii_control()), "{what}");
+            assert!(outcome.err.bytes().all(|byte| byte == b'\n' || !byte.is_ascii_control()), "{what}");
             assert!(!outcome.err.contains("panick"), "{what}");
             assert!(peak <= 32 * KIB_A_MIB, "{what}");
             assert_eq!(fs::read(&dest).unwrap(), b"the old disk", "{what}");

@@ -67,7 +67,7 @@ impl Link {
         run(&mut self.command(args), b"")
     }
 
-    /// Puts an old disk there, starts a transfer over it, cuts the link when octets have arrived, and waits until both ends are gone.
+    /// Puts an old disk there, starts a transfer over it, cuts the link when bytes have arrived, and waits until both ends are gone.
     fn cut(&self, args: &[&str], within: Duration) -> Outcome {
         fs::write(&self.dest, "the old disk").unwrap();
         chown(&self.dest, Some(self.far.account.uid()), None).unwrap();
@@ -76,7 +76,7 @@ impl Link {
         let mut runs = Running::between(Stdio::null(), &mut self.command(args), Stdio::null());
         let part = part_of(&self.dest);
         let arrived = |part: &Path| fs::metadata(part).is_ok_and(|stat| stat.blocks() * 512 > 8 * MIB);
-        wait_until("octets arrive", || arrived(&part) || !runs.lives());
+        wait_until("bytes arrive", || arrived(&part) || !runs.lives());
         assert!(runs.lives(), "{:?}: {:?}", self.way, runs.end());
         self.network.cut();
         let (start, mut near, mut far) = (Instant::now(), None, None);
@@ -173,7 +173,7 @@ fn a_short_interruption_is_sat_out() {
     let link = Link::new(Way::Sh, &disk());
     link.network.slow("40mbit");
     let mut runs = Running::between(Stdio::null(), &mut link.command(&[]), Stdio::null());
-    wait_until("octets arrive", || part_of(&link.dest).exists() || !runs.lives());
+    wait_until("bytes arrive", || part_of(&link.dest).exists() || !runs.lives());
     link.network.cut();
     thread::sleep(Duration::from_secs(5));
     assert!(runs.lives(), "{:?}", runs.end());

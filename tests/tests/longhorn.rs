@@ -1,5 +1,5 @@
 //! fold and prune on the layouts of longhorn's own test cases (sparse-tools: those of sfold, sprune and ssync), judged as those are: a file
-//! made of the layouts has the same octets and the same extents. All pairs of three blocks on all file systems, random sizes and ranges,
+//! made of the layouts has the same bytes and the same extents. All pairs of three blocks on all file systems, random sizes and ranges,
 //! allocated space and refusals are in fold.rs and fold_fails.rs.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
@@ -10,7 +10,7 @@ use std::process::Command;
 use rig::{Before, Filesystem, Fs, Layers, Outcome, TestDisk, extents, run, tool, tools};
 
 const MIB: u64 = 1 << 20;
-/// Octets of a block of theirs.
+/// Bytes of a block of theirs.
 const BLOCK: u64 = 4096;
 
 /// A layout of theirs: block for block, true where there is data.
@@ -32,7 +32,7 @@ impl Layout {
         self.0.get(block) == Some(&true)
     }
 
-    /// As a disk whose blocks have so many octets.
+    /// As a disk whose blocks have so many bytes.
     fn disk(&self, block: u64, seed: u8) -> TestDisk {
         made(self.blocks() * block, block, |at| self.has(at).then_some(seed))
     }
@@ -74,7 +74,7 @@ impl Pair {
         run(Command::new(tools!().xfer_hole).args(args).args(files), b"")
     }
 
-    /// Their criterion: octet by octet and extent by extent the file that is expected.
+    /// Their criterion: byte by byte and extent by extent the file that is expected.
     #[track_caller]
     fn is(&self, expected: &TestDisk, what: &str) {
         expected.make(&self.expected);
@@ -206,7 +206,7 @@ fn pairs_and_sizes_that_are_aligned_to_nothing() {
         // The pairs once more, in blocks of no file system.
         let pairs = PAIRS.map(|pair| (Layout::of(pair.0).disk(1000, CHILD), Layout::of(pair.1).disk(1000, PARENT)));
         let dense = |size: u64, seed| TestDisk::empty(size).with(0, size, seed);
-        // The sizes of their small files, in octets.
+        // The sizes of their small files, in bytes.
         let small = [
             (10, 4),
             (10, 10),
@@ -279,11 +279,11 @@ fn a_chain_of_three_is_folded_from_above_and_from_below_to_the_same() {
     let fs = Filesystem::new(Fs::Xfs, 512 * MIB);
     let names = ["lower", "middle", "upper"].map(|name| fs.join(name));
     let layouts = ["D30 H4 D66", "H28 D8 H64", "H31 D2 H30 D1 H36"].map(Layout::of);
-    let whole = made(100 * BLOCK, BLOCK, |at| (0..3_u8).rev().find(|floor| layouts[usize::from(*floor)].has(at)));
-    let whole = TestDisk { data: whole.data.iter().map(|&(at, len, floor)| (at, len, floor + 1)).collect(), ..whole };
+    let whole = made(100 * BLOCK, BLOCK, |at| (0..3_u8).rev().find(|layer| layouts[usize::from(*layer)].has(at)));
+    let whole = TestDisk { data: whole.data.iter().map(|&(at, len, layer)| (at, len, layer + 1)).collect(), ..whole };
     for order in [[(2, 1), (1, 0)], [(1, 0), (2, 0)]] {
-        for (floor, name) in (0_u8..).zip(&names) {
-            layouts[usize::from(floor)].disk(BLOCK, floor + 1).make(name);
+        for (layer, name) in (0_u8..).zip(&names) {
+            layouts[usize::from(layer)].disk(BLOCK, layer + 1).make(name);
         }
         for (child, parent) in order {
             run(Command::new(tools!().xfer_hole).args(["fold", "-q"]).args([&names[child], &names[parent]]), b"").ok();

@@ -1,4 +1,4 @@
-//! `xfer-hole manifest` and `digest`: the lines of a disk without its octets, the same for whatever it is stored in.
+//! `xfer-hole manifest` and `digest`: the lines of a disk without its bytes, the same for whatever it is stored in.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
@@ -121,7 +121,7 @@ fn qcow2_compressed_chains_snapshots_and_devices_have_the_lines_of_the_raw_disk(
         convert("zstd.qcow2", &["-c", "-o", "compression_type=zstd"]),
         convert("subclusters.qcow2", &["-o", "extended_l2=on"]),
     ];
-    // The disk in two floors: what the top doesn't have, the base has.
+    // The disk in two layers: what the top doesn't have, the base has.
     let base = fs.join("base.qcow2");
     qemu_img(&["convert", "-f", "raw", "-O", "qcow2", "disk.img"], &base);
     let wrong = [Op::Write(20 * MIB, 64 * K, Fill::Noise(1)), Op::Write(35 * MIB, 64 * K, Fill::Noise(2))];
@@ -151,7 +151,7 @@ fn qcow2_compressed_chains_snapshots_and_devices_have_the_lines_of_the_raw_disk(
 }
 
 #[test]
-fn holes_cost_nothing_and_a_disk_of_no_octets_has_lines_too() {
+fn holes_cost_nothing_and_a_disk_of_no_bytes_has_lines_too() {
     let fs = Filesystem::new(Fs::Xfs, 512 * MIB);
     let image = fs.join("disk.img");
     // Reading it would take hours.
@@ -193,7 +193,7 @@ fn a_file_of_lines_is_made_or_replaced_as_a_whole() {
     assert!(!missing.err.contains("--mkpath"), "{}", missing.err);
     let device = LoopDevice::filled(MIB, 0xee);
     write(device.path(), &image).refused(&["block device"]);
-    assert!(fs::read(device.path()).unwrap().iter().all(|&octet| octet == 0xee));
+    assert!(fs::read(device.path()).unwrap().iter().all(|&byte| byte == 0xee));
     write(Path::new("/dev/full"), &image).refused(&["/dev/full"]);
     assert_eq!(write(Path::new("-"), &image).ok().out, manifest.as_bytes());
     // Whoever may not read the disk doesn't get its digests.

@@ -73,8 +73,8 @@ fn chains_in_which_nothing_is_allocated_are_mapped_to_the_letter_too() {
             _ => Qcow2::new(M + 512).make(&fs.join(base)),
         }
         let mut below = (base.to_owned(), format);
-        for (floor, size) in sizes.into_iter().enumerate() {
-            let name = format!("floor{floor}.qcow2");
+        for (layer, size) in sizes.into_iter().enumerate() {
+            let name = format!("layer{layer}.qcow2");
             Qcow2::new(size).backing(&below.0, Some(below.1)).make(&fs.join(&name));
             assert_eq!(our_map(&tools, &[], &fs.join(&name)), qemu_map(&fs.join(&name)));
             below = (name, "qcow2");
@@ -83,7 +83,7 @@ fn chains_in_which_nothing_is_allocated_are_mapped_to_the_letter_too() {
 }
 
 #[test]
-fn an_image_without_octets_is_an_empty_list() {
+fn an_image_without_bytes_is_an_empty_list() {
     let (tools, fs) = (tools!(), tmpfs());
     let image = fs.join("disk.qcow2");
     Qcow2::new(0).make(&image);
@@ -121,7 +121,7 @@ fn the_table_says_start_length_status_depth_and_file_and_ends_with_totals() {
         for word in ["data", "zero", "hole", "compressed", "top.qcow2", "middle.qcow2", "base.raw"] {
             assert!(said.contains(word), "{word} is not in {said}");
         }
-        // A line for each of the map's, whose numbers are octets.
+        // A line for each of the map's, whose numbers are bytes.
         for line in rig::merged(&qemu_map(&image)) {
             let (start, length) = (line.start.to_string(), line.length.to_string());
             let found = said.lines().any(|row| {
@@ -177,7 +177,7 @@ fn a_map_reads_tables_and_no_data() {
     traced.args(["-f", "-qq", "-y", "-e", "trace=read,pread64,preadv,readv,copy_file_range,sendfile", "-o"]).arg(&log);
     run(traced.arg(tools!().xfer_hole).arg("map").arg(&image), b"").ok();
     let log = std::fs::read_to_string(log).unwrap();
-    let octets = |line: &str| line.rsplit("= ").next()?.parse::<u64>().ok();
-    let read: u64 = log.lines().filter(|line| line.contains("/disk.qcow2>")).filter_map(octets).sum();
-    assert!(read > 0 && read < M, "{read} octets were read");
+    let bytes = |line: &str| line.rsplit("= ").next()?.parse::<u64>().ok();
+    let read: u64 = log.lines().filter(|line| line.contains("/disk.qcow2>")).filter_map(bytes).sum();
+    assert!(read > 0 && read < M, "{read} bytes were read");
 }

@@ -24,16 +24,16 @@ fn receive(receiver: Receiver, dest: &Path, stream: &[u8]) -> Outcome {
 }
 
 #[test]
-fn a_leftover_is_started_anew_and_none_of_its_octets_stay() {
+fn a_leftover_is_started_anew_and_none_of_its_bytes_stay() {
     let fs = Filesystem::new(Fs::Ext4, 64 << 20);
-    let (octets, stream) = disk(fs.path());
+    let (bytes, stream) = disk(fs.path());
     let dest = fs.join("out.img");
     for receiver in Receiver::all() {
         for len in [0, 10, 40_000, 100_000] {
             fs::write(part_of(&dest), vec![0xee; len]).unwrap();
             mark_part(&part_of(&dest));
             receive(receiver, &dest, &stream).ok();
-            assert!(fs::read(&dest).unwrap() == octets, "{receiver:?} over {len} octets");
+            assert!(fs::read(&dest).unwrap() == bytes, "{receiver:?} over {len} bytes");
             assert!(!part_of(&dest).exists(), "{receiver:?}");
             fs::remove_file(&dest).unwrap();
         }
@@ -62,7 +62,7 @@ fn a_link_by_the_name_of_part_is_not_followed() {
 }
 
 #[test]
-fn a_file_that_has_part_as_its_other_name_keeps_its_octets() {
+fn a_file_that_has_part_as_its_other_name_keeps_its_bytes() {
     let fs = Filesystem::new(Fs::Ext4, 64 << 20);
     let (_, stream) = disk(fs.path());
     let (dest, precious) = (fs.join("out.img"), fs.join("precious"));
@@ -98,7 +98,7 @@ fn a_fifo_or_directory_by_the_name_of_part_is_refused_without_waiting() {
 #[test]
 fn a_second_receiver_is_refused_while_the_first_lives_and_the_first_goes_on() {
     let fs = Filesystem::new(Fs::Ext4, 64 << 20);
-    let (octets, stream) = disk(fs.path());
+    let (bytes, stream) = disk(fs.path());
     let half = stream.len() / 2;
     let all = [Receiver::Binary, Receiver::Script(SHELLS[0]), Receiver::Script(SHELLS[2])];
     for first in all {
@@ -113,7 +113,7 @@ fn a_second_receiver_is_refused_while_the_first_lives_and_the_first_goes_on() {
                 let mut holds = Running::start(&mut first.command(&tools!(), &dest, false, true));
                 holds.say(&stream[..half]);
                 wait_until("the first has locked", || {
-                    fs::metadata(part_of(&dest)).is_ok_and(|stat| stat.len() == octets.len() as u64)
+                    fs::metadata(part_of(&dest)).is_ok_and(|stat| stat.len() == bytes.len() as u64)
                 });
                 let (outcome, words) = (receive(second, &dest, &stream), ["out.img.part", "another receiver"]);
                 match second {
@@ -123,7 +123,7 @@ fn a_second_receiver_is_refused_while_the_first_lives_and_the_first_goes_on() {
                 assert!(holds.lives() && part_of(&dest).exists() && !dest.exists(), "{what}");
                 holds.say(&stream[half..]);
                 holds.end().ok();
-                assert!(fs::read(&dest).unwrap() == octets, "{what}");
+                assert!(fs::read(&dest).unwrap() == bytes, "{what}");
                 fs::remove_file(&dest).unwrap();
             }
         }
@@ -133,7 +133,7 @@ fn a_second_receiver_is_refused_while_the_first_lives_and_the_first_goes_on() {
 #[test]
 fn a_dead_receiver_does_not_hold_its_lock() {
     let fs = Filesystem::new(Fs::Ext4, 64 << 20);
-    let (octets, stream) = disk(fs.path());
+    let (bytes, stream) = disk(fs.path());
     let dest = fs.join("out.img");
     for first in Receiver::both() {
         for second in Receiver::both() {
@@ -142,7 +142,7 @@ fn a_dead_receiver_does_not_hold_its_lock() {
             wait_until("the first has begun", || part_of(&dest).exists());
             assert_eq!(holds.kill().code, None);
             receive(second, &dest, &stream).ok();
-            assert!(fs::read(&dest).unwrap() == octets, "{first:?}, then {second:?}");
+            assert!(fs::read(&dest).unwrap() == bytes, "{first:?}, then {second:?}");
         }
     }
 }
@@ -163,7 +163,7 @@ fn receivers_that_race_leave_a_whole_disk_of_one_of_them() {
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         let found = fs::read(&dest).unwrap();
-        let winner = disks.iter().position(|(octets, _)| *octets == found);
+        let winner = disks.iter().position(|(bytes, _)| *bytes == found);
         let winner = winner.unwrap_or_else(|| panic!("the disk is nobody's, round {round}: {outcomes:#?}"));
         assert_eq!(outcomes[winner].code, Some(0), "round {round}: {outcomes:#?}");
         for outcome in outcomes.iter().filter(|outcome| outcome.code != Some(0)) {
@@ -186,7 +186,7 @@ fn receivers_that_race_leave_a_whole_disk_of_one_of_them() {
 fn a_file_that_no_transfer_has_left_is_refused_before_anything_comes() {
     for kind in [Fs::Ext4, Fs::Ramfs] {
         let fs = Filesystem::new(kind, 64 << 20);
-        let (octets, stream) = disk(fs.path());
+        let (bytes, stream) = disk(fs.path());
         let dest = fs.join("out.img");
         fs::write(part_of(&dest), "a user's file").unwrap();
         fs::set_permissions(part_of(&dest), fs::Permissions::from_mode(0o600)).unwrap();
@@ -208,7 +208,7 @@ fn a_file_that_no_transfer_has_left_is_refused_before_anything_comes() {
         run(&mut command(&[]), &stream).refused(&["out.img.part", "no transfer has left"]);
         before.untouched("a user's file");
         run(&mut command(&["--force"]), &stream).ok();
-        assert!(fs::read(&dest).unwrap() == octets);
+        assert!(fs::read(&dest).unwrap() == bytes);
         assert!(!part_of(&dest).exists() && !lines.exists());
     }
 }
@@ -217,12 +217,12 @@ fn a_file_that_no_transfer_has_left_is_refused_before_anything_comes() {
 fn a_user_s_file_of_the_side_file_s_name_is_left_alone() {
     for kind in [Fs::Ext4, Fs::Ramfs] {
         let fs = Filesystem::new(kind, 64 << 20);
-        let (octets, stream) = disk(fs.path());
+        let (bytes, stream) = disk(fs.path());
         let dest = fs.join("out.img");
         let lines = dest.with_extension("img.part.lines");
         fs::write(&lines, "a user's file").unwrap();
         receive(Receiver::Binary, &dest, &stream).ok();
-        assert!(fs::read(&dest).unwrap() == octets);
+        assert!(fs::read(&dest).unwrap() == bytes);
         assert_eq!(fs::read(&lines).unwrap(), b"a user's file");
     }
 }

@@ -99,12 +99,12 @@ fn it_goes_where_it_was_told_to() {
     assert_same(&image, &folder.join("my disk.img"));
     // Standard output, in full.
     let poured = far.pull(&[], "my disk.raw", "-".as_ref()).ok();
-    assert!(poured.out == disk().octets());
+    assert!(poured.out == disk().bytes());
     // A device.
     let device = LoopDevice::filled(64 * MIB + 512, 0xee);
     far.pull(&[], "my disk.raw", device.path()).ok();
     tool("blockdev", &["--flushbufs", device.path().to_str().unwrap()]);
-    assert!(fs::read(device.path()).unwrap() == disk().octets());
+    assert!(fs::read(device.path()).unwrap() == disk().bytes());
     // Folders on the way, and a mode.
     let dest = far.near("a/b/c.img");
     far.pull(&["--mkpath", "--chmod", "600"], "my disk.raw", &dest).ok();

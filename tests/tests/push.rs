@@ -40,7 +40,7 @@ fn disk() -> TestDisk {
     TestDisk::empty(64 * MIB + 512).with(0, MIB, 1).with(20 * MIB, 2 * MIB, 2).with(64 * MIB, 512, 3)
 }
 
-/// Fails unless DEST is the image: its octets, its holes, and the digest that was said, by reading DEST anew.
+/// Fails unless DEST is the image: its bytes, its holes, and the digest that was said, by reading DEST anew.
 #[track_caller]
 fn assert_arrived(pushed: Outcome, image: &Path, dest: &Path, what: &str) {
     assert_eq!(pushed.code, Some(0), "{what}: {}", pushed.err);
@@ -148,7 +148,7 @@ fn words_before_the_conversation_are_passed_over_and_too_many_are_not() {
     fs::write(&greeting, "echo 'Welcome to the far end!'; echo DONE; printf 'no end of line'").unwrap();
     assert_arrived(far.push(&["--print-digest"], &image, "x"), &image, &far.account.home("x"), "greeted");
     fs::write(&greeting, "head -c 60000 /dev/zero | tr '\\0' x; echo").unwrap();
-    assert_arrived(far.push(&["--print-digest"], &image, "y"), &image, &far.account.home("y"), "60000 octets");
+    assert_arrived(far.push(&["--print-digest"], &image, "y"), &image, &far.account.home("y"), "60000 bytes");
     fs::write(&greeting, "yes | head -c 1000000").unwrap();
     far.push(&[], &image, "z").blamed(HOST, &[]);
     assert!(!far.account.home("z").exists());
@@ -237,13 +237,13 @@ fn a_block_device_is_written_as_one() {
         let word = format!("{HOST}:{}", device.path().display());
         run(far.sender().args(["--receiver", receiver]).arg(&image).arg(word), b"").ok();
         tool("blockdev", &["--flushbufs", device.path().to_str().unwrap()]);
-        assert!(fs::read(device.path()).unwrap() == disk().octets(), "{receiver}");
+        assert!(fs::read(device.path()).unwrap() == disk().bytes(), "{receiver}");
         assert!(!part_of(device.path()).exists());
         let small = LoopDevice::filled(MIB, 0xee);
         let word = format!("{HOST}:{}", small.path().display());
         let refused = run(far.sender().args(["--receiver", receiver]).arg(&image).arg(word), b"");
         refused.blamed(HOST, &["too small"]);
-        assert!(fs::read(small.path()).unwrap().iter().all(|&octet| octet == 0xee), "{receiver}");
+        assert!(fs::read(small.path()).unwrap().iter().all(|&byte| byte == 0xee), "{receiver}");
     }
 }
 

@@ -159,7 +159,7 @@ fn a_host_that_cannot_be_reached_is_the_reason() {
     push("ConnectTimeout=2", network.address()).blamed_for_now(network.address(), &["timed out"]);
 }
 
-/// Starts a push that lasts, and waits until octets have arrived.
+/// Starts a push that lasts, and waits until bytes have arrived.
 fn under_way(far: &FarEnd, args: &[&str], image: &Path, dest: &Path) -> Running {
     let _leftover = fs::remove_file(part_of(dest));
     let mut sender = far.sender();

@@ -22,12 +22,12 @@ fn tmpfs() -> Filesystem {
     Filesystem::new(Fs::Tmpfs, 512 * M)
 }
 
-/// What a floor writes over the floors below it, different from floor to floor.
-fn floor_ops(floor: u64, size: u64) -> Vec<Op> {
-    let place = |n: u64| (floor * 7 + n * 13) * 40 * K % (size - 128 * K) / 512 * 512;
+/// What a layer writes over the layers below it, different from layer to layer.
+fn layer_ops(layer: u64, size: u64) -> Vec<Op> {
+    let place = |n: u64| (layer * 7 + n * 13) * 40 * K % (size - 128 * K) / 512 * 512;
     vec![
-        Op::Write(place(0), 30 * K, Fill::Noise(floor)),
-        Op::Write(place(1), 512, Fill::Same(u8::try_from(floor % 255).unwrap() + 1)),
+        Op::Write(place(0), 30 * K, Fill::Noise(layer)),
+        Op::Write(place(1), 512, Fill::Same(u8::try_from(layer % 255).unwrap() + 1)),
         Op::Zero(place(2), 70 * K),
         Op::Unmap(place(3), 64 * K),
         Op::Discard(place(4), 64 * K),
@@ -35,21 +35,21 @@ fn floor_ops(floor: u64, size: u64) -> Vec<Op> {
 }
 
 #[test]
-fn chains_of_one_to_twenty_floors_are_read() {
+fn chains_of_one_to_twenty_layers_are_read() {
     let (tools, fs) = (tools!(), tmpfs());
     let options = ["", "cluster_size=4k", "cluster_size=512", "extended_l2=on", "cluster_size=2M", "compat=v2"];
-    let name = |floor: usize| format!("floor{floor}.qcow2");
+    let name = |layer: usize| format!("layer{layer}.qcow2");
     TestDisk::empty(4 * M).with(0, M, 1).with(3 * M + 100, 5000, 2).make(&fs.join("floor0.raw"));
-    for floor in 1..=20 {
-        let image = fs.join(&name(floor));
+    for layer in 1..=20 {
+        let image = fs.join(&name(layer));
         // Each size differs from those next to it.
-        let size = 4 * M + 40 * K * [0, 7, 3, 11, 5][floor % 5];
-        let disk = Qcow2::new(size).option(options[floor % options.len()]);
-        let disk = match floor {
+        let size = 4 * M + 40 * K * [0, 7, 3, 11, 5][layer % 5];
+        let disk = Qcow2::new(size).option(options[layer % options.len()]);
+        let disk = match layer {
             1 => disk.backing("floor0.raw", Some("raw")),
-            _ => disk.backing(&name(floor - 1), Some("qcow2")),
+            _ => disk.backing(&name(layer - 1), Some("qcow2")),
         };
-        disk.ops(floor_ops(floor as u64, 4 * M)).make(&image);
+        disk.ops(layer_ops(layer as u64, 4 * M)).make(&image);
         assert_as_qemu(&tools, &image, &[]);
     }
 }
@@ -91,7 +91,7 @@ fn small_clusters_below_large_ones_lose_nothing() {
 }
 
 #[test]
-fn a_short_floor_hides_what_is_longer_below_it() {
+fn a_short_layer_hides_what_is_longer_below_it() {
     let (tools, fs) = (tools!(), tmpfs());
     Qcow2::new(3 * M).write(0, 3 * M, Fill::Noise(1)).make(&fs.join("base.qcow2"));
     for middle in [512, 64 * K - 512, M, M + 512, 2 * M] {
@@ -104,7 +104,7 @@ fn a_short_floor_hides_what_is_longer_below_it() {
 }
 
 #[test]
-fn a_raw_base_of_odd_size_is_read_to_its_last_octet_and_by_its_holes() {
+fn a_raw_base_of_odd_size_is_read_to_its_last_byte_and_by_its_holes() {
     let (tools, fs) = (tools!(), tmpfs());
     let (base, top) = (fs.join("base.raw"), fs.join("top.qcow2"));
     for size in [1, 511, 513, 70_000, M + 1] {
@@ -121,11 +121,11 @@ fn a_raw_base_of_odd_size_is_read_to_its_last_octet_and_by_its_holes() {
     Qcow2::over("base.raw", "raw").make(&top);
     assert_as_qemu(&tools, &top, &[]);
     let data: u64 = records(&pour(&tools, &["--detect-zeroes=off"], &top)).iter().map(Record::payload_len).sum();
-    assert_eq!(data, 64 * K + 8 * K, "holes of the base are holes without a look at their octets");
+    assert_eq!(data, 64 * K + 8 * K, "holes of the base are holes without a look at their bytes");
 }
 
 #[test]
-fn compressed_zeroed_and_discarded_floors_answer_for_themselves() {
+fn compressed_zeroed_and_discarded_layers_answer_for_themselves() {
     let (tools, fs) = (tools!(), tmpfs());
     for method in ["zlib", "zstd"] {
         let disk = Qcow2::new(2 * M).option(&format!("compression_type={method},cluster_size=16k"));
@@ -198,7 +198,7 @@ fn bases_are_found_by_every_kind_of_name() {
 }
 
 #[test]
-fn a_name_is_octets_and_need_not_be_text() {
+fn a_name_is_bytes_and_need_not_be_text() {
     let (tools, fs) = (tools!(), tmpfs());
     let top = fs.join("top.qcow2");
     TestDisk::empty(M).with(0, 100 * K, 1).make(&fs.path().join(OsStr::from_bytes(b"b\xffse.raw")));
@@ -318,16 +318,16 @@ fn other_protocols_and_formats_are_refused_by_name() {
     }
     for format in ["vmdk", "vdi", "luks", "nonsense"] {
         Qcow2::new(M).make(&top);
-        rename_base_octets(&top, format);
+        rename_base_bytes(&top, format);
         assert_refused(&tools, &top, &[], &["top.qcow2", format]);
     }
 }
 
-/// Names a base of a format that qemu-img would not write there: by the octets of the extension.
-fn rename_base_octets(top: &Path, format: &str) {
+/// Names a base of a format that qemu-img would not write there: by the bytes of the extension.
+fn rename_base_bytes(top: &Path, format: &str) {
     rename_base(top, "base.raw", "qcow2");
-    let octets = fs::read(top).unwrap();
-    let at = octets.windows(8).position(|octets| octets == [0xe2, 0x79, 0x2a, 0xca, 0, 0, 0, 5]).unwrap() as u64;
+    let bytes = fs::read(top).unwrap();
+    let at = bytes.windows(8).position(|bytes| bytes == [0xe2, 0x79, 0x2a, 0xca, 0, 0, 0, 5]).unwrap() as u64;
     let mut padded = format.as_bytes().to_vec();
     padded.resize(8, 0);
     write_at(top, at + 4, &u32::try_from(format.len()).unwrap().to_be_bytes());

@@ -46,7 +46,7 @@ fn all_kinds(cluster: u64, size: u64) -> Vec<Op> {
         Op::Zero(33 * cluster, cluster),
         Op::Compressed(34 * cluster, cluster, Fill::Text(6)),
         Op::Write(34 * cluster, 512, Fill::Same(34)),
-        // Octets that are zeros, but no zero clusters.
+        // Bytes that are zeros, but no zero clusters.
         Op::Write(36 * cluster, cluster, Fill::Same(0)),
     ];
     let tail = size - size % cluster;
@@ -92,9 +92,9 @@ fn refcount_widths_don_t_matter() {
 fn mixed(path: &Path, size: u64) {
     TestDisk::empty(size).with(0, 150_000, 1).with(M, 40 * K, 0).with(2 * M + 5, 70_000, 2).make(path);
     for (at, fill) in [(200 * K, Fill::Text(1)), (3 * M, Fill::Text(2)), (3 * M + 600 * K, Fill::Same(b'z'))] {
-        write_at(path, at, &fill.octets(500 << 10));
+        write_at(path, at, &fill.bytes(500 << 10));
     }
-    write_at(path, size - 70_000, &Fill::Text(3).octets(70_000));
+    write_at(path, size - 70_000, &Fill::Text(3).bytes(70_000));
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn compressed_clusters_that_share_and_cross_sectors_are_read() {
 }
 
 #[test]
-fn the_last_compressed_cluster_may_end_with_the_file_s_last_octet() {
+fn the_last_compressed_cluster_may_end_with_the_file_s_last_byte() {
     let (tools, fs) = (tools!(), tmpfs());
     let image = fs.join("disk.qcow2");
     for method in ["zlib", "zstd"] {
@@ -125,9 +125,9 @@ fn the_last_compressed_cluster_may_end_with_the_file_s_last_octet() {
                 let at = 64 * cluster * (1 + u64::try_from(length).unwrap());
                 let ops = [Op::Compressed(0, cluster, Fill::Text(2)), Op::Compressed(at, cluster, fill)];
                 Qcow2::new(at + cluster).option(&options).ops(ops).make(&image);
-                // Zeros past the end are what is read there, so these are none of the cluster's octets that count.
-                let octets = fs::read(&image).unwrap();
-                let end = octets.iter().rposition(|&octet| octet != 0).unwrap() + 1;
+                // Zeros past the end are what is read there, so these are none of the cluster's bytes that count.
+                let bytes = fs::read(&image).unwrap();
+                let end = bytes.iter().rposition(|&byte| byte != 0).unwrap() + 1;
                 File::options().write(true).open(&image).unwrap().set_len(end as u64).unwrap();
                 assert_as_qemu(&tools, &image, &[]);
             }
@@ -278,11 +278,11 @@ fn sizes_that_are_no_multiple_of_anything_are_kept() {
         }
     }
     // The size may end within a sector, which then is none of the disk's.
-    for (size, octets) in [(70_001, 69_632), (65_536 + 511, 65_536), (511, 0), (1, 0)] {
+    for (size, bytes) in [(70_001, 69_632), (65_536 + 511, 65_536), (511, 0), (1, 0)] {
         Qcow2::new(70_144).write(0, 70_144, Fill::Noise(1)).make(&image);
         poke(&image, Field::SIZE, size);
         assert_as(&tools, &image, &[], &image);
-        assert_eq!(merged(&our_map(&tools, &[], &image)).iter().map(|line| line.length).sum::<u64>(), octets);
+        assert_eq!(merged(&our_map(&tools, &[], &image)).iter().map(|line| line.length).sum::<u64>(), bytes);
     }
 }
 
@@ -328,7 +328,7 @@ fn preallocated_clusters_are_holes_and_keep_their_place_in_the_map() {
     }
 }
 
-/// Its type, and its octets.
+/// Its type, and its bytes.
 type Extension<'a> = (u32, &'a [u8]);
 
 #[test]
@@ -354,8 +354,8 @@ fn longer_headers_and_unknown_extensions_are_passed_over() {
     }
     // The shortest there is, without a compression type.
     Qcow2::new(4 * M).option("compression_type=zlib").ops(all_kinds(64 * K, 40 * 64 * K)).make(&image);
-    let octets = fs::read(&image).unwrap();
-    write_at(&image, 104, &octets[112..4096]);
+    let bytes = fs::read(&image).unwrap();
+    write_at(&image, 104, &bytes[112..4096]);
     poke(&image, Field::HEADER_LENGTH, 104);
     assert_as_qemu(&tools, &image, &[]);
 }
@@ -452,7 +452,7 @@ fn the_same_disk_is_the_same_stream_whatever_holds_it() {
         qemu_img(&[&["convert", "-f", "raw", "-O", "qcow2"], args, &["disk.raw"]].concat(), &image);
         images.push(image);
     }
-    // And a chain, each floor of which has some of it, over a base that has other things there.
+    // And a chain, each layer of which has some of it, over a base that has other things there.
     Qcow2::new(3 * M).option("cluster_size=4k").write(0, 3 * M, Fill::Noise(9)).make(&fs.join("chain.0"));
     Qcow2::new(4 * M).backing("chain.0", Some("qcow2")).write(M, M, Fill::Noise(8)).make(&fs.join("chain.1"));
     let args = ["convert", "-f", "raw", "-O", "qcow2", "-B", "chain.1", "-F", "qcow2", "disk.raw"];

@@ -109,7 +109,7 @@ fn allow_widens_the_gate_by_whole_folders() {
 }
 
 #[test]
-fn each_floor_s_own_folder_counts() {
+fn each_layer_s_own_folder_counts() {
     let (tools, fs) = (tools!(), folders());
     let image = fs.join("in/top.qcow2");
     // The middle lies below the top's folder; its base lies beside the top, which is not below the middle's.
@@ -219,7 +219,7 @@ fn names_are_printed_so_that_they_can_do_no_harm() {
         let at = rig::peek(&fs.join("in/top.qcow2"), rig::Field::BACKING_OFFSET);
         rig::write_at(&fs.join("in/top.qcow2"), at, name.as_bytes());
         let said = assert_refused(&tools, &fs.join("in/top.qcow2"), &[], &["top.qcow2"]);
-        assert!(said.bytes().all(|octet| octet == b'\n' || !octet.is_ascii_control()), "{said:?}");
+        assert!(said.bytes().all(|byte| byte == b'\n' || !byte.is_ascii_control()), "{said:?}");
     }
 }
 

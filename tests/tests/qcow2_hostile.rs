@@ -115,7 +115,7 @@ fn entry(place: impl Fn(&Path) -> Field + 'static, value: impl Fn(&Path, u64) ->
     })
 }
 
-fn octets_of(image: &Path) -> u64 {
+fn bytes_of(image: &Path) -> u64 {
     fs::metadata(image).unwrap().len()
 }
 
@@ -140,14 +140,14 @@ fn numbers_in_the_header_that_can_t_be_are_refused() {
         ("header length 103", &["header"], set(Field::HEADER_LENGTH, 103)),
         ("header longer than a cluster", &["header"], set(Field::HEADER_LENGTH, 4097)),
         ("header of 4 GiB", &["header"], set(Field::HEADER_LENGTH, U32)),
-        ("backing name of 1024 octets", &["backing"], Box::new(|image| backing(image, 1024, 1024))),
+        ("backing name of 1024 bytes", &["backing"], Box::new(|image| backing(image, 1024, 1024))),
         ("backing name of 4 GiB", &["backing"], Box::new(|image| backing(image, 1024, U32))),
         ("backing name past the header", &["backing"], Box::new(|image| backing(image, 4096, 10))),
         ("backing name that ends past it", &["backing"], Box::new(|image| backing(image, 4090, 10))),
         ("backing name in the fields", &["backing"], Box::new(|image| backing(image, 8, 10))),
         ("backing name at 2^64", &["backing"], Box::new(|image| backing(image, u64::MAX, 10))),
         ("data file without a name", &["data file"], set(Field::INCOMPATIBLE, 4)),
-        ("subclusters of 128 octets", &["cluster"], set(Field::INCOMPATIBLE, 0x10)),
+        ("subclusters of 128 bytes", &["cluster"], set(Field::INCOMPATIBLE, 0x10)),
     ];
     for bits in [0, 8, 22, 31, 32, 63, 64, 255, U32] {
         cases.push(("cluster bits", &["cluster"], set(Field::CLUSTER_BITS, bits)));
@@ -205,7 +205,7 @@ fn extensions_that_reach_past_the_header_s_cluster_are_refused() {
             cases.push(("an extension of this length", &["extension"], extension(0, kind, len)));
         }
     }
-    // The last of them begins in the cluster's last octets.
+    // The last of them begins in the cluster's last bytes.
     cases.push((
         "an extension that begins at the cluster's end",
         &["extension"],
@@ -231,7 +231,7 @@ fn l1_entries_that_can_t_be_are_refused() {
             (
                 "an L2 table at the file's end",
                 &["l2", "0x"],
-                l1(|image, _| octets_of(image).next_multiple_of(4096) | 1 << 63),
+                l1(|image, _| bytes_of(image).next_multiple_of(4096) | 1 << 63),
             ),
             ("an L2 table past the end", &["l2", "0x"], l1(|_, _| 1 << 40 | 1 << 63)),
             ("an L2 table past all files", &["l2", "0x"], l1(|_, _| 0x80ff_ffff_ffff_f000)),
@@ -290,15 +290,15 @@ fn compressed(image: &Path) -> u64 {
 
 #[test]
 fn compressed_clusters_that_are_none_are_refused() {
-    let data = |octets: Vec<u8>| -> Change<'static> {
+    let data = |bytes: Vec<u8>| -> Change<'static> {
         Box::new(move |image| {
-            let mut octets = octets.clone();
-            octets.resize(3000, 0xaa);
-            write_at(image, compressed(image), &octets);
+            let mut bytes = bytes.clone();
+            bytes.resize(3000, 0xaa);
+            write_at(image, compressed(image), &bytes);
         })
     };
     let at = |offset: fn(u64, u64) -> u64| {
-        entry(|image| l2_entry(image, 0, 256), move |image, old| offset(octets_of(image), old))
+        entry(|image| l2_entry(image, 0, 256), move |image, old| offset(bytes_of(image), old))
     };
     for method in ["zlib", "zstd"] {
         let mut cases: Vec<(&str, &[&str], Change<'_>)> = vec![
@@ -309,13 +309,13 @@ fn compressed_clusters_that_are_none_are_refused() {
             ("at the file's end", &["compressed", "0x"], at(|len, old| old & !((1 << 58) - 1) | len)),
         ];
         if method == "zlib" {
-            // A stored block of 100 octets, the last one.
+            // A stored block of 100 bytes, the last one.
             let short = [&[1, 100, 0, 0x9b, 0xff][..], &[7; 100]].concat();
             cases.push(("less than a cluster", &["compressed", "0x"], data(short)));
             cases.push(("a distance before the beginning", &["compressed", "0x"], data(vec![0x03 | 0x40, 0x02, 0xff])));
         } else {
             let frame = |descriptor: &[u8], block: &[u8]| [&[0x28, 0xb5, 0x2f, 0xfd], descriptor, block].concat();
-            // One block of 100 equal octets, the last one.
+            // One block of 100 equal bytes, the last one.
             let short = frame(&[0x20, 100], &[0x23, 0x03, 0, 7]);
             cases.push(("less than a cluster", &["compressed", "0x"], data(short)));
             let long = frame(&[0xe0, 0, 0, 0, 0, 1, 0, 0, 0], &[0x23, 0x03, 0, 7]);
@@ -372,15 +372,15 @@ fn snapshot_tables_that_can_t_be_are_refused() {
 struct Flip {
     table: usize,
     at: u64,
-    octets: Vec<u8>,
+    bytes: Vec<u8>,
 }
 
 #[test]
-fn images_with_random_octets_in_their_tables_are_read_as_qemu_reads_them_or_refused() {
+fn images_with_random_bytes_in_their_tables_are_read_as_qemu_reads_them_or_refused() {
     let tools = tools!();
     let mut runner = TestRunner::deterministic();
-    let octets = proptest::collection::vec(proptest::sample::select(vec![0, 1, 2, 0x10, 0x40, 0x7f, 0x80, 0xff]), 1..5);
-    let flip = (0..5usize, 0..200u64, octets).prop_map(|(table, at, octets)| Flip { table, at, octets });
+    let bytes = proptest::collection::vec(proptest::sample::select(vec![0, 1, 2, 0x10, 0x40, 0x7f, 0x80, 0xff]), 1..5);
+    let flip = (0..5usize, 0..200u64, bytes).prop_map(|(table, at, bytes)| Flip { table, at, bytes });
     for options in ["", "compression_type=zstd", "extended_l2=on", "compat=v2"] {
         let good = Good::new(options);
         for _ in 0..40 {
@@ -393,7 +393,7 @@ fn images_with_random_octets_in_their_tables_are_read_as_qemu_reads_them_or_refu
                     3 => l2_entry(image, 0, if options.contains("extended") { 64 } else { 256 }).0,
                     _ => peek(image, Field::SNAPSHOTS_OFFSET),
                 };
-                write_at(image, table + flip.at, &flip.octets);
+                write_at(image, table + flip.at, &flip.bytes);
             });
             let what = format!("{options} {flip:?}");
             let outcome = bounded(&tools, &["--format", "qcow2"], image, &what);

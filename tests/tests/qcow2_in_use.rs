@@ -25,7 +25,7 @@ fn held(image: &Path, format: &str) -> Running {
     holder
 }
 
-/// The locks that the system knows of on this file: their first and last octet.
+/// The locks that the system knows of on this file: their first and last byte.
 fn locks(image: &Path) -> Vec<(u64, u64)> {
     let stat = fs::metadata(image).unwrap();
     // Inode numbers are those of one file system: others have the same.

@@ -1,4 +1,4 @@
-//! What large images and long chains cost at most: octets on the wire, memory.
+//! What large images and long chains cost at most: bytes on the wire, memory.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
@@ -47,15 +47,15 @@ fn assert_small(args: &[&str], image: &Path) {
 }
 
 #[test]
-fn sixty_floors_are_read_within_64_mib() {
+fn sixty_layers_are_read_within_64_mib() {
     let fs = Filesystem::new(Fs::Tmpfs, 512 * M);
-    let name = |floor: u64| format!("floor{floor}.qcow2");
-    for floor in 0..60 {
+    let name = |layer: u64| format!("layer{layer}.qcow2");
+    for layer in 0..60 {
         let disk = Qcow2::new(64 * M)
-            .option(["cluster_size=4k", "", "extended_l2=on", "cluster_size=512"][(floor % 4) as usize]);
-        let disk = if floor == 0 { disk } else { disk.backing(&name(floor - 1), Some("qcow2")) };
-        let place = |n: u64| Op::Write((floor * 5 + n * 97) * 128 * K % (64 * M), 20 * K, Fill::Noise(floor));
-        disk.ops((0..6).map(place)).make(&fs.join(&name(floor)));
+            .option(["cluster_size=4k", "", "extended_l2=on", "cluster_size=512"][(layer % 4) as usize]);
+        let disk = if layer == 0 { disk } else { disk.backing(&name(layer - 1), Some("qcow2")) };
+        let place = |n: u64| Op::Write((layer * 5 + n * 97) * 128 * K % (64 * M), 20 * K, Fill::Noise(layer));
+        disk.ops((0..6).map(place)).make(&fs.join(&name(layer)));
     }
     let top = fs.join(&name(59));
     assert_as_qemu(&tools!(), &top, &[]);
@@ -64,13 +64,13 @@ fn sixty_floors_are_read_within_64_mib() {
 }
 
 #[test]
-fn sixteen_tebibytes_are_read_within_64_mib_and_an_empty_one_is_128_octets_on_the_wire() {
+fn sixteen_tebibytes_are_read_within_64_mib_and_an_empty_one_is_128_bytes_on_the_wire() {
     let fs = Filesystem::new(Fs::Xfs, 512 * M);
     let image = fs.join("disk.qcow2");
     for (size, options) in [(T, ""), (16 * T, ""), (16 * T, "extended_l2=on"), (16 * T, "cluster_size=2M")] {
         Qcow2::new(size).option(options).make(&image);
         let stream = pour(&tools!(), &[], &image);
-        assert!(stream.len() <= 128, "{size} {options}: {} octets", stream.len());
+        assert!(stream.len() <= 128, "{size} {options}: {} bytes", stream.len());
         assert_small(&[], &image);
         let ends = [
             Op::Write(0, K, Fill::Same(1)),
@@ -84,14 +84,14 @@ fn sixteen_tebibytes_are_read_within_64_mib_and_an_empty_one_is_128_octets_on_th
 }
 
 #[test]
-fn an_l1_table_of_32_mib_in_each_of_many_floors_is_not_kept() {
+fn an_l1_table_of_32_mib_in_each_of_many_layers_is_not_kept() {
     let fs = Filesystem::new(Fs::Tmpfs, 1 << 30);
     // 4 KiB clusters: 8 TiB take an L1 table of 32 MiB, the largest there is.
-    for floor in 0..3 {
+    for layer in 0..3 {
         let disk = Qcow2::new(8 * T).option("cluster_size=4k");
-        let disk = if floor == 0 { disk } else { disk.backing(&format!("floor{}.qcow2", floor - 1), Some("qcow2")) };
-        let place = |n: u64| Op::Write(n * T + floor * 64 * K, 8 * K, Fill::Noise(floor));
-        disk.ops((0..8).map(place)).make(&fs.join(&format!("floor{floor}.qcow2")));
+        let disk = if layer == 0 { disk } else { disk.backing(&format!("layer{}.qcow2", layer - 1), Some("qcow2")) };
+        let place = |n: u64| Op::Write(n * T + layer * 64 * K, 8 * K, Fill::Noise(layer));
+        disk.ops((0..8).map(place)).make(&fs.join(&format!("layer{layer}.qcow2")));
     }
     assert_as_qemu(&tools!(), &fs.join("floor2.qcow2"), &[]);
     assert_small(&["--hash"], &fs.join("floor2.qcow2"));
@@ -101,7 +101,7 @@ fn an_l1_table_of_32_mib_in_each_of_many_floors_is_not_kept() {
 fn large_clusters_that_are_compressed_are_read_within_64_mib() {
     let fs = Filesystem::new(Fs::Tmpfs, 1 << 30);
     let (raw, image) = (fs.join("disk.raw"), fs.join("disk.qcow2"));
-    let text = [Fill::Text(1), Fill::Noise(1), Fill::Same(1)].map(|fill| fill.octets(16 << 20)).concat();
+    let text = [Fill::Text(1), Fill::Noise(1), Fill::Same(1)].map(|fill| fill.bytes(16 << 20)).concat();
     fs::write(&raw, text.repeat(2)).unwrap();
     for method in ["zlib", "zstd"] {
         let options = format!("compression_type={method},cluster_size=2M");

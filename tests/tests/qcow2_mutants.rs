@@ -40,7 +40,7 @@ const STRICTER: [(&str, &str); 10] = [
 struct Subject {
     fs: Filesystem,
     name: &'static str,
-    octets: Vec<u8>,
+    bytes: Vec<u8>,
     cluster: u64,
     l1: u64,
     l2: Vec<u64>,
@@ -48,9 +48,9 @@ struct Subject {
     snapshots: u64,
 }
 
-fn number(octets: &[u8], at: u64, width: u64) -> u64 {
+fn number(bytes: &[u8], at: u64, width: u64) -> u64 {
     let (at, width) = (at as usize, width as usize);
-    octets.get(at..at + width).map_or(0, |number| number.iter().fold(0, |sum, &octet| sum << 8 | u64::from(octet)))
+    bytes.get(at..at + width).map_or(0, |number| number.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte)))
 }
 
 impl Subject {
@@ -65,19 +65,18 @@ impl Subject {
         ];
         let image = fs.join("disk.qcow2");
         disk.ops(ops).make(&image);
-        let octets = fs::read(&image).unwrap();
-        let l1 = number(&octets, 40, 8);
-        let tables =
-            (0..number(&octets, 36, 4)).map(|index| number(&octets, l1 + 8 * index, 8) & 0x00ff_ffff_ffff_fe00);
+        let bytes = fs::read(&image).unwrap();
+        let l1 = number(&bytes, 40, 8);
+        let tables = (0..number(&bytes, 36, 4)).map(|index| number(&bytes, l1 + 8 * index, 8) & 0x00ff_ffff_ffff_fe00);
         Self {
             fs,
             name,
-            cluster: 1 << number(&octets, 20, 4),
+            cluster: 1 << number(&bytes, 20, 4),
             l2: tables.filter(|&table| table > 0).collect(),
-            refcounts: number(&octets, 48, 8),
-            snapshots: number(&octets, 64, 8),
+            refcounts: number(&bytes, 48, 8),
+            snapshots: number(&bytes, 64, 8),
             l1,
-            octets,
+            bytes,
         }
     }
 
@@ -106,27 +105,27 @@ impl Subject {
             (96, 4),
             (100, 4),
         ];
-        let mut octets = self.octets.clone();
+        let mut bytes = self.bytes.clone();
         let (at, width) = match random.below(10) {
             0..3 => HEADER[random.below(17) as usize],
-            3 => (self.l1 + 8 * random.below(number(&octets, 36, 4)), 8),
+            3 => (self.l1 + 8 * random.below(number(&bytes, 36, 4)), 8),
             4..6 => {
                 let table = self.l2[random.below(self.l2.len() as u64) as usize];
                 let used: Vec<_> =
-                    (table..table + self.cluster).step_by(8).filter(|&at| number(&octets, at, 8) != 0).collect();
+                    (table..table + self.cluster).step_by(8).filter(|&at| number(&bytes, at, 8) != 0).collect();
                 (used[random.below(used.len() as u64) as usize], 8)
             }
             6 => (self.refcounts + 8 * random.below(4), 8),
             7 => (self.snapshots + 4 * random.below(20), 4 + 4 * random.below(2)),
             8 => (104 + 4 * random.below(12), 4),
             _ => {
-                let len = random.below(octets.len() as u64) / 512 * 512;
-                octets.truncate(len as usize);
-                fs::write(self.image(), octets).unwrap();
+                let len = random.below(bytes.len() as u64) / 512 * 512;
+                bytes.truncate(len as usize);
+                fs::write(self.image(), bytes).unwrap();
                 return format!("{} cut to {len:#x}", self.name);
             }
         };
-        let (old, len) = (number(&octets, at, width), octets.len() as u64);
+        let (old, len) = (number(&bytes, at, width), bytes.len() as u64);
         let values = [
             0,
             1,
@@ -146,8 +145,8 @@ impl Subject {
             random.next(),
         ];
         let new = values[random.below(16) as usize] & (u64::MAX >> (64 - 8 * width));
-        octets[at as usize..(at + width) as usize].copy_from_slice(&new.to_be_bytes()[8 - width as usize..]);
-        fs::write(self.image(), octets).unwrap();
+        bytes[at as usize..(at + width) as usize].copy_from_slice(&new.to_be_bytes()[8 - width as usize..]);
+        fs::write(self.image(), bytes).unwrap();
         format!("{} {at:#x}/{width}: {old:#x} -> {new:#x}", self.name)
     }
 }
@@ -242,7 +241,7 @@ fn tables_that_reading_does_not_need_are_warned_of() {
         }
     }
     // An entry that runs past the end of the file, and one of a disk that can't be.
-    for (at, value, words) in [(12, u64::from(u32::MAX), "past the end"), (48, 1 << 31, "more octets than a disk")] {
+    for (at, value, words) in [(12, u64::from(u32::MAX), "past the end"), (48, 1 << 31, "more bytes than a disk")] {
         with_snapshot(&image);
         poke(&image, Field(peek(&image, Field::SNAPSHOTS_OFFSET) + at, 4), value);
         let said = assert_as(&tools, &image, &[], &image);

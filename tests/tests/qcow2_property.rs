@@ -24,7 +24,7 @@ struct Act {
 
 /// One random image.
 #[derive(Clone, Debug)]
-struct Floor {
+struct LayerSpec {
     bits: u32,
     extended: bool,
     old: bool,
@@ -37,7 +37,7 @@ struct Floor {
     snapshots: Vec<usize>,
 }
 
-impl Floor {
+impl LayerSpec {
     fn size(&self) -> u64 {
         // At most some thousand clusters.
         (self.sectors % (1 << (self.bits + 12 - 9))).min(4 * M / 512 - 1) * 512 + 512
@@ -107,7 +107,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     vec(act.prop_map(|(what, at, len, fill)| Act { what, at, len, fill }), 0..14)
 }
 
-fn floor() -> impl Strategy<Value = Floor> {
+fn layer() -> impl Strategy<Value = LayerSpec> {
     let bits = select(vec![9, 10, 12, 12, 14, 15, 16, 16, 18, 21]);
     let flags = (
         any::<bool>(),
@@ -118,20 +118,20 @@ fn floor() -> impl Strategy<Value = Floor> {
     );
     (bits, flags, any::<u64>(), acts(), vec(0..14usize, 0..2)).prop_map(|(bits, flags, sectors, acts, snapshots)| {
         let (extended, old, zstd, preallocated, external) = flags;
-        Floor { bits, extended, old, zstd, preallocated, external, sectors, acts, snapshots }
+        LayerSpec { bits, extended, old, zstd, preallocated, external, sectors, acts, snapshots }
     })
 }
 
-/// A chain: a raw disk at the bottom or none, and qcow2 floors.
-fn chain() -> impl Strategy<Value = (Option<TestDisk>, Vec<Floor>)> {
+/// A chain: a raw disk at the bottom or none, and qcow2 layers.
+fn chain() -> impl Strategy<Value = (Option<TestDisk>, Vec<LayerSpec>)> {
     let raw = (1..3 * M, vec((0..M, 1..100_000u64, 0..9u8), 0..4)).prop_map(|(size, data)| {
         let inside = data.into_iter().map(|(at, len, seed)| (at % size, len.min(size - at % size), seed));
         inside.fold(TestDisk::empty(size), |disk, (at, len, seed)| disk.with(at, len, seed))
     });
-    (proptest::option::weighted(0.4, raw), vec(floor(), 1..4))
+    (proptest::option::weighted(0.4, raw), vec(layer(), 1..4))
 }
 
-fn as_qemu(tools: &Tools, fs: &Filesystem, raw: Option<&TestDisk>, floors: &[Floor]) {
+fn as_qemu(tools: &Tools, fs: &Filesystem, raw: Option<&TestDisk>, layers: &[LayerSpec]) {
     for old in std::fs::read_dir(fs.path()).unwrap() {
         std::fs::remove_file(old.unwrap().path()).unwrap();
     }
@@ -139,14 +139,14 @@ fn as_qemu(tools: &Tools, fs: &Filesystem, raw: Option<&TestDisk>, floors: &[Flo
         disk.make(&fs.join("base.raw"));
         ("base.raw".to_owned(), "raw")
     });
-    for (number, floor) in floors.iter().enumerate() {
-        let name = format!("floor{number}.qcow2");
-        floor.image(number, base.as_ref()).make(&fs.join(&name));
+    for (number, layer) in layers.iter().enumerate() {
+        let name = format!("layer{number}.qcow2");
+        layer.image(number, base.as_ref()).make(&fs.join(&name));
         base = Some((name, "qcow2"));
     }
     let top = fs.join(&base.unwrap().0);
     assert_as_qemu(tools, &top, &[]);
-    for name in floors.last().unwrap().snapshots() {
+    for name in layers.last().unwrap().snapshots() {
         assert_eq!(assert_as(tools, &top, &["--snapshot", &name], &gone_back(&top, &name)), "");
     }
 }
@@ -164,8 +164,8 @@ fn runner(cases: u32) -> TestRunner {
 #[test]
 fn images_with_random_histories_are_what_qemu_img_says_they_are() {
     let (tools, fs) = (tools!(), Filesystem::new(Fs::Tmpfs, 512 * M));
-    let all = runner(80).run(&chain(), |(raw, floors)| {
-        as_qemu(&tools, &fs, raw.as_ref(), &floors);
+    let all = runner(80).run(&chain(), |(raw, layers)| {
+        as_qemu(&tools, &fs, raw.as_ref(), &layers);
         Ok(())
     });
     all.unwrap_or_else(|error| panic!("{error}"));

@@ -13,9 +13,9 @@ use rig::{
 };
 
 const MIB: u64 = 1 << 20;
-/// The last octet of the first record: once it is written, those before it stay as they are.
+/// The last byte of the first record: once it is written, those before it stay as they are.
 const WRITTEN: u64 = MIB - 1;
-/// An octet of a hole.
+/// An byte of a hole.
 const HOLE: u64 = 12 * MIB;
 
 fn disk() -> TestDisk {
@@ -28,26 +28,26 @@ fn receiver(args: &[&str], dest: &Path) -> Command {
     command
 }
 
-fn octet(path: &Path, at: u64) -> u8 {
-    let mut octet = [0];
-    let read = File::open(path).and_then(|file| file.read_exact_at(&mut octet, at));
-    if read.is_ok() { octet[0] } else { 0 }
+fn byte(path: &Path, at: u64) -> u8 {
+    let mut byte = [0];
+    let read = File::open(path).and_then(|file| file.read_exact_at(&mut byte, at));
+    if read.is_ok() { byte[0] } else { 0 }
 }
 
 /// What stands at [`WRITTEN`].
-fn front_octet(disk: &TestDisk) -> u8 {
-    disk.octets()[usize::try_from(WRITTEN).unwrap()]
+fn front_byte(disk: &TestDisk) -> u8 {
+    disk.bytes()[usize::try_from(WRITTEN).unwrap()]
 }
 
-/// Receives, and changes an octet of what is written behind the receiver's back before END comes.
+/// Receives, and changes an byte of what is written behind the receiver's back before END comes.
 fn disturbed(args: &[&str], dest: &Path, written: &Path, stream: &[u8], at: u64) -> Outcome {
     let (front, end) = stream.split_at(stream.len() - 40);
     assert!(!front.ends_with(b"\n"), "END is on its way");
-    let expected = front_octet(&disk());
+    let expected = front_byte(&disk());
     let mut running = Running::start(&mut receiver(args, dest));
     running.say(front);
-    wait_until("much of it is written", || octet(written, WRITTEN) == expected && octet(written, HOLE) == 0);
-    write_at(written, at, &[octet(written, at) ^ 1]);
+    wait_until("much of it is written", || byte(written, WRITTEN) == expected && byte(written, HOLE) == 0);
+    write_at(written, at, &[byte(written, at) ^ 1]);
     running.say(end);
     running.end()
 }
@@ -77,7 +77,7 @@ fn a_good_disk_is_done_on_every_file_system_and_on_a_device() {
         let device = LoopDevice::filled(size, 0xee);
         let done = run(&mut receiver(&[], device.path()), &stream).ok();
         assert_eq!(done.err.contains("left as they were"), size == 25 * MIB, "{}", done.err);
-        assert!(fs::read(device.path()).unwrap().starts_with(&disk().octets()));
+        assert!(fs::read(device.path()).unwrap().starts_with(&disk().bytes()));
     }
     for size in [0, 1, 1 << 40] {
         TestDisk::empty(size).make(&image);
@@ -88,7 +88,7 @@ fn a_good_disk_is_done_on_every_file_system_and_on_a_device() {
 }
 
 #[test]
-fn an_octet_that_changes_in_part_is_found_and_the_old_disk_stays() {
+fn an_byte_that_changes_in_part_is_found_and_the_old_disk_stays() {
     for kind in Fs::ALL {
         let fs = Filesystem::new(kind, 512 * MIB);
         let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
@@ -112,7 +112,7 @@ fn an_octet_that_changes_in_part_is_found_and_the_old_disk_stays() {
 }
 
 #[test]
-fn an_octet_that_changes_in_place_and_on_a_device_is_found() {
+fn an_byte_that_changes_in_place_and_on_a_device_is_found() {
     let fs = Filesystem::new(Fs::Xfs, 512 * MIB);
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
     disk().make(&image);
@@ -151,8 +151,8 @@ fn it_is_read_past_the_page_cache_after_the_sync_and_before_the_rename() {
     assert!(synced < opened && opened < read && read < renamed, "{synced} {opened} {read} {renamed}");
     // Holes are not read. A call that another interrupts is two lines, of which the second has the number.
     let calls = log.lines().filter(|call| call.contains("pread64"));
-    let octets: u64 = calls.filter_map(|call| call.rsplit(" = ").next()?.parse::<u64>().ok()).sum();
-    assert!((5 * MIB..7 * MIB).contains(&octets), "{octets} octets were read back");
+    let bytes: u64 = calls.filter_map(|call| call.rsplit(" = ").next()?.parse::<u64>().ok()).sum();
+    assert!((5 * MIB..7 * MIB).contains(&bytes), "{bytes} bytes were read back");
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn a_copy_on_this_machine_is_read_back_too() {
     let device = LoopDevice::filled(25 * MIB, 0xee);
     let mut command = Command::new(tools!().xfer_hole);
     run(command.args(["-q", "--hash", "--read-back"]).arg(&image).arg(device.path()), b"").ok();
-    assert!(fs::read(device.path()).unwrap().starts_with(&disk().octets()));
+    assert!(fs::read(device.path()).unwrap().starts_with(&disk().bytes()));
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn note_there(far: &FarEnd, image: &Path) -> PathBuf {
     note_in(&far.account.home(".cache"), image)
 }
 
-/// Octets that left, and octets of the disk's data among them, as the last line tells them in JSON.
+/// Bytes that left, and bytes of the disk's data among them, as the last line tells them in JSON.
 #[track_caller]
 fn moved(outcome: &Outcome) -> (u64, u64) {
     assert_eq!(outcome.code, Some(0), "{}", outcome.err);
@@ -56,13 +56,13 @@ fn push(far: &FarEnd, args: &[&str], image: &Path, dest: &Path) -> Outcome {
     far.push(&[&FLAGS, &["--progress", "json"], args].concat(), image, dest)
 }
 
-/// Changes one octet of a file, and puts its modification time back.
+/// Changes one byte of a file, and puts its modification time back.
 fn touch_in_secret(path: &Path, at: u64) {
     let file = File::options().read(true).write(true).open(path).unwrap();
     let modified = file.metadata().unwrap().modified().unwrap();
-    let mut octet = [0];
-    file.read_exact_at(&mut octet, at).unwrap();
-    file.write_all_at(&[!octet[0]], at).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[!byte[0]], at).unwrap();
     file.set_modified(modified).unwrap();
 }
 
@@ -81,7 +81,7 @@ fn a_disk_that_both_ends_remember_is_named_and_not_read() {
     );
     let before = fs::metadata(&dest).unwrap();
     let (wire, data) = moved(&push(&far, &[], &image, &dest));
-    assert!(wire < 1024 && data == 0, "{wire} octets, {data} of data");
+    assert!(wire < 1024 && data == 0, "{wire} bytes, {data} of data");
     // Nothing else goes: no text of a receiver, where there is one.
     let tap = far.near("tap");
     fs::create_dir(&tap).unwrap();
@@ -114,7 +114,7 @@ fn a_disk_that_both_ends_remember_is_named_and_not_read() {
 }
 
 #[test]
-fn an_octet_that_was_changed_in_secret_is_found_at_either_end() {
+fn an_byte_that_was_changed_in_secret_is_found_at_either_end() {
     let (_held, far) = far();
     let image = far.image("disk.img", &disk());
     let dest = far.account.home("out.img");
@@ -128,7 +128,7 @@ fn an_octet_that_was_changed_in_secret_is_found_at_either_end() {
     }
     // Nor is a new file with the old one's time, or a size that grew by zeros.
     let times = fs::metadata(&dest).unwrap().modified().unwrap();
-    fs::write(far.near("other"), fs::read(&dest).unwrap().iter().map(|octet| !octet).collect::<Vec<_>>()).unwrap();
+    fs::write(far.near("other"), fs::read(&dest).unwrap().iter().map(|byte| !byte).collect::<Vec<_>>()).unwrap();
     fs::copy(far.near("other"), &dest).unwrap();
     File::options().write(true).open(&dest).unwrap().set_modified(times).unwrap();
     assert!(moved(&push(&far, &[], &image, &dest)).1 > 0);

@@ -49,7 +49,7 @@ impl Case {
         let folder = tempfile::tempdir().unwrap();
         let (image, dest) = (folder.path().join("image"), folder.path().join("dest"));
         disk().make(&image);
-        Self { _folder: folder, image, dest, new: disk().octets() }
+        Self { _folder: folder, image, dest, new: disk().bytes() }
     }
 
     /// What the receiver holds.
@@ -57,7 +57,7 @@ impl Case {
         held(&part_of(&self.dest), &self.dest)
     }
 
-    /// Octets of data that are missing where an interval is as long.
+    /// Bytes of data that are missing where an interval is as long.
     fn missing(&self) -> u64 {
         differing(&self.held(), &self.new, INTERVAL, GRAIN)
     }
@@ -133,12 +133,7 @@ fn cut_again_and_again_it_still_ends() {
             break;
         }
         assert!(case.missing() <= before, "round {rounds}, {cut:?}: what had come is lost");
-        assert!(
-            rounds < 30,
-            "{} octets are missing after {rounds} rounds, {} flowed",
-            case.missing(),
-            flowed.payload()
-        );
+        assert!(rounds < 30, "{} bytes are missing after {rounds} rounds, {} flowed", case.missing(), flowed.payload());
     }
     assert!(rounds > 3, "{rounds} rounds");
     assert_same(&case.image, &case.dest);
@@ -175,7 +170,7 @@ fn what_another_disk_has_left_is_found_out() {
     for (what, left) in [
         ("another", other.clone()),
         ("a shorter one", TestDisk { size: 9 * MIB + 77, data: vec![(0, 9 * MIB + 77, 7)] }),
-        ("one octet changed", disk().with(6 * MIB, 1, 7)),
+        ("one byte changed", disk().with(6 * MIB, 1, 7)),
         ("data in its holes", disk().with(16 * MIB, 3 * MIB, 7)),
         ("the whole disk", disk()),
     ] {
@@ -199,9 +194,9 @@ fn where_the_part_has_no_holes_the_old_disk_shows_through_its_zeros() {
     fs::write(&part, &left).unwrap();
     mark_part(&part);
     let mut told = left;
-    told[half..].copy_from_slice(&old.octets()[half..]);
-    for hole in told[..half].chunks_mut(4096).zip(old.octets().chunks(4096)) {
-        if hole.0.iter().all(|&octet| octet == 0) {
+    told[half..].copy_from_slice(&old.bytes()[half..]);
+    for hole in told[..half].chunks_mut(4096).zip(old.bytes().chunks(4096)) {
+        if hole.0.iter().all(|&byte| byte == 0) {
             hole.0.copy_from_slice(hole.1);
         }
     }
@@ -288,7 +283,7 @@ fn what_somebody_else_has_put_there_is_not_built_on() {
             fs::remove_file(&case.dest).unwrap();
         }
     }
-    assert!(fs::read(&precious).unwrap() == before.octets());
+    assert!(fs::read(&precious).unwrap() == before.bytes());
     assert_eq!(fs::metadata(&precious).unwrap().uid(), 0);
 }
 
@@ -304,16 +299,15 @@ fn in_place_there_is_no_part_and_a_delta_goes_on() {
     assert_eq!((sent.code, received.code), (Some(0), Some(0)), "{} {}", sent.err, received.err);
     assert_same(&case.image, &case.dest);
     assert_eq!(flowed.payload(), missing);
-    assert!(missing < 9 * MIB, "{missing} octets were missing");
+    assert!(missing < 9 * MIB, "{missing} bytes were missing");
 }
 
-/// ssh, of which the sender's direction ends after so many octets.
-fn cutting(tap: &Wiretap, path: &Path, pull: bool, octets: usize) -> PathBuf {
+/// ssh, of which the sender's direction ends after so many bytes.
+fn cutting(tap: &Wiretap, path: &Path, pull: bool, bytes: usize) -> PathBuf {
     let program = path.join("cutting");
     let tap = tap.program();
     let cuts = if pull { ">" } else { "<" };
-    let text =
-        format!("#!/bin/bash\nexec '{}' \"$@\" {cuts} {cuts}(exec stdbuf -o0 head -c {octets})\n", tap.display());
+    let text = format!("#!/bin/bash\nexec '{}' \"$@\" {cuts} {cuts}(exec stdbuf -o0 head -c {bytes})\n", tap.display());
     fs::write(&program, text).unwrap();
     tool("chmod", &["755", program.to_str().unwrap()]);
     program
@@ -328,7 +322,7 @@ fn over_ssh_push_and_pull_go_on() {
     let image = far.image("disk.img", &disk());
     let there = far.account.home("there.img");
     fs::copy(&image, &there).unwrap();
-    let new = disk().octets();
+    let new = disk().bytes();
     for pull in [false, true] {
         let dest = if pull { far.near("back.img") } else { far.account.home("out.img") };
         let run_by = |program: &Path| {
@@ -339,8 +333,8 @@ fn over_ssh_push_and_pull_go_on() {
             let mut command = Command::new("timeout");
             run(command.args(["-s", "KILL", "60"]).arg(tool).args(["-q", "-e"]).arg(program).arg(from).arg(to), b"")
         };
-        for octets in [3 << 20, 8 << 20] {
-            let cut = run_by(&cutting(&tap, &far.near(""), pull, octets));
+        for bytes in [3 << 20, 8 << 20] {
+            let cut = run_by(&cutting(&tap, &far.near(""), pull, bytes));
             assert_eq!(cut.code, Some(75), "{}", cut.err);
             assert!(!dest.exists(), "{}", cut.err);
         }

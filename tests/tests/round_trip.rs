@@ -1,4 +1,4 @@
-//! A disk that is sent arrives, octet for octet and hole for hole: every pair of disk, way of finding extents, digests or none,
+//! A disk that is sent arrives, byte for byte and hole for hole: every pair of disk, way of finding extents, digests or none,
 //! receiver and file system.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
@@ -29,11 +29,11 @@ struct Case {
 
 fn cases() -> Vec<Case> {
     let fragments =
-        |octets: u64| (0..octets / (8 * K)).fold(TestDisk::empty(octets), |disk, at| disk.with(at * 8 * K, 4 * K, 1));
+        |bytes: u64| (0..bytes / (8 * K)).fold(TestDisk::empty(bytes), |disk, at| disk.with(at * 8 * K, 4 * K, 1));
     let plain = [
-        ("no octets", TestDisk::empty(0)),
-        ("one octet", TestDisk::empty(1).with(0, 1, 1)),
-        ("one octet that is a hole", TestDisk::empty(1)),
+        ("no bytes", TestDisk::empty(0)),
+        ("one byte", TestDisk::empty(1).with(0, 1, 1)),
+        ("one byte that is a hole", TestDisk::empty(1)),
         ("all hole", TestDisk::empty(10 * M)),
         ("all data", TestDisk::empty(3 * M).with(0, 3 * M, 2)),
         ("hole in front", TestDisk::empty(3 * M).with(2 * M, M, 3)),
@@ -197,7 +197,7 @@ fn a_disk_of_8_eib_is_refused_by_a_file_system_that_has_no_such_files_and_taken_
 }
 
 #[test]
-fn the_last_octets_of_the_largest_disk_there_is_arrive_at_all_receivers() {
+fn the_last_bytes_of_the_largest_disk_there_is_arrive_at_all_receivers() {
     let size = i64::MAX.unsigned_abs();
     let (tools, fs) = (tools!(), Filesystem::new(Fs::Xfs, G));
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
@@ -213,9 +213,9 @@ fn the_last_octets_of_the_largest_disk_there_is_arrive_at_all_receivers() {
             assert_eq!(fs::metadata(&dest).unwrap().len(), size);
             for (at, len) in [(4 * K, 4 * K), data] {
                 let read = |path: &Path| {
-                    let mut octets = vec![0; usize::try_from(len).unwrap()];
-                    File::open(path).unwrap().read_exact_at(&mut octets, at).unwrap();
-                    octets
+                    let mut bytes = vec![0; usize::try_from(len).unwrap()];
+                    File::open(path).unwrap().read_exact_at(&mut bytes, at).unwrap();
+                    bytes
                 };
                 assert!(read(&image) == read(&dest), "{receiver:?} {args:?} at {at}");
             }
@@ -225,7 +225,7 @@ fn the_last_octets_of_the_largest_disk_there_is_arrive_at_all_receivers() {
 }
 
 #[test]
-fn a_block_device_is_sent_as_a_file_of_its_octets_is() {
+fn a_block_device_is_sent_as_a_file_of_its_bytes_is() {
     let tools = tools!();
     let (device, fs) = (rig::LoopDevice::filled(4 * M, 0), Filesystem::new(Fs::Ext4, 64 * M));
     let disk = TestDisk::empty(4 * M).with(0, 4 * K, 1).with(2 * M + 512, M, 2);

@@ -1,4 +1,4 @@
-//! What is sent of a disk: which octets flow as data, which as holes, and that its canonical form is a function of content alone.
+//! What is sent of a disk: which bytes flow as data, which as holes, and that its canonical form is a function of content alone.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
@@ -44,7 +44,7 @@ fn fingerprint(outcome: &Outcome) -> String {
     printed.unwrap_or_else(|| panic!("no fingerprint: {}", outcome.err)).to_owned()
 }
 
-/// Octets of every sort: all data, none, some, at odd places, across intervals, zeros that were written, a ragged end.
+/// Bytes of every sort: all data, none, some, at odd places, across intervals, zeros that were written, a ragged end.
 fn motley() -> TestDisk {
     TestDisk::empty(5 * M + 321)
         .with(4 * K, 512, 1)
@@ -130,7 +130,7 @@ fn preallocated_extents_are_sent_as_holes_by_seek_and_by_fiemap() {
     TestDisk::empty(64 * M).with(8 * M, 64 * K, 1).make(&image);
     drop(tool("fallocate", &["-l", "64M", image.to_str().unwrap()]));
     for method in ["seek", "fiemap"] {
-        // Without a look at what format it is: XFS calls unwritten octets data once somebody has read them.
+        // Without a look at what format it is: XFS calls unwritten bytes data once somebody has read them.
         let stream = pour(&tools, &["--format=raw", "--detect-zeroes=off", "--extents", method], &image);
         assert_eq!(lengths(&stream), [-(8 << 20), 64 << 10, -(56 << 20) + (64 << 10)], "{method}");
     }
@@ -151,7 +151,7 @@ fn holes_shorter_than_min_hole_travel_as_data_and_with_digests_it_is_the_grain()
     let plain = |min: &str| lengths(&pour(&tools, &["--min-hole", min], &image));
     assert_eq!(lengths(&pour(&tools, &[], &image)), kibi(&[4, -4, 56, -64, 4, -60, 60, -4]));
     for min in ["4K", "8K", "60K", "61K", "64K", "65K", "1M"] {
-        let least = xfer_hole_octets(min);
+        let least = xfer_hole_bytes(min);
         let found = plain(min);
         assert!(found.iter().all(|&len| len > 0 || -len >= least), "{min}: {found:?}");
         let expected = kibi(&[-4, -64, -60, -4]).into_iter().filter(|hole| -hole >= least).collect::<Vec<_>>();
@@ -173,8 +173,8 @@ fn holes_shorter_than_min_hole_travel_as_data_and_with_digests_it_is_the_grain()
     assert_eq!(holes(&dest), [(64 * K, 64 * K)]);
 }
 
-/// Octets of a size with its unit, for the few that stand above.
-fn xfer_hole_octets(size: &str) -> i64 {
+/// Bytes of a size with its unit, for the few that stand above.
+fn xfer_hole_bytes(size: &str) -> i64 {
     let (number, unit) = size.split_at(size.len() - 1);
     number.parse::<i64>().unwrap() << if unit == "M" { 20 } else { 10 }
 }
@@ -257,7 +257,7 @@ fn in_the_dialect_of_2014_a_source_that_is_cut_short_ends_the_stream_inside_a_pa
     let ended = sender.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr);
     assert!(ended.status.code() == Some(2) && said.contains("truncated while it was read"), "{said}");
-    assert!((stream.len() as u64) < 16 * M, "nothing is made up for what is missing: {} octets", stream.len());
+    assert!((stream.len() as u64) < 16 * M, "nothing is made up for what is missing: {} bytes", stream.len());
     let outcome = run(Command::new(&tools.recv_hole).arg("--classic").arg(&dest), &stream);
     outcome.refused(&["record 1 at disk offset 0"]);
     assert!(!dest.exists());

@@ -38,7 +38,7 @@ fn begun(receiver: Receiver, dest: &Path, in_place: bool) -> (Running, Vec<u8>) 
     let mut running = Running::start(&mut receiver.command(&tools!(), dest, in_place, true));
     running.say(first);
     let written = if in_place { dest.to_path_buf() } else { part_of(dest) };
-    wait_until("the first record is written", || fs::read(&written).is_ok_and(|octets| octets.starts_with(&FIRST)));
+    wait_until("the first record is written", || fs::read(&written).is_ok_and(|bytes| bytes.starts_with(&FIRST)));
     (running, rest.to_vec())
 }
 
@@ -285,7 +285,7 @@ fn what_another_wrote_to_part_before_the_lock_is_not_kept() {
         let mut command = receiver.command(&tools!(), &dest, false, true);
         run(command.env("PATH", toolbox.path()), &stream()).ok();
         let found = fs::read(&dest).unwrap();
-        assert!(found[4096..8192].iter().chain(&found[3 * 4096..]).all(|&octet| octet == 0), "{receiver:?}");
+        assert!(found[4096..8192].iter().chain(&found[3 * 4096..]).all(|&byte| byte == 0), "{receiver:?}");
         fs::remove_file(&dest).unwrap();
     }
 }

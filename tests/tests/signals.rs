@@ -47,8 +47,8 @@ fn half_way(args: &[&str], dest: &Path, written: &Path) -> Running {
 }
 
 fn half_is_there(written: &Path) -> bool {
-    let mut octets = vec![0; 1 << 20];
-    File::open(written).is_ok_and(|mut file| file.read_exact(&mut octets).is_ok()) && octets == [7; 1 << 20]
+    let mut bytes = vec![0; 1 << 20];
+    File::open(written).is_ok_and(|mut file| file.read_exact(&mut bytes).is_ok()) && bytes == [7; 1 << 20]
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn a_signal_ends_it_though_nobody_reads_what_it_says() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * MIB);
     let dest = fs.join("out.img");
     let (_unread, mut full) = pipe().unwrap();
-    // Filled to the last octet, and blocking again.
+    // Filled to the last byte, and blocking again.
     let flags = OFlag::from_bits_truncate(fcntl(&full, FcntlArg::F_GETFL).unwrap());
     fcntl(&full, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).unwrap();
     while full.write(&[b'x'; 4096]).is_ok() {}

@@ -27,7 +27,7 @@ fn sender(args: &[&str], image: &Path) -> Command {
 fn meanwhile(args: &[&str], image: &Path, something: impl FnOnce()) -> (Vec<u8>, Outcome) {
     let (mut read, write) = std::io::pipe().unwrap();
     let running = Running::between(Stdio::null(), &mut sender(args, image), write);
-    // The first octet is there, and the pipe has no room for all of them.
+    // The first byte is there, and the pipe has no room for all of them.
     let mut stream = vec![0];
     read.read_exact(&mut stream).unwrap();
     something();
@@ -72,7 +72,7 @@ fn a_read_error_is_told_to_the_receiver_and_the_disk_is_not_published() {
 }
 
 #[test]
-fn a_file_whose_octets_can_not_be_read_is_a_failure_too() {
+fn a_file_whose_bytes_can_not_be_read_is_a_failure_too() {
     let mut fs = Filesystem::new(Fs::Ext4, 256 * MIB);
     let dest = tempfile::tempdir().unwrap();
     let dest = dest.path().join("out.img");

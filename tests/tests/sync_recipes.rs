@@ -46,7 +46,7 @@ fn followed(machine: &Machine, recipe: &str) -> String {
     outcome.err.lines().last().unwrap_or_default().to_owned()
 }
 
-/// Changes so many octets of a file there, and nothing else.
+/// Changes so many bytes of a file there, and nothing else.
 fn change(path: &Path, at: u64, len: u64, seed: u8) {
     let file = File::options().write(true).open(path).unwrap();
     TestDisk::empty(0).with(at, len, seed).write(&file);
@@ -59,7 +59,7 @@ fn forget(path: &Path) {
     assert!(remembered(path) < MIB, "{} is still there", path.display());
 }
 
-/// Octets of a file that are in the page cache.
+/// Bytes of a file that are in the page cache.
 fn remembered(path: &Path) -> u64 {
     tool("fincore", &["-n", "-b", "-o", "RES", path.to_str().unwrap()]).trim().parse().unwrap()
 }
@@ -121,14 +121,14 @@ fn folds_a_layer_there(machine: &Machine, recipe: &str) {
     let layers = "xfer-hole --no-hash --detect-zeroes off --extents fiemap";
     followed(machine, &format!("{layers} web-1.img node-b:/srv/volumes/"));
     followed(machine, recipe);
-    let mut expected = old.octets();
+    let mut expected = old.bytes();
     expected.resize(usize::try_from(SIZE).unwrap(), 0);
     for &(at, len, _) in &new.data {
         let range = usize::try_from(at).unwrap()..usize::try_from(at + len).unwrap();
-        expected[range.clone()].copy_from_slice(&new.octets()[range]);
+        expected[range.clone()].copy_from_slice(&new.bytes()[range]);
     }
     let folded = Path::new("/srv/volumes/web-1.img");
-    assert!(fs::read(folded).unwrap() == expected, "other octets");
+    assert!(fs::read(folded).unwrap() == expected, "other bytes");
     assert_eq!(extents(folded), [(0, MIB), (MIB + 8192, 4096), (2 * MIB, MIB)]);
     assert_eq!(extents(Path::new("/srv/volumes/web-2.img")), [(4096, 8192), (MIB + 8192, 4096), (2 * MIB, 64 * KIB)]);
 }
@@ -142,7 +142,7 @@ fn goes_on_where_the_link_was_cut(machine: &Machine, recipe: &str) {
     network.slow("40mbit");
     let before = network.carried();
     let mut runs = Running::between(Stdio::null(), &mut machine.following(recipe), Stdio::null());
-    let arrived = |octets: u64| fs::metadata(part_of(dest)).is_ok_and(|part| part.blocks() * 512 >= octets);
+    let arrived = |bytes: u64| fs::metadata(part_of(dest)).is_ok_and(|part| part.blocks() * 512 >= bytes);
     wait_until("more than half of it is there", || arrived(data / 8 * 5) || !runs.lives());
     network.cut();
     assert!(runs.lives() && !dest.exists(), "it was there before the link was cut");
@@ -160,7 +160,7 @@ fn goes_on_where_the_link_was_cut(machine: &Machine, recipe: &str) {
     // It was given up, and went on; headers are a twentieth.
     assert!(outcome.err.contains("backup: "), "{}", outcome.err);
     let carried = network.carried() - before;
-    assert!(carried > data && carried < data / 4 * 5, "{carried} octets for {data}: {}", outcome.err);
+    assert!(carried > data && carried < data / 4 * 5, "{carried} bytes for {data}: {}", outcome.err);
 }
 
 fn tells_whether_the_disk_is_that_of_the_manifest(machine: &Machine, recipes: [&str; 2]) {
@@ -172,13 +172,13 @@ fn tells_whether_the_disk_is_that_of_the_manifest(machine: &Machine, recipes: [&
     }
     assert_same(&qemu_disk(&machine.work("web.qcow2")), dest);
     let file = File::options().read(true).write(true).open(dest).unwrap();
-    let mut octet = [0];
-    file.read_exact_at(&mut octet, 5 * MIB + 77).unwrap();
-    file.write_all_at(&[!octet[0]], 5 * MIB + 77).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 5 * MIB + 77).unwrap();
+    file.write_all_at(&[!byte[0]], 5 * MIB + 77).unwrap();
     for recipe in recipes {
         let outcome = machine.follow(recipe);
         let said = String::from_utf8(outcome.out).unwrap();
         assert_eq!(outcome.code, Some(1), "{recipe}: {}", outcome.err);
-        assert!(said.ends_with(": 1 interval of 1048576 octets differs, at offset 5242880\n"), "{recipe}: {said}");
+        assert!(said.ends_with(": 1 interval of 1048576 bytes differs, at offset 5242880\n"), "{recipe}: {said}");
     }
 }

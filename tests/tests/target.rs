@@ -20,7 +20,7 @@ const MIB: u64 = 1 << 20;
 /// nobody
 const USER: u32 = 65534;
 
-/// A small disk, its octets, and its stream.
+/// A small disk, its bytes, and its stream.
 fn disk(folder: &Path) -> (Vec<u8>, Vec<u8>) {
     let image = folder.join("disk.img");
     TestDisk::empty(40_000).with(8192, 9000, 1).make(&image);
@@ -65,7 +65,7 @@ fn public(kind: Fs) -> Filesystem {
 #[test]
 fn an_existing_dest_gives_its_owner_and_mode_and_its_inode_is_not_written() {
     let fs = public(Fs::Tmpfs);
-    let (octets, stream) = disk(fs.path());
+    let (bytes, stream) = disk(fs.path());
     for receiver in Receiver::all() {
         // The script keeps the nine bits that count for a disk.
         let special = if receiver == Receiver::Binary { 0o4000 } else { 0 };
@@ -81,7 +81,7 @@ fn an_existing_dest_gives_its_owner_and_mode_and_its_inode_is_not_written() {
             assert_eq!(outcome.err.lines().count(), 1, "{receiver:?}: {}", outcome.err);
             let stat = fs::metadata(&dest).unwrap();
             assert_eq!((stat.uid(), stat.gid(), stat.mode() & 0o7777), (USER, 7, bits), "{receiver:?}");
-            assert!(fs::read(&dest).unwrap() == octets, "{receiver:?}");
+            assert!(fs::read(&dest).unwrap() == bytes, "{receiver:?}");
             assert_eq!(fs::read(&other).unwrap(), b"the old disk", "{receiver:?}");
             fs::remove_file(&dest).unwrap();
             fs::remove_file(&other).unwrap();
@@ -92,7 +92,7 @@ fn an_existing_dest_gives_its_owner_and_mode_and_its_inode_is_not_written() {
 #[test]
 fn an_owner_that_is_not_permitted_is_a_warning() {
     let fs = public(Fs::Tmpfs);
-    let (octets, stream) = disk(fs.path());
+    let (bytes, stream) = disk(fs.path());
     let folder = fs.join("theirs");
     fs::create_dir(&folder).unwrap();
     chown(&folder, Some(USER), Some(USER)).unwrap();
@@ -108,7 +108,7 @@ fn an_owner_that_is_not_permitted_is_a_warning() {
         let group = if receiver == Receiver::Binary { 0 } else { stat.mode() & 0o070 };
         assert_eq!(stat.mode() & 0o070, group, "what the old group may is not another group's");
         assert_eq!(stat.mode() & 0o6000, 0, "set-id bits are not another owner's to give: {receiver:?}");
-        assert!(fs::read(&dest).unwrap() == octets, "{receiver:?}");
+        assert!(fs::read(&dest).unwrap() == bytes, "{receiver:?}");
         fs::remove_file(dest).unwrap();
     }
 }
@@ -140,7 +140,7 @@ fn a_fresh_dest_has_the_umask_and_part_is_private_meanwhile() {
 #[test]
 fn a_link_leads_to_the_file_that_is_replaced() {
     let fs = public(Fs::Ext4);
-    let (octets, stream) = disk(fs.path());
+    let (bytes, stream) = disk(fs.path());
     let (away, here) = (fs.join("away"), fs.join("here"));
     fs::create_dir(&away).unwrap();
     fs::create_dir(&here).unwrap();
@@ -159,7 +159,7 @@ fn a_link_leads_to_the_file_that_is_replaced() {
                 wait_until("part is beside the target", || away.join("out.img.part").exists());
                 running.end().ok();
                 assert!(fs::symlink_metadata(here.join(name)).unwrap().is_symlink(), "{what}");
-                assert!(fs::read(away.join("out.img")).unwrap() == octets, "{what}");
+                assert!(fs::read(away.join("out.img")).unwrap() == bytes, "{what}");
                 assert_eq!(fs::read_dir(&here).unwrap().count(), 2, "{what}");
                 assert_eq!(fs::read_dir(&away).unwrap().count(), 1, "{what}");
                 fs::remove_file(away.join("out.img")).unwrap();
@@ -183,9 +183,9 @@ fn a_link_that_leads_in_a_circle_or_to_no_directory_is_refused() {
 }
 
 #[test]
-fn a_fifo_gets_the_full_octets_and_stays_a_fifo() {
+fn a_fifo_gets_the_full_bytes_and_stays_a_fifo() {
     let fs = public(Fs::Tmpfs);
-    let (octets, stream) = disk(fs.path());
+    let (bytes, stream) = disk(fs.path());
     let fifo = fs.join("fifo");
     nix::unistd::mkfifo(&fifo, Mode::from_bits_truncate(0o600)).unwrap();
     symlink("fifo", fs.join("link")).unwrap();
@@ -196,7 +196,7 @@ fn a_fifo_gets_the_full_octets_and_stays_a_fifo() {
                 move || fs::read(fifo).unwrap()
             });
             receive(receiver, &fs.join(name), &stream).ok();
-            assert!(reader.join().unwrap() == octets, "{receiver:?}");
+            assert!(reader.join().unwrap() == bytes, "{receiver:?}");
             assert!(!part_of(&fs.join(name)).exists(), "{receiver:?}");
             assert_eq!(fs::metadata(&fifo).unwrap().mode() & 0o17_0000, 0o1_0000, "{receiver:?}");
         }
@@ -217,18 +217,18 @@ fn a_character_device_is_written_and_never_renamed_over() {
 }
 
 #[test]
-fn standard_output_gets_the_full_octets() {
+fn standard_output_gets_the_full_bytes() {
     let fs = public(Fs::Tmpfs);
-    let (octets, stream) = disk(fs.path());
+    let (bytes, stream) = disk(fs.path());
     for receiver in Receiver::all() {
         let outcome = receive(receiver, Path::new("-"), &stream).ok();
-        assert!(outcome.out == octets, "{receiver:?}: {} octets", outcome.out.len());
+        assert!(outcome.out == bytes, "{receiver:?}: {} bytes", outcome.out.len());
         let mut command = receiver.command(&tools!(), Path::new("-"), false, true);
         let file = fs.join("redirected");
         let mut running = Running::between(Stdio::piped(), &mut command, File::create(&file).unwrap());
         running.say(&stream);
         running.end().ok();
-        assert!(fs::read(file).unwrap() == octets, "{receiver:?}");
+        assert!(fs::read(file).unwrap() == bytes, "{receiver:?}");
     }
 }
 
@@ -248,7 +248,7 @@ fn a_directory_is_refused_and_so_is_a_dest_in_none() {
 /// Refused before anything of the stream has come, with the hint that helps.
 fn refused_at_once(mut command: Command, dest: &Path, what: &str) {
     let before = Before::of(dest);
-    // No octet of a stream, and no end of it either.
+    // No byte of a stream, and no end of it either.
     let mut running = Running::start(&mut command);
     let script = command.get_args().any(|arg| arg.as_bytes().ends_with(b".sh"));
     if script {
@@ -266,7 +266,7 @@ fn refused_at_once(mut command: Command, dest: &Path, what: &str) {
 #[test]
 fn a_directory_that_can_not_be_written_is_refused_with_the_way_out() {
     let fs = public(Fs::Ext4);
-    let (octets, stream) = disk(fs.path());
+    let (bytes, stream) = disk(fs.path());
     let folder = fs.join("theirs");
     fs::create_dir(&folder).unwrap();
     let dest = folder.join("out.img");
@@ -276,7 +276,7 @@ fn a_directory_that_can_not_be_written_is_refused_with_the_way_out() {
         refused_at_once(as_user(receiver, fs.path(), &dest, false), &dest, &format!("{receiver:?}"));
         let inode = fs::metadata(&dest).unwrap().ino();
         run(&mut as_user(receiver, fs.path(), &dest, true), &stream).ok();
-        assert!(fs::read(&dest).unwrap() == octets, "{receiver:?}");
+        assert!(fs::read(&dest).unwrap() == bytes, "{receiver:?}");
         assert_eq!(fs::metadata(&dest).unwrap().ino(), inode, "{receiver:?}");
     }
 }
@@ -285,7 +285,7 @@ fn a_directory_that_can_not_be_written_is_refused_with_the_way_out() {
 fn what_can_not_be_renamed_over_is_never_lost() {
     requires(&["chattr"]);
     let fs = public(Fs::Ext4);
-    let (octets, stream) = disk(fs.path());
+    let (bytes, stream) = disk(fs.path());
     let sticky = fs.join("sticky");
     fs::create_dir(&sticky).unwrap();
     fs::set_permissions(&sticky, Permissions::from_mode(0o1777)).unwrap();
@@ -314,13 +314,13 @@ fn what_can_not_be_renamed_over_is_never_lost() {
             // Where the owner is another, that is said too.
             let last = Outcome { err: outcome.err.lines().last().unwrap().into(), ..outcome };
             last.refused(&["can't rename", "--in-place", ".part"]);
-            assert!(fs::read(part_of(name)).unwrap() == octets);
+            assert!(fs::read(part_of(name)).unwrap() == bytes);
             fs::remove_file(part_of(name)).unwrap();
         }
         // In place it works where the system lets one write.
         for receiver in Receiver::both() {
             run(&mut receiver.command(&tools!(), &names[2], true, true), &stream).ok();
-            assert!(fs::read(&behind).unwrap() == octets, "{receiver:?}");
+            assert!(fs::read(&behind).unwrap() == bytes, "{receiver:?}");
             run(&mut receiver.command(&tools!(), &names[1], true, true), &stream).refused(&["immutable"]);
         }
     };
@@ -333,7 +333,7 @@ fn what_can_not_be_renamed_over_is_never_lost() {
 #[test]
 fn any_name_is_only_a_name() {
     let fs = public(Fs::Ext4);
-    let (octets, stream) = disk(fs.path());
+    let (bytes, stream) = disk(fs.path());
     let names: [&[u8]; 15] = [
         "grüße".as_bytes(),
         b"two words",
@@ -367,7 +367,7 @@ fn any_name_is_only_a_name() {
                     continue;
                 }
                 assert_eq!(outcome.code, Some(0), "{receiver:?} {name:?} {existing}: {}", outcome.err);
-                assert!(fs::read(folder.join(name)).unwrap() == octets, "{receiver:?} {name:?} {existing}");
+                assert!(fs::read(folder.join(name)).unwrap() == bytes, "{receiver:?} {name:?} {existing}");
                 assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "{receiver:?} {name:?} {n}");
             }
             if !folder.join(name).exists() {
@@ -376,7 +376,7 @@ fn any_name_is_only_a_name() {
             let mut command = receiver.command(&tools!(), Path::new(name), false, true);
             let outcome = run(command.current_dir(&folder), &stream[..stream.len() - 1]);
             assert_eq!(outcome.code, Some(2), "{receiver:?} {name:?}");
-            assert!(fs::read(folder.join(name)).unwrap() == octets, "{receiver:?} {name:?}");
+            assert!(fs::read(folder.join(name)).unwrap() == bytes, "{receiver:?} {name:?}");
             fs::remove_file(folder.join(name)).unwrap();
             fs::remove_file(part_of(&folder.join(name))).unwrap();
             // The script's mark.

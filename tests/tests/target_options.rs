@@ -20,7 +20,7 @@ const MIB: u64 = 1 << 20;
 /// nobody
 const USER: u32 = 65534;
 
-/// A small disk, its octets, and its stream.
+/// A small disk, its bytes, and its stream.
 fn disk(folder: &Path) -> (Vec<u8>, Vec<u8>) {
     let image = folder.join("disk.img");
     TestDisk::empty(40_000).with(8192, 9000, 1).make(&image);
@@ -59,7 +59,7 @@ fn named(name: &str) -> TargetOptions {
 #[test]
 fn whatever_is_there_is_not_clobbered() {
     let fs = Filesystem::new(Fs::Ext4, 64 * MIB);
-    let (octets, stream) = disk(fs.path());
+    let (bytes, stream) = disk(fs.path());
     let folder = fs.join("folder");
     fs::create_dir(&folder).unwrap();
     let at = |name: &str| folder.join(name);
@@ -75,14 +75,14 @@ fn whatever_is_there_is_not_clobbered() {
     }
     before.untouched("--no-clobber");
     receive(&["--no-clobber"], &at("new"), &stream).ok();
-    assert!(fs::read(at("new")).unwrap() == octets);
+    assert!(fs::read(at("new")).unwrap() == bytes);
     assert!(!part_of(&at("new")).exists());
 }
 
 #[test]
 fn a_file_that_appears_while_the_disk_arrives_is_not_clobbered_either() {
     let fs = Filesystem::new(Fs::Ext4, 64 * MIB);
-    let (octets, stream) = disk(fs.path());
+    let (bytes, stream) = disk(fs.path());
     for args in [&["--no-clobber"][..], &["--no-clobber", "--no-sync"]] {
         let dest = fs.join("out.img");
         let mut running = Running::start(&mut command(args, &dest));
@@ -93,7 +93,7 @@ fn a_file_that_appears_while_the_disk_arrives_is_not_clobbered_either() {
         running.say(&stream[stream.len() / 2..]);
         running.end().refused(&["out.img: was made by somebody else meanwhile", "kept", "out.img.part"]);
         before.untouched("--no-clobber");
-        assert!(fs::read(part_of(&dest)).unwrap() == octets);
+        assert!(fs::read(part_of(&dest)).unwrap() == bytes);
         fs::remove_file(&dest).unwrap();
         fs::remove_file(part_of(&dest)).unwrap();
     }
@@ -103,7 +103,7 @@ fn a_file_that_appears_while_the_disk_arrives_is_not_clobbered_either() {
 fn where_a_rename_can_not_refuse_a_second_name_does() {
     requires(&["strace"]);
     let fs = Filesystem::new(Fs::Ext4, 64 * MIB);
-    let (octets, stream) = disk(fs.path());
+    let (bytes, stream) = disk(fs.path());
     for existing in [false, true] {
         let dest = fs.join("out.img");
         let mut command = Command::new("strace");
@@ -122,7 +122,7 @@ fn where_a_rename_can_not_refuse_a_second_name_does() {
             assert_eq!(fs::read(&dest).unwrap(), b"somebody else's");
         } else {
             outcome.ok();
-            assert!(fs::read(&dest).unwrap() == octets);
+            assert!(fs::read(&dest).unwrap() == bytes);
             assert_eq!(fs::metadata(&dest).unwrap().nlink(), 1);
             assert!(!part_of(&dest).exists());
             fs::remove_file(&dest).unwrap();
@@ -133,7 +133,7 @@ fn where_a_rename_can_not_refuse_a_second_name_does() {
 #[test]
 fn directories_are_made_when_writing_begins_and_not_before() {
     let fs = Filesystem::new(Fs::Ext4, 64 * MIB);
-    let (octets, stream) = disk(fs.path());
+    let (bytes, stream) = disk(fs.path());
     let dest = fs.join("a/b c/../d/out.img");
     receive(&[], &dest, &stream).refused(&["no such directory"]);
     let options = TargetOptions { mkpath: true, ..TargetOptions::default() };
@@ -143,7 +143,7 @@ fn directories_are_made_when_writing_begins_and_not_before() {
     receive(&["--mkpath"], &dest, b"XFER-HOLE 1 9000000000000000000\nHOLE 9000000000000000000\nEND\n").refused(&[]);
     assert!(!fs.join("a").exists());
     receive(&["--mkpath"], &dest, &stream).ok();
-    assert!(fs::read(fs.join("a/d/out.img")).unwrap() == octets);
+    assert!(fs::read(fs.join("a/d/out.img")).unwrap() == bytes);
     // Again, where all is there.
     receive(&["--mkpath"], &dest, &stream).ok();
 }
@@ -202,7 +202,7 @@ fn made_directories_are_synced_from_the_inside_out_after_the_rename() {
 #[test]
 fn permissions_and_owner_are_those_asked_for_before_the_file_has_its_name() {
     let fs = Filesystem::new(Fs::Ext4, 64 * MIB);
-    let (octets, stream) = disk(fs.path());
+    let (bytes, stream) = disk(fs.path());
     let dest = fs.join("out.img");
     for existing in [false, true] {
         for in_place in [false, true] {
@@ -223,7 +223,7 @@ fn permissions_and_owner_are_those_asked_for_before_the_file_has_its_name() {
                 let outcome = receive(&args, &dest, &stream).ok();
                 assert_eq!(outcome.err, "", "{what}");
                 assert_eq!((mode(&dest), owner(&dest)), (bits, ids), "{what}");
-                assert!(fs::read(&dest).unwrap() == octets, "{what}");
+                assert!(fs::read(&dest).unwrap() == bytes, "{what}");
             }
         }
     }

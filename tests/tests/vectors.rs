@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use rig::{
-    Bad, Filesystem, Fs, Good, Index, Outcome, Receiver, Tongue, Tools, assert_holes_within, holes, run, tools, vector,
+    Bad, Dialects, Filesystem, Fs, Good, Index, Outcome, Receiver, Tools, assert_holes_within, holes, run, tools,
+    vector,
 };
 use xfer_hole_proto::Hasher;
 
@@ -41,9 +42,16 @@ fn share_out<T: Sync>(work: &[T], room: &Path, each: impl Fn(&T, &Path) + Sync) 
 }
 
 /// The receiver on this stream. The binary is told of the dialect.
-fn receive(tools: &Tools, receiver: Receiver, tongue: Tongue, in_place: bool, dest: &Path, stream: &[u8]) -> Outcome {
+fn receive(
+    tools: &Tools,
+    receiver: Receiver,
+    dialect: Dialects,
+    in_place: bool,
+    dest: &Path,
+    stream: &[u8],
+) -> Outcome {
     let mut command = receiver.command(tools, dest, in_place, true);
-    if tongue == Tongue::Classic {
+    if dialect == Dialects::Classic {
         // Behind "--" an option would be a name.
         command = std::process::Command::new(&tools.recv_hole);
         command.args(["--classic", "--no-sync"]).args(in_place.then_some("--in-place")).arg("--").arg(dest);
@@ -124,7 +132,7 @@ fn assert_bad(tools: &Tools, name: &str, bad: &Bad, receiver: Receiver, folder: 
 fn good_vectors_become_the_disk_of_the_index_with_its_holes() {
     let (tools, fs, index) = (tools!(), Filesystem::new(Fs::Tmpfs, ROOM), Index::read());
     let work = index.good.iter().flat_map(|(name, good)| {
-        receivers(good.dialect == Tongue::V1 && good.shell_takes)
+        receivers(good.dialect == Dialects::V1 && good.shell_takes)
             .into_iter()
             .map(move |receiver| (name, good, receiver))
     });
@@ -136,7 +144,7 @@ fn good_vectors_become_the_disk_of_the_index_with_its_holes() {
 #[test]
 fn good_vectors_become_the_same_disk_in_place() {
     let (tools, fs, index) = (tools!(), Filesystem::new(Fs::Ext4, ROOM), Index::read());
-    let both = |good: &Good| if good.dialect == Tongue::V1 && good.shell_takes { 2 } else { 1 };
+    let both = |good: &Good| if good.dialect == Dialects::V1 && good.shell_takes { 2 } else { 1 };
     let work = index
         .good
         .iter()
@@ -150,7 +158,7 @@ fn good_vectors_become_the_same_disk_in_place() {
 fn bad_vectors_are_refused_at_the_place_of_the_index_and_change_nothing() {
     let (tools, fs, index) = (tools!(), Filesystem::new(Fs::Tmpfs, ROOM), Index::read());
     let work = index.bad.iter().flat_map(|(name, bad)| {
-        let script = bad.shell_sees && bad.dialect == Tongue::V1;
+        let script = bad.shell_sees && bad.dialect == Dialects::V1;
         receivers(script).into_iter().map(move |receiver| (name, bad, receiver))
     });
     share_out(&work.collect::<Vec<_>>(), fs.path(), |(name, bad, receiver), folder| {

@@ -108,21 +108,21 @@ fn the_first_and_the_number_of_intervals_are_said_and_all_of_them_are_listed() {
     let manifest = manifest(&["--hash-interval", "64K"], &image);
     fs::copy(&image, &other).unwrap();
     let name = other.display();
-    // One octet of data.
+    // One byte of data.
     write_at(&other, 4 * MIB + 5, &[0]);
     for way in WAYS {
         let said = differs(way.ask(&[], &other, &manifest));
-        assert_eq!(said, [format!("{name}: 1 interval of 65536 octets differs, at offset {}", 4 * MIB)]);
+        assert_eq!(said, [format!("{name}: 1 interval of 65536 bytes differs, at offset {}", 4 * MIB)]);
         assert_eq!(differs(way.ask(&["--list"], &other, &manifest)), [format!("{} 65536", 4 * MIB)]);
         assert!(differs(way.ask(&["-q"], &other, &manifest)).is_empty());
     }
-    // Neighbours, an octet in a hole, and the last.
+    // Neighbours, an byte in a hole, and the last.
     write_at(&other, 5 * MIB - 1, &[0; 2]);
     write_at(&other, 10 * MIB, &[1]);
     write_at(&other, 24 * MIB + 1535, &[1]);
     for way in WAYS {
         let said = differs(way.ask(&[], &other, &manifest));
-        assert_eq!(said, [format!("{name}: 5 intervals of 65536 octets differ, the first at offset {}", 4 * MIB)]);
+        assert_eq!(said, [format!("{name}: 5 intervals of 65536 bytes differ, the first at offset {}", 4 * MIB)]);
         let list = differs(way.ask(&["--list"], &other, &manifest));
         let ranges = [(4 * MIB, 65536), (5 * MIB - 65536, 2 * 65536), (10 * MIB, 65536), (24 * MIB, 1536)];
         assert_eq!(list, ranges.map(|(at, len)| format!("{at} {len}")));
@@ -130,7 +130,7 @@ fn the_first_and_the_number_of_intervals_are_said_and_all_of_them_are_listed() {
 }
 
 #[test]
-fn the_list_is_that_of_a_comparison_octet_by_octet() {
+fn the_list_is_that_of_a_comparison_byte_by_byte() {
     let fs = Filesystem::new(Fs::Tmpfs, 256 * MIB);
     let (image, other) = (fs.join("disk.img"), fs.join("other.img"));
     let mut state = 7_u64;
@@ -194,7 +194,7 @@ fn another_size_is_a_difference_and_what_only_one_has_differs() {
             let said = differs(way.ask(&[], &other, &manifest));
             let what = format!("{other_size}: {said:?}");
             assert_eq!(said.len(), 2, "{what}");
-            assert!(said[0].ends_with(&format!("has {other_size} octets, and by the manifest {size}")), "{what}");
+            assert!(said[0].ends_with(&format!("has {other_size} bytes, and by the manifest {size}")), "{what}");
             assert!(said[1].ends_with(&format!("at offset {first}")), "{what}");
             assert_eq!(differs(way.ask(&["--list"], &other, &manifest)), [format!("{first} {len}")], "{what}");
         }
@@ -215,7 +215,7 @@ fn a_device_is_compared_as_far_as_the_disk_goes() {
             let found = way.ask(&["--direct"], device.path(), &manifest);
             assert_eq!((found.code, found.out.len()), (Some(0), 0), "{way:?} {}", found.err);
             let said =
-                format!("warning: {}: the last {tail} octets of the device aren't compared", device.path().display());
+                format!("warning: {}: the last {tail} bytes of the device aren't compared", device.path().display());
             assert_eq!(found.err.contains(&said), tail > 0, "{}", found.err);
         }
         write_at(device.path(), 10 * MIB, b"x");
@@ -226,7 +226,7 @@ fn a_device_is_compared_as_far_as_the_disk_goes() {
     }
     let small = LoopDevice::filled(MIB, 0);
     for way in WAYS {
-        assert!(differs(way.ask(&[], small.path(), &manifest))[0].contains("has 1048576 octets"));
+        assert!(differs(way.ask(&[], small.path(), &manifest))[0].contains("has 1048576 bytes"));
     }
 }
 
@@ -259,7 +259,7 @@ fn a_manifest_that_was_cut_or_changed_is_trouble_though_all_so_far_is_equal() {
         silent(way.ask(&[], &image, &fs::read(&image).unwrap()), &["no manifest"]);
         silent(way.ask(&[], &image, &rig::pour(&tools!(), &["--hash"], &image)), &["no manifest"]);
         let part = format!("XFER-HOLE-MANIFEST 1 {} sha256 {MIB} 4096 0\nEND {}\n", 24 * MIB + 1536, Digest::of(b""));
-        silent(way.ask(&[], &image, part.as_bytes()), &["first 0 octets"]);
+        silent(way.ask(&[], &image, part.as_bytes()), &["first 0 bytes"]);
         // A digest that isn't the disk's, and so neither the lines': it differs there, but nothing is to be believed.
         let other = text.replacen(&lines[1][13..30], "00000000000000000", 1);
         silent(way.ask(&[], &image, other.as_bytes()), &["END gives"]);
@@ -354,7 +354,7 @@ fn a_million_records_over_sixteen_tebibytes_stream_in_32_mib() {
         let outcome = Running::between(File::open(&lines).unwrap(), &mut timed, std::process::Stdio::piped()).end();
         let said = differs(Outcome { err: String::new(), ..outcome });
         assert!(
-            said[0].ends_with(&format!(": {RECORDS} intervals of 1048576 octets differ, the first at offset 15728640"))
+            said[0].ends_with(&format!(": {RECORDS} intervals of 1048576 bytes differ, the first at offset 15728640"))
         );
         let peak = fs::read_to_string(&report).unwrap();
         let peak: u64 = peak.lines().last().unwrap().parse().unwrap();

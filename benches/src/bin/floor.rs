@@ -1,4 +1,4 @@
-//! `floor`: the octets of a disk, moved by the cheapest system calls.
+//! `floor`: the bytes of a disk, moved by the cheapest system calls.
 
 use std::process::ExitCode;
 

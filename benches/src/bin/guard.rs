@@ -20,7 +20,7 @@ cases: extents, sift, codec; all of them if none is named
 const FIGURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.txt");
 /// In memory, where each page is data or hole by itself whatever file systems there are.
 const FOLDER: &str = "/dev/shm";
-/// The C library copies by what the processor has, and callgrind counts each octet of its `rep movsb`. This makes it copy by the
+/// The C library copies by what the processor has, and callgrind counts each byte of its `rep movsb`. This makes it copy by the
 /// same instructions everywhere.
 const TUNABLES: &str =
     "glibc.cpu.hwcaps=-AVX2,-AVX_Fast_Unaligned_Load,-ERMS,-FSRM:glibc.cpu.x86_non_temporal_threshold=0x4000000";

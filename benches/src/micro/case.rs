@@ -17,7 +17,7 @@ pub enum Case {
     Extents,
     /// Data with zeros among it is read and judged: 16 MiB in blocks of 4 KiB.
     Sift,
-    /// A fragmented raw disk becomes records, octets and records again: 2,048 pieces of 4 KiB, and as many holes.
+    /// A fragmented raw disk becomes records, bytes and records again: 2,048 pieces of 4 KiB, and as many holes.
     Codec,
 }
 

@@ -1,11 +1,11 @@
-//! Disks that are made in a moment, always the same, octet by octet.
+//! Disks that are made in a moment, always the same, byte by byte.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// Octets of what a disk is made of.
+/// Bytes of what a disk is made of.
 const BLOCK: usize = 4096;
 
 /// A raw disk of data and holes in turn, 4 KiB each.
@@ -60,7 +60,7 @@ pub struct Tables {
     pub tables: u64,
 }
 
-/// Octets of a cluster, of which a table is one.
+/// Bytes of a cluster, of which a table is one.
 const CLUSTER: u64 = 1 << CLUSTER_BITS;
 const CLUSTER_BITS: u32 = 16;
 /// Entries of a table.
@@ -85,7 +85,7 @@ impl Tables {
     /// Version 3, without features (qcow2 specification, "Header").
     fn header(&self) -> Vec<u8> {
         let mut header = vec![0; 104];
-        let mut put = |at: usize, octets: &[u8]| header[at..at + octets.len()].copy_from_slice(octets);
+        let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, b"QFI\xfb");
         for (at, number) in [(4, 3), (20, CLUSTER_BITS), (56, 1), (96, 4), (100, 104)] {
             put(at, &number.to_be_bytes());

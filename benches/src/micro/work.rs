@@ -7,7 +7,7 @@ use tokio_util::codec::{Decoder, Encoder};
 use xfer_hole_image::{Coalescer, Disk, Payload, PayloadPart, Piece, Plan, ReadOptions, SerialReader};
 use xfer_hole_proto::{Dialect, Frame, Record, StreamDecoder, StreamEncoder, StreamHeader};
 
-/// Octets that are encoded before they are decoded.
+/// Bytes that are encoded before they are decoded.
 const ENOUGH: usize = 64 << 10;
 
 /// Walks through the disk's extents: gives how many there are.
@@ -15,13 +15,13 @@ pub fn count(image: &dyn Disk) -> Result<u64, Box<dyn Error>> {
     Ok(Plan::whole(image).try_fold(0, |count, step| step.map(|_| count + 1))?)
 }
 
-/// Reads the disk, looks for zeros, and joins what is found: gives how many octets of it are data.
+/// Reads the disk, looks for zeros, and joins what is found: gives how many bytes of it are data.
 pub fn drain(image: &dyn Disk, shape: ReadOptions) -> Result<u64, Box<dyn Error>> {
-    let mut octets = 0;
+    let mut bytes = 0;
     for piece in Coalescer::new(SerialReader::new(image, shape), &shape) {
-        octets += piece?.record().map_or(0, |record| record.payload_len());
+        bytes += piece?.record().map_or(0, |record| record.payload_len());
     }
-    Ok(octets)
+    Ok(bytes)
 }
 
 /// Sends the disk from memory to memory, without digests: gives how many records came out.
@@ -35,8 +35,8 @@ pub fn carry(image: &dyn Disk) -> Result<u64, Box<dyn Error>> {
         let Some(record) = piece.record() else { continue };
         encoder.encode(Frame::Record(record), &mut wire)?;
         if let Piece::Data(payload, _) = piece {
-            for octets in octets(image, &payload)? {
-                encoder.encode(Frame::Payload(octets), &mut wire)?;
+            for bytes in bytes(image, &payload)? {
+                encoder.encode(Frame::Payload(bytes), &mut wire)?;
             }
         }
         if wire.len() >= ENOUGH {
@@ -51,15 +51,15 @@ pub fn carry(image: &dyn Disk) -> Result<u64, Box<dyn Error>> {
 }
 
 /// What a payload is made of, in memory.
-fn octets(image: &dyn Disk, payload: &Payload) -> Result<Vec<Bytes>, Box<dyn Error>> {
+fn bytes(image: &dyn Disk, payload: &Payload) -> Result<Vec<Bytes>, Box<dyn Error>> {
     let mut all = Vec::new();
     for part in payload.parts() {
         all.push(match part {
-            PayloadPart::Octets(octets) => octets.clone(),
+            PayloadPart::Bytes(bytes) => bytes.clone(),
             PayloadPart::Range { depth, at, len } => {
-                let mut octets = vec![0; usize::try_from(*len)?];
-                image.host(*depth).ok_or("a range of no file")?.read_at(*at, &mut octets)?;
-                octets.into()
+                let mut bytes = vec![0; usize::try_from(*len)?];
+                image.host(*depth).ok_or("a range of no file")?.read_at(*at, &mut bytes)?;
+                bytes.into()
             }
         });
     }

@@ -10,15 +10,15 @@ use super::geometry::{Geometry, HostOffset};
 use super::header::Header;
 use crate::{DiskError, DiskErrorKind, ImageFile, Result};
 
-/// Octets of an entry without its name.
+/// Bytes of an entry without its name.
 const ENTRY: u32 = 24;
 /// QEMU's BME_MAX_TABLE_SIZE, in entries.
 const TABLE_MAX: u32 = 0x800_0000;
-/// QEMU's BME_MAX_PHYS_SIZE, in octets.
+/// QEMU's BME_MAX_PHYS_SIZE, in bytes.
 const BITMAP_MAX: u64 = 0x2000_0000;
 /// QEMU's BME_MIN_GRANULARITY_BITS and BME_MAX_GRANULARITY_BITS.
 const GRANULARITY_BITS: std::ops::RangeInclusive<u8> = 9..=31;
-/// QEMU's BME_MAX_NAME_SIZE, in octets.
+/// QEMU's BME_MAX_NAME_SIZE, in bytes.
 const NAME_MAX: u16 = 1023;
 /// Bitmaps that a message names.
 const NAMED: usize = 8;
@@ -28,9 +28,9 @@ const DIRTY_TRACKING: u8 = 1;
 /// A persistent bitmap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bitmap {
-    /// What the user called it, in octets that are safe to print.
+    /// What the user called it, in bytes that are safe to print.
     pub(crate) name: String,
-    /// Octets of the disk that one of its bits speaks for.
+    /// Bytes of the disk that one of its bits speaks for.
     pub(crate) granularity: u64,
     /// It was being written to when it was last seen: its content is not to be trusted.
     pub(crate) in_use: bool,
@@ -54,7 +54,7 @@ pub(crate) struct Bitmaps<'a> {
     host: &'a ImageFile,
     geometry: Geometry,
     window: BufferedRange<'a>,
-    /// Octets of the disk.
+    /// Bytes of the disk.
     size: u64,
     count: u32,
     next: u32,
@@ -68,7 +68,7 @@ impl<'a> Bitmaps<'a> {
         let BitmapDirectory { count, offset: HostOffset(offset), len } = header.extensions.bitmaps.unwrap_or(none);
         let end = offset.saturating_add(len);
         if end > host.len() {
-            let what = format!("the bitmap directory at {offset:#x}, of {len} octets, runs past the end of the file");
+            let what = format!("the bitmap directory at {offset:#x}, of {len} bytes, runs past the end of the file");
             return Err(unusable(host, what));
         }
         let window = BufferedRange::new(host, offset, end);
@@ -82,8 +82,8 @@ impl<'a> Bitmaps<'a> {
         let (mut known, count) = (Vec::new(), self.count);
         while self.next < count {
             self.next += 1;
-            let (bitmap, laid) = self.read()?;
-            if *laid.name != *wanted {
+            let (bitmap, table_ref) = self.read()?;
+            if *table_ref.name != *wanted {
                 known.extend((known.len() < NAMED).then(|| format!("\"{}\"", bitmap.name)));
                 continue;
             }
@@ -92,7 +92,7 @@ impl<'a> Bitmaps<'a> {
                 return Err(refused(format!("bitmap \"{}\" {what}", bitmap.name))
                     .hint("send the whole disk once, and begin with a new bitmap: qemu-img bitmap --remove, --add"));
             }
-            return Ok((bitmap, laid));
+            return Ok((bitmap, table_ref));
         }
         let wanted = printable(wanted);
         Err(match count as usize {
@@ -116,7 +116,7 @@ impl<'a> Bitmaps<'a> {
         let extra_len = be32(fixed, 20);
         let in_use = flags & 1 != 0;
         if extra_len != 0 {
-            return Err(broken(format!("has {extra_len} octets of extra data, which are unknown")));
+            return Err(broken(format!("has {extra_len} bytes of extra data, which are unknown")));
         }
         if kind != DIRTY_TRACKING {
             return Err(broken(format!("its type {kind} is unknown")));
@@ -125,24 +125,24 @@ impl<'a> Bitmaps<'a> {
             return Err(broken(format!("its flags {flags:#x} are unknown")));
         }
         if !GRANULARITY_BITS.contains(&granularity_bits) {
-            return Err(broken(format!("its granularity is 2^{granularity_bits}, not 2^9 to 2^31 octets")));
+            return Err(broken(format!("its granularity is 2^{granularity_bits}, not 2^9 to 2^31 bytes")));
         }
         if name_len > NAME_MAX {
-            return Err(broken(format!("its name has {name_len} octets, {NAME_MAX} are the most")));
+            return Err(broken(format!("its name has {name_len} bytes, {NAME_MAX} are the most")));
         }
         if offset == 0 || self.geometry.misalignment(offset) != 0 {
             return Err(broken(format!("its table at {offset:#x} is not at a cluster behind the header")));
         }
-        let octets = u64::from(entries) << self.geometry.cluster_bits;
-        if entries == 0 || entries > TABLE_MAX || octets > BITMAP_MAX {
+        let bytes = u64::from(entries) << self.geometry.cluster_bits;
+        if entries == 0 || entries > TABLE_MAX || bytes > BITMAP_MAX {
             return Err(broken(format!(
-                "its table has {entries} entries, not 1 to those of a bitmap of {BITMAP_MAX} octets"
+                "its table has {entries} entries, not 1 to those of a bitmap of {BITMAP_MAX} bytes"
             )));
         }
-        // 2^29 octets of 8 bits of 2^31 octets: fits.
-        let covered = (octets * 8) << granularity_bits;
+        // 2^29 bytes of 8 bits of 2^31 bytes: fits.
+        let covered = (bytes * 8) << granularity_bits;
         if !in_use && covered < self.size {
-            return Err(broken(format!("covers {covered} octets of a disk of {}", self.size)));
+            return Err(broken(format!("covers {covered} bytes of a disk of {}", self.size)));
         }
         let stands = self.window.take(u32::from(name_len))?.ok_or_else(cut)?;
         let (name, stands) = (printable(string(stands)), stands.into());

@@ -2,16 +2,16 @@
 
 use crate::{ImageFile, Result};
 
-/// Octets read at once.
+/// Bytes read at once.
 const PIECE: u64 = 64 << 10;
 
-/// A stretch of a file that is taken octet by octet.
+/// A stretch of a file that is taken byte by byte.
 pub(crate) struct BufferedRange<'a> {
     host: &'a ImageFile,
-    /// The file offset of the next octet.
+    /// The file offset of the next byte.
     at: u64,
     end: u64,
-    /// Octets of the file from `start`.
+    /// Bytes of the file from `start`.
     buffer: Vec<u8>,
     start: u64,
 }
@@ -22,7 +22,7 @@ impl<'a> BufferedRange<'a> {
         Self { host, at: from, end, buffer: Vec::new(), start: from }
     }
 
-    /// The file offset of the next octet.
+    /// The file offset of the next byte.
     pub(crate) fn at(&self) -> u64 {
         self.at
     }
@@ -32,7 +32,7 @@ impl<'a> BufferedRange<'a> {
         self.at >= self.end
     }
 
-    /// The next `len` octets, or nothing if there are fewer: then none are taken.
+    /// The next `len` bytes, or nothing if there are fewer: then none are taken.
     pub(crate) fn take(&mut self, len: u32) -> Result<Option<&[u8]>> {
         let len = u64::from(len);
         if self.end.saturating_sub(self.at) < len {
@@ -49,7 +49,7 @@ impl<'a> BufferedRange<'a> {
         Ok(Some(&self.buffer[within..][..usize::try_from(len).unwrap_or(usize::MAX)]))
     }
 
-    /// Takes up to 7 octets, so that what follows is at a multiple of eight.
+    /// Takes up to 7 bytes, so that what follows is at a multiple of eight.
     pub(crate) fn align(&mut self) {
         self.at = self.at.next_multiple_of(8);
     }

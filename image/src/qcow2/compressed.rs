@@ -4,7 +4,7 @@
 
 use super::geometry::{Geometry, HostOffset};
 
-/// Octets of the sectors that a descriptor counts, whatever the disk's are: QEMU's QCOW2_COMPRESSED_SECTOR_SIZE.
+/// Bytes of the sectors that a descriptor counts, whatever the disk's are: QEMU's QCOW2_COMPRESSED_SECTOR_SIZE.
 const SECTOR: u64 = 512;
 
 /// How an image's clusters are compressed, if they are.
@@ -29,9 +29,9 @@ impl Compression {
 /// Where a compressed cluster lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CompressedEntry {
-    /// Where it begins: at any octet.
+    /// Where it begins: at any byte.
     pub(crate) offset: HostOffset,
-    /// Sectors of 512 octets that it touches; the last may be shared with the next one. At most those of two clusters.
+    /// Sectors of 512 bytes that it touches; the last may be shared with the next one. At most those of two clusters.
     pub(crate) sectors: u64,
 }
 
@@ -44,7 +44,7 @@ impl CompressedEntry {
         Self { offset: HostOffset(offset), sectors: additional + 1 }
     }
 
-    /// Octets up to the end of its last sector: it has as many, or fewer. 1 to two clusters.
+    /// Bytes up to the end of its last sector: it has as many, or fewer. 1 to two clusters.
     pub(crate) const fn len(self) -> u64 {
         self.sectors * SECTOR - self.offset.0 % SECTOR
     }

@@ -14,7 +14,7 @@ use super::field::unusable;
 use super::geometry::Geometry;
 use crate::{ImageFile, Result};
 
-/// Octets of a source buffer that are kept for the next cluster: more than a cluster is compressed to only by who means harm.
+/// Bytes of a source buffer that are kept for the next cluster: more than a cluster is compressed to only by who means harm.
 const SOURCE_KEPT: usize = (2 << 20) + 512;
 
 /// Why a cluster couldn't be inflated.
@@ -31,8 +31,8 @@ pub(crate) enum DecompressError {
 pub(crate) struct CompressedSource<'a> {
     /// The file.
     pub(crate) host: &'a ImageFile,
-    /// A number that the file shares with no other that the same [`Inflaters`] read: its floor, say.
-    pub(crate) floor: u32,
+    /// A number that the file shares with no other that the same [`DecompressorPool`] read: its layer, say.
+    pub(crate) layer: u32,
     /// How it is compressed.
     pub(crate) compression: Compression,
     /// For the cluster's size.
@@ -43,7 +43,7 @@ pub(crate) struct CompressedSource<'a> {
 
 impl CompressedSource<'_> {
     fn key(&self) -> ClusterKey {
-        (self.floor, self.entry)
+        (self.layer, self.entry)
     }
 
     fn cluster_size(&self) -> usize {
@@ -53,10 +53,10 @@ impl CompressedSource<'_> {
     fn unsound(&self, why: DecompressError) -> crate::DiskError {
         let (kind, at, len) = (self.compression.name(), self.entry.offset.0, self.entry.len());
         let why = match why {
-            DecompressError::Damaged => format!("is not sound {kind} of {} octets", self.cluster_size()),
-            DecompressError::Short => format!("ends before its cluster of {} octets is full", self.cluster_size()),
+            DecompressError::Damaged => format!("is not sound {kind} of {} bytes", self.cluster_size()),
+            DecompressError::Short => format!("ends before its cluster of {} bytes is full", self.cluster_size()),
         };
-        unusable(self.host, format!("compressed cluster at {at:#x}, in {len} octets: {why}"))
+        unusable(self.host, format!("compressed cluster at {at:#x}, in {len} bytes: {why}"))
     }
 }
 
@@ -127,7 +127,7 @@ impl ClusterDecompressor {
         Ok(())
     }
 
-    /// Reads octets of a cluster, from the one at `at` in it.
+    /// Reads bytes of a cluster, from the one at `at` in it.
     fn read(&mut self, source: &CompressedSource<'_>, at: usize, buf: &mut [u8]) -> Result<()> {
         let cluster_size = source.cluster_size();
         let known = self.key == Some(source.key());
@@ -178,7 +178,7 @@ impl std::fmt::Debug for DecompressorPool {
 }
 
 impl DecompressorPool {
-    /// Fills `buf` with octets of a cluster, from the one at `at` in it. Whole clusters are inflated straight into it; of
+    /// Fills `buf` with bytes of a cluster, from the one at `at` in it. Whole clusters are inflated straight into it; of
     /// parts, the inflater remembers the whole, so that the next part costs nothing.
     pub(crate) fn read(&self, source: &CompressedSource<'_>, at: u64, buf: &mut [u8]) -> Result<()> {
         let mut inflater = self.take(source.key());

@@ -19,18 +19,18 @@ use crate::layer::Layer;
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 /// Bit 0 of an entry without a cluster: all of its bits are set.
 const ALL_SET: u64 = 1;
-/// Octets of an entry.
+/// Bytes of an entry.
 const ENTRY: u64 = 8;
-/// Octets of bits, or of entries, that are read and held at a time, at most.
+/// Bytes of bits, or of entries, that are read and held at a time, at most.
 const PIECE: u64 = 8 << 10;
 
 /// A bitmap whose table was found to be sound.
 #[derive(Debug)]
 pub(crate) struct DirtyBitmap {
     top: Arc<Qcow2>,
-    /// Where its table begins in the file, in octets.
+    /// Where its table begins in the file, in bytes.
     table: u64,
-    /// Octets of the disk that a bit speaks for: a power of two.
+    /// Bytes of the disk that a bit speaks for: a power of two.
     granularity: u64,
     /// What was read last.
     read: Mutex<BitmapWindow>,
@@ -54,33 +54,33 @@ enum BitmapCluster {
 
 impl DirtyBitmap {
     /// The bitmap of the image `top`, which has this header. All of its table is checked.
-    pub(crate) fn new(top: Arc<Qcow2>, header: &Header, laid: &BitmapTableRef, granularity: u64) -> Result<Self> {
-        let dirty = Self { top, table: laid.table, granularity, read: Mutex::default() };
-        dirty.check(header, laid)?;
+    pub(crate) fn new(top: Arc<Qcow2>, header: &Header, table_ref: &BitmapTableRef, granularity: u64) -> Result<Self> {
+        let dirty = Self { top, table: table_ref.table, granularity, read: Mutex::default() };
+        dirty.check(header, table_ref)?;
         Ok(dirty)
     }
 
     /// Checks every entry: what it says itself, and that its cluster lies in the file, apart from the others and from all other tables.
-    fn check(&self, header: &Header, laid: &BitmapTableRef) -> Result<()> {
+    fn check(&self, header: &Header, table_ref: &BitmapTableRef) -> Result<()> {
         let (host, cluster_size) = (&*self.top.host, header.geometry.cluster_size());
-        let end = laid.table + u64::from(laid.entries) * ENTRY;
+        let end = table_ref.table + u64::from(table_ref.entries) * ENTRY;
         if end > host.len() {
-            let what = format!("the bitmap table at {:#x} runs past the end of the file", laid.table);
+            let what = format!("the bitmap table at {:#x} runs past the end of the file", table_ref.table);
             return Err(unusable(host, what));
         }
-        let mut regions = self.top.shelf.regions.clone();
+        let mut regions = self.top.table_reader.regions.clone();
         let directory = header.extensions.bitmaps.map(|directory| (directory.offset.0, directory.len));
-        regions.extend(directory.map(|(at, len)| TableRegion { what: "bitmap directory", octets: at..at + len }));
-        if let Some(region) = TableRegion::hit(&regions, &(laid.table..end)) {
-            let what = format!("the bitmap table at {:#x} lies where the {} is", laid.table, region.what);
+        regions.extend(directory.map(|(at, len)| TableRegion { what: "bitmap directory", bytes: at..at + len }));
+        if let Some(region) = TableRegion::hit(&regions, &(table_ref.table..end)) {
+            let what = format!("the bitmap table at {:#x} lies where the {} is", table_ref.table, region.what);
             return Err(unusable(host, what));
         }
-        regions.push(TableRegion { what: "bitmap table", octets: laid.table..end });
+        regions.push(TableRegion { what: "bitmap table", bytes: table_ref.table..end });
         let mut clusters = Vec::new();
-        let mut window = BufferedRange::new(host, laid.table, end);
-        for index in 0..u64::from(laid.entries) {
+        let mut window = BufferedRange::new(host, table_ref.table, end);
+        for index in 0..u64::from(table_ref.entries) {
             let wrong = |what: String| {
-                unusable(host, format!("bitmap table entry at {:#x} {what}", laid.table + index * ENTRY))
+                unusable(host, format!("bitmap table entry at {:#x} {what}", table_ref.table + index * ENTRY))
             };
             let word = window.take(8)?.map_or(0, |word| be64(word, 0));
             let BitmapCluster::At(at) = cluster(word).map_err(|what| wrong(what.into()))? else { continue };
@@ -106,7 +106,7 @@ impl DirtyBitmap {
     /// Whether bit `bit` is set, and how many bits from there on are as it is, at least.
     fn run(&self, bit: u64) -> Result<(bool, u64)> {
         let host = &*self.top.host;
-        let cluster_size = self.top.shelf.geometry.cluster_size();
+        let cluster_size = self.top.table_reader.geometry.cluster_size();
         // Divides a cluster: what a piece holds is of one of them.
         let (cluster_bits, piece) = (cluster_size * 8, cluster_size.min(PIECE));
         let (entry, within) = (self.table + bit / cluster_bits * ENTRY, bit % cluster_bits);
@@ -138,7 +138,7 @@ impl ChangeTracker for DirtyBitmap {
     fn compare(&self, at: u64, max: u64) -> Result<Comparison> {
         let within = at % self.granularity;
         let (set, bits) = self.run(at / self.granularity)?;
-        // A bit speaks for 2 GiB at most, a cluster of them for 2^55 octets.
+        // A bit speaks for 2 GiB at most, a cluster of them for 2^55 bytes.
         Ok(Comparison { len: (bits * self.granularity - within).min(max), same: !set })
     }
 }
@@ -154,14 +154,14 @@ fn cluster(word: u64) -> std::result::Result<BitmapCluster, &'static str> {
     }
 }
 
-/// The bit `first`, below 8, of these octets, the lowest of each first, and how many bits from there on are as it is.
-fn alike(octets: &[u8], first: u64) -> (bool, u64) {
-    let set = octets[0] >> first & 1 == 1;
+/// The bit `first`, below 8, of these bytes, the lowest of each first, and how many bits from there on are as it is.
+fn alike(bytes: &[u8], first: u64) -> (bool, u64) {
+    let set = bytes[0] >> first & 1 == 1;
     let mut count = 0;
-    for (index, &octet) in octets.iter().enumerate() {
+    for (index, &byte) in bytes.iter().enumerate() {
         let passed = if index == 0 { u32::try_from(first).unwrap_or_default() } else { 0 };
         // A one ends the run.
-        let other = if set { !octet } else { octet } >> passed;
+        let other = if set { !byte } else { byte } >> passed;
         if other != 0 {
             return (set, count + u64::from(other.trailing_zeros()));
         }
@@ -171,8 +171,8 @@ fn alike(octets: &[u8], first: u64) -> (bool, u64) {
 }
 
 /// A place in a piece.
-fn index(octets: u64) -> usize {
-    usize::try_from(octets).unwrap_or(usize::MAX)
+fn index(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -192,12 +192,12 @@ mod tests {
 
     #[test]
     fn a_run_of_bits_goes_as_far_as_they_are_alike() {
-        let octets = [0b1110_0110, 0xff, 0xff, 0b0000_0001, 0, 0];
+        let bytes = [0b1110_0110, 0xff, 0xff, 0b0000_0001, 0, 0];
         let runs = [(0, (false, 1)), (1, (true, 2)), (3, (false, 2)), (5, (true, 20))];
         for (first, run) in runs {
-            assert_eq!(alike(&octets, first), run, "bit {first}");
+            assert_eq!(alike(&bytes, first), run, "bit {first}");
         }
-        assert_eq!(alike(&octets[3..], 1), (false, 23));
-        assert_eq!(alike(&octets[1..3], 7), (true, 9));
+        assert_eq!(alike(&bytes[3..], 1), (false, 23));
+        assert_eq!(alike(&bytes[1..3], 7), (true, 9));
     }
 }

@@ -45,7 +45,7 @@ pub(crate) enum ClusterType {
     Unallocated,
     /// Reads as zeros, allocated or not.
     Zero(Option<HostOffset>),
-    /// Octets at this offset.
+    /// Bytes at this offset.
     Normal(HostOffset),
 }
 
@@ -90,16 +90,16 @@ pub(crate) enum Mapping {
     Unallocated(Option<HostOffset>),
     /// Zeros; it may have a place.
     Zero(Option<HostOffset>),
-    /// Octets at this offset.
+    /// Bytes at this offset.
     Data(HostOffset),
     /// A compressed cluster, by its L2 word.
     Compressed(u64),
 }
 
 impl Mapping {
-    /// The mapping of what lies `octets` behind the beginning of a run with this one.
-    pub(crate) fn moved(self, octets: u64) -> Self {
-        let moved = |place: HostOffset| HostOffset(place.0 + octets);
+    /// The mapping of what lies `bytes` behind the beginning of a run with this one.
+    pub(crate) fn moved(self, bytes: u64) -> Self {
+        let moved = |place: HostOffset| HostOffset(place.0 + bytes);
         match self {
             Self::Unallocated(place) => Self::Unallocated(place.map(moved)),
             Self::Zero(place) => Self::Zero(place.map(moved)),

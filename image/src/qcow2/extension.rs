@@ -14,13 +14,13 @@ const BITMAPS: u32 = 0x2385_2875;
 const CRYPTO: u32 = 0x0537_be77;
 const DATA_FILE: u32 = 0x4441_5441;
 
-/// The name of a format has fewer octets: the size of QEMU's `backing_format`.
+/// The name of a format has fewer bytes: the size of QEMU's `backing_format`.
 const FORMAT_NAME_MAX: usize = 15;
-/// Octets of the bitmaps extension.
+/// Bytes of the bitmaps extension.
 const BITMAPS_LEN: usize = 24;
 /// QEMU's QCOW2_MAX_BITMAPS.
 const BITMAPS_MAX: u32 = 65535;
-/// QEMU's QCOW2_MAX_BITMAP_DIRECTORY_SIZE, in octets.
+/// QEMU's QCOW2_MAX_BITMAP_DIRECTORY_SIZE, in bytes.
 const DIRECTORY_MAX: u64 = 1024 * BITMAPS_MAX as u64;
 /// Unknown types that are remembered: a header may have a hundred thousand.
 const UNKNOWN_KEPT: usize = 16;
@@ -32,14 +32,14 @@ pub(crate) struct BitmapDirectory {
     pub(crate) count: u32,
     /// Where it begins: at a cluster.
     pub(crate) offset: HostOffset,
-    /// Octets, at most 64 MiB.
+    /// Bytes, at most 64 MiB.
     pub(crate) len: u64,
 }
 
 /// What the extensions say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Extensions {
-    /// The declared format of the backing file, in octets that are safe to print. An empty one is none, as in QEMU.
+    /// The declared format of the backing file, in bytes that are safe to print. An empty one is none, as in QEMU.
     pub(crate) backing_format: Option<String>,
     /// The external data file's name, as it stands there.
     pub(crate) data_file: Option<Vec<u8>>,
@@ -52,7 +52,7 @@ pub(crate) struct Extensions {
 }
 
 impl Extensions {
-    /// Reads the area `from..to` of the first cluster, all of whose octets are `cluster`. Bitmaps that are not current are passed over.
+    /// Reads the area `from..to` of the first cluster, all of whose bytes are `cluster`. Bitmaps that are not current are passed over.
     pub(crate) fn read(
         host: &ImageFile,
         cluster: &[u8],
@@ -65,18 +65,18 @@ impl Extensions {
         while at < to {
             let wrong = |what: String| Err(unusable(host, format!("header extension at {at:#x}: {what}")));
             if to - at < 8 {
-                return wrong(format!("only {} octets are left for it, up to {to:#x}", to - at));
+                return wrong(format!("only {} bytes are left for it, up to {to:#x}", to - at));
             }
             let (kind, len) = (be32(cluster, at), be32(cluster, at + 4));
             let room = to - at - 8;
             let Some(len) = usize::try_from(len).ok().filter(|&len| len <= room) else {
-                return wrong(format!("its {len} octets run past {to:#x}, where the area of extensions ends"));
+                return wrong(format!("its {len} bytes run past {to:#x}, where the area of extensions ends"));
             };
             let data = &cluster[at + 8..][..len];
             match kind {
                 END => return Ok(found),
                 BACKING_FORMAT if len > FORMAT_NAME_MAX => {
-                    return wrong(format!("a backing format's name of {len} octets, {FORMAT_NAME_MAX} are the most"));
+                    return wrong(format!("a backing format's name of {len} bytes, {FORMAT_NAME_MAX} are the most"));
                 }
                 BACKING_FORMAT => {
                     let name = string(data);
@@ -84,7 +84,7 @@ impl Extensions {
                 }
                 FEATURE_NAMES => found.names = FeatureNames::read(data),
                 BITMAPS if len != BITMAPS_LEN => {
-                    return wrong(format!("a bitmaps extension of {len} octets, not {BITMAPS_LEN}"));
+                    return wrong(format!("a bitmaps extension of {len} bytes, not {BITMAPS_LEN}"));
                 }
                 BITMAPS if bitmaps_are_current => match directory(cluster.len(), data) {
                     Ok(directory) => found.bitmaps = Some(directory),
@@ -115,7 +115,7 @@ fn directory(cluster_size: usize, data: &[u8]) -> std::result::Result<BitmapDire
         return Err(format!("nb_bitmaps is {count}: can be 1 to {BITMAPS_MAX}"));
     }
     if len == 0 || len > DIRECTORY_MAX {
-        return Err(format!("bitmap_directory_size is {len}: can be 1 to {DIRECTORY_MAX} octets"));
+        return Err(format!("bitmap_directory_size is {len}: can be 1 to {DIRECTORY_MAX} bytes"));
     }
     if offset == 0 || offset % cluster_size as u64 != 0 {
         return Err(format!("bitmap_directory_offset is {offset:#x}: not at a cluster behind the header"));

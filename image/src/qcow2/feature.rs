@@ -4,7 +4,7 @@
 
 use super::field::{printable, string};
 
-/// Octets of an entry of the feature name table.
+/// Bytes of an entry of the feature name table.
 const NAME_ENTRY: usize = 48;
 
 /// Incompatible bit 0: reference counts may be wrong.

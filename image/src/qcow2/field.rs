@@ -9,7 +9,7 @@ use crate::{DiskError, DiskErrorKind, ImageFile};
 pub(crate) struct HeaderField {
     /// As the qcow2 specification calls it.
     pub(crate) name: &'static str,
-    /// Octets from the file's beginning.
+    /// Bytes from the file's beginning.
     pub(crate) at: u64,
 }
 
@@ -19,12 +19,12 @@ impl HeaderField {
         Self { name, at }
     }
 
-    /// Four octets of `header`, which begins where the file does.
+    /// Four bytes of `header`, which begins where the file does.
     pub(crate) fn u32(self, header: &[u8]) -> u32 {
         be32(header, usize::try_from(self.at).unwrap_or(usize::MAX))
     }
 
-    /// Eight octets of `header`, which begins where the file does.
+    /// Eight bytes of `header`, which begins where the file does.
     pub(crate) fn u64(self, header: &[u8]) -> u64 {
         be64(header, usize::try_from(self.at).unwrap_or(usize::MAX))
     }
@@ -45,27 +45,27 @@ pub(crate) fn unusable(host: &ImageFile, what: impl Into<String>) -> DiskError {
     host.error(DiskErrorKind::Unsupported, what)
 }
 
-/// The big-endian number at `at`; zero where there are too few octets.
-pub(crate) fn be32(octets: &[u8], at: usize) -> u32 {
-    octets.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |four| u32::from_be_bytes(*four))
+/// The big-endian number at `at`; zero where there are too few bytes.
+pub(crate) fn be32(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |four| u32::from_be_bytes(*four))
 }
 
-/// The same of eight octets.
-pub(crate) fn be64(octets: &[u8], at: usize) -> u64 {
-    octets.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |eight| u64::from_be_bytes(*eight))
+/// The same of eight bytes.
+pub(crate) fn be64(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |eight| u64::from_be_bytes(*eight))
 }
 
 /// The same of two.
-pub(crate) fn be16(octets: &[u8], at: usize) -> u16 {
-    octets.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |two| u16::from_be_bytes(*two))
+pub(crate) fn be16(bytes: &[u8], at: usize) -> u16 {
+    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |two| u16::from_be_bytes(*two))
 }
 
 /// A string of the image up to its first NUL, where QEMU's strings end too.
-pub(crate) fn string(octets: &[u8]) -> &[u8] {
-    octets.split(|&octet| octet == 0).next().unwrap_or_default()
+pub(crate) fn string(bytes: &[u8]) -> &[u8] {
+    bytes.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
 /// A string of the image that is safe to print: control characters escaped, what isn't UTF-8 replaced.
-pub(crate) fn printable(octets: &[u8]) -> String {
-    crate::shown(std::path::Path::new(&*String::from_utf8_lossy(octets)))
+pub(crate) fn printable(bytes: &[u8]) -> String {
+    crate::shown(std::path::Path::new(&*String::from_utf8_lossy(bytes)))
 }

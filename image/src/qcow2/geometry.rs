@@ -2,37 +2,37 @@
 //!
 //! qcow2 specification, "Cluster mapping" and "Extended L2 Entries".
 
-/// The smallest cluster is 2^9 octets: QEMU's MIN_CLUSTER_BITS, and the specification's.
+/// The smallest cluster is 2^9 bytes: QEMU's MIN_CLUSTER_BITS, and the specification's.
 pub(crate) const CLUSTER_BITS_MIN: u32 = 9;
-/// The largest is 2^21 octets: QEMU's MAX_CLUSTER_BITS.
+/// The largest is 2^21 bytes: QEMU's MAX_CLUSTER_BITS.
 pub(crate) const CLUSTER_BITS_MAX: u32 = 21;
 /// Subclusters of a cluster where L2 entries are extended: QEMU's QCOW_EXTL2_SUBCLUSTERS_PER_CLUSTER.
 const SUBCLUSTERS: u32 = 32;
 
-/// An offset of the virtual disk, in octets.
+/// An offset of the virtual disk, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct GuestOffset(pub(crate) u64);
 
-/// An offset of a file that holds the image's tables or data, in octets.
+/// An offset of a file that holds the image's tables or data, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct HostOffset(pub(crate) u64);
 
 /// The shifts of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Geometry {
-    /// A cluster has 2^this octets. Within the two limits above: the header's reader has seen to that.
+    /// A cluster has 2^this bytes. Within the two limits above: the header's reader has seen to that.
     pub(crate) cluster_bits: u32,
     /// L2 entries have a second word, which tells of each of 32 subclusters.
     pub(crate) extended_l2: bool,
 }
 
 impl Geometry {
-    /// Octets of a cluster. A whole L2 table is as long.
+    /// Bytes of a cluster. A whole L2 table is as long.
     pub(crate) const fn cluster_size(self) -> u64 {
         1 << self.cluster_bits
     }
 
-    /// Octets of an L2 entry.
+    /// Bytes of an L2 entry.
     pub(crate) const fn l2_entry_size(self) -> u64 {
         1 << self.l2_entry_bits()
     }
@@ -55,17 +55,17 @@ impl Geometry {
         if self.extended_l2 { SUBCLUSTERS } else { 1 }
     }
 
-    /// Octets of a subcluster.
+    /// Bytes of a subcluster.
     pub(crate) const fn subcluster_size(self) -> u64 {
         self.cluster_size() / self.subclusters() as u64
     }
 
-    /// Octets of the disk that an L1 entry, which is one L2 table, speaks for.
+    /// Bytes of the disk that an L1 entry, which is one L2 table, speaks for.
     pub(crate) const fn l1_span(self) -> u64 {
         1 << (self.cluster_bits + self.l2_bits())
     }
 
-    /// Entries of the L1 table that speaks for `size` octets of disk.
+    /// Entries of the L1 table that speaks for `size` bytes of disk.
     pub(crate) const fn l1_entries(self, size: u64) -> u64 {
         size.div_ceil(self.l1_span())
     }
@@ -80,7 +80,7 @@ impl Geometry {
         (guest.0 >> self.cluster_bits) & (self.l2_entries() - 1)
     }
 
-    /// Octets between the cluster's beginning and this offset.
+    /// Bytes between the cluster's beginning and this offset.
     pub(crate) const fn in_cluster(self, guest: GuestOffset) -> u64 {
         self.misalignment(guest.0)
     }
@@ -93,7 +93,7 @@ impl Geometry {
         index
     }
 
-    /// Octets by which an offset misses the beginning of a cluster.
+    /// Bytes by which an offset misses the beginning of a cluster.
     pub(crate) const fn misalignment(self, offset: u64) -> u64 {
         offset & (self.cluster_size() - 1)
     }

@@ -36,21 +36,21 @@ const REFCOUNT_ORDER: HeaderField = HeaderField::new("refcount_order", 96);
 const HEADER_LENGTH: HeaderField = HeaderField::new("header_length", 100);
 const COMPRESSION_TYPE: HeaderField = HeaderField::new("compression_type", 104);
 
-/// Octets of a version 2 header.
+/// Bytes of a version 2 header.
 const LENGTH_V2: u32 = 72;
-/// Octets that a version 3 header has at least.
+/// Bytes that a version 3 header has at least.
 const LENGTH_V3: u32 = 104;
-/// Octets of a backing file's name.
+/// Bytes of a backing file's name.
 const BACKING_MAX: u32 = 1023;
-/// QEMU's QCOW_MAX_REFTABLE_SIZE, in octets.
+/// QEMU's QCOW_MAX_REFTABLE_SIZE, in bytes.
 const REFCOUNT_TABLE_MAX: u64 = 8 << 20;
-/// QEMU's QCOW_MAX_L1_SIZE, in octets.
+/// QEMU's QCOW_MAX_L1_SIZE, in bytes.
 pub(crate) const L1_MAX: u64 = 32 << 20;
 /// QEMU's QCOW_MAX_SNAPSHOTS.
 const SNAPSHOTS_MAX: u32 = 65536;
 /// Reference counts have up to 2^6 bits.
 const REFCOUNT_ORDER_MAX: u32 = 6;
-/// QEMU counts a disk in these octets: what is less at its end, it leaves out.
+/// QEMU counts a disk in these bytes: what is less at its end, it leaves out.
 const SECTOR: u64 = 512;
 
 /// An L1 table: the disk's own or a snapshot's.
@@ -58,7 +58,7 @@ const SECTOR: u64 = 512;
 pub(crate) struct L1Table {
     /// Where it begins.
     pub(crate) offset: HostOffset,
-    /// Entries, of eight octets each: at most 32 MiB of them. What lies behind them on the disk is unallocated.
+    /// Entries, of eight bytes each: at most 32 MiB of them. What lies behind them on the disk is unallocated.
     pub(crate) entries: u64,
 }
 
@@ -67,11 +67,11 @@ impl L1Table {
     pub(crate) fn check_len(self, host: &ImageFile, field: HeaderField) -> Result<()> {
         match self.entries * 8 {
             0..=L1_MAX => Ok(()),
-            _ => Err(field.bad(host, self.entries, format_args!("an L1 table of more than {L1_MAX} octets"))),
+            _ => Err(field.bad(host, self.entries, format_args!("an L1 table of more than {L1_MAX} bytes"))),
         }
     }
 
-    /// Refuses one that hasn't as many entries as `size` octets of disk need.
+    /// Refuses one that hasn't as many entries as `size` bytes of disk need.
     pub(crate) fn check_covers(
         self,
         host: &ImageFile,
@@ -82,7 +82,7 @@ impl L1Table {
         match geometry.l1_entries(size) {
             needed if needed <= self.entries => Ok(()),
             needed => {
-                Err(field.bad(host, self.entries, format_args!("a disk of {size} octets needs {needed} L1 entries")))
+                Err(field.bad(host, self.entries, format_args!("a disk of {size} bytes needs {needed} L1 entries")))
             }
         }
     }
@@ -113,9 +113,9 @@ pub(crate) struct Header {
     pub(crate) version: u32,
     /// Cluster size and kind of L2 entries.
     pub(crate) geometry: Geometry,
-    /// Octets of the virtual disk: a multiple of 512, as QEMU has it.
+    /// Bytes of the virtual disk: a multiple of 512, as QEMU has it.
     pub(crate) size: u64,
-    /// Octets of the virtual disk as the header has it.
+    /// Bytes of the virtual disk as the header has it.
     pub(crate) stated_size: u64,
     /// The disk's own L1 table.
     pub(crate) l1: L1Table,
@@ -154,7 +154,7 @@ impl Header {
         }
         let cluster_bits = CLUSTER_BITS.u32(&cluster);
         if !(CLUSTER_BITS_MIN..=CLUSTER_BITS_MAX).contains(&cluster_bits) {
-            let why = format_args!("clusters can have 2^{CLUSTER_BITS_MIN} to 2^{CLUSTER_BITS_MAX} octets");
+            let why = format_args!("clusters can have 2^{CLUSTER_BITS_MIN} to 2^{CLUSTER_BITS_MAX} bytes");
             return Err(CLUSTER_BITS.bad(host, cluster_bits, why));
         }
         refuse_encryption(host, CRYPT_METHOD.u32(&cluster))?;
@@ -203,7 +203,7 @@ impl Header {
         if self.size != self.stated_size {
             let (stated, lost) = (self.stated_size, self.stated_size - self.size);
             warnings.push(format!(
-                "its size of {stated} octets is no multiple of {SECTOR}: the last {lost} are left out, as QEMU does"
+                "its size of {stated} bytes is no multiple of {SECTOR}: the last {lost} are left out, as QEMU does"
             ));
         }
         warnings
@@ -223,7 +223,7 @@ fn refuse_encryption(host: &ImageFile, method: u32) -> Result<()> {
     Err(refusal.hint(decrypting(host.path())))
 }
 
-/// The first octets of the file, of which version and cluster size are known to be good.
+/// The first bytes of the file, of which version and cluster size are known to be good.
 struct RawHeader {
     version: u32,
     cluster_bits: u32,
@@ -240,7 +240,7 @@ impl RawHeader {
         let cluster_size = 1u64 << self.cluster_bits;
         let length = if self.version >= 3 { HEADER_LENGTH.u32(&self.cluster) } else { LENGTH_V2 };
         if self.version >= 3 && (length < LENGTH_V3 || u64::from(length) > cluster_size) {
-            let why = format_args!("can be {LENGTH_V3} octets to a cluster of {cluster_size}");
+            let why = format_args!("can be {LENGTH_V3} bytes to a cluster of {cluster_size}");
             return Err(HEADER_LENGTH.bad(host, length, why));
         }
         self.cluster.resize(usize_of(cluster_size), 0);
@@ -328,7 +328,7 @@ impl RawHeader {
         }
         let room = self.cluster.len() as u64 - offset;
         if len > BACKING_MAX || u64::from(len) > room {
-            let why = format_args!("the backing file's name has room for {} octets", room.min(u64::from(BACKING_MAX)));
+            let why = format_args!("the backing file's name has room for {} bytes", room.min(u64::from(BACKING_MAX)));
             return Err(BACKING_SIZE.bad(host, len, why));
         }
         let name = string(&self.cluster[usize_of(offset)..][..usize_of(len)]);
@@ -378,7 +378,7 @@ fn check_numbers(host: &ImageFile, header: &Header) -> Result<()> {
         return Err(REFCOUNT_CLUSTERS.bad(host, clusters, "there is no refcount table"));
     }
     if u64::from(clusters) << geometry.cluster_bits > REFCOUNT_TABLE_MAX {
-        let why = format_args!("a refcount table of more than {REFCOUNT_TABLE_MAX} octets");
+        let why = format_args!("a refcount table of more than {REFCOUNT_TABLE_MAX} bytes");
         return Err(REFCOUNT_CLUSTERS.bad(host, clusters, why));
     }
     if snapshots.count > SNAPSHOTS_MAX {
@@ -386,7 +386,7 @@ fn check_numbers(host: &ImageFile, header: &Header) -> Result<()> {
     }
     l1.check_len(host, L1_SIZE)?;
     if stated_size > LEN_MAX {
-        return Err(SIZE.bad(host, stated_size, "more octets than a disk can have"));
+        return Err(SIZE.bad(host, stated_size, "more bytes than a disk can have"));
     }
     l1.check_covers(host, L1_SIZE, geometry, stated_size)
 }

@@ -15,7 +15,7 @@ pub(crate) struct MetadataRegion {
     pub(crate) field: HeaderField,
     /// Where it begins in the file.
     pub(crate) offset: u64,
-    /// Octets, as far as they are known. A table without any lies nowhere.
+    /// Bytes, as far as they are known. A table without any lies nowhere.
     pub(crate) len: u64,
 }
 

@@ -5,7 +5,7 @@ use crate::qcow2::field::be64;
 use crate::qcow2::header::Header;
 use crate::{ImageFile, Result};
 
-/// Octets of refcount blocks that are read at most.
+/// Bytes of refcount blocks that are read at most.
 const ENOUGH: u64 = 512 << 20;
 /// Bits 9 to 63 of a refcount table entry: the offset of a block (qcow2 specification, "Host cluster management").
 const OFFSET: u64 = !0x1ff;
@@ -39,9 +39,9 @@ fn counts(host: &ImageFile, header: &Header) -> Result<bool> {
         let here = clusters.min(block_clusters);
         // Past the end of the file all are zero.
         if block != 0 && block < host.len() {
-            let octets = (here << header.refcount_order).div_ceil(8);
-            for start in (0..octets).step_by(buffer.len()) {
-                let len = (octets - start).min(buffer.len() as u64);
+            let bytes = (here << header.refcount_order).div_ceil(8);
+            for start in (0..bytes).step_by(buffer.len()) {
+                let len = (bytes - start).min(buffer.len() as u64);
                 let piece = &mut buffer[..usize::try_from(len).unwrap_or_default()];
                 host.read_at(block + start, piece)?;
                 // Small blocks cost a call each.
@@ -58,16 +58,16 @@ fn counts(host: &ImageFile, header: &Header) -> Result<bool> {
 }
 
 /// How many of these refcounts, 2^order bits each, are not zero.
-fn used_clusters(octets: &[u8], order: u32) -> u64 {
+fn used_clusters(bytes: &[u8], order: u32) -> u64 {
     match order.checked_sub(3) {
         Some(order) => {
-            octets.chunks_exact(1 << order).filter(|count| count.iter().any(|&octet| octet != 0)).count() as u64
+            bytes.chunks_exact(1 << order).filter(|count| count.iter().any(|&byte| byte != 0)).count() as u64
         }
         None => {
             let width = 1 << order;
             let mask = u8::MAX >> (8 - width);
-            let used = |octet: &u8| (0..8).step_by(width).filter(|bit| octet >> bit & mask != 0).count();
-            octets.iter().map(|octet| used(octet) as u64).sum()
+            let used = |byte: &u8| (0..8).step_by(width).filter(|bit| byte >> bit & mask != 0).count();
+            bytes.iter().map(|byte| used(byte) as u64).sum()
         }
     }
 }

@@ -43,7 +43,7 @@ impl<M: Copy> RunMap<M> {
     }
 
     /// What they take in memory.
-    pub(crate) fn octets(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.runs.capacity() * size_of::<(u32, M)>()
     }
 

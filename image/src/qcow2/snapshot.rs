@@ -11,11 +11,11 @@ use super::header::{Header, L1Table};
 use super::metadata_region::MetadataRegion;
 use crate::{DiskError, DiskErrorKind, ImageFile, Result};
 
-/// Octets that an entry has at least.
+/// Bytes that an entry has at least.
 pub(crate) const ENTRY_MIN: u64 = 40;
-/// QEMU's QCOW_MAX_SNAPSHOT_EXTRA_DATA, in octets.
+/// QEMU's QCOW_MAX_SNAPSHOT_EXTRA_DATA, in bytes.
 const EXTRA_MAX: u32 = 1024;
-/// QEMU's QCOW_MAX_SNAPSHOTS_SIZE: octets of the whole table.
+/// QEMU's QCOW_MAX_SNAPSHOTS_SIZE: bytes of the whole table.
 const TABLE_MAX: u64 = 64 << 20;
 /// Snapshots that a message names.
 const NAMED: usize = 8;
@@ -31,11 +31,11 @@ pub(crate) struct Snapshot {
     unchecked_l1: L1Table,
     /// Where its entry begins in the file.
     at: u64,
-    /// Octets of its virtual disk: its own, or today's if its entry doesn't say. A multiple of 512.
+    /// Bytes of its virtual disk: its own, or today's if its entry doesn't say. A multiple of 512.
     pub(crate) disk_size: u64,
     /// The entry itself says how long the disk is.
     own_size: bool,
-    /// Octets of the guest's saved state; 0 if there is none.
+    /// Bytes of the guest's saved state; 0 if there is none.
     pub(crate) vm_state_size: u64,
     /// When it was made: seconds since 1970.
     pub(crate) date_sec: u32,
@@ -81,7 +81,7 @@ pub(crate) struct Snapshots<'a> {
     window: BufferedRange<'a>,
     /// Why none of them can be read.
     flaw: Option<String>,
-    /// Today's size of the disk in octets.
+    /// Today's size of the disk in bytes.
     size: u64,
     count: u32,
     next: u32,
@@ -153,17 +153,17 @@ impl<'a> Snapshots<'a> {
         let (date_sec, date_nsec, vm_clock_nsec) = (be32(fixed, 16), be32(fixed, 20), be64(fixed, 24));
         let (short_state_size, extra_len) = (be32(fixed, 32), be32(fixed, 36));
         if extra_len > EXTRA_MAX {
-            let why = format_args!("more than {EXTRA_MAX} octets");
+            let why = format_args!("more than {EXTRA_MAX} bytes");
             return Err(HeaderField::new("snapshot's extra_data_size", at + 36).bad(self.host, extra_len, why));
         }
         let today = self.size;
         let extra = self.take(at, extra_len)?;
-        let field = |at: usize| extra.get(at..at + 8).map(|octets| be64(octets, 0));
+        let field = |at: usize| extra.get(at..at + 8).map(|bytes| be64(bytes, 0));
         let vm_state_size = field(0).unwrap_or(u64::from(short_state_size));
         let (own_size, icount) = (field(8), field(16).filter(|&count| count != u64::MAX));
         let stated = own_size.unwrap_or(today);
         let too_large = (stated > LEN_MAX).then(|| {
-            let why = "more octets than a disk can have";
+            let why = "more bytes than a disk can have";
             HeaderField::new("snapshot's disk size", at + 48).bad(self.host, stated, why).what().to_owned()
         });
         let id = string(self.take(at, u32::from(id_len))?).into();
@@ -188,7 +188,7 @@ impl<'a> Snapshots<'a> {
         })
     }
 
-    /// The next octets of the entry that begins at `entry`.
+    /// The next bytes of the entry that begins at `entry`.
     fn take(&mut self, entry: u64, len: u32) -> Result<&[u8]> {
         let (host, index, count) = (self.host, self.next, self.count);
         self.window.take(len)?.ok_or_else(|| {

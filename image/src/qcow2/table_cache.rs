@@ -1,4 +1,4 @@
-//! One bounded cache of decoded table pieces, for all floors of a chain.
+//! One bounded cache of decoded table pieces, for all layers of a chain.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,10 +11,10 @@ use crate::qcow2::run_map::RunMap;
 /// What a piece costs besides its runs.
 const OVERHEAD: usize = 160;
 
-/// Which piece of which table: the floor, and where the piece is in that floor's file.
+/// Which piece of which table: the layer, and where the piece is in that layer's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TableKey {
-    pub(crate) floor: u32,
+    pub(crate) layer: u32,
     pub(crate) piece: HostOffset,
 }
 
@@ -36,7 +36,7 @@ impl Default for ChainTables {
 /// one is let go of.
 #[derive(Debug)]
 pub(crate) struct TableCache<M> {
-    /// Octets of decoded pieces that may be kept.
+    /// Bytes of decoded pieces that may be kept.
     bound: usize,
     generations: Mutex<CacheGenerations<M>>,
 }
@@ -45,15 +45,15 @@ pub(crate) struct TableCache<M> {
 struct CacheGenerations<M> {
     young: HashMap<TableKey, Arc<RunMap<M>>>,
     old: HashMap<TableKey, Arc<RunMap<M>>>,
-    /// Octets of the young.
-    octets: usize,
+    /// Bytes of the young.
+    bytes: usize,
     /// What was asked for last, which is asked for next mostly.
     last: Option<(TableKey, Arc<RunMap<M>>)>,
 }
 
 impl<M: Copy> TableCache<M> {
     fn new(bound: usize) -> Self {
-        let generations = CacheGenerations { young: HashMap::new(), old: HashMap::new(), octets: 0, last: None };
+        let generations = CacheGenerations { young: HashMap::new(), old: HashMap::new(), bytes: 0, last: None };
         Self { bound, generations: Mutex::new(generations) }
     }
 
@@ -89,13 +89,13 @@ impl<M: Copy> TableCache<M> {
     }
 
     fn keep(&self, generations: &mut CacheGenerations<M>, key: TableKey, piece: &Arc<RunMap<M>>) {
-        let octets = piece.octets() + OVERHEAD;
-        if generations.octets + octets > self.bound / 2 {
+        let bytes = piece.bytes() + OVERHEAD;
+        if generations.bytes + bytes > self.bound / 2 {
             generations.old = std::mem::take(&mut generations.young);
-            generations.octets = 0;
+            generations.bytes = 0;
         }
         if generations.young.insert(key, Arc::clone(piece)).is_none() {
-            generations.octets += octets;
+            generations.bytes += bytes;
         }
     }
 }
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_bounded_and_what_is_asked_for_again_and_again_stays() {
         let cache = TableCache::<Mapping>::new(1 << 20);
-        let key = |offset| TableKey { floor: 0, piece: HostOffset(offset) };
+        let key = |offset| TableKey { layer: 0, piece: HostOffset(offset) };
         let mut loads = 0;
         for offset in 0..100_000 {
             cache.get(key(offset + 1), || Ok(RunMap::default())).unwrap();

@@ -10,24 +10,24 @@ use crate::qcow2::run_map::RunMap;
 use crate::qcow2::subcluster::Subclusters;
 use crate::{ImageFile, Result};
 
-/// Octets of a table that are read and decoded at once.
+/// Bytes of a table that are read and decoded at once.
 const PIECE: u64 = 8 << 10;
-/// The same of an extended L2 table, of which each entry may become 32 runs: the cache has to hold pieces of many floors.
+/// The same of an extended L2 table, of which each entry may become 32 runs: the cache has to hold pieces of many layers.
 const EXTENDED_PIECE: u64 = 512;
-/// Octets of an L1 entry (qcow2 specification, "Cluster mapping").
+/// Bytes of an L1 entry (qcow2 specification, "Cluster mapping").
 const L1_ENTRY: u64 = 8;
 
 /// A part of an image file that holds one of its tables.
 #[derive(Clone, Debug)]
 pub(crate) struct TableRegion {
     pub(crate) what: &'static str,
-    pub(crate) octets: Range<u64>,
+    pub(crate) bytes: Range<u64>,
 }
 
 impl TableRegion {
-    /// The first of these that has an octet in common with `octets`.
-    pub(crate) fn hit<'a>(regions: &'a [Self], octets: &Range<u64>) -> Option<&'a Self> {
-        regions.iter().find(|region| region.octets.start < octets.end && octets.start < region.octets.end)
+    /// The first of these that has an byte in common with `bytes`.
+    pub(crate) fn hit<'a>(regions: &'a [Self], bytes: &Range<u64>) -> Option<&'a Self> {
+        regions.iter().find(|region| region.bytes.start < bytes.end && bytes.start < region.bytes.end)
     }
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct TableReader {
     pub(crate) l1: HostOffset,
     /// As many as the disk's size needs, or fewer.
     pub(crate) l1_entries: u64,
-    /// The disk's size in octets: what tables say behind it counts for nothing.
+    /// The disk's size in bytes: what tables say behind it counts for nothing.
     pub(crate) size: u64,
     /// Guest data lies in a file of its own.
     pub(crate) external: bool,
@@ -90,7 +90,7 @@ impl TableReader {
         Ok(Some(table))
     }
 
-    /// The octets of a cluster.
+    /// The bytes of a cluster.
     fn cluster(&self, at: HostOffset) -> Range<u64> {
         at.0..at.0 + self.geometry.cluster_size()
     }
@@ -103,16 +103,16 @@ impl TableReader {
     /// The offsets of L2 tables in a piece of the L1 table.
     pub(crate) fn read_l1(&self, host: &ImageFile, piece: HostOffset) -> Result<RunMap<Option<HostOffset>>> {
         let first = (piece.0 - self.l1.0) / L1_ENTRY;
-        let octets = read(host, piece, ((self.l1_entries - first) * L1_ENTRY).min(PIECE))?;
+        let bytes = read(host, piece, ((self.l1_entries - first) * L1_ENTRY).min(PIECE))?;
         let mut runs = RunMap::default();
-        for (index, word) in (first..).zip(words(&octets)) {
+        for (index, word) in (first..).zip(words(&bytes)) {
             let table = self.l1_entry(host, index, word)?;
             runs.push(1, table, |before: Option<HostOffset>, _| before.is_none() && table.is_none());
         }
         Ok(runs.close())
     }
 
-    /// Octets of a piece of an L2 table.
+    /// Bytes of a piece of an L2 table.
     fn l2_size(&self) -> u64 {
         if self.geometry.extended_l2 { EXTENDED_PIECE } else { PIECE }
     }
@@ -133,8 +133,8 @@ impl TableReader {
     ) -> Result<RunMap<Mapping>> {
         let entry_size = self.geometry.l2_entry_size();
         let first = (piece.0 - table.0) / entry_size;
-        let octets = read(host, piece, (self.cluster(table).end - piece.0).min(self.l2_size()))?;
-        let mut words = words(&octets);
+        let bytes = read(host, piece, (self.cluster(table).end - piece.0).min(self.l2_size()))?;
+        let mut words = words(&bytes);
         let mut runs = RunMap::default();
         for index in first.. {
             let guest = GuestOffset(guest.0 + index * self.geometry.cluster_size());
@@ -195,19 +195,19 @@ impl TableReader {
 
 /// Where the piece of a table is that holds entry `index`, and which entry of the piece that is.
 fn piece(table: HostOffset, index: u64, entry_size: u64, size: u64) -> (HostOffset, u32) {
-    let octets = index * entry_size;
-    let within = octets % size;
-    (HostOffset(table.0 + octets - within), u32::try_from(within / entry_size).unwrap_or(u32::MAX))
+    let bytes = index * entry_size;
+    let within = bytes % size;
+    (HostOffset(table.0 + bytes - within), u32::try_from(within / entry_size).unwrap_or(u32::MAX))
 }
 
-/// So many octets of a table. It may be longer than its file: zeros there.
+/// So many bytes of a table. It may be longer than its file: zeros there.
 pub(crate) fn read(host: &ImageFile, piece: HostOffset, len: u64) -> Result<Vec<u8>> {
-    let mut octets = vec![0; usize::try_from(len).unwrap_or_default()];
-    host.read_at(piece.0, &mut octets)?;
-    Ok(octets)
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
+    host.read_at(piece.0, &mut bytes)?;
+    Ok(bytes)
 }
 
 /// The big-endian words of a table.
-fn words(octets: &[u8]) -> impl Iterator<Item = u64> + '_ {
-    octets.chunks_exact(8).map(|word| be64(word, 0))
+fn words(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
+    bytes.chunks_exact(8).map(|word| be64(word, 0))
 }

@@ -43,7 +43,7 @@ impl TestImage {
         image
     }
 
-    /// An image with clusters of 4096 octets, all of whose clusters are these compressed streams.
+    /// An image with clusters of 4096 bytes, all of whose clusters are these compressed streams.
     pub(crate) fn of_streams(compression: Compression, streams: &[Vec<u8>]) -> Self {
         const CLUSTER: u64 = 4096;
         assert!(streams.len() <= 512);
@@ -71,8 +71,8 @@ impl TestImage {
         self.dir.path()
     }
 
-    pub(crate) fn put(&self, at: u64, octets: &[u8]) -> &Self {
-        File::options().write(true).open(self.path()).unwrap().write_all_at(octets, at).unwrap();
+    pub(crate) fn put(&self, at: u64, bytes: &[u8]) -> &Self {
+        File::options().write(true).open(self.path()).unwrap().write_all_at(bytes, at).unwrap();
         self
     }
 
@@ -116,7 +116,7 @@ pub(crate) fn refusal(result: Result<()>) -> String {
     words.split_once("disk.qcow2: ").expect("names the file").1.to_owned()
 }
 
-/// Which of the clusters of 4096 octets of an image QEMU reads.
+/// Which of the clusters of 4096 bytes of an image QEMU reads.
 pub(crate) fn read_by_qemu(image: &TestImage, clusters: usize) -> Vec<bool> {
     let mut qemu_io = Command::new("qemu-io");
     qemu_io.args(["-r", "-f", "qcow2"]);

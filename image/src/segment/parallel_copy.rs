@@ -4,7 +4,7 @@
 //! Plan ─▶ Dealer ─▶ each: stretches ─▶ window (read, judged) ─▶ Sink
 //! ```
 //!
-//! What comes of it is what [`Blocks`](super::Blocks) and [`Sift`](crate::Sift) give, put into a sink one after the other.
+//! What comes of it is what [`SerialReader`](super::Blocks) and [`Coalescer`](crate::Coalescer) give, put into a sink one after the other.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -17,7 +17,7 @@ use crate::aligned::Aligned;
 use crate::sys::Spliced;
 use crate::{Disk, DiskError, DiskErrorKind, DiskWriter, Plan, ProgressCounters, Result};
 
-/// Octets of the disk that are held at once: they are in the cache still when they are judged and written.
+/// Bytes of the disk that are held at once: they are in the cache still when they are judged and written.
 const WINDOW: u64 = 256 << 10;
 
 /// The same past the page cache, where each window is a request to a device.
@@ -35,13 +35,13 @@ pub struct ParallelCopy<'a> {
     /// What need not be looked at may be shared with the files of the disk, or copied by the kernel.
     pub share: bool,
     /// Is told of all that is done.
-    pub tally: &'a ProgressCounters,
+    pub counters: &'a ProgressCounters,
 }
 
 /// What all who pour share.
 struct CopyShared<'a> {
-    pour: ParallelCopy<'a>,
-    dealer: Mutex<WorkSplitter<'a>>,
+    copy: ParallelCopy<'a>,
+    splitter: Mutex<WorkSplitter<'a>>,
     /// Nothing more is to be dealt.
     over: AtomicBool,
     /// What failed, and at which deal: that nearest to the disk's beginning.
@@ -55,34 +55,34 @@ impl ParallelCopy<'_> {
         self.by(Plan::changed(self.image, 1), count)
     }
 
-    /// The same of what the disk's floors have, over what the sink holds: what none of them has is kept.
+    /// The same of what the disk's layers have, over what the sink holds: what none of them has is kept.
     pub fn over(self, count: usize) -> Result<()> {
         self.by(Plan::over(self.image), count)
     }
 
     fn by(self, plan: Plan<'_>, count: usize) -> Result<()> {
-        let dealer = Mutex::new(WorkSplitter::for_pouring(plan, self.image, &self.shape));
-        let crew = CopyShared { pour: self, dealer, over: AtomicBool::new(false), failed: Mutex::new(None) };
+        let splitter = Mutex::new(WorkSplitter::for_pouring(plan, self.image, &self.shape));
+        let shared = CopyShared { copy: self, splitter, over: AtomicBool::new(false), failed: Mutex::new(None) };
         thread::scope(|scope| {
             for _ in 1..count {
                 // A thread that isn't to be had is one less.
-                let _started = thread::Builder::new().spawn_scoped(scope, || crew.work());
+                let _started = thread::Builder::new().spawn_scoped(scope, || shared.work());
             }
-            crew.work();
+            shared.work();
         });
-        let failed = crew.failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let failed = shared.failed.into_inner().unwrap_or_else(PoisonError::into_inner);
         failed.map_or(Ok(()), |(_, error)| Err(error))
     }
 }
 
 impl CopyShared<'_> {
     fn work(&self) {
-        let mut hand = CopyWorker::new(self.pour);
+        let mut worker = CopyWorker::new(self.copy);
         while !self.over.load(Ordering::Relaxed) {
             // Dealt in order: when one fails, all before it have been taken, and are finished.
-            let dealt = self.dealer.lock().unwrap_or_else(PoisonError::into_inner).deal();
+            let dealt = self.splitter.lock().unwrap_or_else(PoisonError::into_inner).unit();
             let (start, poured) = match dealt {
-                Ok(Some(deal)) => (deal.start, hand.pour(&deal)),
+                Ok(Some(unit)) => (unit.start, worker.copy(&unit)),
                 Ok(None) => return,
                 Err(error) => (u64::MAX, Err(error)),
             };
@@ -99,39 +99,39 @@ impl CopyShared<'_> {
 
 /// One who pours, deal by deal.
 struct CopyWorker<'a> {
-    pour: ParallelCopy<'a>,
-    /// Octets that a window has at most, a power of two: no chunk of the image is read twice.
+    copy: ParallelCopy<'a>,
+    /// Bytes that a window has at most, a power of two: no chunk of the image is read twice.
     size: u64,
     window: Aligned,
     /// Disk offsets: what is in the window, from its beginning.
     from: u64,
     at: u64,
-    judge: ZeroDetector,
-    /// Zeros that more may follow: start and length in octets.
+    detector: ZeroDetector,
+    /// Zeros that more may follow: start and length in bytes.
     hole: (u64, u64),
     /// Until the kernel refuses.
     share: bool,
 }
 
 impl<'a> CopyWorker<'a> {
-    fn new(pour: ParallelCopy<'a>) -> Self {
-        let window = if pour.image.is_direct() { DIRECT_WINDOW } else { WINDOW };
-        let size = window.max(pour.shape.grain).max(pour.image.chunk());
-        let share = pour.share && !pour.shape.detect;
-        let judge = ZeroDetector::new(0, pour.shape.grain, pour.shape.interval);
+    fn new(copy: ParallelCopy<'a>) -> Self {
+        let window = if copy.image.is_direct() { DIRECT_WINDOW } else { WINDOW };
+        let size = window.max(copy.shape.grain).max(copy.image.chunk());
+        let share = copy.share && !copy.shape.detect;
+        let detector = ZeroDetector::new(0, copy.shape.grain, copy.shape.interval);
         let window = Aligned::zeroed(length(size));
-        Self { pour, size, window, from: 0, at: 0, judge, hole: (0, 0), share }
+        Self { copy, size, window, from: 0, at: 0, detector, hole: (0, 0), share }
     }
 
-    fn pour(&mut self, deal: &WorkUnit) -> Result<()> {
-        self.begin(deal.start);
-        for stretch in &deal.stretches {
+    fn copy(&mut self, unit: &WorkUnit) -> Result<()> {
+        self.begin(unit.start);
+        for stretch in &unit.stretches {
             match stretch.source {
                 UnitSource::Zero => self.zeros(stretch.len)?,
                 UnitSource::Keep => self.keep(stretch.len)?,
                 UnitSource::File { host, .. } if self.share => self.range(stretch, host)?,
                 UnitSource::File { extent, .. } | UnitSource::Memory(extent) => {
-                    self.octets(stretch.len, |image, at, octets| image.read(&extent, at, octets))?;
+                    self.bytes(stretch.len, |image, at, bytes| image.read(&extent, at, bytes))?;
                 }
             }
         }
@@ -142,12 +142,12 @@ impl<'a> CopyWorker<'a> {
     /// An empty window at this disk offset.
     fn begin(&mut self, at: u64) {
         (self.from, self.at) = (at, at);
-        self.judge = ZeroDetector::new(at, self.pour.shape.grain, self.pour.shape.interval);
+        self.detector = ZeroDetector::new(at, self.copy.shape.grain, self.copy.shape.interval);
     }
 
-    /// The next `len` octets are zeros.
+    /// The next `len` bytes are zeros.
     fn zeros(&mut self, len: u64) -> Result<()> {
-        let grain = self.pour.shape.grain;
+        let grain = self.copy.shape.grain;
         let end = self.at + len;
         if self.at > self.from {
             // The rest of a grain that is begun.
@@ -162,13 +162,13 @@ impl<'a> CopyWorker<'a> {
         self.fill(end)
     }
 
-    /// The next `len` octets are the sink's already.
+    /// The next `len` bytes are the sink's already.
     fn keep(&mut self, len: u64) -> Result<()> {
         self.empty()?;
         self.close_hole()?;
-        self.pour.sink.keep_existing(self.at, len)?;
+        self.copy.sink.keep_existing(self.at, len)?;
         self.done(len, 0);
-        self.pour.tally.add_kept(len);
+        self.copy.counters.add_kept(len);
         self.begin(self.at + len);
         Ok(())
     }
@@ -179,24 +179,24 @@ impl<'a> CopyWorker<'a> {
         if len == 0 {
             return Ok(());
         }
-        self.octets(len, |_, _, octets| {
-            octets.fill(0);
+        self.bytes(len, |_, _, bytes| {
+            bytes.fill(0);
             Ok(())
         })
     }
 
-    /// The next `len` octets are those that `read` gives.
-    fn octets(&mut self, len: u64, read: impl Fn(&dyn Disk, u64, &mut [u8]) -> Result<()>) -> Result<()> {
+    /// The next `len` bytes are those that `read` gives.
+    fn bytes(&mut self, len: u64, read: impl Fn(&dyn Disk, u64, &mut [u8]) -> Result<()>) -> Result<()> {
         let end = self.at + len;
         while self.at < end {
             let last = self.from - self.from % self.size + self.size;
             let piece = length(last.min(end) - self.at);
             let place = self.place(self.at);
-            let octets = &mut self.window[place..place + piece];
-            read(self.pour.image, self.at, octets)?;
-            match self.pour.shape.detect {
-                true => self.judge.octets(octets),
-                false => self.judge.data(piece as u64),
+            let bytes = &mut self.window[place..place + piece];
+            read(self.copy.image, self.at, bytes)?;
+            match self.copy.shape.detect {
+                true => self.detector.bytes(bytes),
+                false => self.detector.data(piece as u64),
             }
             self.at += piece as u64;
             if self.at == last {
@@ -215,7 +215,7 @@ impl<'a> CopyWorker<'a> {
     fn range(&mut self, stretch: &UnitPart, host: u64) -> Result<()> {
         self.empty()?;
         let (UnitSource::File { extent, .. } | UnitSource::Memory(extent)) = stretch.source else { return Ok(()) };
-        let file = self.pour.image.host(extent.depth);
+        let file = self.copy.image.host(extent.depth);
         let mut moved = 0;
         while let Some(file) = file.filter(|_| self.share && moved < stretch.len) {
             // Behind the length that the file had at the beginning it reads as zeros.
@@ -224,31 +224,31 @@ impl<'a> CopyWorker<'a> {
                 break;
             }
             self.close_hole()?;
-            match self.pour.sink.data_from_file(self.at, file.file(), host + moved, most)? {
+            match self.copy.sink.data_from_file(self.at, file.file(), host + moved, most)? {
                 // Reading says why.
                 Spliced::Moved(0) => break,
-                Spliced::Moved(octets) => {
-                    moved += octets;
-                    self.done(octets, octets);
-                    self.begin(self.at + octets);
+                Spliced::Moved(bytes) => {
+                    moved += bytes;
+                    self.done(bytes, bytes);
+                    self.begin(self.at + bytes);
                 }
                 Spliced::Refused => self.share = false,
             }
         }
-        self.octets(stretch.len - moved, |image, at, octets| image.read(&extent, at, octets))
+        self.bytes(stretch.len - moved, |image, at, bytes| image.read(&extent, at, bytes))
     }
 
     /// Puts the window into the sink, and begins the next behind it.
     fn empty(&mut self) -> Result<()> {
-        let next = ZeroDetector::new(self.at, self.pour.shape.grain, self.pour.shape.interval);
-        let runs = std::mem::replace(&mut self.judge, next).finish();
+        let next = ZeroDetector::new(self.at, self.copy.shape.grain, self.copy.shape.interval);
+        let runs = std::mem::replace(&mut self.detector, next).finish();
         let mut at = self.from;
         for (len, data) in runs {
             if data {
                 self.close_hole()?;
                 let place = self.place(at);
-                self.pour.sink.preallocate_hint(at, len);
-                self.pour.sink.write_at(at, &self.window[place..place + length(len)])?;
+                self.copy.sink.preallocate_hint(at, len);
+                self.copy.sink.write_at(at, &self.window[place..place + length(len)])?;
                 self.done(len, len);
             } else {
                 self.add_hole(at, len)?;
@@ -271,31 +271,31 @@ impl<'a> CopyWorker<'a> {
     fn close_hole(&mut self) -> Result<()> {
         let (at, len) = std::mem::take(&mut self.hole);
         if len > 0 {
-            self.pour.sink.zero_range(at, len)?;
+            self.copy.sink.zero_range(at, len)?;
             self.done(len, 0);
         }
         Ok(())
     }
 
     fn done(&self, disk: u64, data: u64) {
-        self.pour.tally.add_disk(disk);
-        self.pour.tally.add_data(data);
+        self.copy.counters.add_disk(disk);
+        self.copy.counters.add_data(data);
     }
 }
 
 /// A length of what is in memory.
-fn length(octets: u64) -> usize {
-    usize::try_from(octets).unwrap_or(usize::MAX)
+fn length(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// Puts a payload into a sink, in order: what is in memory, and what lies in the files of the image's floors, read by `buffer`.
+/// Puts a payload into a sink, in order: what is in memory, and what lies in the files of the image's layers, read by `buffer`.
 pub fn put(image: &dyn Disk, payload: &Payload, sink: &dyn DiskWriter, at: u64, buffer: &mut Vec<u8>) -> Result<()> {
     let mut at = at;
     for part in payload.parts() {
         match part {
-            PayloadPart::Octets(octets) => sink.write_at(at, octets)?,
+            PayloadPart::Bytes(bytes) => sink.write_at(at, bytes)?,
             PayloadPart::Range { depth, at: from, len } => {
-                let none = || DiskError::new(DiskErrorKind::Io, "extents", format!("floor {depth} has no file"));
+                let none = || DiskError::new(DiskErrorKind::Io, "extents", format!("layer {depth} has no file"));
                 let file = image.host(*depth).ok_or_else(none)?;
                 sink.preallocate_hint(at, *len);
                 let mut moved = 0;

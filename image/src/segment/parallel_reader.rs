@@ -13,15 +13,15 @@ use super::work_unit::{WorkSplitter, WorkUnit};
 use super::{ReadOptions, SegmentBatch};
 use crate::{Disk, Result};
 
-/// Octets that all blocks may take together: those in work, those that lie ready, and the one in its taker's hand.
+/// Bytes that all blocks may take together: those in work, those that lie ready, and the one in its taker's hand.
 const MEMORY: u64 = 32 << 20;
 /// After so long without a block there is an empty one, so that its taker isn't held up.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The blocks that [`super::Blocks`] gives, made by many at a time. After a second without any there is an empty one. Each has to
+/// The blocks that [`super::SerialReader`] gives, made by many at a time. After a second without any there is an empty one. Each has to
 /// be let go of before the next is asked for. An error is the last; dropping this ends the threads.
 pub struct ParallelReader<'a> {
-    crew: Arc<ReaderShared<'a>>,
+    shared: Arc<ReaderShared<'a>>,
     /// Blocks that were given.
     given: u64,
     over: bool,
@@ -43,7 +43,7 @@ struct ReaderShared<'a> {
 }
 
 struct SplitterState<'a> {
-    dealer: WorkSplitter<'a>,
+    splitter: WorkSplitter<'a>,
     /// Deals that were taken.
     dealt: u64,
 }
@@ -69,24 +69,24 @@ impl<'a> ParallelReader<'a> {
         count: usize,
     ) -> io::Result<Self> {
         let memory = WorkSplitter::memory(image, &shape);
-        let arenas = Arc::new(BufferPool::new(usize::try_from(memory).unwrap_or(usize::MAX)));
+        let buffers = Arc::new(BufferPool::new(usize::try_from(memory).unwrap_or(usize::MAX)));
         // One in its taker's hand, and one for each thread, and some that lie ready.
         let count = u64::try_from(count).unwrap_or(u64::MAX).clamp(1, (MEMORY / memory).max(1));
         let most = count.saturating_mul(2).saturating_add(2).min(MEMORY / memory).max(2);
-        let crew = Arc::new(ReaderShared {
-            dealing: Mutex::new(SplitterState { dealer: WorkSplitter::new(image, &shape), dealt: 0 }),
+        let shared = Arc::new(ReaderShared {
+            dealing: Mutex::new(SplitterState { splitter: WorkSplitter::new(image, &shape), dealt: 0 }),
             state: Mutex::new(ReaderState::default()),
             room: Condvar::new(),
             ready: Condvar::new(),
             stop: Arc::new(AtomicBool::new(false)),
             most,
         });
-        let workers = Self { crew: Arc::clone(&crew), given: 0, over: false };
+        let workers = Self { shared: Arc::clone(&shared), given: 0, over: false };
         for number in 0..count {
-            let crew = Arc::clone(&crew);
-            let mut gather = UnitReader::new(image, shape, Arc::clone(&arenas), Arc::clone(&crew.stop));
-            crew.state().working += 1;
-            let present = ReaderThread(Arc::clone(&crew));
+            let shared = Arc::clone(&shared);
+            let mut gather = UnitReader::new(image, shape, Arc::clone(&buffers), Arc::clone(&shared.stop));
+            shared.state().working += 1;
+            let present = ReaderThread(Arc::clone(&shared));
             let work = move || {
                 let present = present;
                 present.0.work(&mut gather);
@@ -102,18 +102,19 @@ impl<'a> ParallelReader<'a> {
     }
 
     fn take(&mut self) -> Option<Result<SegmentBatch>> {
-        let mut state = self.crew.state();
+        let mut state = self.shared.state();
         state.asked = self.given;
-        self.crew.room.notify_one();
+        self.shared.room.notify_one();
         loop {
             if let Some(block) = state.places.remove(&self.given) {
                 self.given += 1;
                 return Some(block);
             }
-            if state.working == 0 || self.crew.stop.load(Ordering::Relaxed) {
+            if state.working == 0 || self.shared.stop.load(Ordering::Relaxed) {
                 return None;
             }
-            let (woken, waited) = self.crew.ready.wait_timeout(state, PATIENCE).unwrap_or_else(PoisonError::into_inner);
+            let (woken, waited) =
+                self.shared.ready.wait_timeout(state, PATIENCE).unwrap_or_else(PoisonError::into_inner);
             if waited.timed_out() {
                 return Some(Ok(SegmentBatch::default()));
             }
@@ -132,7 +133,7 @@ impl Iterator for ParallelReader<'_> {
         let block = self.take();
         self.over = !matches!(block, Some(Ok(_)));
         if self.over {
-            self.crew.stop();
+            self.shared.stop();
         }
         block
     }
@@ -140,7 +141,7 @@ impl Iterator for ParallelReader<'_> {
 
 impl Drop for ParallelReader<'_> {
     fn drop(&mut self) {
-        self.crew.stop();
+        self.shared.stop();
     }
 }
 
@@ -159,8 +160,8 @@ impl ReaderShared<'_> {
 
     /// What each thread does.
     fn work(&self, gather: &mut UnitReader<'_>) {
-        while let Some((number, deal)) = self.take() {
-            let block = deal.and_then(|deal| gather.block(&deal));
+        while let Some((number, unit)) = self.take() {
+            let block = unit.and_then(|unit| gather.block(&unit));
             let mut state = self.state();
             state.failed |= block.is_err();
             state.places.insert(number, block);
@@ -184,9 +185,9 @@ impl ReaderShared<'_> {
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         drop(state);
-        let deal = dealing.dealer.deal().transpose()?;
+        let unit = dealing.splitter.unit().transpose()?;
         dealing.dealt += 1;
-        Some((dealing.dealt - 1, deal))
+        Some((dealing.dealt - 1, unit))
     }
 }
 

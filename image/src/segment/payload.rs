@@ -1,14 +1,14 @@
-//! What a run of data is made of: octets in memory, and ranges of files that are fetched when they are sent.
+//! What a run of data is made of: bytes in memory, and ranges of files that are fetched when they are sent.
 
 use bytes::Bytes;
 
 use crate::zero::ZEROS;
 
-/// The octets of a run of data: parts, one behind the other.
+/// The bytes of a run of data: parts, one behind the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Payload {
     parts: Vec<PayloadPart>,
-    /// Octets that nobody wants: only their digest was asked for.
+    /// Bytes that nobody wants: only their digest was asked for.
     unwanted: u64,
 }
 
@@ -16,25 +16,25 @@ pub struct Payload {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PayloadPart {
     /// In memory.
-    Octets(Bytes),
-    /// In the file of a floor of the image ([`crate::Image::host`]), from where it still has to be fetched.
+    Bytes(Bytes),
+    /// In the file of a layer of the image ([`crate::Disk::host`]), from where it still has to be fetched.
     Range {
-        /// The floor.
+        /// The layer.
         depth: u32,
-        /// Offset in that floor's file, in octets.
+        /// Offset in that layer's file, in bytes.
         at: u64,
-        /// In octets, at least 1.
+        /// In bytes, at least 1.
         len: u64,
     },
 }
 
 impl PayloadPart {
-    /// Octets.
+    /// Bytes.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "no part is empty")]
     pub fn len(&self) -> u64 {
         match self {
-            Self::Octets(octets) => octets.len() as u64,
+            Self::Bytes(bytes) => bytes.len() as u64,
             Self::Range { len, .. } => *len,
         }
     }
@@ -43,27 +43,27 @@ impl PayloadPart {
 impl Payload {
     /// So many zeros.
     pub(crate) fn zeros(len: u64) -> Self {
-        zeros(len).map(|zeros| PayloadPart::Octets(Bytes::from_static(zeros))).collect::<Vec<_>>().into()
+        zeros(len).map(|zeros| PayloadPart::Bytes(Bytes::from_static(zeros))).collect::<Vec<_>>().into()
     }
 
-    /// So many octets that only the digest was asked for of. It has no parts.
+    /// So many bytes that only the digest was asked for of. It has no parts.
     pub(crate) fn unwanted(len: u64) -> Self {
         Self { parts: Vec::new(), unwanted: len }
     }
 
-    /// Its parts, in order; none where only the digest was asked for ([`crate::Shape::bare`]).
+    /// Its parts, in order; none where only the digest was asked for ([`crate::ReadOptions::bare`]).
     #[must_use]
     pub fn parts(&self) -> &[PayloadPart] {
         &self.parts
     }
 
-    /// Octets.
+    /// Bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.unwanted + self.parts.iter().map(PayloadPart::len).sum::<u64>()
     }
 
-    /// True for no octets, which no run has.
+    /// True for no bytes, which no run has.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

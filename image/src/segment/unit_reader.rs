@@ -14,66 +14,71 @@ use super::{Payload, PayloadPart, ReadOptions, Segment, SegmentBatch};
 use crate::aligned::Aligned;
 use crate::{Disk, DiskError, DiskErrorKind, Extent, Result};
 
-/// Octets read at once: what is read is still in the cache when it is looked at for zeros.
+/// Bytes read at once: what is read is still in the cache when it is looked at for zeros.
 const READ: usize = 256 << 10;
 /// The same past the page cache, where each read is a request to a device.
 const DIRECT_READ: u64 = 1 << 20;
-/// Octets of a run from which on it stays in its file, though it was read into memory.
+/// Bytes of a run from which on it stays in its file, though it was read into memory.
 const STAYS: u64 = 32 << 10;
 
 /// One who makes blocks, one after the other.
 pub(crate) struct UnitReader<'a> {
     image: &'a dyn Disk,
     shape: ReadOptions,
-    arenas: Arc<BufferPool>,
+    buffers: Arc<BufferPool>,
     /// Nobody wants the block any more.
     stop: Arc<AtomicBool>,
     /// For what is only looked at.
     window: Option<Aligned>,
-    /// Octets read at once into an arena.
+    /// Bytes read at once into an buffer.
     read: u64,
 }
 
 impl<'a> UnitReader<'a> {
-    pub(crate) fn new(image: &'a dyn Disk, shape: ReadOptions, arenas: Arc<BufferPool>, stop: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(
+        image: &'a dyn Disk,
+        shape: ReadOptions,
+        buffers: Arc<BufferPool>,
+        stop: Arc<AtomicBool>,
+    ) -> Self {
         let read = if image.is_direct() { DIRECT_READ } else { READ as u64 };
-        Self { image, shape, arenas, stop, window: None, read }
+        Self { image, shape, buffers, stop, window: None, read }
     }
 
     /// The block that this deal is.
-    pub(crate) fn block(&mut self, deal: &WorkUnit) -> Result<SegmentBatch> {
-        if let [UnitPart { len, source: UnitSource::Keep, .. }] = deal.stretches[..] {
+    pub(crate) fn block(&mut self, unit: &WorkUnit) -> Result<SegmentBatch> {
+        if let [UnitPart { len, source: UnitSource::Keep, .. }] = unit.stretches[..] {
             return Ok(SegmentBatch { runs: vec![Segment::Keep(len)] });
         }
-        let mut judge = ZeroDetector::new(deal.start, self.shape.grain, self.shape.interval);
-        let mut arena = self.arenas.take(usize::try_from(deal.memory).unwrap_or(usize::MAX));
+        let mut detector = ZeroDetector::new(unit.start, self.shape.grain, self.shape.interval);
+        let mut buffer = self.buffers.take(usize::try_from(unit.memory).unwrap_or(usize::MAX));
         let mut filled = 0;
-        for stretch in &deal.stretches {
+        for stretch in &unit.stretches {
             match &stretch.source {
-                UnitSource::Zero => judge.zeros(stretch.len),
+                UnitSource::Zero => detector.zeros(stretch.len),
                 // What is kept is a deal of its own here.
                 UnitSource::Keep => return Err(DiskError::new(DiskErrorKind::Io, "plan", "keeps what was to be read")),
-                UnitSource::File { .. } if !self.shape.detect => judge.data(stretch.len),
+                UnitSource::File { .. } if !self.shape.detect => detector.data(stretch.len),
                 UnitSource::File { extent, .. } if !self.shape.digests => {
-                    self.read(extent, stretch, None, &mut judge)?
+                    self.read(extent, stretch, None, &mut detector)?
                 }
                 UnitSource::Memory(extent) | UnitSource::File { extent, .. } => {
                     let end = filled + usize::try_from(stretch.len).unwrap_or(usize::MAX);
-                    self.read(extent, stretch, Some(&mut arena[filled..end]), &mut judge)?;
+                    self.read(extent, stretch, Some(&mut buffer[filled..end]), &mut detector)?;
                     filled = end;
                 }
             }
         }
-        let mut runs = judge.finish();
+        let mut runs = detector.finish();
         if self.shape.min_hole > 1 {
             runs = fill_short_holes(runs, self.shape.min_hole);
         }
-        let arena = arena.freeze();
+        let buffer = buffer.freeze();
         let mut places = ByteSources {
-            stretches: &deal.stretches,
+            stretches: &unit.stretches,
             passed: 0,
             filled: 0,
-            arena: &arena,
+            buffer: &buffer,
             digests: self.shape.digests,
         };
         let mut texts = Vec::new();
@@ -95,8 +100,8 @@ impl<'a> UnitReader<'a> {
             Segment::Data(payload, digest)
         });
         let mut runs: Vec<_> = runs.collect();
-        hash(&mut runs, &texts, &arena);
-        self.arenas.keep(arena);
+        hash(&mut runs, &texts, &buffer);
+        self.buffers.keep(buffer);
         Ok(SegmentBatch { runs })
     }
 
@@ -106,7 +111,7 @@ impl<'a> UnitReader<'a> {
         extent: &Extent,
         stretch: &UnitPart,
         mut place: Option<&mut [u8]>,
-        judge: &mut ZeroDetector,
+        detector: &mut ZeroDetector,
     ) -> Result<()> {
         // Never less than what the image would have to read twice otherwise.
         let step = if place.is_some() { self.read.max(self.image.chunk()) } else { READ as u64 };
@@ -129,8 +134,8 @@ impl<'a> UnitReader<'a> {
             };
             self.image.read(extent, at, piece)?;
             match self.shape.detect {
-                true => judge.octets(piece),
-                false => judge.data(len as u64),
+                true => detector.bytes(piece),
+                false => detector.data(len as u64),
             }
             at += len as u64;
         }
@@ -138,85 +143,85 @@ impl<'a> UnitReader<'a> {
     }
 }
 
-/// A place that some octets of a run are to be had from, in octets.
+/// A place that some bytes of a run are to be had from, in bytes.
 #[derive(Clone, Copy)]
 enum ByteSource {
     Nowhere { len: u64 },
-    Arena { from: usize, to: usize },
+    Buffer { from: usize, to: usize },
     File { depth: u32, at: u64, len: u64 },
 }
 
-/// Some octets of a run.
+/// Some bytes of a run.
 struct SourcedBytes {
     place: ByteSource,
-    /// Where in the arena they are too, if they were read.
+    /// Where in the buffer they are too, if they were read.
     read: Option<(usize, usize)>,
 }
 
-/// The octets of a run, to be hashed.
+/// The bytes of a run, to be hashed.
 enum HashInput {
-    /// They lie in the arena, one behind the other.
+    /// They lie in the buffer, one behind the other.
     Whole { from: usize, to: usize },
     /// Zeros that nobody has made are among them.
     Mixed(Hasher),
 }
 
 impl HashInput {
-    fn add(&mut self, place: ByteSource, read: Option<(usize, usize)>, arena: &Bytes) {
+    fn add(&mut self, place: ByteSource, read: Option<(usize, usize)>, buffer: &Bytes) {
         match (&mut *self, read) {
             (Self::Whole { to, .. }, Some((_, end))) => *to = end,
-            (Self::Mixed(hasher), Some((from, to))) => hasher.update(&arena[from..to]),
+            (Self::Mixed(hasher), Some((from, to))) => hasher.update(&buffer[from..to]),
             (Self::Mixed(hasher), None) => zeros(place.len()).for_each(|zeros| hasher.update(zeros)),
             (Self::Whole { from, to }, None) => {
                 let mut hasher = Hasher::default();
-                hasher.update(&arena[*from..*to]);
+                hasher.update(&buffer[*from..*to]);
                 *self = Self::Mixed(hasher);
-                self.add(place, None, arena);
+                self.add(place, None, buffer);
             }
         }
     }
 }
 
-/// Gives these runs the digests of their octets, which lie in the arena.
-fn hash(runs: &mut [Segment], texts: &[(usize, usize, usize)], arena: &Bytes) {
-    Digest::of_each(texts.iter().map(|&(_, from, to)| &arena[from..to]), |number, made| {
+/// Gives these runs the digests of their bytes, which lie in the buffer.
+fn hash(runs: &mut [Segment], texts: &[(usize, usize, usize)], buffer: &Bytes) {
+    Digest::of_each(texts.iter().map(|&(_, from, to)| &buffer[from..to]), |number, made| {
         if let Some(Segment::Data(_, digest)) = runs.get_mut(texts[number].0) {
             *digest = Some(made);
         }
     });
 }
 
-/// The places of a deal's octets, passed run by run.
+/// The places of a deal's bytes, passed run by run.
 struct ByteSources<'a> {
     /// Those that are left.
     stretches: &'a [UnitPart],
-    /// Octets of the first of them that are passed.
+    /// Bytes of the first of them that are passed.
     passed: u64,
-    /// Octets of the arena that are passed.
+    /// Bytes of the buffer that are passed.
     filled: usize,
-    arena: &'a Bytes,
+    buffer: &'a Bytes,
     digests: bool,
 }
 
 impl ByteSources<'_> {
-    /// The next `len` octets, which are data, and what is to be hashed of them, if there are to be digests.
+    /// The next `len` bytes, which are data, and what is to be hashed of them, if there are to be digests.
     fn data(&mut self, len: u64) -> (Payload, Option<HashInput>) {
         let (mut parts, mut held) = (Vec::new(), None::<ByteSource>);
-        let arena = self.arena;
+        let buffer = self.buffer;
         let mut text = self.digests.then_some(HashInput::Whole { from: self.filled, to: self.filled });
         self.pass(len, |SourcedBytes { place, read }| {
             if let Some(text) = &mut text {
-                text.add(place, read, arena);
+                text.add(place, read, buffer);
             }
             // What is in memory, and is little, is sent from there.
             let place = match read {
-                Some((from, to)) if len < STAYS => ByteSource::Arena { from, to },
+                Some((from, to)) if len < STAYS => ByteSource::Buffer { from, to },
                 _ => place,
             };
             held = match held {
                 None => Some(place),
                 Some(before) => before.joined(place).or_else(|| {
-                    before.put(arena, &mut parts);
+                    before.put(buffer, &mut parts);
                     Some(place)
                 }),
             };
@@ -224,12 +229,12 @@ impl ByteSources<'_> {
         if let Some(last) = held {
             // Most runs are of one part: no room for more.
             parts.reserve_exact(1);
-            last.put(arena, &mut parts);
+            last.put(buffer, &mut parts);
         }
         (Payload::from(parts), text)
     }
 
-    /// Passes the next `len` octets, and tells of their places.
+    /// Passes the next `len` bytes, and tells of their places.
     fn pass(&mut self, mut len: u64, mut tell: impl FnMut(SourcedBytes)) {
         while len > 0 {
             let Some((stretch, later)) = self.stretches.split_first() else { break };
@@ -247,7 +252,7 @@ impl ByteSources<'_> {
                 (UnitSource::File { extent, host }, _) => {
                     ByteSource::File { depth: extent.depth, at: host + self.passed, len: now }
                 }
-                (_, Some((from, to))) => ByteSource::Arena { from, to },
+                (_, Some((from, to))) => ByteSource::Buffer { from, to },
                 (_, None) => ByteSource::Nowhere { len: now },
             };
             tell(SourcedBytes { place, read });
@@ -264,18 +269,18 @@ impl ByteSource {
     fn len(self) -> u64 {
         match self {
             Self::Nowhere { len } | Self::File { len, .. } => len,
-            Self::Arena { from, to } => (to - from) as u64,
+            Self::Buffer { from, to } => (to - from) as u64,
         }
     }
 
     /// This place and the next, if they are one.
     fn joined(self, next: Self) -> Option<Self> {
         match (self, next) {
-            (Self::Arena { from, to }, Self::Arena { from: next, to: end }) if to == next => {
-                Some(Self::Arena { from, to: end })
+            (Self::Buffer { from, to }, Self::Buffer { from: next, to: end }) if to == next => {
+                Some(Self::Buffer { from, to: end })
             }
-            (Self::File { depth, at, len }, Self::File { depth: floor, at: next, len: more })
-                if depth == floor && at + len == next =>
+            (Self::File { depth, at, len }, Self::File { depth: layer, at: next, len: more })
+                if depth == layer && at + len == next =>
             {
                 Some(Self::File { depth, at, len: len + more })
             }
@@ -284,12 +289,12 @@ impl ByteSource {
         }
     }
 
-    fn put(self, arena: &Bytes, parts: &mut Vec<PayloadPart>) {
+    fn put(self, buffer: &Bytes, parts: &mut Vec<PayloadPart>) {
         match self {
             Self::Nowhere { len } => {
-                parts.extend(zeros(len).map(|zeros| PayloadPart::Octets(Bytes::from_static(zeros))))
+                parts.extend(zeros(len).map(|zeros| PayloadPart::Bytes(Bytes::from_static(zeros))))
             }
-            Self::Arena { from, to } => parts.push(PayloadPart::Octets(arena.slice(from..to))),
+            Self::Buffer { from, to } => parts.push(PayloadPart::Bytes(buffer.slice(from..to))),
             Self::File { depth, at, len } => parts.push(PayloadPart::Range { depth, at, len }),
         }
     }

@@ -5,24 +5,24 @@ use xfer_hole_proto::GRAIN_DEFAULT;
 use super::ReadOptions;
 use crate::{Action, Disk, Extent, Plan, Result, Step};
 
-/// Octets of a deal at most where they stay in their files. Long, because each record costs a shell a process.
+/// Bytes of a deal at most where they stay in their files. Long, because each record costs a shell a process.
 const FILE_UNIT: u64 = 64 << 20;
-/// Octets of a deal at most that have to be held in memory, without digests.
+/// Bytes of a deal at most that have to be held in memory, without digests.
 const MEMORY: u64 = 4 << 20;
-/// Octets of a deal at least with digests: small intervals are not dealt one by one, and two are hashed at once.
+/// Bytes of a deal at least with digests: small intervals are not dealt one by one, and two are hashed at once.
 const DIGEST_UNIT: u64 = 2 << 20;
-/// Extents shorter than this, in octets, are read into memory: what is gathered there is written at once. Longer ones are better
+/// Extents shorter than this, in bytes, are read into memory: what is gathered there is written at once. Longer ones are better
 /// spliced, each by a call of its own.
 const FILE_MIN: u64 = 16 << 10;
 /// Not more grains than this, since each may be a run of its own.
 const GRAINS: u64 = 16 << 10;
-/// Steps after which a deal is long enough, however few octets they are.
+/// Steps after which a deal is long enough, however few bytes they are.
 const STEPS: usize = 4096;
 
-/// Octets of a deal at most that is poured into a sink: small disks are to have some for each thread.
-const POUR_UNIT: u64 = 8 << 20;
+/// Bytes of a deal at most that is poured into a sink: small disks are to have some for each thread.
+const COPY_UNIT: u64 = 8 << 20;
 
-/// Where the octets of a stretch come from.
+/// Where the bytes of a stretch come from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum UnitSource {
     /// From nowhere: they are zeros.
@@ -31,15 +31,15 @@ pub(crate) enum UnitSource {
     Keep,
     /// They have to be in memory.
     Memory(Extent),
-    /// They lie as they are in the file of floor `depth`, and may stay there.
+    /// They lie as they are in the file of layer `depth`, and may stay there.
     File {
         extent: Extent,
-        /// Offset in that file, in octets, of the stretch.
+        /// Offset in that file, in bytes, of the stretch.
         host: u64,
     },
 }
 
-/// A part of a deal with one source, in octets of the disk.
+/// A part of a deal with one source, in bytes of the disk.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UnitPart {
     pub(crate) at: u64,
@@ -53,7 +53,7 @@ pub(crate) struct WorkUnit {
     /// Disk offset: a multiple of the grain, or behind what is kept.
     pub(crate) start: u64,
     pub(crate) stretches: Vec<UnitPart>,
-    /// Octets that have to be in memory, for a while at least.
+    /// Bytes that have to be in memory, for a while at least.
     pub(crate) memory: u64,
 }
 
@@ -64,7 +64,7 @@ struct UnitLimits {
     unit: u64,
     /// A deal that has to end before that ends at a multiple of this, and so begins the next.
     align: u64,
-    /// Octets in memory at most.
+    /// Bytes in memory at most.
     memory: u64,
     /// Steps after which it ends.
     steps: usize,
@@ -97,7 +97,7 @@ impl UnitLimits {
         }
     }
 
-    /// True if its octets take room in memory.
+    /// True if its bytes take room in memory.
     fn is_read(&self, source: &UnitSource) -> bool {
         match source {
             UnitSource::Zero | UnitSource::Keep => false,
@@ -122,7 +122,7 @@ impl UnitLimits {
 /// Deals out a disk.
 pub(crate) struct WorkSplitter<'a> {
     plan: Plan<'a>,
-    /// Of the disk, in octets.
+    /// Of the disk, in bytes.
     size: u64,
     cut: UnitLimits,
     /// Disk offset reached.
@@ -149,18 +149,18 @@ impl<'a> WorkSplitter<'a> {
 
     /// Deals, by this plan of the image, for those who pour into a sink, and hold only a little of a deal at a time.
     pub(crate) fn for_pouring(plan: Plan<'a>, image: &'a dyn Disk, shape: &ReadOptions) -> Self {
-        let dealer = Self::by(plan, image, shape);
-        let unit = POUR_UNIT.max(dealer.cut.align);
-        Self { cut: UnitLimits { unit, memory: 2 * unit, apart: false, ..dealer.cut }, ..dealer }
+        let splitter = Self::by(plan, image, shape);
+        let unit = COPY_UNIT.max(splitter.cut.align);
+        Self { cut: UnitLimits { unit, memory: 2 * unit, apart: false, ..splitter.cut }, ..splitter }
     }
 
-    /// The most octets that a deal of such a disk has in memory.
+    /// The most bytes that a deal of such a disk has in memory.
     pub(crate) fn memory(image: &dyn Disk, shape: &ReadOptions) -> u64 {
         UnitLimits::of(image, shape).memory
     }
 
     /// The next deal; none at the disk's end and behind an error.
-    pub(crate) fn deal(&mut self) -> Result<Option<WorkUnit>> {
+    pub(crate) fn unit(&mut self) -> Result<Option<WorkUnit>> {
         if self.failed {
             return Ok(None);
         }
@@ -173,18 +173,18 @@ impl<'a> WorkSplitter<'a> {
         let Some(step) = self.step()? else { return Ok(None) };
         let (start, cut) = (self.at, self.cut);
         let last = start.saturating_add(cut.unit - start % cut.unit).min(self.size);
-        let mut deal = WorkUnit { start, stretches: Vec::new(), memory: 0 };
+        let mut unit = WorkUnit { start, stretches: Vec::new(), memory: 0 };
         let apart = step.want == Action::Keep && cut.apart;
         if apart || (step.want != Action::Copy && step.extent.end() >= last) {
             // Long zeros, or much that is kept, are one deal, wherever they end.
             let end = step.extent.end();
             self.at = if end == self.size || apart { end } else { end - end % cut.align };
             let source = cut.source(&step, start);
-            deal.stretches.push(UnitPart { at: start, len: self.at - start, source });
-            return Ok(Some(deal));
+            unit.stretches.push(UnitPart { at: start, len: self.at - start, source });
+            return Ok(Some(unit));
         }
         for drawn in 0_usize.. {
-            let full = drawn >= cut.steps || deal.memory + cut.align > cut.memory;
+            let full = drawn >= cut.steps || unit.memory + cut.align > cut.memory;
             // Where it may end, it ends before it has no room for what leads to the next such place.
             if self.at >= last || (full && self.at.is_multiple_of(cut.align)) {
                 break;
@@ -196,21 +196,21 @@ impl<'a> WorkSplitter<'a> {
             if full {
                 end = end.min(at.next_multiple_of(cut.align));
             } else if self.cut.is_read(&source) {
-                let room = at + (cut.memory - deal.memory);
+                let room = at + (cut.memory - unit.memory);
                 end = end.min(room - room % cut.align);
             }
             if self.cut.is_read(&source) {
-                deal.memory += end - at;
+                unit.memory += end - at;
             }
             self.at = end;
-            match deal.stretches.last_mut() {
+            match unit.stretches.last_mut() {
                 Some(UnitPart { len, source: UnitSource::Zero, .. }) if matches!(source, UnitSource::Zero) => {
                     *len += end - at
                 }
-                _ => deal.stretches.push(UnitPart { at, len: end - at, source }),
+                _ => unit.stretches.push(UnitPart { at, len: end - at, source }),
             }
         }
-        Ok(Some(deal))
+        Ok(Some(unit))
     }
 
     /// The step at the offset reached.

@@ -2,11 +2,11 @@
 
 use crate::zero::is_zero;
 
-/// Looks at a block's octets in order, and tells its runs. A grain is zeros only if all of its octets are, wherever they come from.
+/// Looks at a block's bytes in order, and tells its runs. A grain is zeros only if all of its bytes are, wherever they come from.
 pub(crate) struct ZeroDetector {
-    /// Octets, a power of two.
+    /// Bytes, a power of two.
     grain: u64,
-    /// Octets, a power of two: data doesn't go on over a multiple of it.
+    /// Bytes, a power of two: data doesn't go on over a multiple of it.
     interval: u64,
     /// Disk offset reached.
     at: u64,
@@ -14,7 +14,7 @@ pub(crate) struct ZeroDetector {
     judged: u64,
     /// What was seen since then is zeros.
     blank: bool,
-    /// Lengths in octets, and whether it is data.
+    /// Lengths in bytes, and whether it is data.
     runs: Vec<(u64, bool)>,
 }
 
@@ -24,18 +24,18 @@ impl ZeroDetector {
         Self { grain, interval, at: start, judged: start, blank: true, runs: Vec::new() }
     }
 
-    /// The next octets, which may be zeros.
-    pub(crate) fn octets(&mut self, mut octets: &[u8]) {
-        while !octets.is_empty() {
+    /// The next bytes, which may be zeros.
+    pub(crate) fn bytes(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
             let left = usize::try_from(self.grain - self.within()).unwrap_or(usize::MAX);
-            let (now, later) = octets.split_at(left.min(octets.len()));
+            let (now, later) = bytes.split_at(left.min(bytes.len()));
             self.blank = self.blank && is_zero(now);
             self.pass(now.len() as u64);
-            octets = later;
+            bytes = later;
         }
     }
 
-    /// The next octets are data, whatever they are. Of one grain, only the part that `octets` and `zeros` saw can be else.
+    /// The next bytes are data, whatever they are. Of one grain, only the part that `bytes` and `zeros` saw can be else.
     pub(crate) fn data(&mut self, len: u64) {
         self.close();
         self.push(len, true);
@@ -43,7 +43,7 @@ impl ZeroDetector {
         self.judged = self.at;
     }
 
-    /// The next octets are zeros.
+    /// The next bytes are zeros.
     pub(crate) fn zeros(&mut self, len: u64) {
         let first = len.min((self.grain - self.within()) % self.grain);
         self.pass(first);
@@ -61,12 +61,12 @@ impl ZeroDetector {
         self.runs
     }
 
-    /// Octets of the grain begun.
+    /// Bytes of the grain begun.
     fn within(&self) -> u64 {
         self.at & (self.grain - 1)
     }
 
-    /// Octets that don't go beyond a grain have been seen.
+    /// Bytes that don't go beyond a grain have been seen.
     fn pass(&mut self, len: u64) {
         self.at += len;
         if self.within() == 0 {
@@ -86,7 +86,7 @@ impl ZeroDetector {
     }
 }
 
-/// Makes data of holes shorter than `min_hole`, where both ends are seen: those at the block's ends are for the sift.
+/// Makes data of holes shorter than `min_hole`, where both ends are seen: those at the block's ends are for the coalescer.
 pub(crate) fn fill_short_holes(runs: Vec<(u64, bool)>, min_hole: u64) -> Vec<(u64, bool)> {
     let last = runs.len().saturating_sub(1);
     let mut filled = Vec::with_capacity(runs.len());
@@ -112,26 +112,26 @@ mod tests {
     #[test]
     fn a_grain_is_zeros_only_if_all_of_its_parts_are() {
         let judged = |feed: &dyn Fn(&mut ZeroDetector)| {
-            let mut judge = ZeroDetector::new(1024, 512, 2048);
-            feed(&mut judge);
-            judge.finish()
+            let mut detector = ZeroDetector::new(1024, 512, 2048);
+            feed(&mut detector);
+            detector.finish()
         };
         assert_eq!(judged(&|_| {}), []);
-        let parts = judged(&|judge| {
-            judge.octets(&[0; 100]);
-            judge.zeros(400);
-            judge.octets(&[0; 12]);
-            judge.zeros(511);
-            judge.octets(&[1]);
-            judge.zeros(1300);
-            judge.octets(&[0, 1]);
+        let parts = judged(&|detector| {
+            detector.bytes(&[0; 100]);
+            detector.zeros(400);
+            detector.bytes(&[0; 12]);
+            detector.zeros(511);
+            detector.bytes(&[1]);
+            detector.zeros(1300);
+            detector.bytes(&[0, 1]);
         });
         assert_eq!(parts, [(512, false), (512, true), (1024, false), (278, true)]);
-        let broken = judged(&|judge| judge.octets(&[1; 3000]));
+        let broken = judged(&|detector| detector.bytes(&[1; 3000]));
         assert_eq!(broken, [(1024, true), (1976, true)]);
-        let unlooked = judged(&|judge| {
-            judge.zeros(1024);
-            judge.data(700);
+        let unlooked = judged(&|detector| {
+            detector.zeros(1024);
+            detector.data(700);
         });
         assert_eq!(unlooked, [(1024, false), (700, true)]);
     }

@@ -1,4 +1,4 @@
-//! Pipes and other streams: waiting, reading and writing, and octets that the kernel moves.
+//! Pipes and other streams: waiting, reading and writing, and bytes that the kernel moves.
 
 use std::fs::File;
 use std::io;
@@ -12,11 +12,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use super::{ioctl, signed};
 
 /// fcntl(2) F_SETPIPE_SZ: asks for a larger pipe. A pipe that can't grow, or no pipe at all, is as good, only slower.
-pub fn enlarge_pipe(fd: BorrowedFd<'_>, octets: i32) {
-    let _size = fcntl(fd, FcntlArg::F_SETPIPE_SZ(octets));
+pub fn enlarge_pipe(fd: BorrowedFd<'_>, bytes: i32) {
+    let _size = fcntl(fd, FcntlArg::F_SETPIPE_SZ(bytes));
 }
 
-/// fcntl(2) F_GETPIPE_SZ: octets that a pipe can hold, in pages.
+/// fcntl(2) F_GETPIPE_SZ: bytes that a pipe can hold, in pages.
 pub fn pipe_size(fd: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(u64::try_from(fcntl(fd, FcntlArg::F_GETPIPE_SZ)?).unwrap_or_default())
 }
@@ -25,10 +25,10 @@ pub fn pipe_size(fd: BorrowedFd<'_>) -> io::Result<u64> {
 pub fn drain_pipe(pipe: BorrowedFd<'_>) -> io::Result<()> {
     // Nothing tells when a pipe is empty, so it is looked at again and again; that its reader is gone is told at once.
     for pause in (6..14).chain(std::iter::repeat(14)).map(|shift| Duration::from_micros(1 << shift)) {
-        let mut octets = 0;
+        let mut bytes = 0;
         // SAFETY: the kernel writes one int.
-        unsafe { ioctl::fionread(pipe.as_raw_fd(), &raw mut octets) }?;
-        if octets == 0 {
+        unsafe { ioctl::fionread(pipe.as_raw_fd(), &raw mut bytes) }?;
+        if bytes == 0 {
             break;
         }
         let mut watched = [PollFd::new(pipe, PollFlags::empty())];
@@ -41,7 +41,7 @@ pub fn drain_pipe(pipe: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// poll(2), without waiting: whether some octets can be written now. A closed or broken stream can: it fails at once.
+/// poll(2), without waiting: whether some bytes can be written now. A closed or broken stream can: it fails at once.
 pub fn takes_writes(fd: impl AsFd) -> bool {
     poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)], PollTimeout::ZERO) != Ok(0)
 }
@@ -59,7 +59,7 @@ pub fn wait_readable(fd: BorrowedFd<'_>, most: Duration) -> io::Result<bool> {
     wait_most(fd, PollFlags::POLLIN, most)
 }
 
-/// The same: whether something can be written. A pipe then takes 4096 octets at once.
+/// The same: whether something can be written. A pipe then takes 4096 bytes at once.
 pub fn wait_writable(fd: BorrowedFd<'_>, most: Duration) -> io::Result<bool> {
     wait_most(fd, PollFlags::POLLOUT, most)
 }
@@ -93,32 +93,32 @@ fn persist(
     }
 }
 
-/// read(2): at least one octet, unless the stream has ended.
+/// read(2): at least one byte, unless the stream has ended.
 pub fn read_some(fd: impl AsFd, buf: &mut [u8]) -> io::Result<usize> {
     let fd = fd.as_fd();
     persist(fd, PollFlags::POLLIN, || nix::unistd::read(fd, buf))
 }
 
 /// write(2) until all is written.
-pub fn write_all(fd: impl AsFd, mut octets: &[u8]) -> io::Result<()> {
+pub fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
     let fd = fd.as_fd();
-    while !octets.is_empty() {
-        let moved = persist(fd, PollFlags::POLLOUT, || nix::unistd::write(fd, octets))?;
+    while !bytes.is_empty() {
+        let moved = persist(fd, PollFlags::POLLOUT, || nix::unistd::write(fd, bytes))?;
         if moved == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
-        octets = &octets[moved..];
+        bytes = &bytes[moved..];
     }
     Ok(())
 }
 
-/// The most octets that one splice(2) moves.
+/// The most bytes that one splice(2) moves.
 pub(super) const SPLICE_MAX: u64 = 1 << 30;
 
 /// What came of a splice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spliced {
-    /// So many octets were moved; 0 at the end of what is read.
+    /// So many bytes were moved; 0 at the end of what is read.
     Moved(u64),
     /// These two descriptors can't be spliced: read and write.
     Refused,
@@ -126,13 +126,13 @@ pub enum Spliced {
 
 fn spliced(moved: io::Result<usize>) -> io::Result<Spliced> {
     match moved {
-        Ok(octets) => Ok(Spliced::Moved(octets as u64)),
+        Ok(bytes) => Ok(Spliced::Moved(bytes as u64)),
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Spliced::Refused),
         Err(error) => Err(error),
     }
 }
 
-/// splice(2) of up to `len` octets of a file at `at` into a pipe: page references are moved, not octets.
+/// splice(2) of up to `len` bytes of a file at `at` into a pipe: page references are moved, not bytes.
 pub fn splice_to_pipe(file: &File, at: u64, pipe: BorrowedFd<'_>, len: u64) -> io::Result<Spliced> {
     let mut offset = signed(at)?;
     let len = usize::try_from(len.min(SPLICE_MAX)).unwrap_or(usize::MAX);
@@ -141,14 +141,14 @@ pub fn splice_to_pipe(file: &File, at: u64, pipe: BorrowedFd<'_>, len: u64) -> i
     }))
 }
 
-/// splice(2) of up to `len` octets of a pipe, which holds some, to another: references to pages are moved.
+/// splice(2) of up to `len` bytes of a pipe, which holds some, to another: references to pages are moved.
 pub fn splice_out(pipe: BorrowedFd<'_>, out: BorrowedFd<'_>, len: u64) -> io::Result<u64> {
     let len = usize::try_from(len.min(SPLICE_MAX)).unwrap_or(usize::MAX);
     let moved = persist(out, PollFlags::POLLOUT, || splice(pipe, None, out, None, len, SpliceFFlags::empty()))?;
     if moved == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(moved as u64) }
 }
 
-/// splice(2) of up to `len` octets from a pipe to a file at `at`.
+/// splice(2) of up to `len` bytes from a pipe to a file at `at`.
 pub fn splice_from_pipe(pipe: BorrowedFd<'_>, file: &File, at: u64, len: u64) -> io::Result<Spliced> {
     let mut offset = signed(at)?;
     let len = usize::try_from(len.min(SPLICE_MAX)).unwrap_or(usize::MAX);

@@ -185,7 +185,7 @@ fn nocow(dest: &Path) -> bool {
     opened.and_then(|old| sys::is_nocow(&old)).unwrap_or(false)
 }
 
-/// Has a new file written without copy on write if the old one is: it must be empty yet. Where that can't be, [`Heir::give`] says so.
+/// Has a new file written without copy on write if the old one is: it must be empty yet. Where that can't be, [`NewFile::give`] says so.
 pub(crate) fn keep_nocow(file: &File, dest: &Path) {
     if nocow(dest) {
         let _said_later = sys::set_nocow(file);

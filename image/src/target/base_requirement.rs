@@ -14,9 +14,9 @@ use crate::{BackingChain, CacheKey, DiskError, DiskErrorKind, ImageFile, Progres
 /// An older disk that parts are kept of.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BaseRequirement {
-    /// In octets: the target has as many, or more, of which the first count.
+    /// In bytes: the target has as many, or more, of which the first count.
     pub(crate) size: u64,
-    /// What those octets have to be, if that is to be checked.
+    /// What those bytes have to be, if that is to be checked.
     pub(crate) expected: Option<Fingerprint>,
     /// A fingerprint that was noted of the target is believed. Whoever may write beside it, unseen, could have noted it.
     pub(crate) recalls: bool,
@@ -34,7 +34,7 @@ impl BaseRequirement {
             Some(false) => match fs::symlink_metadata(path) {
                 Ok(old) => old.len(),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    let what = format!("the stream keeps parts of an older image of {base} octets, but there is none");
+                    let what = format!("the stream keeps parts of an older image of {base} bytes, but there is none");
                     return refused(what);
                 }
                 Err(source) => return Err(failed(source)),
@@ -48,7 +48,7 @@ impl BaseRequirement {
         if holds >= base {
             return Ok(());
         }
-        let what = format!("the stream keeps parts of an older image of {base} octets, but it has {holds}");
+        let what = format!("the stream keeps parts of an older image of {base} bytes, but it has {holds}");
         Err(DiskError::new(DiskErrorKind::Refused, path, what))
     }
 
@@ -62,7 +62,7 @@ impl BaseRequirement {
         // It may have been another's to write until it was locked.
         self.check_holds(path, host.len())?;
         let Some(expected) = self.expected else { return Ok(()) };
-        let disk = BackingChain::of_floors(vec![Arc::new(Raw::of(host, None)?)], self.size);
+        let disk = BackingChain::of_layers(vec![Arc::new(Raw::of(host, None)?)], self.size);
         let identity = if self.recalls { CacheKey::of_chain(&disk, SystemTime::now()) } else { None };
         let found = match identity.and_then(|identity| identity.recall(expected.sums)) {
             Some(digest) => Fingerprint { sums: expected.sums, digest },
@@ -96,7 +96,7 @@ mod tests {
         let basis = |size| BaseRequirement { size, expected: None, recalls: false };
         assert!(basis(100).check(&file, &path).is_ok());
         let refused = basis(101).check(&file, &path).unwrap_err().to_string();
-        assert!(refused.ends_with("keeps parts of an older image of 101 octets, but it has 100"), "{refused}");
+        assert!(refused.ends_with("keeps parts of an older image of 101 bytes, but it has 100"), "{refused}");
         fs::remove_file(path).unwrap();
     }
 }

@@ -70,8 +70,8 @@ impl BlockDevice {
 }
 
 impl DiskWriter for BlockDevice {
-    fn write_at(&self, at: u64, octets: &[u8]) -> Result<()> {
-        self.place.write(at, octets)
+    fn write_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.place.write(at, bytes)
     }
 
     fn data_from_pipe(&self, at: u64, pipe: BorrowedFd<'_>, len: u64) -> Result<sys::Spliced> {
@@ -116,7 +116,7 @@ impl DiskWriter for BlockDevice {
         }
         let tail = self.size.saturating_sub(size);
         notes.extend(self.discard.as_ref().and_then(Discard::note));
-        let note = format!("the last {tail} octets of the device are left as they were");
+        let note = format!("the last {tail} bytes of the device are left as they were");
         notes.extend((tail > 0).then_some(note));
         Ok(notes)
     }

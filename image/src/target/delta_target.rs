@@ -10,18 +10,18 @@ use crate::{BackingChain, Disk, DiskErrorKind, DiskWriter, Payload, PayloadPart,
 pub struct DeltaTarget {
     /// Takes what is to be changed; what is kept stays as it is.
     pub sink: Box<dyn DiskWriter>,
-    /// The disk that it holds: as many octets of it as count for the one that comes.
+    /// The disk that it holds: as many bytes of it as count for the one that comes.
     pub image: BackingChain,
     pub(crate) brings: CopyOver,
 }
 
-/// Which octets of that disk are not in the sink yet.
+/// Which bytes of that disk are not in the sink yet.
 pub(crate) enum CopyOver {
     /// None. Zeros that it holds may take space.
     Nothing,
     /// All: they are the old target's, and the sink is new.
     All,
-    /// Those that an earlier transfer has not left in the sink: the top floor of the disk is the sink's file, the one below it the old
+    /// Those that an earlier transfer has not left in the sink: the top layer of the disk is the sink's file, the one below it the old
     /// target.
     Kept,
 }
@@ -44,7 +44,7 @@ impl DeltaTarget {
         for side_by_side in block.runs.chunk_by(|one, next| payload(one).is_some() == payload(next).is_some()) {
             let parts = side_by_side.iter().filter_map(payload).flat_map(Payload::parts);
             // The payload was held.
-            let mut row: Vec<_> = parts.filter_map(octets).collect();
+            let mut row: Vec<_> = parts.filter_map(bytes).collect();
             if !row.is_empty() {
                 self.sink.bring(at, &mut row)?;
             }
@@ -53,27 +53,27 @@ impl DeltaTarget {
         Ok(())
     }
 
-    /// These octets are kept, and were told to have this digest: finds them in the sink, or brings them over. Allocation isn't asked:
+    /// These bytes are kept, and were told to have this digest: finds them in the sink, or brings them over. Allocation isn't asked:
     /// what stands beside them may have been written meanwhile, and blocks are longer on some file systems.
     pub fn keep(&self, at: u64, len: u64, digest: Digest) -> Result<()> {
         let (CopyOver::Kept, Some(part), Some(old)) = (&self.brings, self.image.host(0), self.image.host(1)) else {
             return Ok(());
         };
-        let mut octets = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
-        part.read_at(at, &mut octets)?;
-        if Digest::of(&octets) == digest {
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+        part.read_at(at, &mut bytes)?;
+        if Digest::of(&bytes) == digest {
             return Ok(());
         }
-        old.read_at(at, &mut octets)?;
-        if Digest::of(&octets) != digest {
+        old.read_at(at, &mut bytes)?;
+        if Digest::of(&bytes) != digest {
             // Some of it is left, and the rest shows through.
-            self.image.read_at(at, &mut octets)?;
+            self.image.read_at(at, &mut bytes)?;
         }
-        if Digest::of(&octets) != digest {
+        if Digest::of(&bytes) != digest {
             return Err(old
                 .error(DiskErrorKind::Changed, format!("what was to be kept at disk offset {at} is not what it was")));
         }
-        self.sink.write_at(at, &octets)
+        self.sink.write_at(at, &bytes)
     }
 }
 
@@ -88,9 +88,9 @@ fn payload(run: &Segment) -> Option<&Payload> {
     }
 }
 
-fn octets(part: &PayloadPart) -> Option<IoSlice<'_>> {
+fn bytes(part: &PayloadPart) -> Option<IoSlice<'_>> {
     match part {
-        PayloadPart::Octets(octets) => Some(IoSlice::new(octets)),
+        PayloadPart::Bytes(bytes) => Some(IoSlice::new(bytes)),
         PayloadPart::Range { .. } => None,
     }
 }

@@ -18,9 +18,9 @@ use crate::direct::DirectHandle;
 use crate::page_cache::DropBehind;
 use crate::sys;
 
-/// Octets that are gathered at most: enough for a device to have some requests at a time.
+/// Bytes that are gathered at most: enough for a device to have some requests at a time.
 const GATHER: usize = 4 << 20;
-/// Aligned octets of this length are written from where they are.
+/// Aligned bytes of this length are written from where they are.
 const LARGE: usize = 256 << 10;
 /// Pages that wait at a time.
 const WAITING: usize = 256;
@@ -34,7 +34,7 @@ pub(crate) struct DirectWriter {
     /// What may be gone on with.
     run: Mutex<Option<WriteRun>>,
     /// Who writes what was gathered, while the next is gathered. None once all is written, and where there is no thread to be had.
-    hand: Mutex<Option<WriteThread>>,
+    worker: Mutex<Option<WriteThread>>,
 }
 
 /// A thread that writes runs, and how it gets them.
@@ -43,12 +43,12 @@ struct WriteThread {
     thread: JoinHandle<()>,
 }
 
-/// Octets that follow each other.
+/// Bytes that follow each other.
 struct WriteRun {
     /// Disk offset of the first, and of the one behind the last.
     start: u64,
     end: u64,
-    /// The octets, from the page on that the first lies in.
+    /// The bytes, from the page on that the first lies in.
     buffer: Aligned,
 }
 
@@ -56,26 +56,26 @@ impl DirectWriter {
     /// The way past the page cache into an open file or device, which is written through it where there is none.
     pub(crate) fn open(file: &File) -> io::Result<Self> {
         let ways = Arc::new(WriteHandles::open(file)?);
-        let hand = if ways.lane().is_some() { WriteThread::start(&ways) } else { None };
-        Ok(Self { ways, run: Mutex::default(), hand: Mutex::new(hand) })
+        let worker = if ways.lane().is_some() { WriteThread::start(&ways) } else { None };
+        Ok(Self { ways, run: Mutex::default(), worker: Mutex::new(worker) })
     }
 
-    /// These octets are to stand at `at`. They may be held back, and another's failure may be told.
-    pub(crate) fn write(&self, at: u64, octets: &[u8]) -> Result<(), WriteFailure> {
+    /// These bytes are to stand at `at`. They may be held back, and another's failure may be told.
+    pub(crate) fn write(&self, at: u64, bytes: &[u8]) -> Result<(), WriteFailure> {
         if self.ways.lane().is_none() {
-            return self.ways.write_cached(at, octets);
+            return self.ways.write_cached(at, bytes);
         }
-        let whole = octets.len() - octets.len() % self.ways.page;
-        let straight = whole >= LARGE && self.ways.in_page(at) == 0 && octets.as_ptr().align_offset(ALIGN) == 0;
-        let (now, later) = octets.split_at(if straight { whole } else { 0 });
+        let whole = bytes.len() - bytes.len() % self.ways.page;
+        let straight = whole >= LARGE && self.ways.in_page(at) == 0 && bytes.as_ptr().align_offset(ALIGN) == 0;
+        let (now, later) = bytes.split_at(if straight { whole } else { 0 });
         self.ways.write_pages(at, now)?;
         self.gather(at + now.len() as u64, later)
     }
 
-    /// These octets stand at `at` when this is back, by way of the page cache, and out of it again. What is held back takes no octet of
+    /// These bytes stand at `at` when this is back, by way of the page cache, and out of it again. What is held back takes no byte of
     /// its place twice: only so may a place be written to again.
-    pub(crate) fn write_at_once(&self, at: u64, octets: &[u8]) -> Result<(), WriteFailure> {
-        self.ways.write_cached(at, octets)
+    pub(crate) fn write_at_once(&self, at: u64, bytes: &[u8]) -> Result<(), WriteFailure> {
+        self.ways.write_cached(at, bytes)
     }
 
     /// Everything that is held back is written.
@@ -95,17 +95,17 @@ impl DirectWriter {
         refused.then_some("takes no O_DIRECT; what was written is dropped from the page cache instead")
     }
 
-    /// Adds octets to the run that they go on with, or begins one with them.
-    fn gather(&self, mut at: u64, mut octets: &[u8]) -> Result<(), WriteFailure> {
-        while !octets.is_empty() {
+    /// Adds bytes to the run that they go on with, or begins one with them.
+    fn gather(&self, mut at: u64, mut bytes: &[u8]) -> Result<(), WriteFailure> {
+        while !bytes.is_empty() {
             let mut held = lock(&self.run);
             let done = held.take_if(|run| run.end != at || self.ways.room(run) == 0);
             let run = held.get_or_insert_with(|| WriteRun { start: at, end: at, buffer: self.ways.buffer() });
-            let (now, later) = octets.split_at(self.ways.room(run).min(octets.len()));
+            let (now, later) = bytes.split_at(self.ways.room(run).min(bytes.len()));
             let place = self.ways.place(run, at);
             run.buffer[place..place + now.len()].copy_from_slice(now);
             run.end += now.len() as u64;
-            (at, octets) = (run.end, later);
+            (at, bytes) = (run.end, later);
             // Others may gather while it is written.
             drop(held);
             done.map_or(Ok(()), |run| self.pass(run))?;
@@ -118,9 +118,9 @@ impl DirectWriter {
         let failed = lock(&self.ways.failed).take();
         failed.map_or(Ok(()), Err)?;
         let large = run.end - run.start >= LARGE as u64;
-        let left = match lock(&self.hand).as_ref().filter(|_| large) {
+        let left = match lock(&self.worker).as_ref().filter(|_| large) {
             None => Some(run),
-            Some(hand) => match hand.runs.try_send(run) {
+            Some(worker) => match worker.runs.try_send(run) {
                 Ok(()) => None,
                 Err(TrySendError::Full(run) | TrySendError::Disconnected(run)) => Some(run),
             },
@@ -130,7 +130,7 @@ impl DirectWriter {
 
     /// Waits until the hand has written all that it has.
     fn rest(&self) {
-        if let Some(WriteThread { runs, thread }) = lock(&self.hand).take() {
+        if let Some(WriteThread { runs, thread }) = lock(&self.worker).take() {
             drop(runs);
             // What went wrong there stands in `failed`.
             thread.join().unwrap_or_else(|panic| resume_unwind(panic));
@@ -162,7 +162,7 @@ struct PartialPage {
 
 impl PartialPage {
     fn filled(&self) -> usize {
-        self.pieces.iter().map(|(_, octets)| octets.len()).sum()
+        self.pieces.iter().map(|(_, bytes)| bytes.len()).sum()
     }
 }
 
@@ -171,7 +171,7 @@ struct WriteHandles {
     file: File,
     lane: Option<DirectHandle>,
     behind: DropBehind,
-    /// Octets of a page: both that of memory, and that which O_DIRECT asks for.
+    /// Bytes of a page: both that of memory, and that which O_DIRECT asks for.
     page: usize,
     /// Buffers of runs that were written.
     buffers: Mutex<Vec<Aligned>>,
@@ -234,24 +234,24 @@ impl WriteHandles {
         let page = self.page as u64;
         let first = run.start.next_multiple_of(page).min(run.end);
         let last = (run.end - run.end % page).max(first);
-        let octets = |from, to| &run.buffer[self.place(&run, from)..self.place(&run, to)];
-        self.wait(run.start, octets(run.start, first))?;
-        self.write_pages(first, octets(first, last))?;
-        self.wait(last, octets(last, run.end))?;
+        let bytes = |from, to| &run.buffer[self.place(&run, from)..self.place(&run, to)];
+        self.wait(run.start, bytes(run.start, first))?;
+        self.write_pages(first, bytes(first, last))?;
+        self.wait(last, bytes(last, run.end))?;
         lock(&self.buffers).push(run.buffer);
         Ok(())
     }
 
     /// A piece of one page, which is written if it is whole now.
-    fn wait(&self, at: u64, octets: &[u8]) -> Result<(), WriteFailure> {
-        if octets.is_empty() {
+    fn wait(&self, at: u64, bytes: &[u8]) -> Result<(), WriteFailure> {
+        if bytes.is_empty() {
             return Ok(());
         }
         let within = self.in_page(at);
         let start = at - within as u64;
         let mut waiting = lock(&self.waiting);
         let page = waiting.entry(start).or_default();
-        page.pieces.push((within, octets.to_vec()));
+        page.pieces.push((within, bytes.to_vec()));
         if page.filled() < self.page {
             let all = if waiting.len() > WAITING { std::mem::take(&mut *waiting) } else { BTreeMap::new() };
             drop(waiting);
@@ -260,28 +260,28 @@ impl WriteHandles {
         let page = waiting.remove(&start).unwrap_or_default();
         drop(waiting);
         let mut whole = Aligned::zeroed(self.page);
-        for (within, octets) in page.pieces {
-            whole[within..within + octets.len()].copy_from_slice(&octets);
+        for (within, bytes) in page.pieces {
+            whole[within..within + bytes.len()].copy_from_slice(&bytes);
         }
         self.write_pages(start, &whole)
     }
 
-    /// Writes pages that aren't whole, octet for octet.
+    /// Writes pages that aren't whole, byte for byte.
     fn write_waiting(&self, waiting: BTreeMap<u64, PartialPage>) -> Result<(), WriteFailure> {
         for (start, page) in waiting {
-            for (within, octets) in page.pieces {
-                self.write_cached(start + within as u64, &octets)?;
+            for (within, bytes) in page.pieces {
+                self.write_cached(start + within as u64, &bytes)?;
             }
         }
         Ok(())
     }
 
     /// Writes whole pages of aligned memory.
-    fn write_pages(&self, mut at: u64, mut octets: &[u8]) -> Result<(), WriteFailure> {
-        while !octets.is_empty() {
-            let Some(lane) = self.lane() else { return self.write_cached(at, octets) };
+    fn write_pages(&self, mut at: u64, mut bytes: &[u8]) -> Result<(), WriteFailure> {
+        while !bytes.is_empty() {
+            let Some(lane) = self.lane() else { return self.write_cached(at, bytes) };
             let turn = self.turn.read().unwrap_or_else(PoisonError::into_inner);
-            let written = lane.file.write_at(octets, at);
+            let written = lane.file.write_at(bytes, at);
             drop(turn);
             let mut done = match written {
                 Ok(0) => return Err((at, io::ErrorKind::WriteZero.into())),
@@ -291,26 +291,26 @@ impl WriteHandles {
             };
             if done % self.page != 0 {
                 // Cut short within a page: writing the rest of it says why, or goes on.
-                let rest = done.next_multiple_of(self.page).min(octets.len());
-                self.write_cached(at + done as u64, &octets[done..rest])?;
+                let rest = done.next_multiple_of(self.page).min(bytes.len());
+                self.write_cached(at + done as u64, &bytes[done..rest])?;
                 done = rest;
             }
             if lane.doubtful {
                 self.behind.passed(at, done as u64).map_err(|source| (at, source))?;
             }
             at += done as u64;
-            octets = &octets[done..];
+            bytes = &bytes[done..];
         }
         Ok(())
     }
 
     /// Writes through the page cache, and out of it again.
-    fn write_cached(&self, at: u64, octets: &[u8]) -> Result<(), WriteFailure> {
+    fn write_cached(&self, at: u64, bytes: &[u8]) -> Result<(), WriteFailure> {
         // Where nothing is written directly, nobody has to wait for another.
         let turn = self.lane.as_ref().map(|_| self.turn.write().unwrap_or_else(PoisonError::into_inner));
-        self.file.write_all_at(octets, at).map_err(|source| (at, source))?;
+        self.file.write_all_at(bytes, at).map_err(|source| (at, source))?;
         drop(turn);
-        self.behind.passed(at, octets.len() as u64).map_err(|source| (at, source))
+        self.behind.passed(at, bytes.len() as u64).map_err(|source| (at, source))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::target::temp_lock::is_at;
 use crate::target::write_zeros;
 use crate::{BackingChain, DiskError, DiskErrorKind, Result, Stamp, shown, sys};
 
-/// No file system's block is larger, in octets.
+/// No file system's block is larger, in bytes.
 pub(crate) const BLOCK_MAX: u64 = 64 << 10;
 
 pub(crate) struct FileWriter {
@@ -163,42 +163,42 @@ impl FileWriter {
         DiskError::new(DiskErrorKind::Changed, &self.path, format!("{what} while it was written"))
     }
 
-    pub(crate) fn write(&self, at: u64, octets: &[u8]) -> Result<()> {
+    pub(crate) fn write(&self, at: u64, bytes: &[u8]) -> Result<()> {
         self.begin_write()?;
         match &self.bypass {
-            None => self.file.write_all_at(octets, at).map_err(|source| self.cannot_write(at, source))?,
-            Some(bypass) => bypass.write(at, octets).map_err(|(at, source)| self.cannot_write(at, source))?,
+            None => self.file.write_all_at(bytes, at).map_err(|source| self.cannot_write(at, source))?,
+            Some(bypass) => bypass.write(at, bytes).map_err(|(at, source)| self.cannot_write(at, source))?,
         }
-        self.count_written(octets.len() as u64);
+        self.count_written(bytes.len() as u64);
         Ok(())
     }
 
-    /// The same of octets one behind the other, with nothing held back: what is written or punched there later stands.
+    /// The same of bytes one behind the other, with nothing held back: what is written or punched there later stands.
     pub(crate) fn write_row(&self, mut at: u64, row: &mut [IoSlice<'_>]) -> Result<()> {
         self.begin_write()?;
         let Some(bypass) = &self.bypass else {
             return sys::write_row_at(&self.file, at, row).map_err(|source| self.cannot_write(at, source));
         };
-        for octets in row {
-            bypass.write_at_once(at, octets).map_err(|(at, source)| self.cannot_write(at, source))?;
-            at += octets.len() as u64;
+        for bytes in row {
+            bypass.write_at_once(at, bytes).map_err(|(at, source)| self.cannot_write(at, source))?;
+            at += bytes.len() as u64;
         }
         Ok(())
     }
 
-    /// Writes zeros, octet for octet.
+    /// Writes zeros, byte for byte.
     pub(crate) fn write_zeros(&self, at: u64, len: u64) -> Result<()> {
         write_zeros(at, len, |at, zeros| self.write(at, zeros))
     }
 
-    /// Makes zeros of old octets, which the file had up to `held`: a hole, where one is to be had. `last`: the disk ends there.
+    /// Makes zeros of old bytes, which the file had up to `held`: a hole, where one is to be had. `last`: the disk ends there.
     pub(crate) fn erase(&self, at: u64, len: u64, held: u64, last: bool) -> Result<()> {
         let old = len.min(held.saturating_sub(at));
         if old == 0 {
             return Ok(());
         }
         self.touch();
-        // Where old octets, or the disk, end within a block, the whole block is to go: nothing that stays is behind it.
+        // Where old bytes, or the disk, end within a block, the whole block is to go: nothing that stays is behind it.
         let whole = if last { old.saturating_add(BLOCK_MAX) } else { len.min(old + BLOCK_MAX) };
         // Each refuses where the file system can't; writing zeros then says what is really wrong.
         let file = &self.file;
@@ -221,7 +221,7 @@ impl FileWriter {
         }
     }
 
-    /// Moves octets from a pipe.
+    /// Moves bytes from a pipe.
     pub(crate) fn splice(&self, at: u64, pipe: BorrowedFd<'_>, len: u64) -> Result<sys::Spliced> {
         if self.bypass.is_some() {
             return Ok(sys::Spliced::Refused);
@@ -234,7 +234,7 @@ impl FileWriter {
         Ok(spliced)
     }
 
-    /// Has the kernel copy octets of a file.
+    /// Has the kernel copy bytes of a file.
     pub(crate) fn copy(&self, at: u64, file: &File, from: u64, len: u64) -> Result<sys::Spliced> {
         if self.bypass.is_some() {
             return Ok(sys::Spliced::Refused);
@@ -261,7 +261,7 @@ impl FileWriter {
         self.file.sync_all().map_err(|source| DiskError::io(&self.path, "cannot sync", source))
     }
 
-    /// Waits until all that was written is stored, and opens it as a disk of `size` octets, to be read from where it is stored.
+    /// Waits until all that was written is stored, and opens it as a disk of `size` bytes, to be read from where it is stored.
     pub(crate) fn stored(&self, size: u64) -> Result<BackingChain> {
         // What is noticed is told at the end.
         self.settle()?;

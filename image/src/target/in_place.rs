@@ -33,7 +33,7 @@ impl InPlace {
         ImageFile::of(file, path, None)
     }
 
-    /// Makes room for a disk of this size in octets, which is no less than what the file holds.
+    /// Makes room for a disk of this size in bytes, which is no less than what the file holds.
     pub(crate) fn grow(&mut self, size: u64) -> Result<()> {
         self.size = Some(size);
         if size == self.held {
@@ -45,7 +45,7 @@ impl InPlace {
         // What is punched must not be data that the file system doesn't know of yet.
         settle(file).map_err(|source| DiskError::io(&self.place.path, "cannot write out what it holds", source))?;
         let is_hole = last < self.held && sys::seek_data(file, last).is_ok_and(|data| data.is_none());
-        let failed = |source| DiskError::io(&self.place.path, format!("cannot make it {size} octets long"), source);
+        let failed = |source| DiskError::io(&self.place.path, format!("cannot make it {size} bytes long"), source);
         file.set_len(size).map_err(failed)?;
         self.place.touch();
         if is_hole && sys::seek_data(file, last).is_ok_and(|data| data == Some(last)) {
@@ -65,20 +65,20 @@ impl InPlace {
         }
     }
 
-    /// Gives back what these octets, which the file has, take on the disk: they read as zeros. Fails where the file system can't.
+    /// Gives back what these bytes, which the file has, take on the disk: they read as zeros. Fails where the file system can't.
     pub(crate) fn punch(&self, at: u64, len: u64) -> Result<()> {
         self.place.touch();
         // A block that ends behind the file's end is to go, too.
         let whole = if at + len == self.held { len + BLOCK_MAX } else { len };
         sys::punch(&self.place.file, at, whole).map_err(|source| {
-            DiskError::io(&self.place.path, format!("cannot punch a hole of {len} octets at offset {at}"), source)
+            DiskError::io(&self.place.path, format!("cannot punch a hole of {len} bytes at offset {at}"), source)
         })
     }
 }
 
 impl DiskWriter for InPlace {
-    fn write_at(&self, at: u64, octets: &[u8]) -> Result<()> {
-        self.place.write(at, octets)
+    fn write_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.place.write(at, bytes)
     }
 
     fn announce(&self, data: u64) {

@@ -33,7 +33,7 @@ fn id(text: &str, what: &str, by_name: impl Fn(&str) -> nix::Result<Option<u32>>
     if text.is_empty() {
         return Err(format!("expected USER, USER:GROUP or :GROUP, but the {what} is empty"));
     }
-    if text.bytes().all(|octet| octet.is_ascii_digit()) {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
         // The largest number stands for "leave it as it is" in the system's calls.
         let number = text.parse().ok().filter(|&number| number != u32::MAX);
         return number.ok_or_else(|| format!("{text} is too large for a {what}'s number"));
@@ -47,7 +47,7 @@ fn id(text: &str, what: &str, by_name: impl Fn(&str) -> nix::Result<Option<u32>>
 
 /// Reads permissions as chmod takes them in octal: `640`, `0640`, up to `7777`.
 pub fn parse_mode(text: &str) -> Result<u32, String> {
-    let octal = !text.is_empty() && text.bytes().all(|octet| (b'0'..=b'7').contains(&octet));
+    let octal = !text.is_empty() && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
     let mode = if octal { u32::from_str_radix(text, 8).ok() } else { None };
     mode.filter(|&mode| mode <= 0o7777).ok_or_else(|| "expected permissions in octal, such as 640".to_owned())
 }
@@ -72,7 +72,7 @@ impl FilePermissions {
         fchown(file, user, group).map_err(|source| ("cannot set the owner", source))
     }
 
-    /// Finds out whether the owner may be set, before time is spent on the octets: gives a new file away, and takes it back.
+    /// Finds out whether the owner may be set, before time is spent on the bytes: gives a new file away, and takes it back.
     pub(crate) fn try_owner(self, file: &File) -> Result<(), (&'static str, io::Error)> {
         if self.owner.is_none() {
             return Ok(());

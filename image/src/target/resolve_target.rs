@@ -292,7 +292,7 @@ impl Target {
         matches!(self.way, WriteMethod::Device | WriteMethod::InPlace | WriteMethod::Part)
     }
 
-    /// The digest of the fingerprint that was noted of it with these parameters, if it is a disk of `size` octets that may stay as it
+    /// The digest of the fingerprint that was noted of it with these parameters, if it is a disk of `size` bytes that may stay as it
     /// is: that was asked for, and nothing else is that its content doesn't tell.
     #[must_use]
     pub fn recall(&self, size: u64, sums: HashParams) -> Option<Digest> {
@@ -332,14 +332,14 @@ impl Target {
         TempLock::new(&self.path, &self.options, self.fresh_mode)
     }
 
-    /// Makes it ready for a disk of `size` octets that may build on what is there: for a new file, what an earlier transfer has left
+    /// Makes it ready for a disk of `size` bytes that may build on what is there: for a new file, what an earlier transfer has left
     /// in its `.part`, if that is to be `resume`d, and the old DEST. Writing begins here.
     pub fn hold(self, size: u64, resume: bool) -> Result<DeltaTarget> {
         let Self { path, way, options, fresh_mode, .. } = self;
         let failed = |source| DiskError::io(&path, "cannot open", source);
         let raw = |place: &FileWriter, holds: u64| -> Result<BackingChain> {
             let host = ImageFile::of(place.file.try_clone().map_err(failed)?, &path, None)?;
-            Ok(BackingChain::of_floors(vec![Arc::new(Raw::of(host, None)?)], holds.min(size)))
+            Ok(BackingChain::of_layers(vec![Arc::new(Raw::of(host, None)?)], holds.min(size)))
         };
         Ok(match way {
             WriteMethod::Device => {
@@ -362,7 +362,7 @@ impl Target {
                 return Err(DiskError::new(
                     DiskErrorKind::Refused,
                     &path,
-                    "takes octets in order, and holds none to build on",
+                    "takes bytes in order, and holds none to build on",
                 ));
             }
         })
@@ -393,8 +393,8 @@ impl Target {
         Ok(Self { reader, ..self })
     }
 
-    /// Makes it ready for a disk of `size` octets (`None`: nobody knows, the 2014 dialect). `base`: the stream has BASE, and
-    /// DEST must hold that many octets. Writing begins here.
+    /// Makes it ready for a disk of `size` bytes (`None`: nobody knows, the 2014 dialect). `base`: the stream has BASE, and
+    /// DEST must hold that many bytes. Writing begins here.
     pub fn open(self, size: Option<u64>, base: Option<u64>) -> Result<Box<dyn DiskWriter>> {
         let Self { path, way, options, fresh_mode, expected, reader } = self;
         let sync = !options.no_sync;
@@ -467,7 +467,7 @@ fn open_in_place(
     let failed = |what: &str, source| DiskError::io(&path, what, source);
     let file = open_locked(&path, options)?;
     base.map_or(Ok(()), |base| base.check(&file, &path))?;
-    // Before the first octet: what isn't permitted is to be known while the file is as it was.
+    // Before the first byte: what isn't permitted is to be known while the file is as it was.
     let rights = options.rights();
     rights.give(&file).map_err(|(what, source)| failed(what, source))?;
     // What was noted of it is over, however what begins now ends.
@@ -475,7 +475,7 @@ fn open_in_place(
     let holds = file.metadata().map_err(|source| failed("cannot tell the size", source))?.len();
     let grown = size.filter(|&size| size > holds);
     if let Some(size) = grown {
-        file.set_len(size).map_err(|source| failed(&format!("cannot make it {size} octets long"), source))?;
+        file.set_len(size).map_err(|source| failed(&format!("cannot make it {size} bytes long"), source))?;
     }
     let place = FileWriter::new(file, path);
     let place = if options.direct { place.directly()? } else { place };

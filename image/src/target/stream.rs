@@ -1,4 +1,4 @@
-//! A pipe, a character device or standard output: the full octets in order, holes as zeros.
+//! A pipe, a character device or standard output: the full bytes in order, holes as zeros.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::target::{DiskWriter, write_zeros};
 use crate::{DiskError, DiskErrorKind, Result, sys};
 
-/// Octets one after the other. Must be called in order, as a stream of records is.
+/// Bytes one after the other. Must be called in order, as a stream of records is.
 pub(crate) struct PipeWriter {
     pub(crate) file: File,
     pub(crate) path: PathBuf,
@@ -34,8 +34,8 @@ impl PipeWriter {
         Ok(Self { file, path, sync })
     }
 
-    fn write(&self, octets: &[u8]) -> Result<()> {
-        sys::write_all(&self.file, octets).map_err(|source| DiskError::io(&self.path, "cannot write", source))
+    fn write(&self, bytes: &[u8]) -> Result<()> {
+        sys::write_all(&self.file, bytes).map_err(|source| DiskError::io(&self.path, "cannot write", source))
     }
 }
 
@@ -72,8 +72,8 @@ fn is_fifo(path: &Path) -> bool {
 }
 
 impl DiskWriter for PipeWriter {
-    fn write_at(&self, _at: u64, octets: &[u8]) -> Result<()> {
-        self.write(octets)
+    fn write_at(&self, _at: u64, bytes: &[u8]) -> Result<()> {
+        self.write(bytes)
     }
 
     fn is_positional(&self) -> bool {

@@ -47,14 +47,14 @@ pub(crate) struct TempFile {
     /// Blocks are taken before they are written: on ext4 that saves a third of the time, elsewhere it saves none.
     make_room: bool,
     old: Option<ReplacedFile>,
-    /// Octets from its beginning on that may be others than zeros: of an earlier transfer, or of the old file.
+    /// Bytes from its beginning on that may be others than zeros: of an earlier transfer, or of the old file.
     holds: u64,
-    /// The disk's octets, if it builds on such.
+    /// The disk's bytes, if it builds on such.
     size: Option<u64>,
 }
 
 impl TempFile {
-    /// Makes and locks `DEST.part`, of `size` octets if that is known, all hole. `base`: what the old DEST has to be, which is read for
+    /// Makes and locks `DEST.part`, of `size` bytes if that is known, all hole. `base`: what the old DEST has to be, which is read for
     /// KEEP.
     pub(crate) fn create(
         dest: PathBuf,
@@ -119,7 +119,7 @@ impl TempFile {
         })
     }
 
-    /// Locks `DEST.part` for a disk of `size` octets, and leaves in it what an earlier transfer has left, if that is to be gone on with; a
+    /// Locks `DEST.part` for a disk of `size` bytes, and leaves in it what an earlier transfer has left, if that is to be gone on with; a
     /// new one shares the blocks of the old DEST, where that is to be had. What it holds is the disk that all of that is, up to `size`.
     pub(crate) fn hold(
         dest: PathBuf,
@@ -151,19 +151,19 @@ impl TempFile {
             let file = file.try_clone().map_err(|source| DiskError::io(path, "cannot open", source))?;
             Raw::of(ImageFile::of(file, path, None)?, None)
         };
-        let mut floors: Vec<Arc<dyn Layer>> = Vec::new();
+        let mut layers: Vec<Arc<dyn Layer>> = Vec::new();
         // What it shares is its own.
         let old = old.filter(|_| !shared);
         let mut holds = held;
         if left || old.is_none() {
             let raw = open(&file, &part)?;
-            floors.push(Arc::new(if old.is_some() { raw.above() } else { raw }));
+            layers.push(Arc::new(if old.is_some() { raw.above() } else { raw }));
         }
         // A new one has nothing yet, whatever its file system says.
         if let Some(old) = &old {
             let below = open(&old.file, &dest)?;
             holds = if left { holds } else { 0 }.max(below.host().len());
-            floors.push(Arc::new(below));
+            layers.push(Arc::new(below));
             old.keep();
         }
         let brings = match (&old, left) {
@@ -177,7 +177,7 @@ impl TempFile {
             size: Some(size),
             ..Self::of(FileWriter::new(file, part), dest, made, fresh_mode, old, options, Some(size))?
         };
-        Ok(DeltaTarget { sink: Box::new(made), image: BackingChain::of_floors(floors, holds), brings })
+        Ok(DeltaTarget { sink: Box::new(made), image: BackingChain::of_layers(layers, holds), brings })
     }
 
     /// Gives the new file the owner, mode, ACL and labels that were asked for, else those of the old one. Says so where that can't be.
@@ -226,7 +226,7 @@ fn prepare(file: &File, size: Option<u64>, rights: FilePermissions, left: bool) 
     rights.try_owner(file).map_err(|(what, source)| (what.to_owned(), source))?;
     // Seeking past a hole in a growing file would get it preallocated on some file systems: sized first.
     let sized = size.map_or(Ok(()), |size| file.set_len(size));
-    sized.map_err(|source| (format!("cannot make a file of {} octets", size.unwrap_or_default()), source))
+    sized.map_err(|source| (format!("cannot make a file of {} bytes", size.unwrap_or_default()), source))
 }
 
 /// Removes a `.part` that nothing was written to, with what marks it.
@@ -237,8 +237,8 @@ fn remove_empty(part: &Path) {
 }
 
 impl DiskWriter for TempFile {
-    fn write_at(&self, at: u64, octets: &[u8]) -> Result<()> {
-        self.place.write(at, octets)
+    fn write_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.place.write(at, bytes)
     }
 
     fn bring(&self, at: u64, row: &mut [IoSlice<'_>]) -> Result<()> {

@@ -7,16 +7,16 @@ use xfer_hole_proto::Fingerprint;
 use crate::hash_disk::fingerprint;
 use crate::{DiskError, DiskErrorKind, DiskWriter, Phase, ProgressCounters, Result};
 
-/// Stores what a sink was given, `size` octets, reads it back, past the page cache as far as that can be, and fails unless it has this
+/// Stores what a sink was given, `size` bytes, reads it back, past the page cache as far as that can be, and fails unless it has this
 /// fingerprint. Nothing is published yet.
 ///
 /// # Errors
 ///
-/// What can't be stored or read, and [`Kind::Changed`] for another disk.
-pub fn read_back(sink: &dyn DiskWriter, size: u64, said: Fingerprint, tally: &ProgressCounters) -> Result<()> {
-    tally.set_phase(Phase::Syncing);
+/// What can't be stored or read, and [`DiskErrorKind::Changed`] for another disk.
+pub fn read_back(sink: &dyn DiskWriter, size: u64, said: Fingerprint, counters: &ProgressCounters) -> Result<()> {
+    counters.set_phase(Phase::Syncing);
     let stored = sink.stored(size)?;
-    tally.set_phase(Phase::ReadingBack);
+    counters.set_phase(Phase::ReadingBack);
     // The disk is counted already.
     let found = fingerprint(&stored, said.sums, &ProgressCounters::default())?;
     if found == said {

@@ -1,5 +1,5 @@
-//! An image whose disk is put together from pieces of two files, compressed octets and zeros, at any boundaries: what a chain of
-//! floors may answer, and more.
+//! An image whose disk is put together from pieces of two files, compressed bytes and zeros, at any boundaries: what a chain of
+//! layers may answer, and more.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,13 +13,13 @@ use xfer_hole_image::{BlockStatus, Disk, DiskError, DiskErrorKind, Extent, Image
 /// Where a stretch of the disk lies.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Lies {
-    /// In the file of a floor. If `next`, right behind what was put there before.
+    /// In the file of a layer. If `next`, right behind what was put there before.
     Flat { depth: u32, next: bool },
     /// Behind the end of the file, where zeros are read.
     Behind,
     /// In no place, to be had by `read` alone.
     Compressed,
-    /// Zeros without a place, because no floor has them.
+    /// Zeros without a place, because no layer has them.
     Zero,
     /// Zeros with a place, where something else lies.
     Preallocated,
@@ -27,7 +27,7 @@ pub(crate) enum Lies {
     Unwritten,
 }
 
-/// What the octets of a stretch are.
+/// What the bytes of a stretch are.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Stuff {
     Data,
@@ -42,15 +42,15 @@ pub(crate) type Wish = (Lies, Stuff, u64, u8);
 /// Such an image.
 pub(crate) struct Mixed {
     /// All of the disk, to compare with.
-    pub(crate) octets: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     extents: Vec<Extent>,
     hosts: [ImageFile; 2],
     chunk: u64,
-    /// Reading this octet fails.
+    /// Reading this byte fails.
     pub(crate) broken: Option<u64>,
-    /// Asking for the extent of this octet fails.
+    /// Asking for the extent of this byte fails.
     pub(crate) lost: Option<u64>,
-    /// The memory that compressed octets were read into, from address to end.
+    /// The memory that compressed bytes were read into, from address to end.
     pub(crate) places: Mutex<BTreeMap<usize, usize>>,
     _folder: TempDir,
 }
@@ -82,25 +82,25 @@ impl Mixed {
         let files = paths.clone().map(|path| File::create(path).unwrap());
         // Holes between them, so that nothing is next to anything by chance.
         let mut ends = [777_u64; 2];
-        let (mut octets, mut extents) = (Vec::<u8>::new(), Vec::new());
+        let (mut bytes, mut extents) = (Vec::<u8>::new(), Vec::new());
         for &(lies, stuff, len, seed) in wishes {
-            let start = octets.len() as u64;
+            let start = bytes.len() as u64;
             let zeros = matches!(lies, Lies::Zero | Lies::Preallocated | Lies::Unwritten | Lies::Behind);
-            let octet = |index: u64| match stuff {
+            let byte = |index: u64| match stuff {
                 _ if zeros => 0,
                 Stuff::Zeros => 0,
                 Stuff::Data => u8::try_from((index.wrapping_mul(0x9e37_79b9) >> 7) % 255).unwrap() + 1,
                 Stuff::Sprinkled if index % 5003 == u64::from(seed) => seed,
                 Stuff::Sprinkled => 0,
             };
-            octets.extend((start..start + len).map(octet));
+            bytes.extend((start..start + len).map(byte));
             let mut put = |depth: usize, next: bool, what: &[u8]| {
                 let at = ends[depth] + if next { 0 } else { u64::from(seed) * 512 };
                 files[depth].write_all_at(what, at).unwrap();
                 ends[depth] = at + what.len() as u64;
                 at
             };
-            let new = &octets[usize::try_from(start).unwrap()..];
+            let new = &bytes[usize::try_from(start).unwrap()..];
             let depth = if let Lies::Flat { depth, .. } = lies { depth } else { u32::from(seed % 2) };
             let host = match lies {
                 Lies::Flat { depth, next } => Some(put(depth as usize, next, new)),
@@ -119,17 +119,17 @@ impl Mixed {
         }
         let hosts = paths.map(|path| ImageFile::open(&path).unwrap());
         let places = Mutex::default();
-        Self { octets, extents, hosts, chunk, broken: None, lost: None, places, _folder: folder }
+        Self { bytes, extents, hosts, chunk, broken: None, lost: None, places, _folder: folder }
     }
 }
 
 fn broken(at: u64) -> DiskError {
-    DiskError::new(DiskErrorKind::Io, "mixed", format!("cannot read octet {at}"))
+    DiskError::new(DiskErrorKind::Io, "mixed", format!("cannot read byte {at}"))
 }
 
 impl Disk for Mixed {
     fn size(&self) -> u64 {
-        self.octets.len() as u64
+        self.bytes.len() as u64
     }
 
     fn extent(&self, at: u64, max: u64) -> Result<Extent> {
@@ -146,8 +146,8 @@ impl Disk for Mixed {
         let end = at + buf.len() as u64;
         assert!(extent.status == BlockStatus::Data, "{extent:?} need not be read");
         assert!(at >= extent.start && end <= extent.end(), "{at}..{end} is not in {extent:?}");
-        if let Some(octet) = self.broken.filter(|octet| (at..end).contains(octet)) {
-            return Err(broken(octet));
+        if let Some(byte) = self.broken.filter(|byte| (at..end).contains(byte)) {
+            return Err(broken(byte));
         }
         if let Some(host) = extent.host {
             return self.hosts[extent.depth as usize].read_at(host + (at - extent.start), buf);
@@ -157,7 +157,7 @@ impl Disk for Mixed {
         let to = places.entry(from).or_default();
         *to = (*to).max(from + buf.len());
         drop(places);
-        buf.copy_from_slice(&self.octets[usize::try_from(at).unwrap()..usize::try_from(end).unwrap()]);
+        buf.copy_from_slice(&self.bytes[usize::try_from(at).unwrap()..usize::try_from(end).unwrap()]);
         Ok(())
     }
 

@@ -18,7 +18,7 @@ impl Folder {
         serde_json::from_slice(&fs::read(self.path("index.json")).unwrap()).unwrap()
     }
 
-    /// The octets of a vector.
+    /// The bytes of a vector.
     pub(crate) fn read(&self, group: &str, name: &str) -> Vec<u8> {
         fs::read(self.path(group).join(name)).unwrap()
     }

@@ -5,7 +5,7 @@ use xfer_hole_proto::{Base, CoverageChecker, Frame, HashParams, LEN_MAX, Record,
 
 use super::{any_sums, cases, good_ending, some_sums, wishes};
 
-/// The law, told in another way: paint every octet, then look at the whole.
+/// The law, told in another way: paint every byte, then look at the whole.
 fn covers_once(size: u64, sums: Option<HashParams>, base: Option<u64>, records: &[Record]) -> bool {
     let mut starts = Vec::new();
     let mut total: u128 = 0;
@@ -20,9 +20,9 @@ fn covers_once(size: u64, sums: Option<HashParams>, base: Option<u64>, records: 
     let mut paint = vec![0_u8; usize::try_from(size).unwrap()];
     for (record, &start) in records.iter().zip(&starts) {
         let start = usize::try_from(start).unwrap();
-        paint[start..start + usize::try_from(record.len()).unwrap()].iter_mut().for_each(|octet| *octet += 1);
+        paint[start..start + usize::try_from(record.len()).unwrap()].iter_mut().for_each(|byte| *byte += 1);
         if let Record::Keep { len } = record
-            && !(start as u64..start as u64 + len).all(|octet| base.is_some_and(|base| octet < base))
+            && !(start as u64..start as u64 + len).all(|byte| base.is_some_and(|base| byte < base))
         {
             return false;
         }

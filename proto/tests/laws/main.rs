@@ -27,10 +27,10 @@ fn cases(cases: u32) -> ProptestConfig {
 #[derive(Clone, Debug)]
 struct Wishes {
     sums: Option<HashParams>,
-    /// Octets that BASE has beyond the last KEEP, and its digest; without it KEEP becomes HOLE.
+    /// Bytes that BASE has beyond the last KEEP, and its digest; without it KEEP becomes HOLE.
     base: Option<(u64, Option<Digest>)>,
     records: Vec<(Wish, u64, u8)>,
-    /// Octets that the last record lacks to a whole grain.
+    /// Bytes that the last record lacks to a whole grain.
     short: u64,
     ending: Ending,
 }
@@ -86,8 +86,8 @@ fn good_ending() -> impl Strategy<Value = Ending> {
 
 fn payload(len: u64, seed: u8) -> Vec<u8> {
     let words: &[&[u8]] = &[b"END\n", b"HOLE 4096\n", b"\0\0\0\0", b"DATA ", b"\xff\n", b"FAIL no\n", b"\r"];
-    let octets = words.iter().cycle().skip(usize::from(seed) % words.len()).copied().flatten();
-    octets.take(usize::try_from(len).unwrap()).map(|octet| octet ^ (seed & 1)).collect()
+    let bytes = words.iter().cycle().skip(usize::from(seed) % words.len()).copied().flatten();
+    bytes.take(usize::try_from(len).unwrap()).map(|byte| byte ^ (seed & 1)).collect()
 }
 
 impl Wishes {
@@ -151,7 +151,7 @@ impl Wishes {
         items
     }
 
-    fn octets(&self) -> Vec<u8> {
+    fn bytes(&self) -> Vec<u8> {
         encode(&self.items(), Dialect::V1).unwrap()
     }
 }
@@ -175,10 +175,9 @@ fn text(item: &Frame) -> String {
     }
 }
 
-/// All items of the octets, cut anyhow, the pieces of a payload joined.
-fn decode(octets: &[u8], dialect: Dialect, mut cut: impl FnMut() -> usize) -> Result<Vec<Frame>, StreamError> {
-    let (mut decoder, mut src, mut items, mut rest) =
-        (StreamDecoder::new(dialect), BytesMut::new(), Vec::new(), octets);
+/// All items of the bytes, cut anyhow, the pieces of a payload joined.
+fn decode(bytes: &[u8], dialect: Dialect, mut cut: impl FnMut() -> usize) -> Result<Vec<Frame>, StreamError> {
+    let (mut decoder, mut src, mut items, mut rest) = (StreamDecoder::new(dialect), BytesMut::new(), Vec::new(), bytes);
     loop {
         let (piece, tail) = rest.split_at(cut().min(rest.len()));
         src.extend_from_slice(piece);
@@ -200,25 +199,25 @@ proptest! {
     #![proptest_config(cases(256))]
 
     #[test]
-    fn decoding_gives_the_items_that_were_encoded_however_the_octets_are_cut(
+    fn decoding_gives_the_items_that_were_encoded_however_the_bytes_are_cut(
         wishes in wishes(any_sums(), any_ending()), seed: u64, longest in 1..5000_usize,
     ) {
         let items = wishes.items();
-        let octets = encode(&items, Dialect::V1).unwrap();
-        prop_assert_eq!(&decode(&octets, Dialect::V1, || 1).unwrap(), &items);
-        prop_assert_eq!(&decode(&octets, Dialect::V1, ragged(seed, longest)).unwrap(), &items);
+        let bytes = encode(&items, Dialect::V1).unwrap();
+        prop_assert_eq!(&decode(&bytes, Dialect::V1, || 1).unwrap(), &items);
+        prop_assert_eq!(&decode(&bytes, Dialect::V1, ragged(seed, longest)).unwrap(), &items);
     }
 
     #[test]
     fn the_encoder_writes_the_text_of_the_grammar(wishes in wishes(any_sums(), any_ending())) {
-        let mut octets = Vec::new();
+        let mut bytes = Vec::new();
         for item in wishes.items() {
             match item {
-                Frame::Payload(piece) => octets.extend_from_slice(&piece),
-                line => octets.extend_from_slice(text(&line).as_bytes()),
+                Frame::Payload(piece) => bytes.extend_from_slice(&piece),
+                line => bytes.extend_from_slice(text(&line).as_bytes()),
             }
         }
-        prop_assert_eq!(octets, wishes.octets());
+        prop_assert_eq!(bytes, wishes.bytes());
     }
 
     #[test]
@@ -231,13 +230,13 @@ proptest! {
             items.extend(data.then(|| Frame::Payload(payload(len, seed).into())));
         }
         items.push(Frame::End(Trailer::default()));
-        let octets = encode(&items, Dialect::Classic).unwrap();
-        prop_assert_eq!(decode(&octets, Dialect::Classic, ragged(seed, 300)).unwrap(), items);
+        let bytes = encode(&items, Dialect::Classic).unwrap();
+        prop_assert_eq!(decode(&bytes, Dialect::Classic, ragged(seed, 300)).unwrap(), items);
     }
 }
 
 #[test]
-fn a_classic_stream_of_no_octets_is_refused_at_both_ends() {
+fn a_classic_stream_of_no_bytes_is_refused_at_both_ends() {
     assert!(encode(&[Frame::End(Trailer::default())], Dialect::Classic).is_err());
     assert!(decode(b"", Dialect::Classic, || 1).is_err());
     // Found by fuzzing: nothing more may come behind that error either.
@@ -253,17 +252,17 @@ proptest! {
     #![proptest_config(cases(64))]
 
     #[test]
-    fn a_stream_cut_at_any_octet_is_an_error(wishes in wishes(any_sums(), any_ending())) {
-        let octets = wishes.octets();
+    fn a_stream_cut_at_any_byte_is_an_error(wishes in wishes(any_sums(), any_ending())) {
+        let bytes = wishes.bytes();
         let (mut decoder, mut src) = (StreamDecoder::new(Dialect::V1), BytesMut::new());
-        for (at, &octet) in octets.iter().enumerate() {
+        for (at, &byte) in bytes.iter().enumerate() {
             let (mut cut, mut held) = (decoder.clone(), src.clone());
             let verdict = cut.decode_eof(&mut held);
-            prop_assert!(verdict.is_err(), "cut before octet {} of {}: {:?}", at, octets.len(), verdict);
-            src.extend_from_slice(&[octet]);
+            prop_assert!(verdict.is_err(), "cut before byte {} of {}: {:?}", at, bytes.len(), verdict);
+            src.extend_from_slice(&[byte]);
             while let Some(item) = decoder.decode(&mut src).unwrap() {
                 let last = matches!(item, Frame::End(_) | Frame::Fail(_));
-                prop_assert!(!last || at + 1 == octets.len(), "{:?} at octet {}", item, at);
+                prop_assert!(!last || at + 1 == bytes.len(), "{:?} at byte {}", item, at);
             }
         }
     }
@@ -272,11 +271,11 @@ proptest! {
     fn a_flipped_bit_in_a_stream_with_digests_is_never_taken_for_another_disk(
         wishes in wishes(some_sums(), good_ending()), flips in prop::collection::vec((any::<prop::sample::Index>(), 0..8), 200),
     ) {
-        let octets = wishes.octets();
-        let whole = receive(&octets, Dialect::V1, || usize::MAX).unwrap();
+        let bytes = wishes.bytes();
+        let whole = receive(&bytes, Dialect::V1, || usize::MAX).unwrap();
         for (index, bit) in flips {
-            let mut flipped = octets.clone();
-            flipped[index.index(octets.len())] ^= 1_u8 << bit;
+            let mut flipped = bytes.clone();
+            flipped[index.index(bytes.len())] ^= 1_u8 << bit;
             if let Ok(received) = receive(&flipped, Dialect::V1, || usize::MAX) {
                 prop_assert_eq!(received.disk(), whole.disk());
                 prop_assert_eq!(received.fingerprint, whole.fingerprint);
@@ -289,15 +288,15 @@ proptest! {
         wishes in wishes(some_sums(), good_ending()),
     ) {
         let items = wishes.items();
-        let octets = encode(&items, Dialect::V1).unwrap();
-        let whole = receive(&octets, Dialect::V1, || usize::MAX).unwrap();
+        let bytes = encode(&items, Dialect::V1).unwrap();
+        let whole = receive(&bytes, Dialect::V1, || usize::MAX).unwrap();
         let mut at = 0;
         for item in &items {
             let len = if let Frame::Payload(piece) = item { piece.len() } else { text(item).len() };
             // Payload is the other law's; of long lines, which are digests mostly, some bits will do.
             let step = if text_len_is_short(item) { 1 } else { 13 };
             for bit in (0..if matches!(item, Frame::Payload(_)) { 0 } else { 8 * len }).step_by(step) {
-                let mut flipped = octets.clone();
+                let mut flipped = bytes.clone();
                 flipped[at + bit / 8] ^= 1_u8 << (bit % 8);
                 if let Ok(received) = receive(&flipped, Dialect::V1, || usize::MAX) {
                     prop_assert_eq!(received.disk(), whole.disk());
@@ -346,8 +345,8 @@ fn any_items() -> impl Strategy<Value = Vec<Frame>> {
 }
 
 /// Decodes without end of file.
-fn decode_open_end(octets: &[u8]) -> Result<Vec<Frame>, StreamError> {
-    let (mut decoder, mut src, mut items) = (StreamDecoder::new(Dialect::V1), BytesMut::from(octets), Vec::new());
+fn decode_open_end(bytes: &[u8]) -> Result<Vec<Frame>, StreamError> {
+    let (mut decoder, mut src, mut items) = (StreamDecoder::new(Dialect::V1), BytesMut::from(bytes), Vec::new());
     while let Some(item) = decoder.decode(&mut src)? {
         items.push(item);
     }

@@ -40,14 +40,10 @@ impl Received {
     }
 }
 
-/// Receives the octets in pieces of the lengths that `cut` gives. DATA is verified; FAIL is an error.
-pub(crate) fn receive(
-    octets: &[u8],
-    dialect: Dialect,
-    mut cut: impl FnMut() -> usize,
-) -> Result<Received, StreamError> {
+/// Receives the bytes in pieces of the lengths that `cut` gives. DATA is verified; FAIL is an error.
+pub(crate) fn receive(bytes: &[u8], dialect: Dialect, mut cut: impl FnMut() -> usize) -> Result<Received, StreamError> {
     let mut decoder = StreamDecoder::new(dialect);
-    let (mut received, mut src, mut rest) = (Received::default(), BytesMut::new(), octets);
+    let (mut received, mut src, mut rest) = (Received::default(), BytesMut::new(), bytes);
     while !rest.is_empty() {
         let (piece, tail) = rest.split_at(cut().clamp(1, rest.len()));
         src.extend_from_slice(piece);
@@ -102,7 +98,7 @@ fn take_payload(received: &mut Received, decoder: &StreamDecoder, piece: &[u8]) 
     Ok(())
 }
 
-/// The octets of the items.
+/// The bytes of the items.
 pub(crate) fn encode(items: &[Frame], dialect: Dialect) -> Result<Vec<u8>, StreamError> {
     let (mut encoder, mut dst) = (StreamEncoder::new(dialect), BytesMut::new());
     items.iter().try_for_each(|item| encoder.encode(item.clone(), &mut dst))?;

@@ -14,23 +14,23 @@ use super::*;
 use crate::stream_reader::LinkLimits;
 
 const INTERVAL: usize = 65_536;
-/// Records of data, each behind a hole of as many octets.
+/// Records of data, each behind a hole of as many bytes.
 const RECORDS: usize = 40;
 
 /// A disk in memory. What is written late shows who writes beside whom.
 struct MemoryDisk(Mutex<Vec<u8>>);
 
 impl MemoryDisk {
-    fn octets(&self) -> MutexGuard<'_, Vec<u8>> {
+    fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
         self.0.lock().unwrap()
     }
 }
 
 impl DiskWriter for MemoryDisk {
-    fn write_at(&self, at: u64, octets: &[u8]) -> xfer_hole_image::Result<()> {
+    fn write_at(&self, at: u64, bytes: &[u8]) -> xfer_hole_image::Result<()> {
         let at = usize::try_from(at).unwrap();
         thread::sleep(Duration::from_micros(300 * (at / INTERVAL % 3) as u64));
-        self.octets()[at..at + octets.len()].copy_from_slice(octets);
+        self.bytes()[at..at + bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
 
@@ -61,7 +61,7 @@ fn stream() -> (Vec<u8>, Vec<u8>, Vec<usize>) {
     for record in 0..RECORDS {
         let at = (2 * record + 1) * INTERVAL;
         let payload = &mut disk[at..at + INTERVAL];
-        payload.iter_mut().enumerate().for_each(|(index, octet)| *octet = ((index * 7 + record) % 255) as u8 + 1);
+        payload.iter_mut().enumerate().for_each(|(index, byte)| *byte = ((index * 7 + record) % 255) as u8 + 1);
         encoder.encode(Frame::Record(Record::Hole { len: INTERVAL as u64 }), &mut stream).unwrap();
         let digest = Some(Digest::of(payload));
         encoder.encode(Frame::Record(Record::Data { len: INTERVAL as u64, digest }), &mut stream).unwrap();
@@ -72,28 +72,28 @@ fn stream() -> (Vec<u8>, Vec<u8>, Vec<usize>) {
     (disk, stream.to_vec(), places)
 }
 
-/// What so many hands make of octets that come by a pipe. Whoever sends them keeps the pipe open for as long.
-fn received(hands: usize, octets: &[u8], silence: Duration) -> (Vec<u8>, Result<(), ReceiveError>) {
+/// What so many hands make of bytes that come by a pipe. Whoever sends them keeps the pipe open for as long.
+fn received(workers: usize, bytes: &[u8], silence: Duration) -> (Vec<u8>, Result<(), ReceiveError>) {
     let (reader, mut writer) = pipe().unwrap();
-    let tally = std::sync::Arc::new(ProgressCounters::default());
+    let counters = std::sync::Arc::new(ProgressCounters::default());
     let messages = Messages::new("recv-hole", 0);
-    let rim = EventLoop::start().unwrap();
-    let signals = Signals::watch(&rim, messages).unwrap();
+    let event_loop = EventLoop::start().unwrap();
+    let signals = Signals::watch(&event_loop, messages).unwrap();
     let rules = ReceiveOptions { dialect: Dialect::V1, require_hash: true, max_size: None, allow_base: false };
     let disk = MemoryDisk(Mutex::new(vec![0; 2 * RECORDS * INTERVAL]));
     let mut input =
-        StreamReader::new(OwnedFd::from(reader).into(), Dialect::V1, LinkLimits::default(), Arc::clone(&tally));
+        StreamReader::new(OwnedFd::from(reader).into(), Dialect::V1, LinkLimits::default(), Arc::clone(&counters));
     let ended = thread::scope(|scope| {
         scope.spawn(move || {
             // A receiver that has given up doesn't take all.
-            let _written = PipeWriter::write_all(&mut writer, octets);
+            let _written = PipeWriter::write_all(&mut writer, bytes);
             thread::sleep(silence);
         });
         let first = input.next().unwrap();
         assert!(matches!(first, Some(Frame::Open(_))));
-        let river = RecordApplier::new(&disk, &rules, &tally, &signals, messages);
+        let applier = RecordApplier::new(&disk, &rules, &counters, &signals, messages);
         let begun = Instant::now();
-        let ended = river.run_by(hands, 4 * INTERVAL, &mut input, None, None);
+        let ended = applier.run_by(workers, 4 * INTERVAL, &mut input, None, None);
         assert!(silence.is_zero() || begun.elapsed() < silence, "it waited for a link that nobody needs any more");
         drop(input);
         ended
@@ -104,10 +104,10 @@ fn received(hands: usize, octets: &[u8], silence: Duration) -> (Vec<u8>, Result<
 #[test]
 fn many_hands_make_the_disk_that_one_makes() {
     let (disk, stream, _) = stream();
-    for hands in [1, 2, 4] {
-        let (made, ended) = received(hands, &stream, Duration::ZERO);
-        assert!(ended.is_ok(), "{hands} hands: {}", ended.unwrap_err());
-        assert!(made == disk, "{hands} hands");
+    for workers in [1, 2, 4] {
+        let (made, ended) = received(workers, &stream, Duration::ZERO);
+        assert!(ended.is_ok(), "{workers} hands: {}", ended.unwrap_err());
+        assert!(made == disk, "{workers} hands");
     }
 }
 
@@ -117,18 +117,18 @@ fn the_first_record_that_is_not_what_its_digest_says_is_told_and_not_written() {
     stream[places[9] + 5] ^= 1;
     stream[places[10]] ^= 1;
     stream[places[21] + 100] ^= 1;
-    for hands in [1, 2, 4] {
+    for workers in [1, 2, 4] {
         for _ in 0..10 {
-            let (made, ended) = received(hands, &stream, Duration::ZERO);
+            let (made, ended) = received(workers, &stream, Duration::ZERO);
             let said = ended.unwrap_err().to_string();
             let place = format!("record {} at disk offset {}", 20, 19 * INTERVAL);
-            assert!(said.contains("doesn't have its digest") && said.contains(&place), "{hands} hands: {said}");
+            assert!(said.contains("doesn't have its digest") && said.contains(&place), "{workers} hands: {said}");
             for wrong in [9, 10, 21] {
                 let at = (2 * wrong + 1) * INTERVAL;
-                assert!(made[at..at + INTERVAL].iter().all(|&octet| octet == 0), "{hands} hands wrote {wrong}");
+                assert!(made[at..at + INTERVAL].iter().all(|&byte| byte == 0), "{workers} hands wrote {wrong}");
             }
             // All before it were good.
-            assert!(made[..18 * INTERVAL] == disk[..18 * INTERVAL], "{hands} hands");
+            assert!(made[..18 * INTERVAL] == disk[..18 * INTERVAL], "{workers} hands");
         }
     }
 }
@@ -136,11 +136,11 @@ fn the_first_record_that_is_not_what_its_digest_says_is_told_and_not_written() {
 #[test]
 fn of_a_stream_that_is_cut_all_whole_payloads_are_written() {
     let (disk, stream, places) = stream();
-    for hands in [1, 2, 4] {
-        let (made, ended) = received(hands, &stream[..places[17] + 100], Duration::ZERO);
-        assert!(matches!(ended, Err(ReceiveError::Stream(_))), "{hands} hands");
+    for workers in [1, 2, 4] {
+        let (made, ended) = received(workers, &stream[..places[17] + 100], Duration::ZERO);
+        assert!(matches!(ended, Err(ReceiveError::Stream(_))), "{workers} hands");
         let end = (2 * 16 + 2) * INTERVAL;
-        assert!(made[..end] == disk[..end] && made[end..].iter().all(|&octet| octet == 0), "{hands} hands");
+        assert!(made[..end] == disk[..end] && made[end..].iter().all(|&byte| byte == 0), "{workers} hands");
     }
 }
 
@@ -148,8 +148,8 @@ fn of_a_stream_that_is_cut_all_whole_payloads_are_written() {
 fn a_wrong_payload_is_told_though_the_link_is_silent_behind_it() {
     let (_, mut stream, places) = stream();
     stream[places[3]] ^= 1;
-    for hands in [2, 4] {
-        let (_, ended) = received(hands, &stream[..places[9]], Duration::from_secs(6));
-        assert!(matches!(ended, Err(ReceiveError::Stream(_))), "{hands} hands");
+    for workers in [2, 4] {
+        let (_, ended) = received(workers, &stream[..places[9]], Duration::from_secs(6));
+        assert!(matches!(ended, Err(ReceiveError::Stream(_))), "{workers} hands");
     }
 }

@@ -8,11 +8,11 @@ use proptest::prelude::*;
 use super::*;
 
 /// A word as a sender codes and quotes it.
-fn coded(octets: &[u8]) -> String {
-    format!("'{}'", xfer_hole_link::coded(OsStr::from_bytes(octets)))
+fn coded(bytes: &[u8]) -> String {
+    format!("'{}'", xfer_hole_link::coded(OsStr::from_bytes(bytes)))
 }
 
-/// The octets of a word as it stands in a request.
+/// The bytes of a word as it stands in a request.
 fn read(word: &[u8]) -> Result<Vec<u8>, &'static str> {
     unquoted(word).ok_or(NOT_CODED).and_then(decoded)
 }
@@ -77,7 +77,7 @@ fn the_words_that_its_shell_has_say_the_same() {
 }
 
 #[test]
-fn a_request_with_one_octet_less_or_another_one_is_another_or_none() {
+fn a_request_with_one_byte_less_or_another_one_is_another_or_none() {
     let good = ReceivedRequest::parse(PLAIN.as_bytes()).unwrap();
     let script = PLAIN.find("(echo").unwrap()..PLAIN.find("' recv").unwrap();
     for at in 0..PLAIN.len() {
@@ -87,12 +87,12 @@ fn a_request_with_one_octet_less_or_another_one_is_another_or_none() {
         less.remove(at);
         let parsed = ReceivedRequest::parse(&less);
         assert!(script.contains(&at) || parsed.is_err(), "without {at}");
-        for octet in [b' ', b'\'', b'\\', b'\n', b'"', b'0', b'x', b';', 0xff] {
+        for byte in [b' ', b'\'', b'\\', b'\n', b'"', b'0', b'x', b';', 0xff] {
             let mut other = PLAIN.as_bytes().to_vec();
-            other[at] = octet;
+            other[at] = byte;
             if let Ok(asked) = ReceivedRequest::parse(&other) {
-                let word = |octet: u8| octet.is_ascii_alphanumeric();
-                assert!(script.contains(&at) || asked == good || word(octet), "{octet:#x} at {at}: {asked:?}");
+                let word = |byte: u8| byte.is_ascii_alphanumeric();
+                assert!(script.contains(&at) || asked == good || word(byte), "{byte:#x} at {at}: {asked:?}");
             }
         }
     }
@@ -166,15 +166,15 @@ proptest! {
     #[test]
     fn what_is_decoded_was_coded_so(word in prop::collection::vec(any::<u8>(), 0..20)) {
         let quoted = [b"'", &word[..], b"'"].concat();
-        if let Ok(octets) = read(&quoted) {
-            prop_assert_eq!(coded(&octets).into_bytes(), quoted);
+        if let Ok(bytes) = read(&quoted) {
+            prop_assert_eq!(coded(&bytes).into_bytes(), quoted);
         }
     }
 
     #[test]
-    fn no_octets_make_it_fail_otherwise_than_by_an_error(octets in prop::collection::vec(any::<u8>(), 0..200), at in 0..90_usize) {
-        let _none = ReceivedRequest::parse(&octets);
-        let mixed = [&PLAIN.as_bytes()[..at.min(PLAIN.len())], &octets[..]].concat();
+    fn no_bytes_make_it_fail_otherwise_than_by_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0..90_usize) {
+        let _none = ReceivedRequest::parse(&bytes);
+        let mixed = [&PLAIN.as_bytes()[..at.min(PLAIN.len())], &bytes[..]].concat();
         let _none = ReceivedRequest::parse(&mixed);
     }
 }

@@ -39,8 +39,8 @@ pub(crate) fn digest(args: &DigestArgs, messages: Messages) -> ExitCode {
     args.disk.watch(ProgressKind::Auto, messages, |watch| {
         let sums = args.sums.sums()?;
         let disk = args.disk.open(&args.image, watch.messages)?;
-        watch.tally.set_size(disk.size());
-        let made = || fingerprint(&disk, sums, watch.tally);
+        watch.counters.set_size(disk.size());
+        let made = || fingerprint(&disk, sums, watch.counters);
         let fingerprint = watch.ahead_of(&disk, Plan::whole(&disk), made)?;
         disk.noticed().iter().for_each(|noticed| watch.messages.warn(noticed));
         Ok(CommandResult {

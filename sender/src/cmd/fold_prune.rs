@@ -128,7 +128,7 @@ impl PairCommand<'_> {
     }
 
     fn work(&self, watch: &CommandContext<'_>) -> Result<(), SendError> {
-        let (args, CommandContext { tally, signals, messages }) = (self.args, *watch);
+        let (args, CommandContext { counters, signals, messages }) = (self.args, *watch);
         let options = LayerPairOptions { any_format: args.format == PairFormat::Raw, no_sync: args.no_sync };
         let mut pair = LayerPair::open(self.child, self.parent, options)?;
         if let Some(method) = pair.method() {
@@ -139,14 +139,14 @@ impl PairCommand<'_> {
             messages.note(self.plan(&pair, cover));
             return Ok(());
         }
-        tally.set_size(pair.size());
+        counters.set_size(pair.size());
         signals.set_remains(Some(pair.remains_meanwhile()));
-        tally.set_phase(if self.folds { Phase::Copying } else { Phase::Zeroing });
-        let done = if self.folds { pair.fold(processors(), tally) } else { pair.prune(tally) };
+        counters.set_phase(if self.folds { Phase::Copying } else { Phase::Zeroing });
+        let done = if self.folds { pair.fold(processors(), counters) } else { pair.prune(counters) };
         let done = done.and_then(|()| pair.check_child());
         let remains = pair.remains();
         if done.is_ok() && !args.no_sync {
-            tally.set_phase(Phase::Syncing);
+            counters.set_phase(Phase::Syncing);
         }
         let done = done.and_then(|()| pair.finish());
         done.map_err(|error| SendError::Begun { error: Box::new(error.into()), remains })?;
@@ -155,7 +155,7 @@ impl PairCommand<'_> {
     }
 
     /// What would be done: a line.
-    fn plan(&self, pair: &LayerPair, ParentCoverage { octets, ranges }: ParentCoverage) -> String {
+    fn plan(&self, pair: &LayerPair, ParentCoverage { bytes, ranges }: ParentCoverage) -> String {
         let (child, parent) = (shown(self.child), shown(pair.parent_path()));
         let ranges = if ranges == 1 { "1 range".to_owned() } else { format!("{ranges} ranges") };
         let size = pair.parent_size();
@@ -163,12 +163,12 @@ impl PairCommand<'_> {
             true if size < pair.size() => {
                 let grown = pair.size();
                 format!(
-                    "would put {octets} octets in {ranges} of {child} into {parent}, which would grow from {size} to {grown} octets"
+                    "would put {bytes} bytes in {ranges} of {child} into {parent}, which would grow from {size} to {grown} bytes"
                 )
             }
-            true => format!("would put {octets} octets in {ranges} of {child} into {parent}, a file of {size} octets"),
+            true => format!("would put {bytes} bytes in {ranges} of {child} into {parent}, a file of {size} bytes"),
             false => format!(
-                "would punch {octets} octets in {ranges}, which {child} has, out of {parent}, a file of {size} octets"
+                "would punch {bytes} bytes in {ranges}, which {child} has, out of {parent}, a file of {size} bytes"
             ),
         }
     }

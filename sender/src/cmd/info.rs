@@ -1,4 +1,4 @@
-//! `xfer-hole info`: what an image is, and what it lies on. It is what one looks with when an image can't be read, so a floor that
+//! `xfer-hole info`: what an image is, and what it lies on. It is what one looks with when an image can't be read, so a layer that
 //! can't be opened is told of, and is no failure.
 
 use std::cell::Cell;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::{Serialize, Serializer};
-use xfer_hole_image::{BackingRef, Floors, Info, SnapshotInfo, shown};
+use xfer_hole_image::{BackingFiles, BackingRef, Info, SnapshotInfo, shown};
 use xfer_hole_link::Messages;
 
 use crate::cmd::info_json::{BitmapJson, ImageInfo};
@@ -45,10 +45,10 @@ pub(crate) fn info(args: &InfoArgs, messages: Messages) -> Result<(), SendError>
     messages.verbose(format_args!("format {}", info.format));
     warn(&info, messages);
     let mut out = Output::stdout()?;
-    let floors = info.floors();
+    let layers = info.layers();
     let printed = match args.output {
-        OutputKind::Human => human(&mut out, &info, floors, messages),
-        OutputKind::Json => json(&mut out, &info, floors, messages),
+        OutputKind::Human => human(&mut out, &info, layers, messages),
+        OutputKind::Json => json(&mut out, &info, layers, messages),
     };
     printed.and_then(|()| out.flush()).map_err(failed)
 }
@@ -63,17 +63,17 @@ fn warn(info: &Info, messages: Messages) {
 #[derive(Serialize)]
 struct WithChain<'a> {
     #[serde(flatten)]
-    floor: ImageInfo<'a>,
+    layer: ImageInfo<'a>,
     chain: BackingLayers,
 }
 
-/// The floors below. They are looked at one by one while they are printed: there may be many, and each may have many snapshots.
+/// The layers below. They are looked at one by one while they are printed: there may be many, and each may have many snapshots.
 struct BackingLayers {
-    floors: Cell<Option<Floors>>,
+    layers: Cell<Option<BackingFiles>>,
     messages: Messages,
 }
 
-/// A floor that can't be opened. None is below it.
+/// A layer that can't be opened. None is below it.
 #[derive(Serialize)]
 struct UnopenedLayer {
     error: String,
@@ -83,8 +83,8 @@ impl Serialize for BackingLayers {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeSeq as _;
         let mut list = serializer.serialize_seq(None)?;
-        for floor in self.floors.take().into_iter().flatten() {
-            match floor {
+        for layer in self.layers.take().into_iter().flatten() {
+            match layer {
                 Ok(info) => {
                     warn(&info, self.messages);
                     list.serialize_element(&ImageInfo::of(&info))?;
@@ -100,12 +100,12 @@ impl Serialize for BackingLayers {
 }
 
 /// For programs.
-fn json(out: &mut dyn Write, info: &Info, floors: Floors, messages: Messages) -> io::Result<()> {
-    let chain = BackingLayers { floors: Cell::new(Some(floors)), messages };
+fn json(out: &mut dyn Write, info: &Info, layers: BackingFiles, messages: Messages) -> io::Result<()> {
+    let chain = BackingLayers { layers: Cell::new(Some(layers)), messages };
     // As qemu-img indents it.
     let pretty = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     let mut json = serde_json::Serializer::with_formatter(&mut *out, pretty);
-    WithChain { floor: ImageInfo::of(info), chain }.serialize(&mut json)?;
+    WithChain { layer: ImageInfo::of(info), chain }.serialize(&mut json)?;
     writeln!(out)
 }
 
@@ -116,13 +116,13 @@ fn unopened(error: &xfer_hole_image::DiskError, messages: Messages) {
     }
 }
 
-/// For people: a paragraph for each floor.
-fn human(out: &mut dyn Write, info: &Info, floors: Floors, messages: Messages) -> io::Result<()> {
+/// For people: a paragraph for each layer.
+fn human(out: &mut dyn Write, info: &Info, layers: BackingFiles, messages: Messages) -> io::Result<()> {
     paragraph(out, info)?;
-    for floor in floors {
-        match floor {
+    for layer in layers {
+        match layer {
             Ok(info) => {
-                // What was said of the floor before stands before what is wrong with this one, on a terminal too.
+                // What was said of the layer before stands before what is wrong with this one, on a terminal too.
                 out.flush()?;
                 warn(&info, messages);
                 writeln!(out)?;
@@ -145,11 +145,11 @@ fn paragraph(out: &mut dyn Write, info: &Info) -> io::Result<()> {
         Some(qcow2) => line("format", &format_args!("{}, version {}", info.format, qcow2.version))?,
         None => line("format", &info.format)?,
     }
-    line("virtual size", &octets(info.virtual_size))?;
-    line("file size", &octets(info.file_size))?;
-    line("allocated", &octets(info.actual_size))?;
+    line("virtual size", &bytes(info.virtual_size))?;
+    line("file size", &bytes(info.file_size))?;
+    line("allocated", &bytes(info.actual_size))?;
     if let Some(qcow2) = &info.qcow2 {
-        line("cluster size", &octets(qcow2.cluster_size))?;
+        line("cluster size", &bytes(qcow2.cluster_size))?;
         line("compression", &qcow2.compression)?;
         line("refcount bits", &qcow2.refcount_bits)?;
         line("lazy refcounts", &yes(qcow2.lazy_refcounts))?;
@@ -200,18 +200,18 @@ fn snapshots(out: &mut dyn Write, snapshots: &[SnapshotInfo]) -> io::Result<()> 
     Ok(())
 }
 
-/// "1572864 octets (1.5 MiB)".
-fn octets(octets: u64) -> String {
-    let power = octets.checked_ilog2().unwrap_or_default() / 10;
+/// "1572864 bytes (1.5 MiB)".
+fn bytes(bytes: u64) -> String {
+    let power = bytes.checked_ilog2().unwrap_or_default() / 10;
     if power == 0 {
-        return format!("{octets} octets");
+        return format!("{bytes} bytes");
     }
     let unit = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"][power as usize - 1];
     // Tenths, rounded down: a size is never said to be more than it is.
-    let tenths = (u128::from(octets) * 10) >> (10 * power);
+    let tenths = (u128::from(bytes) * 10) >> (10 * power);
     match tenths % 10 {
-        0 => format!("{octets} octets ({} {unit})", tenths / 10),
-        tenth => format!("{octets} octets ({}.{tenth} {unit})", tenths / 10),
+        0 => format!("{bytes} bytes ({} {unit})", tenths / 10),
+        tenth => format!("{bytes} bytes ({}.{tenth} {unit})", tenths / 10),
     }
 }
 
@@ -280,8 +280,8 @@ mod tests {
     fn printed(info: &Info) -> (serde_json::Value, String) {
         let messages = Messages::new("xfer-hole", 0);
         let (mut text, mut table) = (Vec::new(), Vec::new());
-        json(&mut text, info, info.floors(), messages).unwrap();
-        human(&mut table, info, info.floors(), messages).unwrap();
+        json(&mut text, info, info.layers(), messages).unwrap();
+        human(&mut table, info, info.layers(), messages).unwrap();
         (serde_json::from_slice(&text).unwrap(), String::from_utf8(table).unwrap())
     }
 
@@ -310,10 +310,10 @@ mod tests {
             table,
             r"image:          o.qcow2
 format:         raw, version 3
-virtual size:   512 octets
-file size:      512 octets
-allocated:      4096 octets (4 KiB)
-cluster size:   65536 octets (64 KiB)
+virtual size:   512 bytes
+file size:      512 bytes
+allocated:      4096 bytes (4 KiB)
+cluster size:   65536 bytes (64 KiB)
 compression:    zlib
 refcount bits:  16
 lazy refcounts: no
@@ -331,7 +331,7 @@ bitmaps:
     }
 
     #[test]
-    fn a_floor_is_told_of_in_the_same_form_and_one_that_cannot_be_opened_with_its_reason() {
+    fn a_layer_is_told_of_in_the_same_form_and_one_that_cannot_be_opened_with_its_reason() {
         let (dir, how) = (tempfile::tempdir().unwrap(), DiskOptions::default());
         let mut info = image(&dir, "o.qcow2", &how);
         info.path = dir.path().join("o.qcow2");
@@ -376,15 +376,15 @@ bitmaps:
     #[test]
     fn sizes_are_exact_and_readable() {
         for (size, text) in [
-            (0, "0 octets"),
-            (1023, "1023 octets"),
-            (1024, "1024 octets (1 KiB)"),
-            (1_572_864, "1572864 octets (1.5 MiB)"),
-            ((1 << 30) - 1, "1073741823 octets (1023.9 MiB)"),
-            (1 << 40, "1099511627776 octets (1 TiB)"),
-            (u64::MAX, "18446744073709551615 octets (15.9 EiB)"),
+            (0, "0 bytes"),
+            (1023, "1023 bytes"),
+            (1024, "1024 bytes (1 KiB)"),
+            (1_572_864, "1572864 bytes (1.5 MiB)"),
+            ((1 << 30) - 1, "1073741823 bytes (1023.9 MiB)"),
+            (1 << 40, "1099511627776 bytes (1 TiB)"),
+            (u64::MAX, "18446744073709551615 bytes (15.9 EiB)"),
         ] {
-            assert_eq!(octets(size), text);
+            assert_eq!(bytes(size), text);
         }
     }
 }

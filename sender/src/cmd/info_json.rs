@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use xfer_hole_image::{BitmapInfo, Info, Qcow2Info, SnapshotInfo};
 
-/// One floor of a chain.
+/// One layer of a chain.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct ImageInfo<'a> {

@@ -1,4 +1,4 @@
-//! `xfer-hole manifest`: the record lines of a disk, with their digests and without its octets.
+//! `xfer-hole manifest`: the record lines of a disk, with their digests and without its bytes.
 
 use std::fs;
 use std::io::Write;
@@ -54,7 +54,7 @@ pub(crate) fn manifest(args: &ManifestArgs, messages: Messages) -> ExitCode {
     args.disk.watch(usual, messages, |watch| {
         let sums = args.sums.sums()?;
         let disk = args.disk.open(&args.image, watch.messages)?;
-        watch.tally.set_size(disk.size());
+        watch.counters.set_size(disk.size());
         let fingerprint = match file {
             Some(file) => to_file(&disk, sums, file, watch)?,
             None => to_stdout(&disk, sums, watch)?,
@@ -72,9 +72,9 @@ fn lines(
     watch: &CommandContext<'_>,
     mut tell: impl FnMut(&str) -> Result<(), SendError>,
 ) -> Result<Fingerprint, SendError> {
-    watch.tally.set_phase(Phase::Hashing);
+    watch.counters.set_phase(Phase::Hashing);
     tell(&format!("{}\n", ManifestHeader::whole(disk.size(), sums)))?;
-    watch.ahead_of(disk, Plan::whole(disk), || record_lines(disk, sums, false, watch.tally, tell))
+    watch.ahead_of(disk, Plan::whole(disk), || record_lines(disk, sums, false, watch.counters, tell))
 }
 
 /// Whoever reads standard output has each line soon, and hears why there are no more.
@@ -119,7 +119,7 @@ fn to_file(
     });
     match written {
         Ok(fingerprint) => {
-            watch.tally.set_phase(Phase::Syncing);
+            watch.counters.set_phase(Phase::Syncing);
             for note in sink.commit(at)? {
                 watch.messages.warn(format_args!("{}: {note}", shown(file)));
             }

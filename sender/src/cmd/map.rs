@@ -17,8 +17,8 @@ Examples:
   xfer-hole map --output json --snapshot monday disk.qcow2
 
 A status is one of
-  data          octets lie in the file as they are
-  compressed    octets lie in the file compressed
+  data          bytes lie in the file as they are
+  compressed    bytes lie in the file compressed
   preallocated  the image has a place for them, which reads as zeros
   zero          the image, or the hole of a raw one, says that they are zeros
   hole          no image of the chain has them: zeros
@@ -117,7 +117,7 @@ fn same_kind(one: &Extent, other: &Extent) -> bool {
 fn json(out: &mut dyn Write, image: &dyn Disk, end: u64) -> Result<(), SendError> {
     write!(out, "[").map_err(failed)?;
     if end == 0 {
-        // A disk without octets has one entry, which says nothing.
+        // A disk without bytes has one entry, which says nothing.
         let nothing = r#"{ "start": 0, "length": 0, "depth": 0, "present": false, "zero": false, "data": false, "compressed": false}"#;
         write!(out, "{nothing}").map_err(failed)?;
     }
@@ -164,15 +164,15 @@ fn human(out: &mut dyn Write, image: &dyn Disk, end: u64) -> Result<(), SendErro
         let word = word(&extent);
         extents += 1;
         totals[word] += extent.len;
-        // What no floor has lies in no file.
+        // What no layer has lies in no file.
         let file = image.host(extent.depth).filter(|_| extent.present).map(|host| shown(host.path()));
         let (start, len, depth, word) = (extent.start, extent.len, extent.depth, WORDS[word]);
         let file = file.unwrap_or_else(|| "-".into());
         writeln!(out, "{start:>width$}  {len:>width$}  {word:<12}  {depth:>5}  {file}").map_err(failed)?;
     }
-    let each = WORDS.iter().zip(totals).filter(|&(_, octets)| octets > 0);
-    let each: String = each.map(|(word, octets)| format!(", {octets} {word}")).collect();
-    writeln!(out, "total: {end} octets in {extents} extents{each}").map_err(failed)
+    let each = WORDS.iter().zip(totals).filter(|&(_, bytes)| bytes > 0);
+    let each: String = each.map(|(word, bytes)| format!(", {bytes} {word}")).collect();
+    writeln!(out, "total: {end} bytes in {extents} extents{each}").map_err(failed)
 }
 
 #[cfg(test)]
@@ -283,7 +283,7 @@ mod tests {
  12288    8192  zero              0  -
  20480    4096  hole              1  -
  24576    4096  preallocated      0  -
-total: 28672 octets in 5 extents, 8192 data, 4096 compressed, 4096 preallocated, 8192 zero, 4096 hole
+total: 28672 bytes in 5 extents, 8192 data, 4096 compressed, 4096 preallocated, 8192 zero, 4096 hole
 "
         );
     }

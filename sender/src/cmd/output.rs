@@ -19,7 +19,7 @@ pub(crate) enum OutputKind {
     Json,
 }
 
-/// Octets that are gathered before they are written.
+/// Bytes that are gathered before they are written.
 const GATHER: usize = 64 << 10;
 
 /// Standard output, past the runtime's own buffer, which would be flushed line by line.
@@ -33,9 +33,9 @@ impl Output {
 }
 
 impl Write for Output {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        sys::write_all(&self.0, octets)?;
-        Ok(octets.len())
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        sys::write_all(&self.0, bytes)?;
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -34,7 +34,7 @@ pub(crate) struct VerifyArgs {
     /// What xfer-hole manifest has written; "-" is standard input
     pub(crate) manifest: PathBuf,
 
-    /// Print all ranges that differ, and nothing else: offset and length in octets, a line each, whole intervals joined
+    /// Print all ranges that differ, and nothing else: offset and length in bytes, a line each, whole intervals joined
     #[arg(long, conflicts_with = "quiet")]
     pub(crate) list: bool,
 
@@ -60,14 +60,14 @@ fn found(args: &VerifyArgs, watch: &CommandContext<'_>) -> Result<CommandResult,
     if tail > 0 {
         watch
             .messages
-            .warn(format_args!("{}: the last {tail} octets of the device aren't compared", shown(&args.image)));
+            .warn(format_args!("{}: the last {tail} bytes of the device aren't compared", shown(&args.image)));
     }
     let mut out = Output::stdout()?;
     let tell = |at, len| match args.list {
         true => writeln!(out, "{at} {len}").map_err(failed),
         false => Ok(()),
     };
-    let compared = watch.ahead_of(&disk, Plan::whole(&disk), || compare(&disk, &mut manifest, watch.tally, tell));
+    let compared = watch.ahead_of(&disk, Plan::whole(&disk), || compare(&disk, &mut manifest, watch.counters, tell));
     // What was found before a failure is true.
     out.flush().map_err(failed)?;
     let verdict = compared?;

@@ -62,14 +62,14 @@ fn named(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("xfer-hole-wire-{}-{name}", std::process::id()))
 }
 
-/// A disk of a hundred thousand octets, no two neighbours alike.
+/// A disk of a hundred thousand bytes, no two neighbours alike.
 fn disk(name: &str) -> (BackingChain, Vec<u8>) {
-    let octets: Vec<u8> = (0..100_000_u32).map(|at| at.to_be_bytes()[3] ^ at.to_be_bytes()[2]).collect();
+    let bytes: Vec<u8> = (0..100_000_u32).map(|at| at.to_be_bytes()[3] ^ at.to_be_bytes()[2]).collect();
     let path = named(name);
-    fs::write(&path, &octets).unwrap();
+    fs::write(&path, &bytes).unwrap();
     let raw = BackingChain::open(&path, &DiskOptions::default()).unwrap();
     fs::remove_file(path).unwrap();
-    (raw, octets)
+    (raw, bytes)
 }
 
 fn range(at: u64, len: u64) -> PayloadPart {
@@ -77,26 +77,25 @@ fn range(at: u64, len: u64) -> PayloadPart {
 }
 
 /// Large and small parts of both kinds, the last of which goes on behind the end of the file.
-fn parts(octets: &[u8]) -> (Payload, Vec<u8>) {
-    let behind = [&octets[90_000..], &[0; 50_000]].concat();
-    let memory = Bytes::copy_from_slice(octets);
+fn parts(bytes: &[u8]) -> (Payload, Vec<u8>) {
+    let behind = [&bytes[90_000..], &[0; 50_000]].concat();
+    let memory = Bytes::copy_from_slice(bytes);
     let parts = vec![
         range(10, 100),
-        PayloadPart::Octets(memory.slice(..50)),
+        PayloadPart::Bytes(memory.slice(..50)),
         range(1000, 60_000),
-        PayloadPart::Octets(memory.slice(..70_000)),
+        PayloadPart::Bytes(memory.slice(..70_000)),
         range(5, 4096),
         range(90_000, 60_000),
     ];
-    let expected =
-        [&octets[10..110], &octets[..50], &octets[1000..61_000], &octets[..70_000], &octets[5..4101], &behind];
+    let expected = [&bytes[10..110], &bytes[..50], &bytes[1000..61_000], &bytes[..70_000], &bytes[5..4101], &behind];
     (Payload::from(parts), expected.concat())
 }
 
 #[test]
 fn a_payload_is_its_parts_one_behind_the_other_in_one_record() {
-    let (raw, octets) = disk("parts");
-    let (payload, expected) = parts(&octets);
+    let (raw, bytes) = disk("parts");
+    let (payload, expected) = parts(&bytes);
     let len = payload.len();
     let talk = |wire: &mut StreamWriter| {
         wire.line(Frame::Open(StreamHeader { size: len, sums: None }))?;
@@ -110,13 +109,13 @@ fn a_payload_is_its_parts_one_behind_the_other_in_one_record() {
         let mut said = Vec::new();
         reader.read_to_end(&mut said).map(|_| said)
     });
-    let tally = Arc::new(ProgressCounters::default());
-    let mut wire = StreamWriter::new(OwnedFd::from(writer).into(), Dialect::V1, Arc::clone(&tally), None);
+    let counters = Arc::new(ProgressCounters::default());
+    let mut wire = StreamWriter::new(OwnedFd::from(writer).into(), Dialect::V1, Arc::clone(&counters), None);
     talk(&mut wire).unwrap();
     assert!(wire.splices && wire.spliced);
     drop(wire);
     assert!(reading.join().unwrap().unwrap() == expected);
-    assert_eq!(tally.wire(), expected.len() as u64);
+    assert_eq!(counters.wire(), expected.len() as u64);
     // Into what can't be spliced to.
     let path = named("out");
     let mut wire = StreamWriter::new(File::create(&path).unwrap(), Dialect::V1, Arc::default(), None);
@@ -149,7 +148,7 @@ fn a_small_payload_that_can_not_be_read_leaves_room_for_fail() {
     File::options().write(true).open(&path).unwrap().set_len(5000).unwrap();
     fs::remove_file(path).unwrap();
     let said = said_by(Dialect::V1, |wire| {
-        let payload = Payload::from(vec![PayloadPart::Octets(Bytes::from_static(b"here")), range(4000, 4092)]);
+        let payload = Payload::from(vec![PayloadPart::Bytes(Bytes::from_static(b"here")), range(4000, 4092)]);
         let failed = wire.data(Record::Data { len: 4096, digest: None }, payload, &raw);
         assert!(matches!(failed, Err(SendError::Image(_))));
         wire.give_up(FailReason::new("short"))

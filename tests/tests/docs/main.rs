@@ -193,7 +193,7 @@ fn every_link_leads_to_a_file_and_a_heading() {
 fn documents_say_bytes() {
     for name in guides() {
         let text = fs::read_to_string(checkout(&name)).unwrap().to_lowercase();
-        assert!(!text.contains("octet"), "{name} says octet");
+        assert!(!text.contains("byte"), "{name} says byte");
     }
 }
 

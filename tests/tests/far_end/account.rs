@@ -77,7 +77,7 @@ impl Account {
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
             let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
-            if environment.split(|&octet| octet == 0).any(|word| word == self.mark.as_bytes()) {
+            if environment.split(|&byte| byte == 0).any(|word| word == self.mark.as_bytes()) {
                 found.push(format!("{} {}", entry.path().display(), text(&entry.path().join("stat"))));
             }
         }

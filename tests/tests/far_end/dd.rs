@@ -86,7 +86,7 @@ fn busybox_or_gnudd_stands_in_for_the_dd_of_uutils() {
     requires(&["busybox"]);
     assert!(Path::new(UUTILS).exists(), "rust-coreutils is required; ./check installs it");
     let folder = TempDir::new().unwrap();
-    let (octets, stream) = sample(folder.path());
+    let (bytes, stream) = sample(folder.path());
     at_once(SHELLS, |sh| {
         for other in ["busybox", "gnudd"] {
             let (account, target) = (Account::new("dash", sh), TempDir::new().unwrap());
@@ -101,7 +101,7 @@ fn busybox_or_gnudd_stands_in_for_the_dd_of_uutils() {
                 command.env("PATH", &bin);
                 let outcome = converse(&mut command, &stream);
                 done(&outcome, &format!("{sh} with {other}"));
-                assert!(fs::read(&dest).unwrap() == octets, "{sh} with {other}");
+                assert!(fs::read(&dest).unwrap() == bytes, "{sh} with {other}");
             }
             account.left_nothing(sh);
         }
@@ -143,7 +143,7 @@ fn a_dd_that_reads_on_or_seeks_from_the_start_is_named_first() {
 fn a_dd_in_a_later_directory_of_path_is_found() {
     at_once(SHELLS, |sh| {
         let (account, target) = (Account::new("dash", sh), TempDir::new().unwrap());
-        let (octets, stream) = sample(target.path());
+        let (bytes, stream) = sample(target.path());
         let (bin, other, dest) = (account.at("bin"), account.at("other"), target.path().join("out.img"));
         furnish(&bin);
         link("dd", Path::new(UUTILS), &bin);
@@ -152,6 +152,6 @@ fn a_dd_in_a_later_directory_of_path_is_found() {
         let mut command = account.command(&request(&[], &dest));
         command.env("PATH", format!("{}:relative:/no such:{}", bin.display(), other.display()));
         done(&converse(&mut command, &stream), sh);
-        assert!(fs::read(&dest).unwrap() == octets, "{sh}");
+        assert!(fs::read(&dest).unwrap() == bytes, "{sh}");
     });
 }

@@ -39,7 +39,7 @@ fn ended(mut child: Child, answers: &mut impl Read, rest: &[u8]) -> (Option<i32>
 fn it_is_held_from_ready_to_the_end() {
     at_once(SHELLS, |sh| {
         let (account, target) = (Account::new("dash", sh), TempDir::new().unwrap());
-        let (octets, stream) = sample(target.path());
+        let (bytes, stream) = sample(target.path());
         let dest = target.path().join("out.img");
         for options in [&[][..], &["in-place"]] {
             let file = if options.is_empty() { part_of(&dest) } else { dest.clone() };
@@ -53,11 +53,11 @@ fn it_is_held_from_ready_to_the_end() {
             assert!(is_locked(&file), "{sh} {options:?}: at READY");
             child.stdin.as_mut().unwrap().write_all(&stream[..stream.len() - 100]).unwrap();
             wait_until("it writes", || {
-                is_locked(&file) && fs::read(&file).is_ok_and(|found| found.starts_with(&octets[..4096]))
+                is_locked(&file) && fs::read(&file).is_ok_and(|found| found.starts_with(&bytes[..4096]))
             });
             let (code, said) = ended(child, &mut answers, &stream[stream.len() - 100..]);
             assert_eq!((code, said.lines().last()), (Some(0), Some("DONE")), "{sh} {options:?}");
-            assert!(fs::read(&dest).unwrap() == octets && !is_locked(&dest), "{sh} {options:?}");
+            assert!(fs::read(&dest).unwrap() == bytes && !is_locked(&dest), "{sh} {options:?}");
             assert_eq!(names(target.path()), ["out.img"], "{sh} {options:?}");
         }
         account.left_nothing(sh);
@@ -68,7 +68,7 @@ fn it_is_held_from_ready_to_the_end() {
 fn a_disk_that_another_receiver_has_finished_meanwhile_is_looked_at_anew() {
     at_once(SHELLS, |sh| {
         let (account, target) = (Account::new("dash", sh), TempDir::new().unwrap());
-        let (octets, stream) = sample(target.path());
+        let (bytes, stream) = sample(target.path());
         let (dest, part) = (target.path().join("out.img"), part_of(&target.path().join("out.img")));
         fs::write(&part, "another's").unwrap();
         rig::mark_part(&part);
@@ -92,7 +92,7 @@ fn a_disk_that_another_receiver_has_finished_meanwhile_is_looked_at_anew() {
         assert_eq!(ready, "XFER-HOLE-READY 1 sh replaces\n", "{sh}");
         let (code, said) = ended(child, &mut answers, &stream);
         assert_eq!((code, said.lines().last()), (Some(0), Some("DONE")), "{sh}");
-        assert!(fs::read(&dest).unwrap() == octets, "{sh}");
+        assert!(fs::read(&dest).unwrap() == bytes, "{sh}");
         assert_eq!(mode(&dest), 0o640, "{sh}: the mode of the file that it replaced");
         account.left_nothing(sh);
     });
@@ -102,14 +102,14 @@ fn a_disk_that_another_receiver_has_finished_meanwhile_is_looked_at_anew() {
 fn in_place_a_dest_that_is_replaced_removed_or_moved_is_a_failure() {
     at_once(SHELLS, |sh| {
         let (account, target) = (Account::new("dash", sh), TempDir::new().unwrap());
-        let (octets, stream) = sample(target.path());
+        let (bytes, stream) = sample(target.path());
         let [dest, victim, moved] = ["out.img", "victim.img", "moved.img"].map(|name| target.path().join(name));
         for harm in ["replaced", "replaced by a link", "removed", "moved"] {
             TestDisk::empty(5 * M).with(0, 5 * M, 7).make(&dest);
             TestDisk::empty(5 * M).with(0, 5 * M, 8).make(&victim);
             let mut child = account.begin(&["in-place"], &dest, &stream[..stream.len() - 100]);
             let mut answers = BufReader::new(child.stdout.take().unwrap());
-            wait_until("it writes", || fs::read(&dest).is_ok_and(|found| found.starts_with(&octets[..4096])));
+            wait_until("it writes", || fs::read(&dest).is_ok_and(|found| found.starts_with(&bytes[..4096])));
             let before = Before::of(&victim);
             match harm {
                 "replaced" => fs::rename(&victim, &dest).unwrap(),
@@ -124,7 +124,7 @@ fn in_place_a_dest_that_is_replaced_removed_or_moved_is_a_failure() {
             assert!(said.lines().last().is_some_and(|line| line.starts_with("FAIL ")), "{sh} {harm}: {said}");
             assert!(said.contains("replaced or removed"), "{sh} {harm}: {said}");
             let found = if harm == "replaced" { &dest } else { &victim };
-            assert!(fs::read(found).unwrap() == before.octets(), "{sh} {harm}: the other file is not touched");
+            assert!(fs::read(found).unwrap() == before.bytes(), "{sh} {harm}: the other file is not touched");
             assert_eq!(dest.exists(), harm.starts_with("replaced"), "{sh} {harm}");
             for name in names(target.path()) {
                 fs::remove_file(target.path().join(name)).unwrap();

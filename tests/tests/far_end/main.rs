@@ -75,7 +75,7 @@ fn sample(folder: &Path) -> (Vec<u8>, Vec<u8>) {
     disk.make(&image);
     let stream = pour(&tools!(), &["--hash"], &image);
     fs::remove_file(image).unwrap();
-    (disk.octets(), stream)
+    (disk.bytes(), stream)
 }
 
 fn said(outcome: &Outcome) -> String {
@@ -110,7 +110,7 @@ fn every_name_arrives_as_it_is_through_every_login_shell_and_under_every_sh() {
     let image = folder.path().join("image");
     let disk = TestDisk::empty(64 * K).with(8 * K, 5 * K, 1);
     disk.make(&image);
-    let (octets, stream) = (disk.octets(), pour(&tools!(), &["--hash"], &image));
+    let (bytes, stream) = (disk.bytes(), pour(&tools!(), &["--hash"], &image));
     at_once(accounts, |(login, sh)| {
         let account = Account::new(login, sh);
         for name in &cases {
@@ -122,7 +122,7 @@ fn every_name_arrives_as_it_is_through_every_login_shell_and_under_every_sh() {
             let outcome = account.push(&[], Path::new(name), &stream);
             done(&outcome, &format!("{login} {sh} {name:?}"));
             let dest = account.at("home").join(name);
-            assert!(fs::read(&dest).unwrap() == octets, "{login} {sh} {name:?}");
+            assert!(fs::read(&dest).unwrap() == bytes, "{login} {sh} {name:?}");
             fs::remove_file(dest).unwrap();
             account.left_nothing(login);
         }
@@ -132,7 +132,7 @@ fn every_name_arrives_as_it_is_through_every_login_shell_and_under_every_sh() {
 #[test]
 fn options_are_obeyed_under_every_sh() {
     let folder = TempDir::new().unwrap();
-    let (octets, stream) = sample(folder.path());
+    let (bytes, stream) = sample(folder.path());
     let facts = |path: &Path| {
         let stat = fs::metadata(path).unwrap();
         (mode(path), stat.uid(), stat.gid(), stat.nlink())
@@ -148,7 +148,7 @@ fn options_are_obeyed_under_every_sh() {
         done(&account.push(&["mkpath"], &deep, &stream), sh);
         done(&account.push(&[], target.path(), &stream), sh);
         for path in [deep.join("it's.img"), target.path().join("it's.img")] {
-            assert!(fs::read(&path).unwrap() == octets, "{sh}: a directory gets the image under its name");
+            assert!(fs::read(&path).unwrap() == bytes, "{sh}: a directory gets the image under its name");
             assert_eq!(holes(&path)[0].0 % (4 * K), 0, "{sh}");
         }
 
@@ -190,7 +190,7 @@ fn no_clobber_also_spares_a_file_that_comes_meanwhile() {
 fn a_link_to_a_file_or_a_device_is_written_through_unless_nothing_may_be_there() {
     let (account, folder, device) =
         (Account::new("dash", "dash"), TempDir::new().unwrap(), LoopDevice::filled(4 * M, 7));
-    let (octets, stream) = sample(folder.path());
+    let (bytes, stream) = sample(folder.path());
     let (old, link, missing) = (folder.path().join("old"), folder.path().join("link"), folder.path().join("missing"));
     fs::write(&old, "old").unwrap();
     for (dest, file) in [(&link, &*old), (&folder.path().join("disk"), device.path()), (&missing, Path::new("no"))] {
@@ -206,7 +206,7 @@ fn a_link_to_a_file_or_a_device_is_written_through_unless_nothing_may_be_there()
             assert!(said(&outcome).ends_with("DONE\n"), "{file:?}: {}", said(&outcome));
         }
         assert_eq!(fs::read_link(dest).unwrap(), file);
-        assert!(fs::read(file).unwrap()[..octets.len()] == octets, "{file:?}");
+        assert!(fs::read(file).unwrap()[..bytes.len()] == bytes, "{file:?}");
     }
     account.left_nothing("a link");
 }
@@ -214,23 +214,23 @@ fn a_link_to_a_file_or_a_device_is_written_through_unless_nothing_may_be_there()
 #[test]
 fn a_device_that_is_zero_is_not_zeroed_and_keeps_its_owner() {
     let folder = TempDir::new().unwrap();
-    let (octets, stream) = sample(folder.path());
+    let (bytes, stream) = sample(folder.path());
     for sh in SHELLS {
         let account = Account::new("dash", sh);
         let device = LoopDevice::filled(4 * M, 7);
         failed(&account.push(&["chmod=600"], device.path(), &stream), false, "is a device");
         let read = |device: &LoopDevice| {
             let mut now = fs::read(device.path()).unwrap();
-            now.truncate(octets.len());
+            now.truncate(bytes.len());
             now
         };
         let old = read(&device);
         let outcome = account.push(&["target-is-zero"], device.path(), &stream);
         assert!(said(&outcome).ends_with("DONE\n") && said(&outcome).contains("\nNOTE "), "{sh}: {}", said(&outcome));
         let hole = usize::try_from(2 * M).unwrap();
-        assert_eq!((read(&device)[0], read(&device)[hole]), (octets[0], old[hole]), "{sh}: a hole was written");
+        assert_eq!((read(&device)[0], read(&device)[hole]), (bytes[0], old[hole]), "{sh}: a hole was written");
         assert!(said(&account.push(&[], device.path(), &stream)).ends_with("DONE\n"), "{sh}");
-        assert!(read(&device) == octets, "{sh}");
+        assert!(read(&device) == bytes, "{sh}");
     }
 }
 
@@ -304,15 +304,15 @@ fn a_stream_that_is_cut_or_wrong_is_answered_by_fail_and_leaves_the_old_file() {
         let (_, stream) = sample(target.path());
         let dest = target.path().join("out.img");
         fs::write(&dest, "old").unwrap();
-        for (octets, reason) in [
+        for (bytes, reason) in [
             (&b""[..], "stream cut before END"),
             (b"GET / HTTP/1.1\r\n", "not a stream of xfer-hole"),
             (&stream[..1000], "stream cut in DATA"),
             (&stream[..stream.len() - 1], "stream cut in a line"),
             (b"XFER-HOLE 1 4096\nFAIL the disk is gone\n", "sender gave up: the disk is gone"),
-            (b"XFER-HOLE 1 4096\nHOLE 4096\nEND\nx", "octets after END"),
+            (b"XFER-HOLE 1 4096\nHOLE 4096\nEND\nx", "bytes after END"),
         ] {
-            failed(&account.push(&[], &dest, octets), true, reason);
+            failed(&account.push(&[], &dest, bytes), true, reason);
             assert_eq!(fs::read(&dest).unwrap(), b"old", "{sh} {reason}");
         }
         account.left_nothing(sh);
@@ -340,20 +340,20 @@ fn sh_text_that_is_cut_does_nothing() {
 fn silence_ends_the_far_end_wherever_it_waits() {
     let folder = TempDir::new().unwrap();
     let (_, stream) = sample(folder.path());
-    let open = stream.iter().position(|&octet| octet == b'\n').unwrap() + 1;
+    let open = stream.iter().position(|&byte| byte == b'\n').unwrap() + 1;
     let cuts = [[0, open - 1], [open, 1000], [stream.len() - 1, stream.len()]];
     at_once(SHELLS.iter().flat_map(|sh| cuts.map(|cuts| (sh, cuts))), |(sh, cuts)| {
         let (account, target) = (Account::new("dash", sh), TempDir::new().unwrap());
         let dest = target.path().join("out.img");
-        for octets in cuts {
-            let mut child = account.begin(&["max-wait=3"], &dest, &stream[..octets]);
+        for bytes in cuts {
+            let mut child = account.begin(&["max-wait=3"], &dest, &stream[..bytes]);
             let _held = child.stdin.take();
             let output = child.wait_with_output().unwrap();
             let said = after_here(output.stdout).replace("WAIT\n", "");
             assert_eq!(
                 (output.status.code(), said.as_str()),
                 (Some(2), &*format!("{READY}FAIL (again) nothing came for 3 seconds: the link is taken for dead\n")),
-                "{sh}, silent after {octets} octets"
+                "{sh}, silent after {bytes} bytes"
             );
             assert!(!dest.exists(), "{sh}");
             account.left_nothing(sh);
@@ -392,14 +392,14 @@ fn a_killed_far_end_leaves_no_process_behind() {
 fn a_dead_predecessor_is_waited_for_and_a_live_one_is_not() {
     at_once(SHELLS, |sh| {
         let (account, target) = (Account::new("dash", sh), TempDir::new().unwrap());
-        let (octets, stream) = sample(target.path());
+        let (bytes, stream) = sample(target.path());
         let dest = target.path().join("out.img");
         // Its link is dead, which it finds out in a moment.
         let mut dead = account.begin(&["max-wait=3"], &dest, &stream[..1000]);
         let held = dead.stdin.take();
         written(&dest, LENGTH);
         done(&account.push(&[], &dest, &stream), sh);
-        assert!(fs::read(&dest).unwrap() == octets, "{sh}");
+        assert!(fs::read(&dest).unwrap() == bytes, "{sh}");
         assert_eq!(dead.wait().unwrap().code(), Some(2), "{sh}");
         drop(held);
 
@@ -456,7 +456,7 @@ fn a_far_end_that_has_nothing_to_say_says_wait() {
 fn a_recv_hole_that_is_installed_gets_the_stream_unless_sh_is_asked_for() {
     at_once(SHELLS, |sh| {
         let (account, target) = (Account::new("dash", sh), TempDir::new().unwrap());
-        let (octets, stream) = sample(target.path());
+        let (bytes, stream) = sample(target.path());
         symlink(tools!().recv_hole, account.at("bin/recv-hole")).unwrap();
         for (receiver, word) in [("auto", "recv-hole"), ("binary", "recv-hole"), ("sh", "sh")] {
             let dest = target.path().join(receiver);
@@ -470,7 +470,7 @@ fn a_recv_hole_that_is_installed_gets_the_stream_unless_sh_is_asked_for() {
             let said = if word == "sh" { said(&outcome) } else { String::from_utf8(outcome.out).unwrap() };
             assert!(said.starts_with(&format!("XFER-HOLE-READY 1 {word}")), "{sh} {receiver}: {said}");
             assert!(said.lines().last().unwrap().starts_with("DONE"), "{sh} {receiver}: {said}");
-            assert!(fs::read(&dest).unwrap() == octets, "{sh} {receiver}");
+            assert!(fs::read(&dest).unwrap() == bytes, "{sh} {receiver}");
             assert_eq!((mode(&dest), fs::metadata(&dest).unwrap().uid()), (0o604, 1), "{sh} {receiver}");
         }
         account.left_nothing(sh);

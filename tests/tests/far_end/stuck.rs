@@ -83,7 +83,7 @@ fn request(fifo: &Path) -> Command {
 #[test]
 fn a_fifo_that_nobody_reads_does_not_hold_a_receiver_whose_link_is_gone() {
     let target = TempDir::new().unwrap();
-    let (octets, stream) = sample(target.path());
+    let (bytes, stream) = sample(target.path());
     let fifo = target.path().join("fifo");
     mkfifo(&fifo, Mode::from_bits_truncate(0o666)).unwrap();
     let mut command = request(&fifo);
@@ -111,5 +111,5 @@ fn a_fifo_that_nobody_reads_does_not_hold_a_receiver_whose_link_is_gone() {
         assert_eq!(received.code, Some(0), "{}", String::from_utf8_lossy(&received.out));
         assert_eq!(read.join().unwrap(), LENGTH);
     });
-    assert!(fs::read(target.path().join("read")).unwrap() == octets);
+    assert!(fs::read(target.path().join("read")).unwrap() == bytes);
 }

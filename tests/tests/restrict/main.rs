@@ -17,14 +17,14 @@ use rig::{Running, Sshd, mark_part, mode, part_of, requires, run, tools, wait_un
 use crate::place::{ENV, Place, TEXT_LEN, done, failed, request};
 
 #[test]
-fn a_request_of_octets_that_are_no_text_and_none_at_all_are_refused() {
+fn a_request_of_bytes_that_are_no_text_and_none_at_all_are_refused() {
     let place = Place::new();
     let before = place.all();
     let good = request(&[], b"new.img", b"disk.img");
     for (from, to) in [("new", &b"\xff\xfe"[..]), ("new", b"\x01\x7f"), (" -- ", b" \x80 -- ")] {
         let (front, back) = good.split_once(from).unwrap();
-        let octets = [front.as_bytes(), to, back.as_bytes()].concat();
-        failed(&place.ask_by(&[], OsStr::from_bytes(&octets), &place.stream), "no text");
+        let bytes = [front.as_bytes(), to, back.as_bytes()].concat();
+        failed(&place.ask_by(&[], OsStr::from_bytes(&bytes), &place.stream), "no text");
     }
     let outcome = run(&mut place.command(&[], None), &place.stream);
     assert!(failed(&outcome, "not set").contains("SSH_ORIGINAL_COMMAND"));
@@ -48,7 +48,7 @@ fn the_text_of_a_receiver_is_never_asked_for_and_is_no_stream() {
     assert!(place.all() == before);
     for len in [0, 262_144] {
         done(&place.ask(&[], &by_len(len)), "any length");
-        assert!(fs::read(place.at("dir/new.img")).unwrap() == place.octets);
+        assert!(fs::read(place.at("dir/new.img")).unwrap() == place.bytes);
         fs::remove_file(place.at("dir/new.img")).unwrap();
     }
     assert!(!place.at("outside/never").exists() && !place.at("dir/never").exists());
@@ -87,7 +87,7 @@ fn good_requests_are_done_beneath_the_directory() {
         let what = request(options, dest, name);
         done(&place.ask(&[], &what), &what);
         let at = place.at("dir").join(at);
-        assert!(fs::read(&at).unwrap() == place.octets, "{what}");
+        assert!(fs::read(&at).unwrap() == place.bytes, "{what}");
         assert!(!part_of(&at).exists(), "{what}");
         if options == ["chmod=0604"] {
             assert_eq!(mode(&at), 0o604);
@@ -100,12 +100,12 @@ fn good_requests_are_done_beneath_the_directory() {
 #[test]
 fn a_name_that_is_no_text_is_only_a_name() {
     let place = Place::new();
-    let all: Vec<u8> = (1..=255).filter(|&octet| octet != b'/').collect();
+    let all: Vec<u8> = (1..=255).filter(|&byte| byte != b'/').collect();
     for name in [&all[..127], &all[127..], b"\xff\n\x80"] {
         done(&place.ask(&[], &request(&[], name, b"x")), "a strange target");
         done(&place.ask(&[], &request(&[], b"empty/", name)), "a strange name");
         for folder in ["dir", "dir/empty"] {
-            assert!(fs::read(place.at(folder).join(OsStr::from_bytes(name))).unwrap() == place.octets);
+            assert!(fs::read(place.at(folder).join(OsStr::from_bytes(name))).unwrap() == place.bytes);
         }
     }
 }
@@ -114,7 +114,7 @@ fn a_name_that_is_no_text_is_only_a_name() {
 fn what_is_there_is_told_to_nobody_who_may_only_write() {
     let place = Place::new();
     let before = place.all();
-    let want = format!("WANT {} sha256 65536 4096\n", place.octets.len());
+    let want = format!("WANT {} sha256 65536 4096\n", place.bytes.len());
     let ask = |dest: &str, args: &[&str]| {
         let input = want.as_bytes().to_vec();
         place.ask_by(args, OsStr::new(&request(&[], dest.as_bytes(), b"x")), &input)
@@ -188,7 +188,7 @@ fn an_account_that_can_not_give_files_away_does_not_tell_whose_they_were() {
         command.arg("--restrict").arg(place.at("dir")).env(ENV, request(&[], format!("sub/{dest}").as_bytes(), b"x"));
         let outcome = run(&mut command, &place.stream);
         done(&outcome, dest);
-        assert!(fs::read(place.at("dir/sub").join(dest)).unwrap() == place.octets);
+        assert!(fs::read(place.at("dir/sub").join(dest)).unwrap() == place.bytes);
         String::from_utf8(outcome.out).unwrap()
     });
     assert_eq!(answers[0], answers[1]);
@@ -263,7 +263,7 @@ fn the_directory_is_held_to_while_it_is_moved_and_replaced() {
     symlink("../outside", place.at("dir/sub")).unwrap();
     running.say(&input[half..]);
     done(&running.end(), "moved meanwhile");
-    assert!(fs::read(place.at("dir/moved/new.img")).unwrap() == place.octets);
+    assert!(fs::read(place.at("dir/moved/new.img")).unwrap() == place.bytes);
     assert_eq!(fs::read_dir(place.at("outside")).unwrap().count(), 1);
 }
 
@@ -308,7 +308,7 @@ fn the_line_in_authorized_keys_holds_a_key_to_it() {
     fs::write(&keys, format!("restrict,command=\"{program} --restrict {dir} --max-size 1G\" {key}")).unwrap();
     let ask = |request: &str| run(sshd.ssh().arg(request), &place.stream);
     done(&ask(&request(&["mkpath"], b"a b/it's new.img", b"x")), "by ssh");
-    assert!(fs::read(place.at("dir/a b/it's new.img")).unwrap() == place.octets);
+    assert!(fs::read(place.at("dir/a b/it's new.img")).unwrap() == place.bytes);
     let before = place.all();
     for other in ["id", "cat > new.img", "exec sh -c 'id'", &request(&[], b"../outside/new", b"x")] {
         failed(&ask(other), other);

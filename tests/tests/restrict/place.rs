@@ -14,16 +14,16 @@ use rig::{Outcome, TestDisk, mark_part, pour, requires_root, run, tool, tools};
 use tempfile::TempDir;
 
 pub(crate) const ENV: &str = "SSH_ORIGINAL_COMMAND";
-/// Octets of shell text that a sender has for who asks for them.
+/// Bytes of shell text that a sender has for who asks for them.
 pub(crate) const TEXT_LEN: usize = 33_333;
 
 /// A word as a sender codes it.
-pub(crate) fn coded(octets: &[u8]) -> String {
-    let code = |&octet: &u8| match octet.is_ascii_alphanumeric() || b"/._,+:@%=-".contains(&octet) {
-        true => char::from(octet).to_string(),
-        false => format!("\\0{octet:03o}"),
+pub(crate) fn coded(bytes: &[u8]) -> String {
+    let code = |&byte: &u8| match byte.is_ascii_alphanumeric() || b"/._,+:@%=-".contains(&byte) {
+        true => char::from(byte).to_string(),
+        false => format!("\\0{byte:03o}"),
     };
-    format!("'{}'", octets.iter().map(code).collect::<String>())
+    format!("'{}'", bytes.iter().map(code).collect::<String>())
 }
 
 /// A request by these options, all words coded.
@@ -38,7 +38,7 @@ pub(crate) fn request(options: &[&str], dest: &[u8], name: &[u8]) -> String {
 /// The directory that a key may write to, what is around it, and a disk to send there.
 pub(crate) struct Place {
     pub(crate) outer: TempDir,
-    pub(crate) octets: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     pub(crate) stream: Vec<u8>,
     pub(crate) keeping: Vec<u8>,
 }
@@ -50,7 +50,7 @@ impl Place {
         let at = |name: &str| outer.path().join(name);
         let image = at("disk.img");
         TestDisk::empty(40_000).with(8192, 9000, 1).make(&image);
-        let (octets, stream) = (fs::read(&image).unwrap(), pour(&tools!(), &["--hash"], &image));
+        let (bytes, stream) = (fs::read(&image).unwrap(), pour(&tools!(), &["--hash"], &image));
         fs::remove_file(&image).unwrap();
         for dir in ["dir/sub/deep", "dir/empty", "outside", "dir-2"] {
             fs::create_dir_all(at(dir)).unwrap();
@@ -81,7 +81,7 @@ impl Place {
         }
         tool("mknod", &[at("dir/loop").to_str().unwrap(), "b", "7", "200"]);
         let keeping = b"XFER-HOLE 1 8\nBASE 8\nKEEP 8\nEND\n".to_vec();
-        Self { outer, octets, stream, keeping }
+        Self { outer, bytes, stream, keeping }
     }
 
     pub(crate) fn at(&self, name: &str) -> PathBuf {
@@ -105,7 +105,7 @@ impl Place {
         run(&mut self.command(args, Some(request)), input)
     }
 
-    /// All that is there: kind, mode, links, and octets or where a link leads.
+    /// All that is there: kind, mode, links, and bytes or where a link leads.
     pub(crate) fn all(&self) -> BTreeMap<PathBuf, (u32, u64, u64, Vec<u8>)> {
         let (mut found, mut folders) = (BTreeMap::new(), vec![self.outer.path().to_path_buf()]);
         while let Some(folder) = folders.pop() {
@@ -113,7 +113,7 @@ impl Place {
                 let path = entry.unwrap().path();
                 let stat = fs::symlink_metadata(&path).unwrap();
                 let kind = stat.file_type();
-                let octets = match kind {
+                let bytes = match kind {
                     _ if kind.is_dir() => {
                         folders.push(path.clone());
                         Vec::new()
@@ -123,7 +123,7 @@ impl Place {
                     _ => Vec::new(),
                 };
                 let inode = if kind.is_dir() { 0 } else { stat.ino() };
-                found.insert(path, (stat.mode(), stat.nlink(), inode, octets));
+                found.insert(path, (stat.mode(), stat.nlink(), inode, bytes));
             }
         }
         found
@@ -139,7 +139,7 @@ pub(crate) fn failed(outcome: &Outcome, what: &str) -> String {
     let last = said.lines().last().unwrap_or_else(|| panic!("{what}: nothing is said"));
     let why = last.strip_prefix("FAIL ").unwrap_or_else(|| panic!("{what}: {said}"));
     assert!(!why.is_empty() && why.len() <= 900, "{what}: {said}");
-    assert!(why.bytes().all(|octet| (0x20..0x7f).contains(&octet)), "{what}: {said}");
+    assert!(why.bytes().all(|byte| (0x20..0x7f).contains(&byte)), "{what}: {said}");
     assert!(said.ends_with('\n') && !said.contains("DONE"), "{what}: {said}");
     why.to_owned()
 }

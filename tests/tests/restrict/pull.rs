@@ -50,7 +50,7 @@ fn refused(place: &Place, request: &str) -> String {
 #[test]
 fn a_read_only_key_pulls_what_is_beneath_its_directory() {
     let (place, sshd) = (Place::new(), Sshd::start());
-    fs::write(place.at("dir/sub/a disk.img"), &place.octets).unwrap();
+    fs::write(place.at("dir/sub/a disk.img"), &place.bytes).unwrap();
     let (program, dir) = (tools!().xfer_hole.display().to_string(), place.at("dir").display().to_string());
     let keys = sshd.config().with_file_name("authorized_keys");
     let key = fs::read_to_string(&keys).unwrap();
@@ -66,7 +66,7 @@ fn a_read_only_key_pulls_what_is_beneath_its_directory() {
     for args in [&[][..], &["--no-hash"], &["--delta"], &["--direct"], &["-M", "--format=raw"], &["--bwlimit", "1G"]] {
         for path in ["sub/a disk.img", "~/sub/a disk.img", "./sub//a disk.img", &whole] {
             pull(args, path).ok();
-            assert!(fs::read(near.path().join("out.img")).unwrap() == place.octets, "{args:?} {path}");
+            assert!(fs::read(near.path().join("out.img")).unwrap() == place.bytes, "{args:?} {path}");
         }
     }
     let (image, disk) = (place.at("dir/sub/layer.qcow2"), place.at("outside/layer.img"));

@@ -34,7 +34,7 @@ impl Far {
         fs::create_dir(folder.path().join("bin")).unwrap();
         let sh = tool("sh", &["-c", &format!("command -v {sh}")]);
         symlink(sh.trim_end(), folder.path().join("bin/sh")).unwrap();
-        // The command is the last word. Of the stream as many octets come through as the file says, or all.
+        // The command is the last word. Of the stream as many bytes come through as the file says, or all.
         let text = format!(
             "for command; do :; done\nPATH='{}':$PATH\nn=${{command#*recv-hole 1 }}\n[ -e '{1}' ] || exec sh -c \"$command\"\n\
              stdbuf -o0 head -c $((${{n%% *}} + $(cat '{1}'))) | sh -c \"$command\"",
@@ -62,7 +62,7 @@ impl Far {
         run(&mut self.sender(&[&CUT_SO, args].concat()), b"")
     }
 
-    /// A push that nothing stands in the way of: how many octets of stream it took.
+    /// A push that nothing stands in the way of: how many bytes of stream it took.
     #[track_caller]
     pub(crate) fn finish(&self, args: &[&str]) -> u64 {
         let wire = wire(&self.push(args).ok());
@@ -71,14 +71,14 @@ impl Far {
         wire
     }
 
-    /// A push whose link ends behind so many octets of the stream.
+    /// A push whose link ends behind so many bytes of the stream.
     #[track_caller]
-    pub(crate) fn cut(&self, octets: u64) -> Outcome {
+    pub(crate) fn cut(&self, bytes: u64) -> Outcome {
         let cut = self.folder.path().join("cut");
-        fs::write(&cut, octets.to_string()).unwrap();
+        fs::write(&cut, bytes.to_string()).unwrap();
         let outcome = self.push(&[]);
         fs::remove_file(cut).unwrap();
-        assert_eq!(outcome.code, Some(2), "cut behind {octets}: {}", outcome.err);
+        assert_eq!(outcome.code, Some(2), "cut behind {bytes}: {}", outcome.err);
         outcome
     }
 
@@ -90,13 +90,13 @@ impl Far {
         self.dest.with_extension("img.part.lines")
     }
 
-    /// Octets of data in the intervals in which `.part` isn't as the image.
+    /// Bytes of data in the intervals in which `.part` isn't as the image.
     pub(crate) fn missing(&self) -> u64 {
         let image = fs::read(&self.image).unwrap();
         let mut part = fs::read(self.part()).unwrap_or_default();
         part.resize(image.len(), 0);
-        let full = |grain: &&[u8]| grain.iter().any(|&octet| octet != 0);
-        let data = |octets: &[u8]| octets.chunks(4096).filter(full).map(|grain| grain.len() as u64).sum::<u64>();
+        let full = |grain: &&[u8]| grain.iter().any(|&byte| byte != 0);
+        let data = |bytes: &[u8]| bytes.chunks(4096).filter(full).map(|grain| grain.len() as u64).sum::<u64>();
         let each = usize::try_from(INTERVAL).unwrap();
         image
             .chunks(each)
@@ -123,7 +123,7 @@ impl Far {
     }
 }
 
-/// Octets of the stream, as the sender tells at its end.
+/// Bytes of the stream, as the sender tells at its end.
 #[track_caller]
 pub(crate) fn wire(outcome: &Outcome) -> u64 {
     let last = outcome.err.lines().last().unwrap_or_default();

@@ -42,20 +42,20 @@ fn disk() -> TestDisk {
 }
 
 #[test]
-fn cut_at_any_octet_what_is_sent_again_is_what_was_missing() {
+fn cut_at_any_byte_what_is_sent_again_is_what_was_missing() {
     let far = Far::new("dash", &disk());
     let (whole, mut random) = (far.finish(&[]), Random(1));
     for round in 0..20 {
-        let octets = random.below(whole);
+        let bytes = random.below(whole);
         fs::remove_file(&far.dest).unwrap();
-        far.cut(octets);
-        assert_eq!(mode(&far.lines()), 0o600, "cut behind {octets}");
+        far.cut(bytes);
+        assert_eq!(mode(&far.lines()), 0o600, "cut behind {bytes}");
         let missing = far.missing();
         let again = far.finish(&[]);
         let allowed = far.allowed(missing);
         assert!(
             again <= allowed,
-            "round {round}, cut behind {octets}: {missing} were missing, {again} were sent, not {allowed}"
+            "round {round}, cut behind {bytes}: {missing} were missing, {again} were sent, not {allowed}"
         );
     }
 }
@@ -69,7 +69,7 @@ fn whoever_is_killed_what_is_sent_again_is_what_was_missing() {
         let until = random.below(6 * M);
         let mut sender = far.sender(&[&CUT_SO, &["--bwlimit", "8M"][..]].concat());
         let mut sends = Running::between(Stdio::null(), &mut sender, Stdio::null());
-        wait_until("octets arrive", || {
+        wait_until("bytes arrive", || {
             fs::metadata(far.part()).is_ok_and(|stat| stat.blocks() * 512 > until) || !sends.lives()
         });
         match round % 3 {
@@ -104,7 +104,7 @@ fn cut_again_and_again_it_comes_to_its_end() {
     let (mut runs, mut sent) = (0, 0);
     loop {
         runs += 1;
-        assert!(runs < 40, "{data} octets of data in pieces of {M} take more than 40 runs");
+        assert!(runs < 40, "{data} bytes of data in pieces of {M} take more than 40 runs");
         let cut = far.folder.path().join("cut");
         fs::write(&cut, M.to_string()).unwrap();
         let outcome = far.push(&[]);
@@ -116,7 +116,7 @@ fn cut_again_and_again_it_comes_to_its_end() {
         sent += M;
     }
     assert_same(&far.image, &far.dest);
-    assert!(sent <= data + runs * (2 * INTERVAL + 20 * K), "{data} octets of data, {sent} sent in {runs} runs");
+    assert!(sent <= data + runs * (2 * INTERVAL + 20 * K), "{data} bytes of data, {sent} sent in {runs} runs");
     assert!(!far.part().exists() && !far.lines().exists());
 }
 
@@ -135,9 +135,9 @@ fn every_sh_goes_on() {
     }
 }
 
-/// Writes one octet into a file.
-fn poke(path: &Path, at: u64, octet: u8) {
-    File::options().write(true).open(path).unwrap().write_all_at(&[octet], at).unwrap();
+/// Writes one byte into a file.
+fn poke(path: &Path, at: u64, byte: u8) {
+    File::options().write(true).open(path).unwrap().write_all_at(&[byte], at).unwrap();
 }
 
 #[test]
@@ -145,9 +145,9 @@ fn what_becomes_of_the_part_meanwhile_is_found_out() {
     type Harm<'a> = (&'a str, &'a dyn Fn(&Far), u64);
     let truncate = |far: &Far, len| File::options().write(true).open(far.part()).unwrap().set_len(len).unwrap();
     let harms: [Harm<'_>; 6] = [
-        ("an octet of data", &|far| poke(&far.part(), 3 * M + 5, 0), 3 * M),
-        ("the first octet", &|far| poke(&far.part(), 0, 0), 0),
-        ("an octet in a hole", &|far| poke(&far.part(), 2 * M + 5, 7), 12 * M),
+        ("an byte of data", &|far| poke(&far.part(), 3 * M + 5, 0), 3 * M),
+        ("the first byte", &|far| poke(&far.part(), 0, 0), 0),
+        ("an byte in a hole", &|far| poke(&far.part(), 2 * M + 5, 7), 12 * M),
         ("cut", &|far| truncate(far, 4 * M), 4 * M),
         ("longer", &|far| truncate(far, 99 * M), 12 * M),
         ("emptied", &|far| truncate(far, 0), 0),
@@ -162,7 +162,7 @@ fn what_becomes_of_the_part_meanwhile_is_found_out() {
         let allowed = far.allowed(missing) + if from < 12 * M { 7 * M } else { 0 };
         assert!(again <= allowed, "{what}: {missing} were missing, {again} were sent, not {allowed}");
         // A hole is punched again: nothing has to be sent for it.
-        assert!(what == "an octet in a hole" || again >= missing, "{what}: {missing} were missing, {again} were sent");
+        assert!(what == "an byte in a hole" || again >= missing, "{what}: {missing} were missing, {again} were sent");
     }
 }
 

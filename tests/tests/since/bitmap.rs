@@ -110,7 +110,7 @@ fn bitmap_at(image: &Path) -> (u64, u64) {
 fn entries_that_stand_for_bits_all_alike_are_understood() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * M);
     let image = fs.join("disk.qcow2");
-    // A cluster of 512 octets has the bits of 2 MiB.
+    // A cluster of 512 bytes has the bits of 2 MiB.
     Qcow2::new(7 * M).option("cluster_size=512").write(0, 7 * M, Fill::Noise(1)).make(&image);
     bitmap(&["--add", "-g", "512"], &image, "b");
     Qcow2::new(7 * M).write(5 * M, 512, Fill::Same(1)).live(&image);
@@ -131,7 +131,7 @@ fn entries_that_stand_for_bits_all_alike_are_understood() {
 }
 
 #[test]
-fn a_bitmap_that_is_not_sound_or_marked_as_in_use_is_refused_before_the_first_octet() {
+fn a_bitmap_that_is_not_sound_or_marked_as_in_use_is_refused_before_the_first_byte() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * M);
     let (good, image) = (fs.join("good.qcow2"), fs.join("disk.qcow2"));
     Qcow2::new(7 * M).option("cluster_size=512").write(0, M, Fill::Noise(1)).make(&good);

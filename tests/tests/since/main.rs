@@ -1,4 +1,4 @@
-//! Only what changed since an older state flows: a snapshot, a floor of the chain, a bitmap. What comes of it is what qemu-img reads in
+//! Only what changed since an older state flows: a snapshot, a layer of the chain, a bitmap. What comes of it is what qemu-img reads in
 //! the newer state, and what qemu-img calls unchanged is kept.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
@@ -30,7 +30,7 @@ fn stream(args: &[&str], image: &Path) -> Vec<u8> {
     run(Command::new(tools!().xfer_hole).arg("--trust-base").args(args).arg(image), b"").ok().out
 }
 
-/// What a stream keeps: start and end in octets.
+/// What a stream keeps: start and end in bytes.
 fn kept(stream: &[u8]) -> Vec<(u64, u64)> {
     let (mut at, mut kept) = (0, Vec::<(u64, u64)>::new());
     for record in records(stream) {
@@ -53,17 +53,17 @@ fn assert_since(since: &[&str], image: &Path, older: &Path, newer: &Path) -> Vec
     let mut all = Vec::new();
     for digests in [&[][..], &["--hash"], &["--hash", "--hash-interval", "4K"]] {
         let args = [since, digests].concat();
-        let octets = stream(&args, image);
-        let Frame::Base(base) = &items(&octets, Dialect::V1)[1] else { panic!("{args:?}: no BASE") };
+        let bytes = stream(&args, image);
+        let Frame::Base(base) = &items(&bytes, Dialect::V1)[1] else { panic!("{args:?}: no BASE") };
         assert_eq!(base.size, fs::metadata(older).unwrap().len(), "{args:?}");
-        all.push(kept(&octets));
+        all.push(kept(&bytes));
         for in_place in [true, false] {
             // Short records cost a shell much.
             let receivers = if digests.len() > 1 { 1 } else { 2 };
             for receiver in [Receiver::Binary, Receiver::Script(SHELLS[0])].into_iter().take(receivers) {
                 let what = format!("{args:?} {receiver:?} in place {in_place}");
                 fs::copy(older, &dest).unwrap();
-                let outcome = run(&mut receiver.command(&tools, &dest, in_place, true), &octets);
+                let outcome = run(&mut receiver.command(&tools, &dest, in_place, true), &bytes);
                 assert_eq!((outcome.code, outcome.err.as_str()), (Some(0), ""), "{what}");
                 assert_same(newer, &dest);
             }
@@ -198,7 +198,7 @@ fn snapshots_over_a_backing_file_and_of_other_sizes_are_compared_too() {
 }
 
 #[test]
-fn what_lies_above_a_floor_of_the_chain_makes_the_disk_of_that_floor_s() {
+fn what_lies_above_a_layer_of_the_chain_makes_the_disk_of_that_layer_s() {
     let fs = Filesystem::new(Fs::Tmpfs, 512 * M);
     // The raw base is no multiple of a sector, and longer than the middle.
     TestDisk::empty(3 * M + 100).with(0, M, 1).with(3 * M, 100, 2).make(&fs.join("base.raw"));
@@ -213,20 +213,20 @@ fn what_lies_above_a_floor_of_the_chain_makes_the_disk_of_that_floor_s() {
         disk.ops([Op::Write(5 * K, 100, Fill::Same(4)), Op::Zero(128 * K, 64 * K)]).make(&top);
         let newer = qemu_disk(&top);
         for (depth, name) in [(3, "base.raw"), (2, "middle.qcow2"), (1, "next.qcow2")] {
-            let floor = fs.join(name);
-            let older = if depth == 3 { floor.clone() } else { qemu_disk(&floor) };
-            let kept = assert_since(&["--since-base", floor.to_str().unwrap()], &top, &older, &newer);
+            let layer = fs.join(name);
+            let older = if depth == 3 { layer.clone() } else { qemu_disk(&layer) };
+            let kept = assert_since(&["--since-base", layer.to_str().unwrap()], &top, &older, &newer);
             let unchanged = alike(&rig::qemu_map(&top), &rig::qemu_map(&top), |one, _, _| one.depth >= depth);
             let base = fs::metadata(&older).unwrap().len();
             let unchanged: Vec<_> =
                 unchanged.into_iter().map(|(start, end)| (start, end.min(base))).filter(|it| it.0 < it.1).collect();
-            assert_all_kept(&unchanged, &kept, &format!("{name} below {size} octets"));
+            assert_all_kept(&unchanged, &kept, &format!("{name} below {size} bytes"));
         }
     }
 }
 
 #[test]
-fn what_is_not_there_is_refused_before_the_first_octet_and_what_there_is_is_named() {
+fn what_is_not_there_is_refused_before_the_first_byte_and_what_there_is_is_named() {
     let fs = Filesystem::new(Fs::Tmpfs, 64 * M);
     let (image, raw, base) = (fs.join("disk.qcow2"), fs.join("disk.raw"), fs.join("base.qcow2"));
     TestDisk::empty(M).with(0, M, 1).make(&raw);
@@ -282,8 +282,8 @@ fn a_target_that_does_not_hold_the_older_disk_is_refused_by_a_copy_too() {
     assert_eq!(fs::read(&dest).unwrap(), b"short");
 }
 
-/// Octets that a command reads of a file, by the system's word.
-fn octets_read(command: &mut Command, file: &Path) -> u64 {
+/// Bytes that a command reads of a file, by the system's word.
+fn bytes_read(command: &mut Command, file: &Path) -> u64 {
     requires(&["strace"]);
     let log = file.with_extension("strace");
     let mut traced = Command::new("strace");
@@ -311,8 +311,8 @@ fn nothing_is_read_of_what_is_kept() {
             [(["--since-snapshot", "one"], &image), (["--bitmap", "b"], &image), (["--since-base", base], &top)]
         {
             let mut sender = Command::new(tools!().xfer_hole);
-            let read = octets_read(sender.arg("--trust-base").args(since).args(hash).arg(image), image);
-            assert!((64 * K..M).contains(&read), "{since:?} {hash:?}: {read} octets");
+            let read = bytes_read(sender.arg("--trust-base").args(since).args(hash).arg(image), image);
+            assert!((64 * K..M).contains(&read), "{since:?} {hash:?}: {read} bytes");
         }
     }
 }
@@ -338,8 +338,8 @@ fn sixteen_tebibytes_that_are_kept_take_no_longer_than_their_tables() {
             timed.args(["-f", "%M", "-o"]).arg(&report).arg(tools!().xfer_hole).args(since).args(hash);
             // The older disk is read, where it is to be had: most of it is nothing.
             timed.args((since[0] == "--bitmap").then_some("--trust-base"));
-            let octets = run(timed.arg(image), b"").ok().out;
-            assert!(octets.len() < 100_000, "{since:?} {hash:?}");
+            let bytes = run(timed.arg(image), b"").ok().out;
+            assert!(bytes.len() < 100_000, "{since:?} {hash:?}");
             assert!(start.elapsed() < GUARD, "{since:?} {hash:?}: took {:?}", start.elapsed());
             let peak: u64 = fs::read_to_string(&report).unwrap().trim().parse().unwrap();
             assert!(peak <= 64 * K, "{since:?} {hash:?}: {peak} KiB");

@@ -49,32 +49,31 @@ fn a_directory_written_by_hand_is_read() {
 fn bad_directories_are_refused_by_offset() {
     type Alter = fn(&TestImage) -> &TestImage;
     let cases: &[(&str, Alter)] = &[
-        ("bitmap 1 of 1, at 0x20000: its table has 0 entries, not 1 to those of a bitmap of 536870912 octets", |i| {
+        ("bitmap 1 of 1, at 0x20000: its table has 0 entries, not 1 to those of a bitmap of 536870912 bytes", |i| {
             i.put32(0x20008, 0)
         }),
+        ("bitmap 1 of 1, at 0x20000: its table has 8193 entries, not 1 to those of a bitmap of 536870912 bytes", |i| {
+            i.put32(0x20008, 8193)
+        }),
         (
-            "bitmap 1 of 1, at 0x20000: its table has 8193 entries, not 1 to those of a bitmap of 536870912 octets",
-            |i| i.put32(0x20008, 8193),
-        ),
-        (
-            "bitmap 1 of 1, at 0x20000: its table has 4294967295 entries, not 1 to those of a bitmap of 536870912 octets",
+            "bitmap 1 of 1, at 0x20000: its table has 4294967295 entries, not 1 to those of a bitmap of 536870912 bytes",
             |i| i.put32(0x20008, u32::MAX),
         ),
         ("bitmap 1 of 1, at 0x20000: its table at 0x0 is not at a cluster behind the header", |i| i.put64(0x20000, 0)),
         ("bitmap 1 of 1, at 0x20000: its table at 0x1 is not at a cluster behind the header", |i| i.put64(0x20000, 1)),
         ("bitmap 1 of 1, at 0x20000: its flags 0x4 are unknown", |i| i.put32(0x2000c, 4)),
         ("bitmap 1 of 1, at 0x20000: its type 2 is unknown", |i| i.put(0x20010, &[2])),
-        ("bitmap 1 of 1, at 0x20000: its granularity is 2^8, not 2^9 to 2^31 octets", |i| i.put(0x20011, &[8])),
-        ("bitmap 1 of 1, at 0x20000: its granularity is 2^255, not 2^9 to 2^31 octets", |i| i.put(0x20011, &[255])),
-        ("bitmap 1 of 1, at 0x20000: its name has 1024 octets, 1023 are the most", |i| i.put(0x20012, &[4, 0])),
-        ("bitmap 1 of 1, at 0x20000: has 8 octets of extra data, which are unknown", |i| i.put32(0x20014, 8)),
+        ("bitmap 1 of 1, at 0x20000: its granularity is 2^8, not 2^9 to 2^31 bytes", |i| i.put(0x20011, &[8])),
+        ("bitmap 1 of 1, at 0x20000: its granularity is 2^255, not 2^9 to 2^31 bytes", |i| i.put(0x20011, &[255])),
+        ("bitmap 1 of 1, at 0x20000: its name has 1024 bytes, 1023 are the most", |i| i.put(0x20012, &[4, 0])),
+        ("bitmap 1 of 1, at 0x20000: has 8 bytes of extra data, which are unknown", |i| i.put32(0x20014, 8)),
         ("bitmap 1 of 1, at 0x20000: runs past the end of the directory", |i| i.put(0x20012, &[0, 9])),
         ("bitmap 2 of 2, at 0x20020: runs past the end of the directory", |i| i.put32(112, 2)),
         ("the bitmap directory goes on at 0x20020, behind its 1 bitmaps", |i| i.put64(120, 33)),
-        ("the bitmap directory at 0x20000, of 67107840 octets, runs past the end of the file", |i| {
+        ("the bitmap directory at 0x20000, of 67107840 bytes, runs past the end of the file", |i| {
             i.put64(120, 1024 * 65535)
         }),
-        ("bitmap 1 of 1, at 0x20000: covers 34359738368 octets of a disk of 68719476736", |i| {
+        ("bitmap 1 of 1, at 0x20000: covers 34359738368 bytes of a disk of 68719476736", |i| {
             i.put64(24, 1 << 36).put32(36, 128)
         }),
     ];

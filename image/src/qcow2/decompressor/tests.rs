@@ -11,18 +11,18 @@ use crate::qcow2::field::be64;
 /// Text, noise and runs: as compressible as a guest's disk.
 fn content(len: usize) -> Vec<u8> {
     let mut state = 1u64;
-    let mut octets = Vec::with_capacity(len);
-    while octets.len() < len {
+    let mut bytes = Vec::with_capacity(len);
+    while bytes.len() < len {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let pick = usize::try_from(state >> 33).unwrap();
         match pick % 3 {
-            0 => octets.extend_from_slice(b"the quick brown fox jumps over the lazy dog"),
-            1 => octets.extend_from_slice(&state.to_be_bytes()),
-            _ => octets.resize(octets.len() + pick % 97, b'r'),
+            0 => bytes.extend_from_slice(b"the quick brown fox jumps over the lazy dog"),
+            1 => bytes.extend_from_slice(&state.to_be_bytes()),
+            _ => bytes.resize(bytes.len() + pick % 97, b'r'),
         }
     }
-    octets.truncate(len);
-    octets
+    bytes.truncate(len);
+    bytes
 }
 
 /// A compressed image that qemu-img makes of a disk, and the disk.
@@ -69,7 +69,7 @@ fn zstd(content: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Inflates to a cluster of 4096 octets.
+/// Inflates to a cluster of 4096 bytes.
 fn inflated(compression: Compression, src: &[u8]) -> std::result::Result<Vec<u8>, DecompressError> {
     let mut dst = vec![0xaa; 4096];
     ClusterDecompressor::default().inflate(compression, src, &mut dst).map(|()| dst)
@@ -96,7 +96,7 @@ fn clusters_of_qemu_img_are_inflated_whole_and_in_parts() {
         let inflaters = DecompressorPool::default();
         for (number, entry) in found {
             let Header { geometry, compression, .. } = header;
-            let source = CompressedSource { host: &host, floor: 0, compression, geometry, entry };
+            let source = CompressedSource { host: &host, layer: 0, compression, geometry, entry };
             let mut whole = vec![0xaa; cluster_size];
             inflaters.read(&source, 0, &mut whole).unwrap();
             let mut expected = disk[usize_of(number) * cluster_size..].to_vec();
@@ -115,14 +115,14 @@ fn clusters_of_qemu_img_are_inflated_whole_and_in_parts() {
 }
 
 #[test]
-fn a_part_remembers_its_cluster_and_another_floor_has_other_clusters() {
+fn a_part_remembers_its_cluster_and_another_layer_has_other_clusters() {
     let (image, disk) = compressed("cluster_size=64k", 1 << 20);
     let (other, _) = compressed("cluster_size=64k", 1 << 19);
     other.put(0x50000, &[0xff; 0x10000]);
     let (host, other) = (image.host(), other.host());
     let (header, found) = clusters(&host);
     let Header { geometry, compression, .. } = header;
-    let source = CompressedSource { host: &host, floor: 0, compression, geometry, entry: found[0].1 };
+    let source = CompressedSource { host: &host, layer: 0, compression, geometry, entry: found[0].1 };
     let inflaters = DecompressorPool::default();
     let mut part = [0; 100];
     inflaters.read(&source, 0, &mut part).unwrap();
@@ -136,11 +136,11 @@ fn a_part_remembers_its_cluster_and_another_floor_has_other_clusters() {
     assert!(whole == disk[..65536]);
     // Nor is what failed taken for what was there.
     let entry = CompressedEntry { offset: HostOffset(0x50000), ..found[0].1 };
-    let bad = CompressedSource { host: &other, floor: 1, entry, ..source };
+    let bad = CompressedSource { host: &other, layer: 1, entry, ..source };
     let error = inflaters.read(&bad, 0, &mut part).unwrap_err().to_string();
-    let words = format!("compressed cluster at 0x50000, in {} octets: is not sound zlib of 65536 octets", entry.len());
+    let words = format!("compressed cluster at 0x50000, in {} bytes: is not sound zlib of 65536 bytes", entry.len());
     assert!(error.ends_with(&words), "{error}");
-    assert!(inflaters.read(&CompressedSource { floor: 1, ..source }, 0, &mut part).is_err());
+    assert!(inflaters.read(&CompressedSource { layer: 1, ..source }, 0, &mut part).is_err());
     assert!(inflaters.read(&source, 0, &mut part).is_err(), "forgotten");
 }
 
@@ -151,14 +151,14 @@ fn the_last_cluster_may_end_with_the_file() {
     let (header, found) = clusters(&host);
     let entry = found[0].1;
     let stream = usize_of(entry.len());
-    let mut octets = vec![0; stream];
-    host.read_at(entry.offset.0, &mut octets).unwrap();
-    let used = octets.iter().rposition(|&octet| octet != 0).unwrap() as u64 + 1;
+    let mut bytes = vec![0; stream];
+    host.read_at(entry.offset.0, &mut bytes).unwrap();
+    let used = bytes.iter().rposition(|&byte| byte != 0).unwrap() as u64 + 1;
     image.cut(entry.offset.0 + used);
     let (host, Header { geometry, compression, .. }) = (image.host(), header);
     let mut whole = vec![0; 65536];
     DecompressorPool::default()
-        .read(&CompressedSource { host: &host, floor: 0, compression, geometry, entry }, 0, &mut whole)
+        .read(&CompressedSource { host: &host, layer: 0, compression, geometry, entry }, 0, &mut whole)
         .unwrap();
     assert!(whole == disk);
 }
@@ -172,7 +172,7 @@ fn deflate_is_accepted_as_qemu_accepts_it() {
     assert!(inflated(Compression::Zlib, &trailed).unwrap() == disk[..4096], "garbage behind it");
     assert!(inflated(Compression::Zlib, &deflated(&disk)).unwrap() == disk[..4096], "too long");
     // Two stored blocks that fill the cluster, neither of them the last: the end is missing.
-    let block = |octets: &[u8]| [&[0, 0, 8, 0xff, 0xf7], octets].concat();
+    let block = |bytes: &[u8]| [&[0, 0, 8, 0xff, 0xf7], bytes].concat();
     let endless = [block(&disk[..2048]), block(&disk[2048..4096])].concat();
     assert!(inflated(Compression::Zlib, &endless).unwrap() == disk[..4096], "without an end");
     assert_eq!(inflated(Compression::Zlib, &deflated(&disk[..4095])), Err(DecompressError::Short));
@@ -210,7 +210,7 @@ fn zstd_is_accepted_as_qemu_accepts_it() {
 
 #[test]
 fn a_window_of_128_mib_and_more_costs_nothing() {
-    // Without a single segment or a content size; one raw block, the last, of 4096 octets.
+    // Without a single segment or a content size; one raw block, the last, of 4096 bytes.
     let disk = content(4096);
     for window_log in [27, 30] {
         let header = [0x28, 0xb5, 0x2f, 0xfd, 0, (window_log - 10) << 3];
@@ -227,7 +227,7 @@ fn a_buffer_for_hostile_lengths_is_not_kept() {
     let geometry = Geometry { cluster_bits: 21, extended_l2: false };
     let host = image.host();
     let entry = CompressedEntry { offset: HostOffset(1 << 21), sectors: 8192 };
-    let source = CompressedSource { host: &host, floor: 0, compression: Compression::Zlib, geometry, entry };
+    let source = CompressedSource { host: &host, layer: 0, compression: Compression::Zlib, geometry, entry };
     let mut inflater = ClusterDecompressor::default();
     assert!(inflater.read(&source, 0, &mut [0; 512]).is_err());
     assert_eq!(inflater.source.capacity(), 0);
@@ -236,7 +236,7 @@ fn a_buffer_for_hostile_lengths_is_not_kept() {
     assert_eq!(inflater.source.len(), 2 << 20);
 }
 
-/// Streams with octets that are not what they were.
+/// Streams with bytes that are not what they were.
 fn spoilt(sound: &[Vec<u8>], count: usize, seed: u64) -> Vec<Vec<u8>> {
     let mut state = seed;
     let mut random = |below: usize| {
@@ -280,15 +280,15 @@ fn spoilt_streams_are_judged_as_qemu_judges_them() {
 
 proptest! {
     #[test]
-    fn no_stream_panics(octets in proptest::collection::vec(any::<u8>(), 0..600), flips in proptest::collection::vec((0usize..400, any::<u8>()), 0..4)) {
+    fn no_stream_panics(bytes in proptest::collection::vec(any::<u8>(), 0..600), flips in proptest::collection::vec((0usize..400, any::<u8>()), 0..4)) {
         for (compression, mut sound) in [
             (Compression::Zlib, deflated(&content(4096))),
             (Compression::Zstd, zstd(&content(4096))),
         ] {
-            let _whatever = inflated(compression, &octets);
-            for &(at, octet) in &flips {
+            let _whatever = inflated(compression, &bytes);
+            for &(at, byte) in &flips {
                 let at = at % sound.len();
-                sound[at] = octet;
+                sound[at] = byte;
             }
             let _whatever = inflated(compression, &sound);
         }

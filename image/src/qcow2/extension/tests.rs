@@ -81,21 +81,21 @@ fn luks_is_refused_before_its_extension_is_met() {
 fn bad_extensions_are_refused_by_offset() {
     type Alter = fn(&TestImage) -> &TestImage;
     let cases: &[(&str, Alter)] = &[
-        ("at 0x68: its 4294967295 octets run past 0x10000, where the area of extensions ends", |i| {
+        ("at 0x68: its 4294967295 bytes run past 0x10000, where the area of extensions ends", |i| {
             i.put32(104, 1).put32(108, u32::MAX)
         }),
-        ("at 0x68: its 65425 octets run past 0x10000, where the area of extensions ends", |i| {
+        ("at 0x68: its 65425 bytes run past 0x10000, where the area of extensions ends", |i| {
             i.put32(104, 1).put32(108, 65536 - 112 + 1)
         }),
-        ("at 0x68: its 9 octets run past 0x78, where the area of extensions ends", |i| {
+        ("at 0x68: its 9 bytes run past 0x78, where the area of extensions ends", |i| {
             i.put32(104, 1).put32(108, 9).put64(8, 120)
         }),
-        ("at 0x68: its 1 octets run past 0x70, where the area of extensions ends", |i| {
+        ("at 0x68: its 1 bytes run past 0x70, where the area of extensions ends", |i| {
             // The end mark's length is judged too, as QEMU does.
             i.put32(104, 0).put32(108, 1).put64(8, 112)
         }),
-        ("at 0x70: only 4 octets are left for it, up to 0x74", |i| i.put32(104, 1).put64(8, 116)),
-        ("at 0x68: a backing format's name of 16 octets, 15 are the most", |i| {
+        ("at 0x70: only 4 bytes are left for it, up to 0x74", |i| i.put32(104, 1).put64(8, 116)),
+        ("at 0x68: a backing format's name of 16 bytes, 15 are the most", |i| {
             i.extension(104, BACKING_FORMAT, &[b'x'; 16]);
             i
         }),
@@ -103,7 +103,7 @@ fn bad_extensions_are_refused_by_offset() {
             i.extension(104, CRYPTO, &[0; 16]);
             i
         }),
-        ("at 0x68: a bitmaps extension of 23 octets, not 24", |i| {
+        ("at 0x68: a bitmaps extension of 23 bytes, not 24", |i| {
             i.extension(104, BITMAPS, &[0; 23]);
             i
         }),
@@ -119,11 +119,11 @@ fn bad_extensions_are_refused_by_offset() {
             i.extension(104, BITMAPS, &bitmaps(65536, 0, 32, 0x20000));
             i
         }),
-        ("at 0x68: bitmap_directory_size is 0: can be 1 to 67107840 octets", |i| {
+        ("at 0x68: bitmap_directory_size is 0: can be 1 to 67107840 bytes", |i| {
             i.extension(104, BITMAPS, &bitmaps(1, 0, 0, 0x20000));
             i
         }),
-        ("at 0x68: bitmap_directory_size is 67107841: can be 1 to 67107840 octets", |i| {
+        ("at 0x68: bitmap_directory_size is 67107841: can be 1 to 67107840 bytes", |i| {
             i.extension(104, BITMAPS, &bitmaps(1, 0, DIRECTORY_MAX + 1, 0x20000));
             i
         }),

@@ -20,7 +20,7 @@ fn a_header_written_by_hand_is_read() {
 }
 
 #[test]
-fn version_2_ends_at_octet_72() {
+fn version_2_ends_at_byte_72() {
     let image = TestImage::v2();
     // What version 3 has there are extensions in version 2.
     let next = image.extension(72, 0xe279_2aca, b"raw");
@@ -83,7 +83,7 @@ fn a_longer_header_is_passed_over_and_its_compression_type_read() {
     let image = TestImage::v3();
     image.put32(100, 4096).put32(4096, 0).put(104, &[1]).put64(72, 1 << 3).put(112, &[0xff; 100]);
     assert_eq!(image.header().unwrap().compression, Compression::Zstd);
-    // With 104 octets the field isn't there, and what stands in its place is an extension.
+    // With 104 bytes the field isn't there, and what stands in its place is an extension.
     let image = TestImage::v3();
     image.extension(104, 0x0100_0000, b"");
     let header = image.header().unwrap();
@@ -108,13 +108,13 @@ fn dirty_corrupt_and_odd_are_warned_of() {
         [
             "its dirty bit is set: it was not closed cleanly, or is in use",
             "its corrupt bit is set: what is read of it may be wrong",
-            "its size of 1000 octets is no multiple of 512: the last 488 are left out, as QEMU does",
+            "its size of 1000 bytes is no multiple of 512: the last 488 are left out, as QEMU does",
         ]
     );
 }
 
 #[test]
-fn a_backing_name_is_any_octets_up_to_a_nul() {
+fn a_backing_name_is_any_bytes_up_to_a_nul() {
     let image = TestImage::v3();
     image.put64(8, 1024).put32(16, 1023).put(1024, b"ba\xffse\nname\0rest");
     assert_eq!(image.header().unwrap().backing_name.as_deref(), Some(b"ba\xffse\nname".as_slice()));
@@ -144,11 +144,11 @@ fn what_a_reader_can_not_take_is_refused_by_field_and_offset() {
         ("version at 0x4 is 0: only versions 2 and 3 of qcow2 can be read", |i| i.cut(4)),
         ("version at 0x4 is 1: only versions 2 and 3 of qcow2 can be read", |i| i.put32(4, 1)),
         ("version at 0x4 is 4: only versions 2 and 3 of qcow2 can be read", |i| i.put32(4, 4)),
-        ("cluster_bits at 0x14 is 8: clusters can have 2^9 to 2^21 octets", |i| i.put32(20, 8)),
-        ("cluster_bits at 0x14 is 22: clusters can have 2^9 to 2^21 octets", |i| i.put32(20, 22)),
-        ("cluster_bits at 0x14 is 4294967295: clusters can have 2^9 to 2^21 octets", |i| i.put32(20, u32::MAX)),
-        ("header_length at 0x64 is 103: can be 104 octets to a cluster of 65536", |i| i.put32(100, 103)),
-        ("header_length at 0x64 is 65537: can be 104 octets to a cluster of 65536", |i| i.put32(100, 65537)),
+        ("cluster_bits at 0x14 is 8: clusters can have 2^9 to 2^21 bytes", |i| i.put32(20, 8)),
+        ("cluster_bits at 0x14 is 22: clusters can have 2^9 to 2^21 bytes", |i| i.put32(20, 22)),
+        ("cluster_bits at 0x14 is 4294967295: clusters can have 2^9 to 2^21 bytes", |i| i.put32(20, u32::MAX)),
+        ("header_length at 0x64 is 103: can be 104 bytes to a cluster of 65536", |i| i.put32(100, 103)),
+        ("header_length at 0x64 is 65537: can be 104 bytes to a cluster of 65536", |i| i.put32(100, 65537)),
         (
             "backing_file_offset at 0x8 is 0x67: not between the header's end at 0x68 and its cluster's at 0x10000",
             |i| i.put64(8, 103),
@@ -157,10 +157,10 @@ fn what_a_reader_can_not_take_is_refused_by_field_and_offset() {
             "backing_file_offset at 0x8 is 0x10001: not between the header's end at 0x68 and its cluster's at 0x10000",
             |i| i.put64(8, 65537),
         ),
-        ("backing_file_size at 0x10 is 1024: the backing file's name has room for 1023 octets", |i| {
+        ("backing_file_size at 0x10 is 1024: the backing file's name has room for 1023 bytes", |i| {
             i.put64(8, 1024).put32(16, 1024)
         }),
-        ("backing_file_size at 0x10 is 11: the backing file's name has room for 10 octets", |i| {
+        ("backing_file_size at 0x10 is 11: the backing file's name has room for 10 bytes", |i| {
             i.put64(8, 65526).put32(16, 11)
         }),
         ("crypt_method at 0x20 is 1: the image is encrypted (AES), which can't be read", |i| i.put32(32, 1)),
@@ -211,18 +211,18 @@ fn what_a_reader_can_not_take_is_refused_by_field_and_offset() {
         }),
         ("refcount_order at 0x60 is 7: reference counts have at most 2^6 bits", |i| i.put32(96, 7)),
         ("refcount_table_clusters at 0x38 is 0: there is no refcount table", |i| i.put32(56, 0)),
-        ("refcount_table_clusters at 0x38 is 129: a refcount table of more than 8388608 octets", |i| i.put32(56, 129)),
-        ("refcount_table_clusters at 0x38 is 4294967295: a refcount table of more than 8388608 octets", |i| {
+        ("refcount_table_clusters at 0x38 is 129: a refcount table of more than 8388608 bytes", |i| i.put32(56, 129)),
+        ("refcount_table_clusters at 0x38 is 4294967295: a refcount table of more than 8388608 bytes", |i| {
             i.put32(56, u32::MAX)
         }),
         ("nb_snapshots at 0x3c is 65537: more than 65536 snapshots", |i| i.put32(60, 65537)),
         ("nb_snapshots at 0x3c is 4294967295: more than 65536 snapshots", |i| i.put32(60, u32::MAX)),
-        ("l1_size at 0x24 is 4194305: an L1 table of more than 33554432 octets", |i| i.put32(36, (4 << 20) + 1)),
-        ("l1_size at 0x24 is 4294967295: an L1 table of more than 33554432 octets", |i| i.put32(36, u32::MAX)),
-        ("size at 0x18 is 9223372036854775808: more octets than a disk can have", |i| i.put64(24, 1 << 63)),
-        ("size at 0x18 is 18446744073709551615: more octets than a disk can have", |i| i.put64(24, u64::MAX)),
-        ("l1_size at 0x24 is 1: a disk of 536870913 octets needs 2 L1 entries", |i| i.put64(24, (512 << 20) + 1)),
-        ("l1_size at 0x24 is 0: a disk of 1 octets needs 1 L1 entries", |i| i.put64(24, 1).put32(36, 0)),
+        ("l1_size at 0x24 is 4194305: an L1 table of more than 33554432 bytes", |i| i.put32(36, (4 << 20) + 1)),
+        ("l1_size at 0x24 is 4294967295: an L1 table of more than 33554432 bytes", |i| i.put32(36, u32::MAX)),
+        ("size at 0x18 is 9223372036854775808: more bytes than a disk can have", |i| i.put64(24, 1 << 63)),
+        ("size at 0x18 is 18446744073709551615: more bytes than a disk can have", |i| i.put64(24, u64::MAX)),
+        ("l1_size at 0x24 is 1: a disk of 536870913 bytes needs 2 L1 entries", |i| i.put64(24, (512 << 20) + 1)),
+        ("l1_size at 0x24 is 0: a disk of 1 bytes needs 1 L1 entries", |i| i.put64(24, 1).put32(36, 0)),
         ("l1_table_offset at 0x28 is 0x30200: not a multiple of the cluster size of 65536 bytes", |i| {
             i.put64(40, 0x30200)
         }),
@@ -336,15 +336,15 @@ fn what_is_taken_qemu_takes_too() {
 
 proptest! {
     #[test]
-    fn no_header_panics(octets in proptest::collection::vec(any::<u8>(), 4096), fields: [bool; 5]) {
+    fn no_header_panics(bytes in proptest::collection::vec(any::<u8>(), 4096), fields: [bool; 5]) {
         let image = TestImage::v3();
         // What is refused at once would hide what comes behind it.
-        image.put(8, &octets[8..]);
+        image.put(8, &bytes[8..]);
         for (at, keep) in [(20, 16), (32, 0), (36, 1), (56, 1), (60, 0)].into_iter().zip(fields) {
             if keep { image.put32(at.0, at.1); }
         }
         let _whatever = image.header();
-        image.put(0, &octets);
+        image.put(0, &bytes);
         let _whatever = image.header();
     }
 

@@ -122,9 +122,9 @@ fn extra_data_says_what_it_has() {
 fn bad_entries_are_refused_by_offset() {
     type Alter = fn(&TestImage) -> &TestImage;
     let cases: &[(&str, Alter)] = &[
-        ("snapshot's extra_data_size at 0x20024 is 1025: more than 1024 octets", |i| i.put32(0x20024, 1025)),
-        ("snapshot's extra_data_size at 0x20024 is 4294967295: more than 1024 octets", |i| i.put32(0x20024, u32::MAX)),
-        ("snapshot's disk size at 0x20030 is 9223372036854775808: more octets than a disk can have", |i| {
+        ("snapshot's extra_data_size at 0x20024 is 1025: more than 1024 bytes", |i| i.put32(0x20024, 1025)),
+        ("snapshot's extra_data_size at 0x20024 is 4294967295: more than 1024 bytes", |i| i.put32(0x20024, u32::MAX)),
+        ("snapshot's disk size at 0x20030 is 9223372036854775808: more bytes than a disk can have", |i| {
             i.put32(0x20024, 16).put64(0x20030, 1 << 63)
         }),
         ("snapshot 1 of 2, at 0x20000: runs past the end of the file, which has 131112 bytes", |i| i.cut(0x20028)),
@@ -158,12 +158,12 @@ fn a_snapshots_l1_table_is_judged_as_the_disks_own() {
     // The disk of a snapshot without a size of its own may have grown since.
     assert_eq!(judged(b"", 0x40000, 0).unwrap().entries, 0);
     for (extra, offset, entries, words) in [
-        (&sized[..], 0x40000, 1, "snapshot's l1_size at 0x20008 is 1: a disk of 1073741824 octets needs 2 L1 entries"),
+        (&sized[..], 0x40000, 1, "snapshot's l1_size at 0x20008 is 1: a disk of 1073741824 bytes needs 2 L1 entries"),
         (
             b"",
             0x40000,
             u32::MAX,
-            "snapshot's l1_size at 0x20008 is 4294967295: an L1 table of more than 33554432 octets",
+            "snapshot's l1_size at 0x20008 is 4294967295: an L1 table of more than 33554432 bytes",
         ),
         (
             b"",
@@ -204,7 +204,7 @@ fn a_snapshots_l1_table_is_judged_as_the_disks_own() {
 fn a_table_of_more_than_64_mib_ends_there() {
     let image = TestImage::v3();
     image.cut(1 << 30).put32(60, 65536).put64(64, 4 << 16);
-    // Entries of 2048 octets, of which the first says so, and the others by being copies of it.
+    // Entries of 2048 bytes, of which the first says so, and the others by being copies of it.
     let mut entry = vec![0; 2048];
     entry[12..16].copy_from_slice(&[7, 0, 0, 216]);
     let piece = entry.repeat(512);

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// A field of the header: its offset and width in octets.
+/// A field of the header: its offset and width in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field(pub u64, pub u64);
 
@@ -34,10 +34,10 @@ impl Field {
 
 /// Reads a field.
 pub fn peek(image: &Path, field: Field) -> u64 {
-    let mut octets = [0; 8];
+    let mut bytes = [0; 8];
     let width = usize::try_from(field.1).unwrap();
-    File::open(image).unwrap().read_exact_at(&mut octets[8 - width..], field.0).unwrap();
-    u64::from_be_bytes(octets)
+    File::open(image).unwrap().read_exact_at(&mut bytes[8 - width..], field.0).unwrap();
+    u64::from_be_bytes(bytes)
 }
 
 /// Changes a field.
@@ -46,9 +46,9 @@ pub fn poke(image: &Path, field: Field, value: u64) {
     write_at(image, field.0, &value.to_be_bytes()[8 - width..]);
 }
 
-/// Changes octets anywhere in a file.
-pub fn write_at(image: &Path, at: u64, octets: &[u8]) {
-    File::options().write(true).open(image).unwrap().write_all_at(octets, at).unwrap();
+/// Changes bytes anywhere in a file.
+pub fn write_at(image: &Path, at: u64, bytes: &[u8]) {
+    File::options().write(true).open(image).unwrap().write_all_at(bytes, at).unwrap();
 }
 
 /// Where the first entry of the active L1 table lies, as a field.
@@ -64,13 +64,13 @@ pub fn l2_entry(image: &Path, l1: u64, index: u64) -> Field {
     Field(table + width * index, 8)
 }
 
-/// Puts extensions in front of those that a header has, and makes it so many octets long. For images without a backing file.
+/// Puts extensions in front of those that a header has, and makes it so many bytes long. For images without a backing file.
 pub fn stretch_header(image: &Path, header: u64, extensions: &[(u32, &[u8])]) {
     assert_eq!(peek(image, Field::BACKING_OFFSET), 0);
     let old = peek(image, Field::HEADER_LENGTH);
-    let octets = fs::read(image).unwrap();
+    let bytes = fs::read(image).unwrap();
     let cluster = usize::try_from(1u64 << peek(image, Field::CLUSTER_BITS)).unwrap();
-    let old_extensions = &octets[usize::try_from(old).unwrap()..cluster];
+    let old_extensions = &bytes[usize::try_from(old).unwrap()..cluster];
     let mut area = Vec::new();
     for &(kind, data) in extensions {
         area.extend(kind.to_be_bytes());
@@ -81,7 +81,7 @@ pub fn stretch_header(image: &Path, header: u64, extensions: &[(u32, &[u8])]) {
     area.extend(old_extensions);
     // What is cut off is the end of the cluster, which is empty.
     let room = cluster - usize::try_from(header).unwrap();
-    assert!(area[room..].iter().all(|&octet| octet == 0), "no room for these extensions");
+    assert!(area[room..].iter().all(|&byte| byte == 0), "no room for these extensions");
     write_at(image, old, &vec![0; usize::try_from(header - old).unwrap()]);
     write_at(image, header, &area[..room]);
     poke(image, Field::HEADER_LENGTH, header);
