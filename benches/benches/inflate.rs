@@ -1,13 +1,13 @@
 //! How long compressed clusters take: inflated by one thread, and by two that give them in order.
 
-use std::fs;
+use std::{fs, thread};
 use std::hint::black_box;
 use std::path::Path;
 use std::process::Command;
-use std::thread;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use xfer_hole_image::{BackingChain, Disk, DiskOptions, ParallelReader, ReadOptions};
+use xfer_hole_image::{BackingChain, Disk, DiskOptions};
+use xfer_hole_pipeline::{ParallelReader, ReadOptions};
 
 /// Bytes of the disk.
 const SIZE: usize = 32 << 20;

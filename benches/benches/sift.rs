@@ -5,7 +5,8 @@ use std::path::Path;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use xfer_hole_bench::micro::{Fragments, Mixture, drain};
-use xfer_hole_image::{BackingChain, Disk, DiskOptions, ReadOptions};
+use xfer_hole_image::{BackingChain, Disk, DiskOptions};
+use xfer_hole_pipeline::ReadOptions;
 use xfer_hole_proto::HashParams;
 
 fn sift(criterion: &mut Criterion) {

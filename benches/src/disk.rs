@@ -1,12 +1,11 @@
 //! The disks that are moved: what they are called, and how each is made.
 
-use std::fs::{self, File};
+use std::fs::{File, self};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use crate::{guest, ranges};
 use crate::error::{Result, Told};
-use crate::guest;
-use crate::ranges;
 use crate::seeded::Seeded;
 use crate::tool::{self, text};
 

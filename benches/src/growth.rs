@@ -3,14 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::{disk, tables};
 use crate::contender::Tools;
-use crate::disk;
 use crate::error::{Result, Told};
 use crate::line::{Line, Tap};
 use crate::measure::Measure;
 use crate::report::bytes;
 use crate::stats::Spread;
-use crate::tables;
 use crate::tool::text;
 
 /// What grows along one axis.

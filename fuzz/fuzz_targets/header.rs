@@ -8,7 +8,7 @@ use std::fs;
 
 use libfuzzer_sys::fuzz_target;
 use place::PATH;
-use xfer_hole_image::{BackingChain, Format, Info, DiskOptions};
+use xfer_hole_image::{BackingChain, DiskOptions, Format, Info};
 
 fuzz_target!(|bytes: &[u8]| {
     // Always the magic and a version, so that nothing is spent on finding them.

@@ -5,12 +5,13 @@
 
 mod place;
 
-use std::fs::{self, File};
+use std::fs::{File, self};
 use std::os::unix::fs::FileExt;
 
 use libfuzzer_sys::fuzz_target;
 use place::PATH;
-use xfer_hole_image::{SerialReader, BackingChain, Format, ImplicitOpenGate, Disk, DiskOptions, Payload, Segment, ReadOptions, BlockStatus};
+use xfer_hole_image::{BackingChain, BlockStatus, Disk, DiskOptions, Format, ImplicitOpenGate};
+use xfer_hole_pipeline::{Payload, ReadOptions, Segment, SerialReader};
 
 /// Extents looked at, and bytes read, of images that claim more.
 const EXTENTS: usize = 512;
@@ -68,8 +69,8 @@ fuzz_target!(|bytes: &[u8]| {
 fn pour(payload: &Payload, file: &File, into: &mut Vec<u8>) {
     for part in payload.parts() {
         match part {
-            xfer_hole_image::PayloadPart::Bytes(bytes) => into.extend_from_slice(bytes),
-            xfer_hole_image::PayloadPart::Range { at, len, .. } => {
+            xfer_hole_pipeline::PayloadPart::Bytes(bytes) => into.extend_from_slice(bytes),
+            xfer_hole_pipeline::PayloadPart::Range { at, len, .. } => {
                 let start = into.len();
                 into.resize(start + *len as usize, 0);
                 // Behind the end of the file are zeros.

@@ -8,7 +8,7 @@ use std::fs;
 
 use libfuzzer_sys::fuzz_target;
 use place::PATH;
-use xfer_hole_image::{BackingChain, Format, Disk, DiskOptions, BlockStatus};
+use xfer_hole_image::{BackingChain, BlockStatus, Disk, DiskOptions, Format};
 
 /// A header (qcow2 specification, "Header") with the L1 table in cluster 1, the refcount table in cluster 2, and an L2 table in
 /// each of clusters 3 and 4.

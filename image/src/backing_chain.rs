@@ -1,14 +1,14 @@
 //! A chain of layers, top first: what a layer doesn't have, the one below it has, or nobody.
 
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::incremental_base::FoundBase;
+use xfer_hole_os::{DiskError, DiskErrorKind, Result, StorageId};
+
+use crate::{BlockStatus, ChangeTracker, Content, Disk, Extent, ExtentMethod, Format, ImageFile};
+use crate::changes::incremental_base::FoundBase;
 use crate::layer::{Allocation, Layer};
-use crate::{
-    BlockStatus, ChangeTracker, Content, Disk, DiskError, DiskErrorKind, Extent, ExtentMethod, Format, ImageFile,
-    Result,
-};
 
 /// A disk and all that it is backed by.
 #[derive(Debug)]
@@ -29,8 +29,19 @@ pub struct BackingChain {
 
 impl BackingChain {
     /// Raw layers, top first, up to this size.
-    pub(crate) fn of_layers(layers: Vec<Arc<dyn Layer>>, size: u64) -> Self {
+    pub fn of_layers(layers: Vec<Arc<dyn Layer>>, size: u64) -> Self {
         Self { layers, size, format: Format::Raw, warnings: Vec::new(), method: None, since: None, content: None }
+    }
+
+    /// The same disk, whose extents at the bottom are found so.
+    #[must_use]
+    pub fn found_by(self, method: ExtentMethod) -> Self {
+        Self { method: Some(method), ..self }
+    }
+
+    /// What each image and raw disk is read as, the top first.
+    pub fn formats(&self) -> impl Iterator<Item = Format> {
+        self.layers.iter().map(|layer| layer.format())
     }
 
     /// What the top was taken for.
@@ -73,6 +84,12 @@ impl BackingChain {
     /// All files that it lies in, those of the top first.
     pub fn files(&self) -> impl Iterator<Item = &ImageFile> {
         self.layers.iter().flat_map(|layer| layer.files())
+    }
+
+    /// The files and devices that it lies in, as they stand in messages, and what of the storage each is.
+    #[must_use]
+    pub fn storages(&self) -> Vec<(PathBuf, StorageId)> {
+        self.files().filter_map(|host| Some((host.path().to_owned(), host.storage()?))).collect()
     }
 
     /// True if one of its files is a regular one that not everybody may read: a copy of it isn't for everybody, either.

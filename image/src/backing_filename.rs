@@ -10,16 +10,16 @@
 //!
 //! A `json:` name may set much that changes what is read. What is known to change nothing passes; all else is refused by name.
 
+use std::fmt;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use xfer_hole_os::{DiskError, DiskErrorKind, Result, named};
 
-use crate::quote::named;
-use crate::{DiskError, DiskErrorKind, Format, Result};
+use crate::Format;
 
 /// What a name comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -316,7 +316,7 @@ mod tests {
                 assert_eq!(error.kind(), DiskErrorKind::Unsupported);
                 let text = error.to_string();
                 assert!(!text.contains(char::is_control), "{text}");
-                let shown = crate::shown(Path::new(name));
+                let shown = xfer_hole_os::shown(Path::new(name));
                 Err(text.strip_prefix(&format!("o.qcow2: backing file \"{shown}\" ")).unwrap().into())
             }
         }

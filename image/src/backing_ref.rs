@@ -4,11 +4,12 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use xfer_hole_os::{DiskError, DiskErrorKind, Result, named};
+
+use crate::{DiskOptions, Format, ImageFile};
 use crate::backing_filename::BackingFilename;
 use crate::implicit_open_gate::path_of;
 use crate::qcow2::header::Header;
-use crate::quote::named;
-use crate::{DiskError, DiskErrorKind, DiskOptions, Format, ImageFile, Result};
 
 /// How it is called in messages.
 const WHAT: &str = "backing file";

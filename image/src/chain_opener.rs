@@ -6,9 +6,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use xfer_hole_os::{DiskError, DiskErrorKind, Result, shown};
+
+use crate::{BackingChain, DiskOptions, ExtentMethod, Format, ImageFile};
 use crate::backing_ref::BackingRef;
+use crate::changes::incremental_base::FoundBase;
 use crate::disk_options::TopFile;
-use crate::incremental_base::FoundBase;
 use crate::layer::Layer;
 use crate::qcow2::Qcow2;
 use crate::qcow2::bitmap_directory::Bitmaps;
@@ -17,7 +20,6 @@ use crate::qcow2::header::Header;
 use crate::qcow2::snapshot::Snapshots;
 use crate::qcow2::table_cache::ChainTables;
 use crate::raw::Raw;
-use crate::{BackingChain, DiskError, DiskErrorKind, DiskOptions, ExtentMethod, Format, ImageFile, Result, shown};
 
 impl BackingChain {
     /// Opens the disk at `path`, and all that it is backed by.
@@ -50,7 +52,7 @@ impl BackingChain {
     }
 
     /// The raw disk of `size` bytes that an open file or device begins with, to be read past the page cache as far as that can be.
-    pub(crate) fn of_file(file: File, path: &Path, size: u64) -> Result<Self> {
+    pub fn of_file(file: File, path: &Path, size: u64) -> Result<Self> {
         let host = ImageFile::of(file, path, None)?.directly()?;
         if host.len() < size {
             return Err(DiskError::new(

@@ -3,13 +3,15 @@
 //! The kernel holds the look-up of names to the directory (openat2(2)). One answer is given for all that isn't found: what lies outside
 //! isn't told.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions, self};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::{DiskError, DiskErrorKind, ImageFile, Result, sys};
+use xfer_hole_os::{DiskError, DiskErrorKind, Result, sys};
+
+use crate::ImageFile;
 
 /// The directory.
 #[derive(Clone, Debug)]
@@ -37,7 +39,7 @@ impl ConfinedDir {
     }
 
     /// Opens an image by its name relative to the directory. No link is followed.
-    pub(crate) fn open(&self, name: &Path) -> Result<ImageFile> {
+    pub fn open(&self, name: &Path) -> Result<ImageFile> {
         self.host(name, name, false).ok_or_else(|| {
             DiskError::new(
                 DiskErrorKind::Refused,
@@ -49,7 +51,7 @@ impl ConfinedDir {
 
     /// Opens the file that an image in the directory `own` calls `name`, and that is called `path` in messages. Links that stay within
     /// bounds are followed.
-    pub(crate) fn open_named(&self, own: &Path, name: &Path, path: &Path) -> Option<ImageFile> {
+    pub fn open_named(&self, own: &Path, name: &Path, path: &Path) -> Option<ImageFile> {
         let joined = own.join(name);
         self.host(joined.strip_prefix(&self.path).ok()?, path, true)
     }

@@ -1,11 +1,10 @@
 //! Bytes that are no disk: archives and compressed images. They are told by what they begin with, whatever their name.
 
-use std::ffi::OsStr;
 use std::fmt;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use crate::quote::quoted;
-use crate::{DiskError, DiskErrorKind};
+use xfer_hole_os::{DiskError, DiskErrorKind, quoted};
 
 /// What a file holds that is no disk as it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +31,7 @@ pub enum Content {
 
 impl Content {
     /// What begins so, if it is one of these. A tar archive must have the checksum of its first header, too.
-    pub(crate) fn of_start(start: &[u8]) -> Option<Self> {
+    pub fn of_start(start: &[u8]) -> Option<Self> {
         let at = |offset: usize, magic: &[u8]| start.get(offset..).is_some_and(|start| start.starts_with(magic));
         // The compressed data's first block, or the end of a stream without one.
         let blocks = [&[0x31, 0x41, 0x59, 0x26, 0x53, 0x59], &[0x17, 0x72, 0x45, 0x38, 0x50, 0x90]];

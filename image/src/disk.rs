@@ -1,6 +1,8 @@
 //! What an image answers: size, extents, bytes. Stateless, so that map, send, copy and parallel readers share it.
 
-use crate::{ChangeTracker, ImageFile, Result};
+use xfer_hole_os::Result;
+
+use crate::{ChangeTracker, ImageFile};
 
 /// What the bytes of an extent are, resolved through all layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

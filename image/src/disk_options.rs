@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
+use xfer_hole_os::{DiskError, DiskErrorKind, Result, lock_for_reading};
+
+use crate::{Content, ExtentMethod, Format, ImageFile, ImplicitOpenGate, IncrementalBase};
 use crate::guessed_format::GuessedFormat;
-use crate::qemu_lock::lock_for_reading;
-use crate::{
-    Content, DiskError, DiskErrorKind, ExtentMethod, Format, ImageFile, ImplicitOpenGate, IncrementalBase, Result,
-};
 
 /// What is known, allowed and asked for, before an image is opened.
 #[derive(Clone, Debug, Default)]
@@ -32,21 +31,21 @@ pub struct DiskOptions {
 }
 
 /// A top file.
-pub(crate) struct TopFile {
-    pub(crate) host: ImageFile,
+pub struct TopFile {
+    pub host: ImageFile,
     /// One that we read.
-    pub(crate) format: Format,
+    pub format: Format,
     /// How the files that it names are opened.
-    pub(crate) how: DiskOptions,
+    pub how: DiskOptions,
     /// What the user should know of it, without its name.
-    pub(crate) warning: Option<String>,
+    pub warning: Option<String>,
     /// What it holds, if that is no disk and was not asked for.
-    pub(crate) content: Option<Content>,
+    pub content: Option<Content>,
 }
 
 impl DiskOptions {
     /// Opens the top file, and finds out what it is read as.
-    pub(crate) fn top(&self, path: &Path) -> Result<TopFile> {
+    pub fn top(&self, path: &Path) -> Result<TopFile> {
         let host = self.gate.bounds().map_or_else(|| ImageFile::open(path), |bounds| bounds.open(path))?;
         let host = self.guard(host)?;
         let GuessedFormat { format, by_content, warning, content } =
@@ -72,11 +71,11 @@ impl DiskOptions {
 
     /// Refuses a file that another program may be writing to, unless that is accepted. The file is returned in the state that
     /// it has once it is locked, and nothing of it has been read.
-    pub(crate) fn guard(&self, host: ImageFile) -> Result<ImageFile> {
+    pub fn guard(&self, host: ImageFile) -> Result<ImageFile> {
         let host = if self.force_share {
             host
         } else {
-            lock_for_reading(&host)?;
+            lock_for_reading(host.file(), host.path())?;
             host.looked_at_again()?
         };
         Ok(if self.flush { host.flush() } else { host })

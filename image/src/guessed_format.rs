@@ -8,7 +8,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::{Content, Format, ImageFile, Result};
+use xfer_hole_os::Result;
+
+use crate::{Content, Format, ImageFile};
 
 /// The format of a top file, without a flag for it.
 #[derive(Debug, PartialEq, Eq)]

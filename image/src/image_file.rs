@@ -1,18 +1,15 @@
 //! A file that a disk's bytes lie in: a regular file or a block device, of which nothing but bytes is known.
 
-use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::fs::{File, OpenOptions, self};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use xfer_hole_os::{DirectReader, DiskError, DiskErrorKind, Result, Stamp, StorageId, flushed, identity, shown, sys};
 use xfer_hole_proto::LEN_MAX;
 
-use crate::direct::DirectReader;
-use crate::fingerprint_cache::flushed;
 use crate::implicit_open_gate::{directory, proc_link};
-use crate::storage_id::{StorageId, identity};
-use crate::{DiskError, DiskErrorKind, Result, Stamp, shown, sys};
 
 /// A regular file or block device, open for reading.
 #[derive(Debug)]
@@ -41,7 +38,7 @@ impl ImageFile {
     }
 
     /// A file that is open for reading already, is called `path` in messages, and stands in `dir`.
-    pub(crate) fn of(file: File, path: &Path, dir: Option<PathBuf>) -> Result<Self> {
+    pub fn of(file: File, path: &Path, dir: Option<PathBuf>) -> Result<Self> {
         let failed = |source| DiskError::io(path, "cannot open", source);
         let stat = file.metadata().map_err(failed)?;
         let (len, stamp) = if stat.is_file() {
@@ -66,7 +63,7 @@ impl ImageFile {
 
     /// Flushes the file, so that it can be known by its stamp: dirty mapped pages are written, and the next store sets new times. To be
     /// called before anything of the file is read.
-    pub(crate) fn flush(self) -> Self {
+    pub fn flush(self) -> Self {
         match flushed(&self.file).filter(|stamp| stamp.size() == self.len) {
             Some(stamp) => Self { stamp: Some(stamp), flushed: true, ..self },
             None => self,
@@ -74,36 +71,36 @@ impl ImageFile {
     }
 
     /// The same file with the size and times that it has now: until it was locked, another program may have written it.
-    pub(crate) fn looked_at_again(self) -> Result<Self> {
+    pub fn looked_at_again(self) -> Result<Self> {
         let Self { file, path, dir, .. } = self;
         Self::of(file, &path, dir)
     }
 
     /// True if its name, links followed, is still this file's.
-    pub(crate) fn is_named(&self) -> bool {
+    pub fn is_named(&self) -> bool {
         let named = fs::metadata(&self.path).ok().map(|stat| identity(&stat));
         named.is_some() && named == self.identity().ok()
     }
 
     /// The same, to be read past the page cache, as far as that can be.
-    pub(crate) fn directly(self) -> Result<Self> {
+    pub fn directly(self) -> Result<Self> {
         let direct = DirectReader::open(&self.file, self.len).map_err(|source| self.io("cannot open", source))?;
         Ok(Self { direct: Some(direct), ..self })
     }
 
     /// True if it is to be read past the page cache.
-    pub(crate) fn is_direct(&self) -> bool {
+    pub fn is_direct(&self) -> bool {
         self.direct.is_some()
     }
 
     /// That it can't be read past the page cache, if that was asked for, is so, and wasn't told before.
-    pub(crate) fn refuses_direct(&self) -> Option<String> {
+    pub fn refuses_direct(&self) -> Option<String> {
         let what = self.direct.as_ref()?.refusal()?;
         Some(format!("{}: {what}", shown(&self.path)))
     }
 
     /// What was noticed of that while it was read.
-    pub(crate) fn noticed(&self) -> Option<String> {
+    pub fn noticed(&self) -> Option<String> {
         let what = self.direct.as_ref()?.noticed()?;
         Some(format!("{}: {what}", shown(&self.path)))
     }
@@ -115,7 +112,7 @@ impl ImageFile {
     }
 
     /// What it was when it was opened, if it is a regular file that was flushed then, on a file system that tells of all changes since.
-    pub(crate) fn flushed_stamp(&self) -> Option<Stamp> {
+    pub fn flushed_stamp(&self) -> Option<Stamp> {
         self.stamp.filter(|_| self.flushed)
     }
 
@@ -126,12 +123,12 @@ impl ImageFile {
     }
 
     /// Its own path, links followed, where the system tells.
-    pub(crate) fn true_path(&self) -> Option<PathBuf> {
+    pub fn true_path(&self) -> Option<PathBuf> {
         fs::read_link(proc_link(&self.file)).ok()
     }
 
     /// The true directory that names in it are relative to, if it could be told when it was opened.
-    pub(crate) fn dir(&self) -> Option<&Path> {
+    pub fn dir(&self) -> Option<&Path> {
         self.dir.as_deref()
     }
 
@@ -149,18 +146,18 @@ impl ImageFile {
     }
 
     /// What makes two names the same file: device and inode, or the device's own number.
-    pub(crate) fn identity(&self) -> Result<(u64, u64)> {
+    pub fn identity(&self) -> Result<(u64, u64)> {
         let stat = self.file.metadata().map_err(|source| self.io("cannot look at it", source))?;
         Ok(identity(&stat))
     }
 
     /// What it is, to be held against other names.
-    pub(crate) fn storage(&self) -> Option<StorageId> {
+    pub fn storage(&self) -> Option<StorageId> {
         self.file.metadata().ok().map(|stat| StorageId::of(&stat))
     }
 
     /// Bytes that the file system has allocated for it.
-    pub(crate) fn allocated(&self) -> Result<u64> {
+    pub fn allocated(&self) -> Result<u64> {
         let stat = self.file.metadata().map_err(|source| self.io("cannot look at it", source))?;
         Ok(stat.blocks().saturating_mul(512))
     }
@@ -182,7 +179,7 @@ impl ImageFile {
     }
 
     /// The same, past the page cache if that is asked for: for the disk's own bytes, of which there are many, and each once.
-    pub(crate) fn read_data_at(&self, at: u64, buf: &mut [u8]) -> Result<()> {
+    pub fn read_data_at(&self, at: u64, buf: &mut [u8]) -> Result<()> {
         self.fill(at, buf, |there| match &self.direct {
             None => self.file.read_exact_at(there, at),
             Some(direct) => direct.read_exact_at(&self.file, there, at),
@@ -202,7 +199,7 @@ impl ImageFile {
     }
 
     /// Asks whether the file is still that of the beginning. `live` accepts all changes but a shorter file.
-    pub(crate) fn check_unchanged(&self, live: bool) -> Result<()> {
+    pub fn check_unchanged(&self, live: bool) -> Result<()> {
         let Some(before) = &self.stamp else { return Ok(()) };
         let stat = self.file.metadata().map_err(|source| self.io("cannot look at it again", source))?;
         if stat.len() < self.len {
@@ -224,12 +221,12 @@ impl ImageFile {
     }
 
     /// An error of this file.
-    pub(crate) fn error(&self, kind: DiskErrorKind, what: impl Into<String>) -> DiskError {
+    pub fn error(&self, kind: DiskErrorKind, what: impl Into<String>) -> DiskError {
         DiskError::new(kind, &self.path, what)
     }
 
     /// The system refused something of this file.
-    pub(crate) fn io(&self, what: impl Into<String>, source: io::Error) -> DiskError {
+    pub fn io(&self, what: impl Into<String>, source: io::Error) -> DiskError {
         DiskError::io(&self.path, what, source)
     }
 }

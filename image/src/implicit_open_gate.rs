@@ -3,16 +3,17 @@
 //! An image comes from somebody else, and so do the names in it. A file is looked at before it is opened, and opened only if it
 //! lies below the directory of the image that names it, or below one that the user allows.
 
-use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::fs::{File, OpenOptions, self};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use xfer_hole_os::{DiskError, DiskErrorKind, Result, named, quoted};
+
+use crate::{ConfinedDir, ImageFile};
 use crate::image_file::settled;
-use crate::quote::{named, quoted};
-use crate::{ConfinedDir, DiskError, DiskErrorKind, ImageFile, Result};
 
 /// What may be opened of the files that images name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,17 +51,17 @@ impl ImplicitOpenGate {
     }
 
     /// The directory that can't be left.
-    pub(crate) fn bounds(&self) -> Option<&ConfinedDir> {
+    pub fn bounds(&self) -> Option<&ConfinedDir> {
         self.bounds.as_ref()
     }
 
     /// The gate of an image that is one by its content alone: nothing may be opened.
-    pub(crate) fn of_guess(&self) -> Self {
+    pub fn of_guess(&self) -> Self {
         Self { closed: self.closed.or(Some(GateClosed::Guessed)), ..self.clone() }
     }
 
     /// Refuses the file that `named_by` calls `name` and uses as `what`, if nothing may be opened.
-    pub(crate) fn check_open(&self, named_by: &Path, what: &str, name: &Path) -> Result<()> {
+    pub fn check_open(&self, named_by: &Path, what: &str, name: &Path) -> Result<()> {
         let refused = |text| DiskError::new(DiskErrorKind::Refused, named_by, text);
         let name = named(name);
         match self.closed {
@@ -81,7 +82,7 @@ impl ImplicitOpenGate {
 
     /// Opens the file that the image `named_by` (its path as given) calls `name` and uses as `what` ("backing file"). A relative
     /// name is relative to the directory in the image's path, which was `dir` when the image was opened.
-    pub(crate) fn open(&self, named_by: &Path, dir: Option<&Path>, what: &str, name: &Path) -> Result<ImageFile> {
+    pub fn open(&self, named_by: &Path, dir: Option<&Path>, what: &str, name: &Path) -> Result<ImageFile> {
         let refused =
             |why: String| DiskError::new(DiskErrorKind::Refused, named_by, format!("{what} {} {why}", named(name)));
         let failed = |source| DiskError::io(named_by, format!("{what} {}", named(name)), source);

@@ -2,11 +2,13 @@
 
 use std::fmt::Debug;
 
-use crate::{Format, ImageFile, Result};
+use xfer_hole_os::Result;
+
+use crate::{Format, ImageFile};
 
 /// What a layer has of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Allocation {
+pub enum Allocation {
     /// Bytes, in its file.
     Data,
     /// Bytes by its tables, where its file has a hole: zeros.
@@ -19,18 +21,18 @@ pub(crate) enum Allocation {
 
 /// A range of a layer with one answer. It begins where it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Span {
+pub struct Span {
     /// In bytes, at least 1.
-    pub(crate) len: u64,
-    pub(crate) allocation: Allocation,
+    pub len: u64,
+    pub allocation: Allocation,
     /// The bytes lie compressed.
-    pub(crate) compressed: bool,
+    pub compressed: bool,
     /// Its place in [`Layer::host`], if it has one there.
-    pub(crate) host: Option<u64>,
+    pub host: Option<u64>,
 }
 
 /// A layer: a raw disk or an image with tables.
-pub(crate) trait Layer: Debug + Send + Sync {
+pub trait Layer: Debug + Send + Sync {
     /// What it is read as.
     fn format(&self) -> Format;
 

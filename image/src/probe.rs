@@ -1,12 +1,13 @@
 //! What kind of image a file is: looked for at the beginning of a top image, declared by name for all below it.
 
-use std::ffi::OsString;
 use std::fmt;
+use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use crate::quote::quoted;
-use crate::{Content, DiskError, DiskErrorKind, ImageFile, Result};
+use xfer_hole_os::{DiskError, DiskErrorKind, Result, quoted};
+
+use crate::{Content, ImageFile};
 
 /// Bytes that are looked at, as QEMU's BLOCK_PROBE_BUF_SIZE.
 const PROBED: usize = 512;
@@ -51,7 +52,7 @@ impl Format {
     }
 
     /// Its format, and for a raw one what its bytes are, if they are none of a disk.
-    pub(crate) fn and_content(host: &ImageFile) -> Result<(Self, Option<Content>)> {
+    pub fn and_content(host: &ImageFile) -> Result<(Self, Option<Content>)> {
         let mut start = [0; PROBED];
         host.read_at(0, &mut start)?;
         let there = usize::try_from(host.len()).unwrap_or(PROBED).min(PROBED);
@@ -161,7 +162,7 @@ impl Format {
     /// Why a `what` ("backing file") of this format, which we don't read, is refused. `named_by` is the image that names it.
     #[must_use]
     pub fn refusal_below(self, named_by: &Path, what: &str, name: &Path) -> DiskError {
-        let text = format!("{what} {} is a {self} image, which xfer-hole does not read", crate::quote::named(name));
+        let text = format!("{what} {} is a {self} image, which xfer-hole does not read", xfer_hole_os::named(name));
         let (from, to) = (quoted(named_by), quoted(&beside(named_by)));
         DiskError::new(DiskErrorKind::Unsupported, named_by, text)
             .hint(format!("qemu-img convert -O qcow2 {from} {to} makes one image of it and what is below"))

@@ -5,30 +5,31 @@
 //! ```
 
 pub(crate) mod bitmap_directory;
-mod buffered_range;
+pub(crate) mod buffered_range;
 pub(crate) mod compressed;
 pub(crate) mod decompressor;
-pub(crate) mod dirty_bitmap;
-mod entry;
+pub(crate) mod entry;
 pub(crate) mod extension;
 mod feature;
-mod field;
+pub(crate) mod field;
 pub(crate) mod geometry;
 pub(crate) mod header;
 mod metadata_region;
 mod preallocation;
-mod run_map;
+pub(crate) mod run_map;
 pub(crate) mod snapshot;
-pub(crate) mod snapshot_diff;
-mod subcluster;
+pub(crate) mod subcluster;
 pub(crate) mod table_cache;
-mod table_reader;
+pub(crate) mod table_reader;
 #[cfg(test)]
 mod test_images;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use xfer_hole_os::{DiskError, Result, shown};
+
+use crate::{ExtentMethod, Format, ImageFile};
 use crate::layer::{Allocation, Layer, Span};
 use crate::qcow2::compressed::{CompressedEntry, Compression};
 use crate::qcow2::decompressor::{CompressedSource, DecompressorPool};
@@ -39,8 +40,7 @@ use crate::qcow2::header::{Header, L1Table};
 use crate::qcow2::metadata_region::MetadataRegion;
 use crate::qcow2::table_cache::{ChainTables, TableKey};
 use crate::qcow2::table_reader::{TableReader, TableRegion};
-use crate::seek_extents::SeekExtents;
-use crate::{DiskError, ExtentMethod, Format, ImageFile, Result, shown};
+use crate::raw::seek_extents::SeekExtents;
 
 /// What [`Qcow2::other_state`] has for the number of its layer.
 const OTHER_STATE: u32 = u32::MAX;
@@ -50,10 +50,10 @@ const OTHER_STATE: u32 = u32::MAX;
 pub(crate) struct Qcow2 {
     /// Its number in the chain.
     layer: u32,
-    host: Arc<ImageFile>,
+    pub(crate) host: Arc<ImageFile>,
     /// Where guest data lies, if not in `host`.
     external: Option<ImageFile>,
-    table_reader: TableReader,
+    pub(crate) table_reader: TableReader,
     compression: Compression,
     /// Holes of the file are worth asking for.
     preallocated: bool,
@@ -122,7 +122,7 @@ impl Qcow2 {
     }
 
     /// Where the L2 table is that speaks of `at`, if there is one, and for how many bytes from there on that is so.
-    fn table(&self, at: GuestOffset) -> Result<(Option<HostOffset>, u64)> {
+    pub(crate) fn table(&self, at: GuestOffset) -> Result<(Option<HostOffset>, u64)> {
         let covers = self.table_reader.geometry.l1_span();
         if self.table_reader.geometry.l1_index(at) >= self.table_reader.l1_entries {
             return Ok((None, self.table_reader.size - at.0));
@@ -139,7 +139,7 @@ impl Qcow2 {
 
     /// What lies at `at`, and how many bytes of it at most: those until the answer changes, or the table's piece ends. Each
     /// compressed cluster has an answer of its own; with `neighbours`, those behind it that are compressed too are counted.
-    fn mapping(&self, at: GuestOffset, neighbours: bool) -> Result<(Mapping, u64)> {
+    pub(crate) fn mapping(&self, at: GuestOffset, neighbours: bool) -> Result<(Mapping, u64)> {
         let geometry = self.table_reader.geometry;
         let (covers, unit_size) = (geometry.l1_span(), geometry.subcluster_size());
         let (table, left) = self.table(at)?;

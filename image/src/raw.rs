@@ -1,16 +1,19 @@
 //! A raw disk: a regular file or a block device, whose extents are the file system's.
 
+mod fiemap_extents;
+pub(crate) mod seek_extents;
+
 use std::io;
 use std::sync::OnceLock;
 
 use nix::errno::Errno;
+use xfer_hole_os::{DiskError, DiskErrorKind, Result, is_zero, reason, shown};
 use xfer_hole_proto::GRAIN_DEFAULT;
 
-use crate::fiemap_extents::FiemapExtents;
+use crate::{Format, ImageFile};
 use crate::layer::{Allocation, Layer, Span};
-use crate::seek_extents::SeekExtents;
-use crate::zero::is_zero;
-use crate::{DiskError, DiskErrorKind, Format, ImageFile, Result, reason, shown};
+use crate::raw::fiemap_extents::FiemapExtents;
+use crate::raw::seek_extents::SeekExtents;
 
 /// How extents are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +40,7 @@ impl ExtentMethod {
 
 /// A raw disk, open for reading.
 #[derive(Debug)]
-pub(crate) struct Raw {
+pub struct Raw {
     host: ImageFile,
     method: ExtentMethod,
     seek: SeekExtents,
@@ -59,7 +62,7 @@ const BLOCKS: u64 = 64;
 impl Raw {
     /// A file of a chain of raw ones: where it has a hole, it has nothing, and the file below is asked. Space that is only allocated is a
     /// hole, too. Refused where the file system doesn't tell.
-    pub(crate) fn layer(host: ImageFile) -> Result<Self> {
+    pub fn layer(host: ImageFile) -> Result<Self> {
         let (seek, fiemap) = (SeekExtents::default(), FiemapExtents::default());
         let (file, size) = (host.file(), host.len());
         // SEEK_DATA takes what is only allocated for data, once somebody has read it.
@@ -82,7 +85,7 @@ impl Raw {
 
     /// The disk that this file is. Without a `method`, the best that is to be had there, and reading where none makes sense; a method asked
     /// for by name must be to be had.
-    pub(crate) fn of(host: ImageFile, method: Option<ExtentMethod>) -> Result<Self> {
+    pub fn of(host: ImageFile, method: Option<ExtentMethod>) -> Result<Self> {
         let (file, size) = (host.file(), host.len());
         let (seek, fiemap) = (SeekExtents::default(), FiemapExtents::default());
         let probe = |method| match method {
@@ -127,7 +130,7 @@ impl Raw {
 
     /// The same above another layer, which shows through its holes; through zeros, too, where the file system has no holes, or doesn't
     /// tell of them.
-    pub(crate) fn above(self) -> Self {
+    pub fn above(self) -> Self {
         let size = self.host.len();
         let first = self.seek.extent(self.host.file(), 0, size);
         let looks = first.is_ok_and(|first| first == (Allocation::Data, size)) || self.method == ExtentMethod::Scan;
@@ -147,7 +150,7 @@ impl Raw {
     }
 
     /// How this disk's extents are found.
-    pub(crate) fn method(&self) -> ExtentMethod {
+    pub fn method(&self) -> ExtentMethod {
         self.method
     }
 }

@@ -2,8 +2,8 @@
 
 use std::{fmt, slice};
 
-use sha2::block_api::compress256;
 use sha2::{Digest as _, Sha256};
+use sha2::block_api::compress256;
 
 use crate::HashParams;
 

@@ -2,12 +2,9 @@
 
 use std::fmt::Write;
 
+use crate::{Base, Digest, FAIL_TEXT_MAX, FailReason, GRAIN_MIN, HashParams, INTERVAL_MAX, INTERVAL_MIN, LEN_MAX, ManifestHeader, ManifestRequest, Record, StreamErrorKind, StreamHeader, Trailer};
 use crate::error::Violation;
 use crate::stream::Frame;
-use crate::{
-    Base, Digest, FAIL_TEXT_MAX, FailReason, GRAIN_MIN, HashParams, INTERVAL_MAX, INTERVAL_MIN, LEN_MAX,
-    ManifestHeader, ManifestRequest, Record, StreamErrorKind, StreamHeader, Trailer,
-};
 
 /// How every open line begins.
 pub(crate) const MAGIC: &[u8] = b"XFER-HOLE ";

@@ -1,15 +1,12 @@
 //! A disk's record lines without its bytes: what is where, by digest (SPEC.md, "The manifest"). A document of its own, and what a
 //! receiver answers a sender that asks what it has.
 
-use std::fmt::{self, Write};
+use std::fmt::{Write, self};
 
+use crate::{CoverageChecker, Digest, FAIL_LINE_MAX, FailReason, Fingerprint, HashParams, Hasher, LINE_MAX, Record, StreamError, StreamErrorKind, StreamHeader};
 use crate::error::Violation;
-use crate::line::{self, FAIL};
+use crate::line::{FAIL, self};
 use crate::stream::Frame;
-use crate::{
-    CoverageChecker, Digest, FAIL_LINE_MAX, FailReason, Fingerprint, HashParams, Hasher, LINE_MAX, Record, StreamError,
-    StreamErrorKind, StreamHeader,
-};
 
 /// The first line of a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,12 +5,9 @@
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
+use crate::{Base, CoverageChecker, Dialect, Digest, FAIL_LINE_MAX, FailReason, Fingerprint, HashParams, Hasher, LEN_MAX, LINE_MAX, Record, StreamError, StreamErrorKind, StreamHeader, Trailer};
 use crate::error::Violation;
-use crate::line::{self, FAIL, MAGIC};
-use crate::{
-    Base, CoverageChecker, Dialect, Digest, FAIL_LINE_MAX, FailReason, Fingerprint, HashParams, Hasher, LEN_MAX,
-    LINE_MAX, Record, StreamError, StreamErrorKind, StreamHeader, Trailer,
-};
+use crate::line::{FAIL, MAGIC, self};
 
 /// A line of the stream, or a piece of payload.
 #[derive(Clone, Debug, PartialEq, Eq)]

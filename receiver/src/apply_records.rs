@@ -6,18 +6,18 @@
 //!                       ─▶ Hand: ...
 //! ```
 
-use std::num::NonZero;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::num::NonZero;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use xfer_hole_image::sys::Spliced;
-use xfer_hole_image::{Aligned, DeltaTarget, DiskWriter, Phase, ProgressCounters};
-use xfer_hole_link::{Messages, Signals};
-use xfer_hole_proto::{
-    Dialect, Digest, FailReason, Frame, HashParams, ManifestHeader, ManifestWriter, Record, StreamErrorKind,
-    StreamHeader,
-};
+use xfer_hole_os::Aligned;
+use xfer_hole_os::sys::Spliced;
+use xfer_hole_pipeline::{Phase, ProgressCounters};
+use xfer_hole_proto::{Dialect, Digest, FailReason, Frame, HashParams, ManifestHeader, ManifestWriter, Record, StreamErrorKind, StreamHeader};
+use xfer_hole_target::DiskWriter;
+use xfer_hole_transfer::DeltaTarget;
+use xfer_hole_ui::{Messages, Signals};
 
 use crate::error::ReceiveError;
 use crate::existing_records::ExistingRecords;

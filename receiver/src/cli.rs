@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Parser};
-use xfer_hole_link::{ProgressKind, SshArgs, TargetArgs, parse_size, parse_version};
 use xfer_hole_proto::Dialect;
+use xfer_hole_transport::{SshArgs, parse_version};
+use xfer_hole_ui::{ProgressKind, TargetArgs, parse_size};
 
 use crate::receive::ReceiveOptions;
 

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
-use xfer_hole_image::{DiskErrorKind as Trouble, reason, shown};
-use xfer_hole_link::Failure;
+use xfer_hole_os::{DiskErrorKind as Trouble, reason, shown};
 use xfer_hole_proto::{Refusal, StreamErrorKind};
+use xfer_hole_ui::Failure;
 
 /// Each is one line; the hint stands apart.
 #[derive(Debug, Error)]
@@ -89,7 +89,7 @@ pub(crate) enum ReceiveError {
     NoBase,
     /// The target can't be written.
     #[error(transparent)]
-    Image(#[from] xfer_hole_image::DiskError),
+    Image(#[from] xfer_hole_os::DiskError),
     /// The stream is wrong.
     #[error(transparent)]
     Stream(#[from] xfer_hole_proto::StreamError),

@@ -2,9 +2,9 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use xfer_hole_image::{DiskError as ImageError, DiskErrorKind};
-use xfer_hole_link::RecordSpool;
+use xfer_hole_os::{DiskError as ImageError, DiskErrorKind};
 use xfer_hole_proto::{Digest, Record};
+use xfer_hole_transport::RecordSpool;
 
 use crate::error::ReceiveError;
 

@@ -15,7 +15,7 @@ mod stream_reader;
 mod verify;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
+use std::io::{IsTerminal, self};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -23,11 +23,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use xfer_hole_image::{ExpectedDisk, ProgressCounters, Target, TargetOptions, shown, sys};
-use xfer_hole_link::{
-    EventLoop, Failure, Messages, Progress, ProgressKind, ReplyWriter, Signals, WrittenTarget, exit_on_panic,
-};
-use xfer_hole_proto::{CONVERSATION, Fingerprint, Frame, StreamErrorKind, StreamHeader};
+use xfer_hole_os::{shown, sys};
+use xfer_hole_pipeline::ProgressCounters;
+use xfer_hole_proto::{CONVERSATION, Fingerprint, Frame, StreamErrorKind};
+use xfer_hole_target::{ExpectedDisk, Target, TargetOptions};
+use xfer_hole_transfer::FormatWarning;
+use xfer_hole_transport::ReplyWriter;
+use xfer_hole_ui::{EventLoop, Failure, Messages, Progress, ProgressKind, Signals, WrittenTarget};
 
 use crate::cli::Cli;
 use crate::error::ReceiveError;
@@ -180,7 +182,9 @@ impl ReceiveContext<'_> {
         }
         let options = cli.target.options(None, None).map_err(ReceiveError::Usage)?;
         let target = Target::find(&words.dest, options)?;
-        self.messages.warn_of_format(target.format_warning());
+        if let Some(FormatWarning { what, hint }) = FormatWarning::of_target(&target) {
+            self.messages.warn_with_hint(what, hint);
+        }
         if cli.target.dry_run {
             target.rehearse(self.offered()?)?;
             self.messages.note(format_args!("would write {}", target.plan()));

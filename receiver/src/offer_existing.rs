@@ -1,12 +1,14 @@
 //! What the target holds is hashed and told to the sender, while the stream that builds on it comes in behind (SPEC.md, "WANT").
 
+use std::thread;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
-use xfer_hole_image::{DeltaTarget, Disk, ParallelReader, ReadOptions};
-use xfer_hole_link::ReplyWriter;
+use xfer_hole_image::Disk;
+use xfer_hole_pipeline::{ParallelReader, ReadOptions};
 use xfer_hole_proto::{ManifestHeader, ManifestRequest, ManifestWriter};
+use xfer_hole_transfer::DeltaTarget;
+use xfer_hole_transport::ReplyWriter;
 
 use crate::error::ReceiveError;
 use crate::existing_records::ExistingRecords;

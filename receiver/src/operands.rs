@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use xfer_hole_link::{BadLocation, Location, Remote, shell_word};
+use xfer_hole_transport::{BadLocation, Location, Remote, shell_word};
 
 use crate::cli::Cli;
 use crate::error::ReceiveError;

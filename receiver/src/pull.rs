@@ -4,17 +4,18 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
-use xfer_hole_image::{ExpectedDisk, Phase, Target, TargetOptions, shown};
-use xfer_hole_link::{
-    Failure, LinkLoss, REFUSED_HINT, Remote, RemoteProcess, ReplyWriter, WrittenTarget, copy_name, own_name,
-    pull_command,
-};
+use xfer_hole_os::shown;
+use xfer_hole_pipeline::Phase;
 use xfer_hole_proto::{Dialect, Frame, Reply, StreamErrorKind};
+use xfer_hole_target::{ExpectedDisk, Target, TargetOptions};
+use xfer_hole_transfer::FormatWarning;
+use xfer_hole_transport::{LinkLoss, REFUSED_HINT, Remote, RemoteProcess, ReplyWriter, copy_name, own_name, pull_command};
+use xfer_hole_ui::{Failure, WrittenTarget};
 
+use crate::{ReceiveContext, Received, offered_base};
 use crate::error::ReceiveError;
 use crate::stdio_session::StdioSession;
 use crate::stream_reader::{LinkLimits, StreamReader};
-use crate::{ReceiveContext, Received, offered_base};
 
 /// What sh says of a program that it can't find.
 const NOT_FOUND: i32 = 127;
@@ -40,7 +41,9 @@ impl Pull<'_> {
         let options = cli.target.options(Some(name), None).map_err(ReceiveError::Usage)?;
         let options = TargetOptions { source: Some(own_name(Path::new(&self.remote.path))), ..options };
         let target = Target::find(self.dest, options)?;
-        messages.warn_of_format(target.format_warning());
+        if let Some(FormatWarning { what, hint }) = FormatWarning::of_target(&target) {
+            messages.warn_with_hint(what, hint);
+        }
         let resumed = target.has_part() && !cli.target.no_resume && !cli.no_hash;
         let made = WrittenTarget { place: shown(target.path()), becomes: Some(target.becomes()), resumed };
         let remote_path = cli.rsh.remote_path.as_deref();

@@ -1,17 +1,17 @@
 //! One disk, from the stream's open line to its final name.
 
+use std::thread;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
-use xfer_hole_image::{
-    DeltaTarget, Disk, DiskWriter, Phase, ProgressCounters, Target, TargetNote, UnchangedTarget, read_back,
-};
-use xfer_hole_link::{Messages, ReplyWriter, Signals};
-use xfer_hole_proto::{
-    Base, Dialect, Digest, Fingerprint, Frame, ManifestRequest, Record, Reply, StreamErrorKind, StreamHeader,
-};
+use xfer_hole_image::Disk;
+use xfer_hole_pipeline::{Phase, ProgressCounters};
+use xfer_hole_proto::{Base, Dialect, Digest, Fingerprint, Frame, ManifestRequest, Record, Reply, StreamErrorKind, StreamHeader};
+use xfer_hole_target::{DiskWriter, Target, UnchangedTarget};
+use xfer_hole_transfer::{DeltaTarget, TargetNote, read_back, read_base, recall_target};
+use xfer_hole_transport::ReplyWriter;
+use xfer_hole_ui::{Messages, Signals};
 
 use crate::apply_records::RecordApplier;
 use crate::error::ReceiveError;
@@ -109,7 +109,7 @@ impl Receive<'_> {
             Some(base) => {
                 // Its parameters are those of the stream.
                 let sums = open.and_then(|open| open.sums).unwrap_or_default();
-                target.builds_on(base.digest.map(|digest| Fingerprint { sums, digest }))?
+                target.builds_on(base.digest.map(|digest| Fingerprint { sums, digest }), read_base)?
             }
         };
         let target = match input.patience_for_reader() {
@@ -148,14 +148,15 @@ impl Receive<'_> {
         self.rules.check_size(want.size)?;
         // What is to be read back is read.
         if let Some(digest) = want.digest.filter(|_| !target.is_read_back())
-            && let Some(held) = target.hold_unchanged(want.size, want.sums, digest)?
+            && let Some(held) =
+                target.hold_unchanged(|| recall_target(&target, want.size, want.sums) == Some(digest))?
         {
             return self.same(input, &held, want, digest, replies);
         }
         let noting = TargetNote::of(&target);
         let reads_back = target.is_read_back();
         let existing = ExistingRecords::of(target.is_confined().then_some(RECORDS));
-        let holding = target.hold(want.size, true)?;
+        let holding = DeltaTarget::open(target, want.size, true)?;
         let noting = noting.of_sink(holding.sink.as_ref());
         self.counters.set_size(want.size);
         self.begin(holding.sink.as_ref());

@@ -12,9 +12,10 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
-use xfer_hole_image::{ExpectedDisk, TargetOptions};
-use xfer_hole_link::{NOT_CODED, REQUEST_MAX, TargetArgs, decoded, unquoted};
-use xfer_hole_proto::{CONVERSATION, Fingerprint};
+use xfer_hole_proto::CONVERSATION;
+use xfer_hole_target::{ExpectedDisk, TargetOptions};
+use xfer_hole_transport::{NOT_CODED, REQUEST_MAX, decoded, unquoted};
+use xfer_hole_ui::TargetArgs;
 
 use crate::LOCK;
 use crate::error::ReceiveError;
@@ -192,7 +193,7 @@ impl ReceivedRequest {
             }
             (b"private", None) => self.private = true,
             (b"chmod", Some(mode)) => {
-                let mode = str::from_utf8(mode).ok().and_then(|mode| xfer_hole_image::parse_mode(mode).ok());
+                let mode = str::from_utf8(mode).ok().and_then(|mode| xfer_hole_target::parse_mode(mode).ok());
                 self.chmod = Some(mode.ok_or(WRONG)?);
             }
             (b"chown", Some(owner)) if !owner.is_empty() => {

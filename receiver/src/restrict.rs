@@ -3,14 +3,15 @@
 //! The request comes by the environment, as sshd gives it where a forced command runs. DEST's directory is looked up so that it
 //! can't be left, and entered; what follows knows DEST by its bare name.
 
+use std::io;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use xfer_hole_image::{DiskErrorKind, TargetOptions, sys};
-use xfer_hole_link::{components, original_command, relative};
+use xfer_hole_os::{DiskErrorKind, sys};
+use xfer_hole_target::TargetOptions;
+use xfer_hole_transport::{components, original_command, relative};
 
 use crate::error::ReceiveError;
 use crate::request::{ReceivedRequest, WantedReceiver};
@@ -81,8 +82,7 @@ impl KeyRestriction {
     /// Enters the directory that DEST lies in, and gives the name that is left; true if DEST is a directory. With `dry_run`,
     /// missing directories are left in it.
     fn enter(&self, request: &ReceivedRequest) -> Result<(OsString, bool), ReceiveError> {
-        let failed =
-            |source| xfer_hole_image::DiskError::io("the directory given by --restrict", "cannot open", source);
+        let failed = |source| xfer_hole_os::DiskError::io("the directory given by --restrict", "cannot open", source);
         let mut at = File::open(&self.dir).map_err(failed)?;
         let dest = relative(&self.dir, request.dest.as_bytes()).map_err(ReceiveError::Forbidden)?;
         let mut parts = components(dest).map_err(ReceiveError::Forbidden)?;
@@ -144,7 +144,7 @@ fn step(at: &File, name: &OsStr, request: &ReceivedRequest) -> Result<Option<Fil
 /// Why DEST's directory can't be entered.
 fn no_way(error: io::Error) -> ReceiveError {
     const DIR: &str = "the target's directory";
-    let refused = |kind, what| xfer_hole_image::DiskError::new(kind, DIR, what).into();
+    let refused = |kind, what| xfer_hole_os::DiskError::new(kind, DIR, what).into();
     match error.raw_os_error() {
         Some(libc::ENOSYS) => {
             refused(DiskErrorKind::Unsupported, "cannot be kept within bounds: this system has no openat2")
@@ -153,6 +153,6 @@ fn no_way(error: io::Error) -> ReceiveError {
         Some(libc::ELOOP | libc::EXDEV | libc::ENOTDIR | libc::ENOENT | libc::EACCES) => {
             refused(DiskErrorKind::Refused, "is not there, or is no directory within bounds")
         }
-        _ => xfer_hole_image::DiskError::io(DIR, "cannot be entered", error).into(),
+        _ => xfer_hole_os::DiskError::io(DIR, "cannot be entered", error).into(),
     }
 }

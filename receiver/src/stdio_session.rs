@@ -1,16 +1,19 @@
 //! A receiver that answers: the stream comes in on one side of a link, and what becomes of it goes back on the other
 //! (SPEC.md, "The conversation").
 
-use std::fs::File;
 use std::io;
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use xfer_hole_image::{ProgressCounters, Target, shown};
-use xfer_hole_link::ReplyWriter;
+use xfer_hole_os::shown;
+use xfer_hole_pipeline::ProgressCounters;
 use xfer_hole_proto::{Dialect, FailReason, Fingerprint, Reply, SourceFacts};
+use xfer_hole_target::Target;
+use xfer_hole_transfer::FormatWarning;
+use xfer_hole_transport::ReplyWriter;
 
 use crate::ReceiveContext;
 use crate::error::ReceiveError;
@@ -30,7 +33,7 @@ impl StdioSession {
     /// By standard input and standard output.
     pub(crate) fn stdio(patience: Duration, counters: &Arc<ProgressCounters>) -> Result<Self, ReceiveError> {
         let unwritable =
-            |source| ReceiveError::Image(xfer_hole_image::DiskError::io("standard output", "cannot write", source));
+            |source| ReceiveError::Image(xfer_hole_os::DiskError::io("standard output", "cannot write", source));
         let stdout: File = io::stdout().as_fd().try_clone_to_owned().map_err(unwritable)?.into();
         let replies = ReplyWriter::start(stdout, patience).map_err(unwritable)?;
         let link = LinkLimits { patience: Some(patience), answered: true, ..LinkLimits::default() };
@@ -79,7 +82,7 @@ impl StdioSession {
         }
         words.extend((allowed && target.can_hold()).then_some(Reply::BASE));
         self.ready(&target, allowed, &words);
-        if let Some(warning) = target.content_warning() {
+        if let Some(warning) = FormatWarning::of_target_content(&target) {
             self.replies.say(&Reply::Note(FailReason::new(&warning.what)));
         }
         if dry_run {

@@ -1,10 +1,12 @@
 //! `recv-hole --verify`: whether DEST is the disk of the manifest on standard input, and where it isn't.
 
-use std::io::{self, Write};
+use std::io::{Write, self};
 use std::path::Path;
 
-use xfer_hole_image::{BackingChain, DiskErrorKind, DiskOptions, Format, shown, sys};
-use xfer_hole_link::{Failure, ManifestInput, Verdict, shell_word, verify};
+use xfer_hole_image::{BackingChain, DiskOptions, Format};
+use xfer_hole_os::{shown, sys};
+use xfer_hole_transfer::{ManifestInput, Verdict, verify};
+use xfer_hole_ui::Failure;
 
 use crate::ReceiveContext;
 use crate::error::ReceiveError;
@@ -68,6 +70,6 @@ fn in_use(error: xfer_hole_image::DiskError, dest: &Path) -> ReceiveError {
 fn unwritable(source: io::Error) -> ReceiveError {
     match source.kind() {
         io::ErrorKind::BrokenPipe => ReceiveError::Told(Failure::Permanent),
-        _ => xfer_hole_image::DiskError::io("standard output", "cannot write", source).into(),
+        _ => xfer_hole_os::DiskError::io("standard output", "cannot write", source).into(),
     }
 }

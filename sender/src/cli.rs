@@ -4,11 +4,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use xfer_hole_image::{ReadOptions, TargetOptions, UNIT};
-use xfer_hole_link::{ProgressKind, RateLimiter, SshArgs, TargetArgs, copy_name, own_name, parse_size, parse_version};
-use xfer_hole_proto::{
-    Dialect, Digest, Fingerprint, GRAIN_DEFAULT, GRAIN_MIN, HashParams, INTERVAL_DEFAULT, INTERVAL_MAX, INTERVAL_MIN,
-};
+use xfer_hole_pipeline::{ReadOptions, UNIT};
+use xfer_hole_proto::{Dialect, Digest, Fingerprint, GRAIN_DEFAULT, GRAIN_MIN, HashParams, INTERVAL_DEFAULT, INTERVAL_MAX, INTERVAL_MIN};
+use xfer_hole_target::TargetOptions;
+use xfer_hole_transport::{RateLimiter, SshArgs, copy_name, own_name, parse_version};
+use xfer_hole_ui::{ProgressKind, TargetArgs, parse_size};
 
 use crate::cmd::digest::DigestArgs;
 use crate::cmd::fold_prune::{FoldArgs, PruneArgs};

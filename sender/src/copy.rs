@@ -1,20 +1,19 @@
 //! A copy on this machine: a disk goes from its image into a file or device, without a stream between them.
 
+use std::{io, thread};
 use std::collections::VecDeque;
-use std::io;
 use std::num::NonZero;
 use std::path::Path;
-use std::thread;
 
 use bytes::BytesMut;
 use tokio_util::codec::Encoder;
-use xfer_hole_image::{
-    BackingChain, BaseMatcher, CacheKey, ChangeTracker, Coalescer, DeltaTarget, Disk, DiskError as ImageError,
-    DiskErrorKind, DiskWriter, ExpectedDisk, ParallelCopy, ParallelReader, Phase, Piece, ProgressCounters, Target,
-    TargetNote, put, read_back, reason, shown, sys,
-};
-use xfer_hole_link::{Messages, Signals, WrittenTarget};
+use xfer_hole_image::{BackingChain, ChangeTracker, Disk};
+use xfer_hole_os::{DiskError as ImageError, DiskErrorKind, reason, shown, sys};
+use xfer_hole_pipeline::{BaseMatcher, Coalescer, ParallelReader, Phase, Piece, ProgressCounters};
 use xfer_hole_proto::{Base, Dialect, Fingerprint, Frame, Record, StreamEncoder, StreamHeader};
+use xfer_hole_target::{DiskWriter, ExpectedDisk, Target};
+use xfer_hole_transfer::{CacheKey, DeltaTarget, FormatWarning, ParallelCopy, TargetNote, put, read_back, read_base, recall_target};
+use xfer_hole_ui::{Messages, Signals, WrittenTarget};
 
 use crate::Moved;
 use crate::cli::{Cli, Copying, Reflink, SendOptions};
@@ -50,13 +49,15 @@ impl Copy<'_> {
         if disk.is_private() {
             sys::keep_private();
         }
-        let target = Target::find_apart(self.dest, copying.options.clone(), disk)?;
+        let target = Target::find_apart(self.dest, copying.options.clone(), &disk.storages())?;
         check_content(disk, target.is_device(), self.messages)?;
-        let target = if disk.older().is_some() { target.builds_on(self.base)? } else { target };
+        let target = if disk.older().is_some() { target.builds_on(self.base, read_base)? } else { target };
         let shares = self.shares(&copying, disk, &target)?;
         let dest = shown(target.path());
         let made = WrittenTarget { place: dest.clone(), becomes: Some(target.becomes()), resumed: false };
-        self.messages.warn_of_format(target.format_warning());
+        if let Some(FormatWarning { what, hint }) = FormatWarning::of_target(&target) {
+            self.messages.warn_with_hint(what, hint);
+        }
         if self.cli.target.dry_run {
             // Blocks that are shared take no room.
             let can_share = || disk.plain().is_some_and(|host| target.can_share(host.file()));
@@ -102,7 +103,7 @@ impl Copy<'_> {
             let known = self.identity.and_then(|identity| identity.recall(sums));
             // What is to be read back is read.
             if let Some(digest) = known.filter(|_| !copying.options.read_back)
-                && let Some(held) = target.hold_unchanged(size, sums, digest)?
+                && let Some(held) = target.hold_unchanged(|| recall_target(&target, size, sums) == Some(digest))?
             {
                 disk.check_unchanged(false)?;
                 held.check()?;
@@ -111,7 +112,7 @@ impl Copy<'_> {
                 return Ok((Some(Fingerprint { sums, digest }), Vec::new()));
             }
             let noting = TargetNote::of(&target);
-            let holding = target.hold(size, false)?;
+            let holding = DeltaTarget::open(target, size, false)?;
             let noting = noting.of_sink(holding.sink.as_ref());
             self.signals.set_remains(Some(holding.sink.leftover_message()));
             counters.set_phase(Phase::Copying);

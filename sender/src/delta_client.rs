@@ -3,9 +3,10 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use xfer_hole_image::{DiskError as ImageError, DiskErrorKind, SegmentBatch};
-use xfer_hole_link::{ExistingOffer, ManifestProgress, ReplyReader};
+use xfer_hole_os::{DiskError as ImageError, DiskErrorKind};
+use xfer_hole_pipeline::SegmentBatch;
 use xfer_hole_proto::{Digest, HashParams, ManifestHeader, ManifestRequest, ManifestWriter, Record, Reply};
+use xfer_hole_transport::{ExistingOffer, ManifestProgress, ReplyReader};
 
 use crate::error::SendError;
 use crate::stream_writer::StreamWriter;

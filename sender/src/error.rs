@@ -4,8 +4,9 @@ use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
-use xfer_hole_image::{DiskErrorKind, reason, shown};
-use xfer_hole_link::{Failure, LinkLoss};
+use xfer_hole_os::{DiskErrorKind, reason, shown};
+use xfer_hole_transport::LinkLoss;
+use xfer_hole_ui::Failure;
 
 /// Each is one line; the hint stands apart.
 #[derive(Debug, Error)]
@@ -99,7 +100,7 @@ pub(crate) enum SendError {
     },
     /// The disk can't be read, or the copy not be written.
     #[error(transparent)]
-    Image(#[from] xfer_hole_image::DiskError),
+    Image(#[from] xfer_hole_os::DiskError),
     /// We were about to write a stream that the receiver would refuse.
     #[error(transparent)]
     Stream(#[from] xfer_hole_proto::StreamError),

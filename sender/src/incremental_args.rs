@@ -1,19 +1,19 @@
 //! What only changes are sent since: the flags for an older state of the disk, and what the target has to be then.
 
+use std::thread;
 use std::ffi::OsStr;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use xfer_hole_image::{
-    BackingChain, CacheKey, Disk, IncrementalBase, Phase, ProgressCounters, fingerprint, record_lines,
-};
-use xfer_hole_link::TargetArgs;
+use xfer_hole_image::{BackingChain, Disk, IncrementalBase};
+use xfer_hole_pipeline::{Phase, ProgressCounters, fingerprint, record_lines};
 use xfer_hole_proto::{Fingerprint, HashParams};
+use xfer_hole_transfer::CacheKey;
+use xfer_hole_ui::TargetArgs;
 
 use crate::error::SendError;
 

@@ -17,7 +17,7 @@ mod stdio_session;
 mod stream_writer;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
+use std::io::{IsTerminal, Write, self};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -25,11 +25,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use clap::Parser;
-use xfer_hole_image::{BackingChain, CacheKey, IncrementalBase, Plan, reason, shown, sys};
-use xfer_hole_link::{
-    Failure, Location, Messages, ProgressKind, TERMINAL, WrittenTarget, exit_on_panic, original_command,
-};
+use xfer_hole_image::{BackingChain, IncrementalBase};
+use xfer_hole_os::{reason, shown, sys};
+use xfer_hole_pipeline::Plan;
 use xfer_hole_proto::{CONVERSATION, Fingerprint, HashParams};
+use xfer_hole_transfer::CacheKey;
+use xfer_hole_transport::{Location, TERMINAL};
+use xfer_hole_ui::{Failure, Messages, ProgressKind, WrittenTarget};
 
 use crate::cli::{Cli, Command, PeerKind, SendOptions};
 use crate::cmd::fold_prune::{FoldArgs, PruneArgs};

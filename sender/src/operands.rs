@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use xfer_hole_link::{BadLocation, Location, is_near, shell_word};
+use xfer_hole_transport::{BadLocation, Location, shell_word};
 
 use crate::cli::{Cli, Receiver};
 use crate::error::SendError;

@@ -5,22 +5,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use xfer_hole_image::{
-    BackingChain, CacheKey, Disk, FormatWarning, Phase, ProgressCounters, TargetOutcome, shown, sys,
-};
-use xfer_hole_link::{
-    ConversationEnd, Failure, LinkLoss, Messages, PushRequest, REFUSED_HINT, Remote, RemoteProcess, ReplyReader,
-    Signals, WrittenTarget, copy_name, own_name, quoted_for_sh,
-};
+use xfer_hole_image::{BackingChain, Disk};
+use xfer_hole_os::{shown, sys};
+use xfer_hole_pipeline::{Phase, ProgressCounters};
 use xfer_hole_proto::{Dialect, Fingerprint, HashParams, Refusal, Reply};
+use xfer_hole_target::TargetOutcome;
+use xfer_hole_transfer::{CacheKey, FormatWarning};
+use xfer_hole_transport::{ConversationEnd, LinkLoss, PushRequest, REFUSED_HINT, Remote, RemoteProcess, ReplyReader, copy_name, own_name, quoted_for_sh};
+use xfer_hole_ui::{Failure, Messages, Signals, WrittenTarget};
 
+use crate::{Moved, RECV_HOLE_SH};
 use crate::cli::{Cli, PeerKind};
 use crate::error::{Left, SendError};
 use crate::image_args::{check_content, data_of};
 use crate::incremental_args::{KnownBase, is_there_already, tells_disk};
-use crate::send::{self, Known, Ready};
+use crate::send::{Known, Ready, self};
 use crate::stream_writer::StreamWriter;
-use crate::{Moved, RECV_HOLE_SH};
 
 /// What has recv-hole.sh go on from what a transfer that was cut has left.
 const RESUME_SH: &str = include_str!("../resume.sh");
@@ -63,7 +63,9 @@ impl Push<'_> {
     pub(crate) fn run(&self, disk: &BackingChain) -> Result<Moved, SendError> {
         let path = Path::new(&self.remote.path);
         let place = format!("{}:{}", self.remote.destination(), shown(path));
-        self.messages.warn_of_format(FormatWarning::of_name(path, &place));
+        if let Some(FormatWarning { what, hint }) = FormatWarning::of_name(path, &place) {
+            self.messages.warn_with_hint(what, hint);
+        }
         let expected = self.cli.target.dry_run.then(|| self.expected(disk)).transpose()?;
         let call = self.call(disk, expected)?;
         check_content(disk, call.ready.is_device(), self.messages)?;

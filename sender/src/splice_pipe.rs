@@ -4,10 +4,10 @@
 //! here, and no line goes out alone, for which the reader would wake, and wait again.
 
 use std::fs::File;
-use std::io::{self, PipeReader, PipeWriter, Write};
+use std::io::{PipeReader, PipeWriter, Write, self};
 use std::os::fd::AsFd;
 
-use xfer_hole_image::sys::{self, Spliced};
+use xfer_hole_os::sys::{Spliced, self};
 
 use crate::stream_writer::PIPE;
 

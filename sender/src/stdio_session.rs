@@ -1,21 +1,22 @@
 //! One disk to whoever holds both ends of us: the stream on standard output, the receiver's answers on standard input.
 
-use std::io;
+use std::{io, process};
 use std::os::fd::AsFd;
-use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
-use xfer_hole_image::{BackingChain, CacheKey, DataEstimate, Plan, ProgressCounters, sys};
-use xfer_hole_link::{ConversationEnd, LinkLoss, Messages, ReplyReader, ReplyWriter};
+use xfer_hole_image::BackingChain;
+use xfer_hole_pipeline::{DataEstimate, Plan, ProgressCounters};
 use xfer_hole_proto::{Fingerprint, HashParams, Refusal, Reply, SourceFacts};
+use xfer_hole_transfer::CacheKey;
+use xfer_hole_transport::{ConversationEnd, LinkLoss, ReplyReader, ReplyWriter};
+use xfer_hole_ui::Messages;
 
 use crate::cli::{Cli, PeerKind, SendOptions};
 use crate::error::SendError;
 use crate::image_args::{ImageArgs, check_content};
 use crate::incremental_args::{IncrementalArgs, KnownBase};
-use crate::send::{self, Known, Ready};
+use crate::send::{Known, Ready, self};
 use crate::stream_writer::StreamWriter;
 
 /// How long the receiver may take to say why it doesn't take any more.

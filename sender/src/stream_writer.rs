@@ -1,7 +1,7 @@
 //! Records on their way out: lines and small payloads are gathered, large payloads go past the gathering.
 
-use std::fs::File;
 use std::io;
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio_util::codec::Encoder;
-use xfer_hole_image::sys::{self, Spliced};
-use xfer_hole_image::{Disk, DiskErrorKind, ImageFile, Payload, PayloadPart, ProgressCounters};
-use xfer_hole_link::{RateLimiter, ReplyReader, wait_after};
-use xfer_hole_proto::{
-    Dialect, Digest, FailReason, Fingerprint, Frame, ManifestRequest, Record, SourceFacts, StreamEncoder, Trailer,
-    WAIT_SECONDS,
-};
+use xfer_hole_image::{Disk, ImageFile};
+use xfer_hole_os::DiskErrorKind;
+use xfer_hole_os::sys::{Spliced, self};
+use xfer_hole_pipeline::{Payload, PayloadPart, ProgressCounters};
+use xfer_hole_proto::{Dialect, Digest, FailReason, Fingerprint, Frame, ManifestRequest, Record, SourceFacts, StreamEncoder, Trailer, WAIT_SECONDS};
+use xfer_hole_transport::{RateLimiter, ReplyReader, wait_after};
 
 use crate::error::SendError;
 use crate::splice_pipe::SplicePipe;
@@ -355,8 +354,7 @@ impl StreamWriter {
 
 /// The file that a range is of.
 fn file(disk: &dyn Disk, depth: u32) -> Result<&ImageFile, SendError> {
-    let no_file =
-        || xfer_hole_image::DiskError::new(DiskErrorKind::Io, "extents", format!("layer {depth} has no file"));
+    let no_file = || xfer_hole_os::DiskError::new(DiskErrorKind::Io, "extents", format!("layer {depth} has no file"));
     Ok(disk.host(depth).ok_or_else(no_file)?)
 }
 

@@ -1,11 +1,11 @@
 //! Disks as test cases: what is data, what is hole, and the file made of it.
 
-use std::fs::{self, File};
 use std::io;
+use std::fs::{File, self};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use xfer_hole_image::sys;
+use xfer_hole_os::sys;
 
 /// A hole: start and length in bytes.
 pub type Hole = (u64, u64);

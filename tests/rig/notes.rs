@@ -1,7 +1,6 @@
 //! What the tools note of images: where it lies.
 
-use std::env;
-use std::fs;
+use std::{env, fs};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 

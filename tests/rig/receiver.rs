@@ -1,11 +1,11 @@
 //! The receivers: the binary, and the script under each shell.
 
-use std::ffi::OsString;
 use std::fs;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use xfer_hole_link::quoted_for_sh;
+use xfer_hole_transport::quoted_for_sh;
 
 use crate::run::Tools;
 

@@ -13,7 +13,7 @@ use rig::{
     Before, Cut, Filesystem, Fs, Outcome, Receiver, Running, TestDisk, assert_same, converse, holes, mark_part, mode,
     part_of, pour, requires, run, tools, wait_until,
 };
-use xfer_hole_image::{DiskWriter, Target, TargetOptions};
+use xfer_hole_target::{DiskWriter, Target, TargetOptions};
 
 const MIB: u64 = 1 << 20;
 /// nobody
@@ -201,7 +201,7 @@ fn one_that_waited_for_the_lock_builds_on_what_its_holder_made() {
     type MakesSink<'a> = &'a (dyn Fn(Target) -> Box<dyn DiskWriter> + Sync);
     let makes_sink: [(&str, MakesSink<'_>); 2] = [
         ("an increment", &|target| target.open(Some(8192), Some(8192)).unwrap()),
-        ("a delta", &|target| target.hold(8192, false).unwrap().sink),
+        ("a delta", &|target| target.hold(8192, false).unwrap().writer),
     ];
     for (what, make) in makes_sink {
         fs::write(&dest, [1; 8192]).unwrap();

@@ -14,7 +14,8 @@ use rig::{
     Before, Filesystem, Fs, Outcome, Running, TestDisk, mark_part, mode, part_of, pour, requires, run, tools,
     wait_until,
 };
-use xfer_hole_image::{DiskError, DiskErrorKind, DiskWriter, Owner, Target, TargetOptions};
+use xfer_hole_os::{DiskError, DiskErrorKind};
+use xfer_hole_target::{DiskWriter, Owner, Target, TargetOptions};
 
 const MIB: u64 = 1 << 20;
 /// nobody

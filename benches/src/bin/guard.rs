@@ -1,8 +1,7 @@
 //! Counts the instructions of small cases, and holds them against figures that are committed: a slip is seen without timing anything.
 
-use std::env;
+use std::{env, fs};
 use std::error::Error;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 

@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::path::Path;
 
-use xfer_hole_image::{BackingChain, DiskOptions, ReadOptions};
+use xfer_hole_image::{BackingChain, DiskOptions};
+use xfer_hole_pipeline::ReadOptions;
 
 use super::{Fragments, Mixture, Tables, carry, count, drain};
 

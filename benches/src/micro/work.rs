@@ -4,7 +4,8 @@ use std::error::Error;
 
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
-use xfer_hole_image::{Coalescer, Disk, Payload, PayloadPart, Piece, Plan, ReadOptions, SerialReader};
+use xfer_hole_image::Disk;
+use xfer_hole_pipeline::{Coalescer, Payload, PayloadPart, Piece, Plan, ReadOptions, SerialReader};
 use xfer_hole_proto::{Dialect, Frame, Record, StreamDecoder, StreamEncoder, StreamHeader};
 
 /// Bytes that are encoded before they are decoded.

@@ -3,12 +3,14 @@
 //! qcow2 specification, "Bitmaps" and "Bitmap directory". Limits are QEMU's, by its names; the checks are those of its
 //! `bitmap_list_load` and `check_dir_entry`.
 
+use xfer_hole_os::{DiskError, DiskErrorKind, Result};
+
+use crate::ImageFile;
 use super::buffered_range::BufferedRange;
 use super::extension::BitmapDirectory;
 use super::field::{be16, be32, be64, printable, string, unusable};
 use super::geometry::{Geometry, HostOffset};
 use super::header::Header;
-use crate::{DiskError, DiskErrorKind, ImageFile, Result};
 
 /// Bytes of an entry without its name.
 const ENTRY: u32 = 24;

@@ -1,6 +1,8 @@
 //! A stretch of a file, read in pieces: a table of 64 MiB costs as little memory as one of 64 KiB.
 
-use crate::{ImageFile, Result};
+use xfer_hole_os::Result;
+
+use crate::ImageFile;
 
 /// Bytes read at once.
 const PIECE: u64 = 64 << 10;

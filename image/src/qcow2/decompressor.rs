@@ -6,13 +6,14 @@
 use std::sync::{Mutex, PoisonError};
 
 use libdeflater::Decompressor;
+use xfer_hole_os::Result;
 use zlib_rs::{Inflate, InflateFlush};
 use zstd_safe::DCtx;
 
+use crate::ImageFile;
 use super::compressed::{CompressedEntry, Compression};
 use super::field::unusable;
 use super::geometry::Geometry;
-use crate::{ImageFile, Result};
 
 /// Bytes of a source buffer that are kept for the next cluster: more than a cluster is compressed to only by who means harm.
 const SOURCE_KEPT: usize = (2 << 20) + 512;
@@ -50,7 +51,7 @@ impl CompressedSource<'_> {
         usize_of(self.geometry.cluster_size())
     }
 
-    fn unsound(&self, why: DecompressError) -> crate::DiskError {
+    fn unsound(&self, why: DecompressError) -> xfer_hole_os::DiskError {
         let (kind, at, len) = (self.compression.name(), self.entry.offset.0, self.entry.len());
         let why = match why {
             DecompressError::Damaged => format!("is not sound {kind} of {} bytes", self.cluster_size()),

@@ -2,10 +2,12 @@
 //!
 //! qcow2 specification, "Header extensions", "String header extensions", "Bitmaps extension".
 
+use xfer_hole_os::Result;
+
+use crate::ImageFile;
 use super::feature::FeatureNames;
 use super::field::{be32, be64, printable, string, unusable};
 use super::geometry::HostOffset;
-use crate::{ImageFile, Result};
 
 const END: u32 = 0;
 const BACKING_FORMAT: u32 = 0xe279_2aca;

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::{DiskError, DiskErrorKind, ImageFile};
+use xfer_hole_os::{DiskError, DiskErrorKind};
+
+use crate::ImageFile;
 
 /// A number of a header or table entry.
 #[derive(Clone, Copy, Debug)]
@@ -67,5 +69,5 @@ pub(crate) fn string(bytes: &[u8]) -> &[u8] {
 
 /// A string of the image that is safe to print: control characters escaped, what isn't UTF-8 replaced.
 pub(crate) fn printable(bytes: &[u8]) -> String {
-    crate::shown(std::path::Path::new(&*String::from_utf8_lossy(bytes)))
+    xfer_hole_os::shown(std::path::Path::new(&*String::from_utf8_lossy(bytes)))
 }

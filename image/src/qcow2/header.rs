@@ -3,17 +3,18 @@
 //! qcow2 specification, "Header" and "Additional fields". Limits are QEMU's, by its names; the checks are those of its
 //! `qcow2_do_open`, and that no table that is needed lies in another.
 
+use xfer_hole_os::{DiskError, Result};
 use xfer_hole_proto::LEN_MAX;
 
+use crate::ImageFile;
+use crate::probe::decrypting;
+use super::snapshot;
 use super::compressed::Compression;
 use super::extension::Extensions;
 use super::feature::{EXTENDED_L2, Features};
 use super::field::{HeaderField, string, unusable};
 use super::geometry::{CLUSTER_BITS_MAX, CLUSTER_BITS_MIN, Geometry, HostOffset};
 use super::metadata_region::MetadataRegion;
-use super::snapshot;
-use crate::probe::decrypting;
-use crate::{DiskError, ImageFile, Result};
 
 const MAGIC: &[u8; 4] = b"QFI\xfb";
 

@@ -1,9 +1,11 @@
 //! Whether an image was preallocated: clusters that its refcounts say are in use, and that its file has no blocks for.
 
+use xfer_hole_os::Result;
+
+use crate::ImageFile;
 use crate::qcow2::buffered_range::BufferedRange;
 use crate::qcow2::field::be64;
 use crate::qcow2::header::Header;
-use crate::{ImageFile, Result};
 
 /// Bytes of refcount blocks that are read at most.
 const ENOUGH: u64 = 512 << 20;

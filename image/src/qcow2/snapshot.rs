@@ -2,14 +2,15 @@
 //!
 //! qcow2 specification, "Snapshots". Limits are QEMU's, by its names.
 
+use xfer_hole_os::{DiskError, DiskErrorKind, Result};
 use xfer_hole_proto::LEN_MAX;
 
+use crate::ImageFile;
 use super::buffered_range::BufferedRange;
 use super::field::{HeaderField, be16, be32, be64, printable, string, unusable};
 use super::geometry::HostOffset;
 use super::header::{Header, L1Table};
 use super::metadata_region::MetadataRegion;
-use crate::{DiskError, DiskErrorKind, ImageFile, Result};
 
 /// Bytes that an entry has at least.
 pub(crate) const ENTRY_MIN: u64 = 40;

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::Result;
+use xfer_hole_os::Result;
+
 use crate::qcow2::entry::Mapping;
 use crate::qcow2::geometry::HostOffset;
 use crate::qcow2::run_map::RunMap;

@@ -2,13 +2,15 @@
 
 use std::ops::Range;
 
+use xfer_hole_os::Result;
+
+use crate::ImageFile;
 use crate::qcow2::buffered_range::BufferedRange;
 use crate::qcow2::entry::{ClusterType, EntryFault, L1Entry, L2Entry, Mapping};
 use crate::qcow2::field::{be64, unusable};
 use crate::qcow2::geometry::{Geometry, GuestOffset, HostOffset};
 use crate::qcow2::run_map::RunMap;
 use crate::qcow2::subcluster::Subclusters;
-use crate::{ImageFile, Result};
 
 /// Bytes of a table that are read and decoded at once.
 const PIECE: u64 = 8 << 10;

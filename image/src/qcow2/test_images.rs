@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
+use xfer_hole_os::Result;
 
+use crate::ImageFile;
 use super::compressed::Compression;
 use super::header::Header;
-use crate::{ImageFile, Result};
 
 /// An image that is altered by hand, number by number.
 pub(crate) struct TestImage {

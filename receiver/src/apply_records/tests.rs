@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::Encoder;
-use xfer_hole_link::EventLoop;
 use xfer_hole_proto::{HashParams, StreamEncoder, StreamHeader};
+use xfer_hole_ui::EventLoop;
 
-use super::*;
 use crate::stream_reader::LinkLimits;
+use super::*;
 
 const INTERVAL: usize = 65_536;
 /// Records of data, each behind a hole of as many bytes.
@@ -27,18 +27,18 @@ impl MemoryDisk {
 }
 
 impl DiskWriter for MemoryDisk {
-    fn write_at(&self, at: u64, bytes: &[u8]) -> xfer_hole_image::Result<()> {
+    fn write_at(&self, at: u64, bytes: &[u8]) -> xfer_hole_os::Result<()> {
         let at = usize::try_from(at).unwrap();
         thread::sleep(Duration::from_micros(300 * (at / INTERVAL % 3) as u64));
         self.bytes()[at..at + bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
 
-    fn zero_range(&self, _at: u64, _len: u64) -> xfer_hole_image::Result<()> {
+    fn zero_range(&self, _at: u64, _len: u64) -> xfer_hole_os::Result<()> {
         Ok(())
     }
 
-    fn keep_existing(&self, _at: u64, _len: u64) -> xfer_hole_image::Result<()> {
+    fn keep_existing(&self, _at: u64, _len: u64) -> xfer_hole_os::Result<()> {
         Ok(())
     }
 
@@ -46,7 +46,7 @@ impl DiskWriter for MemoryDisk {
         "a disk in memory".into()
     }
 
-    fn commit(self: Box<Self>, _size: u64) -> xfer_hole_image::Result<Vec<String>> {
+    fn commit(self: Box<Self>, _size: u64) -> xfer_hole_os::Result<Vec<String>> {
         Ok(Vec::new())
     }
 }

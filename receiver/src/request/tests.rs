@@ -9,7 +9,7 @@ use super::*;
 
 /// A word as a sender codes and quotes it.
 fn coded(bytes: &[u8]) -> String {
-    format!("'{}'", xfer_hole_link::coded(OsStr::from_bytes(bytes)))
+    format!("'{}'", xfer_hole_transport::coded(OsStr::from_bytes(bytes)))
 }
 
 /// The bytes of a word as it stands in a request.

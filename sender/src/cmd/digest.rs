@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use xfer_hole_image::{Disk, Plan, fingerprint};
-use xfer_hole_link::{Messages, ProgressKind};
+use xfer_hole_image::Disk;
+use xfer_hole_pipeline::{Plan, fingerprint};
+use xfer_hole_ui::{Messages, ProgressKind};
 
 use crate::cmd::disk_args::DiskArgs;
 use crate::cmd::hash_args::HashArgs;

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgAction, Args, ValueEnum};
-use xfer_hole_image::{LayerPair, LayerPairOptions, ParentCoverage, Phase, shown};
-use xfer_hole_link::{Messages, ProgressKind};
+use xfer_hole_os::shown;
+use xfer_hole_pipeline::Phase;
+use xfer_hole_transfer::{LayerPair, LayerPairOptions, ParentCoverage};
+use xfer_hole_ui::{Messages, ProgressKind};
 
 use crate::copy::processors;
 use crate::error::SendError;

@@ -1,8 +1,8 @@
 //! By what parameters digests are taken, as it is typed.
 
 use clap::Args;
-use xfer_hole_link::parse_size;
 use xfer_hole_proto::{GRAIN_DEFAULT, HashParams, INTERVAL_DEFAULT};
+use xfer_hole_ui::parse_size;
 
 use crate::cli::sums;
 use crate::error::SendError;

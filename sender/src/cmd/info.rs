@@ -2,13 +2,14 @@
 //! can't be opened is told of, and is no failure.
 
 use std::cell::Cell;
-use std::io::{self, Write};
+use std::io::{Write, self};
 use std::path::PathBuf;
 
 use clap::Args;
 use serde::{Serialize, Serializer};
-use xfer_hole_image::{BackingFiles, BackingRef, Info, SnapshotInfo, shown};
-use xfer_hole_link::Messages;
+use xfer_hole_image::{BackingFiles, BackingRef, Info, SnapshotInfo};
+use xfer_hole_os::shown;
+use xfer_hole_ui::Messages;
 
 use crate::cmd::info_json::{BitmapJson, ImageInfo};
 use crate::cmd::output::{Output, OutputKind, failed};
@@ -109,7 +110,7 @@ fn json(out: &mut dyn Write, info: &Info, layers: BackingFiles, messages: Messag
     writeln!(out)
 }
 
-fn unopened(error: &xfer_hole_image::DiskError, messages: Messages) {
+fn unopened(error: &xfer_hole_os::DiskError, messages: Messages) {
     messages.warn(error);
     if let Some(hint) = error.hint_text() {
         messages.hint(hint);

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use xfer_hole_image::{
-    BackingChain, Disk, DiskError as ImageError, DiskErrorKind, Phase, Plan, Target, TargetOptions, record_lines,
-    shown, sys,
-};
-use xfer_hole_link::{Messages, ProgressKind};
+use xfer_hole_image::{BackingChain, Disk};
+use xfer_hole_os::{DiskError as ImageError, DiskErrorKind, shown, sys};
+use xfer_hole_pipeline::{Phase, Plan, record_lines};
 use xfer_hole_proto::{FailReason, Fingerprint, HashParams, ManifestHeader};
+use xfer_hole_target::{Target, TargetOptions};
+use xfer_hole_ui::{Messages, ProgressKind};
 
 use crate::cmd::disk_args::DiskArgs;
 use crate::cmd::hash_args::HashArgs;
@@ -108,7 +108,7 @@ fn to_file(
     if let Some(folder) = folder {
         return Err(ImageError::new(DiskErrorKind::Refused, folder, "no such directory").into());
     }
-    let target = Target::find_apart(file, TargetOptions::default(), disk);
+    let target = Target::find_apart(file, TargetOptions::default(), &disk.storages());
     let sink = target.and_then(|target| target.open(None, None)).map_err(ImageError::without_override)?;
     watch.signals.set_remains(Some(sink.leftover_message()));
     let mut at = 0;

@@ -4,8 +4,9 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use xfer_hole_image::{BlockStatus, Disk, Extent, Result as ImageResult, shown};
-use xfer_hole_link::Messages;
+use xfer_hole_image::{BlockStatus, Disk, Extent};
+use xfer_hole_os::{Result as ImageResult, shown};
+use xfer_hole_ui::Messages;
 
 use crate::cmd::output::{Output, OutputKind, failed};
 use crate::error::SendError;

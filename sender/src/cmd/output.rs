@@ -1,11 +1,11 @@
 //! Standard output, for what was asked for.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write, self};
 use std::os::fd::AsFd;
 
 use clap::ValueEnum;
-use xfer_hole_image::sys;
+use xfer_hole_os::sys;
 
 use crate::error::SendError;
 

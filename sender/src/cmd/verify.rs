@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use xfer_hole_image::{Plan, shown};
-use xfer_hole_link::{ManifestInput, Messages, ProgressKind, shell_word, verify as compare};
+use xfer_hole_os::shown;
+use xfer_hole_pipeline::Plan;
+use xfer_hole_transfer::{ManifestInput, verify as compare};
+use xfer_hole_transport::shell_word;
+use xfer_hole_ui::{Messages, ProgressKind};
 
 use crate::cmd::disk_args::DiskArgs;
 use crate::cmd::output::{Output, failed};

@@ -4,15 +4,15 @@
 
 mod page;
 
-use std::collections::BTreeSet;
 use std::fs;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use page::PAGES;
 use rig::{RECIPE_DOCUMENTS, assert_kept, checkout, commands, flags, flags_named, run, script, tools};
 use xfer_hole_bench::picture;
-use xfer_hole_bench::speed::{self, Speed};
+use xfer_hole_bench::speed::{Speed, self};
 
 #[test]
 fn man_pages_are_made_from_the_command_lines() {
@@ -59,7 +59,17 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 #[test]
 fn every_variable_that_is_read_is_documented_and_no_other() {
     let mut files = Vec::new();
-    for folder in ["sender/src", "receiver/src", "link/src", "image/src"] {
+    for folder in [
+        "sender/src",
+        "receiver/src",
+        "ui/src",
+        "transport/src",
+        "transfer/src",
+        "target/src",
+        "pipeline/src",
+        "image/src",
+        "os/src",
+    ] {
         sources(&checkout(folder), &mut files);
     }
     // What stands behind the tests of a file is not the program.

@@ -1,18 +1,17 @@
 //! An account at the far end, on this machine and without ssh: its login shell, and pushes to it.
 
+use std::{fs, thread};
 use std::ffi::OsString;
-use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use rig::{Outcome, preamble, requires, run, tool, wait_until};
 use tempfile::TempDir;
-use xfer_hole_link::PushRequest;
+use xfer_hole_transport::PushRequest;
 
 /// An account at the far end: a login shell, an `sh`, and folders that are to stay empty.
 pub(crate) struct Account {

@@ -1,13 +1,13 @@
 //! `xfer-hole --restrict`: disks from beneath one directory, and nothing else, whatever is asked for.
 
-use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use rig::{Outcome, Sshd, run, tool, tools};
-use xfer_hole_link::pull_command;
+use xfer_hole_transport::pull_command;
 
 use crate::place::{ENV, Place, request};
 

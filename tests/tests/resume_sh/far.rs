@@ -8,7 +8,7 @@ use std::process::Command;
 use rig::{Outcome, TestDisk, Toolbox, assert_same, part_of, preamble, requires, run, tool, tools};
 use serde_json::Value;
 use tempfile::TempDir;
-use xfer_hole_link::PushRequest;
+use xfer_hole_transport::PushRequest;
 
 /// What the digests are of.
 pub(crate) const INTERVAL: u64 = 128 << 10;

@@ -1,0 +1,204 @@
+//! What a persistent bitmap says of the disk: a bit for each granule, set where something was written.
+//!
+//! qcow2 specification, "Bitmap table" and "Bitmap data".
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use xfer_hole_os::Result;
+
+use crate::changes::change_tracker::{ChangeTracker, Comparison};
+use crate::layer::Layer;
+use crate::qcow2::Qcow2;
+use crate::qcow2::bitmap_directory::BitmapTableRef;
+use crate::qcow2::buffered_range::BufferedRange;
+use crate::qcow2::field::{be64, unusable};
+use crate::qcow2::geometry::HostOffset;
+use crate::qcow2::header::Header;
+use crate::qcow2::table_reader::{TableRegion, self};
+
+/// Bits 9 to 55 of a table entry: where its cluster of bits lies.
+const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+/// Bit 0 of an entry without a cluster: all of its bits are set.
+const ALL_SET: u64 = 1;
+/// Bytes of an entry.
+const ENTRY: u64 = 8;
+/// Bytes of bits, or of entries, that are read and held at a time, at most.
+const PIECE: u64 = 8 << 10;
+
+/// A bitmap whose table was found to be sound.
+#[derive(Debug)]
+pub(crate) struct DirtyBitmap {
+    top: Arc<Qcow2>,
+    /// Where its table begins in the file, in bytes.
+    table: u64,
+    /// Bytes of the disk that a bit speaks for: a power of two.
+    granularity: u64,
+    /// What was read last.
+    read: Mutex<BitmapWindow>,
+}
+
+/// A piece of the table, and one of the bits, with where they begin in the file. No piece begins at 0.
+#[derive(Debug, Default)]
+struct BitmapWindow {
+    entries: (u64, Vec<u8>),
+    bits: (u64, Vec<u8>),
+}
+
+/// What a table entry says of the bits in its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BitmapCluster {
+    /// All of them are the same.
+    All(bool),
+    /// They lie there.
+    At(u64),
+}
+
+impl DirtyBitmap {
+    /// The bitmap of the image `top`, which has this header. All of its table is checked.
+    pub(crate) fn new(top: Arc<Qcow2>, header: &Header, table_ref: &BitmapTableRef, granularity: u64) -> Result<Self> {
+        let dirty = Self { top, table: table_ref.table, granularity, read: Mutex::default() };
+        dirty.check(header, table_ref)?;
+        Ok(dirty)
+    }
+
+    /// Checks every entry: what it says itself, and that its cluster lies in the file, apart from the others and from all other tables.
+    fn check(&self, header: &Header, table_ref: &BitmapTableRef) -> Result<()> {
+        let (host, cluster_size) = (&*self.top.host, header.geometry.cluster_size());
+        let end = table_ref.table + u64::from(table_ref.entries) * ENTRY;
+        if end > host.len() {
+            let what = format!("the bitmap table at {:#x} runs past the end of the file", table_ref.table);
+            return Err(unusable(host, what));
+        }
+        let mut regions = self.top.table_reader.regions.clone();
+        let directory = header.extensions.bitmaps.map(|directory| (directory.offset.0, directory.len));
+        regions.extend(directory.map(|(at, len)| TableRegion { what: "bitmap directory", bytes: at..at + len }));
+        if let Some(region) = TableRegion::hit(&regions, &(table_ref.table..end)) {
+            let what = format!("the bitmap table at {:#x} lies where the {} is", table_ref.table, region.what);
+            return Err(unusable(host, what));
+        }
+        regions.push(TableRegion { what: "bitmap table", bytes: table_ref.table..end });
+        let mut clusters = Vec::new();
+        let mut window = BufferedRange::new(host, table_ref.table, end);
+        for index in 0..u64::from(table_ref.entries) {
+            let wrong = |what: String| {
+                unusable(host, format!("bitmap table entry at {:#x} {what}", table_ref.table + index * ENTRY))
+            };
+            let word = window.take(8)?.map_or(0, |word| be64(word, 0));
+            let BitmapCluster::At(at) = cluster(word).map_err(|what| wrong(what.into()))? else { continue };
+            if !at.is_multiple_of(cluster_size) {
+                return Err(wrong("has an offset that is no multiple of the cluster size".into()));
+            }
+            if let Some(region) = TableRegion::hit(&regions, &(at..at + cluster_size)) {
+                return Err(wrong(format!("has its cluster at {at:#x}, where the {} is", region.what)));
+            }
+            // Bits that aren't there must not be taken for clear ones.
+            if at + cluster_size > host.len() {
+                return Err(wrong(format!("has its cluster at {at:#x}, past the end of the file")));
+            }
+            clusters.push(at);
+        }
+        clusters.sort_unstable();
+        match clusters.windows(2).find(|two| two[0] == two[1]) {
+            Some(two) => Err(unusable(host, format!("two bitmap table entries have the cluster at {:#x}", two[0]))),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether bit `bit` is set, and how many bits from there on are as it is, at least.
+    fn run(&self, bit: u64) -> Result<(bool, u64)> {
+        let host = &*self.top.host;
+        let cluster_size = self.top.table_reader.geometry.cluster_size();
+        // Divides a cluster: what a piece holds is of one of them.
+        let (cluster_bits, piece) = (cluster_size * 8, cluster_size.min(PIECE));
+        let (entry, within) = (self.table + bit / cluster_bits * ENTRY, bit % cluster_bits);
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let BitmapWindow { entries, bits } = &mut *read;
+        let fetch = |held: &mut (u64, Vec<u8>), at: u64| {
+            if held.0 != at {
+                *held = (at, table_reader::read(host, HostOffset(at), piece)?);
+            }
+            Ok::<(), xfer_hole_os::DiskError>(())
+        };
+        fetch(entries, entry - entry % piece)?;
+        let word = be64(&entries.1, index(entry % piece));
+        let at =
+            match cluster(word).map_err(|what| unusable(host, format!("bitmap table entry at {entry:#x} {what}")))? {
+                BitmapCluster::All(set) => return Ok((set, cluster_bits - within)),
+                BitmapCluster::At(at) => at + within / 8,
+            };
+        fetch(bits, at - at % piece)?;
+        Ok(alike(&bits.1[index(at % piece)..], within % 8))
+    }
+}
+
+impl ChangeTracker for DirtyBitmap {
+    fn size(&self) -> u64 {
+        self.top.size()
+    }
+
+    fn compare(&self, at: u64, max: u64) -> Result<Comparison> {
+        let within = at % self.granularity;
+        let (set, bits) = self.run(at / self.granularity)?;
+        // A bit speaks for 2 GiB at most, a cluster of them for 2^55 bytes.
+        Ok(Comparison { len: (bits * self.granularity - within).min(max), same: !set })
+    }
+}
+
+/// What an entry says.
+fn cluster(word: u64) -> std::result::Result<BitmapCluster, &'static str> {
+    let at = word & OFFSET;
+    match word & !OFFSET {
+        0 if at != 0 => Ok(BitmapCluster::At(at)),
+        0 => Ok(BitmapCluster::All(false)),
+        ALL_SET if at == 0 => Ok(BitmapCluster::All(true)),
+        _ => Err("has reserved bits set"),
+    }
+}
+
+/// The bit `first`, below 8, of these bytes, the lowest of each first, and how many bits from there on are as it is.
+fn alike(bytes: &[u8], first: u64) -> (bool, u64) {
+    let set = bytes[0] >> first & 1 == 1;
+    let mut count = 0;
+    for (index, &byte) in bytes.iter().enumerate() {
+        let passed = if index == 0 { u32::try_from(first).unwrap_or_default() } else { 0 };
+        // A one ends the run.
+        let other = if set { !byte } else { byte } >> passed;
+        if other != 0 {
+            return (set, count + u64::from(other.trailing_zeros()));
+        }
+        count += u64::from(8 - passed);
+    }
+    (set, count)
+}
+
+/// A place in a piece.
+fn index(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_a_cluster_or_all_bits_alike_and_nothing_else() {
+        assert_eq!(cluster(0), Ok(BitmapCluster::All(false)));
+        assert_eq!(cluster(1), Ok(BitmapCluster::All(true)));
+        assert_eq!(cluster(0x5_0000), Ok(BitmapCluster::At(0x5_0000)));
+        for bit in (1..9).chain(56..64) {
+            assert!(cluster(1 << bit).is_err() && cluster(0x5_0000 | 1 << bit).is_err(), "bit {bit}");
+        }
+        assert!(cluster(0x5_0001).is_err());
+    }
+
+    #[test]
+    fn a_run_of_bits_goes_as_far_as_they_are_alike() {
+        let bytes = [0b1110_0110, 0xff, 0xff, 0b0000_0001, 0, 0];
+        let runs = [(0, (false, 1)), (1, (true, 2)), (3, (false, 2)), (5, (true, 20))];
+        for (first, run) in runs {
+            assert_eq!(alike(&bytes, first), run, "bit {first}");
+        }
+        assert_eq!(alike(&bytes[3..], 1), (false, 23));
+        assert_eq!(alike(&bytes[1..3], 7), (true, 9));
+    }
+}

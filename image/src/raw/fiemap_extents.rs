@@ -1,0 +1,156 @@
+//! Extents by FIEMAP, some hundreds a call, of which one call's worth is kept.
+
+use std::io;
+use std::fs::File;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use xfer_hole_os::sys::{FIEMAP_EXTENT_LAST, FIEMAP_EXTENT_UNWRITTEN, FiemapReply, self};
+
+use crate::layer::Allocation;
+
+/// A window onto a file's extents, moved as it is asked for others. A million extents cost no more memory than some hundreds.
+#[derive(Debug, Default)]
+pub(crate) struct FiemapExtents {
+    window: Mutex<FiemapBatch>,
+}
+
+#[derive(Debug, Default)]
+struct FiemapBatch {
+    covers: Range<u64>,
+    /// Without gaps, and merged where neighbours are alike.
+    extents: Vec<FiemapExtent>,
+    raw: Vec<FiemapReply>,
+}
+
+impl FiemapExtents {
+    /// What lies at `at` in a file of `size` bytes, and for how many bytes.
+    pub(crate) fn extent(&self, file: &File, at: u64, size: u64) -> io::Result<(Allocation, u64)> {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if !window.covers.contains(&at) {
+            window.move_to(file, at, size)?;
+        }
+        let next = window.extents.partition_point(|extent| extent.start <= at);
+        let extent = next.checked_sub(1).and_then(|index| window.extents.get(index));
+        let extent = extent.ok_or_else(|| io::Error::other("FIEMAP gave extents that go nowhere"))?;
+        Ok((extent.allocation, extent.start + extent.len - at))
+    }
+}
+
+/// Data or zeros.
+#[derive(Clone, Copy, Debug)]
+struct FiemapExtent {
+    start: u64,
+    len: u64,
+    allocation: Allocation,
+}
+
+impl FiemapBatch {
+    fn move_to(&mut self, file: &File, at: u64, size: u64) -> io::Result<()> {
+        let mut raw = std::mem::take(&mut self.raw);
+        let called = sys::fiemap(file, at, size - at, &mut raw);
+        let filled = self.fill(&raw, at, size);
+        self.raw = raw;
+        called?;
+        filled?;
+        if self.covers.contains(&at) { Ok(()) } else { Err(io::Error::other("FIEMAP gave extents that go nowhere")) }
+    }
+
+    fn fill(&mut self, raw: &[FiemapReply], at: u64, size: u64) -> io::Result<()> {
+        self.extents.clear();
+        self.covers = at..at;
+        let mut reached = at;
+        let mut last = raw.is_empty();
+        for extent in raw {
+            // Only the first may begin before what was asked for.
+            if extent.logical < reached && reached > at {
+                return Err(io::Error::other("FIEMAP gave extents that go backwards"));
+            }
+            let start = extent.logical.clamp(reached, size);
+            let end = extent.logical.saturating_add(extent.length).clamp(start, size);
+            // DELALLOC, UNKNOWN, ENCODED, INLINE and whatever comes: data that has to be read.
+            let unwritten = extent.flags & FIEMAP_EXTENT_UNWRITTEN != 0;
+            self.push(reached, start, Allocation::Zero);
+            self.push(start, end, if unwritten { Allocation::Zero } else { Allocation::Data });
+            reached = end;
+            last |= extent.flags & FIEMAP_EXTENT_LAST != 0;
+        }
+        if last {
+            self.push(reached, size, Allocation::Zero);
+            reached = size;
+        }
+        self.covers = at..reached;
+        Ok(())
+    }
+
+    fn push(&mut self, start: u64, end: u64, allocation: Allocation) {
+        if start == end {
+            return;
+        }
+        match self.extents.last_mut() {
+            Some(before) if before.allocation == allocation => before.len += end - start,
+            _ => self.extents.push(FiemapExtent { start, len: end - start, allocation }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn extent(logical: u64, length: u64, flags: u32) -> FiemapReply {
+        FiemapReply { logical, length, flags, ..FiemapReply::default() }
+    }
+
+    fn seen(raw: &[FiemapReply], at: u64, size: u64) -> (Vec<(u64, u64, Allocation)>, Range<u64>) {
+        let mut window = FiemapBatch::default();
+        window.fill(raw, at, size).unwrap();
+        let extents = window.extents.iter().map(|extent| (extent.start, extent.len, extent.allocation)).collect();
+        (extents, window.covers)
+    }
+
+    #[test]
+    fn gaps_and_unwritten_extents_are_zeros_and_neighbours_are_merged() {
+        let raw = [
+            extent(4096, 4096, 0),
+            extent(8192, 4096, 0x4), // DELALLOC
+            extent(12288, 4096, FIEMAP_EXTENT_UNWRITTEN),
+            extent(20480, 8192, FIEMAP_EXTENT_LAST),
+        ];
+        let expected = vec![
+            (0, 4096, Allocation::Zero),
+            (4096, 8192, Allocation::Data),
+            (12288, 8192, Allocation::Zero),
+            (20480, 4096, Allocation::Data),
+        ];
+        assert_eq!(seen(&raw, 0, 24576), (expected, 0..24576));
+    }
+
+    #[test]
+    fn an_answer_without_last_covers_only_what_it_tells() {
+        assert_eq!(seen(&[extent(0, 4096, 0)], 0, 1 << 40), (vec![(0, 4096, Allocation::Data)], 0..4096));
+    }
+
+    #[test]
+    fn extents_that_go_backwards_are_no_answer() {
+        let mut window = FiemapBatch::default();
+        for second in [0, 8191] {
+            assert!(window.fill(&[extent(4096, 8192, 0), extent(second, 4096, 1)], 4096, 65536).is_err());
+            assert!(window.covers.is_empty());
+        }
+    }
+
+    #[test]
+    fn no_extent_at_all_is_one_hole() {
+        assert_eq!(seen(&[], 4096, 8192), (vec![(4096, 4096, Allocation::Zero)], 4096..8192));
+    }
+
+    #[test]
+    fn an_extent_that_begins_before_the_window_or_wraps_around_is_clipped() {
+        assert_eq!(
+            seen(&[extent(0, 8192, 1)], 4096, 16384).0,
+            vec![(4096, 4096, Allocation::Data), (8192, 8192, Allocation::Zero)]
+        );
+        assert_eq!(seen(&[extent(8192, u64::MAX, 1)], 4096, 16384).0[1], (8192, 8192, Allocation::Data));
+    }
+}

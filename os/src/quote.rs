@@ -1,0 +1,60 @@
+//! Names as they stand in messages, and as a shell takes them.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::shown;
+
+/// A name out of an image, between quotes and safe to print.
+pub fn named(name: &Path) -> String {
+    const LONGEST: usize = 1100;
+    let text = shown(name);
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("\"{}...\"", &text[..end]),
+        None => format!("\"{text}\""),
+    }
+}
+
+/// A path as a word of a shell's command line; with control characters or bytes that are no UTF-8, as a word of bash's.
+pub fn quoted(path: &Path) -> String {
+    let bytes = path.as_os_str().as_bytes();
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+,=:@%".contains(byte);
+    match path.to_str() {
+        // A dash in front would be an option.
+        Some(text) if text.starts_with('-') => quoted(Path::new(&format!("./{text}"))),
+        Some(text) if !bytes.is_empty() && bytes.iter().all(plain) => text.into(),
+        Some(text) if !text.chars().any(char::is_control) => format!("'{}'", text.replace('\'', "'\\''")),
+        _ => format!("$'{}'", bytes.escape_ascii()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_shell_takes_back_what_was_quoted() {
+        for name in [
+            &b"disk.vmdk"[..],
+            b"a b/c",
+            b"it's",
+            b"$HOME;`x`",
+            b"",
+            b"\"",
+            b"a\nb",
+            b"caf\xc3\xa9",
+            b"\xff\x01'\\",
+            b"~",
+            b"*",
+        ] {
+            let word = quoted(Path::new(OsStr::from_bytes(name)));
+            assert!(!word.chars().any(char::is_control), "{word}");
+            let out = Command::new("bash").args(["-c", &format!("printf %s {word}")]).output().unwrap();
+            assert_eq!(out.stdout, name, "{word}");
+        }
+        assert_eq!(quoted(Path::new("-rf")), "./-rf");
+    }
+}

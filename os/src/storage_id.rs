@@ -1,0 +1,74 @@
+//! Whether two names lead to the same storage: links, other nodes of a device, a partition and its disk, a loop device and its file.
+
+use std::fs::{self, Metadata};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// A file, by device and inode, or a block device, by its own number.
+type DeviceInode = (u64, u64);
+
+/// What a name leads to.
+#[derive(Debug)]
+pub struct StorageId {
+    own: DeviceInode,
+    /// What it is a part of, or lies in.
+    around: Vec<DeviceInode>,
+}
+
+impl StorageId {
+    /// The storage at this name, if there is something. Links are followed.
+    pub fn at(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().map(|stat| Self::of(&stat))
+    }
+
+    /// The storage with this `stat` answer.
+    pub fn of(stat: &Metadata) -> Self {
+        let device = stat.file_type().is_block_device();
+        let around = if device { around(stat.rdev()) } else { Vec::new() };
+        Self { own: identity(stat), around }
+    }
+
+    /// True if both are the same file or device.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.own == other.own
+    }
+
+    /// True if writing one may change the other.
+    pub fn is_shared(&self, other: &Self) -> bool {
+        self.own == other.own || self.around.contains(&other.own) || other.around.contains(&self.own)
+    }
+}
+
+/// The whole disk of a partition, and the files behind a loop device. What the system doesn't tell is nothing.
+fn around(device: u64) -> Vec<DeviceInode> {
+    let Some(folder) = sysfs_folder(device) else { return Vec::new() };
+    let disk = sysfs_disk(&folder);
+    let mut found = Vec::new();
+    if disk != folder {
+        let number = fs::read_to_string(disk.join("dev")).unwrap_or_default();
+        let number = number
+            .trim()
+            .split_once(':')
+            .and_then(|(major, minor)| Some(libc::makedev(major.parse().ok()?, minor.parse().ok()?)));
+        found.extend(number.map(|number| (u64::MAX, number)));
+    }
+    let backing = fs::read_to_string(disk.join("loop/backing_file")).unwrap_or_default();
+    let backing = PathBuf::from(backing.strip_suffix('\n').unwrap_or(&backing));
+    found.extend(fs::metadata(backing).ok().map(|stat| identity(&stat)));
+    found
+}
+
+/// Where the system tells of a block device.
+pub fn sysfs_folder(device: u64) -> Option<PathBuf> {
+    fs::canonicalize(format!("/sys/dev/block/{}:{}", libc::major(device), libc::minor(device))).ok()
+}
+
+/// Where the system tells of the whole disk that this device is a partition of, or of the device itself.
+pub fn sysfs_disk(folder: &Path) -> &Path {
+    folder.parent().filter(|_| folder.join("partition").exists()).unwrap_or(folder)
+}
+
+/// What makes two names the same file: device and inode, or the device's own number.
+pub fn identity(stat: &Metadata) -> DeviceInode {
+    if stat.file_type().is_block_device() { (u64::MAX, stat.rdev()) } else { (stat.dev(), stat.ino()) }
+}

@@ -1,0 +1,176 @@
+//! An image whose disk is put together from pieces of two files, compressed bytes and zeros, at any boundaries: what a chain of
+//! layers may answer, and more.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Mutex;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+use xfer_hole_image::{BlockStatus, Disk, Extent, ImageFile};
+use xfer_hole_os::{DiskError, DiskErrorKind, Result};
+
+/// Where a stretch of the disk lies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lies {
+    /// In the file of a layer. If `next`, right behind what was put there before.
+    Flat { depth: u32, next: bool },
+    /// Behind the end of the file, where zeros are read.
+    Behind,
+    /// In no place, to be had by `read` alone.
+    Compressed,
+    /// Zeros without a place, because no layer has them.
+    Zero,
+    /// Zeros with a place, where something else lies.
+    Preallocated,
+    /// Data by the tables, zeros by the file.
+    Unwritten,
+}
+
+/// What the bytes of a stretch are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stuff {
+    Data,
+    Zeros,
+    /// Mostly zeros.
+    Sprinkled,
+}
+
+/// A stretch of the disk: where it lies, what it is, how long, and a seed.
+pub(crate) type Wish = (Lies, Stuff, u64, u8);
+
+/// Such an image.
+pub(crate) struct Mixed {
+    /// All of the disk, to compare with.
+    pub(crate) bytes: Vec<u8>,
+    extents: Vec<Extent>,
+    hosts: [ImageFile; 2],
+    chunk: u64,
+    /// Reading this byte fails.
+    pub(crate) broken: Option<u64>,
+    /// Asking for the extent of this byte fails.
+    pub(crate) lost: Option<u64>,
+    /// The memory that compressed bytes were read into, from address to end.
+    pub(crate) places: Mutex<BTreeMap<usize, usize>>,
+    _folder: TempDir,
+}
+
+pub(crate) fn wishes() -> impl Strategy<Value = Vec<Wish>> {
+    let lies = prop_oneof![
+        4 => (0..2_u32, any::<bool>()).prop_map(|(depth, next)| Lies::Flat { depth, next }),
+        1 => Just(Lies::Behind),
+        3 => Just(Lies::Compressed),
+        2 => Just(Lies::Zero),
+        1 => Just(Lies::Preallocated),
+        1 => Just(Lies::Unwritten),
+    ];
+    let stuff = prop_oneof![3 => Just(Stuff::Data), 1 => Just(Stuff::Zeros), 2 => Just(Stuff::Sprinkled)];
+    let lens = prop_oneof![
+        4 => (1..40_u64).prop_map(|blocks| blocks * 4096),
+        2 => (1..40_u64).prop_map(|blocks| blocks * 512),
+        3 => 1..100_000_u64,
+        1 => 1..3_000_000_u64,
+        1 => (1..4_u64).prop_map(|chunks| chunks << 20),
+    ];
+    prop::collection::vec((lies, stuff, lens, 1..=255_u8), 0..24)
+}
+
+impl Mixed {
+    pub(crate) fn make(wishes: &[Wish], chunk: u64) -> Self {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let paths = [folder.path().join("top"), folder.path().join("base")];
+        let files = paths.clone().map(|path| File::create(path).unwrap());
+        // Holes between them, so that nothing is next to anything by chance.
+        let mut ends = [777_u64; 2];
+        let (mut bytes, mut extents) = (Vec::<u8>::new(), Vec::new());
+        for &(lies, stuff, len, seed) in wishes {
+            let start = bytes.len() as u64;
+            let zeros = matches!(lies, Lies::Zero | Lies::Preallocated | Lies::Unwritten | Lies::Behind);
+            let byte = |index: u64| match stuff {
+                _ if zeros => 0,
+                Stuff::Zeros => 0,
+                Stuff::Data => u8::try_from((index.wrapping_mul(0x9e37_79b9) >> 7) % 255).unwrap() + 1,
+                Stuff::Sprinkled if index % 5003 == u64::from(seed) => seed,
+                Stuff::Sprinkled => 0,
+            };
+            bytes.extend((start..start + len).map(byte));
+            let mut put = |depth: usize, next: bool, what: &[u8]| {
+                let at = ends[depth] + if next { 0 } else { u64::from(seed) * 512 };
+                files[depth].write_all_at(what, at).unwrap();
+                ends[depth] = at + what.len() as u64;
+                at
+            };
+            let new = &bytes[usize::try_from(start).unwrap()..];
+            let depth = if let Lies::Flat { depth, .. } = lies { depth } else { u32::from(seed % 2) };
+            let host = match lies {
+                Lies::Flat { depth, next } => Some(put(depth as usize, next, new)),
+                Lies::Behind => Some((1 << 40) + start),
+                Lies::Preallocated => Some(put(depth as usize, false, &[0xee; 4096])),
+                Lies::Unwritten => Some(1 << 30),
+                Lies::Compressed | Lies::Zero => None,
+            };
+            let status = match lies {
+                Lies::Flat { .. } | Lies::Behind | Lies::Compressed => BlockStatus::Data,
+                Lies::Zero | Lies::Preallocated => BlockStatus::Zero,
+                Lies::Unwritten => BlockStatus::Unwritten,
+            };
+            let (compressed, present) = (matches!(lies, Lies::Compressed), !matches!(lies, Lies::Zero));
+            extents.push(Extent { start, len, status, depth, present, compressed, host });
+        }
+        let hosts = paths.map(|path| ImageFile::open(&path).unwrap());
+        let places = Mutex::default();
+        Self { bytes, extents, hosts, chunk, broken: None, lost: None, places, _folder: folder }
+    }
+}
+
+fn broken(at: u64) -> DiskError {
+    DiskError::new(DiskErrorKind::Io, "mixed", format!("cannot read byte {at}"))
+}
+
+impl Disk for Mixed {
+    fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn extent(&self, at: u64, max: u64) -> Result<Extent> {
+        let index = self.extents.partition_point(|extent| extent.end() <= at);
+        let extent = self.extents[index];
+        let (passed, len) = (at - extent.start, (extent.end() - at).min(max));
+        match self.lost {
+            Some(lost) if (at..at + len).contains(&lost) => Err(broken(lost)),
+            _ => Ok(Extent { start: at, len, host: extent.host.map(|host| host + passed), ..extent }),
+        }
+    }
+
+    fn read(&self, extent: &Extent, at: u64, buf: &mut [u8]) -> Result<()> {
+        let end = at + buf.len() as u64;
+        assert!(extent.status == BlockStatus::Data, "{extent:?} need not be read");
+        assert!(at >= extent.start && end <= extent.end(), "{at}..{end} is not in {extent:?}");
+        if let Some(byte) = self.broken.filter(|byte| (at..end).contains(byte)) {
+            return Err(broken(byte));
+        }
+        if let Some(host) = extent.host {
+            return self.hosts[extent.depth as usize].read_at(host + (at - extent.start), buf);
+        }
+        let from = buf.as_ptr().addr();
+        let mut places = self.places.lock().unwrap();
+        let to = places.entry(from).or_default();
+        *to = (*to).max(from + buf.len());
+        drop(places);
+        buf.copy_from_slice(&self.bytes[usize::try_from(at).unwrap()..usize::try_from(end).unwrap()]);
+        Ok(())
+    }
+
+    fn host(&self, depth: u32) -> Option<&ImageFile> {
+        self.hosts.get(depth as usize)
+    }
+
+    fn chunk(&self) -> u64 {
+        self.chunk
+    }
+
+    fn check_unchanged(&self, _live: bool) -> Result<()> {
+        Ok(())
+    }
+}

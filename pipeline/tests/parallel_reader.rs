@@ -1,0 +1,251 @@
+//! Blocks by many threads are those that one makes: equal, in order, bounded, and at an end when nobody wants them.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+
+mod mixed;
+
+use std::thread;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use mixed::{Lies, Mixed, Stuff};
+use proptest::prelude::*;
+use xfer_hole_image::{BlockStatus, Disk, Extent, ImageFile};
+use xfer_hole_os::Result;
+use xfer_hole_pipeline::{ParallelReader, ReadOptions, Segment, SegmentBatch, SerialReader};
+use xfer_hole_proto::HashParams;
+
+const MIB: u64 = 1 << 20;
+
+/// All that `count` workers give, but for the empty blocks of those who wait.
+fn worked(image: &dyn Disk, shape: ReadOptions, count: usize) -> Vec<std::result::Result<SegmentBatch, String>> {
+    thread::scope(|scope| {
+        let workers = ParallelReader::start(scope, image, shape, count).unwrap();
+        let blocks = workers.filter(|block| block.as_ref().map_or(true, |block| !block.runs.is_empty()));
+        blocks.map(|block| block.map_err(|error| error.to_string())).collect()
+    })
+}
+
+/// All that one gives.
+fn plain(image: &dyn Disk, shape: ReadOptions) -> Vec<std::result::Result<SegmentBatch, String>> {
+    SerialReader::new(image, shape).map(|block| block.map_err(|error| error.to_string())).collect()
+}
+
+fn shapes() -> impl Strategy<Value = ReadOptions> {
+    let min_hole = prop_oneof![Just(1), 2..70_000_u64, Just(16 * MIB)];
+    prop_oneof![
+        (any::<bool>(), min_hole).prop_map(|(detect, min_hole)| ReadOptions::plain(detect, min_hole)),
+        (12..25_u32, 9..15_u32, any::<bool>()).prop_map(|(interval, grain, held)| ReadOptions::canonical(
+            HashParams::new(1 << interval, 1 << grain.min(interval)).unwrap()
+        )
+        .held(held)),
+    ]
+}
+
+fn chunks() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(1), Just(512), Just(65_536), Just(2 * MIB)]
+}
+
+/// A disk of one cluster behind the other, all of them compressed, with a pattern that costs nothing.
+struct Compressed {
+    size: u64,
+    cluster: u64,
+    /// How long a read takes.
+    pause: Duration,
+    /// Clusters that were inflated.
+    inflated: AtomicU64,
+    /// The memory they were inflated into.
+    places: Mixed,
+}
+
+impl Compressed {
+    fn new(size: u64, cluster: u64) -> Self {
+        let places = Mixed::make(&[], 1);
+        Self { size, cluster, pause: Duration::ZERO, inflated: AtomicU64::new(0), places }
+    }
+
+    /// Bytes of all memory that anything was ever read into.
+    fn memory(&self) -> usize {
+        let (mut reached, mut bytes) = (0, 0);
+        for (&from, &to) in self.places.places.lock().unwrap().iter() {
+            bytes += to.saturating_sub(from.max(reached));
+            reached = reached.max(to);
+        }
+        bytes
+    }
+}
+
+impl Disk for Compressed {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn extent(&self, at: u64, max: u64) -> Result<Extent> {
+        let len = (self.cluster - at % self.cluster).min(max);
+        Ok(Extent { start: at, len, status: BlockStatus::Data, depth: 0, present: true, compressed: true, host: None })
+    }
+
+    fn read(&self, extent: &Extent, at: u64, buf: &mut [u8]) -> Result<()> {
+        assert!(at >= extent.start && at + buf.len() as u64 <= extent.end());
+        self.inflated.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(self.pause);
+        let from = buf.as_ptr().addr();
+        self.places.places.lock().unwrap().insert(from, from + buf.len());
+        buf.fill(u8::try_from(at / self.cluster % 7).unwrap());
+        Ok(())
+    }
+
+    fn host(&self, _depth: u32) -> Option<&ImageFile> {
+        None
+    }
+
+    fn chunk(&self) -> u64 {
+        self.cluster
+    }
+
+    fn check_unchanged(&self, _live: bool) -> Result<()> {
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_number_of_workers_gives_the_blocks_that_one_gives(
+        wishes in mixed::wishes(),
+        chunk in chunks(),
+        shape in shapes(),
+    ) {
+        let image = Mixed::make(&wishes, chunk);
+        let expected = plain(&image, shape);
+        for count in 1..=5 {
+            prop_assert!(worked(&image, shape, count) == expected, "{} workers", count);
+        }
+    }
+
+    #[test]
+    fn an_error_comes_behind_all_blocks_before_it_and_ends_it(
+        wishes in mixed::wishes(),
+        chunk in chunks(),
+        shape in shapes(),
+        place in any::<prop::sample::Index>(),
+        lost in any::<bool>(),
+    ) {
+        let mut image = Mixed::make(&wishes, chunk);
+        prop_assume!(!image.bytes.is_empty());
+        let whole = plain(&image, shape);
+        let byte = Some(place.index(image.bytes.len()) as u64);
+        *if lost { &mut image.lost } else { &mut image.broken } = byte;
+        let expected = plain(&image, shape);
+        let errors = expected.iter().filter(|block| block.is_err()).count();
+        // Zeros aren't read, nor is what stays in its file.
+        prop_assert!(errors == usize::from(expected.last().is_some_and(std::result::Result::is_err)));
+        prop_assert!(errors == 1 || !lost);
+        let good = expected.len() - errors;
+        prop_assert!(expected[..good] == whole[..good]);
+        for count in 1..=5 {
+            prop_assert!(worked(&image, shape, count) == expected, "{} workers", count);
+        }
+    }
+}
+
+#[test]
+fn memory_is_bounded_whatever_the_interval_and_the_number_of_workers() {
+    let digests = |interval| ReadOptions::canonical(HashParams::new(interval, 4096).unwrap());
+    for shape in
+        [ReadOptions::plain(true, 1), ReadOptions::plain(false, 1), digests(4096), digests(MIB), digests(16 * MIB)]
+    {
+        for cluster in [65_536, 2 * MIB] {
+            for count in [1, 6, 64] {
+                let image = Compressed::new(200 * MIB, cluster);
+                let mut len = 0;
+                thread::scope(|scope| {
+                    for block in ParallelReader::start(scope, &image, shape, count).unwrap() {
+                        len += block.unwrap().runs.iter().map(bytes).sum::<u64>();
+                    }
+                });
+                assert_eq!(len, image.size);
+                let memory = image.memory();
+                assert!(memory <= 32 << 20, "{shape:?}, {count} workers, {cluster}: {memory} bytes");
+                // Each cluster just once, even where intervals are smaller.
+                assert_eq!(image.inflated.load(Ordering::Relaxed), image.size / cluster, "{shape:?} {cluster}");
+            }
+        }
+    }
+}
+
+fn bytes(run: &Segment) -> u64 {
+    match run {
+        Segment::Zero(len) | Segment::Keep(len) => *len,
+        Segment::Data(payload, _) => payload.len(),
+    }
+}
+
+#[test]
+fn who_takes_no_more_blocks_is_rid_of_the_workers_at_once() {
+    for taken in [0, 1, 5] {
+        let mut image = Compressed::new(1 << 40, 65_536);
+        image.pause = Duration::from_millis(2);
+        let start = Instant::now();
+        thread::scope(|scope| {
+            let mut workers = ParallelReader::start(scope, &image, ReadOptions::plain(true, 1), 4).unwrap();
+            for _ in 0..taken {
+                assert!(workers.next().unwrap().is_ok());
+            }
+        });
+        // A block takes an eighth of a second, and the threads end within it.
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        assert!(image.inflated.load(Ordering::Relaxed) <= (taken + 8) * 64, "more was read than there is room for");
+    }
+}
+
+#[test]
+fn workers_that_wait_for_room_end_too() {
+    let image = Compressed::new(1 << 40, 65_536);
+    thread::scope(|scope| {
+        let mut workers = ParallelReader::start(scope, &image, ReadOptions::plain(true, 1), 3).unwrap();
+        assert!(workers.next().unwrap().is_ok());
+        let room = || image.inflated.load(Ordering::Relaxed) == 8 * 64;
+        let start = Instant::now();
+        while !room() {
+            assert!(start.elapsed() < Duration::from_secs(20), "{:?}", image.inflated);
+            thread::sleep(Duration::from_millis(5));
+        }
+        // Nothing more is begun as long as that block is in our hand.
+        thread::sleep(Duration::from_millis(50));
+        assert!(room());
+    });
+}
+
+#[test]
+fn who_has_to_wait_gets_an_empty_block_after_a_second() {
+    let mut image = Compressed::new(65_536, 65_536);
+    image.pause = Duration::from_millis(1500);
+    thread::scope(|scope| {
+        let blocks: Vec<_> =
+            ParallelReader::start(scope, &image, ReadOptions::plain(true, 1), 2).unwrap().map(Result::unwrap).collect();
+        assert!(blocks.len() >= 2 && blocks[0] == SegmentBatch::default(), "{}", blocks.len());
+        assert_eq!(blocks.last().unwrap().runs.iter().map(bytes).sum::<u64>(), 65_536);
+    });
+}
+
+#[test]
+fn stretches_are_cut_where_memory_or_patience_ends_and_only_on_chunks() {
+    // Compressed, flat and zero in turn, and boundaries where nothing is aligned.
+    let wish = |n: u8| {
+        let lies = [Lies::Compressed, Lies::Flat { depth: 0, next: true }, Lies::Zero, Lies::Compressed];
+        (lies[usize::from(n % 4)], Stuff::Data, u64::from(n) * 3001 + 70_000, n)
+    };
+    let wishes: Vec<_> = (1..100).map(wish).collect();
+    for chunk in [1, 65_536, 2 * MIB] {
+        let image = Mixed::make(&wishes, chunk);
+        let mut at = 0;
+        for block in SerialReader::new(&image, ReadOptions::plain(true, 1)) {
+            let runs = block.unwrap().runs;
+            assert_eq!(at % chunk.max(4096), 0);
+            at += runs.iter().map(bytes).sum::<u64>();
+        }
+        assert_eq!(at, image.size());
+    }
+}

@@ -1,0 +1,99 @@
+//! The file that a new one replaces, as far as parts of it are kept.
+
+use std::io;
+use std::fs::{File, OpenOptions, self};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use xfer_hole_os::{DiskError, DiskErrorKind, Result, Stamp, is_zero, sys};
+
+/// Bytes of it that are read at once; a zero block of [`GRAIN`] in them stays a hole.
+const COPY: usize = 256 << 10;
+const GRAIN: usize = 4 << 10;
+
+/// The DEST that is there, as KEEP reads it. It is opened once `DEST.part` is locked: the last holder of that lock may have replaced it.
+pub(crate) struct ReplacedFile {
+    pub file: File,
+    stamp: Stamp,
+    kept: AtomicBool,
+}
+
+impl ReplacedFile {
+    pub(crate) fn open(dest: &Path) -> Result<Self> {
+        let failed = |source| DiskError::io(dest, "cannot read what is to be kept", source);
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(dest);
+        let file = file.map_err(failed)?;
+        // Data that its file system calls a hole until it is written would be lost. Before its times are looked at, which that may set.
+        settle(&file).map_err(failed)?;
+        let stamp = Stamp::of(&file.metadata().map_err(failed)?);
+        Ok(Self { file, stamp, kept: AtomicBool::new(false) })
+    }
+
+    /// Opens it if it is a regular file that can be read. What can't be read is replaced all the same, as in a transfer without
+    /// a delta.
+    pub(crate) fn open_if_there(dest: &Path) -> Result<Option<Self>> {
+        match Self::open(dest) {
+            Ok(old) => Ok(old.file.metadata().is_ok_and(|stat| stat.is_file()).then_some(old)),
+            Err(error) => match error.system().map(io::Error::kind) {
+                Some(io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Ok(None),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Parts of it are in the new file, or will be.
+    pub(crate) fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
+    }
+
+    /// Fails if parts of it were kept and DEST is no longer what it was when it was opened.
+    pub(crate) fn check_unchanged(&self, dest: &Path) -> Result<()> {
+        if !self.kept.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let now = fs::metadata(dest).map(|stat| Stamp::of(&stat));
+        match now.is_ok_and(|now| now == self.stamp) {
+            true => Ok(()),
+            false => Err(DiskError::new(DiskErrorKind::Changed, dest, "changed while parts of it were kept")),
+        }
+    }
+
+    /// Gives the data of the `len` bytes at `at` to `write`; blocks of zeros are left out.
+    pub(crate) fn read_data(
+        &self,
+        dest: &Path,
+        at: u64,
+        len: u64,
+        mut write: impl FnMut(u64, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        self.keep();
+        let failed =
+            |source| DiskError::io(dest, format!("cannot read what is to be kept at disk offset {at}"), source);
+        let mut buffer = vec![0; COPY];
+        let (start, mut at, end) = (at, at, at + len);
+        while at < end {
+            // Where holes are not to be told, all is data, and its zeros are found. Blocks are counted from where KEEP begins, as
+            // `dd conv=sparse` counts them: recv-hole.sh makes the same file, whatever multiple that is.
+            let data = sys::seek_data(&self.file, at).unwrap_or(Some(at)).filter(|&data| data < end);
+            at = data.map_or(end, |data| data - (data - start) % GRAIN as u64);
+            let chunk = usize::try_from(end - at).unwrap_or(usize::MAX).min(COPY);
+            let bytes = &mut buffer[..chunk];
+            self.file.read_exact_at(bytes, at).map_err(failed)?;
+            // Neighbours of one kind go together.
+            let mut blocks = bytes.chunks(GRAIN).map(|block| (block.len(), is_zero(block))).peekable();
+            let mut from = 0;
+            while let Some((mut run, zero)) = blocks.next() {
+                while let Some((len, _)) = blocks.next_if(|&(_, other)| other == zero) {
+                    run += len;
+                }
+                if !zero {
+                    write(at + from as u64, &bytes[from..from + run])?;
+                }
+                from += run;
+            }
+            at += from as u64;
+        }
+        Ok(())
+    }
+}

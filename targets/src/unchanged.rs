@@ -1,0 +1,67 @@
+//! A target that is the wanted disk already: it is open, and locked against other receivers, until that has been said.
+
+use std::fs::{File, OpenOptions, self};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use xfer_hole_os::{DiskError, DiskErrorKind, Result, Stamp};
+
+use crate::Target;
+use crate::temp_lock::HeldTempLock;
+
+/// A regular file that is to stay as it is.
+#[derive(Debug)]
+pub struct UnchangedTarget {
+    path: PathBuf,
+    file: File,
+    stamp: Stamp,
+    /// The lock of `DEST.part`, unless the file itself is locked as one that is written in place.
+    _lock: Option<HeldTempLock>,
+}
+
+impl Target {
+    /// Opens and locks a target that `is_known` to be the wanted disk. `None` if it isn't known to be that disk, or another
+    /// program is writing it: it is made ready to be written then.
+    pub fn hold_unchanged(&self, is_known: impl Fn() -> bool) -> Result<Option<UnchangedTarget>> {
+        // Most aren't: nothing is locked for that.
+        if !is_known() {
+            return Ok(None);
+        }
+        let path = self.path().to_owned();
+        let failed = |source| DiskError::io(&path, "cannot open", source);
+        let (file, lock) = match self.lock_in_place()? {
+            Some(file) => (file, None),
+            None => {
+                let lock = self.temp_lock().hold()?;
+                let opened =
+                    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path);
+                (opened.map_err(failed)?, Some(lock))
+            }
+        };
+        // One that is updated in place is locked itself.
+        if lock.is_some() && matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)) {
+            return Ok(None);
+        }
+        let stamp = Stamp::of(&file.metadata().map_err(failed)?);
+        let held = UnchangedTarget { path, file, stamp, _lock: lock };
+        // Until it was locked, another receiver may have changed it.
+        let known = is_known() && held.check().is_ok();
+        Ok(known.then_some(held))
+    }
+}
+
+impl UnchangedTarget {
+    /// Fails if it isn't what it was when it was locked.
+    pub fn check(&self) -> Result<()> {
+        let now = self.file.metadata().map(|stat| Stamp::of(&stat));
+        let named = fs::symlink_metadata(&self.path).map(|stat| Stamp::of(&stat));
+        match (now, named) {
+            (Ok(now), Ok(named)) if now == self.stamp && named == self.stamp => Ok(()),
+            _ => Err(DiskError::new(
+                DiskErrorKind::Changed,
+                &self.path,
+                "changed while it was found to be the disk already",
+            )),
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The engine of xfer-hole: copies, deltas, verification.
+
+mod base_reader;
+mod delta_target;
+mod fingerprint_cache;
+mod format_warning;
+mod layer_pair;
+mod manifest_reader;
+mod parallel_copy;
+mod verify;
+mod verify_written;
+
+pub use base_reader::read_base;
+pub use delta_target::DeltaTarget;
+pub use fingerprint_cache::{CacheKey, TargetNote, recall_target};
+pub use format_warning::FormatWarning;
+pub use layer_pair::{LayerPair, LayerPairOptions, ParentCoverage};
+pub use manifest_reader::ManifestInput;
+pub use parallel_copy::{ParallelCopy, put};
+pub use verify::{Verdict, verify};
+pub use verify_written::read_back;

@@ -1,0 +1,136 @@
+//! What is written and read past the page cache is what is written and read through it.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+
+use proptest::prelude::*;
+use xfer_hole_image::{BackingChain, Disk, DiskOptions, Format};
+use xfer_hole_target::{DiskWriter, Target, TargetOptions};
+
+/// Some lengths of what follows each other on a disk, and whether each is data: short ones, long ones, whole pages, and ragged ones.
+fn pieces() -> impl Strategy<Value = Vec<(usize, bool)>> {
+    let len = prop_oneof![
+        3 => 1..5000_usize,
+        2 => (1..40_usize).prop_map(|pages| pages * 4096),
+        2 => (1..20_usize).prop_map(|sectors| sectors * 512),
+        1 => 200_000..1_500_000_usize,
+        1 => Just(1 << 20),
+    ];
+    prop::collection::vec((len, prop::bool::weighted(0.8)), 1..40)
+}
+
+/// What stands at a place: never zero.
+fn bytes(at: usize, len: usize) -> Vec<u8> {
+    (at..at + len).map(|at| u8::try_from(at.wrapping_mul(2_654_435_761) % 255).unwrap() + 1).collect()
+}
+
+fn sink(dest: &Path, size: u64, direct: bool, in_place: bool) -> Box<dyn DiskWriter> {
+    let options = TargetOptions { direct, in_place, no_sync: true, ..TargetOptions::default() };
+    Target::find(dest, options).unwrap().open(Some(size), None).unwrap()
+}
+
+/// The pieces with their places, in an order that `seed` gives.
+fn placed(pieces: &[(usize, bool)], seed: u64) -> Vec<(usize, usize, bool)> {
+    let mut at = 0;
+    let mut placed: Vec<_> = pieces
+        .iter()
+        .map(|&(len, data)| {
+            at += len;
+            (at - len, len, data)
+        })
+        .collect();
+    if seed > 0 {
+        placed.sort_by_key(|&(at, ..)| (at as u64 + 1).wrapping_mul(seed | 1).rotate_left(17));
+    }
+    placed
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    /// Data and holes, in any order, by one or four at a time, into new files and over old bytes.
+    #[test]
+    fn what_is_written_directly_is_what_is_written_plainly(
+        pieces in pieces(),
+        seed in prop_oneof![Just(0), any::<u64>()],
+        hands in prop_oneof![Just(1_usize), Just(4)],
+        in_place: bool,
+        skew in 0..3_usize,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let size = pieces.iter().map(|(len, _)| len).sum::<usize>();
+        let mut written = Vec::new();
+        for direct in [false, true] {
+            let dest = folder.path().join(format!("{direct}.img"));
+            if in_place {
+                fs::write(&dest, vec![0xee; size + 10_000]).unwrap();
+            }
+            let sink = sink(&dest, size as u64, direct, in_place);
+            let work = placed(&pieces, seed);
+            thread::scope(|scope| {
+                for hand in 0..hands {
+                    let (sink, work) = (&sink, &work);
+                    scope.spawn(move || {
+                        for &(at, len, data) in work.iter().skip(hand).step_by(hands) {
+                            if data {
+                                // Memory that lies well, and memory that doesn't.
+                                let mut memory = vec![0; skew];
+                                memory.extend(bytes(at, len));
+                                sink.write_at(at as u64, &memory[skew..]).unwrap();
+                            } else {
+                                sink.zero_range(at as u64, len as u64).unwrap();
+                            }
+                        }
+                    });
+                }
+            });
+            prop_assert_eq!(sink.commit(size as u64).unwrap(), Vec::<String>::new());
+            written.push(fs::read(&dest).unwrap());
+        }
+        prop_assert_eq!(written[0].len(), size);
+        prop_assert!(written[0] == written[1]);
+    }
+
+    /// Any bytes of a file of any size, into memory at any address, behind its end too.
+    #[test]
+    fn what_is_read_directly_is_what_is_read_plainly(
+        size in prop_oneof![1..10_000_usize, 500_000..3_000_000_usize, (1..600_usize).prop_map(|pages| pages * 4096)],
+        reads in prop::collection::vec((0.0..1.0_f64, prop_oneof![1..9000_usize, 1..1_500_000_usize], 0..5000_usize), 1..20),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk.img");
+        fs::write(&path, bytes(0, size)).unwrap();
+        let open = |direct| DiskOptions { format: Some(Format::Raw), direct, ..DiskOptions::default() };
+        let [plain, direct] = [false, true].map(|direct| BackingChain::open(&path, &open(direct)).unwrap());
+        prop_assert!(direct.warnings().is_empty() && direct.is_direct() && !plain.is_direct());
+        for (share, len, skew) in reads {
+            let at = (size as f64 * share) as usize;
+            let len = len.min(size - at).max(1);
+            let (mut one, mut other) = (vec![0; len], vec![0xff; skew + len]);
+            plain.read_at(at as u64, &mut one).unwrap();
+            direct.read_at(at as u64, &mut other[skew..]).unwrap();
+            prop_assert!(one == other[skew..], "{len} bytes at {at}, {skew} in memory");
+        }
+        prop_assert!(direct.noticed().is_empty());
+    }
+}
+
+#[test]
+fn a_file_that_is_cut_short_is_told_of_and_never_read_as_zeros() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.img");
+    fs::write(&path, bytes(0, 100_000)).unwrap();
+    let how = DiskOptions { format: Some(Format::Raw), direct: true, ..DiskOptions::default() };
+    let disk = BackingChain::open(&path, &how).unwrap();
+    let extent = disk.extent(0, 100_000).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_len(50_000).unwrap();
+    let mut bytes = vec![0; 100_000];
+    disk.read(&extent, 0, &mut bytes[..50_000]).unwrap();
+    for (at, len) in [(0, 100_000), (49_999, 2), (50_000, 1), (8192, 8192 * 10), (90_000, 512)] {
+        let error = disk.read(&extent, at, &mut bytes[..len]).unwrap_err();
+        assert!(error.to_string().contains("truncated while it was read"), "{error}");
+    }
+}

@@ -1,0 +1,25 @@
+//! The way to the other side of an xfer-hole transfer: ssh, requests and replies.
+
+mod beneath;
+mod conversation_end;
+mod location;
+mod push_request;
+mod rate_limiter;
+mod record_spool;
+mod remote_process;
+mod reply_reader;
+mod reply_writer;
+mod ssh_args;
+
+pub use beneath::{components, original_command, relative};
+pub use conversation_end::ConversationEnd;
+pub use location::{BadLocation, Location, Remote, copy_name, own_name};
+pub use push_request::{
+    NOT_CODED, PushRequest, is_push, REQUEST_MAX, coded, decoded, pull_command, pull_words, quoted_for_sh, shell_word, unquoted,
+};
+pub use rate_limiter::RateLimiter;
+pub use record_spool::RecordSpool;
+pub use remote_process::{LinkLoss, REFUSED_HINT, RemoteProcess};
+pub use reply_reader::{ExistingOffer, ManifestProgress, ReplyReader, TERMINAL};
+pub use reply_writer::{ReplyWriter, wait_after};
+pub use ssh_args::{SshArgs, parse_version};
