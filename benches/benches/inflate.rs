@@ -1,9 +1,9 @@
 //! How long compressed clusters take: inflated by one thread, and by two that give them in order.
 
-use std::{fs, thread};
 use std::hint::black_box;
 use std::path::Path;
 use std::process::Command;
+use std::{fs, thread};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use xfer_hole_image::{BackingChain, Disk, DiskOptions};

@@ -1,13 +1,13 @@
 //! The disks that are moved: what they are called, and how each is made.
 
-use std::fs::{File, self};
+use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::{guest, ranges};
 use crate::error::{Result, Told};
 use crate::seeded::Seeded;
 use crate::tool::{self, text};
+use crate::{guest, ranges};
 
 /// A disk to be made, or a form of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,14 +1,14 @@
 //! The floor: the same bytes, moved by the cheapest system calls, and nothing else. Nothing can be faster that moves them at all.
 
-use std::thread;
-use std::fs::{File, self};
-use std::io::{ErrorKind, Read, Write, self};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use nix::fcntl::{FallocateFlags, FcntlArg, SpliceFFlags, copy_file_range, fallocate, fcntl, splice};
 use sha2::{Digest, Sha256};

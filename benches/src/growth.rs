@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::{disk, tables};
 use crate::contender::Tools;
 use crate::error::{Result, Told};
 use crate::line::{Line, Tap};
@@ -11,6 +10,7 @@ use crate::measure::Measure;
 use crate::report::bytes;
 use crate::stats::Spread;
 use crate::tool::text;
+use crate::{disk, tables};
 
 /// What grows along one axis.
 #[derive(Clone, Debug)]

@@ -1,12 +1,12 @@
 //! Programs that are run together, each with its standard output in the next one's standard input.
 
 use std::ffi::OsString;
-use std::fmt::{Display, Formatter, self};
-use std::fs::{File, self};
-use std::io::{Read, Write, self};
+use std::fmt::{self, Display, Formatter};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread::{JoinHandle, self};
+use std::thread::{self, JoinHandle};
 
 use crate::error::{Error, Result, Told};
 

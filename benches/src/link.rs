@@ -1,10 +1,10 @@
 //! A slow link to a far end of its own: a network namespace, and a cable to it that carries so much and no more.
 
 use std::path::Path;
-use std::process::{Command, Stdio, self};
+use std::process::{self, Command, Stdio};
 
-use crate::tool;
 use crate::error::{Error, Result};
+use crate::tool;
 
 /// What it carries each way, in bits a second.
 pub const RATE: u64 = 100_000_000;

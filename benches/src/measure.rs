@@ -1,9 +1,9 @@
 //! Runs a line and says what it took.
 
-use std::{fs, process, thread};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use std::{fs, process, thread};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
@@ -11,12 +11,12 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 use serde_json::Value;
 
-use crate::floor;
 use crate::contender::Contender;
 use crate::error::{Error, Result, Told};
+use crate::floor;
 use crate::line::{Line, Tap};
 use crate::tool::text;
-use crate::tree::{Peak, Process, self};
+use crate::tree::{self, Peak, Process};
 
 /// What one run took.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,13 +1,13 @@
 //! What stands at the target before a run that is to bring it up to date: an old state of the disk, the disk itself, or half of it.
 
-use std::fs::{File, Permissions, self};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use crate::case::Way;
 use crate::disk::BenchDisk;
 use crate::error::{Result, Told};
-use crate::ranges::{Range, self};
+use crate::ranges::{self, Range};
 use crate::seeded::Seeded;
 use crate::tool::{self, text};
 

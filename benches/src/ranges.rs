@@ -1,7 +1,7 @@
 //! Where a file has data: looked up once, and kept in a file, so that the floor has nothing to do but move bytes.
 
 use std::fmt::Write as _;
-use std::fs::{File, self};
+use std::fs::{self, File};
 use std::path::Path;
 
 use nix::errno::Errno;

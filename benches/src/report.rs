@@ -1,10 +1,9 @@
 //! The report: tables in Markdown, and those in README.md and doc/sync.md.
 
-use std::fs;
 use std::fmt::Write as _;
+use std::fs;
 use std::path::Path;
 
-use crate::speed;
 use crate::asked::Verdict;
 use crate::case::{Case, Way};
 use crate::contender::{Side, key};
@@ -12,6 +11,7 @@ use crate::disk::Kind;
 use crate::error::{Error, Result, Told};
 use crate::growth::Panel;
 use crate::session::{Row, Table};
+use crate::speed;
 
 /// The comments around a table in a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

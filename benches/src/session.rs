@@ -1,11 +1,10 @@
 //! One run of the bench: it makes the disks, and has all contenders of a case move them in turns.
 
-use std::fs::{File, self};
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::{room, work};
 use crate::case::{Case, On, Way};
 use crate::contender::{Contender, Side, Target, Tools, Wire, contenders, key};
 use crate::disk::{BenchDisk, Maker};
@@ -13,10 +12,11 @@ use crate::error::{Error, Result, Told};
 use crate::line::Tap;
 use crate::measure::{Measure, Memory};
 use crate::past::{Due, Past};
-use crate::ranges::{Range, self};
+use crate::ranges::{self, Range};
 use crate::seeded::Seeded;
 use crate::stats::Spread;
-use crate::tool::{find, self, text};
+use crate::tool::{self, find, text};
+use crate::{room, work};
 
 /// Where everything is, and how often it is done.
 #[derive(Debug)]

@@ -1,10 +1,10 @@
 //! An sshd of the bench's own on the loopback interface: its keys, its configuration, and nobody else's.
 
-use std::thread;
-use std::fs::{File, self};
+use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::unistd::{User, geteuid};

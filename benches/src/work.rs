@@ -1,16 +1,16 @@
 //! The folders that everything is made in, and that nothing of remains.
 
-use std::{env, fs, thread};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, self};
+use std::process::{self, Command, ExitCode};
 use std::time::Duration;
+use std::{env, fs, thread};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, FsType, TMPFS_MAGIC, XFS_SUPER_MAGIC, statfs};
 use nix::sys::statvfs::statvfs;
 
-use crate::{link, tree};
 use crate::error::{Error, Result, Told};
+use crate::{link, tree};
 
 /// A folder of ours, removed when dropped.
 #[derive(Debug)]

@@ -6,9 +6,14 @@ use std::sync::Arc;
 
 use xfer_hole_os::{DiskError, DiskErrorKind, Result, StorageId};
 
-use crate::{BlockStatus, ChangeTracker, Content, Disk, Extent, ExtentMethod, Format, ImageFile};
-use crate::changes::incremental_base::FoundBase;
+use crate::changes::change_tracker::ChangeTracker;
+use crate::changes::found_base::FoundBase;
+use crate::content::Content;
+use crate::disk::{BlockStatus, Disk, Extent};
+use crate::image_file::ImageFile;
 use crate::layer::{Allocation, Layer};
+use crate::probe::Format;
+use crate::raw::ExtentMethod;
 
 /// A disk and all that it is backed by.
 #[derive(Debug)]

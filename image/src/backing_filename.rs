@@ -10,9 +10,9 @@
 //!
 //! A `json:` name may set much that changes what is read. What is known to change nothing passes; all else is refused by name.
 
-use std::fmt;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use xfer_hole_os::{DiskError, DiskErrorKind, Result, named};
 
-use crate::{DiskOptions, Format, ImageFile};
 use crate::backing_filename::BackingFilename;
-use crate::implicit_open_gate::path_of;
+use crate::image_path::path_of;
 use crate::qcow2::header::Header;
+use crate::{DiskOptions, Format, ImageFile};
 
 /// How it is called in messages.
 const WHAT: &str = "backing file";

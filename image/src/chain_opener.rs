@@ -1,17 +1,13 @@
 //! The way down a chain: opens a disk with all that it is backed by, layer by layer, and checks it before anything is read.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use xfer_hole_os::{DiskError, DiskErrorKind, Result, shown};
+use xfer_hole_os::{DiskErrorKind, Result, shown};
 
-use crate::{BackingChain, DiskOptions, ExtentMethod, Format, ImageFile};
 use crate::backing_ref::BackingRef;
-use crate::changes::incremental_base::FoundBase;
-use crate::disk_options::TopFile;
 use crate::layer::Layer;
 use crate::qcow2::Qcow2;
 use crate::qcow2::bitmap_directory::Bitmaps;
@@ -20,52 +16,7 @@ use crate::qcow2::header::Header;
 use crate::qcow2::snapshot::Snapshots;
 use crate::qcow2::table_cache::ChainTables;
 use crate::raw::Raw;
-
-impl BackingChain {
-    /// Opens the disk at `path`, and all that it is backed by.
-    pub fn open(path: &Path, how: &DiskOptions) -> Result<Self> {
-        let TopFile { host, format, how, warning, content } = how.top(path)?;
-        let mut opener = ChainOpener {
-            how: &how,
-            seen: Vec::new(),
-            named_by: None,
-            layers: Vec::new(),
-            size: None,
-            warnings: warning.iter().map(|warning| format!("{}: {warning}", shown(path))).collect(),
-            method: None,
-            top: None,
-            disks: Vec::new(),
-        };
-        let shared = (Arc::new(ChainTables::default()), Arc::new(DecompressorPool::default()));
-        let mut next = Some((host, format));
-        while let Some((host, format)) = next.take() {
-            next = match format {
-                Format::Raw => opener.raw(host)?,
-                Format::Qcow2 => opener.qcow2(host, shared.clone())?,
-                // Refused already, by whoever opened it.
-                other => return Err(other.refusal(path)),
-            };
-        }
-        let since = how.since.as_ref().map(|since| FoundBase::find(since, &mut opener)).transpose()?;
-        let ChainOpener { layers, size, warnings, method, .. } = opener;
-        Ok(Self { layers, size: size.unwrap_or_default(), format, warnings, method, since, content })
-    }
-
-    /// The raw disk of `size` bytes that an open file or device begins with, to be read past the page cache as far as that can be.
-    pub fn of_file(file: File, path: &Path, size: u64) -> Result<Self> {
-        let host = ImageFile::of(file, path, None)?.directly()?;
-        if host.len() < size {
-            return Err(DiskError::new(
-                DiskErrorKind::Changed,
-                path,
-                format!("has {} bytes, and not {size}", host.len()),
-            ));
-        }
-        let raw = Raw::of(host, None)?;
-        let method = Some(raw.method());
-        Ok(Self { method, ..Self::of_layers(vec![Arc::new(raw)], size) })
-    }
-}
+use crate::{DiskOptions, ExtentMethod, Format, ImageFile};
 
 /// The way down a chain.
 pub(crate) struct ChainOpener<'a> {
@@ -76,9 +27,9 @@ pub(crate) struct ChainOpener<'a> {
     named_by: Option<PathBuf>,
     pub(crate) layers: Vec<Arc<dyn Layer>>,
     /// Bytes of the top's disk, once it is known.
-    size: Option<u64>,
+    pub(crate) size: Option<u64>,
     pub(crate) warnings: Vec<String>,
-    method: Option<ExtentMethod>,
+    pub(crate) method: Option<ExtentMethod>,
     /// The image on top, if it is no raw disk.
     pub(crate) top: Option<(Arc<Qcow2>, Header)>,
     /// The disk that each layer holds, with those below it.
@@ -95,6 +46,23 @@ pub(crate) struct LayerDisk {
     pub(crate) format: Format,
 }
 
+impl<'a> ChainOpener<'a> {
+    /// Nothing is open yet.
+    pub(crate) fn new(how: &'a DiskOptions, warnings: Vec<String>) -> Self {
+        Self {
+            how,
+            seen: Vec::new(),
+            named_by: None,
+            layers: Vec::new(),
+            size: None,
+            warnings,
+            method: None,
+            top: None,
+            disks: Vec::new(),
+        }
+    }
+}
+
 impl ChainOpener<'_> {
     /// Every file has one place in a chain, and is read as the user wants it.
     fn enter(&mut self, host: ImageFile) -> Result<ImageFile> {
@@ -108,7 +76,7 @@ impl ChainOpener<'_> {
         Ok(host)
     }
 
-    fn raw(&mut self, host: ImageFile) -> Result<Option<(ImageFile, Format)>> {
+    pub(crate) fn raw(&mut self, host: ImageFile) -> Result<Option<(ImageFile, Format)>> {
         let host = self.enter(host)?;
         self.size.get_or_insert(host.len());
         self.disks.push(LayerDisk { identity: host.identity()?, size: host.len(), format: Format::Raw });
@@ -118,7 +86,7 @@ impl ChainOpener<'_> {
         Ok(None)
     }
 
-    fn qcow2(
+    pub(crate) fn qcow2(
         &mut self,
         host: ImageFile,
         shared: (Arc<ChainTables>, Arc<DecompressorPool>),

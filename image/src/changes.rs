@@ -2,5 +2,6 @@
 
 pub(crate) mod change_tracker;
 pub(crate) mod dirty_bitmap;
+pub(crate) mod found_base;
 pub(crate) mod incremental_base;
 pub(crate) mod snapshot_diff;

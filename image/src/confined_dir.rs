@@ -3,7 +3,7 @@
 //! The kernel holds the look-up of names to the directory (openat2(2)). One answer is given for all that isn't found: what lies outside
 //! isn't told.
 
-use std::fs::{File, OpenOptions, self};
+use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};

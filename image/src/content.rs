@@ -1,7 +1,7 @@
 //! Bytes that are no disk: archives and compressed images. They are told by what they begin with, whatever their name.
 
-use std::fmt;
 use std::ffi::OsStr;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use xfer_hole_os::{DiskError, DiskErrorKind, quoted};

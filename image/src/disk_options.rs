@@ -4,8 +4,8 @@ use std::path::Path;
 
 use xfer_hole_os::{DiskError, DiskErrorKind, Result, lock_for_reading};
 
-use crate::{Content, ExtentMethod, Format, ImageFile, ImplicitOpenGate, IncrementalBase};
 use crate::guessed_format::GuessedFormat;
+use crate::{Content, ExtentMethod, Format, ImageFile, ImplicitOpenGate, IncrementalBase};
 
 /// What is known, allowed and asked for, before an image is opened.
 #[derive(Clone, Debug, Default)]

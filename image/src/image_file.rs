@@ -1,7 +1,7 @@
 //! A file that a disk's bytes lie in: a regular file or a block device, of which nothing but bytes is known.
 
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::fs::{File, OpenOptions, self};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use xfer_hole_os::{DirectReader, DiskError, DiskErrorKind, Result, Stamp, StorageId, flushed, identity, shown, sys};
 use xfer_hole_proto::LEN_MAX;
 
-use crate::implicit_open_gate::{directory, proc_link};
+use crate::image_path::{directory, proc_link};
 
 /// A regular file or block device, open for reading.
 #[derive(Debug)]

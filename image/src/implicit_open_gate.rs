@@ -3,17 +3,17 @@
 //! An image comes from somebody else, and so do the names in it. A file is looked at before it is opened, and opened only if it
 //! lies below the directory of the image that names it, or below one that the user allows.
 
+use std::fs::{self, OpenOptions};
 use std::io;
-use std::fs::{File, OpenOptions, self};
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use xfer_hole_os::{DiskError, DiskErrorKind, Result, named, quoted};
 
-use crate::{ConfinedDir, ImageFile};
 use crate::image_file::settled;
+use crate::image_path::{path_of, proc_link};
+use crate::{ConfinedDir, ImageFile};
 
 /// What may be opened of the files that images name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -135,22 +135,6 @@ impl ImplicitOpenGate {
     }
 }
 
-/// The directory in an image's path as given.
-pub(crate) fn directory(image: &Path) -> &Path {
-    image.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// The file that the image `named_by` calls `name`. An image of the working directory keeps its names short.
-pub(crate) fn path_of(named_by: &Path, name: &Path) -> PathBuf {
-    let dir = directory(named_by);
-    if dir == Path::new(".") { name.into() } else { dir.join(name) }
-}
-
-/// Where the system tells the true path of an open file, and opens it again.
-pub(crate) fn proc_link(file: &File) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
-}
-
 fn no_proc(named_by: &Path, what: &str, name: &Path, source: io::Error) -> DiskError {
     let text = format!("cannot tell where the {what} {} lies, for which /proc is needed", named(name));
     DiskError::io(named_by, text, source)
@@ -161,6 +145,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::image_path::directory;
 
     /// A directory of an image and of much that it may name.
     struct TestDir {

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use xfer_hole_os::{DiskError, DiskErrorKind, Result};
 
-use crate::{DiskOptions, Format, ImageFile};
 use crate::backing_ref::BackingRef;
 use crate::disk_options::TopFile;
 use crate::qcow2::bitmap_directory::{Bitmap, Bitmaps};
 use crate::qcow2::header::Header;
 use crate::qcow2::snapshot::{Snapshot, Snapshots};
+use crate::{DiskOptions, Format, ImageFile};
 
 /// Bytes of names that are listed at most: nobody has so many.
 const NAMES_MAX: usize = 8 << 20;

@@ -1,7 +1,7 @@
 //! What kind of image a file is: looked for at the beginning of a top image, declared by name for all below it.
 
-use std::fmt;
 use std::ffi::OsString;
+use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 

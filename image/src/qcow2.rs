@@ -29,7 +29,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use xfer_hole_os::{DiskError, Result, shown};
 
-use crate::{ExtentMethod, Format, ImageFile};
 use crate::layer::{Allocation, Layer, Span};
 use crate::qcow2::compressed::{CompressedEntry, Compression};
 use crate::qcow2::decompressor::{CompressedSource, DecompressorPool};
@@ -41,6 +40,7 @@ use crate::qcow2::metadata_region::MetadataRegion;
 use crate::qcow2::table_cache::{ChainTables, TableKey};
 use crate::qcow2::table_reader::{TableReader, TableRegion};
 use crate::raw::seek_extents::SeekExtents;
+use crate::{ExtentMethod, Format, ImageFile};
 
 /// What [`Qcow2::other_state`] has for the number of its layer.
 const OTHER_STATE: u32 = u32::MAX;

@@ -10,10 +10,10 @@ use nix::errno::Errno;
 use xfer_hole_os::{DiskError, DiskErrorKind, Result, is_zero, reason, shown};
 use xfer_hole_proto::GRAIN_DEFAULT;
 
-use crate::{Format, ImageFile};
 use crate::layer::{Allocation, Layer, Span};
 use crate::raw::fiemap_extents::FiemapExtents;
 use crate::raw::seek_extents::SeekExtents;
+use crate::{Format, ImageFile};
 
 /// How extents are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,14 +1,14 @@
 //! Reading past the page cache: by O_DIRECT where it is to be had, else through the page cache and out of it again.
 
-use std::io;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::{Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::aligned::{ALIGN, Aligned};
 use crate::page_cache::{DropBehind, WINDOW};
-use crate::sys::{DirectRules, self};
+use crate::sys::{self, DirectRules};
 
 /// Bytes that are read at once where the caller's memory isn't aligned.
 const BOUNCE: usize = 256 << 10;

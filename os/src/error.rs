@@ -8,8 +8,8 @@
 //!       ─ source   the system's reason
 //! ```
 
+use std::fmt::{self, Write as _};
 use std::io;
-use std::fmt::{Write as _, self};
 use std::path::{Path, PathBuf};
 
 use xfer_hole_proto::Fingerprint;

@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// The locks that other programs hold on one file.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct ListedLocks {
+pub(crate) struct ListedLocks {
     /// First and last byte of each record lock.
     records: Vec<(i64, i64)>,
     /// A program holds flock(2) exclusively.
@@ -17,7 +17,7 @@ pub struct ListedLocks {
 
 impl ListedLocks {
     /// The locks of the file at this name, which is not followed if it is a link.
-    pub fn at(path: &Path) -> io::Result<Self> {
+    pub(crate) fn at(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
         let inode = file.metadata()?.ino();
         let device = mount_device(&file).ok_or(io::ErrorKind::NotFound)?;
@@ -25,7 +25,7 @@ impl ListedLocks {
     }
 
     /// True if a record lock covers some of these bytes.
-    pub fn covers(&self, start: i64, len: i64) -> bool {
+    pub(crate) fn covers(&self, start: i64, len: i64) -> bool {
         self.records.iter().any(|&(first, last)| first < start + len && start <= last)
     }
 

@@ -1,10 +1,10 @@
 //! The page cache behind a reader or writer: what was moved through it leaves it again, a window at a time.
 
-use std::io;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::sync::{Mutex, PoisonError};
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::sys;
 
@@ -120,4 +120,3 @@ pub fn settle(file: &File) -> io::Result<()> {
         done => done,
     }
 }
-

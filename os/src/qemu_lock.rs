@@ -7,13 +7,13 @@
 //! writing 1, writing what is there already 2, resizing 3. Our own programs hold these locks, too, and one more lock each, which
 //! tells them from QEMU.
 
-use std::{io, thread};
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::time::Duration;
+use std::{io, thread};
 
-use crate::{DiskError, DiskErrorKind, Result, sys};
 use crate::listed_locks::ListedLocks;
+use crate::{DiskError, DiskErrorKind, Result, sys};
 
 const USES: i64 = 100;
 const FORBIDS: i64 = 200;

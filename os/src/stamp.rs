@@ -1,7 +1,7 @@
 //! Whether a file is still what it was: by size, times and inode, as far as the system tells them.
 
 use std::fmt;
-use std::fs::{File, Metadata, self};
+use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 

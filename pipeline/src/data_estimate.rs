@@ -1,8 +1,8 @@
 //! How much data a disk has, found by its extents alone while it is transferred, and how much of that lies before an offset.
 
-use std::thread;
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use xfer_hole_image::{BackingChain, ExtentMethod};

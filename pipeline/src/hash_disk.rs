@@ -1,7 +1,7 @@
 //! What is in a disk, by digest alone: its runs, its record lines, its fingerprint. All processors hash, and no payload is kept.
 
-use std::thread;
 use std::num::NonZero;
+use std::thread;
 
 use xfer_hole_image::Disk;
 use xfer_hole_os::{DiskError, DiskErrorKind, Result};

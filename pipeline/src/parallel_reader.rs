@@ -1,10 +1,10 @@
 //! Blocks by many threads, in the order of the disk, and never more of them than memory has room for.
 
-use std::io;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{Scope, self};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Scope};
 use std::time::Duration;
 
 use xfer_hole_image::Disk;

@@ -1,6 +1,6 @@
 //! How far a transfer is: atomics that the data path adds to and the event loop reads.
 
-use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::data_estimate::DataEstimator;
 

@@ -5,14 +5,17 @@
 mod canonical;
 mod mixed;
 
-use std::thread;
 use std::cell::Cell;
+use std::thread;
 
 use mixed::Mixed;
 use proptest::prelude::*;
 use xfer_hole_image::Disk;
 use xfer_hole_os::{DiskError, DiskErrorKind, Result};
-use xfer_hole_pipeline::{BaseMatcher, Coalescer, ParallelReader, Piece, ProgressCounters, ReadOptions, Segment, SegmentBatch, SerialReader, fingerprint, hash_disk, record_lines};
+use xfer_hole_pipeline::{
+    BaseMatcher, Coalescer, ParallelReader, Piece, ProgressCounters, ReadOptions, Segment, SegmentBatch, SerialReader,
+    fingerprint, hash_disk, record_lines,
+};
 use xfer_hole_proto::{Digest, HashParams, ManifestEntry, ManifestHeader, ManifestReader, Record};
 
 fn sums(interval: u64, grain: u64) -> HashParams {

@@ -4,8 +4,8 @@
 
 mod mixed;
 
-use std::thread;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mixed::{Lies, Mixed, Stuff};

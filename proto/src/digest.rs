@@ -2,10 +2,8 @@
 
 use std::{fmt, slice};
 
-use sha2::{Digest as _, Sha256};
 use sha2::block_api::compress256;
-
-use crate::HashParams;
+use sha2::{Digest as _, Sha256};
 
 /// Bytes of a block of SHA-256, and of the length at a text's end.
 const BLOCK: usize = 64;
@@ -163,34 +161,6 @@ impl fmt::Debug for Hasher {
     }
 }
 
-/// The name of a disk's content: the digest of its canonical record lines, with the parameters they were cut by
-/// (SPEC.md, "The fingerprint"). Written `sha256:interval:grain:digest`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Fingerprint {
-    /// How the canonical form was cut.
-    pub sums: HashParams,
-    /// SHA-256 of the record lines.
-    pub digest: Digest,
-}
-
-impl Fingerprint {
-    /// Reads the text form; `None` for anything else.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut fields = text.strip_prefix("sha256:")?.split(':');
-        let (interval, grain, digest) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?, fields.next()?);
-        let found = Self { sums: HashParams::new(interval, grain)?, digest: Digest::parse(digest.as_bytes())? };
-        // There is one way to write each number, and nothing follows.
-        (found.to_string() == text).then_some(found)
-    }
-}
-
-impl fmt::Display for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}:{}:{}", self.sums.interval(), self.sums.grain(), self.digest)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,19 +175,6 @@ mod tests {
         assert_eq!(Digest::parse(&text.as_bytes()[1..]), None);
         assert_eq!(Digest::parse(format!("{text}0").as_bytes()), None);
         assert_eq!(Digest::parse(text.replace('e', "g").as_bytes()), None);
-    }
-
-    #[test]
-    fn a_fingerprint_is_read_as_it_is_written_and_in_no_other_way() {
-        let found = Fingerprint { sums: HashParams::default(), digest: Digest::of(b"") };
-        let text = found.to_string();
-        assert_eq!(Fingerprint::parse(&text), Some(found));
-        let others =
-            [text.to_uppercase(), format!("{text}:"), format!("{text}:1"), text[1..].into(), text[..80].into()];
-        let numbers = ["01048576", "+1048576", "1048577", "1048576 ", ""].map(|number| text.replace("1048576", number));
-        for other in others.iter().chain(&numbers) {
-            assert_eq!(Fingerprint::parse(other), None, "{other}");
-        }
     }
 
     #[test]

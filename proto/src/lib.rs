@@ -21,6 +21,8 @@
 mod coverage;
 mod digest;
 mod error;
+mod fingerprint;
+mod frame;
 mod line;
 mod manifest;
 mod record;
@@ -29,8 +31,10 @@ mod source_facts;
 mod stream;
 
 pub use coverage::{CoverageChecker, CoverageError};
-pub use digest::{Digest, Fingerprint, Hasher};
+pub use digest::{Digest, Hasher};
 pub use error::{Fault, StreamError, StreamErrorKind, Violation};
+pub use fingerprint::Fingerprint;
+pub use frame::Frame;
 pub use manifest::{ManifestEntry, ManifestHeader, ManifestReader, ManifestRequest, ManifestWriter};
 pub use record::{
     Base, Dialect, FAIL_LINE_MAX, FAIL_TEXT_MAX, FailReason, GRAIN_DEFAULT, GRAIN_MIN, HashParams, INTERVAL_DEFAULT,
@@ -38,4 +42,4 @@ pub use record::{
 };
 pub use reply::{ANSWER_LINE_MAX, CONVERSATION, NOISE_MAX, Refusal, Reply, SILENCE_SECONDS};
 pub use source_facts::SourceFacts;
-pub use stream::{Frame, StreamDecoder, StreamEncoder};
+pub use stream::{StreamDecoder, StreamEncoder};

@@ -2,15 +2,19 @@
 
 use std::fmt::Write;
 
-use crate::{Base, Digest, FAIL_TEXT_MAX, FailReason, GRAIN_MIN, HashParams, INTERVAL_MAX, INTERVAL_MIN, LEN_MAX, ManifestHeader, ManifestRequest, Record, StreamErrorKind, StreamHeader, Trailer};
 use crate::error::Violation;
-use crate::stream::Frame;
+use crate::frame::Frame;
+use crate::{
+    Base, Digest, FAIL_TEXT_MAX, FailReason, GRAIN_MIN, HashParams, INTERVAL_MAX, INTERVAL_MIN, LEN_MAX, Record,
+    StreamErrorKind, StreamHeader, Trailer,
+};
 
 /// How every open line begins.
 pub(crate) const MAGIC: &[u8] = b"XFER-HOLE ";
 /// How every FAIL line begins.
 pub(crate) const FAIL: &[u8] = b"FAIL ";
-const VERSION: &[u8] = b"1";
+/// The version of streams and manifests.
+pub(crate) const VERSION: &[u8] = b"1";
 
 /// The words of a line: exactly one space between two, none before the first or behind the last.
 pub(crate) struct LineWords<'a>(std::slice::Split<'a, u8, fn(&u8) -> bool>);
@@ -38,7 +42,7 @@ pub(crate) fn quoted(text: &[u8]) -> String {
 }
 
 /// `size`: "0" or `len`.
-fn size(word: Option<&[u8]>, what: &str) -> Result<u64, Violation> {
+pub(crate) fn size(word: Option<&[u8]>, what: &str) -> Result<u64, Violation> {
     match word {
         Some(b"0") => Ok(0),
         word => len(word, what),
@@ -108,7 +112,7 @@ fn sums(words: &mut LineWords<'_>) -> Result<HashParams, Violation> {
 }
 
 /// `size` and `sums`, where both have to be.
-fn size_and_sums(words: &mut LineWords<'_>) -> Result<(u64, HashParams), Violation> {
+pub(crate) fn size_and_sums(words: &mut LineWords<'_>) -> Result<(u64, HashParams), Violation> {
     let size = size(words.next(), "size")?;
     match words.next() {
         Some(b"sha256") => Ok((size, sums(words)?)),
@@ -117,48 +121,6 @@ fn size_and_sums(words: &mut LineWords<'_>) -> Result<(u64, HashParams), Violati
             format!("{} where sha256 belongs", quoted(other.unwrap_or_default())),
         )),
     }
-}
-
-/// The first line of a manifest, without its LF.
-pub(crate) fn parse_manifest(line: &[u8]) -> Result<ManifestHeader, Violation> {
-    let rest = line
-        .strip_prefix(ManifestHeader::WORD)
-        .ok_or_else(|| Violation::new(StreamErrorKind::NotAStream, "this is no manifest"))?;
-    let mut words = LineWords::of(rest);
-    match words.next() {
-        Some(VERSION) => {}
-        other => {
-            let version = quoted(other.unwrap_or_default());
-            let what = format!("version {version} of a manifest is not read here, only version 1");
-            return Err(Violation::new(StreamErrorKind::Version, what));
-        }
-    }
-    let (disk, sums) = size_and_sums(&mut words)?;
-    let offered = match words.next() {
-        None => disk,
-        word => {
-            let offered = size(word, "offered length")?;
-            if offered >= disk || !offered.is_multiple_of(sums.interval()) {
-                let what = format!("offered length {offered} is no multiple of the interval below the size {disk}");
-                return Err(Violation::new(StreamErrorKind::Number, what));
-            }
-            offered
-        }
-    };
-    words.end()?;
-    Ok(ManifestHeader { size: disk, sums, offered })
-}
-
-/// A WANT line, without its LF.
-pub(crate) fn parse_want(line: &[u8]) -> Result<ManifestRequest, Violation> {
-    let mut words = LineWords::of(line);
-    if words.next() != Some(b"WANT") {
-        return Err(Violation::new(StreamErrorKind::Line, format!("{} is no WANT", quoted(line))));
-    }
-    let (size, sums) = size_and_sums(&mut words)?;
-    let digest = digest(words.next())?;
-    words.end()?;
-    Ok(ManifestRequest { size, sums, digest })
 }
 
 /// The error of a first line that is no open line.

@@ -1,12 +1,15 @@
 //! A disk's record lines without its bytes: what is where, by digest (SPEC.md, "The manifest"). A document of its own, and what a
 //! receiver answers a sender that asks what it has.
 
-use std::fmt::{Write, self};
+use std::fmt::{self, Write};
 
-use crate::{CoverageChecker, Digest, FAIL_LINE_MAX, FailReason, Fingerprint, HashParams, Hasher, LINE_MAX, Record, StreamError, StreamErrorKind, StreamHeader};
 use crate::error::Violation;
-use crate::line::{FAIL, self};
-use crate::stream::Frame;
+use crate::frame::Frame;
+use crate::line::{self, FAIL, LineWords, VERSION};
+use crate::{
+    CoverageChecker, Digest, FAIL_LINE_MAX, FailReason, Fingerprint, HashParams, Hasher, LINE_MAX, Record, StreamError,
+    StreamErrorKind, StreamHeader,
+};
 
 /// The first line of a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +43,7 @@ impl ManifestHeader {
         if line.starts_with(Self::WORD) {
             check_length(line)?;
         }
-        line::parse_manifest(line)
+        parse_header(line)
     }
 
     fn cursor(&self) -> CoverageChecker {
@@ -311,7 +314,7 @@ impl ManifestRequest {
     /// [`StreamErrorKind::TooLong`], [`StreamErrorKind::Number`] and [`StreamErrorKind::Line`] for what the grammar doesn't have.
     pub fn parse(line: &[u8]) -> Result<Self, Violation> {
         check_length(line)?;
-        line::parse_want(line)
+        parse_request(line)
     }
 }
 
@@ -329,6 +332,48 @@ fn check_length(line: &[u8]) -> Result<(), Violation> {
         return Ok(());
     }
     Err(Violation::new(StreamErrorKind::TooLong, format!("a line longer than {limit} bytes")))
+}
+
+/// The first line of a manifest, without its LF.
+fn parse_header(line: &[u8]) -> Result<ManifestHeader, Violation> {
+    let rest = line
+        .strip_prefix(ManifestHeader::WORD)
+        .ok_or_else(|| Violation::new(StreamErrorKind::NotAStream, "this is no manifest"))?;
+    let mut words = LineWords::of(rest);
+    match words.next() {
+        Some(VERSION) => {}
+        other => {
+            let version = line::quoted(other.unwrap_or_default());
+            let what = format!("version {version} of a manifest is not read here, only version 1");
+            return Err(Violation::new(StreamErrorKind::Version, what));
+        }
+    }
+    let (disk, sums) = line::size_and_sums(&mut words)?;
+    let offered = match words.next() {
+        None => disk,
+        word => {
+            let offered = line::size(word, "offered length")?;
+            if offered >= disk || !offered.is_multiple_of(sums.interval()) {
+                let what = format!("offered length {offered} is no multiple of the interval below the size {disk}");
+                return Err(Violation::new(StreamErrorKind::Number, what));
+            }
+            offered
+        }
+    };
+    words.end()?;
+    Ok(ManifestHeader { size: disk, sums, offered })
+}
+
+/// A WANT line, without its LF.
+fn parse_request(line: &[u8]) -> Result<ManifestRequest, Violation> {
+    let mut words = LineWords::of(line);
+    if words.next() != Some(b"WANT") {
+        return Err(Violation::new(StreamErrorKind::Line, format!("{} is no WANT", line::quoted(line))));
+    }
+    let (size, sums) = line::size_and_sums(&mut words)?;
+    let digest = line::digest(words.next())?;
+    words.end()?;
+    Ok(ManifestRequest { size, sums, digest })
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use crate::{Digest, FAIL_TEXT_MAX, FailReason, StreamErrorKind};
 use crate::error::Violation;
 use crate::line::{LineWords, digest, quoted};
+use crate::{Digest, FAIL_TEXT_MAX, FailReason, StreamErrorKind};
 
 /// The conversation's version, in the READY line and the one that wants text (SPEC.md, `ready` and `text`).
 pub const CONVERSATION: u32 = 1;

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use crate::{LEN_MAX, StreamErrorKind};
 use crate::error::Violation;
 use crate::line::{LineWords, quoted};
+use crate::{LEN_MAX, StreamErrorKind};
 
 /// What a sender tells of its image ahead of the stream, to a receiver that said [`SourceFacts::ASKED`] in READY.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,28 +5,13 @@
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
-use crate::{Base, CoverageChecker, Dialect, Digest, FAIL_LINE_MAX, FailReason, Fingerprint, HashParams, Hasher, LEN_MAX, LINE_MAX, Record, StreamError, StreamErrorKind, StreamHeader, Trailer};
 use crate::error::Violation;
-use crate::line::{FAIL, MAGIC, self};
-
-/// A line of the stream, or a piece of payload.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Frame {
-    /// The first line.
-    Open(StreamHeader),
-    /// The line behind it, if KEEP may come.
-    Base(Base),
-    /// A record's line. DATA is followed by pieces of payload, `len` bytes in all.
-    Record(Record),
-    /// Nothing yet.
-    Wait,
-    /// The next bytes of the last DATA's payload, at least one.
-    Payload(Bytes),
-    /// The disk is whole. In the 2014 dialect this is end of file.
-    End(Trailer),
-    /// The sender gives up.
-    Fail(FailReason),
-}
+use crate::frame::Frame;
+use crate::line::{self, FAIL, MAGIC};
+use crate::{
+    CoverageChecker, Dialect, Digest, FAIL_LINE_MAX, Fingerprint, HashParams, Hasher, LEN_MAX, LINE_MAX, Record,
+    StreamError, StreamErrorKind, StreamHeader, Trailer,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {

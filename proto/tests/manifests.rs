@@ -11,7 +11,10 @@ use folder::Folder;
 use proptest::prelude::*;
 use serde::Deserialize;
 use tokio_util::codec::Encoder;
-use xfer_hole_proto::{Dialect, Digest, Frame, HashParams, ManifestEntry, ManifestHeader, ManifestReader, ManifestWriter, Record, StreamEncoder, StreamError, StreamErrorKind, StreamHeader};
+use xfer_hole_proto::{
+    Dialect, Digest, Frame, HashParams, ManifestEntry, ManifestHeader, ManifestReader, ManifestWriter, Record,
+    StreamEncoder, StreamError, StreamErrorKind, StreamHeader,
+};
 
 const FOLDER: Folder = Folder("vectors/manifests");
 

@@ -5,12 +5,12 @@
 #[allow(dead_code, reason = "each test takes what it needs of the model")]
 mod model;
 
-use std::fs;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use xfer_hole_proto as proto;
 use model::{What, encode, receive};
+use xfer_hole_proto as proto;
 use xfer_hole_proto::{Dialect, Fault, StreamErrorKind};
 
 /// ABNF rules that RFC 5234 defines.

@@ -6,22 +6,25 @@
 //!                       ─▶ Hand: ...
 //! ```
 
-use std::thread;
 use std::num::NonZero;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use xfer_hole_os::Aligned;
 use xfer_hole_os::sys::Spliced;
 use xfer_hole_pipeline::{Phase, ProgressCounters};
-use xfer_hole_proto::{Dialect, Digest, FailReason, Frame, HashParams, ManifestHeader, ManifestWriter, Record, StreamErrorKind, StreamHeader};
+use xfer_hole_proto::{
+    Dialect, Digest, FailReason, Frame, HashParams, ManifestHeader, ManifestWriter, Record, StreamErrorKind,
+    StreamHeader,
+};
 use xfer_hole_target::DiskWriter;
 use xfer_hole_transfer::DeltaTarget;
 use xfer_hole_ui::{Messages, Signals};
 
 use crate::error::ReceiveError;
 use crate::existing_records::ExistingRecords;
-use crate::receive::ReceiveOptions;
+use crate::receive_options::ReceiveOptions;
 use crate::stream_reader::StreamReader;
 
 /// Bytes of payload that are read and written at once where there is no digest to wait for.

@@ -8,7 +8,7 @@ use xfer_hole_proto::Dialect;
 use xfer_hole_transport::{SshArgs, parse_version};
 use xfer_hole_ui::{ProgressKind, TargetArgs, parse_size};
 
-use crate::receive::ReceiveOptions;
+use crate::receive_options::ReceiveOptions;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -8,6 +8,7 @@ mod offer_existing;
 mod operands;
 mod pull;
 mod receive;
+mod receive_options;
 mod request;
 mod restrict;
 mod stdio_session;
@@ -15,7 +16,7 @@ mod stream_reader;
 mod verify;
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, self};
+use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -25,11 +26,11 @@ use std::time::Duration;
 use clap::Parser;
 use xfer_hole_os::{shown, sys};
 use xfer_hole_pipeline::ProgressCounters;
-use xfer_hole_proto::{CONVERSATION, Fingerprint, Frame, StreamErrorKind};
+use xfer_hole_proto::{CONVERSATION, Fingerprint, Frame, StreamErrorKind, StreamHeader};
 use xfer_hole_target::{ExpectedDisk, Target, TargetOptions};
-use xfer_hole_transfer::FormatWarning;
+use xfer_hole_transfer::{FormatWarning, read_base};
 use xfer_hole_transport::ReplyWriter;
-use xfer_hole_ui::{EventLoop, Failure, Messages, Progress, ProgressKind, Signals, WrittenTarget};
+use xfer_hole_ui::{EventLoop, Failure, Messages, Progress, ProgressKind, Signals, WrittenTarget, exit_on_panic};
 
 use crate::cli::Cli;
 use crate::error::ReceiveError;
@@ -186,7 +187,7 @@ impl ReceiveContext<'_> {
             self.messages.warn_with_hint(what, hint);
         }
         if cli.target.dry_run {
-            target.rehearse(self.offered()?)?;
+            target.rehearse(self.offered()?, read_base)?;
             self.messages.note(format_args!("would write {}", target.plan()));
             return Ok((None, None));
         }
@@ -230,7 +231,7 @@ impl ReceiveContext<'_> {
         let options = self.cli.target.options(None, Some(LOCK)).map_err(ReceiveError::Usage);
         let target = options.and_then(|options| Ok(Target::find(dest, options)?));
         let rehearsed = |target: Target| match self.cli.target.dry_run {
-            true => target.rehearse(ExpectedDisk::default()).map(|()| target),
+            true => target.rehearse(ExpectedDisk::default(), read_base).map(|()| target),
             false => Ok(target),
         };
         let target = target.and_then(|target| Ok(rehearsed(target)?));
@@ -259,7 +260,7 @@ impl ReceiveContext<'_> {
                 if asked.expected.base.is_some() && !rules.allow_base {
                     return Err(ReceiveError::NoBase);
                 }
-                target.rehearse(asked.expected)?;
+                target.rehearse(asked.expected, read_base)?;
             }
             converse.receive(target, dest, asked.dry_run, self)
         });

@@ -1,8 +1,8 @@
 //! What the target holds is hashed and told to the sender, while the stream that builds on it comes in behind (SPEC.md, "WANT").
 
-use std::thread;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use xfer_hole_image::Disk;
 use xfer_hole_pipeline::{ParallelReader, ReadOptions};

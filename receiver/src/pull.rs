@@ -8,14 +8,16 @@ use xfer_hole_os::shown;
 use xfer_hole_pipeline::Phase;
 use xfer_hole_proto::{Dialect, Frame, Reply, StreamErrorKind};
 use xfer_hole_target::{ExpectedDisk, Target, TargetOptions};
-use xfer_hole_transfer::FormatWarning;
-use xfer_hole_transport::{LinkLoss, REFUSED_HINT, Remote, RemoteProcess, ReplyWriter, copy_name, own_name, pull_command};
+use xfer_hole_transfer::{FormatWarning, read_base};
+use xfer_hole_transport::{
+    LinkLoss, REFUSED_HINT, Remote, RemoteProcess, ReplyWriter, copy_name, own_name, pull_command,
+};
 use xfer_hole_ui::{Failure, WrittenTarget};
 
-use crate::{ReceiveContext, Received, offered_base};
 use crate::error::ReceiveError;
 use crate::stdio_session::StdioSession;
 use crate::stream_reader::{LinkLimits, StreamReader};
+use crate::{ReceiveContext, Received, offered_base};
 
 /// What sh says of a program that it can't find.
 const NOT_FOUND: i32 = 127;
@@ -76,7 +78,8 @@ impl Pull<'_> {
                 let base = offered_base(&mut converse.input, &open);
                 let base = base.map_err(|error| self.lost(&process, &converse.input, error))?;
                 let data = facts.and_then(|facts| facts.data);
-                target.rehearse(ExpectedDisk { size: Some(open.size), data, delta: cli.target.delta, base })?;
+                target
+                    .rehearse(ExpectedDisk { size: Some(open.size), data, delta: cli.target.delta, base }, read_base)?;
                 messages.note(format_args!("would write a disk of {} bytes to {}", open.size, target.plan()));
             }
             return Ok((None, None));

@@ -1,13 +1,15 @@
 //! One disk, from the stream's open line to its final name.
 
-use std::thread;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use xfer_hole_image::Disk;
 use xfer_hole_pipeline::{Phase, ProgressCounters};
-use xfer_hole_proto::{Base, Dialect, Digest, Fingerprint, Frame, ManifestRequest, Record, Reply, StreamErrorKind, StreamHeader};
+use xfer_hole_proto::{
+    Base, Dialect, Digest, Fingerprint, Frame, ManifestRequest, Record, Reply, StreamErrorKind, StreamHeader,
+};
 use xfer_hole_target::{DiskWriter, Target, UnchangedTarget};
 use xfer_hole_transfer::{DeltaTarget, TargetNote, read_back, read_base, recall_target};
 use xfer_hole_transport::ReplyWriter;
@@ -17,37 +19,12 @@ use crate::apply_records::RecordApplier;
 use crate::error::ReceiveError;
 use crate::existing_records::ExistingRecords;
 use crate::offer_existing::survey;
+use crate::receive_options::ReceiveOptions;
 use crate::stream_reader::StreamReader;
 
 /// Records of what is there that wait for the stream of one who may not do much here: some gigabytes in the folder for temporary files,
 /// for 4 TiB of data by the usual interval.
 const RECORDS: u64 = 64 << 20;
-
-/// What the user accepts.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ReceiveOptions {
-    pub(crate) dialect: Dialect,
-    pub(crate) require_hash: bool,
-    /// In bytes.
-    pub(crate) max_size: Option<u64>,
-    /// Parts of what is there may be kept.
-    pub(crate) allow_base: bool,
-}
-
-impl ReceiveOptions {
-    /// Refuses a stream that isn't accepted here, by its open line.
-    pub(crate) fn check(&self, open: &StreamHeader) -> Result<(), ReceiveError> {
-        self.check_size(open.size)?;
-        if self.require_hash && open.sums.is_none() { Err(ReceiveError::NoHash) } else { Ok(()) }
-    }
-
-    pub(crate) fn check_size(&self, size: u64) -> Result<(), ReceiveError> {
-        match self.max_size {
-            Some(max) if size > max => Err(ReceiveError::TooLarge { size, max }),
-            _ => Ok(()),
-        }
-    }
-}
 
 /// What came of it.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
-use xfer_hole_proto::CONVERSATION;
+use xfer_hole_proto::{CONVERSATION, Fingerprint};
 use xfer_hole_target::{ExpectedDisk, TargetOptions};
 use xfer_hole_transport::{NOT_CODED, REQUEST_MAX, decoded, unquoted};
 use xfer_hole_ui::TargetArgs;

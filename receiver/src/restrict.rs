@@ -3,9 +3,9 @@
 //! The request comes by the environment, as sshd gives it where a forced command runs. DEST's directory is looked up so that it
 //! can't be left, and entered; what follows knows DEST by its bare name.
 
-use std::io;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 

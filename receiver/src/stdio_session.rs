@@ -1,8 +1,8 @@
 //! A receiver that answers: the stream comes in on one side of a link, and what becomes of it goes back on the other
 //! (SPEC.md, "The conversation").
 
-use std::io;
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The stream on its way in: lines and small payloads through a gathering buffer, large payloads past it.
 
-use std::io;
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,9 +10,12 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use tokio_util::codec::Decoder;
 use xfer_hole_os::shown;
-use xfer_hole_os::sys::{Spliced, self};
+use xfer_hole_os::sys::{self, Spliced};
 use xfer_hole_pipeline::ProgressCounters;
-use xfer_hole_proto::{ANSWER_LINE_MAX, Dialect, Frame, LINE_MAX, ManifestRequest, NOISE_MAX, Reply, SourceFacts, StreamDecoder, StreamErrorKind, Violation};
+use xfer_hole_proto::{
+    ANSWER_LINE_MAX, Dialect, Frame, LINE_MAX, ManifestRequest, NOISE_MAX, Reply, SourceFacts, StreamDecoder,
+    StreamErrorKind, Violation,
+};
 use xfer_hole_target::DiskWriter;
 
 use crate::error::ReceiveError;

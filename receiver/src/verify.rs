@@ -1,11 +1,12 @@
 //! `recv-hole --verify`: whether DEST is the disk of the manifest on standard input, and where it isn't.
 
-use std::io::{Write, self};
+use std::io::{self, Write};
 use std::path::Path;
 
 use xfer_hole_image::{BackingChain, DiskOptions, Format};
-use xfer_hole_os::{shown, sys};
+use xfer_hole_os::{DiskError, DiskErrorKind, shown, sys};
 use xfer_hole_transfer::{ManifestInput, Verdict, verify};
+use xfer_hole_transport::shell_word;
 use xfer_hole_ui::Failure;
 
 use crate::ReceiveContext;
@@ -54,7 +55,7 @@ impl ReceiveContext<'_> {
 }
 
 /// A refusal of a DEST that is in use, with the command that compares it all the same.
-fn in_use(error: xfer_hole_image::DiskError, dest: &Path) -> ReceiveError {
+fn in_use(error: DiskError, dest: &Path) -> ReceiveError {
     let error = error.without_override();
     let Some(first) =
         error.hint_text().filter(|_| matches!(error.kind(), DiskErrorKind::Busy | DiskErrorKind::Refused))

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use xfer_hole_pipeline::{ReadOptions, UNIT};
-use xfer_hole_proto::{Dialect, Digest, Fingerprint, GRAIN_DEFAULT, GRAIN_MIN, HashParams, INTERVAL_DEFAULT, INTERVAL_MAX, INTERVAL_MIN};
+use xfer_hole_proto::{Dialect, Digest, Fingerprint, GRAIN_DEFAULT, HashParams, INTERVAL_DEFAULT, INTERVAL_MAX};
 use xfer_hole_target::TargetOptions;
 use xfer_hole_transport::{RateLimiter, SshArgs, copy_name, own_name, parse_version};
 use xfer_hole_ui::{ProgressKind, TargetArgs, parse_size};
 
 use crate::cmd::digest::DigestArgs;
 use crate::cmd::fold_prune::{FoldArgs, PruneArgs};
+use crate::cmd::hash_args::sums;
 use crate::cmd::info::InfoArgs;
 use crate::cmd::manifest::ManifestArgs;
 use crate::cmd::map::MapArgs;
@@ -370,14 +371,4 @@ impl Cli {
         self.since.check_sums(sums)?;
         Ok(sums)
     }
-}
-
-/// By this interval and grain, which are checked.
-pub(crate) fn sums(interval: u64, grain: u64) -> Result<HashParams, SendError> {
-    HashParams::new(interval, grain).ok_or_else(|| {
-        SendError::usage(format!(
-            "--hash-interval must be a power of two from {INTERVAL_MIN} to {INTERVAL_MAX}, \
-             and --min-hole one from {GRAIN_MIN} to the interval; these are {interval} and {grain}"
-        ))
-    })
 }

@@ -3,7 +3,7 @@
 pub(crate) mod digest;
 mod disk_args;
 pub(crate) mod fold_prune;
-mod hash_args;
+pub(crate) mod hash_args;
 pub(crate) mod info;
 mod info_json;
 pub(crate) mod manifest;

@@ -1,9 +1,8 @@
 //! A copy on this machine: a disk goes from its image into a file or device, without a stream between them.
 
-use std::{io, thread};
 use std::collections::VecDeque;
-use std::num::NonZero;
 use std::path::Path;
+use std::{io, thread};
 
 use bytes::BytesMut;
 use tokio_util::codec::Encoder;
@@ -12,7 +11,10 @@ use xfer_hole_os::{DiskError as ImageError, DiskErrorKind, reason, shown, sys};
 use xfer_hole_pipeline::{BaseMatcher, Coalescer, ParallelReader, Phase, Piece, ProgressCounters};
 use xfer_hole_proto::{Base, Dialect, Fingerprint, Frame, Record, StreamEncoder, StreamHeader};
 use xfer_hole_target::{DiskWriter, ExpectedDisk, Target};
-use xfer_hole_transfer::{CacheKey, DeltaTarget, FormatWarning, ParallelCopy, TargetNote, put, read_back, read_base, recall_target};
+use xfer_hole_transfer::{
+    COPY_THREADS_MAX, CacheKey, DeltaTarget, FormatWarning, ParallelCopy, TargetNote, copy_threads, put, read_back,
+    read_base, recall_target,
+};
 use xfer_hole_ui::{Messages, Signals, WrittenTarget};
 
 use crate::Moved;
@@ -21,9 +23,6 @@ use crate::delta_client::DiskLines;
 use crate::error::SendError;
 use crate::image_args::{check_content, data_of};
 use crate::incremental_args::is_there_already;
-
-/// Threads that pour, at most: more would wait for each other at the target.
-const POURING: usize = 8;
 
 /// What came of a copy: the disk's fingerprint, if it was asked for, and what the user should know of the target.
 type Copied = (Option<Fingerprint>, Vec<String>);
@@ -63,7 +62,10 @@ impl Copy<'_> {
             let can_share = || disk.plain().is_some_and(|host| target.can_share(host.file()));
             let data = if shares && can_share() { None } else { Some(data_of(disk, 1)?.0) };
             let base = disk.older().map(|older| (older.size(), self.base));
-            target.rehearse(ExpectedDisk { size: Some(disk.size()), data, delta: self.cli.target.delta, base })?;
+            target.rehearse(
+                ExpectedDisk { size: Some(disk.size()), data, delta: self.cli.target.delta, base },
+                read_base,
+            )?;
             let (image, size, plan) = (shown(self.image), disk.size(), target.plan());
             self.messages.note(format_args!("would copy {image}, a disk of {size} bytes, to {plan}"));
             return Ok((None, None));
@@ -202,14 +204,9 @@ fn why_not(error: &io::Error) -> String {
 fn workers(disk: &BackingChain) -> usize {
     // What waits for a device needs no processor.
     if disk.is_direct() {
-        return POURING;
+        return COPY_THREADS_MAX;
     }
-    processors()
-}
-
-/// Threads that pour what a processor has to look at.
-pub(crate) fn processors() -> usize {
-    thread::available_parallelism().map_or(1, NonZero::get).min(POURING)
+    copy_threads()
 }
 
 /// Pours from the disk's beginning to its end, where the order counts: for digests, for holes that are too short for one, for

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, ValueEnum};
-use xfer_hole_image::{BackingChain, ConfinedDir, Disk, DiskOptions, ExtentMethod, Format as Is, ImplicitOpenGate, IncrementalBase};
+use xfer_hole_image::{
+    BackingChain, ConfinedDir, Disk, DiskOptions, ExtentMethod, Format as Is, ImplicitOpenGate, IncrementalBase,
+};
 use xfer_hole_os::{DiskError as ImageError, shown};
 use xfer_hole_pipeline::{Action, Plan};
 use xfer_hole_ui::Messages;

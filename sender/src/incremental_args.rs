@@ -1,11 +1,11 @@
 //! What only changes are sent since: the flags for an older state of the disk, and what the target has to be then.
 
-use std::thread;
 use std::ffi::OsStr;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;

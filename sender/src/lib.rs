@@ -17,7 +17,7 @@ mod stdio_session;
 mod stream_writer;
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write, self};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -30,8 +30,8 @@ use xfer_hole_os::{reason, shown, sys};
 use xfer_hole_pipeline::Plan;
 use xfer_hole_proto::{CONVERSATION, Fingerprint, HashParams};
 use xfer_hole_transfer::CacheKey;
-use xfer_hole_transport::{Location, TERMINAL};
-use xfer_hole_ui::{Failure, Messages, ProgressKind, WrittenTarget};
+use xfer_hole_transport::{Location, TERMINAL, original_command};
+use xfer_hole_ui::{Failure, Messages, ProgressKind, WrittenTarget, exit_on_panic};
 
 use crate::cli::{Cli, Command, PeerKind, SendOptions};
 use crate::cmd::fold_prune::{FoldArgs, PruneArgs};

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use xfer_hole_transport::{BadLocation, Location, shell_word};
+use xfer_hole_ui::is_near;
 
 use crate::cli::{Cli, Receiver};
 use crate::error::SendError;

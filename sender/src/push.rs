@@ -11,16 +11,19 @@ use xfer_hole_pipeline::{Phase, ProgressCounters};
 use xfer_hole_proto::{Dialect, Fingerprint, HashParams, Refusal, Reply};
 use xfer_hole_target::TargetOutcome;
 use xfer_hole_transfer::{CacheKey, FormatWarning};
-use xfer_hole_transport::{ConversationEnd, LinkLoss, PushRequest, REFUSED_HINT, Remote, RemoteProcess, ReplyReader, copy_name, own_name, quoted_for_sh};
+use xfer_hole_transport::{
+    ConversationEnd, LinkLoss, PushRequest, REFUSED_HINT, Remote, RemoteProcess, ReplyReader, copy_name, own_name,
+    quoted_for_sh,
+};
 use xfer_hole_ui::{Failure, Messages, Signals, WrittenTarget};
 
-use crate::{Moved, RECV_HOLE_SH};
 use crate::cli::{Cli, PeerKind};
 use crate::error::{Left, SendError};
 use crate::image_args::{check_content, data_of};
 use crate::incremental_args::{KnownBase, is_there_already, tells_disk};
-use crate::send::{Known, Ready, self};
+use crate::send::{self, Known, Ready};
 use crate::stream_writer::StreamWriter;
+use crate::{Moved, RECV_HOLE_SH};
 
 /// What has recv-hole.sh go on from what a transfer that was cut has left.
 const RESUME_SH: &str = include_str!("../resume.sh");

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use xfer_hole_image::ConfinedDir;
-use xfer_hole_transport::{components, original_command, pull_words, relative};
+use xfer_hole_transport::{components, is_push, original_command, pull_words, relative};
 
 use crate::NAME;
 use crate::cli::Cli;

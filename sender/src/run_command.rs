@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use xfer_hole_image::{BackingChain, ExtentMethod};
+use xfer_hole_image::BackingChain;
 use xfer_hole_pipeline::{Plan, ProgressCounters};
 use xfer_hole_proto::Fingerprint;
 use xfer_hole_ui::{EventLoop, Messages, Progress, ProgressKind, Signals, WrittenTarget};

@@ -1,12 +1,16 @@
 //! One disk, one way: from its extents to END.
 
-use std::thread;
 use std::cell::RefCell;
 use std::num::NonZero;
+use std::thread;
 
 use xfer_hole_image::{Disk, ImageFile};
-use xfer_hole_pipeline::{BaseMatcher as Differing, Coalescer, ParallelReader, Phase, Piece, ProgressCounters, SegmentBatch};
-use xfer_hole_proto::{Base, Dialect, Digest, FailReason, Fingerprint, Frame, HashParams, ManifestRequest, Record, Reply, StreamHeader};
+use xfer_hole_pipeline::{
+    BaseMatcher as Differing, Coalescer, ParallelReader, Phase, Piece, ProgressCounters, SegmentBatch,
+};
+use xfer_hole_proto::{
+    Base, Dialect, Digest, FailReason, Fingerprint, Frame, HashParams, ManifestRequest, Record, Reply, StreamHeader,
+};
 use xfer_hole_transfer::CacheKey;
 use xfer_hole_transport::ReplyReader;
 use xfer_hole_ui::Messages;

@@ -4,12 +4,13 @@
 //! here, and no line goes out alone, for which the reader would wake, and wait again.
 
 use std::fs::File;
-use std::io::{PipeReader, PipeWriter, Write, self};
+use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::fd::AsFd;
 
-use xfer_hole_os::sys::{Spliced, self};
+use xfer_hole_os::sys::{self, Spliced};
 
-use crate::stream_writer::PIPE;
+/// The pipe we ask for: fewer switches between the two ends.
+pub(crate) const PIPE: i32 = 1 << 20;
 
 /// Bytes on their way, in order. All that was put in is to be poured out before anything is written past it.
 #[derive(Debug)]

@@ -1,11 +1,13 @@
 //! One disk to whoever holds both ends of us: the stream on standard output, the receiver's answers on standard input.
 
-use std::{io, process};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{io, process};
 
+use clap::Args;
 use xfer_hole_image::BackingChain;
+use xfer_hole_os::sys;
 use xfer_hole_pipeline::{DataEstimate, Plan, ProgressCounters};
 use xfer_hole_proto::{Fingerprint, HashParams, Refusal, Reply, SourceFacts};
 use xfer_hole_transfer::CacheKey;
@@ -16,7 +18,7 @@ use crate::cli::{Cli, PeerKind, SendOptions};
 use crate::error::SendError;
 use crate::image_args::{ImageArgs, check_content};
 use crate::incremental_args::{IncrementalArgs, KnownBase};
-use crate::send::{Known, Ready, self};
+use crate::send::{self, Known, Ready};
 use crate::stream_writer::StreamWriter;
 
 /// How long the receiver may take to say why it doesn't take any more.

@@ -1,7 +1,7 @@
 //! Records on their way out: lines and small payloads are gathered, large payloads go past the gathering.
 
-use std::io;
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
@@ -11,13 +11,16 @@ use bytes::BytesMut;
 use tokio_util::codec::Encoder;
 use xfer_hole_image::{Disk, ImageFile};
 use xfer_hole_os::DiskErrorKind;
-use xfer_hole_os::sys::{Spliced, self};
+use xfer_hole_os::sys::{self, Spliced};
 use xfer_hole_pipeline::{Payload, PayloadPart, ProgressCounters};
-use xfer_hole_proto::{Dialect, Digest, FailReason, Fingerprint, Frame, ManifestRequest, Record, SourceFacts, StreamEncoder, Trailer, WAIT_SECONDS};
+use xfer_hole_proto::{
+    Dialect, Digest, FailReason, Fingerprint, Frame, ManifestRequest, Record, SourceFacts, StreamEncoder, Trailer,
+    WAIT_SECONDS,
+};
 use xfer_hole_transport::{RateLimiter, ReplyReader, wait_after};
 
 use crate::error::SendError;
-use crate::splice_pipe::SplicePipe;
+use crate::splice_pipe::{PIPE, SplicePipe};
 
 /// Bytes that are gathered before they are written.
 const GATHER: usize = 256 << 10;
@@ -32,8 +35,6 @@ const NOTED: usize = 256 << 10;
 const COPY: u64 = 256 << 10;
 /// The silence that WAIT breaks where nobody says how patient the receiver is.
 const WAIT: Duration = Duration::from_secs(WAIT_SECONDS);
-/// The pipe we ask for: fewer switches between the two ends.
-pub(crate) const PIPE: i32 = 1 << 20;
 
 /// The stream, on its way to a descriptor.
 pub(crate) struct StreamWriter {

@@ -4,9 +4,9 @@
 //! a file without the ACL gets what the ACL gives the owning group, instead. Users that are not the owner or in the group any more, or not named
 //! any more, get what others get: that is limited to what they had.
 
-use std::io;
 use std::ffi::{CStr, CString};
 use std::fs::{File, Metadata, OpenOptions};
+use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! What a target has to hold already, where parts of it are kept.
 
+use std::fs::{self, File};
 use std::io;
-use std::fs::{File, self};
 use std::path::Path;
 
 use xfer_hole_os::{DiskError, DiskErrorKind, Result, sys};

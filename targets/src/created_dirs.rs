@@ -1,7 +1,7 @@
 //! Directories on the way to a new file: found, made, and made durable.
 
+use std::fs::{self, File};
 use std::io;
-use std::fs::{File, self};
 use std::path::{Path, PathBuf};
 
 use xfer_hole_os::{DiskError, DiskErrorKind, Result};

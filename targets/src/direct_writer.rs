@@ -4,14 +4,14 @@
 //! is gathered. A page that is filled in pieces waits until it is whole; what never gets whole goes through the page cache. So no page is
 //! written both ways, unless it is written at once before all that is held back.
 
-use std::io;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::panic::resume_unwind;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::thread::{JoinHandle, self};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::{self, JoinHandle};
 
 use xfer_hole_os::{ALIGN, Aligned, DirectHandle, DropBehind, sys};
 

@@ -1,8 +1,8 @@
 //! Holes of a device whose space is made on demand, and which gives back only what is discarded (dm-thin). What is discarded need not read
 //! as zeros: it is read back before that is believed.
 
+use std::fs::{self, File};
 use std::io;
-use std::fs::{File, self};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -2,7 +2,7 @@
 //! ordered, sinks are positional.
 
 use std::fs::File;
-use std::io::{IoSlice, self};
+use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 

@@ -1,16 +1,19 @@
 //! What a dry run finds: all that would be refused before the first byte, and whether there is room. It changes nothing.
 
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::fs::{File, OpenOptions, self};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use xfer_hole_os::{DiskError, DiskErrorKind, Result, sys, sysfs_folder};
+use xfer_hole_proto::Fingerprint;
 
+use crate::base_requirement::{BaseReader, BaseRequirement};
 use crate::block_device::{check_size, open_exclusive};
 use crate::created_dirs::{missing, parent};
-use crate::resolve_target::{Target, WriteMethod, check_locked, lock_in_place};
-use crate::temp_lock::beside;
+use crate::file_name::beside;
+use crate::refusal::check_locked;
+use crate::resolve_target::{Target, WriteMethod, lock_in_place};
 
 /// What is known of the disk that would be written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! A file or device that is written at offsets, and remembers whether it was.
 
 use std::fs::File;
-use std::io::{IoSlice, self};
+use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use xfer_hole_os::{DiskError, DiskErrorKind, Result, Stamp, shown, sys};
 
 use crate::direct_writer::DirectWriter;
 use crate::disk_writer::{StoredFile, write_zeros};
-use crate::temp_lock::is_at;
+use crate::file_name::is_at;
 use crate::written_stamp::WrittenStamp;
 
 /// No file system's block is larger, in bytes.

@@ -1,12 +1,12 @@
 //! Where notes are kept: one file for each image, in the user's cache. They belong to this user alone, and none of them is ever needed.
 
-use std::{env, process};
 use std::cmp::Reverse;
-use std::fs::{DirBuilder, OpenOptions, self};
-use std::io::{Read, Write, self};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::{env, process};
 
 use nix::unistd::User;
 use xfer_hole_os::sys;

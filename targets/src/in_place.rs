@@ -5,11 +5,11 @@ use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use xfer_hole_os::{DiskError, DiskErrorKind, Result, shown, sys};
+use xfer_hole_os::{DiskError, DiskErrorKind, Result, settle, shown, sys};
 
-use crate::origin;
 use crate::disk_writer::{DiskWriter, StoredFile};
 use crate::file_writer::{BLOCK_MAX, FileWriter};
+use crate::origin;
 use crate::permissions::FilePermissions;
 use crate::written_stamp::WrittenStamp;
 

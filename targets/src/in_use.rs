@@ -1,16 +1,16 @@
 //! Whether a destination is in use: a virtual machine or a loop device goes on writing to its file when a rename gives the name to
 //! another one, and all of that is lost.
 
-use std::thread;
-use std::fs::{File, Metadata, OpenOptions, self};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
+use xfer_hole_os::qemu_lock::{self, LockHolder};
 use xfer_hole_os::{DiskError, DiskErrorKind, Result, StorageId, shown, sys};
-use xfer_hole_os::qemu_lock::{LockHolder, self};
 
-use crate::resolve::not_here;
+use crate::refusal::not_here;
 
 /// How often a program that has the file open for writing is waited for, and how long each time.
 const PATIENCE: u32 = 20;

@@ -1,13 +1,13 @@
 //! Which image a file was made from, noted on the file: in a directory, images of several names become files of one name.
 
 use std::ffi::{CStr, OsStr};
-use std::fs::{File, self};
+use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use xfer_hole_os::{DiskError, DiskErrorKind, Result, shown, sys};
 
-use crate::resolve::not_here;
+use crate::refusal::not_here;
 
 /// Holds the image's own name.
 const ATTRIBUTE: &CStr = c"user.xfer-hole.source";

@@ -1,13 +1,14 @@
 //! A new file takes the name of the disk.
 
+use std::fs::{self, OpenOptions};
 use std::io;
-use std::fs::{OpenOptions, self};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use xfer_hole_os::sys;
 
-use crate::temp_lock::is_at;
+use crate::file_name::is_at;
+use crate::temp_mark;
 
 /// Gives `part` the name `dest`, over the file that has it. `synced`: its bytes are durable.
 pub(crate) fn replace(part: &Path, dest: &Path, synced: bool) -> io::Result<()> {

@@ -1,8 +1,7 @@
 //! Refusals that several kinds of targets share.
 
-use std::fs;
-use std::io;
 use std::path::Path;
+use std::{fs, io};
 
 use xfer_hole_os::{DiskError, DiskErrorKind, Result};
 

@@ -1,12 +1,12 @@
 //! The file that a new one replaces, as far as parts of it are kept.
 
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::fs::{File, OpenOptions, self};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use xfer_hole_os::{DiskError, DiskErrorKind, Result, Stamp, is_zero, sys};
+use xfer_hole_os::{DiskError, DiskErrorKind, Result, Stamp, is_zero, settle, sys};
 
 /// Bytes of it that are read at once; a zero block of [`GRAIN`] in them stays a hole.
 const COPY: usize = 256 << 10;

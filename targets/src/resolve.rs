@@ -1,18 +1,19 @@
 //! Which file a DEST names, and whether a new file can take its name.
 
-use std::io;
 use std::ffi::OsStr;
-use std::fs::{Metadata, self};
+use std::fs::{self, Metadata};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use xfer_hole_os::{DiskError, DiskErrorKind, Result, sys};
 
-use crate::origin;
 use crate::created_dirs::{missing, parent};
 use crate::in_use::is_swap;
-use crate::resolve_target::TargetOptions;
+use crate::origin;
+use crate::refusal::not_here;
+use crate::target_options::TargetOptions;
 
 /// What is there by this name, if anything.
 pub(crate) fn look(dest: &Path, options: &TargetOptions) -> Result<Option<Metadata>> {
@@ -52,11 +53,6 @@ pub(crate) fn check_origin(dest: &Path, stat: Option<&Metadata>, options: &Targe
         }
         _ => Ok(()),
     }
-}
-
-/// The one refusal of a caller who may not know what is there.
-pub(crate) fn not_here(dest: &Path) -> DiskError {
-    DiskError::new(DiskErrorKind::Refused, dest, "cannot be made or replaced here")
 }
 
 /// The name behind symbolic links, which need not exist yet.

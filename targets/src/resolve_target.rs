@@ -8,13 +8,12 @@
 //! regular file, or none yet     DEST.part, rename    Part
 //! ```
 
-use std::{io, thread};
-use std::ffi::OsString;
-use std::fs::{File, Metadata, OpenOptions, self};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{io, thread};
 
 use xfer_hole_os::{DiskError, DiskErrorKind, Result, StorageId, qemu_lock, shown, sys};
 use xfer_hole_proto::Fingerprint;
@@ -23,73 +22,21 @@ use crate::DiskWriter;
 use crate::base_requirement::{BaseReader, BaseRequirement};
 use crate::block_device::{BlockDevice, check_size, open_exclusive};
 use crate::discard::Discard;
+use crate::file_name::{beside, is_at};
 use crate::file_writer::FileWriter;
 use crate::fingerprint_store::forget;
 use crate::held_target::{CopyOver, HeldTarget};
 use crate::in_place::InPlace;
 use crate::in_use::InUse;
-use crate::permissions::{FilePermissions, Owner};
-use crate::resolve::{check_can_rename_over, check_origin, follow, in_directory, look, not_here};
-use crate::stream::PipeWriter;
+use crate::refusal::{check_locked, not_here};
+use crate::resolve::{check_can_rename_over, check_origin, follow, in_directory, look};
+use crate::stream::{PipeWriter, open_for_reader};
+use crate::target_options::TargetOptions;
 use crate::temp_file::TempFile;
-use crate::temp_lock::{TempLock, beside, is_at};
+use crate::temp_lock::TempLock;
 
 /// How often a file that is to be locked may be replaced by another meanwhile.
 const LOCK_TRIES: usize = 100;
-
-/// What the user allows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TargetOptions {
-    /// Update an existing regular file directly.
-    pub in_place: bool,
-    /// Holes of a block device that doesn't give back the space of what it zeroes are discarded, and read back.
-    pub discard: bool,
-    /// Success is said without waiting for the disk.
-    pub no_sync: bool,
-    /// A block device holds zeros already: holes need not be written.
-    pub target_is_zero: bool,
-    /// A DEST that is there is refused, and so is one that somebody else makes meanwhile.
-    pub no_clobber: bool,
-    /// Directories that lead to DEST and aren't there are made when writing begins.
-    pub mkpath: bool,
-    /// The file's permissions, 0 to 0o7777. Without: those of the file that is replaced, or what the umask leaves.
-    pub mode: Option<u32>,
-    /// The file's owner. Without: that of the file that is replaced, where that is permitted.
-    pub owner: Option<Owner>,
-    /// What the file is called if DEST is a directory, or ends in a slash: one component. Without, a directory is refused.
-    pub name: Option<OsString>,
-    /// What the image itself is called: it is noted on the file.
-    pub source: Option<OsString>,
-    /// DEST stands in a directory under `name`, though it is named whole: a file there that was made from another image is not replaced.
-    pub is_named: bool,
-    /// How long a lock of `.part` is waited for, 90 s at most, while its holder writes nothing: it may be dead, and its system is yet
-    /// to find out. Without, a lock is refused at once.
-    pub patience: Option<Duration>,
-    /// DEST is named by somebody who may write here, and not read. It is a regular file or a new one, no link is followed, nothing
-    /// but plain permissions is taken over from an old file, and messages don't tell what was there.
-    pub confined: bool,
-    /// Written past the page cache, as far as that can be. Streams have none.
-    pub direct: bool,
-    /// A fingerprint that was noted of it is believed where nothing was touched since, and it isn't read.
-    pub remember: bool,
-    /// What was written is to be read back, and compared, before it is done ([`xfer_hole_transfer::read_back`]): streams are refused.
-    pub read_back: bool,
-    /// Parts of what is there are kept only where [`Target::builds_on`] says what it has to be.
-    pub check_base: bool,
-    /// Written although a virtual machine or a loop device uses it, although the file there came from another image, and although
-    /// `DEST.part` is another program's file.
-    pub force: bool,
-}
-
-impl TargetOptions {
-    pub(crate) fn rights(&self) -> FilePermissions {
-        FilePermissions { mode: self.mode, owner: self.owner }
-    }
-
-    pub(crate) fn in_use(&self) -> InUse {
-        InUse { force: self.force, confined: self.confined }
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WriteMethod {
@@ -462,19 +409,6 @@ fn open_in_place(
     let place = place.of_len(size.unwrap_or_default());
     let source = options.source.clone();
     Ok(InPlace { place, size, held: holds, rights, sync: !options.no_sync, source })
-}
-
-/// Refuses a file that somebody else has locked. Where locks are not to be had, nobody has one.
-pub(crate) fn check_locked(locked: Result<(), fs::TryLockError>, path: &Path) -> Result<()> {
-    match locked {
-        Err(fs::TryLockError::WouldBlock) => {
-            Err(DiskError::new(DiskErrorKind::Busy, path, "is locked by another program, maybe another receiver"))
-        }
-        Err(fs::TryLockError::Error(error)) if error.kind() != io::ErrorKind::Unsupported => {
-            Err(DiskError::io(path, "cannot lock", error))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// One writer at a time, and no running QEMU: we hold locks as it does, so that none is started meanwhile.

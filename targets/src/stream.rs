@@ -1,10 +1,10 @@
 //! A pipe, a character device or standard output: the full bytes in order, holes as zeros.
 
-use std::{io, thread};
-use std::fs::{File, OpenOptions, self};
+use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use xfer_hole_os::{DiskError, DiskErrorKind, Result, sys};
 
@@ -40,7 +40,7 @@ impl PipeWriter {
 }
 
 /// Opens a fifo or a character device. A reader of a fifo is waited for, for `patience` at most, unless the sender `is_gone` before.
-pub(super) fn open_for_reader(path: &Path, patience: Duration, is_gone: impl Fn() -> bool) -> Result<File> {
+pub(crate) fn open_for_reader(path: &Path, patience: Duration, is_gone: impl Fn() -> bool) -> Result<File> {
     let failed = |source| DiskError::io(path, "cannot open", source);
     let mut how = OpenOptions::new();
     how.write(true).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK);

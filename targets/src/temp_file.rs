@@ -1,15 +1,14 @@
 //! A new file, written as `DEST.part` and renamed over DEST when it is whole and durable.
 
 use std::ffi::OsString;
-use std::fs::{File, Permissions, self};
-use std::io::{IoSlice, self};
+use std::fs::{self, File, Permissions};
+use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use xfer_hole_os::{DiskError, DiskErrorKind, Result, shown, sys};
 
-use crate::{origin, publish, temp_mark};
 use crate::acl::ACL;
 use crate::attributes::{NewFile, keep_nocow};
 use crate::base_requirement::BaseRequirement;
@@ -21,9 +20,10 @@ use crate::held_target::{CopyOver, HeldTarget};
 use crate::in_use::InUse;
 use crate::permissions::FilePermissions;
 use crate::replaced_file::ReplacedFile;
-use crate::resolve_target::TargetOptions;
+use crate::target_options::TargetOptions;
 use crate::temp_lock::{ClaimedTempFile, TempLock};
 use crate::written_stamp::WrittenStamp;
+use crate::{origin, publish, temp_mark};
 
 /// Shorter runs are not worth a call to make room for them, in bytes.
 const ROOM_MIN: u64 = 128 << 10;

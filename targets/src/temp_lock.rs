@@ -1,18 +1,18 @@
 //! `DEST.part`, found or made, and locked: one receiver at a time writes it. What is decided about the file is decided once it is locked,
 //! by its descriptor; so is what is decided about DEST, which the last holder of the lock may have replaced.
 
-use std::{io, thread};
-use std::ffi::OsString;
-use std::fs::{File, OpenOptions, Permissions, self};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use xfer_hole_os::{DiskError, DiskErrorKind, Result, Stamp, sys};
 
+use crate::file_name::{beside, is_at, is_ours, writable};
+use crate::refusal::not_here;
+use crate::target_options::TargetOptions;
 use crate::temp_mark;
-use crate::resolve::not_here;
-use crate::resolve_target::TargetOptions;
 
 /// The longest that a lock is waited for.
 const PATIENCE_MAX: Duration = Duration::from_secs(90);
@@ -55,23 +55,6 @@ impl Drop for HeldTempLock {
             let _left = fs::remove_file(part);
         }
     }
-}
-
-/// `DEST.part`.
-pub(crate) fn beside(dest: &Path) -> PathBuf {
-    with_ending(dest, ".part")
-}
-
-/// The name with this behind it.
-pub(crate) fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(ending);
-    name.into()
-}
-
-/// True for a plain file of one name that this user owns.
-pub(crate) fn is_ours(stat: &fs::Metadata) -> bool {
-    stat.is_file() && stat.nlink() == 1 && stat.uid() == sys::effective_user()
 }
 
 /// True for a file of ours that no other user can have opened, to change it later.
@@ -294,11 +277,6 @@ fn make_writable(part: &Path) -> io::Result<()> {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
     file.set_permissions(Permissions::from_mode(0o600))
-}
-
-/// True if the name is that of the file with these attributes.
-pub(crate) fn is_at(path: &Path, stat: &fs::Metadata) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|named| (named.dev(), named.ino()) == (stat.dev(), stat.ino()))
 }
 
 /// Waits for the holder of a lock to let go of it, as long as it doesn't write: true if it did. Every write changes the times; the

@@ -7,14 +7,14 @@
 //! ```
 
 use std::ffi::CStr;
-use std::fs::{File, OpenOptions, Permissions, self};
-use std::io::{Read, Write, self};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use xfer_hole_os::sys;
 
-use crate::temp_lock::{is_ours, with_ending};
+use crate::file_name::{is_at, is_ours, with_ending, writable};
 
 const ATTRIBUTE: &CStr = c"user.xfer-hole.part";
 const VALUE: &[u8] = b"1";

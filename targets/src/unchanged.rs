@@ -1,6 +1,6 @@
 //! A target that is the wanted disk already: it is open, and locked against other receivers, until that has been said.
 
-use std::fs::{File, OpenOptions, self};
+use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 

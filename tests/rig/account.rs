@@ -1,18 +1,18 @@
 //! A user of this machine, made for a test: with a login shell, an empty home, and nothing installed.
 
-use std::{process, thread, time};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, self};
+use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::{process, thread, time};
 
 use nix::sys::signal::Signal;
 use nix::unistd::User;
 use tempfile::TempDir;
 
-use crate::{Process, requires, requires_root, tool};
 use crate::run::find;
+use crate::{Process, requires, requires_root, tool};
 
 /// Names of accounts begin so; then comes the test's process.
 const PREFIX: &str = "xfer-hole-";

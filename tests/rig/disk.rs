@@ -1,7 +1,7 @@
 //! Disks as test cases: what is data, what is hole, and the file made of it.
 
+use std::fs::{self, File};
 use std::io;
-use std::fs::{File, self};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 

@@ -1,6 +1,6 @@
 //! Real file systems on loop devices, and loop devices as disks.
 
-use std::fs::{File, self};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;

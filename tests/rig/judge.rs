@@ -6,8 +6,8 @@ use std::process::Command;
 
 use serde::Deserialize;
 
-use crate::{Receiver, Tools, assert_holes_within, assert_same, holes, holes_within, run, send_to};
 use crate::qcow2::qemu_img;
+use crate::{Receiver, Tools, assert_holes_within, assert_same, holes, holes_within, run, send_to};
 
 /// One line of `map --output=json`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! A child and its parent, two sparse raw files of a chain, and what must become of them by what was written into each.
 
-use std::fs;
 use std::collections::BTreeSet;
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 

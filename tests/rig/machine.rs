@@ -6,7 +6,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{Filesystem, Fs, LoopDevice, Network, Outcome, Setup, Sshd, TestDisk, Tools, checkout, requires, requires_root, run, tool};
+use crate::{
+    Filesystem, Fs, LoopDevice, Network, Outcome, Setup, Sshd, TestDisk, Tools, checkout, requires, requires_root, run,
+    tool,
+};
 
 const MIB: u64 = 1 << 20;
 /// Bytes of the disk that the recipes send. A hole at its beginning, so that stale bytes of a device would be seen.

@@ -1,10 +1,10 @@
 //! Two machines and a cable between them: network namespaces, joined by a link that can be slowed and cut.
 
-use std::process::{Command, self};
+use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::{requires, requires_root, tool};
 use crate::run::find;
+use crate::{requires, requires_root, tool};
 
 /// The addresses of the near and of the far end, the same in every network: nobody else sees them.
 const ADDRESSES: [&str; 2] = ["192.0.2.1", "192.0.2.2"];

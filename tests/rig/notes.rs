@@ -1,8 +1,8 @@
 //! What the tools note of images: where it lies.
 
-use std::{env, fs};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use xfer_hole_proto::Digest;
 

@@ -1,7 +1,7 @@
 //! The receivers: the binary, and the script under each shell.
 
-use std::fs;
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

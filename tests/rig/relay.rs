@@ -1,14 +1,14 @@
 //! Both directions of a conversation, written down as they flow: between the two tools on this machine, where they can be cut, or
 //! over ssh.
 
-use std::thread;
-use std::fs::{File, self};
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use bytes::BytesMut;
 use nix::sys::signal::{Signal, killpg};

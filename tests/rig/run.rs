@@ -1,10 +1,10 @@
 //! Programs as processes: what they said, how they ended, what flowed between them.
 
-use std::thread;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 
 use crate::Receiver;
 

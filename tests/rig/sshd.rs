@@ -1,17 +1,17 @@
 //! A real sshd on the loopback interface, or at the far end of a network, with keys and configuration of its own.
 
-use std::{fs, thread};
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::{fs, thread};
 
 use tempfile::TempDir;
 
-use crate::{Account, Network, requires, requires_root, tool};
 use crate::run::find;
+use crate::{Account, Network, requires, requires_root, tool};
 
 /// The name that a server is reached by, unless its setup says otherwise.
 pub const HOST: &str = "far-end";

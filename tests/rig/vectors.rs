@@ -1,7 +1,7 @@
 //! The streams of `proto/vectors`, with what their index says of them.
 
-use std::fs;
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;

@@ -6,12 +6,15 @@
 #[path = "../../pipeline/tests/canonical/mod.rs"]
 mod canonical;
 
-use std::fs::{File, self};
+use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rig::{Filesystem, Fs, Outcome, Receiver, TestDisk, Tools, assert_same, extents, holes, items, pour, records, run, send_to, tool, tools};
+use rig::{
+    Filesystem, Fs, Outcome, Receiver, TestDisk, Tools, assert_same, extents, holes, items, pour, records, run,
+    send_to, tool, tools,
+};
 use xfer_hole_proto::{Dialect, Digest, Frame, HashParams, Record};
 
 const K: u64 = 1 << 10;

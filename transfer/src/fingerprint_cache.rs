@@ -4,8 +4,8 @@
 //! Times alone don't tell of a page that is mapped and dirty: it can be stored to again without any trace. So a file is flushed before its
 //! times are taken, which makes the next store show, and on file systems of which that isn't known nothing is noted and nothing believed.
 
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::fs::{File, OpenOptions, self};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};

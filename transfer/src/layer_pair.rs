@@ -12,8 +12,8 @@ use std::sync::Arc;
 use xfer_hole_image::{BackingChain, Disk, ExtentMethod, Format, ImageFile, Raw};
 use xfer_hole_os::{DiskError, DiskErrorKind, Result, qemu_lock, shown};
 use xfer_hole_pipeline::{Action, Plan, ProgressCounters, ReadOptions};
-use xfer_hole_target::{DiskWriter, InPlace, StoredFile, Target, TargetOptions};
 use xfer_hole_target::fingerprint_store::forget;
+use xfer_hole_target::{DiskWriter, InPlace, StoredFile, Target, TargetOptions};
 
 use crate::ParallelCopy;
 
@@ -52,7 +52,8 @@ impl LayerPair {
         if host.is_device() {
             return Err(host.error(DiskErrorKind::Refused, "is no regular file"));
         }
-        qemu_lock::lock_for_reading(host.file(), host.path()).map_err(|error| error.hint("end the program that uses it first"))?;
+        qemu_lock::lock_for_reading(host.file(), host.path())
+            .map_err(|error| error.hint("end the program that uses it first"))?;
         let host = host.looked_at_again()?;
         check_named(&host)?;
         let size = host.len();

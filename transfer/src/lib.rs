@@ -16,6 +16,6 @@ pub use fingerprint_cache::{CacheKey, TargetNote, recall_target};
 pub use format_warning::FormatWarning;
 pub use layer_pair::{LayerPair, LayerPairOptions, ParentCoverage};
 pub use manifest_reader::ManifestInput;
-pub use parallel_copy::{ParallelCopy, put};
+pub use parallel_copy::{COPY_THREADS_MAX, ParallelCopy, copy_threads, put};
 pub use verify::{Verdict, verify};
 pub use verify_written::read_back;

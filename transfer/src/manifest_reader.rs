@@ -1,7 +1,7 @@
 //! A manifest on its way in: from a file or from standard input, judged line by line, never more than a line of it in memory.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, IsTerminal, Read, self};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 

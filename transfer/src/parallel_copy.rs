@@ -6,14 +6,18 @@
 //!
 //! What comes of it is what [`SerialReader`](super::Blocks) and [`Coalescer`](crate::Coalescer) give, put into a sink one after the other.
 
-use std::thread;
-use std::sync::{Mutex, PoisonError};
+use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use xfer_hole_image::Disk;
-use xfer_hole_os::{Aligned, DiskError, DiskErrorKind, Result};
 use xfer_hole_os::sys::Spliced;
-use xfer_hole_pipeline::{Payload, PayloadPart, Plan, ProgressCounters, ReadOptions, UnitPart, UnitSource, WorkSplitter, WorkUnit, ZeroDetector};
+use xfer_hole_os::{Aligned, DiskError, DiskErrorKind, Result};
+use xfer_hole_pipeline::{
+    Payload, PayloadPart, Plan, ProgressCounters, ReadOptions, UnitPart, UnitSource, WorkSplitter, WorkUnit,
+    ZeroDetector,
+};
 use xfer_hole_target::DiskWriter;
 
 /// Bytes of the disk that are held at once: they are in the cache still when they are judged and written.
@@ -21,6 +25,15 @@ const WINDOW: u64 = 256 << 10;
 
 /// The same past the page cache, where each window is a request to a device.
 const DIRECT_WINDOW: u64 = 1 << 20;
+
+/// Threads that copy, at most: more would wait for each other at the target.
+pub const COPY_THREADS_MAX: usize = 8;
+
+/// Threads for a copy whose data a processor has to look at: one for each processor, [`COPY_THREADS_MAX`] at most.
+#[must_use]
+pub fn copy_threads() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get).min(COPY_THREADS_MAX)
+}
 
 /// A disk, and where it is to go.
 #[derive(Clone, Copy)]

@@ -7,15 +7,17 @@ mod canonical;
 #[path = "../../pipeline/tests/mixed/mod.rs"]
 mod mixed;
 
-use std::thread;
 use std::ops::Range;
 use std::sync::Mutex;
+use std::thread;
 
 use mixed::Mixed;
 use proptest::prelude::*;
 use xfer_hole_image::{ChangeTracker, Comparison, Disk, Extent, ImageFile};
 use xfer_hole_os::Result;
-use xfer_hole_pipeline::{Action, Coalescer, ParallelReader, PayloadPart, Piece, Plan, ProgressCounters, ReadOptions, SerialReader};
+use xfer_hole_pipeline::{
+    Action, Coalescer, ParallelReader, PayloadPart, Piece, Plan, ProgressCounters, ReadOptions, SerialReader,
+};
 use xfer_hole_proto::{Base, CoverageChecker, HashParams, StreamHeader};
 use xfer_hole_target::DiskWriter;
 use xfer_hole_transfer::ParallelCopy;

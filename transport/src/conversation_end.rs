@@ -1,6 +1,6 @@
 //! How a conversation with a receiver ended, as its sender heard it.
 
-use std::fmt::{Display, Formatter, self};
+use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use xfer_hole_proto::{Digest, Refusal};

@@ -15,7 +15,8 @@ pub use beneath::{components, original_command, relative};
 pub use conversation_end::ConversationEnd;
 pub use location::{BadLocation, Location, Remote, copy_name, own_name};
 pub use push_request::{
-    NOT_CODED, PushRequest, is_push, REQUEST_MAX, coded, decoded, pull_command, pull_words, quoted_for_sh, shell_word, unquoted,
+    NOT_CODED, PushRequest, REQUEST_MAX, coded, decoded, is_push, pull_command, pull_words, quoted_for_sh, shell_word,
+    unquoted,
 };
 pub use rate_limiter::RateLimiter;
 pub use record_spool::RecordSpool;

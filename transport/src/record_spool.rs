@@ -1,10 +1,10 @@
 //! Records that wait their turn: in memory as long as they are few, else in a file without a name.
 
-use std::{io, process};
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions, self};
+use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::{io, process};
 
 use xfer_hole_proto::{Digest, Record};
 

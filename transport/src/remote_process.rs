@@ -1,11 +1,11 @@
 //! The program that holds the link: ssh, as our child.
 
-use std::{io, thread};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -1,12 +1,14 @@
 //! What the receiver says back to a sender (SPEC.md, "The conversation"), heard by a thread while the stream flows.
 
-use std::{io, thread};
 use std::fs::File;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use xfer_hole_os::{reason, shown, sys};
-use xfer_hole_proto::{ANSWER_LINE_MAX, ManifestEntry, ManifestHeader, ManifestReader, ManifestRequest, NOISE_MAX, Record, Reply};
+use xfer_hole_proto::{
+    ANSWER_LINE_MAX, ManifestEntry, ManifestHeader, ManifestReader, ManifestRequest, NOISE_MAX, Record, Reply,
+};
 use xfer_hole_ui::Messages;
 
 use crate::{ConversationEnd, RecordSpool};

@@ -1,11 +1,11 @@
 //! What a receiver says back (SPEC.md, "The conversation"), and that it is still there when it has nothing to say.
 
-use std::{io, thread};
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use xfer_hole_os::sys;
 use xfer_hole_proto::{Reply, WAIT_SECONDS};

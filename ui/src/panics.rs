@@ -1,9 +1,9 @@
 //! A panic ends the process, in release and in development builds alike: no thread goes on without another.
 
-use std::process;
 use std::any::Any;
-use std::io::{Write, self};
-use std::panic::{PanicHookInfo, self};
+use std::io::{self, Write};
+use std::panic::{self, PanicHookInfo};
+use std::process;
 
 use crate::Failure;
 

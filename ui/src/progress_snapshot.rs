@@ -1,7 +1,7 @@
 //! How far a transfer is, at a moment: what bar, JSON and status line tell, each in its way.
 
 use std::collections::VecDeque;
-use std::fmt::{Display, Formatter, self};
+use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use xfer_hole_pipeline::{Phase, ProgressCounters};

@@ -1,18 +1,18 @@
 //! Signals: some end the process, in order and with a word about what is left; one asks how far it is.
 
-use std::{io, process};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use std::{io, process};
 
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 use xfer_hole_os::sys;
 
-use crate::{EventLoop, Failure, Messages, stderr};
 use crate::json_events::Outcome;
-use crate::progress::Shown;
+use crate::progress_display::ProgressDisplay;
+use crate::{EventLoop, Failure, Messages, stderr};
 
 /// How often the last words are tried while somebody else writes, and how many times: two seconds.
 const TRY: (Duration, u32) = (Duration::from_millis(20), 100);
@@ -35,7 +35,7 @@ struct SignalShared {
     ending: AtomicBool,
     remains: Mutex<Option<String>>,
     endings: Mutex<Vec<ExitHook>>,
-    shown: Mutex<Option<Arc<Shown>>>,
+    shown: Mutex<Option<Arc<ProgressDisplay>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -126,7 +126,7 @@ impl Signals {
         });
     }
 
-    pub(crate) fn show(&self, shown: Arc<Shown>) {
+    pub(crate) fn show(&self, shown: Arc<ProgressDisplay>) {
         *lock(&self.shared.shown) = Some(shown);
     }
 }

@@ -1,8 +1,8 @@
 //! Standard error, which the process has one of: whole lines, and below them the one line that a bar redraws.
 
-use std::thread;
-use std::io::{IsTerminal, Write, self};
+use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use xfer_hole_os::sys;
 

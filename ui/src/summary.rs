@@ -1,6 +1,6 @@
 //! What a transfer came to, in one line.
 
-use std::fmt::{Display, Formatter, self};
+use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use xfer_hole_pipeline::ProgressCounters;

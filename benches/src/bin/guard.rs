@@ -1,9 +1,9 @@
 //! Counts the instructions of small cases, and holds them against figures that are committed: a slip is seen without timing anything.
 
-use std::{env, fs};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::{env, fs};
 
 use xfer_hole_bench::figures::{BAND, Figures};
 use xfer_hole_bench::micro::{Case, TURNS};

@@ -14,7 +14,7 @@ use crate::qcow2::buffered_range::BufferedRange;
 use crate::qcow2::field::{be64, unusable};
 use crate::qcow2::geometry::HostOffset;
 use crate::qcow2::header::Header;
-use crate::qcow2::table_reader::{TableRegion, self};
+use crate::qcow2::table_reader::{self, TableRegion};
 
 /// Bits 9 to 55 of a table entry: where its cluster of bits lies.
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;

@@ -6,24 +6,17 @@ use std::sync::Arc;
 
 use xfer_hole_os::{DiskError, DiskErrorKind, Result, identity, shown};
 
-use crate::{BackingChain, ChangeTracker, Format, IncrementalBase};
 use crate::chain_opener::ChainOpener;
 use crate::changes::change_tracker::LayerDiff;
 use crate::changes::dirty_bitmap::DirtyBitmap;
+use crate::changes::found_base::FoundBase;
 use crate::changes::snapshot_diff::SnapshotDiff;
 use crate::layer::Layer;
 use crate::qcow2::Qcow2;
 use crate::qcow2::bitmap_directory::Bitmaps;
 use crate::qcow2::header::Header;
 use crate::qcow2::snapshot::Snapshots;
-
-/// An older state that was found.
-#[derive(Debug)]
-pub(crate) struct FoundBase {
-    pub(crate) older: Box<dyn ChangeTracker>,
-    /// The layers of the disk as it was then, top first, and what its top is, where they are still to be had.
-    pub(crate) disk: Option<(Vec<Arc<dyn Layer>>, Format)>,
-}
+use crate::{BackingChain, ChangeTracker, Format, IncrementalBase};
 
 impl FoundBase {
     /// Finds it, once all layers are there.

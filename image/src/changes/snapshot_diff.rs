@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use xfer_hole_os::Result;
 
-use crate::{BackingChain, BlockStatus, Disk};
 use crate::changes::change_tracker::{ChangeTracker, Comparison};
 use crate::layer::Layer;
 use crate::qcow2::Qcow2;
 use crate::qcow2::entry::Mapping;
 use crate::qcow2::geometry::GuestOffset;
+use crate::{BackingChain, BlockStatus, Disk};
 
 /// A newer and an older state, in any order of time.
 #[derive(Debug)]

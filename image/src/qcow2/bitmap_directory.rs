@@ -5,12 +5,12 @@
 
 use xfer_hole_os::{DiskError, DiskErrorKind, Result};
 
-use crate::ImageFile;
 use super::buffered_range::BufferedRange;
 use super::extension::BitmapDirectory;
 use super::field::{be16, be32, be64, printable, string, unusable};
 use super::geometry::{Geometry, HostOffset};
 use super::header::Header;
+use crate::ImageFile;
 
 /// Bytes of an entry without its name.
 const ENTRY: u32 = 24;

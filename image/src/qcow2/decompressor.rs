@@ -10,10 +10,10 @@ use xfer_hole_os::Result;
 use zlib_rs::{Inflate, InflateFlush};
 use zstd_safe::DCtx;
 
-use crate::ImageFile;
 use super::compressed::{CompressedEntry, Compression};
 use super::field::unusable;
 use super::geometry::Geometry;
+use crate::ImageFile;
 
 /// Bytes of a source buffer that are kept for the next cluster: more than a cluster is compressed to only by who means harm.
 const SOURCE_KEPT: usize = (2 << 20) + 512;

@@ -4,10 +4,10 @@
 
 use xfer_hole_os::Result;
 
-use crate::ImageFile;
 use super::feature::FeatureNames;
 use super::field::{be32, be64, printable, string, unusable};
 use super::geometry::HostOffset;
+use crate::ImageFile;
 
 const END: u32 = 0;
 const BACKING_FORMAT: u32 = 0xe279_2aca;

@@ -6,15 +6,14 @@
 use xfer_hole_os::{DiskError, Result};
 use xfer_hole_proto::LEN_MAX;
 
-use crate::ImageFile;
-use crate::probe::decrypting;
-use super::snapshot;
 use super::compressed::Compression;
 use super::extension::Extensions;
 use super::feature::{EXTENDED_L2, Features};
 use super::field::{HeaderField, string, unusable};
 use super::geometry::{CLUSTER_BITS_MAX, CLUSTER_BITS_MIN, Geometry, HostOffset};
 use super::metadata_region::MetadataRegion;
+use crate::ImageFile;
+use crate::probe::decrypting;
 
 const MAGIC: &[u8; 4] = b"QFI\xfb";
 
@@ -53,6 +52,9 @@ const SNAPSHOTS_MAX: u32 = 65536;
 const REFCOUNT_ORDER_MAX: u32 = 6;
 /// QEMU counts a disk in these bytes: what is less at its end, it leaves out.
 const SECTOR: u64 = 512;
+
+/// Bytes that an entry has at least.
+pub(crate) const SNAPSHOT_ENTRY_MIN: u64 = 40;
 
 /// An L1 table: the disk's own or a snapshot's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +180,7 @@ impl Header {
     fn stated_places(&self) -> [MetadataRegion; 3] {
         let place = |name, field, offset: HostOffset, len| MetadataRegion { name, field, offset: offset.0, len };
         let refcount_len = u64::from(self.refcount_table.clusters) << self.geometry.cluster_bits;
-        let snapshots_len = u64::from(self.snapshots.count) * snapshot::ENTRY_MIN;
+        let snapshots_len = u64::from(self.snapshots.count) * SNAPSHOT_ENTRY_MIN;
         [
             place("L1 table", L1_OFFSET, self.l1.offset, self.l1.entries * 8),
             place("refcount table", REFCOUNT_OFFSET, self.refcount_table.offset, refcount_len),

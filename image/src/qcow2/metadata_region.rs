@@ -3,9 +3,9 @@
 use xfer_hole_os::{DiskError, Result};
 use xfer_hole_proto::LEN_MAX;
 
-use crate::ImageFile;
 use super::field::HeaderField;
 use super::geometry::Geometry;
+use crate::ImageFile;
 
 /// A table that a field of the header, or of a snapshot, points at.
 #[derive(Clone, Copy, Debug)]

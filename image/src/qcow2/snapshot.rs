@@ -5,15 +5,13 @@
 use xfer_hole_os::{DiskError, DiskErrorKind, Result};
 use xfer_hole_proto::LEN_MAX;
 
-use crate::ImageFile;
 use super::buffered_range::BufferedRange;
 use super::field::{HeaderField, be16, be32, be64, printable, string, unusable};
 use super::geometry::HostOffset;
 use super::header::{Header, L1Table};
 use super::metadata_region::MetadataRegion;
+use crate::ImageFile;
 
-/// Bytes that an entry has at least.
-pub(crate) const ENTRY_MIN: u64 = 40;
 /// QEMU's QCOW_MAX_SNAPSHOT_EXTRA_DATA, in bytes.
 const EXTRA_MAX: u32 = 1024;
 /// QEMU's QCOW_MAX_SNAPSHOTS_SIZE: bytes of the whole table.

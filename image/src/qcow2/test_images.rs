@@ -8,9 +8,9 @@ use std::process::Command;
 use tempfile::TempDir;
 use xfer_hole_os::Result;
 
-use crate::ImageFile;
 use super::compressed::Compression;
 use super::header::Header;
+use crate::ImageFile;
 
 /// An image that is altered by hand, number by number.
 pub(crate) struct TestImage {

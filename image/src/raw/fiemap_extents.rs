@@ -1,11 +1,11 @@
 //! Extents by FIEMAP, some hundreds a call, of which one call's worth is kept.
 
-use std::io;
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use xfer_hole_os::sys::{FIEMAP_EXTENT_LAST, FIEMAP_EXTENT_UNWRITTEN, FiemapReply, self};
+use xfer_hole_os::sys::{self, FIEMAP_EXTENT_LAST, FIEMAP_EXTENT_UNWRITTEN, FiemapReply};
 
 use crate::layer::Allocation;
 

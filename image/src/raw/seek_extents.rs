@@ -1,10 +1,10 @@
 //! A file's extents by lseek(2) SEEK_DATA and SEEK_HOLE, asked no oftener than they end.
 
-use std::io;
 use std::fs::File;
+use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use xfer_hole_os::sys;
+use xfer_hole_os::{settle, sys};
 
 use crate::layer::Allocation;
 

@@ -1,7 +1,7 @@
 //! Pipes and other streams: waiting, reading and writing, and bytes that the kernel moves.
 
-use std::io;
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 

@@ -11,7 +11,10 @@ use bytes::{Bytes, BytesMut};
 use model::{encode, ragged, receive};
 use proptest::prelude::*;
 use tokio_util::codec::{Decoder, Encoder};
-use xfer_hole_proto::{Base, Dialect, Digest, FailReason, Frame, HashParams, LEN_MAX, Record, StreamDecoder, StreamEncoder, StreamError, StreamHeader, Trailer};
+use xfer_hole_proto::{
+    Base, Dialect, Digest, FailReason, Frame, HashParams, LEN_MAX, Record, StreamDecoder, StreamEncoder, StreamError,
+    StreamHeader, Trailer,
+};
 
 /// Failures are printed, not kept in a file: one worth keeping becomes a vector.
 fn cases(cases: u32) -> ProptestConfig {

@@ -4,7 +4,10 @@ use std::ops::Range;
 
 use bytes::BytesMut;
 use tokio_util::codec::{Decoder, Encoder};
-use xfer_hole_proto::{Base, Dialect, Digest, Fingerprint, Frame, Record, StreamDecoder, StreamEncoder, StreamError, StreamErrorKind, StreamHeader};
+use xfer_hole_proto::{
+    Base, Dialect, Digest, Fingerprint, Frame, Record, StreamDecoder, StreamEncoder, StreamError, StreamErrorKind,
+    StreamHeader,
+};
 
 /// What becomes of a part of the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,8 +10,8 @@ use tokio_util::codec::Encoder;
 use xfer_hole_proto::{HashParams, StreamEncoder, StreamHeader};
 use xfer_hole_ui::EventLoop;
 
-use crate::stream_reader::LinkLimits;
 use super::*;
+use crate::stream_reader::LinkLimits;
 
 const INTERVAL: usize = 65_536;
 /// Records of data, each behind a hole of as many bytes.

@@ -7,10 +7,10 @@ use clap::Args;
 use xfer_hole_image::BackingChain;
 use xfer_hole_ui::{Messages, ProgressKind};
 
-use crate::warn_in_use;
 use crate::error::SendError;
 use crate::image_args::ImageArgs;
 use crate::run_command::{CommandContext, CommandResult, watch};
+use crate::warn_in_use;
 
 /// How the disk is read, and what is shown meanwhile.
 #[derive(Clone, Debug, Args)]

@@ -6,10 +6,9 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, ValueEnum};
 use xfer_hole_os::shown;
 use xfer_hole_pipeline::Phase;
-use xfer_hole_transfer::{LayerPair, LayerPairOptions, ParentCoverage};
+use xfer_hole_transfer::{LayerPair, LayerPairOptions, ParentCoverage, copy_threads};
 use xfer_hole_ui::{Messages, ProgressKind};
 
-use crate::copy::processors;
 use crate::error::SendError;
 use crate::run_command::{CommandContext, CommandResult, watch};
 
@@ -144,7 +143,7 @@ impl PairCommand<'_> {
         counters.set_size(pair.size());
         signals.set_remains(Some(pair.remains_meanwhile()));
         counters.set_phase(if self.folds { Phase::Copying } else { Phase::Zeroing });
-        let done = if self.folds { pair.fold(processors(), counters) } else { pair.prune(counters) };
+        let done = if self.folds { pair.fold(copy_threads(), counters) } else { pair.prune(counters) };
         let done = done.and_then(|()| pair.check_child());
         let remains = pair.remains();
         if done.is_ok() && !args.no_sync {

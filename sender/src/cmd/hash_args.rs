@@ -1,10 +1,9 @@
 //! By what parameters digests are taken, as it is typed.
 
 use clap::Args;
-use xfer_hole_proto::{GRAIN_DEFAULT, HashParams, INTERVAL_DEFAULT};
+use xfer_hole_proto::{GRAIN_DEFAULT, GRAIN_MIN, HashParams, INTERVAL_DEFAULT, INTERVAL_MAX, INTERVAL_MIN};
 use xfer_hole_ui::parse_size;
 
-use crate::cli::sums;
 use crate::error::SendError;
 
 /// How the disk is cut. Fingerprints are only the same if this is.
@@ -25,4 +24,14 @@ impl HashArgs {
         let interval = self.hash_interval.unwrap_or(INTERVAL_DEFAULT);
         sums(interval, self.min_hole.unwrap_or(GRAIN_DEFAULT.min(interval)))
     }
+}
+
+/// By this interval and grain, which are checked.
+pub(crate) fn sums(interval: u64, grain: u64) -> Result<HashParams, SendError> {
+    HashParams::new(interval, grain).ok_or_else(|| {
+        SendError::usage(format!(
+            "--hash-interval must be a power of two from {INTERVAL_MIN} to {INTERVAL_MAX}, \
+             and --min-hole one from {GRAIN_MIN} to the interval; these are {interval} and {grain}"
+        ))
+    })
 }

@@ -2,7 +2,7 @@
 //! can't be opened is told of, and is no failure.
 
 use std::cell::Cell;
-use std::io::{Write, self};
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;

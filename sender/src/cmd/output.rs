@@ -1,7 +1,7 @@
 //! Standard output, for what was asked for.
 
 use std::fs::File;
-use std::io::{BufWriter, Write, self};
+use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 
 use clap::ValueEnum;

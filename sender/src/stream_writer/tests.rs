@@ -1,9 +1,9 @@
 //! What goes out is what was meant, whatever way it takes.
 
-use std::{fs, thread};
 use std::io::{Read, pipe};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::{fs, thread};
 
 use bytes::Bytes;
 use xfer_hole_image::{BackingChain, DiskOptions};

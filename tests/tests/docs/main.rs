@@ -4,15 +4,15 @@
 
 mod page;
 
-use std::fs;
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use page::PAGES;
 use rig::{RECIPE_DOCUMENTS, assert_kept, checkout, commands, flags, flags_named, run, script, tools};
 use xfer_hole_bench::picture;
-use xfer_hole_bench::speed::{Speed, self};
+use xfer_hole_bench::speed::{self, Speed};
 
 #[test]
 fn man_pages_are_made_from_the_command_lines() {

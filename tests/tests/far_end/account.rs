@@ -1,6 +1,5 @@
 //! An account at the far end, on this machine and without ssh: its login shell, and pushes to it.
 
-use std::{fs, thread};
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -8,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use std::{fs, thread};
 
 use rig::{Outcome, preamble, requires, run, tool, wait_until};
 use tempfile::TempDir;

@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use rig::{Outcome, preamble, requires, run, tool};
 use tempfile::TempDir;
 
-use crate::{SHELLS, at_once, done, failed, sample};
 use crate::account::{Account, names, request};
+use crate::{SHELLS, at_once, done, failed, sample};
 
 /// What recv-hole.sh calls besides dd.
 const TOOLS: [&str; 18] = [

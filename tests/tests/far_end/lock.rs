@@ -1,6 +1,6 @@
 //! The far end in sh holds the lock of what it writes from READY to its end, and looks at DEST anew after it has waited for another receiver.
 
-use std::fs::{File, TryLockError, self};
+use std::fs::{self, File, TryLockError};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -9,8 +9,8 @@ use std::process::Child;
 use rig::{Before, TestDisk, mode, part_of, wait_until};
 use tempfile::TempDir;
 
-use crate::{M, SHELLS, at_once, failed, sample};
 use crate::account::{Account, names};
+use crate::{M, SHELLS, at_once, failed, sample};
 
 /// True if another has it locked.
 fn is_locked(path: &Path) -> bool {

@@ -7,7 +7,6 @@ mod dd;
 mod lock;
 mod stuck;
 
-use std::{fs, thread};
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -16,10 +15,13 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rig::{Filesystem, Fs, LoopDevice, Outcome, TestDisk, holes, mode, part_of, pour, preamble, run, tool, tools, wait_until};
+use rig::{
+    Filesystem, Fs, LoopDevice, Outcome, TestDisk, holes, mode, part_of, pour, preamble, run, tool, tools, wait_until,
+};
 use tempfile::TempDir;
 
 use crate::account::{Account, names, request};

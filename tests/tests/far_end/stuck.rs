@@ -1,10 +1,10 @@
 //! Far ends that don't get on: a worker that was stopped, a fifo that nobody reads.
 
-use std::{fs, thread};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
+use std::{fs, thread};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
@@ -12,8 +12,8 @@ use nix::unistd::{Pid, mkfifo};
 use rig::{Process, run, tools, wait_until};
 use tempfile::TempDir;
 
-use crate::{HERE, LENGTH, READY, SHELLS, after_here, at_once, sample, written};
 use crate::account::Account;
+use crate::{HERE, LENGTH, READY, SHELLS, after_here, at_once, sample, written};
 
 /// The process of the script that reads the stream: of the first one's children the one whose input isn't closed.
 fn worker(first: u32) -> i32 {

@@ -1,7 +1,7 @@
 //! `xfer-hole --restrict`: disks from beneath one directory, and nothing else, whatever is asked for.
 
-use std::fs;
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::process::Command;

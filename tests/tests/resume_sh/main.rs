@@ -4,7 +4,7 @@
 
 mod far;
 
-use std::fs::{File, self};
+use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::Path;
 use std::process::Stdio;

@@ -1,12 +1,15 @@
 //! An increment lands on the disk that it is for, or nowhere: run twice, with a night skipped, onto another disk.
 
-use std::{fs, thread};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::{fs, thread};
 
-use rig::{Before, FarEnd, Filesystem, Fill, Fs, Op, Outcome, Qcow2, Receiver, SHELLS, Setup, Toolbox, assert_same, gone_back, part_of, qemu_disk, requires, run, tools};
+use rig::{
+    Before, FarEnd, Filesystem, Fill, Fs, Op, Outcome, Qcow2, Receiver, SHELLS, Setup, Toolbox, assert_same, gone_back,
+    part_of, qemu_disk, requires, run, tools,
+};
 
 use crate::{K, M, own};
 

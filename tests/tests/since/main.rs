@@ -11,7 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rig::{FarEnd, Filesystem, Fill, Fs, Mapped, Op, Qcow2, Receiver, SHELLS, Setup, TestDisk, Toolbox, assert_holes_within, assert_same, gone_back, holes, holes_within, items, qemu_disk, qemu_img, records, requires, run, tool, tools};
+use rig::{
+    FarEnd, Filesystem, Fill, Fs, Mapped, Op, Qcow2, Receiver, SHELLS, Setup, TestDisk, Toolbox, assert_holes_within,
+    assert_same, gone_back, holes, holes_within, items, qemu_disk, qemu_img, records, requires, run, tool, tools,
+};
 use xfer_hole_proto::{Dialect, Frame, Record};
 
 use crate::bitmap::bitmap;

@@ -1,10 +1,10 @@
 //! What is noted, what of it is believed, and what is left alone.
 
-use std::{process, thread};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::{process, thread};
 
-use xfer_hole_target::{Target, TargetOptions};
 use xfer_hole_target::fingerprint_store::forget;
+use xfer_hole_target::{Target, TargetOptions};
 
 use super::*;
 

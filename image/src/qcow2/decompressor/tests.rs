@@ -2,11 +2,11 @@
 
 use proptest::prelude::*;
 
-use crate::qcow2::field::be64;
-use super::*;
 use super::super::geometry::{Geometry, GuestOffset, HostOffset};
 use super::super::header::Header;
 use super::super::test_images::{TestImage, qemu_img, read_by_qemu};
+use super::*;
+use crate::qcow2::field::be64;
 
 /// Text, noise and runs: as compressible as a guest's disk.
 fn content(len: usize) -> Vec<u8> {

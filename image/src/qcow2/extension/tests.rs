@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 
-use crate::qcow2::header::Header;
-use super::*;
 use super::super::test_images::{TestImage, qemu_img};
+use super::*;
+use crate::qcow2::header::Header;
 
 const BITMAPS_BIT: u64 = 1;
 

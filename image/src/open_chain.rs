@@ -1,0 +1,52 @@
+//! Opens a disk with all that backs it, and checks it before anything is read.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use xfer_hole_os::{DiskError, DiskErrorKind, Result, shown};
+
+use crate::chain_opener::ChainOpener;
+use crate::changes::found_base::FoundBase;
+use crate::disk_options::TopFile;
+use crate::qcow2::decompressor::DecompressorPool;
+use crate::qcow2::table_cache::ChainTables;
+use crate::raw::Raw;
+use crate::{BackingChain, DiskOptions, Format, ImageFile};
+
+impl BackingChain {
+    /// Opens the disk at `path`, and all that it is backed by.
+    pub fn open(path: &Path, how: &DiskOptions) -> Result<Self> {
+        let TopFile { host, format, how, warning, content } = how.top(path)?;
+        let warnings = warning.iter().map(|warning| format!("{}: {warning}", shown(path))).collect();
+        let mut opener = ChainOpener::new(&how, warnings);
+        let shared = (Arc::new(ChainTables::default()), Arc::new(DecompressorPool::default()));
+        let mut next = Some((host, format));
+        while let Some((host, format)) = next.take() {
+            next = match format {
+                Format::Raw => opener.raw(host)?,
+                Format::Qcow2 => opener.qcow2(host, shared.clone())?,
+                // Refused already, by whoever opened it.
+                other => return Err(other.refusal(path)),
+            };
+        }
+        let since = how.since.as_ref().map(|since| FoundBase::find(since, &mut opener)).transpose()?;
+        let ChainOpener { layers, size, warnings, method, .. } = opener;
+        Ok(Self { layers, size: size.unwrap_or_default(), format, warnings, method, since, content })
+    }
+
+    /// The raw disk of `size` bytes that an open file or device begins with, to be read past the page cache as far as that can be.
+    pub fn of_file(file: File, path: &Path, size: u64) -> Result<Self> {
+        let host = ImageFile::of(file, path, None)?.directly()?;
+        if host.len() < size {
+            return Err(DiskError::new(
+                DiskErrorKind::Changed,
+                path,
+                format!("has {} bytes, and not {size}", host.len()),
+            ));
+        }
+        let raw = Raw::of(host, None)?;
+        let method = Some(raw.method());
+        Ok(Self { method, ..Self::of_layers(vec![Arc::new(raw)], size) })
+    }
+}
