@@ -39,6 +39,9 @@ fn preamble() -> String {
     format!("script={}\n{RESUME_SH}{FAR_END_SH}", quoted_for_sh(RECV_HOLE_SH))
 }
 
+/// How long a receiver may take from READY to DONE in a dry run.
+const DRY_RUN_DONE: Duration = Duration::from_secs(10);
+
 /// A push: what it needs besides the disk.
 pub(crate) struct Push<'a> {
     pub(crate) cli: &'a Cli,
@@ -77,6 +80,12 @@ impl Push<'_> {
             self.counters.set_size(disk.size());
             send::check_names_base(self.basis, &call.ready.words)?;
             send::asks_there(disk, self.cli, &call.ready, self.messages)?;
+            // What it warns of comes behind READY, and DONE behind that.
+            if let Some(ending @ (ConversationEnd::Failed(_) | ConversationEnd::Wrong(_))) =
+                call.ready.answers.ending(Some(DRY_RUN_DONE))
+            {
+                return Err(self.failed(&call.process, &ending, false));
+            }
             drop(call.to);
             call.process.close();
             self.would_send(disk, &made, data, kept);

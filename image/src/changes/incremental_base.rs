@@ -16,7 +16,7 @@ use crate::qcow2::Qcow2;
 use crate::qcow2::bitmap_directory::Bitmaps;
 use crate::qcow2::header::Header;
 use crate::qcow2::snapshot::Snapshots;
-use crate::{BackingChain, ChangeTracker, Format, IncrementalBase};
+use crate::{BackingChain, Format, IncrementalBase};
 
 impl FoundBase {
     /// Finds it, once all layers are there.
