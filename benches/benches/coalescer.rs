@@ -9,15 +9,15 @@ use xfer_hole_image::{BackingChain, Disk, DiskOptions};
 use xfer_hole_pipeline::ReadOptions;
 use xfer_hole_proto::HashParams;
 
-fn sift(criterion: &mut Criterion) {
+fn coalescer(criterion: &mut Criterion) {
     let folder = tempfile::tempdir_in("/dev/shm").expect("memory for a disk");
     let path = folder.path().join("disk");
     let (all, plain, canonical) =
         (ReadOptions::plain(false, 1), ReadOptions::plain(true, 1), ReadOptions::canonical(HashParams::default()));
     Mixture { blocks: 16_384 }.make(&path).expect("a disk");
-    measure(criterion, "sift of 64 MiB", &path, &[("unlooked", all), ("zeros", plain), ("digests", canonical)]);
+    measure(criterion, "coalescer of 64 MiB", &path, &[("unlooked", all), ("zeros", plain), ("digests", canonical)]);
     Fragments { count: 8192 }.make(&path).expect("a disk");
-    measure(criterion, "sift of fragments", &path, &[("unlooked", all), ("zeros", plain), ("digests", canonical)]);
+    measure(criterion, "coalescer of fragments", &path, &[("unlooked", all), ("zeros", plain), ("digests", canonical)]);
 }
 
 fn measure(criterion: &mut Criterion, group: &str, path: &Path, shapes: &[(&str, ReadOptions)]) {
@@ -30,5 +30,5 @@ fn measure(criterion: &mut Criterion, group: &str, path: &Path, shapes: &[(&str,
     group.finish();
 }
 
-criterion_group!(benches, sift);
+criterion_group!(benches, coalescer);
 criterion_main!(benches);

@@ -225,7 +225,7 @@ impl ManifestWriter {
     ///
     /// # Errors
     ///
-    /// As [`CoverageChecker::step`] has them; [`StreamErrorKind::Sums`] for DATA without a digest, [`StreamErrorKind::Order`] for KEEP.
+    /// As [`CoverageChecker::step`] has them; [`StreamErrorKind::HashParams`] for DATA without a digest, [`StreamErrorKind::Order`] for KEEP.
     pub fn record(&mut self, record: &Record, lines: &mut String) -> Result<(), StreamError> {
         let (kind, what) = match *record {
             Record::Hole { len } => {

@@ -239,7 +239,7 @@ impl StreamState {
 /// Bytes to [`Frame`]s. Holds no more than one line; payload is handed on in the pieces it comes in.
 ///
 /// `decode` gives `Ok(None)` when it wants more bytes, `decode_eof` when the stream has ended: the disk is whole only
-/// if [`Frame::End`] came before. After an error or [`Frame::Fail`] nothing more comes, whatever is fed.
+/// if [`Frame::Trailer`] came before. After an error or [`Frame::Fail`] nothing more comes, whatever is fed.
 #[derive(Clone, Debug)]
 pub struct StreamDecoder {
     judge: StreamState,

@@ -12,7 +12,7 @@ const USAGE: &str = "\
 usage: guard check [--figures FILE] [--slow PERCENT] [CASE...]
        guard update [--figures FILE] [--slow PERCENT] [CASE...]
        guard case CASE [--slow PERCENT | --idle]
-cases: extents, sift, codec; all of them if none is named
+cases: extents, coalescer, codec; all of them if none is named
 --slow does so much more of the work, to see whether that is noticed; --idle makes the disk and does none";
 
 /// Where the figures are committed.

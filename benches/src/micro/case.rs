@@ -17,21 +17,21 @@ pub enum Case {
     /// The tables of a qcow2 image are decoded and walked through: 131,072 entries, 73,728 extents.
     Extents,
     /// Data with zeros among it is read and judged: 16 MiB in blocks of 4 KiB.
-    Sift,
+    Coalescer,
     /// A fragmented raw disk becomes records, bytes and records again: 2,048 pieces of 4 KiB, and as many holes.
     Codec,
 }
 
 impl Case {
     /// All there are.
-    pub const ALL: [Self; 3] = [Self::Extents, Self::Sift, Self::Codec];
+    pub const ALL: [Self; 3] = [Self::Extents, Self::Coalescer, Self::Codec];
 
     /// Its name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Extents => "extents",
-            Self::Sift => "sift",
+            Self::Coalescer => "coalescer",
             Self::Codec => "codec",
         }
     }
@@ -46,14 +46,14 @@ impl Case {
     pub fn run(self, path: &Path, turns: u64) -> Result<(), Box<dyn Error>> {
         match self {
             Self::Extents => Tables { tables: 16 }.make(path)?,
-            Self::Sift => Mixture { blocks: 4096 }.make(path)?,
+            Self::Coalescer => Mixture { blocks: 4096 }.make(path)?,
             Self::Codec => Fragments { count: 2048 }.make(path)?,
         }
         for _ in 0..turns {
             let chain = BackingChain::open(path, &DiskOptions::default())?;
             let (expected, found) = match self {
                 Self::Extents => (73_728, count(&chain)?),
-                Self::Sift => (2049 * 4096, drain(&chain, ReadOptions::plain(true, 1))?),
+                Self::Coalescer => (2049 * 4096, drain(&chain, ReadOptions::plain(true, 1))?),
                 Self::Codec => (4096, carry(&chain)?),
             };
             if found != expected {
