@@ -51,7 +51,7 @@ fn what_is_at_the_target_is_brought_up_to_date_and_the_slow_link_is_gone_afterwa
         ("| **`xfer-hole --delta --remember` push** | ", 1),
         ("| **`xfer-hole` push again** | ", 1),
         ("| **`recv-hole` pull again** | ", 1),
-        ("| layer: as many bytes as differ, over ssh to nowhere | ", 2),
+        ("| floor: as many bytes as differ, over ssh to nowhere | ", 2),
         ("| `rsync --inplace --no-whole-file` | ", 3),
         ("| 10 | guest-raw/delta-same/disk: `--remember`: wire < 1 KiB | ", 1),
     ] {
