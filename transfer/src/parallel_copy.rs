@@ -73,7 +73,7 @@ impl ParallelCopy<'_> {
     }
 
     fn by(self, plan: Plan<'_>, count: usize) -> Result<()> {
-        let splitter = Mutex::new(WorkSplitter::for_pouring(plan, self.image, &self.shape));
+        let splitter = Mutex::new(WorkSplitter::for_copy(plan, self.image, &self.shape));
         let shared = CopyShared { copy: self, splitter, over: AtomicBool::new(false), failed: Mutex::new(None) };
         thread::scope(|scope| {
             for _ in 1..count {
@@ -92,13 +92,13 @@ impl CopyShared<'_> {
         let mut worker = CopyWorker::new(self.copy);
         while !self.over.load(Ordering::Relaxed) {
             // Dealt in order: when one fails, all before it have been taken, and are finished.
-            let dealt = self.splitter.lock().unwrap_or_else(PoisonError::into_inner).unit();
-            let (start, poured) = match dealt {
+            let drawn = self.splitter.lock().unwrap_or_else(PoisonError::into_inner).unit();
+            let (start, copied) = match drawn {
                 Ok(Some(unit)) => (unit.start, worker.copy(&unit)),
                 Ok(None) => return,
                 Err(error) => (u64::MAX, Err(error)),
             };
-            if let Err(error) = poured {
+            if let Err(error) = copied {
                 self.over.store(true, Ordering::Relaxed);
                 let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
                 if failed.as_ref().is_none_or(|(first, _)| start < *first) {
@@ -137,13 +137,13 @@ impl<'a> CopyWorker<'a> {
 
     fn copy(&mut self, unit: &WorkUnit) -> Result<()> {
         self.begin(unit.start);
-        for stretch in &unit.stretches {
-            match stretch.source {
-                UnitSource::Zero => self.zeros(stretch.len)?,
-                UnitSource::Keep => self.keep(stretch.len)?,
-                UnitSource::File { host, .. } if self.share => self.range(stretch, host)?,
+        for part in &unit.parts {
+            match part.source {
+                UnitSource::Zero => self.zeros(part.len)?,
+                UnitSource::Keep => self.keep(part.len)?,
+                UnitSource::File { offset, .. } if self.share => self.range(part, offset)?,
                 UnitSource::File { extent, .. } | UnitSource::Memory(extent) => {
-                    self.bytes(stretch.len, |image, at, bytes| image.read(&extent, at, bytes))?;
+                    self.bytes(part.len, |image, at, bytes| image.read(&extent, at, bytes))?;
                 }
             }
         }
@@ -224,19 +224,19 @@ impl<'a> CopyWorker<'a> {
     }
 
     /// A stretch that lies at `host` of a file, and that nobody looks at.
-    fn range(&mut self, stretch: &UnitPart, host: u64) -> Result<()> {
+    fn range(&mut self, part: &UnitPart, offset: u64) -> Result<()> {
         self.empty()?;
-        let (UnitSource::File { extent, .. } | UnitSource::Memory(extent)) = stretch.source else { return Ok(()) };
+        let (UnitSource::File { extent, .. } | UnitSource::Memory(extent)) = part.source else { return Ok(()) };
         let file = self.copy.image.host(extent.depth);
         let mut moved = 0;
-        while let Some(file) = file.filter(|_| self.share && moved < stretch.len) {
+        while let Some(file) = file.filter(|_| self.share && moved < part.len) {
             // Behind the length that the file had at the beginning it reads as zeros.
-            let most = (stretch.len - moved).min(file.len().saturating_sub(host + moved));
+            let most = (part.len - moved).min(file.len().saturating_sub(offset + moved));
             if most == 0 {
                 break;
             }
             self.close_hole()?;
-            match self.copy.sink.data_from_file(self.at, file.file(), host + moved, most)? {
+            match self.copy.sink.data_from_file(self.at, file.file(), offset + moved, most)? {
                 // Reading says why.
                 Spliced::Moved(0) => break,
                 Spliced::Moved(bytes) => {
@@ -247,7 +247,7 @@ impl<'a> CopyWorker<'a> {
                 Spliced::Refused => self.share = false,
             }
         }
-        self.bytes(stretch.len - moved, |image, at, bytes| image.read(&extent, at, bytes))
+        self.bytes(part.len - moved, |image, at, bytes| image.read(&extent, at, bytes))
     }
 
     /// Puts the window into the sink, and begins the next behind it.
