@@ -1,8 +1,9 @@
-//! The canonical form by the letter of SPEC.md: cut into blocks, judge each, join what is alike.
+//! The canonical form, computed as SPEC.md describes it: cut the disk into blocks, classify each, and join equal
+//! neighbours.
 
 use xfer_hole_proto::{Digest, HashParams};
 
-/// What a disk's records are to say: lengths in bytes, and the digests of data; without one it is a hole.
+/// Returns the expected records of a disk: lengths in bytes, and the digests of data. Holes have no digest.
 pub(crate) fn form(bytes: &[u8], sums: HashParams) -> Vec<(u64, Option<Digest>)> {
     let [interval, grain] = [sums.interval(), sums.grain()].map(|bytes| usize::try_from(bytes).unwrap());
     let mut runs: Vec<(bool, usize, usize)> = Vec::new();

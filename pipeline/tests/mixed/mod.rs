@@ -1,5 +1,5 @@
-//! An image whose disk is put together from pieces of two files, compressed bytes and zeros, at any boundaries: what a chain of
-//! layers may answer, and more.
+//! A generated disk that consists of parts of two files, compressed bytes and zeros, with arbitrary boundaries. It
+//! covers everything that a backing chain may return, and more.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,24 +11,24 @@ use tempfile::TempDir;
 use xfer_hole_image::{BlockStatus, Disk, Extent, ImageFile};
 use xfer_hole_os::{DiskError, DiskErrorKind, Result};
 
-/// Where a stretch of the disk lies.
+/// Where a part of the disk lies.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Lies {
-    /// In the file of a layer. If `next`, right behind what was put there before.
+    /// In the file of a layer. If `next` is true, directly after the part that was added before.
     Flat { depth: u32, next: bool },
-    /// Behind the end of the file, where zeros are read.
+    /// After the end of the file, where zeros are read.
     Behind,
-    /// In no place, to be had by `read` alone.
+    /// In no file: it can be read only by `read`.
     Compressed,
-    /// Zeros without a place, because no layer has them.
+    /// Zeros without an offset, because no layer has them.
     Zero,
-    /// Zeros with a place, where something else lies.
+    /// Zeros with an offset, where the file has other bytes.
     Preallocated,
-    /// Data by the tables, zeros by the file.
+    /// Data by the image's tables, a hole in the file.
     Unwritten,
 }
 
-/// What the bytes of a stretch are.
+/// The kind of bytes of a part.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Stuff {
     Data,
@@ -37,21 +37,21 @@ pub(crate) enum Stuff {
     Sprinkled,
 }
 
-/// A stretch of the disk: where it lies, what it is, how long, and a seed.
+/// A part of the disk: where it lies, the kind of its bytes, its length in bytes, and a seed.
 pub(crate) type Wish = (Lies, Stuff, u64, u8);
 
-/// Such an image.
+/// The generated disk.
 pub(crate) struct Mixed {
-    /// All of the disk, to compare with.
+    /// All bytes of the disk, to compare with.
     pub(crate) bytes: Vec<u8>,
     extents: Vec<Extent>,
     hosts: [ImageFile; 2],
     chunk: u64,
-    /// Reading this byte fails.
+    /// Disk offset of a byte that can't be read.
     pub(crate) broken: Option<u64>,
-    /// Asking for the extent of this byte fails.
+    /// Disk offset of a byte whose extent can't be read.
     pub(crate) lost: Option<u64>,
-    /// The memory that compressed bytes were read into, from address to end.
+    /// The memory that compressed bytes were read into: address to end.
     pub(crate) places: Mutex<BTreeMap<usize, usize>>,
     _folder: TempDir,
 }
@@ -81,7 +81,7 @@ impl Mixed {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let paths = [folder.path().join("top"), folder.path().join("base")];
         let files = paths.clone().map(|path| File::create(path).unwrap());
-        // Holes between them, so that nothing is next to anything by chance.
+        // Gaps between the parts, so that no two of them are adjacent by chance.
         let mut ends = [777_u64; 2];
         let (mut bytes, mut extents) = (Vec::<u8>::new(), Vec::new());
         for &(lies, stuff, len, seed) in wishes {
