@@ -99,7 +99,7 @@ proptest! {
                 found.iter().find(|(_, to, _)| *to > start as u64).unwrap(),
                 end <= offered && (end - start == interval || other.len() == image.bytes.len()),
             );
-            prop_assert!(to >= end as u64, "an interval is judged as a whole");
+            prop_assert!(to >= end as u64, "an interval is compared as a whole");
             let same = end <= offered && image.bytes[start..end] == other[start..end];
             prop_assert!(!kept || same, "kept what differs, at {}", start);
             prop_assert!(kept || !whole || !same, "did not keep what is equal, at {}", start);
@@ -133,16 +133,16 @@ proptest! {
         let params = params(4096 << cut.0, 512 << cut.1.min(cut.0 + 3));
         let image = Mixed::make(&wishes, 1 << (16 * chunk));
         let (mut text, counters) = (String::new(), ProgressCounters::default());
-        let told = record_lines(&image, params, false, &counters, |lines| {
+        let returned = record_lines(&image, params, false, &counters, |lines| {
             text += lines;
             Ok::<(), DiskError>(())
         }).unwrap();
         let mut reader = ManifestReader::new(ManifestHeader::whole(image.size(), params));
         let entries = text.lines().map(|line| reader.line(line.as_bytes()).unwrap()).collect::<Vec<_>>();
         let expected = canonical(&image.bytes, params).into_iter().map(ManifestEntry::Record);
-        prop_assert_eq!(entries, expected.chain([ManifestEntry::End(told.digest)]).collect::<Vec<_>>());
-        prop_assert_eq!(reader.fingerprint(), Some(told));
-        prop_assert_eq!(fingerprint(&image, params, &ProgressCounters::default()).unwrap(), told);
+        prop_assert_eq!(entries, expected.chain([ManifestEntry::End(returned.digest)]).collect::<Vec<_>>());
+        prop_assert_eq!(reader.fingerprint(), Some(returned));
+        prop_assert_eq!(fingerprint(&image, params, &ProgressCounters::default()).unwrap(), returned);
         prop_assert_eq!(counters.disk(), image.size());
     }
 }
@@ -182,9 +182,9 @@ fn holes_of_exbibytes_are_compared_by_their_lengths() {
 #[test]
 fn hole_against_a_million_records_gives_short_batches() {
     const RECORDS: u64 = 1_000_000;
-    let (params, size, told) = (params(4096, 4096), RECORDS * 8192, Cell::new(0));
+    let (params, size, returned) = (params(4096, 4096), RECORDS * 8192, Cell::new(0));
     let entries = || {
-        let number = told.replace(told.get() + 1);
+        let number = returned.replace(returned.get() + 1);
         let data = Record::Data { len: 4096, digest: Some(Digest::of(b"x")) };
         Ok::<_, DiskError>((number < 2 * RECORDS).then_some(if number % 2 == 0 {
             data
@@ -233,8 +233,10 @@ fn errors_of_disk_and_records_are_returned() {
 
 #[test]
 fn bare_batches_hold_no_bytes() {
-    let wishes =
-        [(mixed::Lies::Compressed, mixed::Stuff::Data, 9 << 20, 1), (mixed::Lies::Zero, mixed::Stuff::Data, 4096, 1)];
+    let wishes = [
+        (mixed::Location::Compressed, mixed::Content::Data, 9 << 20, 1),
+        (mixed::Location::Zero, mixed::Content::Data, 4096, 1),
+    ];
     let image = Mixed::make(&wishes, 1);
     let options = ReadOptions::canonical(HashParams::default()).bare();
     let alone = SerialReader::new(&image, options).map(Result::unwrap).collect::<Vec<_>>();
@@ -250,16 +252,16 @@ fn bare_batches_hold_no_bytes() {
     });
     assert_eq!(many, alone);
     // No more memory was used than the threads need.
-    let places = image.places.lock().unwrap();
-    let memory: usize = places.iter().map(|(from, to)| to - from).sum();
+    let memory_ranges = image.memory_ranges.lock().unwrap();
+    let memory: usize = memory_ranges.iter().map(|(from, to)| to - from).sum();
     assert!(memory <= 5 * (2 << 20), "{memory}");
 }
 
 #[test]
 fn error_of_tell_ends_record_lines() {
-    let image = Mixed::make(&[(mixed::Lies::Zero, mixed::Stuff::Data, 4096, 1)], 1);
-    let told = record_lines(&image, HashParams::default(), false, &ProgressCounters::default(), |_| {
+    let image = Mixed::make(&[(mixed::Location::Zero, mixed::Content::Data, 4096, 1)], 1);
+    let returned = record_lines(&image, HashParams::default(), false, &ProgressCounters::default(), |_| {
         Err(DiskError::new(DiskErrorKind::Io, "out", "is full"))
     });
-    assert!(told.is_err());
+    assert!(returned.is_err());
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mixed::{Lies, Mixed, Stuff};
+use mixed::{Content, Location, Mixed};
 use proptest::prelude::*;
 use xfer_hole_image::{BlockStatus, Disk, Extent, ImageFile};
 use xfer_hole_os::Result;
@@ -21,8 +21,8 @@ const MIB: u64 = 1 << 20;
 /// Returns all batches of `count` threads, except empty ones.
 fn parallel(image: &dyn Disk, options: ReadOptions, count: usize) -> Vec<std::result::Result<SegmentBatch, String>> {
     thread::scope(|scope| {
-        let workers = ParallelReader::start(scope, image, options, count).unwrap();
-        let batches = workers.filter(|batch| batch.as_ref().map_or(true, |batch| !batch.runs.is_empty()));
+        let reader = ParallelReader::start(scope, image, options, count).unwrap();
+        let batches = reader.filter(|batch| batch.as_ref().map_or(true, |batch| !batch.runs.is_empty()));
         batches.map(|batch| batch.map_err(|error| error.to_string())).collect()
     })
 }
@@ -56,19 +56,19 @@ struct Compressed {
     /// Number of clusters that were decompressed.
     inflated: AtomicU64,
     /// The memory that they were decompressed into: address to end.
-    places: Mixed,
+    memory_ranges: Mixed,
 }
 
 impl Compressed {
     fn new(size: u64, cluster: u64) -> Self {
-        let places = Mixed::make(&[], 1);
-        Self { size, cluster, pause: Duration::ZERO, inflated: AtomicU64::new(0), places }
+        let memory_ranges = Mixed::make(&[], 1);
+        Self { size, cluster, pause: Duration::ZERO, inflated: AtomicU64::new(0), memory_ranges }
     }
 
     /// Returns the bytes of all memory that was ever read into.
     fn memory(&self) -> usize {
         let (mut reached, mut bytes) = (0, 0);
-        for (&from, &to) in self.places.places.lock().unwrap().iter() {
+        for (&from, &to) in self.memory_ranges.memory_ranges.lock().unwrap().iter() {
             bytes += to.saturating_sub(from.max(reached));
             reached = reached.max(to);
         }
@@ -91,7 +91,7 @@ impl Disk for Compressed {
         self.inflated.fetch_add(1, Ordering::Relaxed);
         thread::sleep(self.pause);
         let from = buf.as_ptr().addr();
-        self.places.places.lock().unwrap().insert(from, from + buf.len());
+        self.memory_ranges.memory_ranges.lock().unwrap().insert(from, from + buf.len());
         buf.fill(u8::try_from(at / self.cluster % 7).unwrap());
         Ok(())
     }
@@ -190,9 +190,9 @@ fn dropping_the_reader_stops_its_threads() {
         image.pause = Duration::from_millis(2);
         let start = Instant::now();
         thread::scope(|scope| {
-            let mut workers = ParallelReader::start(scope, &image, ReadOptions::plain(true, 1), 4).unwrap();
+            let mut reader = ParallelReader::start(scope, &image, ReadOptions::plain(true, 1), 4).unwrap();
             for _ in 0..taken {
-                assert!(workers.next().unwrap().is_ok());
+                assert!(reader.next().unwrap().is_ok());
             }
         });
         // A batch takes an eighth of a second, and the threads end within that time.
@@ -205,8 +205,8 @@ fn dropping_the_reader_stops_its_threads() {
 fn dropping_the_reader_stops_threads_waiting_for_room() {
     let image = Compressed::new(1 << 40, 65_536);
     thread::scope(|scope| {
-        let mut workers = ParallelReader::start(scope, &image, ReadOptions::plain(true, 1), 3).unwrap();
-        assert!(workers.next().unwrap().is_ok());
+        let mut reader = ParallelReader::start(scope, &image, ReadOptions::plain(true, 1), 3).unwrap();
+        assert!(reader.next().unwrap().is_ok());
         let room = || image.inflated.load(Ordering::Relaxed) == 8 * 64;
         let start = Instant::now();
         while !room() {
@@ -235,17 +235,18 @@ fn empty_batch_is_yielded_after_a_second() {
 fn units_end_at_memory_and_step_limits_on_chunks() {
     // Compressed, raw and zero parts in turn, with unaligned boundaries.
     let wish = |n: u8| {
-        let lies = [Lies::Compressed, Lies::Flat { depth: 0, next: true }, Lies::Zero, Lies::Compressed];
-        (lies[usize::from(n % 4)], Stuff::Data, u64::from(n) * 3001 + 70_000, n)
+        let locations =
+            [Location::Compressed, Location::Flat { depth: 0, next: true }, Location::Zero, Location::Compressed];
+        (locations[usize::from(n % 4)], Content::Data, u64::from(n) * 3001 + 70_000, n)
     };
     let wishes: Vec<_> = (1..100).map(wish).collect();
     for chunk in [1, 65_536, 2 * MIB] {
         let image = Mixed::make(&wishes, chunk);
         let mut at = 0;
         for batch in SerialReader::new(&image, ReadOptions::plain(true, 1)) {
-            let runs = batch.unwrap().runs;
+            let segments = batch.unwrap().runs;
             assert_eq!(at % chunk.max(4096), 0);
-            at += runs.iter().map(bytes).sum::<u64>();
+            at += segments.iter().map(bytes).sum::<u64>();
         }
         assert_eq!(at, image.size());
     }

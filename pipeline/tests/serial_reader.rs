@@ -29,7 +29,7 @@ struct WrittenDisk {
 /// How a disk is generated: parts with a kind, a length and a seed.
 #[derive(Clone, Debug)]
 struct Wishes {
-    runs: Vec<(Stuff, u64, u8)>,
+    parts: Vec<(Stuff, u64, u8)>,
     /// True for a file in memory, whose file system has no FIEMAP; false for a file on disk.
     in_memory: bool,
 }
@@ -52,8 +52,8 @@ fn wishes() -> impl Strategy<Value = Wishes> {
         (1..40_u64).prop_map(|blocks| blocks * 512),
         1..60_000_u64
     ];
-    let runs = prop::collection::vec((stuff, blocks, 1..=255_u8), 0..12);
-    (runs, any::<bool>()).prop_map(|(runs, in_memory)| Wishes { runs, in_memory })
+    let parts = prop::collection::vec((stuff, blocks, 1..=255_u8), 0..12);
+    (parts, any::<bool>()).prop_map(|(parts, in_memory)| Wishes { parts, in_memory })
 }
 
 fn make(wishes: &Wishes) -> WrittenDisk {
@@ -61,7 +61,7 @@ fn make(wishes: &Wishes) -> WrittenDisk {
     let path = folder.path().join("disk.img");
     let file = File::create(&path).unwrap();
     let mut bytes: Vec<u8> = Vec::new();
-    for &(stuff, len, seed) in &wishes.runs {
+    for &(stuff, len, seed) in &wishes.parts {
         let at = bytes.len() as u64;
         let byte = |index: u64| match stuff {
             Stuff::Hole | Stuff::Zeros => 0,
@@ -275,10 +275,10 @@ type Verdict = std::result::Result<(), TestCaseError>;
 
 /// Checks that the pieces have the specified canonical form and give the bytes of the disk.
 fn is_canonical(image: &dyn Disk, bytes: &[u8], interval: u64, grain: u64) -> Verdict {
-    let sums = HashParams::new(interval, grain).unwrap();
-    let expected = canonical::form(bytes, sums);
+    let params = HashParams::new(interval, grain).unwrap();
+    let expected = canonical::form(bytes, params);
     for held in [false, true] {
-        is_canonical_as(image, bytes, ReadOptions::canonical(sums).held(held), held, &expected)?;
+        is_canonical_as(image, bytes, ReadOptions::canonical(params).held(held), held, &expected)?;
     }
     Ok(())
 }
@@ -292,12 +292,13 @@ fn is_canonical_as(
 ) -> Verdict {
     // Each piece is dropped before the next one is taken, so that buffers are reused.
     let digest = |piece: &Piece| if let Piece::Data(_, digest) = piece { *digest } else { None };
-    let told = |piece: Piece| {
+    let record = |piece: Piece| {
         let len = len(&piece);
         (len > 0).then(|| (len, digest(&piece)))
     };
-    let found: Vec<_> =
-        Coalescer::new(SerialReader::new(image, options), &options).filter_map(|piece| told(piece.unwrap())).collect();
+    let found: Vec<_> = Coalescer::new(SerialReader::new(image, options), &options)
+        .filter_map(|piece| record(piece.unwrap()))
+        .collect();
     prop_assert_eq!(&found, expected);
     let pieces = pieces(image, options);
     prop_assert!(rebuilt(image, &pieces) == bytes);
@@ -426,9 +427,9 @@ fn segments_continue_across_read_boundaries() {
                 assert!(!holes, "{method:?} {min_hole} {detect}: a hole behind a hole");
             }
         }
-        let sums = HashParams::new(16 * M, 4096).unwrap();
-        let canonical = canonical::form(&expected, sums);
-        let found = pieces(&raw, ReadOptions::canonical(sums)).iter().map(len).collect::<Vec<_>>();
+        let params = HashParams::new(16 * M, 4096).unwrap();
+        let canonical = canonical::form(&expected, params);
+        let found = pieces(&raw, ReadOptions::canonical(params)).iter().map(len).collect::<Vec<_>>();
         assert_eq!(found, canonical.iter().map(|(len, _)| *len).collect::<Vec<_>>(), "{method:?}");
     }
 }

@@ -38,7 +38,7 @@ pub(crate) struct DirectWriter {
 
 /// A thread that writes buffers, and the queue to it.
 struct WriteThread {
-    runs: SyncSender<WriteRun>,
+    queue: SyncSender<WriteRun>,
     thread: JoinHandle<()>,
 }
 
@@ -121,7 +121,7 @@ impl DirectWriter {
         let large = run.end - run.start >= DIRECT_MIN as u64;
         let left = match lock(&self.worker).as_ref().filter(|_| large) {
             None => Some(run),
-            Some(worker) => match worker.runs.try_send(run) {
+            Some(worker) => match worker.queue.try_send(run) {
                 Ok(()) => None,
                 Err(TrySendError::Full(run) | TrySendError::Disconnected(run)) => Some(run),
             },
@@ -131,8 +131,8 @@ impl DirectWriter {
 
     /// Waits until the thread has written all buffers that it got, and ends it.
     fn stop_thread(&self) {
-        if let Some(WriteThread { runs, thread }) = lock(&self.worker).take() {
-            drop(runs);
+        if let Some(WriteThread { queue, thread }) = lock(&self.worker).take() {
+            drop(queue);
             // An error of the thread is stored in `failed`.
             thread.join().unwrap_or_else(|panic| resume_unwind(panic));
         }
@@ -149,9 +149,9 @@ impl Drop for DirectWriter {
 impl WriteThread {
     fn start(handles: &Arc<WriteHandles>) -> Option<Self> {
         let handles = Arc::clone(handles);
-        let (runs, taken) = sync_channel(1);
+        let (queue, taken) = sync_channel(1);
         let work = move || handles.write_all(&taken);
-        Some(Self { runs, thread: thread::Builder::new().spawn(work).ok()? })
+        Some(Self { queue, thread: thread::Builder::new().spawn(work).ok()? })
     }
 }
 
@@ -221,8 +221,8 @@ impl WriteHandles {
     }
 
     /// The loop of the thread: writes buffers until the first failure.
-    fn write_all(&self, runs: &Receiver<WriteRun>) {
-        while let Ok(run) = runs.recv() {
+    fn write_all(&self, queue: &Receiver<WriteRun>) {
+        while let Ok(run) = queue.recv() {
             if let Err(failure) = self.write_run(run) {
                 *lock(&self.failed) = Some(failure);
                 return;

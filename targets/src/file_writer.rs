@@ -310,8 +310,8 @@ impl FileWriter {
         let rest = self.min_len.checked_sub(at).filter(|_| source.raw_os_error() == Some(libc::ENOSPC))?;
         let (announced, data_written) =
             (self.announced.load(Ordering::Relaxed), self.data_written.load(Ordering::Relaxed));
-        let told = announced.checked_sub(data_written).filter(|&left| left > 0 && left < rest);
-        let (left, about) = told.map_or((rest, "up to"), |left| (left, "about"));
+        let expected = announced.checked_sub(data_written).filter(|&left| left > 0 && left < rest);
+        let (left, about) = expected.map_or((rest, "up to"), |left| (left, "about"));
         let free = sys::free_space(&self.file).ok()?;
         let missing = left.saturating_sub(free);
         Some(format!("{about} {missing} bytes of free space are missing ({about} {left} to be written, {free} free)"))

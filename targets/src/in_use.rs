@@ -154,17 +154,17 @@ impl LoopDevice {
         let device = Path::new("/dev").join(name);
         // The backing file's path may name another file here, because of other mounts or a rename. The device tells the
         // inode, but only to privileged processes.
-        let told = || {
-            let told = sys::loop_backing(&File::open(&device).ok()?).ok()?;
+        let is_over = || {
+            let info = sys::loop_backing(&File::open(&device).ok()?).ok()?;
             Some(if stat.file_type().is_block_device() {
-                told.own == stat.rdev()
+                info.own == stat.rdev()
             } else {
-                told.file == (stat.dev(), stat.ino())
+                info.file == (stat.dev(), stat.ino())
             })
         };
         let by_name = || StorageId::at(&backing).is_some_and(|storage| storage.is_same(&StorageId::of(stat)));
         let read_only = fs::read_to_string(folder.join("ro")).is_ok_and(|text| text.trim() == "1");
-        told().unwrap_or_else(by_name).then_some(Self { device, read_only })
+        is_over().unwrap_or_else(by_name).then_some(Self { device, read_only })
     }
 }
 

@@ -85,14 +85,14 @@ impl ReplacedFile {
             // Adjacent blocks of the same kind are written together.
             let mut blocks = bytes.chunks(GRAIN).map(|block| (block.len(), is_zero(block))).peekable();
             let mut from = 0;
-            while let Some((mut run, zero)) = blocks.next() {
+            while let Some((mut merged, zero)) = blocks.next() {
                 while let Some((len, _)) = blocks.next_if(|&(_, other)| other == zero) {
-                    run += len;
+                    merged += len;
                 }
                 if !zero {
-                    write(at + from as u64, &bytes[from..from + run])?;
+                    write(at + from as u64, &bytes[from..from + merged])?;
                 }
-                from += run;
+                from += merged;
             }
             at += from as u64;
         }

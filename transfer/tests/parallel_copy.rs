@@ -193,7 +193,7 @@ proptest! {
 #[test]
 fn full_writer_ends_the_copy() {
     let wishes: Vec<_> =
-        (0..40).map(|_| (mixed::Lies::Flat { depth: 0, next: false }, mixed::Stuff::Data, 1 << 20, 7)).collect();
+        (0..40).map(|_| (mixed::Location::Flat { depth: 0, next: false }, mixed::Content::Data, 1 << 20, 7)).collect();
     let image = Mixed::make(&wishes, 1);
     for count in 1..4 {
         let writer = Memory { full: 20 << 20, ..Memory::new(image.size(), 0) };
