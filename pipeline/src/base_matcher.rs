@@ -29,12 +29,13 @@ pub struct BaseMatcher<B, F> {
     size: u64,
     /// Disk offset up to which the comparison is done, in bytes.
     at: u64,
-    /// Segments of the disk from `at` on that are not compared yet. `held` is their length in bytes. Between two
-    /// batches it is less than an interval.
+    /// Segments of the disk from `at` on that are not compared yet.
     own: VecDeque<Segment>,
+    /// Length of these segments in bytes. Between two batches it is less than an interval.
     held: u64,
-    /// The unread part of the copy's record at disk offset `existing_at`.
+    /// The unread part of the copy's current record.
     existing: Option<Record>,
+    /// Disk offset of that part, in bytes.
     existing_at: u64,
     /// True after the last record of the copy.
     ended: bool,

@@ -14,10 +14,11 @@ use crate::plan::{Action, Plan};
 const POINTS: usize = 64 << 10;
 /// Number of steps between two readings of the clock.
 const STEPS: u32 = 64;
-/// Time for which the walk runs at full speed, long enough for most disks. After it the walk alternates between `WORK`
-/// and `REST`, a fifth of the time, so that it doesn't slow the transfer down.
+/// Time for which the walk runs at full speed: long enough for most disks.
 const FREE: Duration = Duration::from_millis(50);
+/// Time that the walk works between two rests, after `FREE`.
 const WORK: Duration = Duration::from_millis(2);
+/// Time that the walk rests, so that it takes a fifth of the time and doesn't slow the transfer down.
 const REST: Duration = Duration::from_millis(8);
 
 /// The data of a disk by its extents: for each offset, the number of bytes of data before it.
@@ -116,9 +117,11 @@ pub struct DataEstimator {
 
 #[derive(Debug, Default)]
 struct EstimatorState {
+    /// True once the estimate was requested.
     wanted: bool,
     /// True while a thread can walk through the plan.
     walks: bool,
+    /// True once the transfer has ended.
     over: bool,
 }
 

@@ -44,8 +44,9 @@ struct WriteThread {
 
 /// A buffer of consecutive bytes.
 struct WriteRun {
-    /// Disk offset of the first byte. `end` is the disk offset after the last byte.
+    /// Disk offset of the first byte.
     start: u64,
+    /// Disk offset after the last byte.
     end: u64,
     /// The bytes. The buffer begins at the page that holds the first byte.
     buffer: Aligned,

@@ -26,8 +26,9 @@ pub(crate) struct FileWriter {
     touched: AtomicBool,
     /// Length in bytes that the file never falls below while only this process writes to it; 0 if the file grows.
     min_len: u64,
-    /// Approximate bytes of data announced in total, and bytes of data written so far; 0 if unknown.
+    /// Approximate bytes of data announced in total; 0 if unknown.
     announced: AtomicU64,
+    /// Bytes of data written so far, including those that the kernel copied or moved.
     data_written: AtomicU64,
     /// Bytes that were written by this process. Bytes that the kernel copied or shared don't count, since it may leave
     /// holes out.

@@ -12,8 +12,9 @@ use xfer_hole_os::{DiskError, DiskErrorKind, Result, StorageId, shown, sys};
 
 use crate::refusal::not_here;
 
-/// How often, and how long each time, to wait for a program that has the file open for writing.
+/// Number of times to wait for a program that has the file open for writing.
 const PATIENCE: u32 = 20;
+/// Duration of each wait.
 const PACE: Duration = Duration::from_millis(50);
 
 /// Refuses a destination that another program uses, unless `force` is set. If `confined` is set, the error doesn't tell

@@ -292,7 +292,7 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// What can't be opened, locked or read.
+    /// Errors of opening, locking and reading.
     pub fn hold(self, size: u64, resume: bool) -> Result<HeldTarget> {
         let Self { path, method, options, fresh_mode, .. } = self;
         Ok(match method {
@@ -354,7 +354,7 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// What can't be opened, locked or created, and a DEST that doesn't hold the required disk.
+    /// Errors of opening, locking and creating, and a DEST that doesn't hold the required disk.
     pub fn open(self, size: Option<u64>, base: Option<u64>) -> Result<Box<dyn DiskWriter>> {
         let Self { path, method, options, fresh_mode, expected, reader } = self;
         let sync = !options.no_sync;

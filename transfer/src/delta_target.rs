@@ -24,7 +24,7 @@ impl DeltaTarget {
     ///
     /// # Errors
     ///
-    /// What can't be opened, locked or read.
+    /// Errors of opening, locking and reading.
     pub fn open(target: Target, size: u64, resume: bool) -> Result<Self> {
         let HeldTarget { writer, layers: files, size, copy_over } = target.hold(size, resume)?;
         let lower = files.len() - 1;

@@ -30,7 +30,7 @@ pub struct CacheKey {
     formats: Vec<Format>,
     /// Stamp of each file, the top first. A stamp is taken after its file was flushed.
     stamps: Vec<Stamp>,
-    /// Time before which nothing was read, since 1970.
+    /// Time since 1970 at which the reading began, or an earlier one. `None` if it is unknown.
     begun: Option<Duration>,
 }
 
