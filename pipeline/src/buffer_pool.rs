@@ -1,25 +1,26 @@
-//! The memory that blocks' bytes are held in: buffers of one size that begin at a page, used again once their block is gone.
+//! Page-aligned buffers of one size that hold the bytes of batches. A buffer is reused once its batch was dropped.
 
 use std::sync::{Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use xfer_hole_os::aligned_bytes;
 
-/// All the buffers there are, but for those in work.
+/// A pool of page-aligned buffers. It holds all buffers except those that are being filled.
 pub(crate) struct BufferPool {
-    /// Bytes of each.
+    /// Size of each buffer, in bytes.
     size: usize,
-    /// Those of finished blocks, of which some may still be held.
+    /// Buffers of finished batches. Some of them may still be referenced by a payload.
     kept: Mutex<Vec<Bytes>>,
 }
 
 impl BufferPool {
-    /// None yet; each will have this many bytes.
+    /// Creates an empty pool for buffers of `size` bytes.
     pub(crate) fn new(size: usize) -> Self {
         Self { size, kept: Mutex::new(Vec::new()) }
     }
 
-    /// A buffer with room for `bytes`. What an earlier block left in it is nobody's.
+    /// Returns a buffer of at least `bytes` bytes, or an empty one for 0 bytes. Its content is unspecified: it may hold
+    /// bytes of an earlier batch.
     pub(crate) fn take(&self, bytes: usize) -> BytesMut {
         if bytes == 0 {
             return BytesMut::new();
@@ -27,12 +28,12 @@ impl BufferPool {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let free = kept.iter().position(Bytes::is_unique).map(|free| kept.swap_remove(free));
         let free = free.and_then(|free| free.try_into_mut().ok());
-        // Nothing asks for more than the size. Pages that nobody touches are none.
+        // `bytes` never exceeds the pool's size. Pages of a buffer that are never written take no memory.
         free.filter(|free| free.len() >= bytes).unwrap_or_else(|| aligned_bytes(self.size.max(bytes)))
     }
 
-    /// The block that took this buffer is finished.
-    pub(crate) fn keep(&self, buffer: Bytes) {
+    /// Returns a buffer to the pool. It is reused once no payload references it.
+    pub(crate) fn give_back(&self, buffer: Bytes) {
         if !buffer.is_empty() {
             self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
         }
@@ -45,17 +46,17 @@ mod tests {
     use xfer_hole_os::ALIGN;
 
     #[test]
-    fn a_buffer_is_taken_again_when_nobody_holds_it_and_not_before() {
+    fn buffer_is_reused_only_when_unreferenced() {
         let buffers = BufferPool::new(8192);
         let first = buffers.take(10).freeze();
         let held = first.slice(5..6);
-        let place = first.as_ptr();
-        buffers.keep(first);
+        let address = first.as_ptr();
+        buffers.give_back(first);
         let second = buffers.take(8192);
-        assert_ne!(second.as_ptr(), place);
-        assert!(place.align_offset(ALIGN) == 0 && second.as_ptr().align_offset(ALIGN) == 0);
+        assert_ne!(second.as_ptr(), address);
+        assert!(address.align_offset(ALIGN) == 0 && second.as_ptr().align_offset(ALIGN) == 0);
         drop(held);
-        assert_eq!(buffers.take(1).as_ptr(), place);
+        assert_eq!(buffers.take(1).as_ptr(), address);
         assert_eq!(buffers.take(0).len(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Joins the runs of blocks to what becomes a record each: holes are joined across blocks, data is not.
+//! Turns the segments of batches into pieces, one for each record. Holes are joined across batches, data is not.
 
 use xfer_hole_os::Result;
 use xfer_hole_proto::{Digest, Record};
@@ -7,21 +7,21 @@ use crate::payload::Payload;
 use crate::read_options::ReadOptions;
 use crate::segment::{Segment, SegmentBatch};
 
-/// What becomes one record.
+/// A part of the disk that is sent as one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// So many bytes of zeros.
+    /// A hole of this many bytes.
     Hole(u64),
-    /// So many bytes that the target holds already.
+    /// This many bytes that the destination already holds.
     Keep(u64),
-    /// This payload.
+    /// Data, with its digest if digests are on.
     Data(Payload, Option<Digest>),
-    /// Nothing yet: a new block is looked at.
+    /// No part of the disk: it marks the start of a new batch.
     Nothing,
 }
 
 impl Piece {
-    /// The record that announces it.
+    /// Returns the record that announces this piece, or `None` for [`Piece::Nothing`].
     #[must_use]
     pub fn record(&self) -> Option<Record> {
         match self {
@@ -33,34 +33,37 @@ impl Piece {
     }
 }
 
-/// The pieces of a disk, in order, covering it once; [`Piece::Nothing`] stands between them, so that whoever draws them isn't held
-/// up by a long hole.
+/// Yields the pieces of a disk, in order, so that they cover the disk exactly once.
+///
+/// [`Piece::Nothing`] is yielded before each batch, so that the consumer gets control regularly even while a hole is
+/// long.
 pub struct Coalescer<I> {
-    blocks: I,
+    batches: I,
     min_hole: u64,
-    runs: std::vec::IntoIter<Segment>,
-    /// Zeros that have been seen, and that more zeros may follow.
+    segments: std::vec::IntoIter<Segment>,
+    /// Length in bytes of a hole that may continue in the next segment.
     hole: u64,
-    /// The same of what is kept; one of the two is 0.
+    /// Length in bytes of an unchanged range that may continue in the next segment. Either `hole` or `keep` is 0.
     keep: u64,
-    /// What ends that hole, or that which is kept.
-    behind: Option<Segment>,
+    /// The segment that ended the hole or the unchanged range.
+    after: Option<Segment>,
 }
 
 impl<I> Coalescer<I> {
-    /// The pieces of these blocks, which are of this shape.
+    /// Creates a coalescer for batches that were read with these options.
     #[must_use]
-    pub fn new(blocks: I, shape: &ReadOptions) -> Self {
-        Self { blocks, min_hole: shape.min_hole(), runs: Vec::new().into_iter(), hole: 0, keep: 0, behind: None }
+    pub fn new(batches: I, options: &ReadOptions) -> Self {
+        Self { batches, min_hole: options.min_hole(), segments: Vec::new().into_iter(), hole: 0, keep: 0, after: None }
     }
 
-    /// Bytes of a hole that has begun, is long enough to be one, and is no piece yet; or of what is kept.
+    /// Returns the length in bytes of the hole or unchanged range that has begun and was not yielded yet. A hole counts
+    /// once it has reached the minimum hole length.
     #[must_use]
     pub fn pending(&self) -> u64 {
         if self.hole < self.min_hole { self.keep } else { self.hole }
     }
 
-    /// What has come to its end: a hole that is too short for one is data.
+    /// Ends the current hole or unchanged range and returns its piece. A hole shorter than the minimum becomes data.
     fn close(&mut self) -> Option<Piece> {
         let (hole, keep) = (std::mem::take(&mut self.hole), std::mem::take(&mut self.keep));
         match (hole, keep) {
@@ -80,21 +83,21 @@ where
 
     fn next(&mut self) -> Option<Result<Piece, E>> {
         loop {
-            match self.behind.take().or_else(|| self.runs.next()) {
+            match self.after.take().or_else(|| self.segments.next()) {
                 Some(Segment::Zero(len)) if self.keep == 0 => self.hole += len,
                 Some(Segment::Keep(len)) if self.hole == 0 => self.keep += len,
                 Some(Segment::Data(payload, digest)) if self.hole == 0 && self.keep == 0 => {
                     return Some(Ok(Piece::Data(payload, digest)));
                 }
-                Some(run) => {
-                    self.behind = Some(run);
+                Some(segment) => {
+                    self.after = Some(segment);
                     if let Some(piece) = self.close() {
                         return Some(Ok(piece));
                     }
                 }
-                None => match self.blocks.next() {
-                    Some(Ok(block)) => {
-                        self.runs = block.runs.into_iter();
+                None => match self.batches.next() {
+                    Some(Ok(batch)) => {
+                        self.segments = batch.runs.into_iter();
                         return Some(Ok(Piece::Nothing));
                     }
                     Some(Err(error)) => return Some(Err(error)),

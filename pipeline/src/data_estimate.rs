@@ -1,4 +1,5 @@
-//! How much data a disk has, found by its extents alone while it is transferred, and how much of that lies before an offset.
+//! Estimates how much data a disk has, in total and before a given offset, from its extents alone, while the transfer
+//! runs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -9,22 +10,26 @@ use xfer_hole_image::{BackingChain, ExtentMethod};
 
 use crate::plan::{Action, Plan};
 
-/// Points that are kept at most: a mebibyte of them.
+/// Maximum number of points kept: 1 MiB of memory.
 const POINTS: usize = 64 << 10;
-/// Steps between two looks at the clock.
+/// Number of steps between two readings of the clock.
 const STEPS: u32 = 64;
-/// The walk runs freely for so long, which suffices for most disks. Then it works a fifth of the time: the transfer goes first.
+/// Time for which the walk runs at full speed: long enough for most disks.
 const FREE: Duration = Duration::from_millis(50);
+/// Time that the walk works between two rests, after `FREE`.
 const WORK: Duration = Duration::from_millis(2);
+/// Time that the walk rests, so that it takes a fifth of the time and doesn't slow the transfer down.
 const REST: Duration = Duration::from_millis(8);
 
-/// The data of a disk by its extents: for each offset, the bytes of data before it. Exact at the ends of extents as long as these are
-/// some ten thousand, between kept points else.
+/// The data of a disk by its extents: for each offset, the number of bytes of data before it.
+///
+/// The figures are exact while the disk has fewer than about 65,000 extent boundaries. With more, they are interpolated
+/// between the points that are kept.
 #[derive(Clone, Debug, Default)]
 pub struct DataEstimate {
-    /// Disk offset, and bytes of data before it: both grow.
+    /// Pairs of a disk offset and the bytes of data before it. Both increase.
     points: Vec<(u64, u64)>,
-    /// Of so many ends of extents one is kept.
+    /// One of this many extent boundaries is kept as a point.
     stride: u32,
     passed: u32,
     at: u64,
@@ -33,13 +38,14 @@ pub struct DataEstimate {
 }
 
 impl DataEstimate {
-    /// Walks through all of a plan. `None` if it fails, or if `pause`, which is called now and then, says that it is not wanted.
+    /// Walks through a whole plan and calls `pause` every 64 steps. Returns `None` if the plan fails or `pause` returns
+    /// false.
     pub fn of(plan: Plan<'_>, mut pause: impl FnMut() -> bool) -> Option<Self> {
-        let mut outlook = Self { stride: 1, ..Self::default() };
+        let mut estimate = Self { stride: 1, ..Self::default() };
         let mut steps = 0;
         for step in plan {
             let step = step.ok()?;
-            outlook.add(step.extent.len, step.want == Action::Copy);
+            estimate.add(step.extent.len, step.want == Action::Copy);
             steps += 1;
             if steps == STEPS {
                 steps = 0;
@@ -48,11 +54,12 @@ impl DataEstimate {
                 }
             }
         }
-        outlook.points.push((outlook.at, outlook.data));
-        Some(outlook)
+        estimate.points.push((estimate.at, estimate.data));
+        Some(estimate)
     }
 
-    /// Walks through all of a plan within `most`, so that a little is known before a transfer begins. `None` if that is too short.
+    /// Walks through a whole plan, so that an estimate is known before a transfer begins. Returns `None` if that takes
+    /// longer than `most`.
     #[must_use]
     pub fn within(plan: Plan<'_>, most: Duration) -> Option<Self> {
         let begun = Instant::now();
@@ -80,13 +87,13 @@ impl DataEstimate {
         }
     }
 
-    /// The bytes of data of the whole disk.
+    /// Returns the bytes of data of the whole disk.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.data
     }
 
-    /// The bytes of data before this disk offset.
+    /// Returns the bytes of data before disk offset `at`.
     #[must_use]
     pub fn before(&self, at: u64) -> u64 {
         let next = self.points.partition_point(|&(point, _)| point <= at);
@@ -97,11 +104,12 @@ impl DataEstimate {
     }
 }
 
-/// What is known of the data of a disk ahead of its transfer, and whether it is to be found out.
+/// Computes a [`DataEstimate`] on a thread of its own while a transfer runs, if it is requested, and holds figures
+/// known in advance.
 #[derive(Debug, Default)]
 pub struct DataEstimator {
-    outlook: OnceLock<DataEstimate>,
-    /// An estimate; 0 if there is none.
+    estimate: OnceLock<DataEstimate>,
+    /// Bytes of data that were announced; 0 if none were.
     expected: AtomicU64,
     state: Mutex<EstimatorState>,
     changed: Condvar,
@@ -109,9 +117,11 @@ pub struct DataEstimator {
 
 #[derive(Debug, Default)]
 struct EstimatorState {
+    /// True once the estimate was requested.
     wanted: bool,
-    /// A thread can walk through the plan.
+    /// True while a thread can walk through the plan.
     walks: bool,
+    /// True once the transfer has ended.
     over: bool,
 }
 
@@ -120,48 +130,49 @@ impl DataEstimator {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was found, once it was.
+    /// Returns the estimate, once it is computed.
     pub fn outlook(&self) -> Option<&DataEstimate> {
-        self.outlook.get()
+        self.estimate.get()
     }
 
-    /// Tells about how many bytes of data there are, where it isn't known better.
+    /// Sets an approximate number of bytes of data, used until the estimate is computed.
     pub fn expect(&self, data: u64) {
         self.expected.store(data, Ordering::Relaxed);
     }
 
-    /// About how many bytes of data there are; `None` if unknown.
+    /// Returns the approximate number of bytes of data, or `None` if it is unknown.
     pub fn expected(&self) -> Option<u64> {
-        let told = self.expected.load(Ordering::Relaxed);
-        self.outlook().map(DataEstimate::total).or((told > 0).then_some(told))
+        let announced = self.expected.load(Ordering::Relaxed);
+        self.outlook().map(DataEstimate::total).or((announced > 0).then_some(announced))
     }
 
-    /// Has the walk begin.
+    /// Requests the estimate: the walk begins.
     pub fn want(&self) {
         self.state().wanted = true;
         self.changed.notify_all();
     }
 
-    /// True if it will be known soon.
+    /// Returns true if the estimate was requested and is being computed.
     pub fn is_pending(&self) -> bool {
         let state = self.state();
         state.wanted && state.walks && !state.over && self.outlook().is_none()
     }
 
-    /// Does the work on this disk, while its data is counted by the extents of the plan, if that is wanted.
+    /// Runs `work` on this disk. If the estimate is requested meanwhile, another thread walks through the plan. Disks
+    /// whose extents come from FIEMAP are not walked.
     pub fn of_disk<T>(&self, disk: &BackingChain, plan: Plan<'_>, work: impl FnOnce() -> T) -> T {
         self.expect(disk.allocated());
         match disk.method() {
-            // FIEMAP has one window onto the extents, which the reading threads need.
+            // There is one cache of FIEMAP extents, and the reading threads need it.
             Some(ExtentMethod::Fiemap) => work(),
             _ => self.during(plan, work),
         }
     }
 
-    /// Does the work, while another thread walks through the plan if its result is wanted.
+    /// Runs `work`. If the estimate is requested meanwhile, another thread walks through the plan.
     pub fn during<T>(&self, plan: Plan<'_>, work: impl FnOnce() -> T) -> T {
         thread::scope(|scope| {
-            // A thread that isn't to be had is a figure less.
+            // If no thread can be started, there is no estimate; the transfer is unaffected.
             let walks = thread::Builder::new().spawn_scoped(scope, || self.walk(plan)).is_ok();
             self.state().walks = walks;
             let done = work();
@@ -186,7 +197,7 @@ impl DataEstimator {
         });
         match found {
             Some(found) => {
-                let _first = self.outlook.set(found);
+                let _first = self.estimate.set(found);
             }
             None => self.state().walks = false,
         }
@@ -197,34 +208,34 @@ impl DataEstimator {
 mod tests {
     use super::*;
 
-    fn outlook(runs: impl IntoIterator<Item = (u64, bool)>) -> DataEstimate {
-        let mut outlook = DataEstimate { stride: 1, ..DataEstimate::default() };
-        runs.into_iter().for_each(|(len, is_data)| outlook.add(len, is_data));
-        outlook.points.push((outlook.at, outlook.data));
-        outlook
+    fn estimate(segments: impl IntoIterator<Item = (u64, bool)>) -> DataEstimate {
+        let mut estimate = DataEstimate { stride: 1, ..DataEstimate::default() };
+        segments.into_iter().for_each(|(len, is_data)| estimate.add(len, is_data));
+        estimate.points.push((estimate.at, estimate.data));
+        estimate
     }
 
     #[test]
-    fn what_lies_before_an_offset_is_exact_between_the_ends_of_extents() {
-        let found = outlook([(100, true), (1000, false), (50, true), (50, true), (10_000, false)]);
+    fn data_before_an_offset_is_exact_with_few_extents() {
+        let found = estimate([(100, true), (1000, false), (50, true), (50, true), (10_000, false)]);
         assert_eq!(found.total(), 200);
         for (at, data) in
             [(0, 0), (40, 40), (100, 100), (600, 100), (1100, 100), (1150, 150), (1200, 200), (11_200, 200)]
         {
             assert_eq!(found.before(at), data, "{at}");
         }
-        let empty = outlook([(1000, false)]);
+        let empty = estimate([(1000, false)]);
         assert_eq!((empty.total(), empty.before(500), empty.before(1000)), (0, 0, 0));
-        assert_eq!(outlook([]).before(0), 0);
+        assert_eq!(estimate([]).before(0), 0);
     }
 
     #[test]
-    fn a_million_extents_take_no_more_than_a_mebibyte_and_stay_near_the_truth() {
-        let runs = (0..2_000_000_u64).map(|n| (if n % 2 == 0 { 4096 } else { 4096 * (1 + n % 7) }, n % 2 == 0));
-        let found = outlook(runs.clone());
+    fn a_million_extents_are_estimated_within_one_mebibyte() {
+        let segments = (0..2_000_000_u64).map(|n| (if n % 2 == 0 { 4096 } else { 4096 * (1 + n % 7) }, n % 2 == 0));
+        let found = estimate(segments.clone());
         assert!(found.points.len() <= POINTS && found.total() == 1_000_000 * 4096);
         let (mut at, mut data, mut last) = (0, 0, 0);
-        for (len, is_data) in runs {
+        for (len, is_data) in segments {
             let before = found.before(at);
             assert!(before >= last && before.abs_diff(data) <= found.total() / 1000, "{before} and {data} at {at}");
             (at, last) = (at + len, before);

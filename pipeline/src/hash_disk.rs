@@ -1,4 +1,4 @@
-//! What is in a disk, by digest alone: its runs, its record lines, its fingerprint. All processors hash, and no payload is kept.
+//! Hashes a disk on all processors: its segments, its manifest's record lines and its fingerprint. No payload is kept.
 
 use std::num::NonZero;
 use std::thread;
@@ -13,45 +13,48 @@ use crate::read_options::ReadOptions;
 use crate::segment::SegmentBatch;
 use crate::serial_reader::SerialReader;
 
-/// Threads at least where a device is waited for, which needs no processor.
-const WAITING: usize = 6;
+/// Minimum number of threads for direct I/O, where threads mostly wait for the device and need no processor.
+const DIRECT_THREADS_MIN: usize = 6;
 
-/// The runs of a disk in canonical form, block by block in order, without their bytes, for `take` to draw. Now and then there is an empty
-/// block, so that whoever draws isn't held up.
+/// Reads and hashes a disk with parameters `params`. `take` gets an iterator over its batches in canonical form, in
+/// order, whose payloads have lengths and digests and no bytes.
+///
+/// The iterator may return empty batches, so that `take` gets control regularly.
 pub fn hash_disk<T>(
     image: &dyn Disk,
-    sums: HashParams,
+    params: HashParams,
     take: impl FnOnce(&mut (dyn Iterator<Item = Result<SegmentBatch>> + '_)) -> T,
 ) -> T {
-    let shape = ReadOptions::canonical(sums).bare();
-    // Nobody else here has to hash what we do: all processors are ours.
+    let options = ReadOptions::canonical(params).bare();
+    // No other thread of the process hashes now, so one thread for each processor is right.
     let all = thread::available_parallelism().map_or(1, NonZero::get);
-    let workers = if image.is_direct() { all.max(WAITING) } else { all };
-    thread::scope(|scope| match ParallelReader::start(scope, image, shape, workers) {
-        Ok(mut blocks) => take(&mut blocks),
-        // Not one thread is to be had.
-        Err(_) => take(&mut SerialReader::new(image, shape)),
+    let workers = if image.is_direct() { all.max(DIRECT_THREADS_MIN) } else { all };
+    thread::scope(|scope| match ParallelReader::start(scope, image, options, workers) {
+        Ok(mut batches) => take(&mut batches),
+        // No thread could be started: read on this thread.
+        Err(_) => take(&mut SerialReader::new(image, options)),
     })
 }
 
-/// Tells the lines of the disk's manifest that follow its first, some at a time, END among them, which is only told of a disk that is
-/// still what it was, unless `live` accepts that it changes. What is read is added to `counters`.
+/// Calls `tell` with the record lines of the disk's manifest, several at a time, including the END line. Before END,
+/// the disk is checked to be unchanged, unless `live` accepts changes. Returns the fingerprint. Bytes read are added to
+/// `counters`.
 ///
 /// # Errors
 ///
-/// What can't be read, a disk that changed ([`DiskErrorKind::Changed`]), and what `tell` gives.
+/// Read errors, [`DiskErrorKind::Changed`] if the disk changed, and errors of `tell`.
 pub fn record_lines<E: From<DiskError>>(
     image: &dyn Disk,
-    sums: HashParams,
+    params: HashParams,
     live: bool,
     counters: &ProgressCounters,
     mut tell: impl FnMut(&str) -> Result<(), E>,
 ) -> Result<Fingerprint, E> {
-    let (mut writer, mut lines) = (ManifestWriter::new(ManifestHeader::whole(image.size(), sums)), String::new());
-    hash_disk(image, sums, |blocks| {
-        for block in blocks {
-            for run in block?.runs {
-                let record = run.record();
+    let (mut writer, mut lines) = (ManifestWriter::new(ManifestHeader::whole(image.size(), params)), String::new());
+    hash_disk(image, params, |batches| {
+        for batch in batches {
+            for segment in batch?.runs {
+                let record = segment.record();
                 writer.record(&record, &mut lines).map_err(out_of_form)?;
                 counters.add_data(record.payload_len());
                 counters.add_disk(record.len());
@@ -66,20 +69,20 @@ pub fn record_lines<E: From<DiskError>>(
     image.check_unchanged(live)?;
     let digest = writer.end(&mut lines).map_err(out_of_form)?;
     tell(&lines)?;
-    Ok(Fingerprint { sums, digest })
+    Ok(Fingerprint { sums: params, digest })
 }
 
-/// The disk's fingerprint. What is read is added to `counters`.
+/// Returns the disk's fingerprint. Bytes read are added to `counters`.
 ///
 /// # Errors
 ///
-/// What can't be read, and a disk that changed ([`DiskErrorKind::Changed`]).
-pub fn fingerprint(image: &dyn Disk, sums: HashParams, counters: &ProgressCounters) -> Result<Fingerprint> {
+/// Read errors, and [`DiskErrorKind::Changed`] if the disk changed.
+pub fn fingerprint(image: &dyn Disk, params: HashParams, counters: &ProgressCounters) -> Result<Fingerprint> {
     counters.set_phase(Phase::Hashing);
-    record_lines(image, sums, false, counters, |_| Ok(()))
+    record_lines(image, params, false, counters, |_| Ok(()))
 }
 
-/// The runs of an image aren't what its blocks have to be.
+/// Makes the error for a disk whose segments violate the manifest's rules.
 fn out_of_form(what: impl ToString) -> DiskError {
     DiskError::new(DiskErrorKind::Io, "extents", what.to_string())
 }

@@ -1,4 +1,7 @@
-//! From a disk to records for xfer-hole: plans, parallel reading, zero detection, digests.
+//! From a disk to segments of data, zeros and unchanged bytes: plans, parallel reading, zero detection and digests.
+//!
+//! [`Plan`] decides what happens to each extent, [`WorkSplitter`] cuts it into work units, [`SerialReader`] or
+//! [`ParallelReader`] reads them into batches of segments, and [`Coalescer`] makes one piece of each future record.
 
 mod base_matcher;
 mod buffer_pool;

@@ -1,4 +1,5 @@
-//! Blocks by many threads, in the order of the disk, and never more of them than memory has room for.
+//! Reads a disk's work units on several threads and yields their batches in the order of the disk, within a fixed
+//! memory limit.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,102 +17,108 @@ use crate::segment::SegmentBatch;
 use crate::unit_reader::UnitReader;
 use crate::work_unit::{WorkSplitter, WorkUnit};
 
-/// Bytes that all blocks may take together: those in work, those that lie ready, and the one in its taker's hand.
+/// Maximum memory of all batches together, in bytes: being read, waiting to be taken, and being used by the consumer.
 const MEMORY: u64 = 32 << 20;
-/// After so long without a block there is an empty one, so that its taker isn't held up.
+/// After this time without a batch an empty one is yielded, so that the consumer gets control regularly.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The blocks that [`super::SerialReader`] gives, made by many at a time. After a second without any there is an empty one. Each has to
-/// be let go of before the next is asked for. An error is the last; dropping this ends the threads.
+/// Yields the batches that [`crate::SerialReader`] yields, read by several threads.
+///
+/// An empty batch is yielded after a second without one. The consumer has to drop a batch before it asks for the next.
+/// The iterator ends after the first error. Dropping the reader stops its threads.
 pub struct ParallelReader<'a> {
     shared: Arc<ReaderShared<'a>>,
-    /// Blocks that were given.
-    given: u64,
+    /// Number of batches yielded.
+    yielded: u64,
     over: bool,
 }
 
-/// What all threads share.
+/// State that all threads share.
 struct ReaderShared<'a> {
-    /// Whoever takes a deal holds this, also while there is no room for it.
-    dealing: Mutex<SplitterState<'a>>,
+    /// Locked while a thread takes a work unit, and while it waits for room for it.
+    splitter: Mutex<SplitterState<'a>>,
     state: Mutex<ReaderState>,
-    /// There is room for one more, or work has ended.
+    /// Notified when there is room for one more batch, or when the work has ended.
     room: Condvar,
-    /// The block that is asked for lies ready, or none will come.
+    /// Notified when the requested batch is ready, or when none will come.
     ready: Condvar,
-    /// Nobody wants a block any more. Changed only under `state`.
+    /// Set when no more batches are wanted. It is changed only while `state` is locked.
     stop: Arc<AtomicBool>,
-    /// Blocks that may be there at a time, from the one in its taker's hand on.
+    /// Maximum number of batches at a time, counted from the one that the consumer uses.
     most: u64,
 }
 
 struct SplitterState<'a> {
     splitter: WorkSplitter<'a>,
-    /// Deals that were taken.
-    dealt: u64,
+    /// Number of work units taken.
+    taken: u64,
 }
 
 #[derive(Default)]
 struct ReaderState {
-    /// The number of the block that is asked for: all before it are gone.
-    asked: u64,
-    /// Blocks that are finished.
-    places: BTreeMap<u64, Result<SegmentBatch>>,
-    /// A block failed: those behind it need not be begun.
+    /// Number of the requested batch: all before it were dropped.
+    requested: u64,
+    /// Finished batches by number.
+    finished: BTreeMap<u64, Result<SegmentBatch>>,
+    /// A batch failed: those after it need not be read.
     failed: bool,
-    /// Threads.
+    /// Number of running threads.
     working: usize,
 }
 
 impl<'a> ParallelReader<'a> {
-    /// Starts up to `count` threads in this scope. Fails only if there is not even one to be had.
+    /// Starts up to `count` reading threads in this scope.
+    ///
+    /// # Errors
+    ///
+    /// If not even one thread can be started.
     pub fn start<'scope>(
         scope: &'scope Scope<'scope, 'a>,
         image: &'a dyn Disk,
-        shape: ReadOptions,
+        options: ReadOptions,
         count: usize,
     ) -> io::Result<Self> {
-        let memory = WorkSplitter::memory(image, &shape);
+        let memory = WorkSplitter::memory(image, &options);
         let buffers = Arc::new(BufferPool::new(usize::try_from(memory).unwrap_or(usize::MAX)));
-        // One in its taker's hand, and one for each thread, and some that lie ready.
+        // One batch for the consumer, one for each thread, and some that are ready.
         let count = u64::try_from(count).unwrap_or(u64::MAX).clamp(1, (MEMORY / memory).max(1));
         let most = count.saturating_mul(2).saturating_add(2).min(MEMORY / memory).max(2);
         let shared = Arc::new(ReaderShared {
-            dealing: Mutex::new(SplitterState { splitter: WorkSplitter::new(image, &shape), dealt: 0 }),
+            splitter: Mutex::new(SplitterState { splitter: WorkSplitter::new(image, &options), taken: 0 }),
             state: Mutex::new(ReaderState::default()),
             room: Condvar::new(),
             ready: Condvar::new(),
             stop: Arc::new(AtomicBool::new(false)),
             most,
         });
-        let workers = Self { shared: Arc::clone(&shared), given: 0, over: false };
+        let parallel = Self { shared: Arc::clone(&shared), yielded: 0, over: false };
         for number in 0..count {
             let shared = Arc::clone(&shared);
-            let mut gather = UnitReader::new(image, shape, Arc::clone(&buffers), Arc::clone(&shared.stop));
+            let mut reader = UnitReader::new(image, options, Arc::clone(&buffers), Arc::clone(&shared.stop));
             shared.state().working += 1;
-            let present = ReaderThread(Arc::clone(&shared));
+            let counted = ReaderThread(Arc::clone(&shared));
             let work = move || {
-                let present = present;
-                present.0.work(&mut gather);
+                let counted = counted;
+                counted.0.work(&mut reader);
             };
             match thread::Builder::new().spawn_scoped(scope, work) {
                 Ok(_) => {}
-                // `present` is dropped with the closure, so that nobody waits for it.
+                // `counted` is dropped with the closure, so that the number of running threads is right.
                 Err(error) if number == 0 => return Err(error),
                 Err(_) => break,
             }
         }
-        Ok(workers)
+        Ok(parallel)
     }
 
     fn take(&mut self) -> Option<Result<SegmentBatch>> {
         let mut state = self.shared.state();
-        state.asked = self.given;
+        state.requested = self.yielded;
         self.shared.room.notify_one();
         loop {
-            if let Some(block) = state.places.remove(&self.given) {
-                self.given += 1;
-                return Some(block);
+            if let Some(batch) = state.finished.remove(&self.yielded) {
+                self.yielded += 1;
+                return Some(batch);
             }
             if state.working == 0 || self.shared.stop.load(Ordering::Relaxed) {
                 return None;
@@ -133,12 +140,12 @@ impl Iterator for ParallelReader<'_> {
         if self.over {
             return None;
         }
-        let block = self.take();
-        self.over = !matches!(block, Some(Ok(_)));
+        let batch = self.take();
+        self.over = !matches!(batch, Some(Ok(_)));
         if self.over {
             self.shared.stop();
         }
-        block
+        batch
     }
 }
 
@@ -161,40 +168,40 @@ impl ReaderShared<'_> {
         self.ready.notify_all();
     }
 
-    /// What each thread does.
-    fn work(&self, gather: &mut UnitReader<'_>) {
+    /// The loop of each reading thread.
+    fn work(&self, reader: &mut UnitReader<'_>) {
         while let Some((number, unit)) = self.take() {
-            let block = unit.and_then(|unit| gather.block(&unit));
+            let batch = unit.and_then(|unit| reader.read_unit(&unit));
             let mut state = self.state();
-            state.failed |= block.is_err();
-            state.places.insert(number, block);
-            if number == state.asked {
+            state.failed |= batch.is_err();
+            state.finished.insert(number, batch);
+            if number == state.requested {
                 self.ready.notify_one();
             }
         }
     }
 
-    /// The next deal and its number, once there is room for it. None at the end.
+    /// Waits for room and returns the next work unit and its number, or `None` at the end.
     fn take(&self) -> Option<(u64, Result<WorkUnit>)> {
-        let mut dealing = self.dealing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut splitter = self.splitter.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.state();
         loop {
             if state.failed || self.stop.load(Ordering::Relaxed) {
                 return None;
             }
-            if dealing.dealt - state.asked.min(dealing.dealt) < self.most {
+            if splitter.taken - state.requested.min(splitter.taken) < self.most {
                 break;
             }
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         drop(state);
-        let unit = dealing.splitter.unit().transpose()?;
-        dealing.dealt += 1;
-        Some((dealing.dealt - 1, unit))
+        let unit = splitter.splitter.unit().transpose()?;
+        splitter.taken += 1;
+        Some((splitter.taken - 1, unit))
     }
 }
 
-/// A thread that is there. When it has ended, or couldn't be started, its taker has to know.
+/// Counts a running thread. Dropping it, when the thread ends or could not be started, wakes the consumer.
 struct ReaderThread<'a>(Arc<ReaderShared<'a>>);
 
 impl Drop for ReaderThread<'_> {

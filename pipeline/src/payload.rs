@@ -1,34 +1,34 @@
-//! What a run of data is made of: bytes in memory, and ranges of files that are fetched when they are sent.
+//! The bytes of a data segment: buffers in memory, and ranges of files that are read when they are sent.
 
 use bytes::Bytes;
 use xfer_hole_os::ZEROS;
 
-/// The bytes of a run of data: parts, one behind the other.
+/// The bytes of a data segment: consecutive parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Payload {
     parts: Vec<PayloadPart>,
-    /// Bytes that nobody wants: only their digest was asked for.
+    /// Number of bytes of which only the digest was requested. They have no parts.
     unwanted: u64,
 }
 
-/// A part of a payload that lies in one place.
+/// A part of a payload that lies in one buffer or file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PayloadPart {
-    /// In memory.
+    /// Bytes in memory.
     Bytes(Bytes),
-    /// In the file of a layer of the image ([`crate::Disk::host`]), from where it still has to be fetched.
+    /// A range of the file of a layer ([`xfer_hole_image::Disk::host`]), to be read from there.
     Range {
-        /// The layer.
+        /// Depth of the layer; 0 is the top.
         depth: u32,
         /// Offset in that layer's file, in bytes.
         at: u64,
-        /// In bytes, at least 1.
+        /// Length in bytes, at least 1.
         len: u64,
     },
 }
 
 impl PayloadPart {
-    /// Bytes.
+    /// Returns the length in bytes.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "no part is empty")]
     pub fn len(&self) -> u64 {
@@ -40,29 +40,29 @@ impl PayloadPart {
 }
 
 impl Payload {
-    /// So many zeros.
+    /// Creates a payload of `len` zero bytes.
     pub fn zeros(len: u64) -> Self {
         zeros(len).map(|zeros| PayloadPart::Bytes(Bytes::from_static(zeros))).collect::<Vec<_>>().into()
     }
 
-    /// So many bytes that only the digest was asked for of. It has no parts.
+    /// Creates a payload of `len` bytes of which only the digest was requested. It has no parts.
     pub fn unwanted(len: u64) -> Self {
         Self { parts: Vec::new(), unwanted: len }
     }
 
-    /// Its parts, in order; none where only the digest was asked for ([`crate::ReadOptions::bare`]).
+    /// Returns the parts, in order. There are none if only the digest was requested ([`crate::ReadOptions::bare`]).
     #[must_use]
     pub fn parts(&self) -> &[PayloadPart] {
         &self.parts
     }
 
-    /// Bytes.
+    /// Returns the length in bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.unwanted + self.parts.iter().map(PayloadPart::len).sum::<u64>()
     }
 
-    /// True for no bytes, which no run has.
+    /// Returns true for 0 bytes. The payload of a segment is never empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -75,7 +75,7 @@ impl From<Vec<PayloadPart>> for Payload {
     }
 }
 
-/// So many zeros, which nobody has to make.
+/// Yields slices of a static buffer of zeros, `len` bytes in all.
 pub(crate) fn zeros(mut len: u64) -> impl Iterator<Item = &'static [u8]> {
     std::iter::from_fn(move || {
         let some = usize::try_from(len).unwrap_or(usize::MAX).min(ZEROS.len());

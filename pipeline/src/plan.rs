@@ -1,60 +1,63 @@
-//! What is to become of each byte of the disk: steps, lazily, from the image's extents. Moves no data.
+//! Decides for each extent of a disk whether it is copied, zeroed or left unchanged. Steps are computed lazily; no data
+//! is moved.
 
 use xfer_hole_image::{BlockStatus, ChangeTracker, Disk, Extent};
 use xfer_hole_os::{DiskError, DiskErrorKind, Result};
 use xfer_hole_proto::{Base, CoverageChecker, Record, StreamHeader};
 
-/// What a step wants of its bytes.
+/// What is done with the bytes of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// They are to be read.
+    /// The bytes are read and copied.
     Copy,
-    /// They are zeros.
+    /// The bytes are zeros.
     Zero,
-    /// They are not touched, and nothing of them is read: whoever takes the disk has them already, or they are what they were in the
-    /// older state that the image is compared with.
+    /// The bytes are neither read nor written: the destination already has them, or they equal those of the older state
+    /// that the disk is compared with.
     Keep,
 }
 
-/// A part of the disk with one wish.
+/// A part of the disk with one action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// The part, and all that is needed to read it; of what is kept, only its place counts.
+    /// The extent, with all that is needed to read it. For [`Action::Keep`] only its start and length are meaningful.
     pub extent: Extent,
-    /// What is to be done.
+    /// The action.
     pub want: Action,
 }
 
-/// The steps of a whole disk, in order: they cover `[0, size)` once, for the cursor that each is drawn through says so.
+/// Yields the steps of a whole disk, in order. They cover `[0, size)` exactly once: a [`CoverageChecker`] checks each
+/// step.
 pub struct Plan<'a> {
     image: &'a dyn Disk,
-    cursor: CoverageChecker,
-    /// What no layer has is kept.
+    coverage: CoverageChecker,
+    /// True if bytes that no layer has are left unchanged.
     over: bool,
-    /// What is the same in it is kept.
+    /// The older state. Bytes that are the same in it are left unchanged.
     older: Option<&'a dyn ChangeTracker>,
-    /// In bytes: what is the same begins at a multiple of it, and ends at one or at the disk's end.
+    /// Alignment of unchanged ranges, in bytes: they begin at a multiple of it, and end at one or at the end of the
+    /// disk.
     align: u64,
-    /// Nothing is the same up to this disk offset, which is such a multiple, or the end.
+    /// Disk offset, a multiple of `align` or the end of the disk, before which nothing is unchanged.
     changed: u64,
 }
 
 impl<'a> Plan<'a> {
-    /// All of the disk, by its extents.
+    /// Plans the whole disk by its extents.
     #[must_use]
     pub fn whole(image: &'a dyn Disk) -> Self {
         Self::by(image, None)
     }
 
-    /// What the disk's layers have, to be laid over another disk of its size: what none of them has is kept.
+    /// Plans a disk that is laid over another of the same size: bytes that no layer of the disk has are left unchanged.
     #[must_use]
     pub fn over(image: &'a dyn Disk) -> Self {
         let base = Base { size: image.size(), digest: None };
         Self { over: true, ..Self::by(image, Some(&base)) }
     }
 
-    /// What changed since the older state that the image is compared with, and the rest to be kept, in whole stretches of `align`
-    /// bytes (a power of two). All of the disk, if there is no such state.
+    /// Plans what changed since the older state that the disk is compared with. The rest is left unchanged, in ranges
+    /// aligned to `align` bytes (a power of two). Without an older state, it plans the whole disk.
     #[must_use]
     pub fn changed(image: &'a dyn Disk, align: u64) -> Self {
         let older = image.older();
@@ -63,13 +66,13 @@ impl<'a> Plan<'a> {
     }
 
     fn by(image: &'a dyn Disk, base: Option<&Base>) -> Self {
-        let cursor = CoverageChecker::new(&StreamHeader { size: image.size(), sums: None }, base);
-        Self { image, cursor, over: false, older: None, align: 1, changed: 0 }
+        let coverage = CoverageChecker::new(&StreamHeader { size: image.size(), sums: None }, base);
+        Self { image, coverage, over: false, older: None, align: 1, changed: 0 }
     }
 
-    /// Where what is kept from `at` on ends; none if it is to be read.
+    /// Returns the end of the unchanged range that begins at `at`, or `None` if the bytes at `at` have to be read.
     fn kept(&mut self, at: u64) -> Result<Option<u64>> {
-        let size = self.cursor.size();
+        let size = self.coverage.size();
         let Some(older) = self.older else { return Ok(None) };
         let both = older.size().min(size);
         if at < self.changed || at >= both {
@@ -97,11 +100,11 @@ impl<'a> Plan<'a> {
     }
 
     fn draw(&mut self) -> Result<Step> {
-        let at = self.cursor.at();
+        let at = self.coverage.at();
         let (extent, want) = match self.kept(at)? {
-            Some(end) => (nowhere(at, end - at), Action::Keep),
+            Some(end) => (unchanged_extent(at, end - at), Action::Keep),
             None => {
-                let end = if at < self.changed { self.changed } else { self.cursor.size() };
+                let end = if at < self.changed { self.changed } else { self.coverage.size() };
                 let extent = self.image.extent(at, end - at)?;
                 let want = match extent.status {
                     BlockStatus::Data => Action::Copy,
@@ -117,9 +120,9 @@ impl<'a> Plan<'a> {
             Action::Zero => Record::Hole { len },
             Action::Keep => Record::Keep { len },
         };
-        let stepped = self.cursor.step(&record).map_err(|step| step.to_string());
-        let place = stepped.map_err(|what| DiskError::new(DiskErrorKind::Io, "extents", what))?;
-        if place.start != extent.start {
+        let stepped = self.coverage.step(&record).map_err(|step| step.to_string());
+        let covered = stepped.map_err(|what| DiskError::new(DiskErrorKind::Io, "extents", what))?;
+        if covered.start != extent.start {
             let what = format!("asked for at 0x{at:x}, one begins at 0x{:x}", extent.start);
             return Err(DiskError::new(DiskErrorKind::Io, "extents", what));
         }
@@ -127,8 +130,8 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// The place of what is kept.
-fn nowhere(start: u64, len: u64) -> Extent {
+/// Makes the extent of an unchanged range.
+fn unchanged_extent(start: u64, len: u64) -> Extent {
     Extent { start, len, status: BlockStatus::Zero, depth: 0, present: false, compressed: false, host: None }
 }
 
@@ -136,6 +139,6 @@ impl Iterator for Plan<'_> {
     type Item = Result<Step>;
 
     fn next(&mut self) -> Option<Result<Step>> {
-        self.cursor.finish().is_err().then(|| self.draw())
+        self.coverage.finish().is_err().then(|| self.draw())
     }
 }

@@ -1,30 +1,30 @@
-//! How far a transfer is: atomics that the data path adds to and the event loop reads.
+//! Progress of a transfer: atomic counters that the data path increments and the event loop reads.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::data_estimate::DataEstimator;
 
-/// What a transfer is at.
+/// The phase of a transfer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
-    /// Opening, asking and being answered: nothing of the disk has been moved.
+    /// Opening files and exchanging options: no byte of the disk was moved yet.
     #[default]
     Preparing,
-    /// The other side is called, which may ask for a password.
+    /// Connecting to the other side, which may ask for a password.
     Connecting,
-    /// The disk goes out.
+    /// The disk is being sent.
     Sending,
-    /// The disk comes in.
+    /// The disk is being received.
     Receiving,
-    /// The disk goes from file to file on one machine.
+    /// The disk is being copied on one machine.
     Copying,
-    /// Old bytes are really zeroed where the disk has a hole.
+    /// Old bytes are being overwritten with zeros where the disk has a hole.
     Zeroing,
-    /// All of the disk is written, and on its way to stable storage and to its final name.
+    /// All bytes are written and are being synced; then the target gets its final name.
     Syncing,
-    /// The disk is read for its digests.
+    /// The disk is being read for its digests.
     Hashing,
-    /// All of the disk is stored, and read from there once more.
+    /// The synced disk is being read back from storage.
     ReadingBack,
 }
 
@@ -41,7 +41,7 @@ impl Phase {
         Self::ReadingBack,
     ];
 
-    /// Its name, as people and programs are told.
+    /// Returns the name of the phase in messages and in JSON.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -58,7 +58,7 @@ impl Phase {
     }
 }
 
-/// Counters of one transfer, in bytes: none of them ever falls.
+/// Counters of one transfer, in bytes. They never decrease.
 #[derive(Debug, Default)]
 pub struct ProgressCounters {
     ahead: DataEstimator,
@@ -71,72 +71,72 @@ pub struct ProgressCounters {
 }
 
 impl ProgressCounters {
-    /// Tells what the transfer is at from now on.
+    /// Sets the phase.
     pub fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
-    /// What the transfer is at.
+    /// Returns the phase.
     pub fn phase(&self) -> Phase {
         Phase::ALL[usize::from(self.phase.load(Ordering::Relaxed)) % Phase::ALL.len()]
     }
 
-    /// Tells the disk's size, once it is known.
+    /// Sets the disk's size in bytes, once it is known.
     pub fn set_size(&self, bytes: u64) {
         self.size.store(bytes, Ordering::Relaxed);
     }
 
-    /// Part of the disk is done, as data or as hole.
+    /// Adds bytes of the disk that are done, as data, as a hole or unchanged.
     pub fn add_disk(&self, bytes: u64) {
         self.disk.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Part of the disk is done as data.
+    /// Adds bytes of the disk that are done as data.
     pub fn add_data(&self, bytes: u64) {
         self.data.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Part of the disk is done by keeping what was there.
+    /// Adds bytes of the disk that were left unchanged.
     pub fn add_kept(&self, bytes: u64) {
         self.kept.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// About how many bytes of data there will be, as the other side has told.
+    /// Sets the approximate number of bytes of data that the other side announced.
     pub fn expect_data(&self, bytes: u64) {
         self.ahead.expect(bytes);
     }
 
-    /// What is known of the disk's data ahead of its transfer.
+    /// Returns the estimator of the disk's data.
     pub fn ahead(&self) -> &DataEstimator {
         &self.ahead
     }
 
-    /// Bytes of the stream.
+    /// Adds bytes of the stream.
     pub fn add_wire(&self, bytes: u64) {
         self.wire.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// The disk's size; 0 until it is known.
+    /// Returns the disk's size in bytes; 0 until it is known.
     pub fn size(&self) -> u64 {
         self.size.load(Ordering::Relaxed)
     }
 
-    /// Bytes of the disk that are done.
+    /// Returns the bytes of the disk that are done.
     pub fn disk(&self) -> u64 {
         self.disk.load(Ordering::Relaxed)
     }
 
-    /// Bytes of the disk that are done as data.
+    /// Returns the bytes of the disk that are done as data.
     pub fn data(&self) -> u64 {
         self.data.load(Ordering::Relaxed)
     }
 
-    /// Bytes of the disk that were kept as they were.
+    /// Returns the bytes of the disk that were left unchanged.
     pub fn kept(&self) -> u64 {
         self.kept.load(Ordering::Relaxed)
     }
 
-    /// Bytes of the stream so far.
+    /// Returns the bytes of the stream so far.
     pub fn wire(&self) -> u64 {
         self.wire.load(Ordering::Relaxed)
     }
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_counters_gives_back_the_phase_it_was_told() {
+    fn phase_reads_back_as_it_was_set() {
         let counters = ProgressCounters::default();
         assert_eq!(counters.phase(), Phase::Preparing);
         for phase in Phase::ALL {

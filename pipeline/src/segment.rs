@@ -1,24 +1,24 @@
-//! Segments: what becomes of a part of the disk, all data, all zeros or all unchanged.
+//! Segments: parts of the disk that are all data, all zeros or all unchanged.
 
 use xfer_hole_proto::{Digest, Record};
 
 use crate::payload::Payload;
 
-/// A stretch of a block that is all zeros, or all to be carried, or all to be kept.
+/// A part of a batch that is all data, all zeros or all unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Segment {
-    /// So many bytes of zeros.
+    /// This many bytes of zeros.
     Zero(u64),
-    /// So many bytes that the target holds already.
+    /// This many bytes that the destination already holds.
     Keep(u64),
-    /// This payload, and its digest where digests are asked for.
+    /// Data, with its digest if digests are on.
     Data(Payload, Option<Digest>),
 }
 
 impl Segment {
-    /// Bytes of the disk.
+    /// Returns the length in bytes.
     #[must_use]
-    #[allow(clippy::len_without_is_empty, reason = "no run is empty")]
+    #[allow(clippy::len_without_is_empty, reason = "no segment is empty")]
     pub fn len(&self) -> u64 {
         match self {
             Self::Zero(len) | Self::Keep(len) => *len,
@@ -26,7 +26,7 @@ impl Segment {
         }
     }
 
-    /// The record that it is, or is a part of.
+    /// Returns the record that sends this segment, alone or joined with its neighbours.
     #[must_use]
     pub fn record(&self) -> Record {
         match self {
@@ -37,9 +37,9 @@ impl Segment {
     }
 }
 
-/// What lies in one part of the disk: whole intervals, where there are any.
+/// The segments of one work unit. With digests, a work unit consists of whole intervals.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SegmentBatch {
-    /// Its runs, in order and without gaps.
+    /// The segments, in order and without gaps.
     pub runs: Vec<Segment>,
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Plan ─▶ WorkSplitter ─▶ UnitReader ─▶ batches of segments, in order
-//!         work units      reads the bytes of a unit (into a buffer, or through a window), ZeroDetector finds segments
+//!         work units      reads the bytes of a unit; ZeroDetector finds its segments
 //! ```
 
 use std::sync::Arc;
@@ -17,22 +17,22 @@ use crate::segment::SegmentBatch;
 use crate::unit_reader::UnitReader;
 use crate::work_unit::WorkSplitter;
 
-/// The blocks of a disk, in order, covering it once. An error is the last.
+/// Yields the batches of a disk, in order, covering it exactly once. The iterator ends after the first error.
 pub struct SerialReader<'a> {
     splitter: WorkSplitter<'a>,
-    gather: UnitReader<'a>,
+    reader: UnitReader<'a>,
     failed: bool,
 }
 
 impl<'a> SerialReader<'a> {
-    /// The blocks of this disk.
+    /// Creates a reader of this disk.
     #[must_use]
-    pub fn new(image: &'a dyn Disk, shape: ReadOptions) -> Self {
-        let memory = usize::try_from(WorkSplitter::memory(image, &shape)).unwrap_or(usize::MAX);
+    pub fn new(image: &'a dyn Disk, options: ReadOptions) -> Self {
+        let memory = usize::try_from(WorkSplitter::memory(image, &options)).unwrap_or(usize::MAX);
         let (buffers, stop) = (Arc::new(BufferPool::new(memory)), Arc::new(AtomicBool::new(false)));
         Self {
-            splitter: WorkSplitter::new(image, &shape),
-            gather: UnitReader::new(image, shape, buffers, stop),
+            splitter: WorkSplitter::new(image, &options),
+            reader: UnitReader::new(image, options, buffers, stop),
             failed: false,
         }
     }
@@ -46,8 +46,8 @@ impl Iterator for SerialReader<'_> {
             return None;
         }
         let unit = self.splitter.unit().transpose()?;
-        let block = unit.and_then(|unit| self.gather.block(&unit));
-        self.failed = block.is_err();
-        Some(block)
+        let batch = unit.and_then(|unit| self.reader.read_unit(&unit));
+        self.failed = batch.is_err();
+        Some(batch)
     }
 }

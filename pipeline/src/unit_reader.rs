@@ -1,4 +1,4 @@
-//! A deal becomes a block: what has to be looked at is read, zeros are found, runs are hashed.
+//! Turns a work unit into a batch of segments: reads bytes, finds zeros and computes digests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,114 +15,110 @@ use crate::segment::{Segment, SegmentBatch};
 use crate::work_unit::{UnitPart, UnitSource, WorkUnit};
 use crate::zero_detector::{ZeroDetector, fill_short_holes};
 
-/// Bytes read at once: what is read is still in the cache when it is looked at for zeros.
+/// Bytes per read. A read this small is still in the processor's cache when it is searched for zeros.
 const READ: usize = 256 << 10;
-/// The same past the page cache, where each read is a request to a device.
+/// Bytes per read with direct I/O, where each read is a request to a device.
 const DIRECT_READ: u64 = 1 << 20;
-/// Bytes of a run from which on it stays in its file, though it was read into memory.
-const STAYS: u64 = 32 << 10;
+/// Minimum length in bytes of a segment that is sent from its file although it was read into memory.
+const FILE_MIN: u64 = 32 << 10;
 
-/// One who makes blocks, one after the other.
+/// Reads work units sequentially and makes a batch of segments of each.
 pub(crate) struct UnitReader<'a> {
     image: &'a dyn Disk,
-    shape: ReadOptions,
+    options: ReadOptions,
     buffers: Arc<BufferPool>,
-    /// Nobody wants the block any more.
+    /// Set when the batch is no longer wanted.
     stop: Arc<AtomicBool>,
-    /// For what is only looked at.
+    /// Buffer for bytes that are only searched for zeros.
     window: Option<Aligned>,
-    /// Bytes read at once into an buffer.
+    /// Bytes per read into a buffer of the pool.
     read: u64,
 }
 
 impl<'a> UnitReader<'a> {
     pub(crate) fn new(
         image: &'a dyn Disk,
-        shape: ReadOptions,
+        options: ReadOptions,
         buffers: Arc<BufferPool>,
         stop: Arc<AtomicBool>,
     ) -> Self {
         let read = if image.is_direct() { DIRECT_READ } else { READ as u64 };
-        Self { image, shape, buffers, stop, window: None, read }
+        Self { image, options, buffers, stop, window: None, read }
     }
 
-    /// The block that this deal is.
-    pub(crate) fn block(&mut self, unit: &WorkUnit) -> Result<SegmentBatch> {
-        if let [UnitPart { len, source: UnitSource::Keep, .. }] = unit.stretches[..] {
+    /// Reads a work unit and returns its batch.
+    pub(crate) fn read_unit(&mut self, unit: &WorkUnit) -> Result<SegmentBatch> {
+        if let [UnitPart { len, source: UnitSource::Keep, .. }] = unit.parts[..] {
             return Ok(SegmentBatch { runs: vec![Segment::Keep(len)] });
         }
-        let mut detector = ZeroDetector::new(unit.start, self.shape.grain, self.shape.interval);
+        let mut detector = ZeroDetector::new(unit.start, self.options.grain, self.options.interval);
         let mut buffer = self.buffers.take(usize::try_from(unit.memory).unwrap_or(usize::MAX));
         let mut filled = 0;
-        for stretch in &unit.stretches {
-            match &stretch.source {
-                UnitSource::Zero => detector.zeros(stretch.len),
-                // What is kept is a deal of its own here.
+        for part in &unit.parts {
+            match &part.source {
+                UnitSource::Zero => detector.zeros(part.len),
+                // The splitter makes unchanged bytes a unit of their own.
                 UnitSource::Keep => return Err(DiskError::new(DiskErrorKind::Io, "plan", "keeps what was to be read")),
-                UnitSource::File { .. } if !self.shape.detect => detector.data(stretch.len),
-                UnitSource::File { extent, .. } if !self.shape.digests => {
-                    self.read(extent, stretch, None, &mut detector)?;
+                UnitSource::File { .. } if !self.options.detect => detector.data(part.len),
+                UnitSource::File { extent, .. } if !self.options.digests => {
+                    self.read(extent, part, None, &mut detector)?;
                 }
                 UnitSource::Memory(extent) | UnitSource::File { extent, .. } => {
-                    let end = filled + usize::try_from(stretch.len).unwrap_or(usize::MAX);
-                    self.read(extent, stretch, Some(&mut buffer[filled..end]), &mut detector)?;
+                    let end = filled + usize::try_from(part.len).unwrap_or(usize::MAX);
+                    self.read(extent, part, Some(&mut buffer[filled..end]), &mut detector)?;
                     filled = end;
                 }
             }
         }
-        let mut runs = detector.finish();
-        if self.shape.min_hole > 1 {
-            runs = fill_short_holes(runs, self.shape.min_hole);
+        let mut segments = detector.finish();
+        if self.options.min_hole > 1 {
+            segments = fill_short_holes(segments, self.options.min_hole);
         }
         let buffer = buffer.freeze();
-        let mut places = ByteSources {
-            stretches: &unit.stretches,
-            passed: 0,
-            filled: 0,
-            buffer: &buffer,
-            digests: self.shape.digests,
-        };
-        let mut texts = Vec::new();
-        let runs = runs.into_iter().enumerate().map(|(index, (len, data))| {
+        let mut sources =
+            ByteSources { parts: &unit.parts, passed: 0, filled: 0, buffer: &buffer, digests: self.options.digests };
+        let mut inputs = Vec::new();
+        let segments = segments.into_iter().enumerate().map(|(index, (len, data))| {
             if !data {
-                places.pass(len, |_| {});
+                sources.pass(len, |_| {});
                 return Segment::Zero(len);
             }
-            let (payload, text) = places.data(len);
-            let payload = if self.shape.bare { Payload::unwanted(len) } else { payload };
-            let digest = match text {
+            let (payload, input) = sources.data(len);
+            let payload = if self.options.bare { Payload::unwanted(len) } else { payload };
+            let digest = match input {
                 Some(HashInput::Mixed(hasher)) => Some(hasher.digest()),
                 Some(HashInput::Whole { from, to }) => {
-                    texts.push((index, from, to));
+                    inputs.push((index, from, to));
                     None
                 }
                 None => None,
             };
             Segment::Data(payload, digest)
         });
-        let mut runs: Vec<_> = runs.collect();
-        hash(&mut runs, &texts, &buffer);
-        self.buffers.keep(buffer);
-        Ok(SegmentBatch { runs })
+        let mut segments: Vec<_> = segments.collect();
+        hash(&mut segments, &inputs, &buffer);
+        self.buffers.give_back(buffer);
+        Ok(SegmentBatch { runs: segments })
     }
 
-    /// Reads a stretch in pieces, which are judged while they are at hand: into its place, or through the window.
+    /// Reads a part of a unit piece by piece and searches each piece for zeros: into `target`, or into the reader's own
+    /// buffer.
     fn read(
         &mut self,
         extent: &Extent,
-        stretch: &UnitPart,
-        mut place: Option<&mut [u8]>,
+        part: &UnitPart,
+        mut target: Option<&mut [u8]>,
         detector: &mut ZeroDetector,
     ) -> Result<()> {
-        // Never less than what the image would have to read twice otherwise.
-        let step = if place.is_some() { self.read.max(self.image.chunk()) } else { READ as u64 };
-        let (mut at, end) = (stretch.at, stretch.at + stretch.len);
+        // A read covers at least one chunk of the image, so that no chunk is read twice.
+        let step = if target.is_some() { self.read.max(self.image.chunk()) } else { READ as u64 };
+        let (mut at, end) = (part.at, part.at + part.len);
         while at < end {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(DiskError::new(DiskErrorKind::Refused, "", "reading was called off"));
             }
             let len = usize::try_from((at - at % step + step).min(end) - at).unwrap_or(READ);
-            let piece = match &mut place {
+            let piece = match &mut target {
                 Some(rest) => {
                     let (now, later) = std::mem::take(rest).split_at_mut(len);
                     *rest = later;
@@ -134,7 +130,7 @@ impl<'a> UnitReader<'a> {
                 }
             };
             self.image.read(extent, at, piece)?;
-            match self.shape.detect {
+            match self.options.detect {
                 true => detector.bytes(piece),
                 false => detector.data(len as u64),
             }
@@ -144,7 +140,7 @@ impl<'a> UnitReader<'a> {
     }
 }
 
-/// A place that some bytes of a run are to be had from, in bytes.
+/// Where some bytes of a segment can be taken from. Offsets and lengths are in bytes.
 #[derive(Clone, Copy)]
 enum ByteSource {
     Nowhere { len: u64 },
@@ -152,95 +148,96 @@ enum ByteSource {
     File { depth: u32, at: u64, len: u64 },
 }
 
-/// Some bytes of a run.
+/// Some bytes of a segment and their source.
 struct SourcedBytes {
-    place: ByteSource,
-    /// Where in the buffer they are too, if they were read.
+    source: ByteSource,
+    /// The range of the buffer that also holds them, if they were read.
     read: Option<(usize, usize)>,
 }
 
-/// The bytes of a run, to be hashed.
+/// The bytes of a segment that are to be hashed.
 enum HashInput {
-    /// They lie in the buffer, one behind the other.
+    /// They are consecutive in the buffer.
     Whole { from: usize, to: usize },
-    /// Zeros that nobody has made are among them.
+    /// They include zeros that are not in the buffer.
     Mixed(Hasher),
 }
 
 impl HashInput {
-    fn add(&mut self, place: ByteSource, read: Option<(usize, usize)>, buffer: &Bytes) {
+    fn add(&mut self, source: ByteSource, read: Option<(usize, usize)>, buffer: &Bytes) {
         match (&mut *self, read) {
             (Self::Whole { to, .. }, Some((_, end))) => *to = end,
             (Self::Mixed(hasher), Some((from, to))) => hasher.update(&buffer[from..to]),
-            (Self::Mixed(hasher), None) => zeros(place.len()).for_each(|zeros| hasher.update(zeros)),
+            (Self::Mixed(hasher), None) => zeros(source.len()).for_each(|zeros| hasher.update(zeros)),
             (Self::Whole { from, to }, None) => {
                 let mut hasher = Hasher::default();
                 hasher.update(&buffer[*from..*to]);
                 *self = Self::Mixed(hasher);
-                self.add(place, None, buffer);
+                self.add(source, None, buffer);
             }
         }
     }
 }
 
-/// Gives these runs the digests of their bytes, which lie in the buffer.
-fn hash(runs: &mut [Segment], texts: &[(usize, usize, usize)], buffer: &Bytes) {
-    Digest::of_each(texts.iter().map(|&(_, from, to)| &buffer[from..to]), |number, made| {
-        if let Some(Segment::Data(_, digest)) = runs.get_mut(texts[number].0) {
+/// Computes the digests of the given segments. Each input is the index of the segment and a range of the buffer.
+fn hash(segments: &mut [Segment], inputs: &[(usize, usize, usize)], buffer: &Bytes) {
+    Digest::of_each(inputs.iter().map(|&(_, from, to)| &buffer[from..to]), |number, made| {
+        if let Some(Segment::Data(_, digest)) = segments.get_mut(inputs[number].0) {
             *digest = Some(made);
         }
     });
 }
 
-/// The places of a deal's bytes, passed run by run.
+/// The sources of a unit's bytes, consumed segment by segment.
 struct ByteSources<'a> {
-    /// Those that are left.
-    stretches: &'a [UnitPart],
-    /// Bytes of the first of them that are passed.
+    /// Parts that are left.
+    parts: &'a [UnitPart],
+    /// Bytes of the first of these parts that are consumed.
     passed: u64,
-    /// Bytes of the buffer that are passed.
+    /// Bytes of the buffer that are consumed.
     filled: usize,
     buffer: &'a Bytes,
     digests: bool,
 }
 
 impl ByteSources<'_> {
-    /// The next `len` bytes, which are data, and what is to be hashed of them, if there are to be digests.
+    /// Consumes the next `len` bytes, which are data, and returns their payload. With digests, it also returns what is
+    /// to be hashed.
     fn data(&mut self, len: u64) -> (Payload, Option<HashInput>) {
-        let (mut parts, mut held) = (Vec::new(), None::<ByteSource>);
+        let (mut parts, mut pending) = (Vec::new(), None::<ByteSource>);
         let buffer = self.buffer;
-        let mut text = self.digests.then_some(HashInput::Whole { from: self.filled, to: self.filled });
-        self.pass(len, |SourcedBytes { place, read }| {
-            if let Some(text) = &mut text {
-                text.add(place, read, buffer);
+        let mut input = self.digests.then_some(HashInput::Whole { from: self.filled, to: self.filled });
+        self.pass(len, |SourcedBytes { source, read }| {
+            if let Some(input) = &mut input {
+                input.add(source, read, buffer);
             }
-            // What is in memory, and is little, is sent from there.
-            let place = match read {
-                Some((from, to)) if len < STAYS => ByteSource::Buffer { from, to },
-                _ => place,
+            // A short segment that is in memory is sent from there.
+            let source = match read {
+                Some((from, to)) if len < FILE_MIN => ByteSource::Buffer { from, to },
+                _ => source,
             };
-            held = match held {
-                None => Some(place),
-                Some(before) => before.joined(place).or_else(|| {
+            pending = match pending {
+                None => Some(source),
+                Some(before) => before.joined(source).or_else(|| {
                     before.put(buffer, &mut parts);
-                    Some(place)
+                    Some(source)
                 }),
             };
         });
-        if let Some(last) = held {
-            // Most runs are of one part: no room for more.
+        if let Some(last) = pending {
+            // Most segments have one part: reserve no room for more.
             parts.reserve_exact(1);
             last.put(buffer, &mut parts);
         }
-        (Payload::from(parts), text)
+        (Payload::from(parts), input)
     }
 
-    /// Passes the next `len` bytes, and tells of their places.
+    /// Consumes the next `len` bytes and calls `tell` with their sources.
     fn pass(&mut self, mut len: u64, mut tell: impl FnMut(SourcedBytes)) {
         while len > 0 {
-            let Some((stretch, later)) = self.stretches.split_first() else { break };
-            let now = len.min(stretch.len - self.passed);
-            let read = match stretch.source {
+            let Some((part, later)) = self.parts.split_first() else { break };
+            let now = len.min(part.len - self.passed);
+            let read = match part.source {
                 UnitSource::Zero | UnitSource::Keep => None,
                 UnitSource::File { .. } if !self.digests => None,
                 UnitSource::Memory(_) | UnitSource::File { .. } => {
@@ -249,18 +246,18 @@ impl ByteSources<'_> {
                     Some((from, self.filled))
                 }
             };
-            let place = match (stretch.source, read) {
-                (UnitSource::File { extent, host }, _) => {
-                    ByteSource::File { depth: extent.depth, at: host + self.passed, len: now }
+            let source = match (part.source, read) {
+                (UnitSource::File { extent, offset }, _) => {
+                    ByteSource::File { depth: extent.depth, at: offset + self.passed, len: now }
                 }
                 (_, Some((from, to))) => ByteSource::Buffer { from, to },
                 (_, None) => ByteSource::Nowhere { len: now },
             };
-            tell(SourcedBytes { place, read });
+            tell(SourcedBytes { source, read });
             len -= now;
             self.passed += now;
-            if self.passed == stretch.len {
-                (self.stretches, self.passed) = (later, 0);
+            if self.passed == part.len {
+                (self.parts, self.passed) = (later, 0);
             }
         }
     }
@@ -274,7 +271,7 @@ impl ByteSource {
         }
     }
 
-    /// This place and the next, if they are one.
+    /// Joins this source and the next if they are adjacent.
     fn joined(self, next: Self) -> Option<Self> {
         match (self, next) {
             (Self::Buffer { from, to }, Self::Buffer { from: next, to: end }) if to == next => {

@@ -1,4 +1,5 @@
-//! From extents to pieces, on generated disks: nothing is lost, nothing is made up, and the form is what it is said to be.
+//! Property tests from extents to pieces, on generated disks: the pieces give the bytes of the disk, in the specified
+//! form.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
@@ -17,7 +18,7 @@ use xfer_hole_os::Result;
 use xfer_hole_pipeline::{Action, Coalescer, Payload, PayloadPart, Piece, Plan, ReadOptions, SerialReader};
 use xfer_hole_proto::{Digest, HashParams};
 
-/// A disk: its bytes, and the file they are in.
+/// A disk: its bytes, and the file that holds them.
 struct WrittenDisk {
     bytes: Vec<u8>,
     path: PathBuf,
@@ -25,20 +26,20 @@ struct WrittenDisk {
     _folder: TempDir,
 }
 
-/// What a disk is made from: runs of a kind, a length, and a seed.
+/// How a disk is generated: parts with a kind, a length and a seed.
 #[derive(Clone, Debug)]
 struct Wishes {
-    runs: Vec<(Stuff, u64, u8)>,
-    /// In memory, where holes are told but FIEMAP is not to be had, or on disk.
+    parts: Vec<(Stuff, u64, u8)>,
+    /// True for a file in memory, whose file system has no FIEMAP; false for a file on disk.
     in_memory: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Stuff {
     Hole,
-    /// Bytes, none of them zero.
+    /// Bytes that are not zero.
     Data,
-    /// Written, all the same.
+    /// Written zeros.
     Zeros,
     /// Mostly zeros.
     Sprinkled,
@@ -51,8 +52,8 @@ fn wishes() -> impl Strategy<Value = Wishes> {
         (1..40_u64).prop_map(|blocks| blocks * 512),
         1..60_000_u64
     ];
-    let runs = prop::collection::vec((stuff, blocks, 1..=255_u8), 0..12);
-    (runs, any::<bool>()).prop_map(|(runs, in_memory)| Wishes { runs, in_memory })
+    let parts = prop::collection::vec((stuff, blocks, 1..=255_u8), 0..12);
+    (parts, any::<bool>()).prop_map(|(parts, in_memory)| Wishes { parts, in_memory })
 }
 
 fn make(wishes: &Wishes) -> WrittenDisk {
@@ -60,7 +61,7 @@ fn make(wishes: &Wishes) -> WrittenDisk {
     let path = folder.path().join("disk.img");
     let file = File::create(&path).unwrap();
     let mut bytes: Vec<u8> = Vec::new();
-    for &(stuff, len, seed) in &wishes.runs {
+    for &(stuff, len, seed) in &wishes.parts {
         let at = bytes.len() as u64;
         let byte = |index: u64| match stuff {
             Stuff::Hole | Stuff::Zeros => 0,
@@ -82,18 +83,18 @@ fn make(wishes: &Wishes) -> WrittenDisk {
     WrittenDisk { bytes, path, in_memory: wishes.in_memory, _folder: folder }
 }
 
-/// Where FIEMAP is to be had.
+/// Makes a directory on a file system with FIEMAP.
 fn folder_on_disk() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-/// A raw disk, by this method.
+/// Opens a raw disk with this method to find extents.
 fn raw(path: &Path, method: ExtentMethod) -> BackingChain {
     let how = DiskOptions { format: Some(Format::Raw), method: Some(method), ..DiskOptions::default() };
     BackingChain::open(path, &how).unwrap()
 }
 
-/// The disk by every method that is to be had where it is.
+/// Opens a disk with each method that its file system supports.
 fn raws(disk: &WrittenDisk) -> Vec<BackingChain> {
     let methods: &[_] = match disk.in_memory {
         true => &[ExtentMethod::Seek, ExtentMethod::Scan],
@@ -102,8 +103,8 @@ fn raws(disk: &WrittenDisk) -> Vec<BackingChain> {
     methods.iter().map(|&method| raw(&disk.path, method)).collect()
 }
 
-fn pieces(image: &dyn Disk, shape: ReadOptions) -> Vec<Piece> {
-    let pieces = Coalescer::new(SerialReader::new(image, shape), &shape).collect::<Result<Vec<_>>>().unwrap();
+fn pieces(image: &dyn Disk, options: ReadOptions) -> Vec<Piece> {
+    let pieces = Coalescer::new(SerialReader::new(image, options), &options).collect::<Result<Vec<_>>>().unwrap();
     pieces.into_iter().filter(|piece| *piece != Piece::Nothing).collect()
 }
 
@@ -130,7 +131,7 @@ fn payload(image: &dyn Disk, payload: &Payload) -> Vec<u8> {
     bytes
 }
 
-/// Where the holes are, and how long.
+/// Returns offset and length of each hole.
 fn holes(pieces: &[Piece]) -> Vec<(u64, u64)> {
     let mut at = 0;
     let mut found = Vec::new();
@@ -143,7 +144,7 @@ fn holes(pieces: &[Piece]) -> Vec<(u64, u64)> {
     found
 }
 
-/// What the pieces come to.
+/// Returns the bytes that the pieces give.
 fn rebuilt(image: &dyn Disk, pieces: &[Piece]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for piece in pieces {
@@ -160,7 +161,7 @@ fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// Extents one behind the other, as they are asked for in turn.
+/// Returns the extents of a disk, in order.
 fn extents(image: &dyn Disk) -> Vec<Extent> {
     let (mut at, mut found) = (0, Vec::new());
     while at < image.size() {
@@ -177,7 +178,7 @@ proptest! {
     #![proptest_config(cases(60))]
 
     #[test]
-    fn a_plan_covers_the_disk_once_and_calls_nothing_zero_that_is_not(wishes in wishes()) {
+    fn plan_covers_the_disk_once_and_zeros_are_zeros(wishes in wishes()) {
         let disk = make(&wishes);
         for raw in raws(&disk) {
             let mut at = 0;
@@ -195,7 +196,7 @@ proptest! {
     }
 
     #[test]
-    fn extents_asked_for_anywhere_agree_with_the_whole_list(
+    fn extents_at_any_offset_agree_with_the_whole_list(
         wishes in wishes(),
         places in prop::collection::vec((any::<prop::sample::Index>(), 1..200_000_u64), 20),
     ) {
@@ -203,14 +204,14 @@ proptest! {
         prop_assume!(!disk.bytes.is_empty());
         for raw in raws(&disk) {
             let list = extents(&raw);
-            // In any order: FIEMAP's window has to go back too.
+            // In any order, so that the cached FIEMAP extents are replaced in both directions.
             for (place, max) in &places {
                 let at = place.index(disk.bytes.len()) as u64;
                 let holds = list.iter().find(|extent| (extent.start..extent.start + extent.len).contains(&at)).unwrap();
                 let found = raw.extent(at, *max).unwrap();
                 prop_assert_eq!((found.start, found.status), (at, holds.status));
                 prop_assert!(found.len >= 1 && found.len <= *max);
-                // Neighbours in the list may be alike, so that it may go further than the one.
+                // Adjacent extents may be equal, so a result may span several of them.
                 let ends = at + found.len;
                 let alike = list.iter().filter(|extent| extent.start < ends && extent.start + extent.len > at);
                 prop_assert!(alike.into_iter().all(|extent| extent.status == found.status));
@@ -221,7 +222,7 @@ proptest! {
     }
 
     #[test]
-    fn canonical_pieces_are_those_of_the_letter_of_the_specification(
+    fn canonical_pieces_are_those_of_the_specification(
         wishes in wishes(),
         interval in 12..18_u32,
         grain in 9..15_u32,
@@ -234,7 +235,7 @@ proptest! {
     }
 
     #[test]
-    fn plain_pieces_give_the_disk_and_no_hole_shorter_than_asked_for(
+    fn plain_pieces_give_the_disk_without_short_holes(
         wishes in wishes(),
         detect in any::<bool>(),
         min_hole in prop_oneof![Just(1), 2..70_000_u64, (1..17_u64).prop_map(|blocks| blocks * 4096), Just(16 << 20)],
@@ -246,7 +247,7 @@ proptest! {
     }
 
     #[test]
-    fn with_zeros_looked_for_no_block_of_zeros_travels_as_data(wishes in wishes()) {
+    fn zero_detection_sends_no_zero_grain_as_data(wishes in wishes()) {
         let disk = make(&wishes);
         for raw in raws(&disk) {
             has_no_zeros(&raw, &disk.bytes)?;
@@ -254,7 +255,7 @@ proptest! {
     }
 
     #[test]
-    fn so_it_is_where_a_disk_is_put_together_from_files_compressed_bytes_and_zeros(
+    fn mixed_disks_give_canonical_and_plain_pieces(
         wishes in mixed::wishes(),
         chunk in prop_oneof![Just(1_u64), Just(512), Just(65_536), Just(2 << 20)],
         interval in 12..22_u32,
@@ -269,15 +270,15 @@ proptest! {
     }
 }
 
-/// How a check of a generated disk comes out.
+/// Result of a check of a generated disk.
 type Verdict = std::result::Result<(), TestCaseError>;
 
-/// The form is that of the letter of the specification, and nothing is lost.
+/// Checks that the pieces have the specified canonical form and give the bytes of the disk.
 fn is_canonical(image: &dyn Disk, bytes: &[u8], interval: u64, grain: u64) -> Verdict {
-    let sums = HashParams::new(interval, grain).unwrap();
-    let expected = canonical::form(bytes, sums);
+    let params = HashParams::new(interval, grain).unwrap();
+    let expected = canonical::form(bytes, params);
     for held in [false, true] {
-        is_canonical_as(image, bytes, ReadOptions::canonical(sums).held(held), held, &expected)?;
+        is_canonical_as(image, bytes, ReadOptions::canonical(params).held(held), held, &expected)?;
     }
     Ok(())
 }
@@ -285,20 +286,21 @@ fn is_canonical(image: &dyn Disk, bytes: &[u8], interval: u64, grain: u64) -> Ve
 fn is_canonical_as(
     image: &dyn Disk,
     bytes: &[u8],
-    shape: ReadOptions,
+    options: ReadOptions,
     held: bool,
     expected: &[(u64, Option<Digest>)],
 ) -> Verdict {
-    // Each is let go of before the next is asked for, so that buffers are used again with what was in them.
+    // Each piece is dropped before the next one is taken, so that buffers are reused.
     let digest = |piece: &Piece| if let Piece::Data(_, digest) = piece { *digest } else { None };
-    let told = |piece: Piece| {
+    let record = |piece: Piece| {
         let len = len(&piece);
         (len > 0).then(|| (len, digest(&piece)))
     };
-    let found: Vec<_> =
-        Coalescer::new(SerialReader::new(image, shape), &shape).filter_map(|piece| told(piece.unwrap())).collect();
+    let found: Vec<_> = Coalescer::new(SerialReader::new(image, options), &options)
+        .filter_map(|piece| record(piece.unwrap()))
+        .collect();
     prop_assert_eq!(&found, expected);
-    let pieces = pieces(image, shape);
+    let pieces = pieces(image, options);
     prop_assert!(rebuilt(image, &pieces) == bytes);
     let in_memory = |piece: &Piece| match piece {
         Piece::Data(data, _) => data.parts().iter().all(|part| matches!(part, PayloadPart::Bytes(_))),
@@ -308,7 +310,7 @@ fn is_canonical_as(
     Ok(())
 }
 
-/// Nothing is lost, and holes are what was asked for.
+/// Checks that the pieces give the bytes of the disk and have the requested holes.
 fn is_plain(image: &dyn Disk, bytes: &[u8], detect: bool, min_hole: u64) -> Verdict {
     let pieces = pieces(image, ReadOptions::plain(detect, min_hole));
     prop_assert!(rebuilt(image, &pieces) == bytes);
@@ -331,14 +333,14 @@ fn is_plain(image: &dyn Disk, bytes: &[u8], detect: bool, min_hole: u64) -> Verd
         before = Some(matches!(piece, Piece::Hole(_)));
         at += len(piece);
     }
-    // Grains are alike from 4 KiB on: then the holes are all those that are long enough, and no others.
+    // Grains of at least 4 KiB are the same for all lengths: the holes are exactly those that are long enough.
     if !detect || min_hole >= 4096 {
         let all = self::pieces(image, ReadOptions::plain(detect, 1));
         let long = holes(&all).into_iter().filter(|hole| hole.1 >= min_hole);
         prop_assert_eq!(holes(&pieces), long.collect::<Vec<_>>());
     }
     if !detect {
-        // Extents alone are trusted: a hole is one of theirs.
+        // Without zero detection, every hole is one of the extents.
         let list = extents(image);
         let zero = |at: u64| list.iter().any(|it| it.status != BlockStatus::Data && (it.start..it.end()).contains(&at));
         let mut at = 0;
@@ -351,19 +353,19 @@ fn is_plain(image: &dyn Disk, bytes: &[u8], detect: bool, min_hole: u64) -> Verd
     Ok(())
 }
 
-/// Two parts that lie one behind the other in one place.
+/// Returns true if two parts are adjacent in one buffer or file.
 fn adjacent(two: &[PayloadPart]) -> bool {
     match two {
         [PayloadPart::Range { depth, at, len }, PayloadPart::Range { depth: other, at: next, .. }] => {
             depth == other && at + len == *next
         }
-        // Static zeros end where they end: a full one may be followed by another.
+        // Static zeros have a fixed length: a full slice may be followed by another.
         [PayloadPart::Bytes(one), PayloadPart::Bytes(other)] => one.as_ptr_range().end == other.as_ptr(),
         _ => false,
     }
 }
 
-/// No block of zeros travels as data.
+/// Checks that no grain of zeros is sent as data.
 fn has_no_zeros(image: &dyn Disk, bytes: &[u8]) -> Verdict {
     let mut at = 0;
     for piece in &pieces(image, ReadOptions::plain(true, 1)) {
@@ -379,7 +381,7 @@ fn has_no_zeros(image: &dyn Disk, bytes: &[u8]) -> Verdict {
 }
 
 #[test]
-fn a_window_of_fiemap_is_moved_over_a_thousand_extents_and_back() {
+fn fiemap_cache_covers_a_thousand_extents_both_ways() {
     let folder = folder_on_disk();
     let path: &Path = &folder.path().join("disk.img");
     let file = File::create(path).unwrap();
@@ -399,13 +401,13 @@ fn a_window_of_fiemap_is_moved_over_a_thousand_extents_and_back() {
 }
 
 #[test]
-fn runs_go_on_over_the_ends_of_what_is_read_at_once() {
+fn segments_continue_across_read_boundaries() {
     const M: u64 = 1 << 20;
     let folder = folder_on_disk();
     let path: &Path = &folder.path().join("disk.img");
     let file = File::create(path).unwrap();
     file.set_len(140 * M + 77).unwrap();
-    // Data and short holes on both sides of multiples of 16 and of 64 MiB, and at the ragged end.
+    // Data and short holes around multiples of 16 and 64 MiB, and at an unaligned end.
     for middle in [16 * M, 64 * M, 128 * M] {
         file.write_all_at(&[1; 5000], middle - 13_096).unwrap();
         file.write_all_at(&[2; 9000], middle + 4096).unwrap();
@@ -425,9 +427,9 @@ fn runs_go_on_over_the_ends_of_what_is_read_at_once() {
                 assert!(!holes, "{method:?} {min_hole} {detect}: a hole behind a hole");
             }
         }
-        let sums = HashParams::new(16 * M, 4096).unwrap();
-        let canonical = canonical::form(&expected, sums);
-        let found = pieces(&raw, ReadOptions::canonical(sums)).iter().map(len).collect::<Vec<_>>();
+        let params = HashParams::new(16 * M, 4096).unwrap();
+        let canonical = canonical::form(&expected, params);
+        let found = pieces(&raw, ReadOptions::canonical(params)).iter().map(len).collect::<Vec<_>>();
         assert_eq!(found, canonical.iter().map(|(len, _)| *len).collect::<Vec<_>>(), "{method:?}");
     }
 }

@@ -1,12 +1,13 @@
-//! A POSIX ACL as the extended attribute that it is: a version, and entries of eight bytes.
+//! A POSIX ACL in the form of its extended attribute: a version, followed by entries of eight bytes.
 
 use std::ffi::CStr;
 
-/// The attribute's name.
+/// Name of the attribute.
 pub(crate) const ACL: &CStr = c"system.posix_acl_access";
 const VERSION: [u8; 4] = [2, 0, 0, 0];
 const ENTRY: usize = 8;
-/// Tags of entries: users and groups by number, the owning group, and the mask of what all but the owner and others may get.
+/// Tags of entries: named users and groups, the owning group, and the mask, which limits all entries except those of
+/// the owner and of others.
 const NAMED_USER: u16 = 0x02;
 const NAMED_GROUP: u16 = 0x08;
 const GROUP: u16 = 0x04;
@@ -26,13 +27,14 @@ impl Acl {
         &self.0
     }
 
-    /// What the owning group gets: its entry, as far as the mask lets it.
+    /// Returns the rights of the owning group: its entry, limited by the mask.
     pub(crate) fn group_rights(&self) -> u32 {
         let group = self.entries().find(|(tag, _)| *tag == GROUP).map(|(_, rights)| rights);
         u32::from(group.unwrap_or(0) & self.mask())
     }
 
-    /// What each of the users and groups that it names gets: without the ACL, they may get what the owning group and others get.
+    /// Returns the rights that every named user and group has. Without the ACL, these users and groups get the rights
+    /// of the owning group or of others.
     pub(crate) fn named_rights(&self) -> u32 {
         let named = self.entries().filter(|(tag, _)| [NAMED_USER, NAMED_GROUP].contains(tag));
         u32::from(named.fold(7, |all, (_, rights)| all & rights & self.mask()))
@@ -42,7 +44,7 @@ impl Acl {
         self.entries().find(|(tag, _)| *tag == MASK).map_or(7, |(_, rights)| rights & 7)
     }
 
-    /// The ACL with no rights for the owning group, which is another one.
+    /// Returns the ACL without rights for the owning group, for a file whose owning group is another one.
     pub(crate) fn without_group(mut self) -> Self {
         for entry in self.0[VERSION.len()..].chunks_exact_mut(ENTRY) {
             if number(entry) == GROUP {
@@ -57,7 +59,7 @@ impl Acl {
     }
 }
 
-/// The number of two bytes, the lower first.
+/// Decodes a little-endian number of two bytes.
 fn number(bytes: &[u8]) -> u16 {
     u16::from(bytes[0]) | u16::from(bytes[1]) << 8
 }
@@ -81,7 +83,7 @@ mod tests {
         assert_eq!(libvirt.group_rights(), 0);
         assert_eq!(acl(&[(1, 6), (4, 7), (16, 4), (32, 0)]).group_rights(), 4);
         assert_eq!(acl(&[(1, 6), (4, 5), (32, 7)]).group_rights(), 5);
-        // What is left to all of the named ones.
+        // The rights that all named entries have in common.
         for (expected, entries) in
             [(6, &[(2, 6), (16, 7)][..]), (0, &[(2, 6), (8, 0), (16, 7)]), (4, &[(8, 7), (16, 4)]), (7, &[])]
         {
@@ -92,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_acl_is_none() {
+    fn invalid_acl_is_rejected() {
         for wrong in [&b""[..], &VERSION, &[2, 0, 0, 0, 1], &[1, 0, 0, 0, 1, 0, 6, 0, 0, 0, 0, 0]] {
             assert_eq!(Acl::parse(wrong.to_vec()), None, "{wrong:?}");
         }

@@ -1,8 +1,10 @@
-//! What a new file takes over from the file that it replaces, besides its bytes: owner, mode, ACL, labels and other extended attributes.
+//! Copies attributes from the file that is replaced to the new file: owner, mode, ACL, labels and other extended
+//! attributes.
 //!
-//! Rights only ever get narrower. With an ACL, the mode's group bits are the ACL's mask, which limits the users and groups that it names:
-//! a file without the ACL gets what the ACL gives the owning group, instead. Users that are not the owner or in the group any more, or not named
-//! any more, get what others get: that is limited to what they had.
+//! Rights are never extended. With an ACL, the group bits of the mode are the ACL's mask, which limits the named users
+//! and groups. A file without the ACL therefore gets the ACL's rights of the owning group as its group bits. Users who
+//! are no longer the owner, in the group or named get the rights of others, which are limited to the rights that those
+//! users had.
 
 use std::ffi::{CStr, CString};
 use std::fs::{File, Metadata, OpenOptions};
@@ -15,7 +17,7 @@ use xfer_hole_os::{DiskError, Result, reason, shown, sys};
 use crate::acl::{ACL, Acl};
 use crate::permissions::FilePermissions;
 
-/// Attributes that stand for the old content, or that another file can't have. Ours are made anew.
+/// Attributes that describe the old content or are invalid on another file. Attributes of xfer-hole are set anew.
 const NOT_KEPT: [&[u8]; 7] = [
     b"user.xfer-hole.",
     b"security.capability",
@@ -23,59 +25,60 @@ const NOT_KEPT: [&[u8]; 7] = [
     b"security.evm",
     b"trusted.overlay.",
     b"user.overlay.",
-    // The ACL once more, as XFS shows it to root.
+    // A copy of the ACL that XFS shows to root.
     b"trusted.SGI_",
 ];
-/// Attributes of these kinds are kept.
+/// Prefixes of attributes that are kept.
 const KEPT: [&[u8]; 4] = [b"user.", b"security.", b"trusted.", b"system.nfs4_acl"];
 
-/// A new file that has yet to get its name, and what it was asked to get.
+/// A new file that has no final name yet, and the attributes that the user requested for it.
 pub(crate) struct NewFile<'a> {
     pub file: &'a File,
-    /// As it stands in messages.
+    /// Path for messages.
     pub path: &'a Path,
     pub rights: FilePermissions,
-    /// The caller isn't told what was there: nothing but plain permissions is taken over.
+    /// True if the caller may not learn what was there: only plain permissions are kept.
     pub confined: bool,
 }
 
-/// Which of the old owner's numbers the new file has, or was to have other ones.
+/// Which of the old owner's IDs the new file has, or was explicitly given other ones.
 struct Kept {
     user: bool,
     group: bool,
 }
 
-/// What the mode of the new file is limited to.
+/// Limits of the new file's mode.
 struct Limits {
-    /// The group's bits, if they have to be others than the old ones.
+    /// Group bits, if they have to differ from the old ones.
     group: Option<u32>,
-    /// Bits that others may have, if they had them.
+    /// Maximum bits of others.
     others: u32,
 }
 
 impl NewFile<'_> {
-    /// Gives the new file what was asked for, and what the old one has. `old` is what has the name, if anything has; a new file gets
-    /// `fresh_mode`. Half a sentence if something can't be kept.
+    /// Sets the requested attributes of the new file, and otherwise those of the old file. `old` describes the file at
+    /// `dest`, if there is one; without it, the file gets `fresh_mode`. Returns half a sentence if something can't be
+    /// kept.
     pub(crate) fn give(&self, dest: &Path, old: Option<&Metadata>, fresh_mode: u32) -> Result<Option<String>> {
         let mut lost = Vec::new();
         let mode = match old {
             Some(old) => self.take_over(dest, old, &mut lost)?,
-            // The directory's default ACL stands; this mode limits what it gives.
+            // The directory's default ACL applies; this mode limits it.
             None => fresh_mode,
         };
-        // Last: an owner takes set-id bits away, and so may an ACL.
+        // The mode is set last: changing the owner clears set-id bits, and setting an ACL may do so.
         let rights = FilePermissions { mode: Some(self.rights.mode.unwrap_or(mode)), ..self.rights };
         rights.give(self.file).map_err(|(what, source)| self.failed(what, source))?;
         let note = || format!("cannot keep what the old file had: {}", lost.join(", "));
         Ok((!lost.is_empty() && !self.confined).then(note))
     }
 
-    /// Takes over all but the mode, which comes back.
+    /// Sets everything but the mode, and returns the mode.
     fn take_over(&self, dest: &Path, old: &Metadata, lost: &mut Vec<String>) -> Result<u32> {
         let kept = self.take_owner(old, lost)?;
         let mut mode = old.mode() & 0o7777;
         if self.confined || self.rights.owner.is_some() || !lost.is_empty() {
-            // Set-id bits are for the bytes, and the owner, that had them.
+            // Set-id bits apply only to the old bytes and the old owner.
             mode &= 0o777;
         }
         let limits = self.take_acl(dest, old, kept.group, lost);
@@ -86,12 +89,12 @@ impl NewFile<'_> {
             }
         }
         mode = limits.group.map_or(mode, |bits| mode & !0o070 | bits << 3) & !0o007 | mode & limits.others;
-        // The old owner is one of the group, or one of the others.
+        // The old owner now has the rights of the group or of others.
         let most = if kept.user { 7 } else { mode >> 6 & 7 };
         Ok(mode & (0o7700 | most << 3 | most))
     }
 
-    /// The old owner, unless another was asked for.
+    /// Sets the old owner, unless the user requested another one.
     fn take_owner(&self, old: &Metadata, lost: &mut Vec<String>) -> Result<Kept> {
         let wanted = self.rights.owner.unwrap_or_default();
         let new = self.file.metadata().map_err(|source| self.failed("cannot look at it", source))?;
@@ -102,14 +105,14 @@ impl NewFile<'_> {
         else {
             return Ok(Kept { user: true, group: true });
         };
-        // What a group may is not another group's.
+        // If the group can't be kept, its rights must not go to another group.
         let group_kept = group.is_none() || fchown(self.file, None, group).is_ok();
         let rights = if group_kept { "" } else { ", so its group gets no rights" };
         lost.push(format!("its owner {uid}:{gid}{rights} ({})", reason(&error)));
         Ok(Kept { user: user.is_none(), group: group_kept })
     }
 
-    /// The old ACL, or none where the old file had none, whatever the directory's default is.
+    /// Sets the old ACL. Removes the directory's default ACL if the old file had none.
     fn take_acl(&self, dest: &Path, old: &Metadata, group_kept: bool, lost: &mut Vec<String>) -> Limits {
         let found = if old.is_file() { sys::xattr_of(dest, ACL) } else { Ok(None) };
         let acl = match found {
@@ -122,11 +125,11 @@ impl NewFile<'_> {
             let others = if group_kept { 7 } else { old.mode() >> 3 & 7 };
             return Limits { group: (!removed || !group_kept).then_some(0), others };
         };
-        // An ACL that can't be read may have named anybody.
+        // An ACL that can't be read may have named any user.
         let (group, named) = acl.as_ref().map_or((0, 0), |acl| (acl.group_rights(), acl.named_rights()));
         let others = if group_kept { 7 } else { group };
         let given = match acl {
-            // Permissions alone are taken over.
+            // Only plain permissions are kept.
             Ok(_) if self.confined => Err(None),
             Ok(acl) => {
                 let acl = if group_kept { acl } else { acl.without_group() };
@@ -140,7 +143,7 @@ impl NewFile<'_> {
         Limits { group: Some(if removed && group_kept { group & named } else { 0 }), others: others & named }
     }
 
-    /// False if an ACL may be left, as the directory's default gave it.
+    /// Removes the ACL. Returns false if an ACL from the directory's default may be left.
     fn remove_acl(&self) -> bool {
         match sys::remove_xattr(self.file, ACL) {
             Ok(()) => true,
@@ -163,7 +166,7 @@ impl NewFile<'_> {
 
     fn take_other(&self, dest: &Path, name: &CStr) -> io::Result<()> {
         let Some(value) = sys::xattr_of(dest, name)? else { return Ok(()) };
-        // A label that the directory gives anyway need not be permitted.
+        // Setting a label that the directory sets anyway may not be permitted.
         if sys::xattr(self.file, name).is_ok_and(|has| has.as_deref() == Some(&*value)) {
             return Ok(());
         }
@@ -180,13 +183,14 @@ fn is_kept(name: &CString) -> bool {
     KEPT.iter().any(|kind| name.starts_with(kind)) && !NOT_KEPT.iter().any(|kind| name.starts_with(kind))
 }
 
-/// True if the old file has no copy on write, as far as that is to be known.
+/// Returns true if the old file has copy-on-write turned off. Returns false if that can't be found out.
 fn nocow(dest: &Path) -> bool {
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(dest);
     opened.and_then(|old| sys::is_nocow(&old)).unwrap_or(false)
 }
 
-/// Has a new file written without copy on write if the old one is: it must be empty yet. Where that can't be, [`NewFile::give`] says so.
+/// Turns copy-on-write off for a new, empty file if it is off for the old one. [`NewFile::give`] reports if that was
+/// not possible.
 pub(crate) fn keep_nocow(file: &File, dest: &Path) {
     if nocow(dest) {
         let _said_later = sys::set_nocow(file);

@@ -1,4 +1,4 @@
-//! What a target has to hold already, where parts of it are kept.
+//! Requirements for the bytes that a target holds, for streams that keep parts of them.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,23 +7,27 @@ use std::path::Path;
 use xfer_hole_os::{DiskError, DiskErrorKind, Result, sys};
 use xfer_hole_proto::{Fingerprint, HashParams};
 
-/// Reads the first bytes of an open file or device, so many, for their fingerprint with these parameters. The last argument says whether a
-/// fingerprint that was noted of the file is believed. The path is the one for messages.
+/// Computes the fingerprint of the first bytes of an open file or device.
+///
+/// The arguments are the file, its path for messages, the number of bytes, the hash parameters, and whether a noted
+/// fingerprint of the file may be used instead of reading it.
 pub type BaseReader = fn(&File, &Path, u64, HashParams, bool) -> Result<Fingerprint>;
 
-/// An older disk that parts are kept of.
+/// An older disk of which parts are kept.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BaseRequirement {
-    /// In bytes: the target has as many, or more, of which the first count.
+    /// Size of the older disk, in bytes. The target must have at least this size; only its first `size` bytes count.
     pub size: u64,
-    /// What those bytes have to be, and what reads them, if that is to be checked.
+    /// The fingerprint that these bytes must have and the function that computes it, if it is to be checked.
     pub expected: Option<(Fingerprint, BaseReader)>,
-    /// A fingerprint that was noted of the target is believed. Whoever may write beside it, unseen, could have noted it.
+    /// True if a noted fingerprint of the target may be used. It is false if the caller could have written to the
+    /// target and noted the fingerprint.
     pub recalls: bool,
 }
 
 impl BaseRequirement {
-    /// Refuses a target that is too small. `device`: whether it is one, or a file; none if nothing is kept in what it is.
+    /// Fails if the target is too small. `device` tells whether it is a device (true) or a file (false); `None` means
+    /// that nothing can be kept in this kind of target.
     pub(crate) fn check_size(&self, path: &Path, device: Option<bool>) -> Result<()> {
         let base = self.size;
         let refused = |what: String| Err(DiskError::new(DiskErrorKind::Refused, path, what));
@@ -52,13 +56,13 @@ impl BaseRequirement {
         Err(DiskError::new(DiskErrorKind::Refused, path, what))
     }
 
-    /// Refuses what was opened if it has become too small since, reads it, if that is asked for, and refuses another content. Nothing of
-    /// it has been changed yet.
+    /// Fails if the open target has become too small. If a fingerprint is to be checked, reads the target and fails if
+    /// its content differs. Nothing was changed in the target yet.
     pub(crate) fn check(&self, file: &File, path: &Path) -> Result<()> {
         let failed = |source| DiskError::io(path, "cannot tell the size of what is to be kept", source);
         let stat = file.metadata().map_err(failed)?;
         let holds = if stat.is_file() { stat.len() } else { sys::device_size(file).map_err(failed)? };
-        // It may have been another's to write until it was locked.
+        // Until it was locked, another program may have written to it.
         self.check_holds(path, holds)?;
         let Some((expected, read)) = self.expected else { return Ok(()) };
         let found = read(file, path, self.size, expected.sums, self.recalls).map_err(|error| match error.kind() {
@@ -79,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_that_became_too_small_before_it_was_locked_is_refused() {
+    fn target_that_shrank_before_its_lock_is_refused() {
         let path = std::env::temp_dir().join(format!("xfer-hole-basis-{}", std::process::id()));
         fs::write(&path, [7; 100]).unwrap();
         let file = File::open(&path).unwrap();

@@ -1,4 +1,5 @@
-//! A block device: always in place. Its holes are really zeroed, and their space is given back where the device makes space on demand.
+//! A block device, always written in place. Holes are zeroed, and their space is released if the device is thinly
+//! provisioned.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::BorrowedFd;
@@ -11,23 +12,23 @@ use crate::discard::Discard;
 use crate::disk_writer::{DiskWriter, StoredFile, in_pieces};
 use crate::file_writer::FileWriter;
 
-/// The most bytes that a device is asked to zero by one call: larger requests make storage time out.
+/// Maximum bytes that the device is asked to zero by one call: larger requests can time out.
 const ZEROOUT_MAX: u64 = 128 << 20;
-/// A device is asked to zero whole pages only, so that it never meets a page that is written too.
+/// The device is asked to zero whole pages only, so that a request never overlaps a page that is being written.
 const PAGE: u64 = 4096;
 
 pub(crate) struct BlockDevice {
-    pub place: FileWriter,
+    pub writer: FileWriter,
     pub size: u64,
     pub sync: bool,
     pub target_is_zero: bool,
-    /// How holes are given back where the device gives back nothing that it zeroes, if that was asked for.
+    /// Discards holes, if the user requested that and the device doesn't release the space of zeroed blocks.
     pub discard: Option<Discard>,
 }
 
-/// Opens a block device that no other program holds.
+/// Opens a block device exclusively: fails if another program holds it.
 pub(crate) fn open_exclusive(path: &Path, write: bool) -> Result<File> {
-    // O_EXCL without O_CREAT: fails with EBUSY on a block device that is mounted or otherwise held.
+    // O_EXCL without O_CREAT fails with EBUSY on a block device that is mounted or otherwise held.
     let opened = OpenOptions::new().read(true).write(write).custom_flags(libc::O_EXCL).open(path);
     opened.map_err(|source| match source.raw_os_error() {
         Some(libc::EBUSY) => DiskError::new(DiskErrorKind::Refused, path, "is mounted or in use"),
@@ -35,13 +36,13 @@ pub(crate) fn open_exclusive(path: &Path, write: bool) -> Result<File> {
     })
 }
 
-/// The device's size, which is refused if a disk of `size` bytes is larger.
+/// Returns the device's size in bytes. Fails if a disk of `size` bytes is larger.
 pub(crate) fn check_size(file: &File, path: &Path, size: Option<u64>) -> Result<u64> {
-    let holds = sys::device_size(file).map_err(|source| DiskError::io(path, "cannot tell the size", source))?;
-    match size.filter(|&size| size > holds) {
-        None => Ok(holds),
+    let device_size = sys::device_size(file).map_err(|source| DiskError::io(path, "cannot tell the size", source))?;
+    match size.filter(|&size| size > device_size) {
+        None => Ok(device_size),
         Some(size) => {
-            let what = format!("the device of {holds} bytes is too small for the disk of {size}");
+            let what = format!("the device of {device_size} bytes is too small for the disk of {size}");
             Err(DiskError::new(DiskErrorKind::Refused, path, what))
         }
     }
@@ -49,9 +50,10 @@ pub(crate) fn check_size(file: &File, path: &Path, size: Option<u64>) -> Result<
 
 impl BlockDevice {
     fn zero_whole(&self, at: u64, len: u64) -> Result<()> {
-        let file = &self.place.file;
+        let file = &self.writer.file;
         in_pieces(at, len, ZEROOUT_MAX, |at, len| {
-            // Refused where the device can't, or would have to write: BLKZEROOUT writes, and takes space where space is made on demand.
+            // `punch` fails if the device would have to write zeros. BLKZEROOUT would write them, which takes space on
+            // a thinly provisioned device.
             if sys::punch(file, at, len).is_ok() {
                 return Ok(());
             }
@@ -62,35 +64,35 @@ impl BlockDevice {
     }
 
     fn zero_by_writing(&self, at: u64, len: u64) -> Result<()> {
-        match sys::device_zero(&self.place.file, at, len) {
+        match sys::device_zero(&self.writer.file, at, len) {
             _ if len == 0 => Ok(()),
             Ok(()) => Ok(()),
-            Err(_) => self.place.write_zeros(at, len),
+            Err(_) => self.writer.write_zeros(at, len),
         }
     }
 }
 
 impl DiskWriter for BlockDevice {
     fn write_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
-        self.place.write(at, bytes)
+        self.writer.write(at, bytes)
     }
 
     fn data_from_pipe(&self, at: u64, pipe: BorrowedFd<'_>, len: u64) -> Result<sys::Spliced> {
-        self.place.splice(at, pipe, len)
+        self.writer.splice(at, pipe, len)
     }
 
     fn zero_range(&self, at: u64, len: u64) -> Result<()> {
         if self.target_is_zero {
             return Ok(());
         }
-        self.place.touch();
-        let grain = sys::device_block(&self.place.file).unwrap_or(PAGE).max(PAGE);
+        self.writer.touch();
+        let grain = sys::device_block(&self.writer.file).unwrap_or(PAGE).max(PAGE);
         let end = at + len;
         let first = at.next_multiple_of(grain).min(end);
         let last = (end - end % grain).max(first);
-        self.place.write_zeros(at, first - at)?;
+        self.writer.write_zeros(at, first - at)?;
         self.zero_whole(first, last - first)?;
-        self.place.write_zeros(last, end - last)
+        self.writer.write_zeros(last, end - last)
     }
 
     fn zeroes(&self) -> bool {
@@ -102,18 +104,18 @@ impl DiskWriter for BlockDevice {
     }
 
     fn leftover_message(&self) -> String {
-        let state = if self.place.is_touched() { "overwritten in part" } else { "as it was" };
-        format!("{} is {state}", shown(&self.place.path))
+        let state = if self.writer.is_touched() { "overwritten in part" } else { "as it was" };
+        format!("{} is {state}", shown(&self.writer.path))
     }
 
     fn stored(&self, _size: u64) -> Result<StoredFile> {
-        self.place.stored()
+        self.writer.stored()
     }
 
     fn commit(self: Box<Self>, size: u64) -> Result<Vec<String>> {
-        let mut notes = self.place.settle()?;
+        let mut notes = self.writer.flush()?;
         if self.sync {
-            self.place.sync()?;
+            self.writer.sync()?;
         }
         let tail = self.size.saturating_sub(size);
         notes.extend(self.discard.as_ref().and_then(Discard::note));

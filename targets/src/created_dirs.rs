@@ -1,4 +1,4 @@
-//! Directories on the way to a new file: found, made, and made durable.
+//! Parent directories of a new file: found, created and synced.
 
 use std::fs::{self, File};
 use std::io;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use xfer_hole_os::{DiskError, DiskErrorKind, Result};
 
-/// The directory that a name stands in.
+/// Returns the directory of a path.
 pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
@@ -15,7 +15,7 @@ pub(crate) fn parent(path: &Path) -> &Path {
     }
 }
 
-/// The directories that lead to `folder` and aren't there, the innermost first; and the one that is.
+/// Returns the missing directories up to `folder`, the innermost first, and the nearest existing directory.
 pub(crate) fn missing(folder: &Path) -> (Vec<&Path>, &Path) {
     let (mut missing, mut at) = (Vec::new(), folder);
     while fs::metadata(at).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) && at != parent(at) {
@@ -25,18 +25,19 @@ pub(crate) fn missing(folder: &Path) -> (Vec<&Path>, &Path) {
     (missing, at)
 }
 
-/// Directories that were made for a new file, the outermost first.
+/// Directories that were created for a new file, the outermost first.
 #[derive(Debug, Default)]
 pub(crate) struct CreatedDirs(Vec<PathBuf>);
 
 impl CreatedDirs {
-    /// Makes `folder` and what leads to it, with what the umask leaves. If that fails, nothing of it is left.
+    /// Creates `folder` and its missing parents with the permissions that the umask leaves. On failure, the created
+    /// directories are removed.
     pub(crate) fn make(folder: &Path) -> Result<Self> {
         let mut made = Self::default();
         for dir in missing(folder).0.into_iter().rev() {
             match fs::create_dir(dir) {
                 Ok(()) => made.0.push(dir.into()),
-                // Somebody else was faster, or it is "made/..".
+                // Another process created it first, or the path is like "made/..".
                 Err(_) if dir.is_dir() => {}
                 Err(source) => {
                     made.remove();
@@ -51,14 +52,14 @@ impl CreatedDirs {
         Ok(made)
     }
 
-    /// Takes them away again, as far as nobody else has put anything there.
+    /// Removes the created directories that are still empty.
     pub(crate) fn remove(&self) {
         for dir in self.0.iter().rev() {
             let _in_use = fs::remove_dir(dir);
         }
     }
 
-    /// Waits until their names are on stable storage.
+    /// Syncs the names of the created directories to stable storage.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.0.iter().rev().try_for_each(|dir| File::open(parent(dir))?.sync_all())
     }

@@ -1,5 +1,5 @@
-//! Holes of a device whose space is made on demand, and which gives back only what is discarded (dm-thin). What is discarded need not read
-//! as zeros: it is read back before that is believed.
+//! Discards holes of a thinly provisioned device that releases space only on discard (dm-thin). Discarded blocks need
+//! not read as zeros, so they are read back.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,19 +9,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use xfer_hole_os::{ALIGN, Aligned, is_zero, sys, sysfs_disk, sysfs_folder};
 
-/// Bytes that are read at each end of what was discarded: there, a device may leave parts of its own units as they were.
+/// Bytes that are read at each end of a discarded range: a device may leave parts of its own units unchanged there.
 const ENDS: u64 = 1 << 20;
-/// Blocks that are read between the ends.
+/// Number of blocks that are read between the ends.
 const SAMPLES: u64 = 16;
 
 /// Discards ranges of a device, as long as they read as zeros afterwards.
 pub(crate) struct Discard {
-    /// The device's own unit, in bytes, and the offset of the first one.
+    /// Discard granularity of the device, and offset of its first unit, both in bytes.
     unit: u64,
     first: u64,
-    /// The device, past the page cache. None if it can't discard.
+    /// The device, opened for direct I/O. `None` if it can't discard.
     device: Option<File>,
-    /// Something that was discarded didn't read as zeros.
+    /// True after a discarded range did not read as zeros.
     failed: AtomicBool,
 }
 
@@ -37,7 +37,8 @@ impl Discard {
         Self { unit, first: first % unit, device, failed: AtomicBool::new(false) }
     }
 
-    /// Discards the whole units of a range: those that read as zeros now. None of it where that isn't known.
+    /// Discards the whole units of a range and returns the part that now reads as zeros. The returned range is empty if
+    /// that is not certain.
     pub(crate) fn zero(&self, file: &File, at: u64, len: u64) -> Range<u64> {
         let units = units(at, at + len, self.unit, self.first);
         let Some(device) = self.device.as_ref().filter(|_| !units.is_empty() && !self.failed.load(Ordering::Relaxed))
@@ -53,7 +54,7 @@ impl Discard {
         units
     }
 
-    /// What the user should know: that nothing was given back by it.
+    /// Returns a message for the user if no space was released by discarding.
     pub(crate) fn note(&self) -> Option<String> {
         let why = match (&self.device, self.failed.load(Ordering::Relaxed)) {
             (None, _) => "can't discard",
@@ -64,7 +65,7 @@ impl Discard {
     }
 }
 
-/// The whole units in a range; the first unit of all begins at `first`, or a number of units before or behind it.
+/// Returns the whole units in a range. Units are aligned to `first` plus or minus a multiple of `unit` bytes.
 fn units(start: u64, end: u64, unit: u64, first: u64) -> Range<u64> {
     let up = |at: u64| (at + unit - first).next_multiple_of(unit) + first - unit;
     let from = up(start);
@@ -72,15 +73,15 @@ fn units(start: u64, end: u64, unit: u64, first: u64) -> Range<u64> {
     if from < to { from..to } else { start..start }
 }
 
-/// Reads both ends and some blocks in between: true if all of that is zeros.
+/// Reads both ends of a range and some blocks between. Returns true if all of them are zeros.
 fn reads_as_zeros(device: &File, range: &Range<u64>) -> io::Result<bool> {
     let len = range.end - range.start;
     let block = ALIGN as u64;
     let ends = ENDS.min(len);
-    let mut places = vec![(range.start, ends), (range.end - ends, ends)];
-    places.extend((1..=SAMPLES).map(|n| (range.start + len / (SAMPLES + 1) * n / block * block, block.min(len))));
+    let mut ranges = vec![(range.start, ends), (range.end - ends, ends)];
+    ranges.extend((1..=SAMPLES).map(|n| (range.start + len / (SAMPLES + 1) * n / block * block, block.min(len))));
     let mut buffer = Aligned::zeroed(usize::try_from(ends).unwrap_or(ALIGN));
-    for (at, len) in places {
+    for (at, len) in ranges {
         let bytes = &mut buffer[..usize::try_from(len).unwrap_or(ALIGN)];
         bytes.fill(0xff);
         device.read_exact_at(bytes, at)?;
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn old_bytes_at_either_end_or_all_over_are_found() {
+    fn nonzero_bytes_at_the_ends_or_throughout_are_found() {
         use std::io::Write;
         let mut file = tempfile::tempfile().unwrap();
         let (page, len) = (ALIGN as u64, 64_u64 << 20);
@@ -124,13 +125,13 @@ mod tests {
             assert!(!reads_as_zeros(&file, &(page..len)).unwrap(), "{at}");
             file.write_all_at(&[0], at).unwrap();
         }
-        // What is outside doesn't count.
+        // Bytes outside the range don't count.
         file.write_all_at(&[1], 0).unwrap();
         file.write_all_at(&[1], len).unwrap();
         assert!(reads_as_zeros(&file, &(page..len)).unwrap());
         file.write_all(&vec![0xee; 64 << 20]).unwrap();
         assert!(!reads_as_zeros(&file, &(16 << 20..48 << 20)).unwrap());
-        // A range that can't be read isn't known.
+        // A range that can't be read returns an error.
         assert!(reads_as_zeros(&file, &(len..2 * len)).is_err());
     }
 }

@@ -1,5 +1,4 @@
-//! Where a disk is written: positional, so that many workers may pour into it. Sources are random access, the wire is
-//! ordered, sinks are positional.
+//! The destination of a disk. Writes are positional, so that several threads may write at a time.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -10,23 +9,29 @@ use xfer_hole_os::{DiskError, DiskErrorKind, Result, sys};
 
 use crate::written_stamp::WrittenStamp;
 
-/// A file or device that a disk was written to, open to be read.
+/// A file or device that a disk was written to, open for reading.
 #[derive(Debug)]
 pub struct StoredFile {
-    /// It shares the offset of the description that was written by.
+    /// The file. It shares its file offset with the descriptor that was used for writing.
     pub file: File,
-    /// As it stands in messages.
+    /// Path for messages.
     pub path: PathBuf,
 }
 
-/// Takes a disk's bytes at their places. Offsets and lengths are in bytes of the disk.
+/// Writes the bytes of a disk at their offsets. Offsets and lengths are in bytes of the disk.
 ///
-/// Only [`finish`](Sink::finish) publishes. Dropping a sink leaves what [`remains`](Sink::remains) says.
+/// Only [`commit`](DiskWriter::commit) publishes the disk. Dropping a writer leaves what
+/// [`leftover_message`](DiskWriter::leftover_message) describes.
+///
+/// # Errors
+///
+/// Methods fail if the target can't be written, or if another program changed it.
 pub trait DiskWriter: Send + Sync {
-    /// These bytes stand at `at`.
+    /// Writes `bytes` at `at`.
     fn write_at(&self, at: u64, bytes: &[u8]) -> Result<()>;
 
-    /// The same of a row of bytes that the target held before, and that others may yet take the place of: nothing of them is held back.
+    /// Writes consecutive bytes, from `at` on, that the old target holds and that later writes may replace. Nothing is
+    /// left in a buffer.
     fn bring(&self, mut at: u64, row: &mut [IoSlice<'_>]) -> Result<()> {
         for bytes in row {
             self.write_at(at, bytes)?;
@@ -35,70 +40,81 @@ pub trait DiskWriter: Send + Sync {
         Ok(())
     }
 
-    /// So many bytes of data are about to come at `at`: the target may make room for them at once.
+    /// Announces that `len` bytes of data at `at` follow: the writer may allocate space for them.
     fn preallocate_hint(&self, _at: u64, _len: u64) {}
 
-    /// About so many bytes of data are to come in all: said where the target is found to be full.
+    /// Announces approximately how many bytes of data follow in total. The figure is used in the message for a full
+    /// file system.
     fn announce(&self, _data: u64) {}
 
-    /// Moves up to `len` bytes that stand at `at` from a pipe into the target, without a copy of ours: how many, 0 at the pipe's
-    /// end. [`Spliced::Refused`](sys::Spliced::Refused), and nothing moved, where that is not to be had.
+    /// Moves up to `len` bytes from a pipe to `at` without copying them through the process. Returns how many were
+    /// moved, 0 at the end of the pipe, or [`Spliced::Refused`](sys::Spliced::Refused) if that is not supported and
+    /// nothing was moved.
     fn data_from_pipe(&self, _at: u64, _pipe: BorrowedFd<'_>, _len: u64) -> Result<sys::Spliced> {
         Ok(sys::Spliced::Refused)
     }
 
-    /// Has the kernel copy, or share, up to `len` bytes at `from` of a file to `at`: how many, 0 at that file's end.
-    /// [`Spliced::Refused`](sys::Spliced::Refused), and nothing copied, where that is not to be had.
+    /// Lets the kernel copy or share up to `len` bytes of a file, from its offset `from`, to `at`. Returns how many
+    /// were copied, 0 at the end of that file, or [`Spliced::Refused`](sys::Spliced::Refused) if that is not supported
+    /// and nothing was copied.
     fn data_from_file(&self, _at: u64, _file: &File, _from: u64, _len: u64) -> Result<sys::Spliced> {
         Ok(sys::Spliced::Refused)
     }
 
-    /// Shares the blocks of a file that is the whole disk, holes and all. Fails, and nothing is changed, where that is not to be had.
+    /// Shares the blocks of a file that holds the whole disk, including its holes. Fails, with nothing changed, if that
+    /// is not supported.
     fn share(&self, _file: &File) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// True if bytes may come in any order, and from many threads; else only from the disk's beginning to its end.
+    /// Returns true if several threads may write in any order. Otherwise bytes must be written in order, by one thread
+    /// at a time.
     fn is_positional(&self) -> bool {
         true
     }
 
-    /// The `len` bytes at `at` read as zeros.
+    /// Makes the `len` bytes at `at` read as zeros.
     fn zero_range(&self, at: u64, len: u64) -> Result<()>;
 
-    /// The `len` bytes at `at` of what the target held before are zeros, and stay so: a new file gives back the space that they take.
+    /// Releases the space of `len` bytes at `at` that are zeros in the old target and stay zeros. Only writers of new
+    /// files do that.
     fn vacate(&self, _at: u64, _len: u64) {}
 
-    /// True if a hole is work: old bytes are really zeroed.
+    /// Returns true if a hole takes time: old bytes are overwritten with zeros.
     fn zeroes(&self) -> bool {
         false
     }
 
-    /// The `len` bytes at `at` are those that the target held before.
+    /// Leaves the `len` bytes at `at` as the old target holds them.
     fn keep_existing(&self, at: u64, len: u64) -> Result<()>;
 
-    /// Nothing was written, and nothing will be: takes back what making it ready has made.
+    /// Removes what was created, if nothing was written and nothing will be.
     fn give_up(self: Box<Self>) {}
 
-    /// What is left behind if nothing more happens from here on: a half sentence for the message of a failure.
+    /// Returns half a sentence for an error message: what is left behind if the transfer ends now.
     fn leftover_message(&self) -> String;
 
-    /// The disk is whole, and `size` bytes long: waits until it is on stable storage, and opens it to be read from there, past the page
-    /// cache as far as that can be. It has no name yet.
+    /// Syncs a complete disk of `size` bytes, and opens it for reading, past the page cache if possible. The disk is
+    /// not published yet.
+    ///
+    /// # Errors
+    ///
+    /// If the writer can't read back what it wrote.
     fn stored(&self, _size: u64) -> Result<StoredFile> {
         Err(DiskError::new(DiskErrorKind::Refused, "what was written", "cannot be read back"))
     }
 
-    /// What [`finish`](Sink::finish) sets when a regular file is whole and durable: by it the file's fingerprint can be noted then.
+    /// Returns a handle to the stamp that [`commit`](DiskWriter::commit) sets once a regular file is complete and
+    /// durable. The file's fingerprint is noted with this stamp.
     fn mark(&self) -> WrittenStamp {
         WrittenStamp::default()
     }
 
-    /// The disk is whole, and `size` bytes long: syncs it, and gives it its name. What the user should know of it comes back.
+    /// Sets the size to `size` bytes, syncs the disk, and gives it its name. Returns messages for the user.
     fn commit(self: Box<Self>, size: u64) -> Result<Vec<String>>;
 }
 
-/// Calls `each` with pieces of at most `most` bytes that cover `len` bytes from `at`.
+/// Calls `each` with the offset and length of pieces of at most `most` bytes that cover `len` bytes from `at`.
 pub(crate) fn in_pieces(at: u64, len: u64, most: u64, mut each: impl FnMut(u64, u64) -> Result<()>) -> Result<()> {
     let (mut at, end) = (at, at + len);
     while at < end {
@@ -109,13 +125,13 @@ pub(crate) fn in_pieces(at: u64, len: u64, most: u64, mut each: impl FnMut(u64, 
     Ok(())
 }
 
-/// Zeros to write where nothing better than writing them is to be had.
+/// Zeros to write where no hole can be made.
 pub(crate) static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 
 /// Calls `write` with zeros that cover `len` bytes from `at`.
 pub(crate) fn write_zeros(at: u64, len: u64, mut write: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
     in_pieces(at, len, ZEROS.len() as u64, |at, piece| {
-        // A piece is no longer than ZEROS.
+        // A piece is at most as long as ZEROS.
         write(at, &ZEROS[..usize::try_from(piece).unwrap_or(ZEROS.len())])
     })
 }

@@ -1,4 +1,5 @@
-//! What a dry run finds: all that would be refused before the first byte, and whether there is room. It changes nothing.
+//! Checks for a dry run: finds every reason for which a transfer would be refused before its first byte, including a
+//! lack of space. Nothing is changed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -18,18 +19,24 @@ use crate::resolve_target::{Target, WriteMethod, lock_in_place};
 /// What is known of the disk that would be written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExpectedDisk {
-    /// Its size in bytes.
+    /// Size of the disk, in bytes.
     pub size: Option<u64>,
-    /// So many bytes of it would be written at most.
+    /// Maximum bytes that would be written.
     pub data: Option<u64>,
-    /// What DEST has already isn't sent.
+    /// True for a delta: bytes that the target already has are not sent.
     pub delta: bool,
-    /// Parts of an older disk of so many bytes are kept, and DEST has to hold this one, if that is known.
+    /// Size in bytes of the older disk of which parts are kept, and its fingerprint if it is known. The target has to
+    /// hold that disk.
     pub base: Option<(u64, Option<Fingerprint>)>,
 }
 
 impl Target {
-    /// Finds what writing the disk would find, and writes nothing. `read` reads what DEST holds, where parts of it would be kept.
+    /// Makes the checks of a transfer without writing. `read` computes the fingerprint of what the target holds, if
+    /// parts of it would be kept.
+    ///
+    /// # Errors
+    ///
+    /// The error that the transfer would fail with.
     pub fn rehearse(&self, disk: ExpectedDisk, read: BaseReader) -> Result<()> {
         let base = disk.base.map(|(size, expected)| {
             let expected = expected.map(|expected| (expected, read));
@@ -37,9 +44,9 @@ impl Target {
         });
         if let Some(base) = &base {
             self.check_named_base(base.expected.map(|(expected, _)| expected))?;
-            base.check_size(&self.path, self.can_hold().then_some(self.way == WriteMethod::Device))?;
+            base.check_size(&self.path, self.can_hold().then_some(self.method == WriteMethod::Device))?;
         }
-        match self.way {
+        match self.method {
             WriteMethod::Stdout | WriteMethod::Stream => Ok(()),
             WriteMethod::Device => self.rehearse_device(disk),
             WriteMethod::InPlace => self.rehearse_in_place(disk),
@@ -72,7 +79,7 @@ impl Target {
         lock_in_place(&file, path, self.options.in_use())?;
         let stat = file.metadata().map_err(|source| self.cannot_look(source))?;
         self.check_new_file(disk.size)?;
-        // What it has is written over.
+        // Blocks that the file already has are overwritten.
         self.check_room(disk, stat.blocks() * 512)
     }
 
@@ -83,34 +90,34 @@ impl Target {
             let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&part);
             let file = opened.map_err(|source| DiskError::io(&part, "cannot create", source))?;
             check_locked(file.try_lock(), &part)?;
-            // It is gone on with, or goes.
+            // The leftover is resumed or removed: in both cases its blocks count as free.
             given_back = file.metadata().map_or(0, |stat| stat.blocks() * 512);
         }
         self.check_new_file(disk.size)?;
-        // Blocks that are kept take no room where the new file can share them.
+        // Unchanged blocks take no space if the new file can share them.
         match disk.delta && File::open(&self.path).is_ok_and(|old| self.can_share(&old)) {
             true => Ok(()),
             false => self.check_room(disk, given_back),
         }
     }
 
-    /// The directory that the file would be made in, or the nearest one that is there.
+    /// Returns the directory of the new file, or its nearest existing parent.
     fn folder(&self) -> &Path {
         missing(parent(&self.path)).1
     }
 
-    /// A file without a name, where the file system has such.
+    /// Creates a file without a name (O_TMPFILE), if the file system supports it.
     fn nameless(&self) -> io::Result<File> {
         OpenOptions::new().write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(self.folder())
     }
 
-    /// True if a new file there can share the blocks of this one, so that they take no room.
+    /// Returns true if a new file can share the blocks of `file`, so that they take no extra space.
     #[must_use]
     pub fn can_share(&self, file: &File) -> bool {
         self.nameless().and_then(|new| sys::share_all(&new, file)).is_ok()
     }
 
-    /// Tries size and owner.
+    /// Checks that a file of this size and owner can be created.
     fn check_new_file(&self, size: Option<u64>) -> Result<()> {
         let Ok(file) = self.nameless() else { return Ok(()) };
         self.options.rights().try_owner(&file).map_err(|(what, source)| DiskError::io(&self.path, what, source))?;
@@ -119,7 +126,7 @@ impl Target {
             .map_err(|source| DiskError::io(&self.path, format!("cannot make a file of {size} bytes"), source))
     }
 
-    /// Refuses a disk with more data than there is room for, besides what is `given_back`.
+    /// Fails if the disk has more data than the file system has free space, plus `given_back` bytes.
     fn check_room(&self, disk: ExpectedDisk, given_back: u64) -> Result<()> {
         let folder = File::open(self.folder()).and_then(|folder| sys::free_space(&folder));
         let (Some(data), Ok(free)) = (disk.data, folder) else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! A file or device that is written at offsets, and remembers whether it was.
+//! A file or device that is written at offsets. It records whether anything was written.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -14,27 +14,29 @@ use crate::disk_writer::{StoredFile, write_zeros};
 use crate::file_name::is_at;
 use crate::written_stamp::WrittenStamp;
 
-/// No file system's block is larger, in bytes.
+/// Maximum block size of any file system, in bytes.
 pub(crate) const BLOCK_MAX: u64 = 64 << 10;
 
 pub(crate) struct FileWriter {
     pub file: File,
-    /// As it stands in messages.
+    /// Path for messages.
     pub path: PathBuf,
-    /// Set when the file is published, if it is wanted.
+    /// Set when the file is published, if it was requested.
     pub mark: WrittenStamp,
     touched: AtomicBool,
-    /// The file is never shorter than this, in bytes, as long as only we write to it. 0 where it grows.
-    least: u64,
-    /// About how many bytes of data are to come in all, and how many have come; 0 if that isn't known.
+    /// Length in bytes that the file never falls below while only this process writes to it; 0 if the file grows.
+    min_len: u64,
+    /// Approximate bytes of data announced in total; 0 if unknown.
     announced: AtomicU64,
-    come: AtomicU64,
-    /// How many bytes were written, and not shared or copied by the kernel, which leaves holes out.
+    /// Bytes of data written so far, including those that the kernel copied or moved.
+    data_written: AtomicU64,
+    /// Bytes that were written by this process. Bytes that the kernel copied or shared don't count, since it may leave
+    /// holes out.
     written: AtomicU64,
-    /// It is a temporary file, of which nothing is needed to write the disk anew.
+    /// True for a temporary file: the disk can be written again without it.
     temporary: bool,
-    /// The way past the page cache, if it is to stay as it is.
-    bypass: Option<DirectWriter>,
+    /// Writes past the page cache, if that was requested.
+    direct: Option<DirectWriter>,
 }
 
 impl FileWriter {
@@ -44,62 +46,62 @@ impl FileWriter {
             path,
             mark: WrittenStamp::default(),
             touched: AtomicBool::new(false),
-            least: 0,
+            min_len: 0,
             announced: AtomicU64::new(0),
-            come: AtomicU64::new(0),
+            data_written: AtomicU64::new(0),
             written: AtomicU64::new(0),
             temporary: false,
-            bypass: None,
+            direct: None,
         }
     }
 
-    /// What its fingerprint can be noted by, once it is published.
+    /// Returns a handle to the stamp with which the fingerprint is noted once the file is published.
     pub(crate) fn mark(&self) -> WrittenStamp {
         self.mark.want();
         self.mark.clone()
     }
 
-    /// The same, to be written past the page cache, as far as that can be.
+    /// Makes the writer write past the page cache if possible.
     pub(crate) fn directly(self) -> Result<Self> {
-        let bypass =
+        let direct =
             DirectWriter::open(&self.file).map_err(|source| DiskError::io(&self.path, "cannot open", source))?;
-        Ok(Self { bypass: Some(bypass), ..self })
+        Ok(Self { direct: Some(direct), ..self })
     }
 
-    /// It was made so many bytes long for the disk: it is checked that no other program makes it shorter.
-    pub(crate) fn of_len(self, least: u64) -> Self {
-        Self { least, ..self }
+    /// Sets the length in bytes that the file was created with. Writes then check that no other program truncated it.
+    pub(crate) fn of_len(self, min_len: u64) -> Self {
+        Self { min_len, ..self }
     }
 
-    /// A temporary file, which may be removed.
+    /// Marks the file as a temporary file, which may be removed.
     pub(crate) fn temporary(self) -> Self {
         Self { temporary: true, ..self }
     }
 
-    /// All that is held back is written; what the user should know of it comes back.
-    pub(crate) fn settle(&self) -> Result<Vec<String>> {
-        let Some(bypass) = &self.bypass else { return Ok(Vec::new()) };
-        bypass.settle().map_err(|(at, source)| self.cannot_write(at, source))?;
-        Ok(bypass.noticed().map(ToOwned::to_owned).into_iter().collect())
+    /// Writes all buffered bytes, and returns messages for the user.
+    pub(crate) fn flush(&self) -> Result<Vec<String>> {
+        let Some(direct) = &self.direct else { return Ok(Vec::new()) };
+        direct.flush().map_err(|(at, source)| self.cannot_write(at, source))?;
+        Ok(direct.noticed().map(ToOwned::to_owned).into_iter().collect())
     }
 
-    /// Takes note that it isn't as it was.
+    /// Records that the file was changed.
     pub(crate) fn touch(&self) {
         self.touched.store(true, Ordering::Relaxed);
     }
 
-    /// True if it isn't as it was.
+    /// Returns true if the file was changed.
     pub(crate) fn is_touched(&self) -> bool {
         self.touched.load(Ordering::Relaxed)
     }
 
-    /// About so many bytes of data are to come in all.
+    /// Sets approximately how many bytes of data follow in total.
     pub(crate) fn announce(&self, data: u64) {
         self.announced.store(data, Ordering::Relaxed);
     }
 
     fn count(&self, bytes: u64) {
-        self.come.fetch_add(bytes, Ordering::Relaxed);
+        self.data_written.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn count_written(&self, bytes: u64) {
@@ -113,21 +115,22 @@ impl FileWriter {
         Ok(())
     }
 
-    /// Fails if another program has made it shorter: a write behind its end would make zeros of what was there.
+    /// Fails if another program truncated the file: a write after its end would turn the truncated bytes into zeros.
     pub(crate) fn check_len(&self) -> Result<()> {
-        if self.least == 0 {
+        if self.min_len == 0 {
             return Ok(());
         }
         let len =
             sys::known_len(&self.file).map_err(|source| DiskError::io(&self.path, "cannot tell the size", source))?;
-        match len < self.least {
+        match len < self.min_len {
             true => Err(self.changed("was truncated by another program")),
             false => Ok(()),
         }
     }
 
-    /// Fails if a file that was empty, and is synced now, has fewer blocks than were written: another program has truncated it, and it got its
-    /// length again by that program, or by a later write. Where the file system doesn't count blocks so, it isn't known.
+    /// Fails if a synced file that was empty at first has fewer blocks than were written: another program truncated it,
+    /// and a later write or that program extended it again. The check is skipped on file systems whose block counts
+    /// don't allow it.
     pub(crate) fn check_blocks(&self) -> Result<()> {
         let stat = self.file.metadata().map_err(|source| DiskError::io(&self.path, "cannot look at it", source))?;
         // A small file may have its bytes in the inode.
@@ -138,14 +141,15 @@ impl FileWriter {
         }
     }
 
-    /// What it is once the last byte was written.
+    /// Returns the file's stamp, after the last write.
     pub(crate) fn stamp(&self) -> Result<Stamp> {
         let stat = self.file.metadata().map_err(|source| DiskError::io(&self.path, "cannot look at it", source))?;
         Ok(Stamp::of(&stat))
     }
 
-    /// Fails if another program has changed the file since it had this stamp, if it is not `size` bytes long, or if its name is another
-    /// file's. `times` count only where all was synced: until then, a server may set them late.
+    /// Fails if another program changed the file since it had the stamp `written`, if it is not `size` bytes long, or
+    /// if its name belongs to another file. Times are compared only if `times` is true: before a sync, a server may
+    /// still change them.
     pub(crate) fn check_untouched(&self, written: &Stamp, size: u64, times: bool) -> Result<()> {
         let now = self.stamp()?;
         if now.size() != size {
@@ -166,42 +170,45 @@ impl FileWriter {
 
     pub(crate) fn write(&self, at: u64, bytes: &[u8]) -> Result<()> {
         self.begin_write()?;
-        match &self.bypass {
+        match &self.direct {
             None => self.file.write_all_at(bytes, at).map_err(|source| self.cannot_write(at, source))?,
-            Some(bypass) => bypass.write(at, bytes).map_err(|(at, source)| self.cannot_write(at, source))?,
+            Some(direct) => direct.write(at, bytes).map_err(|(at, source)| self.cannot_write(at, source))?,
         }
         self.count_written(bytes.len() as u64);
         Ok(())
     }
 
-    /// The same of bytes one behind the other, with nothing held back: what is written or punched there later stands.
+    /// Writes consecutive buffers from `at` on. Nothing stays buffered, so that later writes and holes in this range
+    /// apply after it.
     pub(crate) fn write_row(&self, mut at: u64, row: &mut [IoSlice<'_>]) -> Result<()> {
         self.begin_write()?;
-        let Some(bypass) = &self.bypass else {
+        let Some(direct) = &self.direct else {
             return sys::write_row_at(&self.file, at, row).map_err(|source| self.cannot_write(at, source));
         };
         for bytes in row {
-            bypass.write_at_once(at, bytes).map_err(|(at, source)| self.cannot_write(at, source))?;
+            direct.write_at_once(at, bytes).map_err(|(at, source)| self.cannot_write(at, source))?;
             at += bytes.len() as u64;
         }
         Ok(())
     }
 
-    /// Writes zeros, byte for byte.
+    /// Writes `len` zero bytes at `at`.
     pub(crate) fn write_zeros(&self, at: u64, len: u64) -> Result<()> {
         write_zeros(at, len, |at, zeros| self.write(at, zeros))
     }
 
-    /// Makes zeros of old bytes, which the file had up to `held`: a hole, where one is to be had. `last`: the disk ends there.
+    /// Turns old bytes into zeros, by a hole if possible. The file had bytes up to `held`. `last` is true if the disk
+    /// ends at `at + len`.
     pub(crate) fn erase(&self, at: u64, len: u64, held: u64, last: bool) -> Result<()> {
         let old = len.min(held.saturating_sub(at));
         if old == 0 {
             return Ok(());
         }
         self.touch();
-        // Where old bytes, or the disk, end within a block, the whole block is to go: nothing that stays is behind it.
+        // If the old bytes or the disk end within a block, the whole block is released: no byte after the end is
+        // needed.
         let whole = if last { old.saturating_add(BLOCK_MAX) } else { len.min(old + BLOCK_MAX) };
-        // Each refuses where the file system can't; writing zeros then says what is really wrong.
+        // Each call fails if the file system doesn't support it. A write of zeros then returns the actual error.
         let file = &self.file;
         if sys::punch(file, at, whole).is_ok()
             || sys::punch(file, at, old).is_ok()
@@ -212,19 +219,20 @@ impl FileWriter {
         self.write_zeros(at, old)
     }
 
-    /// Makes a hole of zeros, which the file has up to `held`, where one is to be had. `last`: the disk ends there.
+    /// Turns zeros into a hole if possible. The file had bytes up to `held`. `last` is true if the disk ends at `at +
+    /// len`.
     pub(crate) fn vacate(&self, at: u64, len: u64, held: u64, last: bool) {
         let old = len.min(held.saturating_sub(at));
         if old > 0 {
-            // They are zeros already, allocated or not.
+            // The bytes are zeros already, allocated or not.
             let whole = if last { old.saturating_add(BLOCK_MAX) } else { old };
             let _saved = sys::punch(&self.file, at, whole);
         }
     }
 
-    /// Moves bytes from a pipe.
+    /// Moves up to `len` bytes from a pipe to `at`.
     pub(crate) fn splice(&self, at: u64, pipe: BorrowedFd<'_>, len: u64) -> Result<sys::Spliced> {
-        if self.bypass.is_some() {
+        if self.direct.is_some() {
             return Ok(sys::Spliced::Refused);
         }
         self.begin_write()?;
@@ -235,9 +243,9 @@ impl FileWriter {
         Ok(spliced)
     }
 
-    /// Has the kernel copy bytes of a file.
+    /// Lets the kernel copy up to `len` bytes of `file`, from its offset `from`, to `at`.
     pub(crate) fn copy(&self, at: u64, file: &File, from: u64, len: u64) -> Result<sys::Spliced> {
-        if self.bypass.is_some() {
+        if self.direct.is_some() {
             return Ok(sys::Spliced::Refused);
         }
         self.begin_write()?;
@@ -253,7 +261,7 @@ impl FileWriter {
         Ok(moved)
     }
 
-    /// True if its name is still this file's: nobody put another in its place.
+    /// Returns true if the path still names this file.
     pub(crate) fn is_named(&self) -> bool {
         self.file.metadata().is_ok_and(|stat| is_at(&self.path, &stat))
     }
@@ -262,23 +270,23 @@ impl FileWriter {
         self.file.sync_all().map_err(|source| DiskError::io(&self.path, "cannot sync", source))
     }
 
-    /// Waits until all that was written is stored, and opens it to be read from where it is stored.
+    /// Syncs all that was written, and opens the file for reading, with its pages dropped from the cache.
     pub(crate) fn stored(&self) -> Result<StoredFile> {
-        // What is noticed is told at the end.
-        self.settle()?;
+        // Messages for the user are returned at the end, by `commit`.
+        self.flush()?;
         self.sync()?;
         sys::drop_cached(&self.file, 0, 0);
         self.opened()
     }
 
-    /// The file, to be read.
+    /// Opens the file for reading.
     pub(crate) fn opened(&self) -> Result<StoredFile> {
         let file = self.file.try_clone().map_err(|source| DiskError::io(&self.path, "cannot open", source))?;
         Ok(StoredFile { file, path: self.path.clone() })
     }
 
     pub(crate) fn set_len(&self, size: u64) -> Result<()> {
-        // XFS writes a file out when it is closed after it was set to the size that it had: nobody asked for that.
+        // XFS writes a file out on close if its size was set, even to the same value: avoid that.
         if self.file.metadata().is_ok_and(|stat| stat.len() == size) {
             return Ok(());
         }
@@ -297,13 +305,14 @@ impl FileWriter {
             .hint(format!("free some space and run it again to go on{or_removed}"))
     }
 
-    /// How much space is missing on a full file system: half a sentence. Where it is unknown how much data is to come, all that is left of
-    /// the disk may be data.
+    /// Returns half a sentence that says how much space is missing on a full file system. If it is unknown how much
+    /// data follows, the rest of the disk counts as data.
     fn missing(&self, at: u64, source: &io::Error) -> Option<String> {
-        let rest = self.least.checked_sub(at).filter(|_| source.raw_os_error() == Some(libc::ENOSPC))?;
-        let (announced, come) = (self.announced.load(Ordering::Relaxed), self.come.load(Ordering::Relaxed));
-        let told = announced.checked_sub(come).filter(|&left| left > 0 && left < rest);
-        let (left, about) = told.map_or((rest, "up to"), |left| (left, "about"));
+        let rest = self.min_len.checked_sub(at).filter(|_| source.raw_os_error() == Some(libc::ENOSPC))?;
+        let (announced, data_written) =
+            (self.announced.load(Ordering::Relaxed), self.data_written.load(Ordering::Relaxed));
+        let expected = announced.checked_sub(data_written).filter(|&left| left > 0 && left < rest);
+        let (left, about) = expected.map_or((rest, "up to"), |left| (left, "about"));
         let free = sys::free_space(&self.file).ok()?;
         let missing = left.saturating_sub(free);
         Some(format!("{about} {missing} bytes of free space are missing ({about} {left} to be written, {free} free)"))

@@ -1,27 +1,27 @@
-//! A target that is opened for a disk that builds on what it holds.
+//! A target that is open for a disk that builds on what the target holds.
 
 use crate::disk_writer::{DiskWriter, StoredFile};
 
-/// A target that is locked and ready, and the files that its bytes so far lie in.
+/// A target that is locked and ready for writing, and the files that hold its current bytes.
 pub struct HeldTarget {
-    /// Takes what is to be changed; what is kept stays as it is.
+    /// Writes the bytes that change; all others stay as they are.
     pub writer: Box<dyn DiskWriter>,
-    /// Raw layers, the top first: where the first of two has a hole, the second shows through.
+    /// Raw layers, the top first: where the first one has a hole, the second one is read.
     pub layers: Vec<StoredFile>,
-    /// In bytes: so many of them count for the disk that comes.
+    /// Number of bytes, from the beginning, that count for the new disk.
     pub size: u64,
-    /// Which of its bytes are not in the writer's file yet.
+    /// Which of the current bytes are not in the writer's file yet.
     pub copy_over: CopyOver,
 }
 
-/// Which bytes of a held target are not in the writer's file yet.
+/// Which bytes of a held target have to be copied to the writer's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CopyOver {
-    /// None. Zeros that it holds may take space.
+    /// None. Zeros may still take space.
     Nothing,
-    /// All: they are the old target's, and the sink is new.
+    /// All bytes: they are in the old target, and the writer's file is new.
     All,
-    /// Those that an earlier transfer has not left in the sink: the top layer of the disk is the sink's file, the one below it the old
-    /// target.
+    /// The bytes that an earlier, interrupted transfer didn't write. The top layer is the writer's file; the layer
+    /// below is the old target.
     Kept,
 }

@@ -1,4 +1,4 @@
-//! A regular file that is updated in place: holes are punched, and what follows the disk is cut off at the end.
+//! A regular file that is updated in place. Holes are punched, and the file is truncated at the end of the disk.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -15,107 +15,117 @@ use crate::written_stamp::WrittenStamp;
 
 /// A regular file that is updated in place. It is open, and locked against other receivers and QEMU.
 pub struct InPlace {
-    pub(crate) place: FileWriter,
-    /// The disk's, if it is known.
+    pub(crate) writer: FileWriter,
+    /// Size of the disk in bytes, if it is known.
     pub(crate) size: Option<u64>,
-    /// What the file had before: behind that there is nothing to be zeroed.
+    /// Length of the file in bytes before the transfer: there is nothing to zero after it.
     pub held: u64,
-    /// Given already, but a mode may lose its set-id bits while the file is written.
+    /// Requested permissions. They were set already, but writing may clear set-id bits.
     pub(crate) rights: FilePermissions,
     pub(crate) sync: bool,
-    /// What the image is called, if that is known.
+    /// Name of the source image, if it is known.
     pub(crate) source: Option<OsString>,
 }
 
 impl InPlace {
-    /// The path of the file, links followed.
+    /// Returns the path of the file, links followed.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.place.path
+        &self.writer.path
     }
 
-    /// True if any byte of it was written or punched.
+    /// Returns true if any byte was written or punched.
     #[must_use]
     pub fn is_touched(&self) -> bool {
-        self.place.is_touched()
+        self.writer.is_touched()
     }
 
-    /// The size in bytes that it gets, or else the one that it had.
+    /// Returns the size in bytes that the file gets, or else the size that it had.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size.unwrap_or(self.held)
     }
 
-    /// The file, to be read.
+    /// Opens the file for reading.
     ///
     /// # Errors
+    ///
     /// If its descriptor cannot be duplicated.
     pub fn opened(&self) -> Result<StoredFile> {
-        self.place.opened()
+        self.writer.opened()
     }
 
-    /// Makes room for a disk of this size in bytes, which is no less than what the file holds.
+    /// Extends the file for a disk of `size` bytes, which is at least the file's current length.
+    ///
+    /// # Errors
+    ///
+    /// If the file can't be extended.
     pub fn grow(&mut self, size: u64) -> Result<()> {
         self.size = Some(size);
         if size == self.held {
             return Ok(());
         }
-        let file = &self.place.file;
-        // Btrfs puts zeros where a hole ends with the file inside a block: in a file of a chain, they would hide what lies below.
+        let file = &self.writer.file;
+        // If a hole at the end of the file ends within a block, Btrfs fills it with zeros when the file grows. In a
+        // layer, these zeros would hide the layer below.
         let last = self.held - self.held % sys::page();
-        // What is punched must not be data that the file system doesn't know of yet.
-        settle(file).map_err(|source| DiskError::io(&self.place.path, "cannot write out what it holds", source))?;
+        // A range is punched only after delayed allocation was written out: otherwise it could contain data.
+        settle(file).map_err(|source| DiskError::io(&self.writer.path, "cannot write out what it holds", source))?;
         let is_hole = last < self.held && sys::seek_data(file, last).is_ok_and(|data| data.is_none());
-        let failed = |source| DiskError::io(&self.place.path, format!("cannot make it {size} bytes long"), source);
+        let failed = |source| DiskError::io(&self.writer.path, format!("cannot make it {size} bytes long"), source);
         file.set_len(size).map_err(failed)?;
-        self.place.touch();
+        self.writer.touch();
         if is_hole && sys::seek_data(file, last).is_ok_and(|data| data == Some(last)) {
             sys::punch(file, last, BLOCK_MAX).map_err(failed)?;
         }
         Ok(())
     }
 
-    /// Fails if the name is another file's: the disk would be where nothing leads to.
+    /// Fails if the name belongs to another file: the updated disk would have no name.
     fn check_named(&self) -> Result<()> {
-        match self.place.is_named() {
+        match self.writer.is_named() {
             true => Ok(()),
             false => {
                 let what = "was replaced or removed by another program while it was updated";
-                Err(DiskError::new(DiskErrorKind::Changed, &self.place.path, what))
+                Err(DiskError::new(DiskErrorKind::Changed, &self.writer.path, what))
             }
         }
     }
 
-    /// Gives back what these bytes, which the file has, take on the disk: they read as zeros. Fails where the file system can't.
+    /// Releases the space of `len` bytes at `at`, all within the file: they read as zeros.
+    ///
+    /// # Errors
+    ///
+    /// If the file system can't punch holes.
     pub fn punch(&self, at: u64, len: u64) -> Result<()> {
-        self.place.touch();
-        // A block that ends behind the file's end is to go, too.
+        self.writer.touch();
+        // A block that crosses the end of the file is released as a whole.
         let whole = if at + len == self.held { len + BLOCK_MAX } else { len };
-        sys::punch(&self.place.file, at, whole).map_err(|source| {
-            DiskError::io(&self.place.path, format!("cannot punch a hole of {len} bytes at offset {at}"), source)
+        sys::punch(&self.writer.file, at, whole).map_err(|source| {
+            DiskError::io(&self.writer.path, format!("cannot punch a hole of {len} bytes at offset {at}"), source)
         })
     }
 }
 
 impl DiskWriter for InPlace {
     fn write_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
-        self.place.write(at, bytes)
+        self.writer.write(at, bytes)
     }
 
     fn announce(&self, data: u64) {
-        self.place.announce(data);
+        self.writer.announce(data);
     }
 
     fn data_from_pipe(&self, at: u64, pipe: BorrowedFd<'_>, len: u64) -> Result<sys::Spliced> {
-        self.place.splice(at, pipe, len)
+        self.writer.splice(at, pipe, len)
     }
 
     fn data_from_file(&self, at: u64, file: &File, from: u64, len: u64) -> Result<sys::Spliced> {
-        self.place.copy(at, file, from, len)
+        self.writer.copy(at, file, from, len)
     }
 
     fn zero_range(&self, at: u64, len: u64) -> Result<()> {
-        self.place.erase(at, len, self.held, self.size == Some(at + len))
+        self.writer.erase(at, len, self.held, self.size == Some(at + len))
     }
 
     fn zeroes(&self) -> bool {
@@ -127,32 +137,32 @@ impl DiskWriter for InPlace {
     }
 
     fn leftover_message(&self) -> String {
-        let state = if self.place.is_touched() { "updated in part" } else { "as it was" };
-        format!("{} is {state}", shown(&self.place.path))
+        let state = if self.writer.is_touched() { "updated in part" } else { "as it was" };
+        format!("{} is {state}", shown(&self.writer.path))
     }
 
     fn stored(&self, size: u64) -> Result<StoredFile> {
-        self.place.settle()?;
-        self.place.set_len(size)?;
-        self.place.stored()
+        self.writer.flush()?;
+        self.writer.set_len(size)?;
+        self.writer.stored()
     }
 
     fn mark(&self) -> WrittenStamp {
-        self.place.mark()
+        self.writer.mark()
     }
 
     fn commit(self: Box<Self>, size: u64) -> Result<Vec<String>> {
-        // Before the disk's end is cut off a file that nothing leads to any more, and once more when all is done.
+        // Checked before the file is truncated, and again at the end.
         self.check_named()?;
-        let notes = self.place.settle()?;
-        self.place.check_len()?;
-        self.place.set_len(size)?;
-        origin::note(&self.place.file, self.source.as_deref());
-        let given = self.rights.give(&self.place.file);
-        given.map_err(|(what, source)| DiskError::io(&self.place.path, what, source))?;
+        let notes = self.writer.flush()?;
+        self.writer.check_len()?;
+        self.writer.set_len(size)?;
+        origin::note(&self.writer.file, self.source.as_deref());
+        let given = self.rights.give(&self.writer.file);
+        given.map_err(|(what, source)| DiskError::io(&self.writer.path, what, source))?;
         if self.sync {
-            self.place.sync()?;
-            self.place.mark.set(&self.place.file);
+            self.writer.sync()?;
+            self.writer.mark.set(&self.writer.file);
         }
         self.check_named()?;
         Ok(notes)

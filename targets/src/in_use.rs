@@ -1,5 +1,5 @@
-//! Whether a destination is in use: a virtual machine or a loop device goes on writing to its file when a rename gives the name to
-//! another one, and all of that is lost.
+//! Checks whether a destination is in use. After a rename over its name, a virtual machine or loop device would
+//! continue to write to the old file, and these writes would be lost.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -12,11 +12,13 @@ use xfer_hole_os::{DiskError, DiskErrorKind, Result, StorageId, shown, sys};
 
 use crate::refusal::not_here;
 
-/// How often a program that has the file open for writing is waited for, and how long each time.
+/// Number of times to wait for a program that has the file open for writing.
 const PATIENCE: u32 = 20;
+/// Duration of each wait.
 const PACE: Duration = Duration::from_millis(50);
 
-/// Refuses a destination that another program uses, unless `force`. `confined`: the caller isn't told why.
+/// Refuses a destination that another program uses, unless `force` is set. If `confined` is set, the error doesn't tell
+/// the reason.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InUse {
     pub force: bool,
@@ -24,13 +26,13 @@ pub(crate) struct InUse {
 }
 
 impl InUse {
-    /// Looks at the file or device at this name, if there is one.
+    /// Checks the file or device at this path, if there is one.
     pub(crate) fn check(self, path: &Path) -> Result<()> {
         self.look(path, false).map(drop)
     }
 
-    /// Looks once more, right before the name is given to another file. No QEMU begins to write to the old file while it is open: that is
-    /// what comes back.
+    /// Checks again immediately before a rename over the path. While the returned file is open, QEMU can't begin to
+    /// write to it.
     pub(crate) fn check_before_rename(self, path: &Path) -> Result<Option<File>> {
         self.look(path, true)
     }
@@ -41,10 +43,10 @@ impl InUse {
         }
         let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
         let Ok(file) = opened else {
-            // It may be renamed over without the right to read it.
+            // A file that can't be read may still be replaced by a rename.
             let mut user = qemu_lock::user_at(path);
             for _ in 0..PATIENCE {
-                // A receiver is gone soon after its rename.
+                // A receiver releases its lock soon after its rename.
                 if user != Some(LockHolder::Writer) {
                     break;
                 }
@@ -69,12 +71,12 @@ impl InUse {
         match user {
             Some(LockHolder::Qemu) => Err(self.held_by_qemu(path)),
             Some(LockHolder::Writer) => Err(self.held_by_receiver(path)),
-            // It goes on reading the old file.
+            // A reader continues to read the old file.
             Some(LockHolder::Reader) | None => Ok(()),
         }
     }
 
-    /// Refuses a file or device that is to be changed in place, and has any user besides.
+    /// Refuses a file or device that is to be changed in place and that another program uses, even for reading.
     pub(crate) fn check_alone(self, file: &File, path: &Path) -> Result<()> {
         match qemu_lock::user_of(file).filter(|_| !self.force) {
             Some(LockHolder::Qemu) => Err(self.held_by_qemu(path)),
@@ -86,7 +88,7 @@ impl InUse {
         }
     }
 
-    /// Refuses a file or device that lies under a loop device.
+    /// Refuses a file or device that is attached to a loop device.
     pub(crate) fn check_loop(self, stat: &Metadata, path: &Path) -> Result<()> {
         let Some(found) = LoopDevice::over(stat).filter(|_| !self.force) else { return Ok(()) };
         let device = shown(&found.device);
@@ -95,9 +97,10 @@ impl InUse {
         Err(self.refused(path, what, &format!("detach it (losetup -d {device}) first")))
     }
 
-    /// Refuses a regular file that another program has open for writing, as far as the system tells.
+    /// Refuses a regular file that another program has open for writing, if the system tells.
     fn check_writers(self, file: &File, path: &Path) -> Result<()> {
-        // A child that has yet to start its own program has our files for a moment, and a receiver is gone soon after its rename.
+        // A forked child briefly shares this process's open files, and another receiver closes its file soon after its
+        // rename.
         for _ in 0..PATIENCE {
             if !sys::is_open_for_writing(file) {
                 return Ok(());
@@ -127,14 +130,14 @@ impl InUse {
     }
 }
 
-/// A loop device over a file.
+/// A loop device attached to a file.
 struct LoopDevice {
     device: PathBuf,
     read_only: bool,
 }
 
 impl LoopDevice {
-    /// The first one whose backing file or device is this.
+    /// Returns the first loop device whose backing file or device is the given one.
     fn over(stat: &Metadata) -> Option<Self> {
         if !stat.is_file() && !stat.file_type().is_block_device() {
             return None;
@@ -150,22 +153,23 @@ impl LoopDevice {
         let backing = fs::read_to_string(folder.join("loop/backing_file")).ok()?;
         let backing = PathBuf::from(backing.strip_suffix('\n').unwrap_or(&backing));
         let device = Path::new("/dev").join(name);
-        // Its name may be another file's here, where mounts differ or it was renamed; the device itself tells numbers, but not everybody.
-        let told = || {
-            let told = sys::loop_backing(&File::open(&device).ok()?).ok()?;
+        // The backing file's path may name another file here, because of other mounts or a rename. The device tells the
+        // inode, but only to privileged processes.
+        let is_over = || {
+            let info = sys::loop_backing(&File::open(&device).ok()?).ok()?;
             Some(if stat.file_type().is_block_device() {
-                told.own == stat.rdev()
+                info.own == stat.rdev()
             } else {
-                told.file == (stat.dev(), stat.ino())
+                info.file == (stat.dev(), stat.ino())
             })
         };
         let by_name = || StorageId::at(&backing).is_some_and(|storage| storage.is_same(&StorageId::of(stat)));
         let read_only = fs::read_to_string(folder.join("ro")).is_ok_and(|text| text.trim() == "1");
-        told().unwrap_or_else(by_name).then_some(Self { device, read_only })
+        is_over().unwrap_or_else(by_name).then_some(Self { device, read_only })
     }
 }
 
-/// True for a swap file or device that the system uses: nothing can be renamed over such a file.
+/// Returns true for a swap file or device in use. A rename over a swap file fails.
 pub(crate) fn is_swap(stat: &Metadata) -> bool {
     let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
     let names = swaps.lines().skip(1).filter_map(|line| line.split_ascii_whitespace().next());
@@ -173,7 +177,7 @@ pub(crate) fn is_swap(stat: &Metadata) -> bool {
     names.filter_map(|name| StorageId::at(&unescaped(name))).any(|swap| swap.is_same(&here))
 }
 
-/// A name as /proc has it: spaces and the like are a backslash and three octal digits.
+/// Decodes a path from /proc, in which spaces and some other characters are a backslash and three octal digits.
 fn unescaped(name: &str) -> PathBuf {
     use std::os::unix::ffi::OsStringExt;
     let mut bytes = Vec::with_capacity(name.len());

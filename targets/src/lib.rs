@@ -1,4 +1,6 @@
-//! Where xfer-hole writes disks: new files, files in place, block devices and pipes.
+//! Destinations of xfer-hole: new files, files updated in place, block devices and pipes.
+//!
+//! [`Target::find`] decides how a destination is written; the [`DiskWriter`] that it opens writes it.
 
 mod acl;
 mod attributes;

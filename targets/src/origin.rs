@@ -1,4 +1,5 @@
-//! Which image a file was made from, noted on the file: in a directory, images of several names become files of one name.
+//! Notes on a file the name of the image that it was made from. In a destination directory, images of different paths
+//! can have the same file name.
 
 use std::ffi::{CStr, OsStr};
 use std::fs::{self, File};
@@ -9,18 +10,18 @@ use xfer_hole_os::{DiskError, DiskErrorKind, Result, shown, sys};
 
 use crate::refusal::not_here;
 
-/// Holds the image's own name.
+/// Extended attribute that holds the image's name.
 const ATTRIBUTE: &CStr = c"user.xfer-hole.source";
 
-/// Notes it, where the file system has such attributes.
+/// Notes the image's name, if the file system supports extended attributes.
 pub(crate) fn note(file: &File, source: Option<&OsStr>) {
     if let Some(source) = source {
         let _unknown = sys::set_xattr(file, ATTRIBUTE, source.as_bytes());
     }
 }
 
-/// Refuses to replace a file that was named after another image than this one. A file that nothing is known of may be replaced by an image
-/// of its own name.
+/// Refuses to replace a file that was made from another image. A file without a note may be replaced by an image with
+/// the file's own name.
 pub(crate) fn check(dest: &Path, source: &OsStr, confined: bool) -> Result<()> {
     let file: PathBuf = if confined { dest.into() } else { fs::canonicalize(dest).unwrap_or_else(|_| dest.into()) };
     let known = sys::xattr_of(&file, ATTRIBUTE).ok().flatten();

@@ -1,28 +1,28 @@
-//! What becomes of a DEST, told before and after.
+//! What a transfer does to its destination, for messages before and after it.
 
 use xfer_hole_os::{shown, sys};
 
 use crate::resolve_target::{Target, WriteMethod};
 
-/// What becomes of a DEST.
+/// What a transfer does to its destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetOutcome {
-    /// A file that wasn't there.
+    /// It creates a new file.
     New,
-    /// A new file in place of one that is there.
+    /// It replaces an existing file by a new one.
     Replaced,
-    /// The file that is there, updated in place.
+    /// It updates an existing file in place.
     Updated,
-    /// The device, in place.
+    /// It overwrites a device.
     Device,
-    /// Bytes that are gone once they are written.
+    /// It writes to a pipe or terminal: the bytes can't be read back.
     Stream,
 }
 
 impl TargetOutcome {
     const ALL: [Self; 5] = [Self::New, Self::Replaced, Self::Updated, Self::Device, Self::Stream];
 
-    /// The word of READY for it (SPEC.md, "Noise, and READY").
+    /// Returns the word for it in READY (SPEC.md, "Noise, and READY").
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -34,13 +34,13 @@ impl TargetOutcome {
         }
     }
 
-    /// What a receiver says by this word of READY, if it is such a word.
+    /// Parses the word of READY.
     #[must_use]
     pub fn of_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|becomes| becomes.word() == word)
     }
 
-    /// What it will be: a part of a sentence.
+    /// Returns a part of a sentence for messages before the transfer.
     #[must_use]
     pub fn plan(self) -> &'static str {
         match self {
@@ -52,7 +52,7 @@ impl TargetOutcome {
         }
     }
 
-    /// What it is now: a part of a sentence.
+    /// Returns a part of a sentence for messages after the transfer.
     #[must_use]
     pub fn done(self) -> &'static str {
         match self {
@@ -64,7 +64,7 @@ impl TargetOutcome {
         }
     }
 
-    /// True if what is there may be the disk already.
+    /// Returns true if the destination exists and may hold the disk already.
     #[must_use]
     pub fn was_there(self) -> bool {
         matches!(self, Self::Replaced | Self::Updated | Self::Device)
@@ -72,7 +72,7 @@ impl TargetOutcome {
 }
 
 impl Target {
-    /// The new file is for its owner only, unless a mode was given: the image is private.
+    /// Makes a new file accessible to its owner only, unless the user requested a mode: the image is private.
     #[must_use]
     pub fn private(mut self) -> Self {
         sys::keep_private();
@@ -80,10 +80,10 @@ impl Target {
         self
     }
 
-    /// What becomes of it.
+    /// Returns what a transfer does to this target.
     #[must_use]
     pub fn becomes(&self) -> TargetOutcome {
-        match self.way {
+        match self.method {
             WriteMethod::Stdout | WriteMethod::Stream => TargetOutcome::Stream,
             WriteMethod::Device => TargetOutcome::Device,
             WriteMethod::InPlace => TargetOutcome::Updated,
@@ -92,7 +92,7 @@ impl Target {
         }
     }
 
-    /// What would be written: a half sentence.
+    /// Returns half a sentence that says what would be written.
     #[must_use]
     pub fn plan(&self) -> String {
         format!("{}, {}", shown(self.path()), self.becomes().plan())

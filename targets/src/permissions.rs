@@ -1,4 +1,4 @@
-//! Whom a file belongs to, and what may be done with it, where the user says so.
+//! Owner and mode of a target, as the user requested them.
 
 use std::fs::{File, Permissions};
 use std::io;
@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 
 use nix::unistd::{Group, User};
 
-/// The owner that a file is given, by number; what isn't named stays as it would be without.
+/// An owner by number. IDs that are `None` are not set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
     /// User ID.
@@ -15,7 +15,11 @@ pub struct Owner {
     pub group: Option<u32>,
 }
 
-/// Reads `USER`, `USER:GROUP` or `:GROUP`. Digits alone are a number; anything else is a name of this machine.
+/// Parses `USER`, `USER:GROUP` or `:GROUP`. Digits are an ID; anything else is a name on this machine.
+///
+/// # Errors
+///
+/// A message if the text has another form or the name is unknown.
 pub fn parse_owner(text: &str) -> Result<Owner, String> {
     let (user, group) = match text.split_once(':') {
         None => (Some(text), None),
@@ -34,7 +38,7 @@ fn id(text: &str, what: &str, by_name: impl Fn(&str) -> nix::Result<Option<u32>>
         return Err(format!("expected USER, USER:GROUP or :GROUP, but the {what} is empty"));
     }
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // The largest number stands for "leave it as it is" in the system's calls.
+        // In system calls the largest number means "leave unchanged".
         let number = text.parse().ok().filter(|&number| number != u32::MAX);
         return number.ok_or_else(|| format!("{text} is too large for a {what}'s number"));
     }
@@ -45,14 +49,18 @@ fn id(text: &str, what: &str, by_name: impl Fn(&str) -> nix::Result<Option<u32>>
     }
 }
 
-/// Reads permissions as chmod takes them in octal: `640`, `0640`, up to `7777`.
+/// Parses a mode in octal, as chmod takes it: `640`, `0640`, up to `7777`.
+///
+/// # Errors
+///
+/// A message if the text is no such number.
 pub fn parse_mode(text: &str) -> Result<u32, String> {
     let octal = !text.is_empty() && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
     let mode = if octal { u32::from_str_radix(text, 8).ok() } else { None };
     mode.filter(|&mode| mode <= 0o7777).ok_or_else(|| "expected permissions in octal, such as 640".to_owned())
 }
 
-/// What the user asked for.
+/// The permissions that the user requested.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct FilePermissions {
     pub mode: Option<u32>,
@@ -60,7 +68,7 @@ pub(crate) struct FilePermissions {
 }
 
 impl FilePermissions {
-    /// Sets what was asked for. The owner first: changing it takes set-id bits away.
+    /// Sets the requested permissions. The owner is set first, since that clears set-id bits.
     pub(crate) fn give(self, file: &File) -> Result<(), (&'static str, io::Error)> {
         self.give_owner(file)?;
         let Some(mode) = self.mode else { return Ok(()) };
@@ -72,7 +80,8 @@ impl FilePermissions {
         fchown(file, user, group).map_err(|source| ("cannot set the owner", source))
     }
 
-    /// Finds out whether the owner may be set, before time is spent on the bytes: gives a new file away, and takes it back.
+    /// Checks whether the owner may be set, before the transfer takes time: sets the owner of a new file and restores
+    /// it.
     pub(crate) fn try_owner(self, file: &File) -> Result<(), (&'static str, io::Error)> {
         if self.owner.is_none() {
             return Ok(());

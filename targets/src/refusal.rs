@@ -1,16 +1,16 @@
-//! Refusals that several kinds of targets share.
+//! Errors that several kinds of targets share.
 
 use std::path::Path;
 use std::{fs, io};
 
 use xfer_hole_os::{DiskError, DiskErrorKind, Result};
 
-/// The one refusal of a caller who may not know what is there.
+/// The only error for a caller who may not know what is there.
 pub(crate) fn not_here(dest: &Path) -> DiskError {
     DiskError::new(DiskErrorKind::Refused, dest, "cannot be made or replaced here")
 }
 
-/// Refuses a file that somebody else has locked. Where locks are not to be had, nobody has one.
+/// Refuses a file that another process has locked. File systems without locks are accepted.
 pub(crate) fn check_locked(locked: Result<(), fs::TryLockError>, path: &Path) -> Result<()> {
     match locked {
         Err(fs::TryLockError::WouldBlock) => {

@@ -1,4 +1,4 @@
-//! Which file a DEST names, and whether a new file can take its name.
+//! Finds the file that a DEST names, and checks whether a new file can be renamed over it.
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
@@ -15,7 +15,7 @@ use crate::origin;
 use crate::refusal::not_here;
 use crate::target_options::TargetOptions;
 
-/// What is there by this name, if anything.
+/// Returns the attributes of the file at `dest`, or `None` if there is none.
 pub(crate) fn look(dest: &Path, options: &TargetOptions) -> Result<Option<Metadata>> {
     let stat = if options.confined { fs::symlink_metadata(dest) } else { fs::metadata(dest) };
     match stat {
@@ -25,7 +25,7 @@ pub(crate) fn look(dest: &Path, options: &TargetOptions) -> Result<Option<Metada
     }
 }
 
-/// DEST itself, or the file of this name in it if it is a directory.
+/// Returns DEST itself, or the file called `name` in it if DEST is a directory, with its attributes.
 pub(crate) fn in_directory(dest: &Path, name: &OsStr, options: &TargetOptions) -> Result<(PathBuf, Option<Metadata>)> {
     let stat = look(dest, options)?;
     let slash = dest.as_os_str().as_bytes().ends_with(b"/");
@@ -45,7 +45,7 @@ pub(crate) fn in_directory(dest: &Path, name: &OsStr, options: &TargetOptions) -
     Ok((dest, stat))
 }
 
-/// Refuses a file in a directory that was made from another image.
+/// Refuses to replace a file in a directory that was made from another image.
 pub(crate) fn check_origin(dest: &Path, stat: Option<&Metadata>, options: &TargetOptions) -> Result<()> {
     match &options.source {
         Some(source) if !options.force && stat.is_some_and(Metadata::is_file) => {
@@ -55,7 +55,7 @@ pub(crate) fn check_origin(dest: &Path, stat: Option<&Metadata>, options: &Targe
     }
 }
 
-/// The name behind symbolic links, which need not exist yet.
+/// Follows symbolic links. The final file need not exist.
 pub(crate) fn follow(dest: &Path) -> Result<PathBuf> {
     let mut path = dest.to_path_buf();
     for _ in 0..40 {
@@ -70,7 +70,7 @@ pub(crate) fn follow(dest: &Path) -> Result<PathBuf> {
     Err(DiskError::new(DiskErrorKind::Refused, dest, "too many symbolic links"))
 }
 
-/// A new file among devices would be one in memory, by a mistyped name.
+/// Refuses to create a new file in /dev: the name of a device was mistyped, and the file would be in memory.
 fn check_no_device_was_meant(dest: &Path, folder: &Path) -> Result<()> {
     let folder = fs::canonicalize(folder).unwrap_or_default();
     if folder.starts_with("/dev") && !folder.starts_with("/dev/shm") {
@@ -79,7 +79,7 @@ fn check_no_device_was_meant(dest: &Path, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a name that a new file can't be renamed to, before anything is sent.
+/// Refuses a path that a new file can't be renamed to, before anything is sent.
 pub(crate) fn check_can_rename_over(dest: &Path, old: Option<&Metadata>, options: &TargetOptions) -> Result<()> {
     let hinted = |error: DiskError| match old {
         Some(_) if !options.confined => error.hint("use --in-place to update the file directly"),

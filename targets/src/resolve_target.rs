@@ -1,4 +1,4 @@
-//! Decides what a DEST is and how it may be written: the one owner of "nothing lost".
+//! Decides what a DEST is and how it may be written, so that no data is lost.
 //!
 //! ```text
 //! -                             standard output      Stream
@@ -35,7 +35,7 @@ use crate::target_options::TargetOptions;
 use crate::temp_file::TempFile;
 use crate::temp_lock::TempLock;
 
-/// How often a file that is to be locked may be replaced by another meanwhile.
+/// How often a file may be replaced by other programs while it is to be locked.
 const LOCK_TRIES: usize = 100;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,28 +47,36 @@ pub(crate) enum WriteMethod {
     Part,
 }
 
-/// A DEST that has been looked at, and not been touched yet.
+/// A DEST that was examined and not changed yet.
 #[derive(Debug)]
 pub struct Target {
     pub(crate) path: PathBuf,
-    pub(crate) way: WriteMethod,
+    pub(crate) method: WriteMethod,
     pub(crate) options: TargetOptions,
     pub(crate) fresh_mode: u32,
-    /// What has to be there.
+    /// The fingerprint that the target must have, and the function that computes it.
     expected: Option<(Fingerprint, BaseReader)>,
-    /// A fifo that has a reader, opened.
+    /// An opened fifo that has a reader.
     reader: Option<File>,
 }
 
 impl Target {
-    /// Looks at DEST; `-` is standard output. Refuses what can't be written without losing something, touches nothing.
+    /// Examines DEST; `-` is standard output. Nothing is changed.
+    ///
+    /// # Errors
+    ///
+    /// If DEST can't be written without losing data.
     pub fn find(dest: &Path, options: TargetOptions) -> Result<Self> {
         let found = Self::locate(dest, options)?;
         found.check_unused()?;
         Ok(found)
     }
 
-    /// Looks at DEST for a disk to be written there that lies in `sources`: refuses a DEST that is one of those files, too.
+    /// Examines DEST for a disk that lies in the files `sources`.
+    ///
+    /// # Errors
+    ///
+    /// If DEST can't be written without losing data, or is one of `sources`.
     pub fn find_apart(dest: &Path, options: TargetOptions, sources: &[(PathBuf, StorageId)]) -> Result<Self> {
         let found = Self::locate(dest, options)?;
         found.check_apart(sources)?;
@@ -109,7 +117,7 @@ impl Target {
         }
         let dest = if options.confined { dest.to_path_buf() } else { follow(dest)? };
         match stat {
-            // Its other names may stand where the caller may not write.
+            // Its other hard links may be in places where the caller may not write.
             Some(stat) if options.in_place && options.confined && stat.nlink() > 1 => Err(not_here(&dest)),
             Some(_) if options.in_place => Self::found(&dest, WriteMethod::InPlace, options),
             stat => {
@@ -121,8 +129,8 @@ impl Target {
         }
     }
 
-    fn found(path: &Path, way: WriteMethod, options: TargetOptions) -> Result<Self> {
-        if !matches!(way, WriteMethod::InPlace | WriteMethod::Part)
+    fn found(path: &Path, method: WriteMethod, options: TargetOptions) -> Result<Self> {
+        if !matches!(method, WriteMethod::InPlace | WriteMethod::Part)
             && (options.mode.is_some() || options.owner.is_some())
         {
             return Err(DiskError::new(
@@ -132,7 +140,7 @@ impl Target {
             ));
         }
         for (given, flag) in [(options.target_is_zero, "--target-is-zero"), (options.discard, "--discard")] {
-            if given && way != WriteMethod::Device {
+            if given && method != WriteMethod::Device {
                 return Err(DiskError::new(
                     DiskErrorKind::Refused,
                     path,
@@ -140,41 +148,41 @@ impl Target {
                 ));
             }
         }
-        if matches!(way, WriteMethod::Stdout | WriteMethod::Stream) && options.read_back {
+        if matches!(method, WriteMethod::Stdout | WriteMethod::Stream) && options.read_back {
             return Err(DiskError::new(
                 DiskErrorKind::Refused,
                 path,
                 "is no file or device, which --read-back could read",
             ));
         }
-        Ok(Self { path: path.into(), way, options, fresh_mode: 0o666 & !sys::umask(), expected: None, reader: None })
+        Ok(Self { path: path.into(), method, options, fresh_mode: 0o666 & !sys::umask(), expected: None, reader: None })
     }
 
-    /// The file or device that is written, links followed; as it stands in messages.
+    /// Returns the path of the file or device that is written, links followed, for messages.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// True if it is a block device.
+    /// Returns true for a block device.
     #[must_use]
     pub fn is_device(&self) -> bool {
-        matches!(self.way, WriteMethod::Device)
+        matches!(self.method, WriteMethod::Device)
     }
 
-    /// True if it is a regular file, or becomes one; false for devices, pipes and standard output.
+    /// Returns true for a regular file, existing or new; false for devices, pipes and standard output.
     #[must_use]
     pub fn is_file(&self) -> bool {
-        matches!(self.way, WriteMethod::InPlace | WriteMethod::Part)
+        matches!(self.method, WriteMethod::InPlace | WriteMethod::Part)
     }
 
-    /// True if it is named by somebody who may write here, and not read.
+    /// Returns true if the caller who named DEST may write here and not read.
     #[must_use]
     pub fn is_confined(&self) -> bool {
         self.options.confined
     }
 
-    /// True if it is to be read back.
+    /// Returns true if the user requested that the target is read back.
     #[must_use]
     pub fn is_read_back(&self) -> bool {
         self.options.read_back
@@ -182,82 +190,94 @@ impl Target {
 
     /// Refuses a DEST that another program uses.
     fn check_unused(&self) -> Result<()> {
-        match self.way {
+        match self.method {
             WriteMethod::Stdout | WriteMethod::Stream => Ok(()),
             WriteMethod::Device | WriteMethod::InPlace | WriteMethod::Part => self.options.in_use().check(&self.path),
         }
     }
 
-    /// Refuses a DEST that is a file of the disk to be written there, by whatever name, or would take its place.
+    /// Checks that DEST is none of the files `sources` of the disk, by whatever name, and doesn't replace one.
+    ///
+    /// # Errors
+    ///
+    /// If it is or does.
     pub fn check_apart(&self, sources: &[(PathBuf, StorageId)]) -> Result<()> {
-        if matches!(self.way, WriteMethod::Stdout | WriteMethod::Stream) {
+        if matches!(self.method, WriteMethod::Stdout | WriteMethod::Stream) {
             return Ok(());
         }
-        let part = (self.way == WriteMethod::Part).then(|| beside(&self.path));
+        let part = (self.method == WriteMethod::Part).then(|| beside(&self.path));
         for name in [Some(&self.path), part.as_ref()].into_iter().flatten() {
             let Some(storage) = StorageId::at(name) else { continue };
-            if let Some((host, _)) = sources.iter().find(|(_, read)| read.is_shared(&storage)) {
-                let what = format!("is the same as {}, which is to be read", shown(host));
+            if let Some((source, _)) = sources.iter().find(|(_, read)| read.is_shared(&storage)) {
+                let what = format!("is the same as {}, which is to be read", shown(source));
                 return Err(DiskError::new(DiskErrorKind::Refused, name, what).hint("name another file to be made"));
             }
         }
         Ok(())
     }
 
-    /// True if it will be a new file.
+    /// Returns true if a new file will be written.
     #[must_use]
     pub fn is_new_file(&self) -> bool {
-        self.way == WriteMethod::Part
+        self.method == WriteMethod::Part
     }
 
-    /// Opens a regular file that is there, and locks it; it is as long as it was.
+    /// Opens and locks an existing regular file without changing its length.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be opened or locked, or another program uses it.
     pub fn open_as_it_is(self) -> Result<InPlace> {
-        let Self { path, way, options, .. } = self;
-        if way != WriteMethod::InPlace {
+        let Self { path, method, options, .. } = self;
+        if method != WriteMethod::InPlace {
             return Err(DiskError::new(DiskErrorKind::Refused, path, "is no regular file"));
         }
         let file = open_locked(&path, &options)?;
         let held = file.metadata().map_err(|source| DiskError::io(&path, "cannot tell the size", source))?.len();
         let (rights, sync) = (options.rights(), !options.no_sync);
-        Ok(InPlace { place: FileWriter::new(file, path), size: None, held, rights, sync, source: None })
+        Ok(InPlace { writer: FileWriter::new(file, path), size: None, held, rights, sync, source: None })
     }
 
-    /// True if what it holds can be read back: files and devices.
+    /// Returns true if what it holds can be read: files and devices.
     #[must_use]
     pub fn can_hold(&self) -> bool {
-        matches!(self.way, WriteMethod::Device | WriteMethod::InPlace | WriteMethod::Part)
+        matches!(self.method, WriteMethod::Device | WriteMethod::InPlace | WriteMethod::Part)
     }
 
-    /// The file whose noted fingerprint says whether it may stay as it is: that was asked for, and nothing else is that its content
-    /// doesn't tell.
+    /// Returns the file whose noted fingerprint decides whether it may stay as it is. Returns `None` if the user did
+    /// not request that, or requested anything else that the content doesn't show.
     #[must_use]
     pub fn recallable(&self) -> Option<&Path> {
         let plain = self.options.remember && self.options.mode.is_none() && self.options.owner.is_none();
         self.noted().filter(|_| plain)
     }
 
-    /// The file whose fingerprint is noted once it is whole: of devices and pipes nobody tells the changes, and who may not read here
-    /// has nothing to note.
+    /// Returns the file whose fingerprint is noted once it is complete. Returns `None` for devices and pipes, whose
+    /// changes can't be detected, and for callers who may not read here.
     #[must_use]
     pub fn noted(&self) -> Option<&Path> {
         (!self.options.confined && self.is_file()).then_some(self.path.as_path())
     }
 
-    /// True if the user counts on the note.
+    /// Returns true if the user requested that the fingerprint is noted.
     #[must_use]
     pub fn is_remembered(&self) -> bool {
         self.options.remember
     }
 
-    /// True if an earlier transfer seems to have left a part of a new file.
+    /// Returns true if an interrupted transfer seems to have left a `.part` of the new file.
     #[must_use]
     pub fn has_part(&self) -> bool {
-        self.way == WriteMethod::Part && self.temp_lock().is_left()
+        self.method == WriteMethod::Part && self.temp_lock().is_left()
     }
 
-    /// The file, opened and locked, if it is one that is updated in place.
+    /// Opens and locks the file if it is updated in place; else returns `None`.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be opened or locked, or another program uses it.
     pub fn lock_in_place(&self) -> Result<Option<File>> {
-        match self.way {
+        match self.method {
             WriteMethod::InPlace => open_locked(&self.path, &self.options).map(Some),
             _ => Ok(None),
         }
@@ -267,21 +287,25 @@ impl Target {
         TempLock::new(&self.path, &self.options, self.fresh_mode)
     }
 
-    /// Makes it ready for a disk of `size` bytes that may build on what is there: for a new file, what an earlier transfer has left
-    /// in its `.part`, if that is to be `resume`d, and the old DEST. Writing begins here.
+    /// Opens the target for a disk of `size` bytes that builds on what is there: the old DEST and, for a new file with
+    /// `resume`, the `.part` of an interrupted transfer. Writing begins here.
+    ///
+    /// # Errors
+    ///
+    /// Errors of opening, locking and reading.
     pub fn hold(self, size: u64, resume: bool) -> Result<HeldTarget> {
-        let Self { path, way, options, fresh_mode, .. } = self;
-        Ok(match way {
+        let Self { path, method, options, fresh_mode, .. } = self;
+        Ok(match method {
             WriteMethod::Device => {
                 let device = open_device(path, Some(size), &options, None)?;
-                let (layers, holds) = (vec![device.place.opened()?], device.size.min(size));
-                // What it holds is known from here on.
+                let (layers, holds) = (vec![device.writer.opened()?], device.size.min(size));
+                // From here on its content is read, not assumed to be zeros.
                 let writer = Box::new(BlockDevice { target_is_zero: false, ..device });
                 HeldTarget { writer, layers, size: holds, copy_over: CopyOver::Nothing }
             }
             WriteMethod::InPlace => {
                 let file = open_in_place(path, Some(size), &options, None)?;
-                let (layers, holds) = (vec![file.place.opened()?], file.held.min(size));
+                let (layers, holds) = (vec![file.writer.opened()?], file.held.min(size));
                 HeldTarget { writer: Box::new(file), layers, size: holds, copy_over: CopyOver::Nothing }
             }
             WriteMethod::Part => TempFile::hold(path, size, resume, fresh_mode, &options)?,
@@ -292,8 +316,12 @@ impl Target {
         })
     }
 
-    /// Parts of what is there are to be kept, and this is what has to be there, if that is known: `read` reads it before anything is
-    /// changed. Refuses to do without, if that was asked for.
+    /// Sets that parts of the target are kept, and the fingerprint that it must have, if known. `read` computes the
+    /// target's fingerprint before anything is changed.
+    ///
+    /// # Errors
+    ///
+    /// If the user requires a check (`check_base`) and `expected` is `None`.
     pub fn builds_on(self, expected: Option<Fingerprint>, read: BaseReader) -> Result<Self> {
         self.check_named_base(expected)?;
         Ok(Self { expected: expected.map(|expected| (expected, read)), ..self })
@@ -308,27 +336,35 @@ impl Target {
         Ok(())
     }
 
-    /// Waits for a reader, if it is a fifo: for `patience` at most, and no longer than the sender is there.
+    /// Waits for a reader if the target is a fifo, for at most `patience`, and only until `is_gone` returns true.
+    ///
+    /// # Errors
+    ///
+    /// If no reader opened it in time.
     pub fn with_reader(self, patience: Duration, is_gone: impl Fn() -> bool) -> Result<Self> {
-        if self.way != WriteMethod::Stream {
+        if self.method != WriteMethod::Stream {
             return Ok(self);
         }
         let reader = Some(open_for_reader(&self.path, patience, is_gone)?);
         Ok(Self { reader, ..self })
     }
 
-    /// Makes it ready for a disk of `size` bytes (`None`: nobody knows, the 2014 dialect). `base`: the stream has BASE, and
-    /// DEST must hold that many bytes. Writing begins here.
+    /// Opens the target for a disk of `size` bytes; `None` if the size is unknown (2014 dialect). `base` is the size in
+    /// bytes in the stream's BASE record: DEST must hold that many bytes. Writing begins here.
+    ///
+    /// # Errors
+    ///
+    /// Errors of opening, locking and creating, and a DEST that doesn't hold the required disk.
     pub fn open(self, size: Option<u64>, base: Option<u64>) -> Result<Box<dyn DiskWriter>> {
-        let Self { path, way, options, fresh_mode, expected, reader } = self;
+        let Self { path, method, options, fresh_mode, expected, reader } = self;
         let sync = !options.no_sync;
         let base = base.map(|size| BaseRequirement { size, expected, recalls: !options.confined });
         if let Some(base) = &base {
-            let device = way == WriteMethod::Device;
-            let keeps = !matches!(way, WriteMethod::Stdout | WriteMethod::Stream);
+            let device = method == WriteMethod::Device;
+            let keeps = !matches!(method, WriteMethod::Stdout | WriteMethod::Stream);
             base.check_size(&path, keeps.then_some(device))?;
         }
-        Ok(match way {
+        Ok(match method {
             WriteMethod::Stdout => {
                 let failed = |source| DiskError::io(&path, "cannot write", source);
                 let file = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
@@ -356,13 +392,14 @@ fn open_device(
     let holds = check_size(&file, &path, size)?;
     base.map_or(Ok(()), |base| base.check(&file, &path))?;
     let (sync, target_is_zero) = (!options.no_sync, options.target_is_zero);
-    let place = FileWriter::new(file, path);
-    let place = if options.direct { place.directly()? } else { place };
-    let discard = options.discard.then(|| Discard::of(&place.file));
-    Ok(BlockDevice { place, size: holds, sync, target_is_zero, discard })
+    let writer = FileWriter::new(file, path);
+    let writer = if options.direct { writer.directly()? } else { writer };
+    let discard = options.discard.then(|| Discard::of(&writer.file));
+    Ok(BlockDevice { writer, size: holds, sync, target_is_zero, discard })
 }
 
-/// A regular file that is there, locked. It is judged once it is: until then, another receiver may have put a new file in its place.
+/// Opens and locks an existing regular file. It is examined after it was locked: until then, another receiver may
+/// replace it.
 fn open_locked(path: &Path, options: &TargetOptions) -> Result<File> {
     let failed = |what: &str, source| DiskError::io(path, what, source);
     for _ in 0..LOCK_TRIES {
@@ -391,29 +428,30 @@ fn open_in_place(
     let failed = |what: &str, source| DiskError::io(&path, what, source);
     let file = open_locked(&path, options)?;
     base.map_or(Ok(()), |base| base.check(&file, &path))?;
-    // Before the first byte: what isn't permitted is to be known while the file is as it was.
+    // Permissions are set before the first byte, so that a failure leaves the file unchanged.
     let rights = options.rights();
     rights.give(&file).map_err(|(what, source)| failed(what, source))?;
-    // What was noted of it is over, however what begins now ends.
+    // The noted fingerprint is invalid from here on, however the transfer ends.
     forget(&path);
     let holds = file.metadata().map_err(|source| failed("cannot tell the size", source))?.len();
     let grown = size.filter(|&size| size > holds);
     if let Some(size) = grown {
         file.set_len(size).map_err(|source| failed(&format!("cannot make it {size} bytes long"), source))?;
     }
-    let place = FileWriter::new(file, path);
-    let place = if options.direct { place.directly()? } else { place };
+    let writer = FileWriter::new(file, path);
+    let writer = if options.direct { writer.directly()? } else { writer };
     if grown.is_some() {
-        place.touch();
+        writer.touch();
     }
-    let place = place.of_len(size.unwrap_or_default());
+    let writer = writer.of_len(size.unwrap_or_default());
     let source = options.source.clone();
-    Ok(InPlace { place, size, held: holds, rights, sync: !options.no_sync, source })
+    Ok(InPlace { writer, size, held: holds, rights, sync: !options.no_sync, source })
 }
 
-/// One writer at a time, and no running QEMU: we hold locks as it does, so that none is started meanwhile.
+/// Locks a file against other receivers and QEMU. The locks are those of QEMU, so that no virtual machine can start
+/// with it meanwhile.
 pub(crate) fn lock_in_place(file: &File, path: &Path, in_use: InUse) -> Result<()> {
-    // udev locks a device for a moment whenever somebody has closed it: ask again for a while.
+    // udev briefly locks a device whenever a program closes it: retry for a while.
     let mut locked = file.try_lock();
     for _ in 0..20 {
         if !matches!(locked, Err(fs::TryLockError::WouldBlock)) {
@@ -429,7 +467,7 @@ pub(crate) fn lock_in_place(file: &File, path: &Path, in_use: InUse) -> Result<(
     if !forced {
         check_locked(locked, path)?;
     }
-    // First held, then looked: of two that begin at a time, at least one sees the other.
+    // The lock is taken before the check: of two programs that begin at a time, at least one sees the other.
     qemu_lock::hold_as_writer(file);
     in_use.check_alone(file, path)
 }

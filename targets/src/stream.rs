@@ -1,4 +1,4 @@
-//! A pipe, a character device or standard output: the full bytes in order, holes as zeros.
+//! A pipe, a character device or standard output. All bytes are written in order, holes as zeros.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
@@ -10,19 +10,19 @@ use xfer_hole_os::{DiskError, DiskErrorKind, Result, sys};
 
 use crate::disk_writer::{DiskWriter, write_zeros};
 
-/// Bytes one after the other. Must be called in order, as a stream of records is.
+/// Writes bytes in order, without offsets. Calls have to be in the order of the disk.
 pub(crate) struct PipeWriter {
     pub file: File,
     pub path: PathBuf,
     pub sync: bool,
 }
 
-/// How often a reader is looked for.
+/// Time between two checks for a reader.
 const LOOK: Duration = Duration::from_millis(100);
 
 impl PipeWriter {
-    /// Opens a fifo or a character device. A reader of a fifo is waited for: with `patience` no longer than that, and only as long as
-    /// standard output has a reader.
+    /// Opens a fifo or a character device. With `patience`, waits at most that long for a reader of a fifo, and only
+    /// while standard output has a reader.
     pub(crate) fn open(path: PathBuf, sync: bool, patience: Option<Duration>) -> Result<Self> {
         let file = match patience {
             Some(patience) => open_for_reader(&path, patience, || sys::is_deserted(io::stdout()))?,
@@ -39,7 +39,8 @@ impl PipeWriter {
     }
 }
 
-/// Opens a fifo or a character device. A reader of a fifo is waited for, for `patience` at most, unless the sender `is_gone` before.
+/// Opens a fifo or a character device. Waits for a reader of a fifo, for at most `patience`, and only until `is_gone`
+/// returns true.
 pub(crate) fn open_for_reader(path: &Path, patience: Duration, is_gone: impl Fn() -> bool) -> Result<File> {
     let failed = |source| DiskError::io(path, "cannot open", source);
     let mut how = OpenOptions::new();

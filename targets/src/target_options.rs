@@ -1,4 +1,4 @@
-//! How a target may be written: what the user allows.
+//! How a target may be written: the user's options.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -6,47 +6,48 @@ use std::time::Duration;
 use crate::in_use::InUse;
 use crate::permissions::{FilePermissions, Owner};
 
-/// What the user allows.
+/// How a target may be written: the user's options.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TargetOptions {
-    /// Update an existing regular file directly.
+    /// Update an existing regular file in place.
     pub in_place: bool,
-    /// Holes of a block device that doesn't give back the space of what it zeroes are discarded, and read back.
+    /// Discard holes of a block device that doesn't release the space of zeroed blocks, and read them back.
     pub discard: bool,
-    /// Success is said without waiting for the disk.
+    /// Report success without a sync.
     pub no_sync: bool,
-    /// A block device holds zeros already: holes need not be written.
+    /// Assume that a block device holds zeros: holes are not written.
     pub target_is_zero: bool,
-    /// A DEST that is there is refused, and so is one that somebody else makes meanwhile.
+    /// Refuse a DEST that exists, also if another process creates it during the transfer.
     pub no_clobber: bool,
-    /// Directories that lead to DEST and aren't there are made when writing begins.
+    /// Create missing parent directories of DEST when writing begins.
     pub mkpath: bool,
-    /// The file's permissions, 0 to 0o7777. Without: those of the file that is replaced, or what the umask leaves.
+    /// Mode of the file, 0 to 0o7777. `None`: the mode of the file that is replaced, or what the umask leaves.
     pub mode: Option<u32>,
-    /// The file's owner. Without: that of the file that is replaced, where that is permitted.
+    /// Owner of the file. `None`: the owner of the file that is replaced, if that is permitted.
     pub owner: Option<Owner>,
-    /// What the file is called if DEST is a directory, or ends in a slash: one component. Without, a directory is refused.
+    /// File name, one component, to use if DEST is a directory or ends in a slash. `None`: a directory is refused.
     pub name: Option<OsString>,
-    /// What the image itself is called: it is noted on the file.
+    /// Name of the source image, which is noted on the file.
     pub source: Option<OsString>,
-    /// DEST stands in a directory under `name`, though it is named whole: a file there that was made from another image is not replaced.
+    /// DEST is the path of a file called `name` in a directory: a file there that was made from another image is not
+    /// replaced.
     pub is_named: bool,
-    /// How long a lock of `.part` is waited for, 90 s at most, while its holder writes nothing: it may be dead, and its system is yet
-    /// to find out. Without, a lock is refused at once.
+    /// How long to wait for a lock of `.part`, at most 90 s, while its holder writes nothing: the holder may be on a
+    /// machine that died, which its file server has not noticed yet. `None`: fail immediately.
     pub patience: Option<Duration>,
-    /// DEST is named by somebody who may write here, and not read. It is a regular file or a new one, no link is followed, nothing
-    /// but plain permissions is taken over from an old file, and messages don't tell what was there.
+    /// DEST was named by a caller who may write here and not read. It has to be a regular file or a new one, links are
+    /// not followed, only plain permissions are kept from an old file, and messages don't tell what was there.
     pub confined: bool,
-    /// Written past the page cache, as far as that can be. Streams have none.
+    /// Write past the page cache if possible. It has no effect on streams.
     pub direct: bool,
-    /// A fingerprint that was noted of it is believed where nothing was touched since, and it isn't read.
+    /// Use a noted fingerprint of the target instead of reading it, if the target has not changed since.
     pub remember: bool,
-    /// What was written is to be read back, and compared, before it is done ([`xfer_hole_transfer::read_back`]): streams are refused.
+    /// Read back and compare the target before the transfer is reported as done. Streams are refused.
     pub read_back: bool,
-    /// Parts of what is there are kept only where [`Target::builds_on`] says what it has to be.
+    /// Keep parts of the target only if [`Target::builds_on`](crate::Target::builds_on) gives its fingerprint.
     pub check_base: bool,
-    /// Written although a virtual machine or a loop device uses it, although the file there came from another image, and although
-    /// `DEST.part` is another program's file.
+    /// Write although a virtual machine or a loop device uses the target, although the file was made from another
+    /// image, or although `DEST.part` belongs to another program.
     pub force: bool,
 }
 

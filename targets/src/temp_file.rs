@@ -1,4 +1,4 @@
-//! A new file, written as `DEST.part` and renamed over DEST when it is whole and durable.
+//! A new file, written as `DEST.part` and renamed over DEST once it is complete and durable.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
@@ -25,38 +25,39 @@ use crate::temp_lock::{ClaimedTempFile, TempLock};
 use crate::written_stamp::WrittenStamp;
 use crate::{origin, publish, temp_mark};
 
-/// Shorter runs are not worth a call to make room for them, in bytes.
-const ROOM_MIN: u64 = 128 << 10;
+/// Minimum length in bytes of data for which space is allocated in advance.
+const PREALLOCATE_MIN: u64 = 128 << 10;
 
 pub(crate) struct TempFile {
     /// `DEST.part`.
-    place: FileWriter,
+    writer: FileWriter,
     dest: PathBuf,
-    /// Directories that were made for it.
+    /// Directories that were created for the file.
     made: CreatedDirs,
     sync: bool,
-    /// DEST must not be there.
+    /// True if DEST must not exist.
     no_clobber: bool,
-    /// The caller isn't told of a DEST that is there.
+    /// True if the caller may not learn whether DEST exists.
     confined: bool,
-    /// What the image is called, if that is known.
+    /// Name of the source image, if it is known.
     source: Option<OsString>,
     in_use: InUse,
     rights: FilePermissions,
-    /// The mode of a DEST that wasn't there before.
+    /// Mode of a DEST that didn't exist.
     fresh_mode: u32,
-    /// Blocks are taken before they are written: on ext4 that saves a third of the time, elsewhere it saves none.
-    make_room: bool,
+    /// True if space is allocated before it is written. On ext4 that saves a third of the time; on other file systems
+    /// it saves none.
+    preallocates: bool,
     old: Option<ReplacedFile>,
-    /// Bytes from its beginning on that may be others than zeros: of an earlier transfer, or of the old file.
+    /// Number of bytes from the beginning that may not be zeros: they are of an earlier transfer or of the old file.
     holds: u64,
-    /// The disk's bytes, if it builds on such.
+    /// Size of the disk in bytes, if it builds on existing bytes.
     size: Option<u64>,
 }
 
 impl TempFile {
-    /// Makes and locks `DEST.part`, of `size` bytes if that is known, all hole. `base`: what the old DEST has to be, which is read for
-    /// KEEP.
+    /// Creates and locks `DEST.part`, as one hole of `size` bytes if the size is known. `base` is what the old DEST has
+    /// to hold; the old DEST is read for kept bytes.
     pub(crate) fn create(
         dest: PathBuf,
         size: Option<u64>,
@@ -70,7 +71,7 @@ impl TempFile {
         let look = || {
             let old = base.map(|_| ReplacedFile::open(&dest)).transpose()?;
             if let (Some(base), Some(old)) = (base, &old) {
-                // It must be the same when parts of it have been kept: its stamp is older than what is read here.
+                // The stamp of the old file was taken before this read, so a change after it is detected.
                 base.check(&old.file, &dest)?;
             }
             Ok(old)
@@ -87,7 +88,7 @@ impl TempFile {
     }
 
     fn of(
-        place: FileWriter,
+        writer: FileWriter,
         dest: PathBuf,
         made: CreatedDirs,
         fresh_mode: u32,
@@ -97,14 +98,14 @@ impl TempFile {
     ) -> Result<Self> {
         let &TargetOptions { no_sync, no_clobber, confined, mode, owner, direct, .. } = options;
         let rights = FilePermissions { mode, owner };
-        let make_room = sys::is_ext4(&place.file);
-        let place = if direct { place.directly()? } else { place };
-        let place = place.of_len(size.unwrap_or_default()).temporary();
-        // What was noted of DEST is over, however what begins now ends.
+        let preallocates = sys::is_ext4(&writer.file);
+        let writer = if direct { writer.directly()? } else { writer };
+        let writer = writer.of_len(size.unwrap_or_default()).temporary();
+        // The noted fingerprint of DEST is invalid from here on, however the transfer ends.
         forget(&dest);
         Ok(Self {
-            make_room,
-            place,
+            preallocates,
+            writer,
             dest,
             made,
             sync: !no_sync,
@@ -120,8 +121,10 @@ impl TempFile {
         })
     }
 
-    /// Locks `DEST.part` for a disk of `size` bytes, and leaves in it what an earlier transfer has left, if that is to be gone on with; a
-    /// new one shares the blocks of the old DEST, where that is to be had. What it holds is the disk that all of that is, up to `size`.
+    /// Opens and locks `DEST.part` for a disk of `size` bytes that builds on the old DEST.
+    ///
+    /// With `resume`, the bytes of an interrupted transfer are kept. A new file shares the blocks of the old DEST if
+    /// the file system supports that. The layers of the returned target are the current disk.
     pub(crate) fn hold(
         dest: PathBuf,
         size: u64,
@@ -153,13 +156,13 @@ impl TempFile {
             Ok(StoredFile { file, path: path.to_owned() })
         };
         let mut layers = Vec::new();
-        // What it shares is its own.
+        // Shared blocks belong to the new file: the old one is no longer needed as a layer.
         let old = old.filter(|_| !shared);
         let mut holds = held;
         if left || old.is_none() {
             layers.push(open(&file, &part)?);
         }
-        // A new one has nothing yet, whatever its file system says.
+        // A new file holds nothing yet, so it is no layer.
         if let Some(old) = &old {
             let below = open(&old.file, &dest)?;
             let failed = |source| DiskError::io(&dest, "cannot tell the size", source);
@@ -181,15 +184,16 @@ impl TempFile {
         Ok(HeldTarget { writer: Box::new(made), layers, size: holds, copy_over })
     }
 
-    /// Gives the new file the owner, mode, ACL and labels that were asked for, else those of the old one. Says so where that can't be.
+    /// Sets owner, mode, ACL and labels: those that the user requested, else those of the old file. Returns a message
+    /// if that is not possible.
     fn give_attributes(&self) -> Result<Option<String>> {
-        let (file, path) = (&self.place.file, self.place.path.as_path());
+        let (file, path) = (&self.writer.file, self.writer.path.as_path());
         origin::note(file, self.source.as_deref());
-        let heir = NewFile { file, path, rights: self.rights, confined: self.confined };
-        heir.give(&self.dest, self.looked_up()?.as_ref(), self.fresh_mode)
+        let new_file = NewFile { file, path, rights: self.rights, confined: self.confined };
+        new_file.give(&self.dest, self.looked_up()?.as_ref(), self.fresh_mode)
     }
 
-    /// Says so where the old disk stays under other names.
+    /// Returns a message if the old disk remains under other names.
     fn other_names(&self) -> Result<Option<String>> {
         let old = self.looked_up()?.filter(|old| old.is_file() && old.nlink() > 1 && !self.confined);
         Ok(old.map(|old| {
@@ -200,7 +204,7 @@ impl TempFile {
         }))
     }
 
-    /// The file that is to be replaced, if there is one.
+    /// Returns the attributes of the file that is to be replaced, if there is one.
     fn looked_up(&self) -> Result<Option<fs::Metadata>> {
         match fs::symlink_metadata(&self.dest) {
             _ if self.no_clobber => Ok(None),
@@ -211,7 +215,8 @@ impl TempFile {
     }
 }
 
-/// Makes a locked `.part` ready for bytes. One that an earlier transfer has `left` may have its final owner and mode already.
+/// Prepares a locked `.part` for writing. If `left` is true, it was left by an earlier transfer and may have its final
+/// owner and mode already.
 fn prepare(file: &File, size: Option<u64>, rights: FilePermissions, left: bool) -> Result<(), (String, io::Error)> {
     let private = file.set_permissions(Permissions::from_mode(0o600));
     private.map_err(|source| ("cannot set the mode".to_owned(), source))?;
@@ -221,61 +226,61 @@ fn prepare(file: &File, size: Option<u64>, rights: FilePermissions, left: bool) 
             let taken = fchown(file, Some(sys::effective_user()), None);
             taken.map_err(|source| ("cannot take back its owner".to_owned(), source))?;
         }
-        // It may be given with the mode again. Where there is none, nothing is to be removed.
+        // The leftover may have got an ACL with its mode. Failing to remove a missing one is no error.
         let _none = sys::remove_xattr(file, ACL);
     }
     rights.try_owner(file).map_err(|(what, source)| (what.to_owned(), source))?;
-    // Seeking past a hole in a growing file would get it preallocated on some file systems: sized first.
+    // The size is set first: on some file systems, a growing file is preallocated across holes.
     let sized = size.map_or(Ok(()), |size| file.set_len(size));
     sized.map_err(|source| (format!("cannot make a file of {} bytes", size.unwrap_or_default()), source))
 }
 
-/// Removes a `.part` that nothing was written to, with what marks it.
+/// Removes a `.part` that was not written to, and its side files.
 fn remove_empty(part: &Path) {
-    // A leftover like any other, if it stays.
+    // If it can't be removed, it is a leftover.
     let _left = fs::remove_file(part);
     temp_mark::remove_side_files(part);
 }
 
 impl DiskWriter for TempFile {
     fn write_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
-        self.place.write(at, bytes)
+        self.writer.write(at, bytes)
     }
 
     fn bring(&self, at: u64, row: &mut [IoSlice<'_>]) -> Result<()> {
-        self.place.write_row(at, row)
+        self.writer.write_row(at, row)
     }
 
     fn preallocate_hint(&self, at: u64, len: u64) {
-        if self.make_room && len >= ROOM_MIN {
-            // Only haste: where there is no room, writing says so.
-            let _made = sys::make_room(&self.place.file, at, len);
+        if self.preallocates && len >= PREALLOCATE_MIN {
+            // An optimization: if there is no space, the write itself fails.
+            let _made = sys::make_room(&self.writer.file, at, len);
         }
     }
 
     fn announce(&self, data: u64) {
-        self.place.announce(data);
+        self.writer.announce(data);
     }
 
     fn data_from_pipe(&self, at: u64, pipe: BorrowedFd<'_>, len: u64) -> Result<sys::Spliced> {
-        self.place.splice(at, pipe, len)
+        self.writer.splice(at, pipe, len)
     }
 
     fn data_from_file(&self, at: u64, file: &File, from: u64, len: u64) -> Result<sys::Spliced> {
-        self.place.copy(at, file, from, len)
+        self.writer.copy(at, file, from, len)
     }
 
     fn share(&self, file: &File) -> io::Result<()> {
-        sys::share_all(&self.place.file, file)
+        sys::share_all(&self.writer.file, file)
     }
 
     fn zero_range(&self, at: u64, len: u64) -> Result<()> {
-        // A new file is all hole.
-        self.place.erase(at, len, self.holds, self.size == Some(at + len))
+        // A new file is one hole, so only old bytes are erased.
+        self.writer.erase(at, len, self.holds, self.size == Some(at + len))
     }
 
     fn vacate(&self, at: u64, len: u64) {
-        self.place.vacate(at, len, self.holds, self.size == Some(at + len));
+        self.writer.vacate(at, len, self.holds, self.size == Some(at + len));
     }
 
     fn keep_existing(&self, at: u64, len: u64) -> Result<()> {
@@ -289,50 +294,51 @@ impl DiskWriter for TempFile {
     }
 
     fn give_up(self: Box<Self>) {
-        if self.place.is_named() {
-            remove_empty(&self.place.path);
+        if self.writer.is_named() {
+            remove_empty(&self.writer.path);
         }
     }
 
     fn leftover_message(&self) -> String {
-        let part = shown(&self.place.path);
-        if self.place.is_named() { format!("kept {part}") } else { format!("nothing is kept in {part}") }
+        let part = shown(&self.writer.path);
+        if self.writer.is_named() { format!("kept {part}") } else { format!("nothing is kept in {part}") }
     }
 
     fn stored(&self, size: u64) -> Result<StoredFile> {
-        self.place.settle()?;
-        self.place.set_len(size)?;
-        self.place.stored()
+        self.writer.flush()?;
+        self.writer.set_len(size)?;
+        self.writer.stored()
     }
 
     fn mark(&self) -> WrittenStamp {
-        self.place.mark()
+        self.writer.mark()
     }
 
     fn commit(self: Box<Self>, size: u64) -> Result<Vec<String>> {
-        let mut notes = self.place.settle()?;
-        self.place.check_len()?;
-        self.place.set_len(size)?;
+        let mut notes = self.writer.flush()?;
+        self.writer.check_len()?;
+        self.writer.set_len(size)?;
         if self.sync {
-            // The data is durable before the file gets its final mode and owner: a `.part` that has them is a whole disk.
-            self.place.sync()?;
+            // The data has to be durable before the file gets its final mode and owner: a `.part` that has them is a
+            // complete disk.
+            self.writer.sync()?;
             if self.holds == 0 {
-                self.place.check_blocks()?;
+                self.writer.check_blocks()?;
             }
         }
-        let written = self.place.stamp()?;
+        let written = self.writer.stamp()?;
         let given = self.give_attributes()?;
         if self.sync {
-            self.place.sync()?;
-            self.place.mark.set(&self.place.file);
+            self.writer.sync()?;
+            self.writer.mark.set(&self.writer.file);
         }
         self.old.as_ref().map_or(Ok(()), |old| old.check_unchanged(&self.dest))?;
         notes.extend(self.other_names()?);
-        // Held until the new file has its name, so that no QEMU begins to use the old one.
+        // Kept open until the rename, so that QEMU can't begin to use the old file.
         let _old = if self.no_clobber { None } else { self.in_use.check_before_rename(&self.dest)? };
-        // As near to the rename as can be.
-        self.place.check_untouched(&written, size, self.sync)?;
-        let (part, dest) = (&self.place.path, &self.dest);
+        // Checked as late as possible before the rename.
+        self.writer.check_untouched(&written, size, self.sync)?;
+        let (part, dest) = (&self.writer.path, &self.dest);
         let named =
             if self.no_clobber { publish::name_new(part, dest) } else { publish::replace(part, dest, self.sync) };
         named.map_err(|source| match source.kind() {
@@ -343,7 +349,7 @@ impl DiskWriter for TempFile {
             ),
             _ => DiskError::io(&self.dest, "cannot rename the new file over it", source),
         })?;
-        temp_mark::clear(&self.place.file, &self.place.path);
+        temp_mark::clear(&self.writer.file, &self.writer.path);
         if self.sync {
             let folder = parent(&self.dest);
             let synced = File::open(folder).and_then(|folder| folder.sync_all()).and_then(|()| self.made.sync());

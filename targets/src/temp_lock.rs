@@ -1,5 +1,7 @@
-//! `DEST.part`, found or made, and locked: one receiver at a time writes it. What is decided about the file is decided once it is locked,
-//! by its descriptor; so is what is decided about DEST, which the last holder of the lock may have replaced.
+//! Finds or creates `DEST.part` and locks it, so that only one receiver writes it at a time.
+//!
+//! Decisions about `DEST.part` and DEST are made after the lock is held, by descriptor, since the last holder of the
+//! lock may have replaced both.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -14,36 +16,36 @@ use crate::refusal::not_here;
 use crate::target_options::TargetOptions;
 use crate::temp_mark;
 
-/// The longest that a lock is waited for.
+/// Maximum time to wait for a lock.
 const PATIENCE_MAX: Duration = Duration::from_secs(90);
-/// How often a lock that is waited for is tried.
+/// Time between two attempts to lock.
 const PATIENCE_PACE: Duration = Duration::from_millis(200);
-/// How often the name may come to be another file's before it is given up.
+/// How often the name may be given to another file meanwhile before the attempt fails.
 const TRIES: usize = 100;
 
-/// The name of a temporary file, and who may have left one there.
+/// Path of a temporary file, and the options that say which leftovers may be used.
 pub(crate) struct TempLock<'a> {
     part: PathBuf,
     dest: &'a Path,
     options: &'a TargetOptions,
-    /// The mode of a DEST that wasn't there before.
+    /// Mode of a DEST that didn't exist.
     fresh_mode: u32,
 }
 
-/// A temporary file that is ours alone.
+/// A locked temporary file.
 pub(crate) struct ClaimedTempFile<T> {
     pub file: File,
-    /// It holds what an earlier transfer has left. Else it is new and empty.
+    /// True if it holds the bytes of an earlier transfer. Otherwise it is new and empty.
     pub left: bool,
-    /// What was seen of DEST under the lock.
+    /// The result of examining DEST under the lock.
     pub seen: T,
 }
 
-/// The lock of a `DEST.part` that nothing is written to. It ends with this.
+/// The lock of a `DEST.part` that is not written to. Dropping it releases the lock.
 #[derive(Debug)]
 pub(crate) struct HeldTempLock {
     file: File,
-    /// The name of one that is empty: it goes, too.
+    /// Path of an empty `.part`, which is removed on drop.
     made: Option<PathBuf>,
 }
 
@@ -51,13 +53,13 @@ impl Drop for HeldTempLock {
     fn drop(&mut self) {
         let Some(part) = &self.made else { return };
         if self.file.metadata().is_ok_and(|stat| is_at(part, &stat) && stat.len() == 0) {
-            // An empty one does no harm if it stays.
+            // An empty file that can't be removed does no harm.
             let _left = fs::remove_file(part);
         }
     }
 }
 
-/// True for a file of ours that no other user can have opened, to change it later.
+/// Returns true for a file of this user that no other user can have opened for writing.
 fn is_private(stat: &fs::Metadata) -> bool {
     is_ours(stat) && stat.mode() & 0o077 == 0
 }
@@ -71,30 +73,30 @@ impl<'a> TempLock<'a> {
         &self.part
     }
 
-    /// True if there is a `DEST.part` that an earlier transfer may have left, and that can be gone on with.
+    /// Returns true if a `DEST.part` exists that an interrupted transfer may have left and that can be resumed.
     pub(crate) fn is_left(&self) -> bool {
         let Ok((file, stat)) = self.open_to_look() else { return false };
         stat.blocks() > 0
-            && self.may_go_on(&stat)
+            && self.can_resume(&stat)
             && temp_mark::is_set(&file, &stat, &self.part)
             && !temp_mark::is_old(&file)
     }
 
-    /// Refuses a `DEST.part` that is another program's file. It is judged again once it is locked.
+    /// Refuses a `DEST.part` that belongs to another program. It is checked again after it was locked.
     pub(crate) fn check_foreign(&self) -> Result<()> {
         match self.open_to_look() {
             Ok((file, stat)) => self.check_marked(&file, &stat).or_else(|foreign| match file.try_lock_shared() {
-                // Another receiver writes it: that is what is to be said of it.
+                // Another receiver is writing it: the attempt to lock it gives the right error.
                 Err(fs::TryLockError::WouldBlock) => Ok(()),
                 _ => Err(foreign),
             }),
-            // What can't be opened is refused where it is to be written.
+            // A file that can't be opened is refused when it is to be written.
             Err(_) => Ok(()),
         }
     }
 
     fn open_to_look(&self) -> io::Result<(File, fs::Metadata)> {
-        // A fifo doesn't hang us, and a device isn't opened.
+        // Opening a fifo could block, and opening a device could have side effects.
         if !fs::symlink_metadata(&self.part)?.is_file() {
             return Err(io::ErrorKind::Unsupported.into());
         }
@@ -103,7 +105,7 @@ impl<'a> TempLock<'a> {
         Ok((file, stat))
     }
 
-    /// Locks `DEST.part` while DEST stays as it is. A leftover stays, too.
+    /// Locks `DEST.part` while DEST stays unchanged. A leftover is not removed.
     pub(crate) fn hold(&self) -> Result<HeldTempLock> {
         let deadline = self.deadline();
         for _ in 0..TRIES {
@@ -112,20 +114,20 @@ impl<'a> TempLock<'a> {
                 return Ok(HeldTempLock { file, made: part });
             }
         }
-        Err(self.restless())
+        Err(self.too_many_changes())
     }
 
     fn deadline(&self) -> Option<Instant> {
         self.options.patience.map(|patience| Instant::now() + patience.min(PATIENCE_MAX))
     }
 
-    fn restless(&self) -> DiskError {
+    fn too_many_changes(&self) -> DiskError {
         DiskError::new(DiskErrorKind::Busy, &self.part, "is made and removed by others all the time")
     }
 
-    /// Locks `DEST.part`, which is waited for as long as the options say. `look` is what is to be seen of DEST under the lock: if it fails,
-    /// what lies there stays. A leftover is replaced by a new file, unless the transfer is to go on with it (`goes_on`).
-    pub(crate) fn claim<T>(&self, goes_on: bool, mut look: impl FnMut() -> Result<T>) -> Result<ClaimedTempFile<T>> {
+    /// Locks `DEST.part`, and waits for the lock as long as the options allow. `look` examines DEST under the lock; if
+    /// it fails, leftovers stay. A leftover is replaced by a new file, unless `resume` is true and it can be resumed.
+    pub(crate) fn claim<T>(&self, resume: bool, mut look: impl FnMut() -> Result<T>) -> Result<ClaimedTempFile<T>> {
         let deadline = self.deadline();
         for _ in 0..TRIES {
             let Some((file, stat)) = self.lock(deadline)? else { continue };
@@ -135,11 +137,11 @@ impl<'a> TempLock<'a> {
             }
             let seen = self.check_clobber().and_then(|()| look()).inspect_err(|_| {
                 if is_new {
-                    // Nothing is lost with it.
+                    // The file is empty: nothing is lost.
                     let _not_wanted = fs::remove_file(&self.part);
                 }
             })?;
-            if goes_on && stat.len() > 0 && self.may_go_on(&stat) && !temp_mark::is_old(&file) {
+            if resume && stat.len() > 0 && self.can_resume(&stat) && !temp_mark::is_old(&file) {
                 return Ok(ClaimedTempFile { file, left: true, seen });
             }
             if let Some(file) = if is_new { Some(file) } else { self.renew(&file)? } {
@@ -147,10 +149,10 @@ impl<'a> TempLock<'a> {
                 return Ok(ClaimedTempFile { file, left: false, seen });
             }
         }
-        Err(self.restless())
+        Err(self.too_many_changes())
     }
 
-    /// Opens what has the name, or makes it, and locks it. None if the name is another file's by then.
+    /// Opens or creates the file and locks it. Returns `None` if the name belongs to another file by then.
     fn lock(&self, deadline: Option<Instant>) -> Result<Option<(File, fs::Metadata)>> {
         let part = &self.part;
         let file = open(part).map_err(|source| self.cannot_create(source))?;
@@ -162,22 +164,26 @@ impl<'a> TempLock<'a> {
         }
         match file.try_lock() {
             Ok(()) => {}
-            // Who held it may have given it its name: it is opened anew.
-            Err(fs::TryLockError::WouldBlock) if deadline.is_some_and(|end| outlived(&file, end)) => return Ok(None),
+            // The holder of the lock may have renamed the file: open it again.
+            Err(fs::TryLockError::WouldBlock) if deadline.is_some_and(|end| wait_for_release(&file, end)) => {
+                return Ok(None);
+            }
             Err(fs::TryLockError::WouldBlock) => {
                 return Err(DiskError::new(DiskErrorKind::Busy, part, "is being written by another receiver"));
             }
-            // A file system without locks: the risk of two writers is there, but no other way to write.
+            // A file system without locks: two receivers could write at a time, but refusing would make such file
+            // systems unusable.
             Err(fs::TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
             Err(fs::TryLockError::Error(error)) => return Err(DiskError::io(part, "cannot lock", error)),
         }
-        // Only now: until it was locked, another receiver may have written, renamed or removed it.
+        // The attributes are read after the lock was taken: until then, another receiver may write, rename or remove
+        // the file.
         let stat = file.metadata().map_err(|source| self.cannot_create(source))?;
         Ok(is_at(part, &stat).then_some((file, stat)))
     }
 
-    /// Replaces a leftover by a new file, since others may have the leftover open or know it by another name. Emptying it instead would
-    /// have ext4 write everything out when it is closed. None if another receiver was first.
+    /// Replaces a leftover by a new file, since other programs may have the leftover open or know it by another name.
+    /// Truncating it instead would make ext4 write it out on close. Returns `None` if another receiver was first.
     fn renew(&self, _held: &File) -> Result<Option<File>> {
         let part = &self.part;
         fs::remove_file(part).map_err(|source| match self.options.confined {
@@ -196,7 +202,7 @@ impl<'a> TempLock<'a> {
         Ok((is_at(part, &stat) && stat.len() == 0).then_some(file))
     }
 
-    /// A file of no bytes may be used, and one that a transfer has left. Anything else isn't ours to replace.
+    /// Accepts an empty file, and one that a transfer has left. Any other file is not replaced.
     fn check_marked(&self, file: &File, stat: &fs::Metadata) -> Result<()> {
         if self.options.force || stat.len() == 0 || temp_mark::is_set(file, stat, &self.part) {
             return Ok(());
@@ -209,7 +215,7 @@ impl<'a> TempLock<'a> {
             .hint("move it away, or have it replaced by --force"))
     }
 
-    /// The last holder of the lock may have made DEST.
+    /// Refuses an existing DEST with `--no-clobber`: the last holder of the lock may have created it.
     fn check_clobber(&self) -> Result<()> {
         match self.options.no_clobber && fs::symlink_metadata(self.dest).is_ok() {
             true => {
@@ -219,9 +225,9 @@ impl<'a> TempLock<'a> {
         }
     }
 
-    /// True if no user can change the file later who may not change DEST: it is private, or has its final owner and mode already, after
-    /// which a kill came before the rename.
-    fn may_go_on(&self, stat: &fs::Metadata) -> bool {
+    /// Returns true if no user who may not change DEST can change the file later. Either the file is private, or it has
+    /// its final owner and mode because the process was killed before the rename.
+    fn can_resume(&self, stat: &fs::Metadata) -> bool {
         if !stat.is_file() || stat.nlink() != 1 {
             return false;
         }
@@ -232,7 +238,7 @@ impl<'a> TempLock<'a> {
         let old = fs::symlink_metadata(self.dest).ok();
         let mode = self.options.mode.or(old.as_ref().map(fs::Metadata::mode)).unwrap_or(self.fresh_mode);
         let user = owner.user.or(old.as_ref().map(fs::Metadata::uid)).unwrap_or_else(sys::effective_user);
-        // The group of a new file is its directory's choice, or that of the process.
+        // The group of a new file is that of its directory or of the process.
         let group = owner.group.or(old.as_ref().map(fs::Metadata::gid)).unwrap_or(stat.gid());
         let others = stat.mode() & 0o022;
         [user, sys::effective_user()].contains(&stat.uid())
@@ -242,7 +248,7 @@ impl<'a> TempLock<'a> {
 
     fn cannot_create(&self, source: io::Error) -> DiskError {
         match source.raw_os_error() {
-            // Where the reason could be what stands there, it isn't told.
+            // If the error could depend on what is there, it isn't told.
             Some(libc::ELOOP | libc::EISDIR | libc::ENXIO | libc::EACCES) if self.options.confined => {
                 not_here(&self.part)
             }
@@ -268,7 +274,7 @@ fn open(part: &Path) -> io::Result<File> {
     }
 }
 
-/// Gives a leftover that has its final mode, by which its owner may only read it, its private mode again.
+/// Makes a leftover private again whose final mode allows its owner only to read it.
 fn make_writable(part: &Path) -> io::Result<()> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(part)?;
     let locked = file.try_lock();
@@ -279,9 +285,9 @@ fn make_writable(part: &Path) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(0o600))
 }
 
-/// Waits for the holder of a lock to let go of it, as long as it doesn't write: true if it did. Every write changes the times; the
-/// blocks don't count, which writing back changes too.
-fn outlived(file: &File, end: Instant) -> bool {
+/// Waits until the lock is released, as long as its holder doesn't write. Returns true if it was released. A write
+/// changes the file's times. Block counts are not compared, since writeback changes them too.
+fn wait_for_release(file: &File, end: Instant) -> bool {
     let look = || file.metadata().ok().map(|stat| Stamp::of(&stat));
     let before = look();
     while before.is_some() && look() == before && Instant::now() < end {

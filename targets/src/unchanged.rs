@@ -1,4 +1,4 @@
-//! A target that is the wanted disk already: it is open, and locked against other receivers, until that has been said.
+//! A target that already holds the disk. It stays open, and locked against other receivers, until that was reported.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -9,21 +9,25 @@ use xfer_hole_os::{DiskError, DiskErrorKind, Result, Stamp};
 use crate::Target;
 use crate::temp_lock::HeldTempLock;
 
-/// A regular file that is to stay as it is.
+/// A regular file that stays as it is.
 #[derive(Debug)]
 pub struct UnchangedTarget {
     path: PathBuf,
     file: File,
     stamp: Stamp,
-    /// The lock of `DEST.part`, unless the file itself is locked as one that is written in place.
+    /// The lock of `DEST.part`. `None` if the file itself is locked, as for an update in place.
     _lock: Option<HeldTempLock>,
 }
 
 impl Target {
-    /// Opens and locks a target that `is_known` to be the wanted disk. `None` if it isn't known to be that disk, or another
-    /// program is writing it: it is made ready to be written then.
+    /// Opens and locks a target if `is_known` returns true: it holds the disk already. Returns `None` if it doesn't, or
+    /// if another program is writing it; the target then has to be written.
+    ///
+    /// # Errors
+    ///
+    /// If the target can't be opened or locked.
     pub fn hold_unchanged(&self, is_known: impl Fn() -> bool) -> Result<Option<UnchangedTarget>> {
-        // Most aren't: nothing is locked for that.
+        // Checked before locking, since most targets don't hold the disk already.
         if !is_known() {
             return Ok(None);
         }
@@ -38,20 +42,24 @@ impl Target {
                 (opened.map_err(failed)?, Some(lock))
             }
         };
-        // One that is updated in place is locked itself.
+        // A receiver that updates the file in place holds a lock on the file itself.
         if lock.is_some() && matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)) {
             return Ok(None);
         }
         let stamp = Stamp::of(&file.metadata().map_err(failed)?);
         let held = UnchangedTarget { path, file, stamp, _lock: lock };
-        // Until it was locked, another receiver may have changed it.
+        // Checked again: until it was locked, another receiver may have changed it.
         let known = is_known() && held.check().is_ok();
         Ok(known.then_some(held))
     }
 }
 
 impl UnchangedTarget {
-    /// Fails if it isn't what it was when it was locked.
+    /// Checks that the file has not changed since it was locked.
+    ///
+    /// # Errors
+    ///
+    /// If it has.
     pub fn check(&self) -> Result<()> {
         let now = self.file.metadata().map(|stat| Stamp::of(&stat));
         let named = fs::symlink_metadata(&self.path).map(|stat| Stamp::of(&stat));

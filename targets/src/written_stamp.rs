@@ -1,4 +1,4 @@
-//! What a written file was when all of it was durable: by that its fingerprint can be noted.
+//! The stamp of a written file at the time it was durable. Its fingerprint is noted with this stamp.
 
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use xfer_hole_os::{Stamp, flushed, sys};
 
-/// The longest that the clock of a file system is waited for: one that keeps whole seconds needs one.
+/// Maximum time to wait for the clock of the file system to advance. A file system with whole seconds needs up to a
+/// second.
 const TICK_MAX: Duration = Duration::from_millis(1500);
 
-/// A file that a disk was written to, as its writer left it: by its path alone, another's could be taken for it.
+/// The stamp of a file as its writer left it. A path alone is not enough, since another file could get that path.
 #[derive(Clone, Debug, Default)]
 pub struct WrittenStamp(Arc<StampedFile>);
 
@@ -22,18 +23,19 @@ struct StampedFile {
 }
 
 impl WrittenStamp {
-    /// The fingerprint will be noted.
+    /// Requests that the stamp is taken.
     pub fn want(&self) {
         self.0.wanted.store(true, Ordering::Relaxed);
     }
 
-    /// All is written and durable, and nobody else has been let in yet.
+    /// Takes the stamp, if it was requested. The file is complete and durable, and no other program can write to it
+    /// yet.
     pub fn set(&self, file: &File) {
         if !self.0.wanted.load(Ordering::Relaxed) {
             return;
         }
         let begun = Instant::now();
-        // The next write has to set other times than ours.
+        // The next write has to set other times than these.
         while let Some(stamp) = flushed(file)
             && begun.elapsed() < TICK_MAX
         {
@@ -45,7 +47,7 @@ impl WrittenStamp {
         }
     }
 
-    /// What the file was when all of it was durable, if it is to be noted.
+    /// Returns the stamp, if it was taken.
     #[must_use]
     pub fn left(&self) -> Option<Stamp> {
         self.0.left.get().copied()

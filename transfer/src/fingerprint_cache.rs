@@ -1,8 +1,9 @@
-//! Fingerprints that are noted: what the content of an image was, and by which size, inode and times its files are known. As long as these
-//! are the same to the nanosecond, the files need not be read again. A note only saves time: whatever doesn't match is hashed.
+//! Notes fingerprints of images, with the size, inode and times of their files. While these are the same, to the
+//! nanosecond, the image need not be read again. A note only saves time: an image without a valid note is hashed.
 //!
-//! Times alone don't tell of a page that is mapped and dirty: it can be stored to again without any trace. So a file is flushed before its
-//! times are taken, which makes the next store show, and on file systems of which that isn't known nothing is noted and nothing believed.
+//! Times alone don't show changes to a dirty memory-mapped page: it can be written again without a trace. So a file is
+//! flushed before its stamp is taken, which makes the next write change the times. On file systems for which that isn't
+//! known to hold, nothing is noted or used.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -15,27 +16,27 @@ use xfer_hole_os::{Stamp, flushed, reason, sys};
 use xfer_hole_proto::{Digest, Fingerprint, HashParams};
 use xfer_hole_target::{DiskWriter, Target, WrittenStamp, fingerprint_store};
 
-/// A file that was touched so short a time before it is read may still be written to, by a call that has set its times already.
+/// A file that was changed so recently may still be written by a system call that has set the times already.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// What a disk consists of, as the system tells it without reading it.
+/// Identifies the content of a disk by attributes of its files, without reading them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheKey {
-    /// The image, links followed.
+    /// Path of the image, links followed.
     top: PathBuf,
-    /// The disk's size in bytes.
+    /// Size of the disk, in bytes.
     size: u64,
-    /// What each image is read as, the top first: the same files can be read as other disks.
+    /// Format of each layer, the top first: the same files can be read as different disks.
     formats: Vec<Format>,
-    /// One for each file, the top's first. Each was taken when the file had been flushed.
+    /// Stamp of each file, the top first. A stamp is taken after its file was flushed.
     stamps: Vec<Stamp>,
-    /// Nothing of it was read before, since 1970.
+    /// Time since 1970 at which the reading began, or an earlier one. `None` if it is unknown.
     begun: Option<Duration>,
 }
 
 impl CacheKey {
-    /// Of an image with all that it is backed by, which was opened to be known ([`crate::DiskOptions::flush`]), at `begun` or later. None if a
-    /// part of it is a device, or lies on a file system that doesn't tell of all changes.
+    /// Returns the key of a backing chain that was opened with [`xfer_hole_image::DiskOptions::flush`], at `begun` or
+    /// later. Returns `None` if a layer is a device, or is on a file system that doesn't reliably record changes.
     #[must_use]
     pub fn of_chain(chain: &BackingChain, begun: SystemTime) -> Option<Self> {
         let stamps: Option<Vec<_>> = chain.files().map(ImageFile::flushed_stamp).collect();
@@ -45,7 +46,8 @@ impl CacheKey {
         Some(Self { top, size: chain.size(), formats, stamps: stamps?, begun })
     }
 
-    /// Of a raw file as it is now. None if it is none, can't be opened, or lies on a file system that doesn't tell of all changes.
+    /// Returns the key of a raw file in its current state. Returns `None` if it is no regular file, can't be opened, or
+    /// is on a file system that doesn't reliably record changes.
     #[must_use]
     pub fn of_file(path: &Path) -> Option<Self> {
         let top = fs::canonicalize(path).ok()?;
@@ -54,27 +56,27 @@ impl CacheKey {
         Some(Self { top, size: stamp.size(), formats: vec![Format::Raw], stamps: vec![stamp], begun })
     }
 
-    /// The disk's size in bytes.
+    /// Returns the size of the disk, in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// The digest of the fingerprint that was noted of it, if it was, with these parameters.
+    /// Returns the noted digest for these hash parameters, if there is one.
     #[must_use]
-    pub fn recall(&self, sums: HashParams) -> Option<Digest> {
-        self.recall_all().into_iter().find(|noted| noted.sums == sums).map(|noted| noted.digest)
+    pub fn recall(&self, params: HashParams) -> Option<Digest> {
+        self.recall_all().into_iter().find(|noted| noted.sums == params).map(|noted| noted.digest)
     }
 
-    /// All fingerprints that were noted of it: one for each pair of parameters.
+    /// Returns all noted fingerprints: one for each pair of hash parameters.
     #[must_use]
     pub fn recall_all(&self) -> Vec<Fingerprint> {
         let Some(state) = self.state() else { return Vec::new() };
         fingerprint_store::read(&self.top, &state)
     }
 
-    /// The lines that a note of it begins with: none if nothing that is noted could be believed. A note of an earlier run of the system
-    /// has other ones: when power fails, what was written last may be stored, and the times that it set not.
+    /// Returns the lines that describe the state in a note, or `None` if no note can be trusted. They contain the boot
+    /// ID: after a power failure, the last writes may be stored without the times that they set.
     fn state(&self) -> Option<String> {
         let formats: Vec<_> = self.formats.iter().map(Format::to_string).collect();
         let mut text = format!("boot {}\ndisk {} {}\n", sys::boot()?, self.size, formats.join(" "));
@@ -84,11 +86,12 @@ impl CacheKey {
         Some(text)
     }
 
-    /// Notes the fingerprint of what was read, in the user's cache. False, and nothing is noted, if its files had been touched less than two
-    /// seconds before the reading began, or have been since.
+    /// Notes the fingerprint in the user's cache. Returns false, and notes nothing, if a file was changed less than two
+    /// seconds before the reading began, or has changed since.
     ///
     /// # Errors
-    /// If it can't be written.
+    ///
+    /// If the note can't be written.
     pub fn note(&self, fingerprint: &Fingerprint) -> io::Result<bool> {
         let touched = self.stamps.iter().map(Stamp::touched).max().flatten();
         match (self.begun, touched) {
@@ -97,7 +100,7 @@ impl CacheKey {
         }
     }
 
-    /// Writes the note if the top is still what it was. What backs it was asked when it was read.
+    /// Writes the note if the top file has not changed. The lower layers were checked when they were read.
     fn write(&self, fingerprint: &Fingerprint) -> io::Result<bool> {
         let now = open(&self.top).and_then(|file| file.metadata().ok()).map(|stat| Stamp::of(&stat));
         let Some(state) = self.state().filter(|_| now.as_ref() == self.stamps.first()) else { return Ok(false) };
@@ -105,54 +108,54 @@ impl CacheKey {
     }
 }
 
-/// The digest of the fingerprint that was noted of a target with these parameters, if it is a disk of `size` bytes that may stay as it is:
-/// that was asked for, and nothing else is that its content doesn't tell.
+/// Returns the noted digest of a target for these hash parameters, if the target holds a disk of `size` bytes and may
+/// stay as it is ([`Target::recallable`]).
 #[must_use]
-pub fn recall_target(target: &Target, size: u64, sums: HashParams) -> Option<Digest> {
+pub fn recall_target(target: &Target, size: u64, params: HashParams) -> Option<Digest> {
     let key = CacheKey::of_file(target.recallable()?)?;
-    key.recall(sums).filter(|_| key.size() == size)
+    key.recall(params).filter(|_| key.size() == size)
 }
 
-/// Opens a regular file to look at it, and nothing else.
+/// Opens a regular file for reading, without following a link or blocking.
 fn open(path: &Path) -> Option<File> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).ok()?;
     file.metadata().is_ok_and(|stat| stat.is_file()).then_some(file)
 }
 
-/// Notes the fingerprint of a target, once it is written.
+/// Notes the fingerprint of a target after it was written.
 #[derive(Clone, Debug)]
 pub struct TargetNote {
     path: Option<PathBuf>,
-    mark: WrittenStamp,
-    /// The user counts on the note: it is told where it can't be written.
-    tells: bool,
+    stamp: WrittenStamp,
+    /// True if the user requested the note: a failure to write it is reported.
+    reports: bool,
 }
 
 impl TargetNote {
-    /// Prepares to note a target that is about to be opened.
+    /// Prepares a note for a target that is about to be opened.
     #[must_use]
     pub fn of(target: &Target) -> Self {
         let path = target.noted().map(Path::to_owned);
-        Self { path, mark: WrittenStamp::default(), tells: target.is_remembered() }
+        Self { path, stamp: WrittenStamp::default(), reports: target.is_remembered() }
     }
 
-    /// Ties the note to the file of an opened target.
+    /// Connects the note with the file of an opened target.
     #[must_use]
     pub fn of_sink(self, sink: &dyn DiskWriter) -> Self {
-        Self { mark: self.path.as_ref().map(|_| sink.mark()).unwrap_or_default(), ..self }
+        Self { stamp: self.path.as_ref().map(|_| sink.mark()).unwrap_or_default(), ..self }
     }
 
-    /// The target is whole, and durable. What the user should know of it comes back.
+    /// Notes the fingerprint of a complete and durable target. Returns a message for the user if that failed.
     #[must_use]
     pub fn note(&self, fingerprint: Option<&Fingerprint>) -> Option<String> {
         let (path, fingerprint) = (self.path.as_ref()?, fingerprint?);
-        let left = self.mark.left()?;
+        let left = self.stamp.left()?;
         let key = CacheKey::of_file(path)?;
         if !key.stamps.first()?.is_same_content(&left) {
             return None;
         }
         let failed = key.write(fingerprint).err()?;
-        self.tells.then(|| format!("cannot note its fingerprint: {}", reason(&failed)))
+        self.reports.then(|| format!("cannot note its fingerprint: {}", reason(&failed)))
     }
 }
 

@@ -1,4 +1,5 @@
-//! What a user should know of the format of a DEST: a raw image is written, whatever its name or what is there says.
+//! Warnings about the format of a destination: a raw image is written, whatever the destination's name or content
+//! suggests.
 
 use std::fs::File;
 use std::path::Path;
@@ -7,24 +8,24 @@ use xfer_hole_image::{Format, ImageFile};
 use xfer_hole_os::shown;
 use xfer_hole_target::Target;
 
-/// Something that the user should know of the format of a DEST, and what to do about it.
+/// A warning about the format of a destination, with a hint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FormatWarning {
-    /// One line.
+    /// The warning, one line.
     pub what: String,
-    /// The next command.
+    /// What to do next, one line.
     pub hint: String,
 }
 
 impl FormatWarning {
-    /// What there is to be said of a raw image by this name, `shown` so to the user.
+    /// Returns the warning for a raw image with this file name. `dest` is the destination as it is shown to the user.
     #[must_use]
-    pub fn of_name(name: &Path, place: &str) -> Option<Self> {
+    pub fn of_name(name: &Path, dest: &str) -> Option<Self> {
         let format = format_of_name(name)?;
         let stem = Path::new(name.file_stem()?).with_extension("img");
         let (raw, file) = (shown(&stem), shown(name.file_name()?.as_ref()));
         Some(Self {
-            what: format!("{place}: becomes a raw image, though its name says {format}"),
+            what: format!("{dest}: becomes a raw image, though its name says {format}"),
             hint: format!(
                 "call it {raw}; there, qemu-img convert -f raw -O {format} {raw} {file} makes a {format} image"
             ),
@@ -42,7 +43,7 @@ impl FormatWarning {
     }
 }
 
-/// The format that a name promises, other than raw.
+/// Returns the format, other than raw, that a file name suggests.
 fn format_of_name(name: &Path) -> Option<Format> {
     const NAMES: [(&str, Format); 8] = [
         ("qcow2", Format::Qcow2),
@@ -58,20 +59,21 @@ fn format_of_name(name: &Path) -> Option<Format> {
     NAMES.into_iter().find(|(name, _)| extension.eq_ignore_ascii_case(name)).map(|(_, format)| format)
 }
 
-/// The format of what is there, if it is another than raw, and no disk begins so by itself.
+/// Returns the format of an existing file, if it is not raw and is no format that a raw disk can begin with.
 fn format_of_content(path: &Path) -> Option<Format> {
-    let host = ImageFile::of(File::open(path).ok()?, path, None).ok()?;
-    let found = Format::probe(&host).ok()?;
+    let file = ImageFile::of(File::open(path).ok()?, path, None).ok()?;
+    let found = Format::probe(&file).ok()?;
     NAMED.contains(&found).then_some(found)
 }
 
-/// Formats that are warned of by their content: an encrypted disk, for one, begins as its image does.
+/// Formats with a warning by content. Others are left out if a raw disk can begin with their header, as an encrypted
+/// disk does.
 const NAMED: [Format; 7] =
     [Format::Qcow2, Format::Qcow, Format::Qed, Format::Vmdk, Format::Vdi, Format::Vhdx, Format::Vpc];
 
 impl FormatWarning {
-    /// What the user should know of the format of what is at the target, and is to be overwritten or replaced. Not told to one who may
-    /// only write there.
+    /// Returns the warning for an image of another format that is overwritten or replaced. Returns `None` if the caller
+    /// may not read the target.
     #[must_use]
     pub fn of_target_content(target: &Target) -> Option<Self> {
         let seen = !target.is_confined() && target.becomes().was_there();
@@ -79,7 +81,7 @@ impl FormatWarning {
         Some(Self::of_content(target.path(), format))
     }
 
-    /// What the user should know of the format of what is at the target, or else of the format that the name of DEST promises.
+    /// Returns the warning for the content of the target, or else for the name of the destination.
     #[must_use]
     pub fn of_target(target: &Target) -> Option<Self> {
         let by_name = || Self::of_name(target.path(), &shown(target.path())).filter(|_| target.is_file());

@@ -1,8 +1,9 @@
-//! Two neighbours in a chain of sparse raw files, as storage engines keep them: where the child has a hole, its parent is asked.
+//! Folds or prunes two neighbouring layers of a chain of sparse raw files, as storage engines use them. Where the child
+//! has a hole, its parent is read.
 //!
 //! ```text
-//! fold    what the child has ─▶ the parent, which then is what both were
-//! prune   what the child has ─▶ nobody asks the parent for it: punched out there
+//! fold    copies the child's data into the parent: the parent then is the disk of both
+//! prune   punches the ranges that the child has out of the parent: they are only read from the child
 //! ```
 
 use std::fs;
@@ -17,51 +18,55 @@ use xfer_hole_target::{DiskWriter, InPlace, StoredFile, Target, TargetOptions};
 
 use crate::ParallelCopy;
 
-/// What the user allows.
+/// The user's options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LayerPairOptions {
-    /// Files that begin as an image of another format does are taken as they are.
+    /// Treat files as raw even if they begin like an image of another format.
     pub any_format: bool,
-    /// Success is said without waiting for the disk.
+    /// Report success without a sync.
     pub no_sync: bool,
 }
 
 /// How much of a parent its child hides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ParentCoverage {
-    /// In bytes.
+    /// Bytes that the child has.
     pub bytes: u64,
-    /// Ranges without gaps that they lie in.
+    /// Number of contiguous ranges of these bytes.
     pub ranges: u64,
 }
 
-/// A child and its parent, both open, locked and found to be two. Neither has been changed.
+/// A child and its parent, open and locked. Neither has been changed.
 pub struct LayerPair {
     child: BackingChain,
     parent: Box<InPlace>,
-    /// The child's.
+    /// Size of the child, in bytes.
     size: u64,
     sync: bool,
 }
 
 impl LayerPair {
-    /// Opens and locks both. Refuses what are no regular files of raw disks, a file beside itself, and a parent that is larger than its
-    /// child.
+    /// Opens and locks both files.
+    ///
+    /// # Errors
+    ///
+    /// If a file is not a regular file with a raw disk, both are the same file, the parent is larger than the child, or
+    /// another program uses one.
     pub fn open(child: &Path, parent: &Path, options: LayerPairOptions) -> Result<Self> {
-        let host = ImageFile::open(child)?;
-        if host.is_device() {
-            return Err(host.error(DiskErrorKind::Refused, "is no regular file"));
+        let file = ImageFile::open(child)?;
+        if file.is_device() {
+            return Err(file.error(DiskErrorKind::Refused, "is no regular file"));
         }
-        qemu_lock::lock_for_reading(host.file(), host.path())
+        qemu_lock::lock_for_reading(file.file(), file.path())
             .map_err(|error| error.hint("end the program that uses it first"))?;
-        let host = host.looked_at_again()?;
-        check_named(&host)?;
-        let size = host.len();
-        check_raw(&host, options)?;
-        let layer = Raw::layer(host)?;
+        let file = file.looked_at_again()?;
+        check_named(&file)?;
+        let size = file.len();
+        check_raw(&file, options)?;
+        let layer = Raw::layer(file)?;
         let method = layer.method();
         let child = BackingChain::of_layers(vec![Arc::new(layer)], size).found_by(method);
-        // Whoever finds a target has in mind to make what isn't there.
+        // `Target::find` would accept a parent that doesn't exist, to create it.
         let there = fs::metadata(parent).map_err(|source| DiskError::io(parent, "cannot open", source))?;
         if !there.is_file() {
             return Err(DiskError::new(DiskErrorKind::Refused, parent, "is no regular file"));
@@ -70,7 +75,7 @@ impl LayerPair {
         let target = Target::find(parent, how).map_err(DiskError::without_override)?;
         target.check_apart(&child.storages()).map_err(|error| error.hint("a file is not its own parent: name two"))?;
         let parent = Box::new(target.open_as_it_is().map_err(DiskError::without_override)?);
-        // Both are locked by now: what they are is what they stay.
+        // Both files are locked, so their formats can't change any more.
         let StoredFile { file, path } = parent.opened()?;
         check_raw(&ImageFile::of(file, &path, None)?, options)?;
         if parent.held > size {
@@ -81,31 +86,35 @@ impl LayerPair {
         Ok(Self { child, parent, size, sync: !options.no_sync })
     }
 
-    /// Bytes of the child, holes and all.
+    /// Returns the size of the child in bytes, including holes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Bytes of the parent, as it was found.
+    /// Returns the size of the parent in bytes, as it was found.
     #[must_use]
     pub fn parent_size(&self) -> u64 {
         self.parent.held
     }
 
-    /// The parent as it stands in messages, links followed.
+    /// Returns the path of the parent, links followed, for messages.
     #[must_use]
     pub fn parent_path(&self) -> &Path {
         self.parent.path()
     }
 
-    /// How the child's data was found.
+    /// Returns how the child's extents are found.
     #[must_use]
     pub fn method(&self) -> Option<ExtentMethod> {
         self.child.method()
     }
 
-    /// What of the disk's first `size` bytes the child has. Nothing is read of it, and nothing changed.
+    /// Returns how much of the disk's first `size` bytes the child has. No data is read, and nothing is changed.
+    ///
+    /// # Errors
+    ///
+    /// If the child's extents can't be read.
     pub fn cover(&self, size: u64) -> Result<ParentCoverage> {
         let (mut cover, mut reached) = (ParentCoverage::default(), None);
         self.each(size, |at, len| {
@@ -117,23 +126,31 @@ impl LayerPair {
         Ok(cover)
     }
 
-    /// What the child has goes into the parent, by up to `count` threads; a parent that is smaller grows. Zeros that were written are
-    /// data: they hide what the parent has.
+    /// Copies the child's data into the parent with up to `count` threads. A smaller parent is extended. Zeros that the
+    /// child has as data are copied, since they hide the parent's bytes.
+    ///
+    /// # Errors
+    ///
+    /// Read and write errors.
     pub fn fold(&mut self, count: usize, counters: &ProgressCounters) -> Result<()> {
         forget(self.parent.path());
         self.parent.grow(self.size)?;
-        let shape = ReadOptions::plain(false, 1);
-        let copy = ParallelCopy { image: &self.child, shape, sink: &*self.parent, share: true, counters };
+        let options = ReadOptions::plain(false, 1);
+        let copy = ParallelCopy { image: &self.child, shape: options, sink: &*self.parent, share: true, counters };
         counters.ahead().of_disk(&self.child, Plan::over(&self.child), || copy.over(count))
     }
 
-    /// What the child has is punched out of the parent; one that is smaller grows to the child's size, by holes.
+    /// Punches the ranges that the child has out of the parent. A smaller parent is extended by a hole.
+    ///
+    /// # Errors
+    ///
+    /// If the child can't be synced, or the parent's file system can't punch holes.
     pub fn prune(&mut self, counters: &ProgressCounters) -> Result<()> {
         if self.sync {
-            // What is punched is nowhere but in the child: there it is durable first.
-            let host = self.child.files().next();
+            // Punched bytes remain only in the child: it has to be durable first.
+            let file = self.child.files().next();
             let synced =
-                host.map_or(Ok(()), |host| host.file().sync_all().map_err(|error| host.io("cannot sync", error)));
+                file.map_or(Ok(()), |file| file.file().sync_all().map_err(|error| file.io("cannot sync", error)));
             synced?;
         }
         let mut reached = 0;
@@ -147,39 +164,47 @@ impl LayerPair {
         };
         let each = || self.each(self.parent.held, punch);
         counters.ahead().of_disk(&self.child, Plan::over(&self.child), each)?;
-        // Only now: a hole at its end is punched beyond that.
+        // The parent is extended last: `punch` treats a hole at the end of the file specially.
         self.parent.grow(self.size)?;
         counters.add_disk(self.size - reached);
         Ok(())
     }
 
-    /// Asks whether the child is still what it was when it was opened.
+    /// Checks that the child has not changed since it was opened.
+    ///
+    /// # Errors
+    ///
+    /// If it changed or was replaced.
     pub fn check_child(&self) -> Result<()> {
         let what_to_do = "let nobody write to it, and run it again";
         let unchanged = self.child.check_unchanged(false).and_then(|()| self.child.files().try_for_each(check_named));
         unchanged.map_err(|error| error.hint(what_to_do))
     }
 
-    /// What the parent is if nothing more happens from here on: a half sentence for the message of a failure.
+    /// Returns half a sentence for an error message: the state of the parent if nothing more is done.
     #[must_use]
     pub fn remains(&self) -> String {
         let again = if self.parent.is_touched() { ": run it again" } else { "" };
         format!("{}{again}", self.parent.leftover_message())
     }
 
-    /// The same of an interruption at a time that nobody knows.
+    /// Returns half a sentence for a message on a signal: the state of the parent while it is updated.
     #[must_use]
     pub fn remains_meanwhile(&self) -> String {
         format!("{} is updated in part: run it again", shown(self.parent.path()))
     }
 
-    /// All is done: the parent is synced.
+    /// Syncs and commits the parent.
+    ///
+    /// # Errors
+    ///
+    /// Write errors.
     pub fn finish(self) -> Result<()> {
         let size = self.parent.size();
         self.parent.commit(size).map(drop)
     }
 
-    /// Calls `take` with the place and length of each part of the disk's first `size` bytes that the child has.
+    /// Calls `take` with the offset and length of each range of the disk's first `size` bytes that the child has.
     fn each(&self, size: u64, mut take: impl FnMut(u64, u64) -> Result<()>) -> Result<()> {
         for step in Plan::over(&self.child) {
             let step = step?;
@@ -194,17 +219,17 @@ impl LayerPair {
     }
 }
 
-/// Refuses a file whose name is another's: that one would be taken for it when all is done.
-fn check_named(host: &ImageFile) -> Result<()> {
-    match host.is_named() {
+/// Fails if the path names another file by now: the user would take that file for the child.
+fn check_named(file: &ImageFile) -> Result<()> {
+    match file.is_named() {
         true => Ok(()),
-        false => Err(host.error(DiskErrorKind::Changed, "was replaced by another file")),
+        false => Err(file.error(DiskErrorKind::Changed, "was replaced by another file")),
     }
 }
 
-/// Refuses an image of another format, whose holes don't mean what those of a raw disk mean.
-fn check_raw(host: &ImageFile, options: LayerPairOptions) -> Result<()> {
-    let format = if options.any_format { Format::Raw } else { Format::probe(host)? };
+/// Refuses an image of another format: its holes have another meaning than those of a raw disk.
+fn check_raw(file: &ImageFile, options: LayerPairOptions) -> Result<()> {
+    let format = if options.any_format { Format::Raw } else { Format::probe(file)? };
     if format == Format::Raw {
         return Ok(());
     }
@@ -215,5 +240,5 @@ fn check_raw(host: &ImageFile, options: LayerPairOptions) -> Result<()> {
         }
         _ => "--format raw takes it as it is",
     };
-    Err(host.error(DiskErrorKind::Unsupported, what).hint(hint))
+    Err(file.error(DiskErrorKind::Unsupported, what).hint(hint))
 }

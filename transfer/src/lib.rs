@@ -1,4 +1,8 @@
-//! The engine of xfer-hole: copies, deltas, verification.
+//! The engine of xfer-hole: local copies, deltas, verification, and folding layers of raw files.
+//!
+//! [`ParallelCopy`] copies a disk on one machine, [`DeltaTarget`] is a target that is changed by a delta, [`verify`]
+//! compares a disk with a manifest, [`CacheKey`] finds noted fingerprints, and [`LayerPair`] folds or prunes
+//! neighbouring layers.
 
 mod base_reader;
 mod delta_target;

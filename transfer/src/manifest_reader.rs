@@ -1,4 +1,4 @@
-//! A manifest on its way in: from a file or from standard input, judged line by line, never more than a line of it in memory.
+//! Reads a manifest from a file or standard input, one line at a time, and checks each line.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
@@ -9,22 +9,22 @@ use xfer_hole_os::{DiskError, DiskErrorKind, Result, shown};
 use xfer_hole_proto::{FAIL_LINE_MAX, ManifestEntry, ManifestHeader, ManifestReader, Record};
 use xfer_hole_transport::shell_word;
 
-/// A manifest that is being read.
+/// A manifest that is being read. At most one line is in memory.
 #[derive(Debug)]
 pub struct ManifestInput {
     input: BufReader<File>,
-    /// As it stands in messages.
+    /// Path for messages.
     path: PathBuf,
     reader: ManifestReader,
     line: Vec<u8>,
 }
 
 impl ManifestInput {
-    /// Opens a manifest, `-` for standard input, and reads its first line.
+    /// Opens a manifest and reads its first line. `-` is standard input.
     ///
     /// # Errors
     ///
-    /// What can't be read, and a first line that is none of a manifest.
+    /// Read errors, and a first line that is not one of a manifest.
     pub fn open(path: &Path) -> Result<Self> {
         let (file, path) = if path.as_os_str() == "-" {
             let path = Path::new("standard input");
@@ -52,22 +52,21 @@ impl ManifestInput {
         Ok(Self { input, path: path.into(), reader: ManifestReader::new(manifest), line })
     }
 
-    /// Its first line.
+    /// Returns the manifest's first line.
     #[must_use]
     pub fn manifest(&self) -> &ManifestHeader {
         self.reader.manifest()
     }
 
-    /// The next record; none once END has come, and the end of the file behind it.
+    /// Returns the next record, or `None` after END and the end of the file.
     ///
     /// # Errors
     ///
-    /// What can't be read, is no line of a manifest at this place, or isn't there: a manifest without END was cut. One whose writer gave up
-    /// is an error, too, with its reason.
+    /// Read errors, an invalid line, a missing END (the manifest was cut), and FAIL, with its reason.
     pub fn record(&mut self) -> Result<Option<Record>> {
         loop {
             let whole = next_line(&mut self.input, &mut self.line, &self.path)?;
-            // The end of the file comes behind END and in no line.
+            // The end of the file, rather than another line, has to follow END.
             if !whole && (self.line.is_empty() || !self.reader.has_ended()) {
                 return self.reader.finish().map(|()| None).map_err(|error| self.wrong(&error));
             }
@@ -83,7 +82,7 @@ impl ManifestInput {
         }
     }
 
-    /// An error of this manifest.
+    /// Makes an error of this manifest.
     pub fn error(&self, what: impl Into<String>) -> DiskError {
         DiskError::new(DiskErrorKind::Refused, &self.path, what)
     }
@@ -93,7 +92,8 @@ impl ManifestInput {
     }
 }
 
-/// Reads a line, which is whole if its LF has come: that is taken off. No more is read than the longest line has.
+/// Reads a line. Returns true, and removes the LF, if the line is complete. At most the maximum length of a line is
+/// read.
 fn next_line(input: &mut BufReader<File>, line: &mut Vec<u8>, path: &Path) -> Result<bool> {
     line.clear();
     let read = input.take(FAIL_LINE_MAX as u64).read_until(b'\n', line);
@@ -102,6 +102,6 @@ fn next_line(input: &mut BufReader<File>, line: &mut Vec<u8>, path: &Path) -> Re
     if whole {
         line.pop();
     }
-    // What is too long is no line that was cut.
+    // A line that is too long was not cut: the parser rejects it.
     Ok(whole || line.len() >= FAIL_LINE_MAX)
 }

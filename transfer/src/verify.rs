@@ -1,4 +1,5 @@
-//! A disk against a manifest: which intervals differ. What is read is hashed by all processors, and holes cost nothing.
+//! Compares a disk with a manifest and finds the intervals that differ. The disk is hashed on all processors; holes are
+//! not read.
 
 use xfer_hole_image::Disk;
 use xfer_hole_os::{DiskError, Result};
@@ -6,29 +7,30 @@ use xfer_hole_pipeline::{BaseMatcher, Phase, ProgressCounters, Segment, hash_dis
 
 use crate::ManifestInput;
 
-/// What a disk is like, held against a manifest.
+/// The result of comparing a disk with a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// Bytes of the disk.
+    /// Size of the disk, in bytes.
     pub size: u64,
-    /// Bytes that it would have by the manifest.
+    /// Size of the disk by the manifest, in bytes.
     pub expected: u64,
-    /// Bytes of an interval.
+    /// Interval of the manifest, in bytes.
     pub interval: u64,
-    /// Offset of the first interval that differs.
+    /// Disk offset of the first interval that differs, in bytes.
     pub first: Option<u64>,
-    /// Intervals that differ: of the larger disk, if the sizes do.
+    /// Number of intervals that differ. If the sizes differ, intervals of the larger disk are counted.
     pub count: u64,
 }
 
 impl Verdict {
-    /// True if the disk is that of the manifest.
+    /// Returns true if the disk equals that of the manifest.
     #[must_use]
     pub fn is_equal(&self) -> bool {
         self.first.is_none() && self.size == self.expected
     }
 
-    /// A line for another size, if it is one, and a line of where the disk of this name differs; nothing if it doesn't.
+    /// Returns the result as text: one line if the sizes differ, and one line if intervals differ. The text is empty if
+    /// the disk equals that of the manifest.
     #[must_use]
     pub fn text(&self, name: &str) -> String {
         let Self { size, expected, interval, first, count } = self;
@@ -49,19 +51,23 @@ impl Verdict {
     }
 }
 
-/// Holds a disk against a manifest, all of it, and tells each range that differs, in order: offset and length in bytes. Ranges are whole
-/// intervals, but for the disk's end, and as long as can be. Where one disk is larger, what is behind the other's end differs.
+/// Compares a whole disk with a manifest, and calls `tell` with the offset and length in bytes of each range that
+/// differs, in order.
+///
+/// Ranges consist of whole intervals, except at the end of the disk, and adjacent ones are joined. If one disk is
+/// larger, the part after the end of the other differs.
 ///
 /// # Errors
 ///
-/// What can't be read, a disk that changed meanwhile, a manifest that is none, was cut, or is of a part of a disk; and what `tell` gives.
+/// Read errors, a disk that changes meanwhile, an invalid or incomplete manifest, a manifest of a part of a disk, and
+/// errors of `tell`.
 pub fn verify<E: From<DiskError>>(
     image: &dyn Disk,
     manifest: &mut ManifestInput,
     counters: &ProgressCounters,
     tell: impl FnMut(u64, u64) -> Result<(), E>,
 ) -> Result<Verdict, E> {
-    let (sums, expected, offered) = (manifest.manifest().sums, manifest.manifest().size, manifest.manifest().offered);
+    let (params, expected, offered) = (manifest.manifest().sums, manifest.manifest().size, manifest.manifest().offered);
     if offered < expected {
         let what = format!("is of the first {offered} bytes of a disk of {expected}: it can't tell of the whole");
         return Err(manifest.error(what).into());
@@ -69,22 +75,22 @@ pub fn verify<E: From<DiskError>>(
     let size = image.size();
     counters.set_size(size);
     counters.set_phase(Phase::Hashing);
-    let mut found = Differences { interval: sums.interval(), next: 0, first: None, count: 0, range: None, tell };
-    hash_disk(image, sums, |blocks| {
+    let mut found = Differences { interval: params.interval(), next: 0, first: None, count: 0, range: None, tell };
+    hash_disk(image, params, |batches| {
         let mut at = 0;
-        let data =
-            blocks.inspect(|block| block.iter().flat_map(|block| &block.runs).for_each(|run| count(run, counters)));
-        for block in BaseMatcher::new(data, || manifest.record(), size, sums) {
-            for run in block?.runs {
-                if !matches!(run, Segment::Keep(_)) {
-                    found.add(at, run.len())?;
+        let data = batches
+            .inspect(|batch| batch.iter().flat_map(|batch| &batch.runs).for_each(|segment| count(segment, counters)));
+        for batch in BaseMatcher::new(data, || manifest.record(), size, params) {
+            for segment in batch?.runs {
+                if !matches!(segment, Segment::Keep(_)) {
+                    found.add(at, segment.len())?;
                 }
-                at += run.len();
+                at += segment.len();
             }
         }
         Ok::<(), E>(())
     })?;
-    // The manifest is judged to its end, whatever was found.
+    // The rest of the manifest is checked too, whatever was found.
     while manifest.record()?.is_some() {}
     if expected > size {
         found.add(size, expected - size)?;
@@ -94,19 +100,19 @@ pub fn verify<E: From<DiskError>>(
     Ok(Verdict { size, expected, interval: found.interval, first: found.first, count: found.count })
 }
 
-fn count(run: &Segment, counters: &ProgressCounters) {
-    counters.add_disk(run.len());
-    counters.add_data(if matches!(run, Segment::Data(..)) { run.len() } else { 0 });
+fn count(segment: &Segment, counters: &ProgressCounters) {
+    counters.add_disk(segment.len());
+    counters.add_data(if matches!(segment, Segment::Data(..)) { segment.len() } else { 0 });
 }
 
-/// What differs, joined and counted.
+/// Collects ranges that differ: joins adjacent ones and counts intervals.
 struct Differences<T> {
     interval: u64,
-    /// The number of the first interval that isn't counted yet.
+    /// Number of the first interval that isn't counted yet.
     next: u64,
     first: Option<u64>,
     count: u64,
-    /// A range that more may follow: its offset and its end.
+    /// The current range, which may continue: its offset and its end.
     range: Option<(u64, u64)>,
     tell: T,
 }
@@ -115,7 +121,7 @@ impl<T, E> Differences<T>
 where
     T: FnMut(u64, u64) -> Result<(), E>,
 {
-    /// The next `len` bytes at `at` differ.
+    /// Adds `len` bytes at disk offset `at` that differ.
     fn add(&mut self, at: u64, len: u64) -> Result<(), E> {
         let (first, end) = (at / self.interval, at + len);
         let behind = end.div_ceil(self.interval);

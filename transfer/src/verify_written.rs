@@ -1,4 +1,4 @@
-//! What was written, read once more from where it is stored, and held against its fingerprint.
+//! Reads a written disk back from storage and compares its fingerprint.
 
 use xfer_hole_image::BackingChain;
 use xfer_hole_os::{DiskError, DiskErrorKind, Result};
@@ -6,20 +6,20 @@ use xfer_hole_pipeline::{Phase, ProgressCounters, fingerprint};
 use xfer_hole_proto::Fingerprint;
 use xfer_hole_target::{DiskWriter, StoredFile};
 
-/// Stores what a sink was given, `size` bytes, reads it back, past the page cache as far as that can be, and fails unless it has this
-/// fingerprint. Nothing is published yet.
+/// Syncs a disk of `size` bytes that was written to `writer`, reads it back, past the page cache if possible, and
+/// compares its fingerprint. The disk is not published yet.
 ///
 /// # Errors
 ///
-/// What can't be stored or read, and [`DiskErrorKind::Changed`] for another disk.
-pub fn read_back(sink: &dyn DiskWriter, size: u64, said: Fingerprint, counters: &ProgressCounters) -> Result<()> {
+/// Sync and read errors, and [`DiskErrorKind::Changed`] if the fingerprint differs.
+pub fn read_back(writer: &dyn DiskWriter, size: u64, expected: Fingerprint, counters: &ProgressCounters) -> Result<()> {
     counters.set_phase(Phase::Syncing);
-    let StoredFile { file, path } = sink.stored(size)?;
+    let StoredFile { file, path } = writer.stored(size)?;
     let stored = BackingChain::of_file(file, &path, size)?;
     counters.set_phase(Phase::ReadingBack);
-    // The disk is counted already.
-    let found = fingerprint(&stored, said.sums, &ProgressCounters::default())?;
-    if found == said {
+    // The disk was counted when it was written.
+    let found = fingerprint(&stored, expected.sums, &ProgressCounters::default())?;
+    if found == expected {
         return Ok(());
     }
     Err(DiskError::new(DiskErrorKind::Changed, path, "what is read back isn't what was written"))

@@ -1,4 +1,4 @@
-//! What is written and read past the page cache is what is written and read through it.
+//! Property tests: direct I/O reads and writes the same bytes as I/O through the page cache.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
@@ -10,7 +10,8 @@ use proptest::prelude::*;
 use xfer_hole_image::{BackingChain, Disk, DiskOptions, Format};
 use xfer_hole_target::{DiskWriter, Target, TargetOptions};
 
-/// Some lengths of what follows each other on a disk, and whether each is data: short ones, long ones, whole pages, and ragged ones.
+/// Lengths of consecutive parts of a disk, and whether each is data: short and long ones, whole pages, and unaligned
+/// lengths.
 fn pieces() -> impl Strategy<Value = Vec<(usize, bool)>> {
     let len = prop_oneof![
         3 => 1..5000_usize,
@@ -22,17 +23,17 @@ fn pieces() -> impl Strategy<Value = Vec<(usize, bool)>> {
     prop::collection::vec((len, prop::bool::weighted(0.8)), 1..40)
 }
 
-/// What stands at a place: never zero.
+/// The bytes at an offset: never zero.
 fn bytes(at: usize, len: usize) -> Vec<u8> {
     (at..at + len).map(|at| u8::try_from(at.wrapping_mul(2_654_435_761) % 255).unwrap() + 1).collect()
 }
 
-fn sink(dest: &Path, size: u64, direct: bool, in_place: bool) -> Box<dyn DiskWriter> {
+fn writer(dest: &Path, size: u64, direct: bool, in_place: bool) -> Box<dyn DiskWriter> {
     let options = TargetOptions { direct, in_place, no_sync: true, ..TargetOptions::default() };
     Target::find(dest, options).unwrap().open(Some(size), None).unwrap()
 }
 
-/// The pieces with their places, in an order that `seed` gives.
+/// The parts with their offsets, in an order that depends on `seed`.
 fn placed(pieces: &[(usize, bool)], seed: u64) -> Vec<(usize, usize, bool)> {
     let mut at = 0;
     let mut placed: Vec<_> = pieces
@@ -51,12 +52,12 @@ fn placed(pieces: &[(usize, bool)], seed: u64) -> Vec<(usize, usize, bool)> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
-    /// Data and holes, in any order, by one or four at a time, into new files and over old bytes.
+    /// Data and holes are written in any order, by one or four threads, into new files and over old bytes.
     #[test]
-    fn what_is_written_directly_is_what_is_written_plainly(
+    fn direct_writes_equal_cached_writes(
         pieces in pieces(),
         seed in prop_oneof![Just(0), any::<u64>()],
-        hands in prop_oneof![Just(1_usize), Just(4)],
+        threads in prop_oneof![Just(1_usize), Just(4)],
         in_place: bool,
         skew in 0..3_usize,
     ) {
@@ -68,35 +69,35 @@ proptest! {
             if in_place {
                 fs::write(&dest, vec![0xee; size + 10_000]).unwrap();
             }
-            let sink = sink(&dest, size as u64, direct, in_place);
+            let writer = writer(&dest, size as u64, direct, in_place);
             let work = placed(&pieces, seed);
             thread::scope(|scope| {
-                for hand in 0..hands {
-                    let (sink, work) = (&sink, &work);
+                for thread_number in 0..threads {
+                    let (writer, work) = (&writer, &work);
                     scope.spawn(move || {
-                        for &(at, len, data) in work.iter().skip(hand).step_by(hands) {
+                        for &(at, len, data) in work.iter().skip(thread_number).step_by(threads) {
                             if data {
-                                // Memory that lies well, and memory that doesn't.
+                                // Aligned and unaligned memory.
                                 let mut memory = vec![0; skew];
                                 memory.extend(bytes(at, len));
-                                sink.write_at(at as u64, &memory[skew..]).unwrap();
+                                writer.write_at(at as u64, &memory[skew..]).unwrap();
                             } else {
-                                sink.zero_range(at as u64, len as u64).unwrap();
+                                writer.zero_range(at as u64, len as u64).unwrap();
                             }
                         }
                     });
                 }
             });
-            prop_assert_eq!(sink.commit(size as u64).unwrap(), Vec::<String>::new());
+            prop_assert_eq!(writer.commit(size as u64).unwrap(), Vec::<String>::new());
             written.push(fs::read(&dest).unwrap());
         }
         prop_assert_eq!(written[0].len(), size);
         prop_assert!(written[0] == written[1]);
     }
 
-    /// Any bytes of a file of any size, into memory at any address, behind its end too.
+    /// Any range of a file of any size is read to any memory address, including ranges after its end.
     #[test]
-    fn what_is_read_directly_is_what_is_read_plainly(
+    fn direct_reads_equal_cached_reads(
         size in prop_oneof![1..10_000_usize, 500_000..3_000_000_usize, (1..600_usize).prop_map(|pages| pages * 4096)],
         reads in prop::collection::vec((0.0..1.0_f64, prop_oneof![1..9000_usize, 1..1_500_000_usize], 0..5000_usize), 1..20),
     ) {
@@ -119,7 +120,7 @@ proptest! {
 }
 
 #[test]
-fn a_file_that_is_cut_short_is_told_of_and_never_read_as_zeros() {
+fn truncated_file_is_an_error_and_not_zeros() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("disk.img");
     fs::write(&path, bytes(0, 100_000)).unwrap();

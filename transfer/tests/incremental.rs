@@ -1,4 +1,5 @@
-//! What changed since an older state, on generated disks: what is kept is all that may be, and none of it is read.
+//! Property tests of changes since an older state, on generated disks: everything unchanged is kept, and none of it is
+//! read.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
@@ -22,15 +23,15 @@ use xfer_hole_proto::{Base, CoverageChecker, HashParams, StreamHeader};
 use xfer_hole_target::DiskWriter;
 use xfer_hole_transfer::ParallelCopy;
 
-/// A disk, and what of it is as it was.
+/// A disk, and which parts of it are unchanged.
 struct Compare {
     disk: Mixed,
     older: Old,
-    /// What nobody may read.
+    /// Ranges that must not be read.
     kept: Vec<Range<u64>>,
 }
 
-/// Ends of parts of the disk that are the same and not, by turns; the last of them, and of the older state, is its size.
+/// Ends of parts of the disk, and whether each part is unchanged. The last end is the size of the older state.
 #[derive(Debug)]
 struct Old {
     ends: Vec<(u64, bool)>,
@@ -82,7 +83,7 @@ impl Disk for Compare {
     }
 }
 
-/// Parts that are the same or not: lengths in bytes.
+/// Parts: their length in bytes, and whether they are unchanged.
 fn parts() -> impl Strategy<Value = Vec<(u64, bool)>> {
     let len = prop_oneof![
         3 => (1..40_u64).prop_map(|blocks| blocks * 4096),
@@ -103,7 +104,8 @@ fn compare(wishes: &[mixed::Wish], parts: &[(u64, bool)], chunk: u64, align: u64
     Compare { disk, older: Old { ends, size }, kept }
 }
 
-/// By the letter: whole stretches of `align` bytes, or what is left of the disk, all of which are the same; joined.
+/// Computes the ranges that are kept: unchanged ranges cut to multiples of `align` bytes or the end of the disk, and
+/// joined.
 fn kept(ends: &[(u64, bool)], older: u64, size: u64, align: u64) -> Vec<Range<u64>> {
     let mut same: Vec<Range<u64>> = Vec::new();
     let mut at = 0;
@@ -123,8 +125,8 @@ fn kept(ends: &[(u64, bool)], older: u64, size: u64, align: u64) -> Vec<Range<u6
     whole.filter(|part| part.start < part.end).collect()
 }
 
-/// What became of the disk's parts: kept, or carried with these bytes.
-fn told(image: &Compare, pieces: impl Iterator<Item = Result<Piece>>) -> (Vec<Range<u64>>, Vec<Option<u8>>) {
+/// Returns what the pieces do: the kept ranges, and the bytes of all others.
+fn outcome(image: &Compare, pieces: impl Iterator<Item = Result<Piece>>) -> (Vec<Range<u64>>, Vec<Option<u8>>) {
     let (mut kept, mut bytes) = (Vec::<Range<u64>>::new(), Vec::new());
     for piece in pieces {
         let at = bytes.len() as u64;
@@ -152,23 +154,24 @@ fn told(image: &Compare, pieces: impl Iterator<Item = Result<Piece>>) -> (Vec<Ra
     (kept, bytes)
 }
 
-/// How a check of a generated disk comes out.
+/// Result of a check of a generated disk.
 type Verdict = std::result::Result<(), TestCaseError>;
 
-fn is_right(image: &Compare, shape: ReadOptions) -> Verdict {
-    let (kept, bytes) = told(image, Coalescer::new(SerialReader::new(image, shape), &shape));
+fn is_right(image: &Compare, options: ReadOptions) -> Verdict {
+    let (kept, bytes) = outcome(image, Coalescer::new(SerialReader::new(image, options), &options));
     prop_assert_eq!(&kept, &image.kept);
     prop_assert_eq!(bytes.len(), image.disk.bytes.len());
-    let differs = bytes.iter().zip(&image.disk.bytes).position(|(told, real)| told.is_some_and(|told| told != *real));
+    let differs =
+        bytes.iter().zip(&image.disk.bytes).position(|(outcome, real)| outcome.is_some_and(|outcome| outcome != *real));
     prop_assert_eq!(differs, None);
-    let worked = thread::scope(|scope| {
-        told(image, Coalescer::new(ParallelReader::start(scope, image, shape, 3).unwrap(), &shape))
+    let parallel = thread::scope(|scope| {
+        outcome(image, Coalescer::new(ParallelReader::start(scope, image, options, 3).unwrap(), &options))
     });
-    prop_assert!(worked == (kept, bytes));
+    prop_assert!(parallel == (kept, bytes));
     Ok(())
 }
 
-/// Remembers what was kept, and bears no byte twice.
+/// Records what was kept, and fails if a byte is written twice.
 struct Memory(Mutex<Vec<Option<Option<u8>>>>);
 
 impl Memory {
@@ -209,7 +212,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 50, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_plan_covers_the_disk_once_and_keeps_all_that_may_be_kept(
+    fn plan_covers_the_disk_once_and_keeps_everything_unchanged(
         wishes in mixed::wishes(),
         parts in parts(),
         align in prop_oneof![Just(0), 12..22_u32],
@@ -232,19 +235,19 @@ proptest! {
     }
 
     #[test]
-    fn without_digests_all_that_is_the_same_is_kept_and_the_rest_is_carried(
+    fn without_digests_everything_unchanged_is_kept(
         wishes in mixed::wishes(),
         parts in parts(),
         chunk in prop_oneof![Just(1_u64), Just(65_536)],
         detect in any::<bool>(),
         min_hole in prop_oneof![Just(1), 2..70_000_u64, Just(16 << 20)],
     ) {
-        let shape = ReadOptions::plain(detect, min_hole);
-        is_right(&compare(&wishes, &parts, chunk, 1), shape)?;
+        let options = ReadOptions::plain(detect, min_hole);
+        is_right(&compare(&wishes, &parts, chunk, 1), options)?;
     }
 
     #[test]
-    fn with_digests_whole_intervals_are_kept_and_the_rest_is_in_canonical_form(
+    fn with_digests_unchanged_intervals_are_kept(
         wishes in mixed::wishes(),
         parts in parts(),
         chunk in prop_oneof![Just(1_u64), Just(65_536), Just(2 << 20)],
@@ -252,48 +255,48 @@ proptest! {
         grain in 9..15_u32,
         held in any::<bool>(),
     ) {
-        let sums = HashParams::new(1 << interval, 1 << grain.min(interval)).unwrap();
-        let image = compare(&wishes, &parts, chunk, sums.interval());
-        let shape = ReadOptions::canonical(sums).held(held);
-        is_right(&image, shape)?;
-        // A receiver takes it.
+        let params = HashParams::new(1 << interval, 1 << grain.min(interval)).unwrap();
+        let image = compare(&wishes, &parts, chunk, params.interval());
+        let options = ReadOptions::canonical(params).held(held);
+        is_right(&image, options)?;
+        // The coverage checker of a receiver accepts it.
         let base = Base { size: image.older.size, digest: None };
-        let mut cursor = CoverageChecker::new(&StreamHeader { size: image.size(), sums: Some(sums) }, Some(&base));
+        let mut coverage = CoverageChecker::new(&StreamHeader { size: image.size(), sums: Some(params) }, Some(&base));
         let mut found = Vec::new();
-        for piece in Coalescer::new(SerialReader::new(&image, shape), &shape) {
+        for piece in Coalescer::new(SerialReader::new(&image, options), &options) {
             if let Some(record) = piece.unwrap().record() {
-                let at = cursor.step(&record).map_err(|step| TestCaseError::fail(step.to_string()))?;
+                let at = coverage.step(&record).map_err(|step| TestCaseError::fail(step.to_string()))?;
                 let digest = if let xfer_hole_proto::Record::Data { digest, .. } = record { digest } else { None };
                 if !image.kept.contains(&at) {
                     found.push((record.len(), digest));
                 }
             }
         }
-        prop_assert!(cursor.finish().is_ok());
-        // Between what is kept, it is as if the disk began and ended there.
+        prop_assert!(coverage.finish().is_ok());
+        // Each gap between kept ranges has the form of a disk of its own.
         let (mut expected, mut at) = (Vec::new(), 0);
         for kept in image.kept.iter().cloned().chain(std::iter::once(image.size()..image.size())) {
             let gap = usize::try_from(at).unwrap()..usize::try_from(kept.start).unwrap();
             let gap = &image.disk.bytes[gap];
-            expected.extend(canonical::form(gap, sums));
+            expected.extend(canonical::form(gap, params));
             at = kept.end;
         }
         prop_assert_eq!(found, expected);
     }
 
     #[test]
-    fn what_is_poured_into_a_sink_is_what_the_pieces_are(
+    fn parallel_copy_equals_the_pieces(
         wishes in mixed::wishes(),
         parts in parts(),
         detect in any::<bool>(),
         count in 1..4_usize,
     ) {
-        let (image, shape) = (compare(&wishes, &parts, 1, 1), ReadOptions::plain(detect, 1));
-        let expected = told(&image, Coalescer::new(SerialReader::new(&image, shape), &shape)).1;
-        let sink = Memory(Mutex::new(vec![None; image.disk.bytes.len()]));
+        let (image, options) = (compare(&wishes, &parts, 1, 1), ReadOptions::plain(detect, 1));
+        let expected = outcome(&image, Coalescer::new(SerialReader::new(&image, options), &options)).1;
+        let writer = Memory(Mutex::new(vec![None; image.disk.bytes.len()]));
         let counters = ProgressCounters::default();
-        ParallelCopy { image: &image, shape, sink: &sink, share: false, counters: &counters }.all(count).unwrap();
-        let fates = sink.0.into_inner().unwrap();
+        ParallelCopy { image: &image, shape: options, sink: &writer, share: false, counters: &counters }.all(count).unwrap();
+        let fates = writer.0.into_inner().unwrap();
         prop_assert!(fates == expected.into_iter().map(Some).collect::<Vec<_>>());
         prop_assert_eq!(counters.disk(), image.size());
     }

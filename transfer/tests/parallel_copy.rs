@@ -1,4 +1,4 @@
-//! What many pour into a sink is what one does, and what the blocks of the disk are, one after the other.
+//! Property tests: several copying threads write what one thread writes, and what the pieces of the disk give in order.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
@@ -19,7 +19,7 @@ use xfer_hole_proto::LEN_MAX;
 use xfer_hole_target::DiskWriter;
 use xfer_hole_transfer::{ParallelCopy, put};
 
-/// What became of an byte of the disk.
+/// What was done with a byte of the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Fate {
     #[default]
@@ -29,12 +29,12 @@ enum Fate {
     Kept,
 }
 
-/// Remembers every byte, and bears none twice.
+/// Records every byte, and fails if a byte is written twice.
 struct Memory {
     fates: Mutex<Vec<Fate>>,
-    /// Most bytes that are taken from a file at once; 0: none at all.
+    /// Maximum bytes per call that are taken from a file; 0 to refuse.
     from_file: u64,
-    /// Writing this byte fails.
+    /// Disk offset of a byte that can't be written.
     full: u64,
 }
 
@@ -96,26 +96,26 @@ impl DiskWriter for Memory {
     }
 }
 
-/// One after the other, as a stream would bring it.
-fn in_order(image: &Mixed, shape: ReadOptions) -> Result<Vec<Fate>, String> {
-    let (sink, mut at, mut buffer) = (Memory::new(image.size(), 0), 0, Vec::new());
-    for piece in Coalescer::new(SerialReader::new(image, shape), &shape) {
+/// Writes the pieces in order, as a receiver would.
+fn in_order(image: &Mixed, options: ReadOptions) -> Result<Vec<Fate>, String> {
+    let (writer, mut at, mut buffer) = (Memory::new(image.size(), 0), 0, Vec::new());
+    for piece in Coalescer::new(SerialReader::new(image, options), &options) {
         let piece = piece.map_err(|error| error.to_string())?;
         match &piece {
-            xfer_hole_pipeline::Piece::Data(payload, _) => put(image, payload, &sink, at, &mut buffer).unwrap(),
-            xfer_hole_pipeline::Piece::Hole(len) => sink.zero_range(at, *len).unwrap(),
+            xfer_hole_pipeline::Piece::Data(payload, _) => put(image, payload, &writer, at, &mut buffer).unwrap(),
+            xfer_hole_pipeline::Piece::Hole(len) => writer.zero_range(at, *len).unwrap(),
             xfer_hole_pipeline::Piece::Keep(_) | xfer_hole_pipeline::Piece::Nothing => {}
         }
         at += piece.record().map_or(0, |record| record.len());
     }
-    Ok(sink.fates())
+    Ok(writer.fates())
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_number_who_pour_give_the_disk_that_its_pieces_give_in_order(
+    fn any_number_of_threads_writes_the_same_bytes(
         wishes in mixed::wishes(),
         chunk in prop_oneof![Just(1), Just(65_536), Just(2_u64 << 20)],
         detect in any::<bool>(),
@@ -123,11 +123,11 @@ proptest! {
         count in 1..5_usize,
     ) {
         let image = Mixed::make(&wishes, chunk);
-        let shape = ReadOptions::plain(detect, 1);
-        let expected = in_order(&image, shape).unwrap();
-        let (sink, counters) = (Memory::new(image.size(), from_file), ProgressCounters::default());
-        ParallelCopy { image: &image, shape, sink: &sink, share: from_file > 0, counters: &counters }.all(count).unwrap();
-        let fates = sink.fates();
+        let options = ReadOptions::plain(detect, 1);
+        let expected = in_order(&image, options).unwrap();
+        let (writer, counters) = (Memory::new(image.size(), from_file), ProgressCounters::default());
+        ParallelCopy { image: &image, shape: options, sink: &writer, share: from_file > 0, counters: &counters }.all(count).unwrap();
+        let fates = writer.fates();
         prop_assert!(fates == expected);
         let right = |(fate, &byte): (&Fate, &u8)| match fate {
             Fate::Data(found) => *found == byte,
@@ -140,16 +140,16 @@ proptest! {
     }
 
     #[test]
-    fn what_no_layer_has_is_kept_and_all_else_comes_over_it(
+    fn bytes_that_no_layer_has_are_kept(
         wishes in mixed::wishes(),
         from_file in prop_oneof![Just(0), 1000..100_000_u64],
         count in 1..5_usize,
     ) {
         let image = Mixed::make(&wishes, 1);
-        let (sink, counters) = (Memory::new(image.size(), from_file), ProgressCounters::default());
-        let shape = ReadOptions::plain(false, 1);
-        ParallelCopy { image: &image, shape, sink: &sink, share: from_file > 0, counters: &counters }.over(count).unwrap();
-        let (fates, mut at) = (sink.fates(), 0);
+        let (writer, counters) = (Memory::new(image.size(), from_file), ProgressCounters::default());
+        let options = ReadOptions::plain(false, 1);
+        ParallelCopy { image: &image, shape: options, sink: &writer, share: from_file > 0, counters: &counters }.over(count).unwrap();
+        let (fates, mut at) = (writer.fates(), 0);
         while at < image.size() {
             let extent = image.extent(at, image.size() - at).unwrap();
             let right = |(fate, &byte): (&Fate, &u8)| match (extent.status, extent.present) {
@@ -165,7 +165,7 @@ proptest! {
     }
 
     #[test]
-    fn what_fails_is_told_as_one_alone_would_tell_it(
+    fn error_is_the_one_of_a_single_thread(
         wishes in mixed::wishes(),
         places in prop::collection::vec(any::<prop::sample::Index>(), 2),
         which in 0..3_u8,
@@ -177,35 +177,35 @@ proptest! {
         let place = |index: usize| places[index].index(size) as u64;
         image.broken = (which != 1).then(|| place(0));
         image.lost = (which != 0).then(|| place(1));
-        let shape = ReadOptions::plain(true, 1);
-        let pour = |count| {
-            let (sink, counters) = (Memory::new(image.size(), 0), ProgressCounters::default());
-            let pour = ParallelCopy { image: &image, shape, sink: &sink, share: false, counters: &counters };
-            pour.all(count).map_err(|error| error.to_string())
+        let options = ReadOptions::plain(true, 1);
+        let copy = |count| {
+            let (writer, counters) = (Memory::new(image.size(), 0), ProgressCounters::default());
+            let copy = ParallelCopy { image: &image, shape: options, sink: &writer, share: false, counters: &counters };
+            copy.all(count).map_err(|error| error.to_string())
         };
-        prop_assert_eq!(pour(count), pour(1));
+        prop_assert_eq!(copy(count), copy(1));
         if which == 0 {
-            prop_assert_eq!(pour(count), in_order(&image, shape).map(drop));
+            prop_assert_eq!(copy(count), in_order(&image, options).map(drop));
         }
     }
 }
 
 #[test]
-fn a_sink_that_is_full_ends_it() {
+fn full_writer_ends_the_copy() {
     let wishes: Vec<_> =
-        (0..40).map(|_| (mixed::Lies::Flat { depth: 0, next: false }, mixed::Stuff::Data, 1 << 20, 7)).collect();
+        (0..40).map(|_| (mixed::Location::Flat { depth: 0, next: false }, mixed::Content::Data, 1 << 20, 7)).collect();
     let image = Mixed::make(&wishes, 1);
     for count in 1..4 {
-        let sink = Memory { full: 20 << 20, ..Memory::new(image.size(), 0) };
+        let writer = Memory { full: 20 << 20, ..Memory::new(image.size(), 0) };
         let counters = ProgressCounters::default();
-        let pour = ParallelCopy {
+        let copy = ParallelCopy {
             image: &image,
             shape: ReadOptions::plain(true, 1),
-            sink: &sink,
+            sink: &writer,
             share: false,
             counters: &counters,
         };
-        assert_eq!(pour.all(count).unwrap_err().to_string(), "memory: is full");
-        assert!(sink.fates().contains(&Fate::Nothing));
+        assert_eq!(copy.all(count).unwrap_err().to_string(), "memory: is full");
+        assert!(writer.fates().contains(&Fate::Nothing));
     }
 }

@@ -1,5 +1,5 @@
-//! An image whose disk is put together from pieces of two files, compressed bytes and zeros, at any boundaries: what a chain of
-//! layers may answer, and more.
+//! A generated disk that consists of parts of two files, compressed bytes and zeros, with arbitrary boundaries. It
+//! covers everything that a backing chain may return, and more.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,61 +11,61 @@ use tempfile::TempDir;
 use xfer_hole_image::{BlockStatus, Disk, Extent, ImageFile};
 use xfer_hole_os::{DiskError, DiskErrorKind, Result};
 
-/// Where a stretch of the disk lies.
+/// Where a part of the disk lies.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Lies {
-    /// In the file of a layer. If `next`, right behind what was put there before.
+pub(crate) enum Location {
+    /// In the file of a layer. If `next` is true, directly after the part that was added before.
     Flat { depth: u32, next: bool },
-    /// Behind the end of the file, where zeros are read.
+    /// After the end of the file, where zeros are read.
     Behind,
-    /// In no place, to be had by `read` alone.
+    /// In no file: it can be read only by `read`.
     Compressed,
-    /// Zeros without a place, because no layer has them.
+    /// Zeros without an offset, because no layer has them.
     Zero,
-    /// Zeros with a place, where something else lies.
+    /// Zeros with an offset, where the file has other bytes.
     Preallocated,
-    /// Data by the tables, zeros by the file.
+    /// Data by the image's tables, a hole in the file.
     Unwritten,
 }
 
-/// What the bytes of a stretch are.
+/// The kind of bytes of a part.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Stuff {
+pub(crate) enum Content {
     Data,
     Zeros,
     /// Mostly zeros.
     Sprinkled,
 }
 
-/// A stretch of the disk: where it lies, what it is, how long, and a seed.
-pub(crate) type Wish = (Lies, Stuff, u64, u8);
+/// A part of the disk: where it lies, the kind of its bytes, its length in bytes, and a seed.
+pub(crate) type Wish = (Location, Content, u64, u8);
 
-/// Such an image.
+/// The generated disk.
 pub(crate) struct Mixed {
-    /// All of the disk, to compare with.
+    /// All bytes of the disk, to compare with.
     pub(crate) bytes: Vec<u8>,
     extents: Vec<Extent>,
-    hosts: [ImageFile; 2],
+    files_of_layers: [ImageFile; 2],
     chunk: u64,
-    /// Reading this byte fails.
+    /// Disk offset of a byte that can't be read.
     pub(crate) broken: Option<u64>,
-    /// Asking for the extent of this byte fails.
+    /// Disk offset of a byte whose extent can't be read.
     pub(crate) lost: Option<u64>,
-    /// The memory that compressed bytes were read into, from address to end.
-    pub(crate) places: Mutex<BTreeMap<usize, usize>>,
+    /// The memory that compressed bytes were read into: address to end.
+    pub(crate) memory_ranges: Mutex<BTreeMap<usize, usize>>,
     _folder: TempDir,
 }
 
 pub(crate) fn wishes() -> impl Strategy<Value = Vec<Wish>> {
-    let lies = prop_oneof![
-        4 => (0..2_u32, any::<bool>()).prop_map(|(depth, next)| Lies::Flat { depth, next }),
-        1 => Just(Lies::Behind),
-        3 => Just(Lies::Compressed),
-        2 => Just(Lies::Zero),
-        1 => Just(Lies::Preallocated),
-        1 => Just(Lies::Unwritten),
+    let location = prop_oneof![
+        4 => (0..2_u32, any::<bool>()).prop_map(|(depth, next)| Location::Flat { depth, next }),
+        1 => Just(Location::Behind),
+        3 => Just(Location::Compressed),
+        2 => Just(Location::Zero),
+        1 => Just(Location::Preallocated),
+        1 => Just(Location::Unwritten),
     ];
-    let stuff = prop_oneof![3 => Just(Stuff::Data), 1 => Just(Stuff::Zeros), 2 => Just(Stuff::Sprinkled)];
+    let content = prop_oneof![3 => Just(Content::Data), 1 => Just(Content::Zeros), 2 => Just(Content::Sprinkled)];
     let lens = prop_oneof![
         4 => (1..40_u64).prop_map(|blocks| blocks * 4096),
         2 => (1..40_u64).prop_map(|blocks| blocks * 512),
@@ -73,7 +73,7 @@ pub(crate) fn wishes() -> impl Strategy<Value = Vec<Wish>> {
         1 => 1..3_000_000_u64,
         1 => (1..4_u64).prop_map(|chunks| chunks << 20),
     ];
-    prop::collection::vec((lies, stuff, lens, 1..=255_u8), 0..24)
+    prop::collection::vec((location, content, lens, 1..=255_u8), 0..24)
 }
 
 impl Mixed {
@@ -81,18 +81,19 @@ impl Mixed {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let paths = [folder.path().join("top"), folder.path().join("base")];
         let files = paths.clone().map(|path| File::create(path).unwrap());
-        // Holes between them, so that nothing is next to anything by chance.
+        // Gaps between the parts, so that no two of them are adjacent by chance.
         let mut ends = [777_u64; 2];
         let (mut bytes, mut extents) = (Vec::<u8>::new(), Vec::new());
-        for &(lies, stuff, len, seed) in wishes {
+        for &(location, content, len, seed) in wishes {
             let start = bytes.len() as u64;
-            let zeros = matches!(lies, Lies::Zero | Lies::Preallocated | Lies::Unwritten | Lies::Behind);
-            let byte = |index: u64| match stuff {
+            let zeros =
+                matches!(location, Location::Zero | Location::Preallocated | Location::Unwritten | Location::Behind);
+            let byte = |index: u64| match content {
                 _ if zeros => 0,
-                Stuff::Zeros => 0,
-                Stuff::Data => u8::try_from((index.wrapping_mul(0x9e37_79b9) >> 7) % 255).unwrap() + 1,
-                Stuff::Sprinkled if index % 5003 == u64::from(seed) => seed,
-                Stuff::Sprinkled => 0,
+                Content::Zeros => 0,
+                Content::Data => u8::try_from((index.wrapping_mul(0x9e37_79b9) >> 7) % 255).unwrap() + 1,
+                Content::Sprinkled if index % 5003 == u64::from(seed) => seed,
+                Content::Sprinkled => 0,
             };
             bytes.extend((start..start + len).map(byte));
             let mut put = |depth: usize, next: bool, what: &[u8]| {
@@ -102,25 +103,25 @@ impl Mixed {
                 at
             };
             let new = &bytes[usize::try_from(start).unwrap()..];
-            let depth = if let Lies::Flat { depth, .. } = lies { depth } else { u32::from(seed % 2) };
-            let host = match lies {
-                Lies::Flat { depth, next } => Some(put(depth as usize, next, new)),
-                Lies::Behind => Some((1 << 40) + start),
-                Lies::Preallocated => Some(put(depth as usize, false, &[0xee; 4096])),
-                Lies::Unwritten => Some(1 << 30),
-                Lies::Compressed | Lies::Zero => None,
+            let depth = if let Location::Flat { depth, .. } = location { depth } else { u32::from(seed % 2) };
+            let host = match location {
+                Location::Flat { depth, next } => Some(put(depth as usize, next, new)),
+                Location::Behind => Some((1 << 40) + start),
+                Location::Preallocated => Some(put(depth as usize, false, &[0xee; 4096])),
+                Location::Unwritten => Some(1 << 30),
+                Location::Compressed | Location::Zero => None,
             };
-            let status = match lies {
-                Lies::Flat { .. } | Lies::Behind | Lies::Compressed => BlockStatus::Data,
-                Lies::Zero | Lies::Preallocated => BlockStatus::Zero,
-                Lies::Unwritten => BlockStatus::Unwritten,
+            let status = match location {
+                Location::Flat { .. } | Location::Behind | Location::Compressed => BlockStatus::Data,
+                Location::Zero | Location::Preallocated => BlockStatus::Zero,
+                Location::Unwritten => BlockStatus::Unwritten,
             };
-            let (compressed, present) = (matches!(lies, Lies::Compressed), !matches!(lies, Lies::Zero));
+            let (compressed, present) = (matches!(location, Location::Compressed), !matches!(location, Location::Zero));
             extents.push(Extent { start, len, status, depth, present, compressed, host });
         }
-        let hosts = paths.map(|path| ImageFile::open(&path).unwrap());
-        let places = Mutex::default();
-        Self { bytes, extents, hosts, chunk, broken: None, lost: None, places, _folder: folder }
+        let files_of_layers = paths.map(|path| ImageFile::open(&path).unwrap());
+        let memory_ranges = Mutex::default();
+        Self { bytes, extents, files_of_layers, chunk, broken: None, lost: None, memory_ranges, _folder: folder }
     }
 }
 
@@ -151,19 +152,19 @@ impl Disk for Mixed {
             return Err(broken(byte));
         }
         if let Some(host) = extent.host {
-            return self.hosts[extent.depth as usize].read_at(host + (at - extent.start), buf);
+            return self.files_of_layers[extent.depth as usize].read_at(host + (at - extent.start), buf);
         }
         let from = buf.as_ptr().addr();
-        let mut places = self.places.lock().unwrap();
-        let to = places.entry(from).or_default();
+        let mut memory_ranges = self.memory_ranges.lock().unwrap();
+        let to = memory_ranges.entry(from).or_default();
         *to = (*to).max(from + buf.len());
-        drop(places);
+        drop(memory_ranges);
         buf.copy_from_slice(&self.bytes[usize::try_from(at).unwrap()..usize::try_from(end).unwrap()]);
         Ok(())
     }
 
     fn host(&self, depth: u32) -> Option<&ImageFile> {
-        self.hosts.get(depth as usize)
+        self.files_of_layers.get(depth as usize)
     }
 
     fn chunk(&self) -> u64 {

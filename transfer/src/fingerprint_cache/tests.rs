@@ -1,4 +1,4 @@
-//! What is noted, what of it is believed, and what is left alone.
+//! Tests which fingerprints are noted and which notes are used.
 
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::{process, thread};
@@ -12,7 +12,7 @@ fn fingerprint() -> Fingerprint {
     Fingerprint { sums: HashParams::default(), digest: Digest::of(b"disk") }
 }
 
-/// A file that has been left alone for long enough.
+/// Creates a file and waits until it counts as settled.
 fn image(name: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("xfer-hole-remember-{}-{name}", process::id()));
     fs::write(&path, [7; 5000]).unwrap();
@@ -24,38 +24,38 @@ fn place(path: &Path) -> PathBuf {
     fingerprint_store::place(&fs::canonicalize(path).unwrap()).unwrap()
 }
 
-fn known(path: &Path) -> Option<Digest> {
+fn noted_digest(path: &Path) -> Option<Digest> {
     CacheKey::of_file(path).unwrap().recall(HashParams::default())
 }
 
-/// True if notes can't be had where temporary files are, which is said of ext4, XFS and btrfs by other tests.
-fn is_told() -> bool {
+/// Returns true if the file system of temporary files supports notes. Other tests cover ext4, XFS and btrfs.
+fn is_supported() -> bool {
     sys::is_told_of_stores(&File::open(std::env::temp_dir()).unwrap())
 }
 
 #[test]
-fn what_was_noted_is_known_until_anything_is_touched() {
+fn note_is_used_until_anything_changes() {
     let path = image("touched");
-    let Some(before) = CacheKey::of_file(&path) else { return assert!(!is_told()) };
+    let Some(before) = CacheKey::of_file(&path) else { return assert!(!is_supported()) };
     assert_eq!(before.recall(HashParams::default()), None);
     assert!(before.note(&fingerprint()).unwrap());
-    assert_eq!(known(&path), Some(fingerprint().digest));
-    // One for each pair of parameters.
+    assert_eq!(noted_digest(&path), Some(fingerprint().digest));
+    // Each pair of hash parameters has its own fingerprint.
     let short = Fingerprint { sums: HashParams::new(4096, 4096).unwrap(), digest: Digest::of(b"short") };
     assert_eq!(CacheKey::of_file(&path).unwrap().recall(short.sums), None);
     assert!(before.note(&short).unwrap());
     assert_eq!(CacheKey::of_file(&path).unwrap().recall(short.sums), Some(short.digest));
-    assert_eq!(known(&path), Some(fingerprint().digest));
-    // A byte is changed, and the time of that put back.
+    assert_eq!(noted_digest(&path), Some(fingerprint().digest));
+    // One byte changes, and the modification time is restored.
     let file = File::options().write(true).open(&path).unwrap();
     let old = file.metadata().unwrap().modified().unwrap();
     file.write_at(&[8], 100).unwrap();
     file.set_modified(old).unwrap();
-    assert_eq!(known(&path), None);
+    assert_eq!(noted_digest(&path), None);
     assert!(place(&path).exists());
     forget(&path);
     assert!(!place(&path).exists());
-    // Nothing lies beside the image.
+    // No file is created next to the image.
     let name = path.file_name().unwrap().to_str().unwrap().to_owned();
     let beside = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name());
     assert_eq!(beside.filter(|other| other.to_string_lossy().starts_with(&name)).count(), 1);
@@ -63,26 +63,26 @@ fn what_was_noted_is_known_until_anything_is_touched() {
 }
 
 #[test]
-fn a_copy_or_another_file_by_the_same_name_is_not_known() {
+fn copies_and_replaced_files_have_no_note() {
     let path = image("copied");
-    let Some(identity) = CacheKey::of_file(&path) else { return assert!(!is_told()) };
-    assert!(identity.note(&fingerprint()).unwrap());
+    let Some(key) = CacheKey::of_file(&path) else { return assert!(!is_supported()) };
+    assert!(key.note(&fingerprint()).unwrap());
     let (copy, times) = (path.with_extension("copy"), fs::metadata(&path).unwrap());
     fs::copy(&path, &copy).unwrap();
     File::options().write(true).open(&copy).unwrap().set_modified(times.modified().unwrap()).unwrap();
-    assert_eq!(known(&copy), None);
+    assert_eq!(noted_digest(&copy), None);
     fs::rename(&copy, &path).unwrap();
-    assert_eq!(known(&path), None);
+    assert_eq!(noted_digest(&path), None);
     forget(&path);
     fs::remove_file(path).unwrap();
 }
 
 #[test]
-fn an_image_that_was_touched_just_before_it_was_read_is_not_noted() {
+fn recently_changed_image_is_not_noted() {
     let path = image("fresh");
     fs::write(&path, [8; 5000]).unwrap();
-    let Some(fresh) = CacheKey::of_file(&path) else { return assert!(!is_told()) };
-    // However long the reading takes.
+    let Some(fresh) = CacheKey::of_file(&path) else { return assert!(!is_supported()) };
+    // The time that reading takes makes no difference.
     thread::sleep(SETTLED + Duration::from_millis(50));
     assert!(!fresh.note(&fingerprint()).unwrap());
     let settled = CacheKey::of_file(&path).unwrap();
@@ -93,39 +93,39 @@ fn an_image_that_was_touched_just_before_it_was_read_is_not_noted() {
 }
 
 #[test]
-fn a_note_of_an_earlier_run_of_the_system_or_of_somebody_else_is_no_word() {
+fn notes_of_another_boot_or_owner_are_not_used() {
     let path = image("foreign");
-    let Some(identity) = CacheKey::of_file(&path) else { return assert!(!is_told()) };
-    assert!(identity.note(&fingerprint()).unwrap());
+    let Some(key) = CacheKey::of_file(&path) else { return assert!(!is_supported()) };
+    assert!(key.note(&fingerprint()).unwrap());
     let place = place(&path);
     let text = fs::read_to_string(&place).unwrap();
-    let known = || identity.recall(HashParams::default()).is_some();
-    assert!(known());
+    let noted_digest = || key.recall(HashParams::default()).is_some();
+    assert!(noted_digest());
     let boot = sys::boot().unwrap();
     let other = |from: &str, to: &str| {
         assert!(text.contains(from));
         fs::write(&place, text.replacen(from, to, 1)).unwrap();
-        assert!(!known(), "{from} as {to}");
+        assert!(!noted_digest(), "{from} as {to}");
     };
     other(&boot, &boot.chars().rev().collect::<String>());
     other("PRINT 2", "PRINT 1");
     other("disk 5000", "disk 5001");
-    // What is cut, or is no file of ours.
+    // Incomplete notes, and files that belong to others.
     for cut in [0, 10, text.len() / 2, text.len() - 1] {
         fs::write(&place, &text[..cut]).unwrap();
-        assert!(!known(), "{cut} bytes of it");
+        assert!(!noted_digest(), "{cut} bytes of it");
     }
     fs::write(&place, &text).unwrap();
     fs::set_permissions(&place, fs::Permissions::from_mode(0o622)).unwrap();
-    assert!(!known());
+    assert!(!noted_digest());
     let elsewhere = path.with_extension("note");
     fs::write(&elsewhere, &text).unwrap();
     fs::remove_file(&place).unwrap();
     symlink(&elsewhere, &place).unwrap();
-    assert!(!known());
-    // The next one takes its place, and is private.
-    assert!(identity.note(&fingerprint()).unwrap());
-    assert!(known());
+    assert!(!noted_digest());
+    // A new note replaces it and is private.
+    assert!(key.note(&fingerprint()).unwrap());
+    assert!(noted_digest());
     assert_eq!(fs::symlink_metadata(&place).unwrap().mode() & 0o7777, 0o600);
     assert_eq!(fs::read_to_string(&elsewhere).unwrap(), text);
     fs::remove_file(elsewhere).unwrap();
@@ -134,7 +134,7 @@ fn a_note_of_an_earlier_run_of_the_system_or_of_somebody_else_is_no_word() {
 }
 
 #[test]
-fn a_target_that_somebody_else_changed_once_it_had_its_name_is_not_noted() {
+fn target_changed_after_its_commit_is_not_noted() {
     type Change = fn(&Path);
     let byte: Change = |path| {
         let file = File::options().write(true).open(path).unwrap();
@@ -151,31 +151,31 @@ fn a_target_that_somebody_else_changed_once_it_had_its_name_is_not_noted() {
     for (change, in_place, no_sync) in [
         (None, false, false),
         (None, true, false),
-        // At once: it needs no time to be told.
+        // The change comes immediately after the commit.
         (Some(byte), false, false),
         (Some(byte), true, false),
         (Some(other), false, false),
-        // What a power loss takes away was not there.
+        // Without a sync, the file could be lost in a power failure.
         (None, false, true),
     ] {
         let options = TargetOptions { in_place, no_sync, ..TargetOptions::default() };
         let target = Target::find(&path, options).unwrap();
-        let noting = TargetNote::of(&target);
-        let sink = target.open(Some(5000), None).unwrap();
-        let noting = noting.of_sink(sink.as_ref());
-        sink.write_at(0, &[9; 5000]).unwrap();
-        sink.commit(5000).unwrap();
+        let note = TargetNote::of(&target);
+        let writer = target.open(Some(5000), None).unwrap();
+        let note = note.of_sink(writer.as_ref());
+        writer.write_at(0, &[9; 5000]).unwrap();
+        writer.commit(5000).unwrap();
         change.into_iter().for_each(|change| change(&path));
-        assert_eq!(noting.note(Some(&fingerprint())), None);
-        let known = CacheKey::of_file(&path).and_then(|identity| identity.recall(HashParams::default()));
-        assert_eq!(known.is_some(), change.is_none() && !no_sync && is_told(), "{in_place} {no_sync}");
+        assert_eq!(note.note(Some(&fingerprint())), None);
+        let noted_digest = CacheKey::of_file(&path).and_then(|key| key.recall(HashParams::default()));
+        assert_eq!(noted_digest.is_some(), change.is_none() && !no_sync && is_supported(), "{in_place} {no_sync}");
     }
     forget(&path);
     fs::remove_file(path).unwrap();
 }
 
 #[test]
-fn a_time_is_past_when_the_next_change_has_another() {
+fn stamp_is_past_once_the_clock_has_advanced() {
     let path = image("clock");
     let file = File::options().write(true).open(&path).unwrap();
     let stamp = |times: Duration| {
