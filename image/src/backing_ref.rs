@@ -1,4 +1,4 @@
-//! A backing file as an image names it, and the way to it.
+//! The reference of an image to its backing file, and how it is opened.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -11,26 +11,27 @@ use crate::image_path::path_of;
 use crate::qcow2::header::Header;
 use crate::{DiskOptions, Format, ImageFile};
 
-/// How it is called in messages.
+/// The role of the file in messages.
 const WHAT: &str = "backing file";
 
-/// What an image says of its backing file.
+/// An image's reference to its backing file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackingRef {
-    /// Its name, byte for byte as it stands in the image.
+    /// The name in the image, byte for byte.
     pub name: OsString,
-    /// The format that is declared beside the name.
+    /// The format that the image declares for it.
     pub format: Option<String>,
 }
 
 impl BackingRef {
-    /// What this header says of one.
+    /// The reference in this header, if there is one.
     pub(crate) fn of(header: &Header) -> Option<Self> {
         let name = OsString::from_vec(header.backing_name.clone()?);
         Some(Self { name, format: header.extensions.backing_format.clone() })
     }
 
-    /// Opens it for the image `named_by`, through the gate, and tells its format, which is one that we read.
+    /// Opens the backing file of the image `named_by` through the gate. Returns it with its format, which is one that
+    /// this crate reads.
     pub(crate) fn open(&self, named_by: &Path, dir: Option<&Path>, how: &DiskOptions) -> Result<(ImageFile, Format)> {
         how.gate.check_open(named_by, WHAT, Path::new(&self.name))?;
         let read = BackingFilename::read(named_by, &self.name)?;
@@ -46,7 +47,7 @@ impl BackingRef {
         Ok((how.guard(host)?, format))
     }
 
-    /// Where it lies if `named_by` names it, opened or not; `None` for what is no file.
+    /// The path of the backing file of `named_by`, which may not exist. `None` if the name denotes no file.
     #[must_use]
     pub fn path(&self, named_by: &Path) -> Option<PathBuf> {
         Some(path_of(named_by, &BackingFilename::read(named_by, &self.name).ok()?.file))
@@ -57,8 +58,8 @@ impl BackingRef {
         DiskError::new(DiskErrorKind::Unsupported, named_by, text)
     }
 
-    /// A guest can write what it likes at the beginning of its raw disk: were the format looked for there, it could name files
-    /// of the host.
+    /// The refusal of a backing file without a declared format. The format is not detected from the content, because a
+    /// guest controls the beginning of its raw disk, and could name files of the host there.
     fn undeclared(&self, named_by: &Path) -> DiskError {
         let text = format!("{WHAT} {} has no declared format, and is not searched for one", self.shown());
         DiskError::new(DiskErrorKind::Refused, named_by, text).hint("say which it is: --backing-format raw|qcow2")

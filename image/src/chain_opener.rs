@@ -1,4 +1,4 @@
-//! The way down a chain: opens a disk with all that it is backed by, layer by layer, and checks it before anything is read.
+//! Opens the layers of a chain from the top down, and checks them before any data is read.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -18,36 +18,36 @@ use crate::qcow2::table_cache::ChainTables;
 use crate::raw::Raw;
 use crate::{DiskOptions, ExtentMethod, Format, ImageFile};
 
-/// The way down a chain.
+/// Opens a chain, layer by layer.
 pub(crate) struct ChainOpener<'a> {
     pub(crate) how: &'a DiskOptions,
-    /// Every file met.
+    /// The identity of each opened file.
     seen: Vec<(u64, u64)>,
     /// The image that names the next layer.
     named_by: Option<PathBuf>,
     pub(crate) layers: Vec<Arc<dyn Layer>>,
-    /// Bytes of the top's disk, once it is known.
+    /// Size of the top layer's disk in bytes, once it is known.
     pub(crate) size: Option<u64>,
     pub(crate) warnings: Vec<String>,
     pub(crate) method: Option<ExtentMethod>,
-    /// The image on top, if it is no raw disk.
+    /// The top image, if it is no raw disk.
     pub(crate) top: Option<(Arc<Qcow2>, Header)>,
-    /// The disk that each layer holds, with those below it.
+    /// The disk of each layer, with the layers below it.
     pub(crate) disks: Vec<LayerDisk>,
 }
 
-/// A layer's disk.
+/// The disk of a layer.
 pub(crate) struct LayerDisk {
-    /// What makes two names the same file.
+    /// Device and inode, or the device's own number.
     pub(crate) identity: (u64, u64),
-    /// In bytes.
+    /// Size in bytes.
     pub(crate) size: u64,
-    /// The layer's.
+    /// The format of the layer.
     pub(crate) format: Format,
 }
 
 impl<'a> ChainOpener<'a> {
-    /// Nothing is open yet.
+    /// Creates an opener that has opened no file yet.
     pub(crate) fn new(how: &'a DiskOptions, warnings: Vec<String>) -> Self {
         Self {
             how,
@@ -64,7 +64,8 @@ impl<'a> ChainOpener<'a> {
 }
 
 impl ChainOpener<'_> {
-    /// Every file has one place in a chain, and is read as the user wants it.
+    /// Registers a file. Each file may occur once in a chain. Prepares it for reads past the page cache if the options
+    /// ask for them.
     fn enter(&mut self, host: ImageFile) -> Result<ImageFile> {
         let identity = host.identity()?;
         if self.seen.contains(&identity) {
@@ -96,7 +97,8 @@ impl ChainOpener<'_> {
             Some(image) if error.hint_text().is_none() => error.hint(format!("{} says that it is qcow2", shown(image))),
             _ => error,
         })?;
-        // Snapshots and bitmaps are read by few, but an image whose lists of them are broken is broken, and QEMU doesn't open it.
+        // The lists of snapshots and bitmaps are checked although few transfers use them, because QEMU refuses an image
+        // whose lists are invalid.
         let flaw = Snapshots::check(&host, &header)?;
         Bitmaps::new(&host, &header)?.try_for_each(|bitmap| bitmap.map(drop))?;
         let name = shown(host.path());
@@ -122,7 +124,7 @@ impl ChainOpener<'_> {
         Ok(next)
     }
 
-    /// The file that guest data lies in, if the image `named_by` has it outside.
+    /// Opens the external data file of the image `named_by`, if it has one.
     fn data_file(&mut self, named_by: &ImageFile, header: &Header) -> Result<Option<ImageFile>> {
         let Some(name) = header.data_file() else { return Ok(None) };
         let host =

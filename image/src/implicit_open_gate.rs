@@ -1,7 +1,8 @@
-//! The one door to files that an image names: backing files and data files.
+//! Opens the files that an image refers to: backing files and external data files. No other code opens them.
 //!
-//! An image comes from somebody else, and so do the names in it. A file is looked at before it is opened, and opened only if it
-//! lies below the directory of the image that names it, or below one that the user allows.
+//! An image comes from another party, and so do the names in it. The gate examines a file before it opens it. It opens
+//! the file only if it is below the directory of the image that refers to it, or below a directory that the user
+//! allows.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -15,28 +16,32 @@ use crate::image_file::settled;
 use crate::image_path::{path_of, proc_link};
 use crate::{ConfinedDir, ImageFile};
 
-/// What may be opened of the files that images name.
+/// The rules for opening files that images refer to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImplicitOpenGate {
-    /// True paths of more directories whose files may be opened.
+    /// True paths of further directories whose files may be opened.
     allow: Vec<PathBuf>,
-    /// Why nothing at all may be opened, if that is so.
+    /// The reason why no file may be opened, if that is so.
     closed: Option<GateClosed>,
-    /// Nothing outside may be opened, and everything within.
+    /// If set, only files in this directory may be opened, but all of them.
     bounds: Option<ConfinedDir>,
 }
 
-/// Why a gate opens nothing.
+/// The reason why a gate opens no file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum GateClosed {
-    /// The user says so.
+    /// The user forbids it.
     Forbidden,
-    /// Only the content of the image says that it is one, and a guest may have written that.
+    /// Only the content of the image indicates its format, and a guest may have written it.
     Guessed,
 }
 
 impl ImplicitOpenGate {
-    /// Besides the naming image's own directory, what lies below `allow` may be opened; nothing at all if it is `closed`.
+    /// Allows files below the image's own directory and below `allow`. If `closed`, allows no file.
+    ///
+    /// # Errors
+    ///
+    /// A directory of `allow` doesn't exist or can't be examined.
     pub fn new(allow: &[PathBuf], closed: bool) -> Result<Self> {
         let true_path =
             |dir: &PathBuf| fs::canonicalize(dir).map_err(|source| DiskError::io(dir, "cannot be allowed", source));
@@ -44,23 +49,27 @@ impl ImplicitOpenGate {
         Ok(Self { allow: allow.iter().map(true_path).collect::<Result<_>>()?, closed, bounds: None })
     }
 
-    /// A gate that also refuses what is outside `bounds`, if there are any.
+    /// Restricts the gate to files in `bounds`, if it is set.
     #[must_use]
     pub fn within(self, bounds: Option<ConfinedDir>) -> Self {
         Self { bounds, ..self }
     }
 
-    /// The directory that can't be left.
+    /// The directory that the gate is restricted to.
     pub fn bounds(&self) -> Option<&ConfinedDir> {
         self.bounds.as_ref()
     }
 
-    /// The gate of an image that is one by its content alone: nothing may be opened.
+    /// The gate for an image whose format only its content indicates: it opens no file.
     pub fn of_guess(&self) -> Self {
         Self { closed: self.closed.or(Some(GateClosed::Guessed)), ..self.clone() }
     }
 
-    /// Refuses the file that `named_by` calls `name` and uses as `what`, if nothing may be opened.
+    /// Fails if the gate is closed. `named_by` refers to the file as `name`, and uses it as `what` ("backing file").
+    ///
+    /// # Errors
+    ///
+    /// [`DiskErrorKind::Refused`] if no file may be opened.
     pub fn check_open(&self, named_by: &Path, what: &str, name: &Path) -> Result<()> {
         let refused = |text| DiskError::new(DiskErrorKind::Refused, named_by, text);
         let name = named(name);
@@ -80,8 +89,13 @@ impl ImplicitOpenGate {
         }
     }
 
-    /// Opens the file that the image `named_by` (its path as given) calls `name` and uses as `what` ("backing file"). A relative
-    /// name is relative to the directory in the image's path, which was `dir` when the image was opened.
+    /// Opens a file that the image `named_by` (its path as given) refers to as `name`, and uses as `what` ("backing
+    /// file"). A relative name is relative to the directory in the image's path; `dir` is that directory's true path
+    /// from the time when the image was opened.
+    ///
+    /// # Errors
+    ///
+    /// The gate doesn't allow the file, or it can't be opened.
     pub fn open(&self, named_by: &Path, dir: Option<&Path>, what: &str, name: &Path) -> Result<ImageFile> {
         let refused =
             |why: String| DiskError::new(DiskErrorKind::Refused, named_by, format!("{what} {} {why}", named(name)));
@@ -100,7 +114,7 @@ impl ImplicitOpenGate {
             });
         }
         let (dir, entry) = settled(&own.join(name));
-        // Only looked at: a fifo or a device does nothing when it is opened so.
+        // O_PATH finds the file without opening it, so a fifo or a device is not affected.
         let place = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(entry).map_err(failed)?;
         let link = proc_link(&place);
         let lies = fs::read_link(&link).map_err(|source| no_proc(named_by, what, name, source))?;
@@ -116,7 +130,7 @@ impl ImplicitOpenGate {
         ImageFile::of(file, &path_of(named_by, name), dir)
     }
 
-    /// The refusal of a file that `lies` where it may not.
+    /// The refusal of a file whose true path is `lies`.
     fn outside(&self, named_by: &Path, what: &str, name: &Path, lies: &Path) -> DiskError {
         let leads = if lies == name { String::new() } else { format!(" leads to {}, which", named(lies)) };
         let where_to = match self.allow[..] {
@@ -125,7 +139,7 @@ impl ImplicitOpenGate {
         };
         let error =
             DiskError::new(DiskErrorKind::Refused, named_by, format!("{what} {}{leads} {where_to}", named(name)));
-        // Pipes and sockets have no directory that could be allowed.
+        // Pipes and sockets have no directory that the user could allow.
         match lies.parent() {
             Some(dir) if lies.is_absolute() => {
                 error.hint(format!("if you trust this image, --allow {} lets it be read", quoted(dir)))
@@ -147,7 +161,7 @@ mod tests {
     use super::*;
     use crate::image_path::directory;
 
-    /// A directory of an image and of much that it may name.
+    /// A directory with images and files that they refer to.
     struct TestDir {
         dir: tempfile::TempDir,
     }
@@ -179,7 +193,7 @@ mod tests {
             ImplicitOpenGate::new(&allow.iter().map(|name| self.at(name)).collect::<Vec<_>>(), false).unwrap()
         }
 
-        /// What the file named by `image` holds, or why it isn't opened.
+        /// The content of the file that `image` refers to, or the reason why it isn't opened.
         fn open(
             &self,
             gate: &ImplicitOpenGate,
@@ -210,7 +224,7 @@ mod tests {
             ("images/overlay", "inside", "images/base"),
             ("images/overlay", "../images/base", "images/base"),
             ("images/overlay", "../link/base", "images/base"),
-            // By the path as given, through a link to the directory or to the image.
+            // The path as given contains a link to the directory or to the image.
             ("link/overlay", "base", "images/base"),
             ("linked-overlay", "images/base", "images/base"),
         ] {
@@ -243,7 +257,7 @@ mod tests {
         assert_eq!(&bytes, b"images/base");
         let dir = place.at("images").canonicalize().unwrap();
         assert_eq!(base.dir(), Some(&*dir));
-        // A true directory that is moved away takes its files with it.
+        // A directory that is renamed keeps its files.
         fs::rename(place.at("images"), place.at("away")).unwrap();
         assert!(
             ImplicitOpenGate::default().open(image.path(), image.dir(), "backing file", Path::new("base")).is_err()

@@ -1,4 +1,4 @@
-//! Opens a disk with all that backs it, and checks it before anything is read.
+//! Opens a disk with its backing chain, and checks both before any data is read.
 
 use std::fs::File;
 use std::path::Path;
@@ -15,7 +15,11 @@ use crate::raw::Raw;
 use crate::{BackingChain, DiskOptions, Format, ImageFile};
 
 impl BackingChain {
-    /// Opens the disk at `path`, and all that it is backed by.
+    /// Opens the disk at `path` and all layers that back it.
+    ///
+    /// # Errors
+    ///
+    /// A file can't be opened or is refused, or a header or table is invalid.
     pub fn open(path: &Path, how: &DiskOptions) -> Result<Self> {
         let TopFile { host, format, how, warning, content } = how.top(path)?;
         let warnings = warning.iter().map(|warning| format!("{}: {warning}", shown(path))).collect();
@@ -26,7 +30,7 @@ impl BackingChain {
             next = match format {
                 Format::Raw => opener.raw(host)?,
                 Format::Qcow2 => opener.qcow2(host, shared.clone())?,
-                // Refused already, by whoever opened it.
+                // Other formats were refused when the file was opened.
                 other => return Err(other.refusal(path)),
             };
         }
@@ -35,7 +39,12 @@ impl BackingChain {
         Ok(Self { layers, size: size.unwrap_or_default(), format, warnings, method, since, content })
     }
 
-    /// The raw disk of `size` bytes that an open file or device begins with, to be read past the page cache as far as that can be.
+    /// Uses the first `size` bytes of an open file or device as a raw disk, and reads them past the page cache, if
+    /// possible.
+    ///
+    /// # Errors
+    ///
+    /// The file is shorter than `size`, or is no regular file or block device.
     pub fn of_file(file: File, path: &Path, size: u64) -> Result<Self> {
         let host = ImageFile::of(file, path, None)?.directly()?;
         if host.len() < size {

@@ -1,4 +1,4 @@
-//! The older state that a disk is compared with, as the user names it: found in the image and its chain before anything is read.
+//! Finds the older state that the user names in the image and its chain, before any data is read.
 
 use std::fs;
 use std::path::Path;
@@ -19,10 +19,10 @@ use crate::qcow2::snapshot::Snapshots;
 use crate::{BackingChain, Format, IncrementalBase};
 
 impl FoundBase {
-    /// Finds it, once all layers are there.
+    /// Finds the older state. All layers must be open.
     pub(crate) fn find(since: &IncrementalBase, opener: &mut ChainOpener<'_>) -> Result<Self> {
         let Some((top, header)) = opener.top.take() else {
-            // Whoever opened the top has refused others.
+            // The other formats were refused when the top file was opened.
             return Err(DiskError::new(DiskErrorKind::Unsupported, "chain", "has no image on top"));
         };
         match since {
