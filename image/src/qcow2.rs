@@ -1,7 +1,7 @@
-//! qcow2 images, as one layer of a chain: their tables decoded piece by piece, their clusters found and inflated.
+//! qcow2 images as a layer of a chain: decodes their tables piece by piece, finds clusters and decompresses them.
 //!
 //! ```text
-//! Header ─▶ TableReader (which tables, where) ─▶ Tables (pieces of them, decoded to Runs, cached) ─▶ Mapping ─▶ Span
+//! Header ─▶ TableReader (which tables, where) ─▶ ChainTables (decoded pieces, cached) ─▶ Mapping ─▶ Span
 //! ```
 
 pub(crate) mod bitmap_directory;
@@ -42,32 +42,33 @@ use crate::qcow2::table_reader::{TableReader, TableRegion};
 use crate::raw::seek_extents::SeekExtents;
 use crate::{ExtentMethod, Format, ImageFile};
 
-/// What [`Qcow2::other_state`] has for the number of its layer.
+/// The layer number of the image that [`Qcow2::other_state`] returns.
 const OTHER_STATE: u32 = u32::MAX;
 
-/// One qcow2 image, of which backing files are nobody's business here.
+/// One qcow2 image, without its backing files.
 #[derive(Debug)]
 pub(crate) struct Qcow2 {
     /// Its number in the chain.
     layer: u32,
     pub(crate) host: Arc<ImageFile>,
-    /// Where guest data lies, if not in `host`.
+    /// The external data file, if the image has one. Else data is in the image file.
     external: Option<ImageFile>,
     pub(crate) table_reader: TableReader,
     compression: Compression,
-    /// Holes of the file are worth asking for.
+    /// The image is preallocated, so holes of its file are taken into account.
     preallocated: bool,
     seek: SeekExtents,
     tables: Arc<ChainTables>,
     inflaters: Arc<DecompressorPool>,
-    /// A cluster was met that begins past the end of its file.
+    /// A cluster was found that begins beyond the end of the file.
     cut_short: AtomicBool,
     /// The file ends inside a table.
     table_cut: bool,
 }
 
 impl Qcow2 {
-    /// The disk in an image, or in one of its snapshots, as layer `layer` of a chain, all of which share `tables` and `inflaters`.
+    /// Opens the disk of an image, or of one of its snapshots, as layer `layer` of a chain. All layers of the chain
+    /// share `tables` and `inflaters`.
     pub(crate) fn new(
         host: ImageFile,
         external: Option<ImageFile>,
@@ -79,7 +80,7 @@ impl Qcow2 {
     ) -> Result<Self> {
         let table_reader = table_reader(header, (l1, size), external.is_some());
         let table_cut = table_reader.check(&host)?;
-        // Who wants everything read doesn't trust the file system's holes.
+        // The user who chose the scan method doesn't rely on the file system's holes.
         let preallocated = method != Some(ExtentMethod::Scan) && preallocation::is_preallocated(&host, header);
         let compression = header.compression;
         Ok(Self {
@@ -97,7 +98,8 @@ impl Qcow2 {
         })
     }
 
-    /// Another state of the disk in the same image, whose data must not lie outside. Its tables are kept apart.
+    /// Opens another state of the disk in the same image. The image must have no external data file. The cache keeps
+    /// the tables of both states apart.
     pub(crate) fn other_state(&self, header: &Header, state: (L1Table, u64)) -> Result<Self> {
         let table_reader = table_reader(header, state, false);
         let table_cut = table_reader.check(&self.host)?;
@@ -116,12 +118,13 @@ impl Qcow2 {
         })
     }
 
-    /// The image file itself, wherever guest data lies.
+    /// The image file, which contains the tables, and the data unless it is in an external file.
     pub(crate) fn image(&self) -> &ImageFile {
         &self.host
     }
 
-    /// Where the L2 table is that speaks of `at`, if there is one, and for how many bytes from there on that is so.
+    /// The offset of the L2 table for `at`, if there is one, and the number of bytes from there on for which that is
+    /// so.
     pub(crate) fn table(&self, at: GuestOffset) -> Result<(Option<HostOffset>, u64)> {
         let covers = self.table_reader.geometry.l1_span();
         if self.table_reader.geometry.l1_index(at) >= self.table_reader.l1_entries {
@@ -137,8 +140,9 @@ impl Qcow2 {
         unusable(&self.host, format!("no table entry for disk offset {}", at.0))
     }
 
-    /// What lies at `at`, and how many bytes of it at most: those until the answer changes, or the table's piece ends. Each
-    /// compressed cluster has an answer of its own; with `neighbours`, those behind it that are compressed too are counted.
+    /// The mapping of `at`, and the number of bytes for which it applies: until the mapping changes, or the decoded
+    /// piece of the table ends. Each compressed cluster has its own mapping; with `neighbours`, following compressed
+    /// clusters are counted too.
     pub(crate) fn mapping(&self, at: GuestOffset, neighbours: bool) -> Result<(Mapping, u64)> {
         let geometry = self.table_reader.geometry;
         let (covers, unit_size) = (geometry.l1_span(), geometry.subcluster_size());
@@ -163,7 +167,7 @@ impl Qcow2 {
         TableKey { layer: self.layer, piece }
     }
 
-    /// Asks the file below for its holes, where data begins at `place`. What it can't tell is data.
+    /// Checks whether the file has a hole at the data that begins at `place`. If that is unknown, it counts as data.
     fn written(&self, place: u64, len: u64) -> (Allocation, u64) {
         let host = self.host();
         if place >= host.len() {
@@ -171,7 +175,7 @@ impl Qcow2 {
         }
         match self.seek.extent(host.file(), place, host.len()) {
             Ok((Allocation::Data, data)) => (Allocation::Data, len.min(data)),
-            // A hole at the file's end goes on behind it.
+            // A hole at the end of the file extends beyond it.
             Ok((_, hole)) if place + hole == host.len() => (Allocation::Unwritten, len),
             Ok((_, hole)) => (Allocation::Unwritten, len.min(hole)),
             Err(_) => (Allocation::Data, len),
@@ -179,7 +183,7 @@ impl Qcow2 {
     }
 }
 
-/// The tables of one state of the disk in the image with this header: of its L1 table, and of its size.
+/// Creates the reader for the tables of one state of the disk, with that state's L1 table and size.
 fn table_reader(header: &Header, (l1, size): (L1Table, u64), external: bool) -> TableReader {
     let geometry = header.geometry;
     let mut regions = vec![TableRegion { what: "header", bytes: 0..geometry.cluster_size() }];

@@ -1,7 +1,7 @@
-//! Persistent bitmaps: the directory that lists them. They are named here, and read by [`super::dirty`].
+//! Reads the directory of persistent bitmaps, which lists them. [`crate::changes::dirty_bitmap`] reads their content.
 //!
-//! qcow2 specification, "Bitmaps" and "Bitmap directory". Limits are QEMU's, by its names; the checks are those of its
-//! `bitmap_list_load` and `check_dir_entry`.
+//! qcow2 specification, "Bitmaps" and "Bitmap directory". The limits are QEMU's, with its names. The checks are those
+//! of QEMU's `bitmap_list_load` and `check_dir_entry`.
 
 use xfer_hole_os::{DiskError, DiskErrorKind, Result};
 
@@ -12,7 +12,7 @@ use super::geometry::{Geometry, HostOffset};
 use super::header::Header;
 use crate::ImageFile;
 
-/// Bytes of an entry without its name.
+/// Size of an entry in bytes, without its name.
 const ENTRY: u32 = 24;
 /// QEMU's BME_MAX_TABLE_SIZE, in entries.
 const TABLE_MAX: u32 = 0x800_0000;
@@ -22,41 +22,41 @@ const BITMAP_MAX: u64 = 0x2000_0000;
 const GRANULARITY_BITS: std::ops::RangeInclusive<u8> = 9..=31;
 /// QEMU's BME_MAX_NAME_SIZE, in bytes.
 const NAME_MAX: u16 = 1023;
-/// Bitmaps that a message names.
+/// The maximum number of bitmaps that a message names.
 const NAMED: usize = 8;
-/// The only type there is: dirty tracking.
+/// The only type of bitmap that the specification defines: dirty tracking.
 const DIRTY_TRACKING: u8 = 1;
 
 /// A persistent bitmap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bitmap {
-    /// What the user called it, in bytes that are safe to print.
+    /// Its name, safe to print.
     pub(crate) name: String,
-    /// Bytes of the disk that one of its bits speaks for.
+    /// The number of bytes of the disk per bit.
     pub(crate) granularity: u64,
-    /// It was being written to when it was last seen: its content is not to be trusted.
+    /// A program was writing to it and didn't write it back, so its content is not reliable.
     pub(crate) in_use: bool,
-    /// Whoever opens the image for writing has to go on with it.
+    /// A program that opens the image for writing must update it.
     pub(crate) auto: bool,
 }
 
-/// Where the content of a bitmap lies.
+/// The location of a bitmap's table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BitmapTableRef {
-    /// The bitmap's name as it stands there, UTF-8 or not.
+    /// The bitmap's name, in the bytes of the image.
     name: Box<[u8]>,
-    /// Where its table begins in the file: at a cluster behind the header.
+    /// Offset of its table in the file: a multiple of the cluster size, after the header.
     pub(crate) table: u64,
-    /// Entries of that table: enough for the disk, unless the bitmap is in use.
+    /// The number of entries of the table. They cover the disk, unless the bitmap is in use.
     pub(crate) entries: u32,
 }
 
-/// The bitmaps of an image, in the order of their directory. Ends after the first error.
+/// The bitmaps of an image, in the order of the directory. An error ends the iteration.
 pub(crate) struct Bitmaps<'a> {
     host: &'a ImageFile,
     geometry: Geometry,
     window: BufferedRange<'a>,
-    /// Bytes of the disk.
+    /// Size of the disk in bytes.
     size: u64,
     count: u32,
     next: u32,
@@ -64,7 +64,7 @@ pub(crate) struct Bitmaps<'a> {
 }
 
 impl<'a> Bitmaps<'a> {
-    /// The bitmaps of the image with this header; none if its bitmaps are not current.
+    /// The bitmaps of the image with this header. None if the bitmaps extension is not current.
     pub(crate) fn new(host: &'a ImageFile, header: &Header) -> Result<Self> {
         let none = BitmapDirectory { count: 0, offset: HostOffset(0), len: 0 };
         let BitmapDirectory { count, offset: HostOffset(offset), len } = header.extensions.bitmaps.unwrap_or(none);
@@ -77,7 +77,7 @@ impl<'a> Bitmaps<'a> {
         Ok(Self { host, geometry: header.geometry, window, size: header.size, count, next: 0, failed: false })
     }
 
-    /// The bitmap of this name, which was written back.
+    /// Finds the bitmap with this name, which must have been written back.
     pub(crate) fn find(mut self, wanted: &[u8]) -> Result<(Bitmap, BitmapTableRef)> {
         let host = self.host;
         let refused = |what: String| DiskError::new(DiskErrorKind::Refused, host.path(), what);
@@ -141,7 +141,7 @@ impl<'a> Bitmaps<'a> {
                 "its table has {entries} entries, not 1 to those of a bitmap of {BITMAP_MAX} bytes"
             )));
         }
-        // 2^29 bytes of 8 bits of 2^31 bytes: fits.
+        // No overflow: 2^29 bytes of 8 bits, each for at most 2^31 bytes.
         let covered = (bytes * 8) << granularity_bits;
         if !in_use && covered < self.size {
             return Err(broken(format!("covers {covered} bytes of a disk of {}", self.size)));

@@ -1,7 +1,7 @@
-//! The header: what the image is, and where its tables are.
+//! Reads and checks the header of a qcow2 image, which contains its properties and the locations of its tables.
 //!
-//! qcow2 specification, "Header" and "Additional fields". Limits are QEMU's, by its names; the checks are those of its
-//! `qcow2_do_open`, and that no table that is needed lies in another.
+//! qcow2 specification, "Header" and "Additional fields". The limits are QEMU's, with its names. The checks are those
+//! of QEMU's `qcow2_do_open`, and that the tables don't overlap.
 
 use xfer_hole_os::{DiskError, Result};
 use xfer_hole_proto::LEN_MAX;
@@ -36,11 +36,11 @@ const REFCOUNT_ORDER: HeaderField = HeaderField::new("refcount_order", 96);
 const HEADER_LENGTH: HeaderField = HeaderField::new("header_length", 100);
 const COMPRESSION_TYPE: HeaderField = HeaderField::new("compression_type", 104);
 
-/// Bytes of a version 2 header.
+/// Size of a version 2 header in bytes.
 const LENGTH_V2: u32 = 72;
-/// Bytes that a version 3 header has at least.
+/// The minimum size of a version 3 header in bytes.
 const LENGTH_V3: u32 = 104;
-/// Bytes of a backing file's name.
+/// The maximum length of a backing file's name in bytes.
 const BACKING_MAX: u32 = 1023;
 /// QEMU's QCOW_MAX_REFTABLE_SIZE, in bytes.
 const REFCOUNT_TABLE_MAX: u64 = 8 << 20;
@@ -50,23 +50,23 @@ pub(crate) const L1_MAX: u64 = 32 << 20;
 const SNAPSHOTS_MAX: u32 = 65536;
 /// Reference counts have up to 2^6 bits.
 const REFCOUNT_ORDER_MAX: u32 = 6;
-/// QEMU counts a disk in these bytes: what is less at its end, it leaves out.
+/// The size in bytes by which QEMU counts a disk. A remainder at the end is not part of the disk.
 const SECTOR: u64 = 512;
 
-/// Bytes that an entry has at least.
+/// The minimum size of a snapshot table entry in bytes.
 pub(crate) const SNAPSHOT_ENTRY_MIN: u64 = 40;
 
 /// An L1 table: the disk's own or a snapshot's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct L1Table {
-    /// Where it begins.
+    /// Its file offset.
     pub(crate) offset: HostOffset,
-    /// Entries, of eight bytes each: at most 32 MiB of them. What lies behind them on the disk is unallocated.
+    /// The number of entries, of eight bytes each, at most 32 MiB. The disk beyond them is unallocated.
     pub(crate) entries: u64,
 }
 
 impl L1Table {
-    /// Refuses one that is too long.
+    /// Fails if the table is too long.
     pub(crate) fn check_len(self, host: &ImageFile, field: HeaderField) -> Result<()> {
         match self.entries * 8 {
             0..=L1_MAX => Ok(()),
@@ -74,7 +74,7 @@ impl L1Table {
         }
     }
 
-    /// Refuses one that hasn't as many entries as `size` bytes of disk need.
+    /// Fails if the table has fewer entries than a disk of `size` bytes needs.
     pub(crate) fn check_covers(
         self,
         host: &ImageFile,
@@ -91,61 +91,61 @@ impl L1Table {
     }
 }
 
-/// The refcount table.
+/// The location of the refcount table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RefcountTable {
-    /// Where it begins.
+    /// Its file offset.
     pub(crate) offset: HostOffset,
-    /// Clusters, at most 8 MiB of them.
+    /// Its size in clusters, at most 8 MiB.
     pub(crate) clusters: u32,
 }
 
-/// The snapshot table's place.
+/// The location of the snapshot table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SnapshotTable {
-    /// Where it begins, if there are any.
+    /// Its file offset, if there are snapshots.
     pub(crate) offset: HostOffset,
-    /// Snapshots, at most 65536.
+    /// The number of snapshots, at most 65536.
     pub(crate) count: u32,
 }
 
-/// A header that was found to be sound.
+/// A header whose fields are valid.
 #[derive(Clone, Debug)]
 pub(crate) struct Header {
     /// 2 or 3.
     pub(crate) version: u32,
-    /// Cluster size and kind of L2 entries.
+    /// The sizes of clusters and tables.
     pub(crate) geometry: Geometry,
-    /// Bytes of the virtual disk: a multiple of 512, as QEMU has it.
+    /// Size of the virtual disk in bytes, as QEMU counts it: a multiple of 512.
     pub(crate) size: u64,
-    /// Bytes of the virtual disk as the header has it.
+    /// Size of the virtual disk in bytes, as the header states it.
     pub(crate) stated_size: u64,
     /// The disk's own L1 table.
     pub(crate) l1: L1Table,
     /// The refcount table.
     pub(crate) refcount_table: RefcountTable,
-    /// A reference count has 2^this bits.
+    /// The logarithm of the number of bits of a reference count.
     pub(crate) refcount_order: u32,
-    /// What is wrong with the refcount table's place, though reading needs no refcounts.
+    /// An error in the location of the refcount table. Reading doesn't need the table.
     pub(crate) refcount_flaw: Option<String>,
     /// The snapshot table.
     pub(crate) snapshots: SnapshotTable,
-    /// What is wrong with the snapshot table's place: none of its snapshots can be read.
+    /// An error in the location of the snapshot table. No snapshot can be read then.
     pub(crate) snapshots_flaw: Option<String>,
-    /// The backing file's name as it stands there, UTF-8 or not, not empty.
+    /// The name of the backing file, in the bytes of the image, not empty.
     pub(crate) backing_name: Option<Vec<u8>>,
-    /// How clusters are compressed, if any are.
+    /// The compression method of compressed clusters.
     pub(crate) compression: Compression,
-    /// The feature bits, none of which is unknown and incompatible.
+    /// The feature bits. All incompatible bits are supported.
     pub(crate) features: Features,
-    /// The rest. There is an external data file's name if, by the features, there is such a file.
+    /// The header extensions. They contain the name of the external data file if the features state that there is one.
     pub(crate) extensions: Extensions,
 }
 
 impl Header {
-    /// Reads the header of a qcow2 image. Whatever it refuses, it says where and why.
+    /// Reads the header of a qcow2 image. An error states the field, its offset and the reason.
     pub(crate) fn read(host: &ImageFile) -> Result<Self> {
-        // What a short file hasn't got is zeros, and no table can lie there.
+        // Bytes beyond the end of a short file are zeros, which point to no table.
         let mut cluster = vec![0; 1 << CLUSTER_BITS_MIN];
         host.read_at(0, &mut cluster)?;
         if !cluster.starts_with(MAGIC) {
@@ -165,18 +165,19 @@ impl Header {
         raw.check(host)
     }
 
-    /// The name of the file that guest data lies in, if that is another.
+    /// The name of the external data file, if there is one.
     pub(crate) fn data_file(&self) -> Option<&[u8]> {
         self.extensions.data_file.as_deref().filter(|_| self.features.has_data_file())
     }
 
-    /// The tables that the header points at and that lie where they can.
+    /// The tables that the header points to, without those whose location is invalid.
     pub(crate) fn places(&self) -> Vec<MetadataRegion> {
         let sound = [true, self.refcount_flaw.is_none(), self.snapshots_flaw.is_none()];
         self.stated_places().into_iter().zip(sound).filter_map(|(place, sound)| sound.then_some(place)).collect()
     }
 
-    /// The tables that the header points at. The snapshot table's length is not known but for the least of it.
+    /// The tables that the header points to. The snapshot table has its minimum length, since the actual one is
+    /// unknown.
     fn stated_places(&self) -> [MetadataRegion; 3] {
         let place = |name, field, offset: HostOffset, len| MetadataRegion { name, field, offset: offset.0, len };
         let refcount_len = u64::from(self.refcount_table.clusters) << self.geometry.cluster_bits;
@@ -188,7 +189,7 @@ impl Header {
         ]
     }
 
-    /// What a user should know before trusting what is read.
+    /// Warnings about the image.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.features.is_dirty() {
@@ -213,7 +214,7 @@ impl Header {
     }
 }
 
-/// Ciphertext must never be taken for the disk.
+/// Fails if the image is encrypted, so that ciphertext is never read as the disk.
 fn refuse_encryption(host: &ImageFile, method: u32) -> Result<()> {
     let scheme = match method {
         0 => return Ok(()),
@@ -226,7 +227,7 @@ fn refuse_encryption(host: &ImageFile, method: u32) -> Result<()> {
     Err(refusal.hint(decrypting(host.path())))
 }
 
-/// The first bytes of the file, of which version and cluster size are known to be good.
+/// The first bytes of the file. Version and cluster size are already checked.
 struct RawHeader {
     version: u32,
     cluster_bits: u32,
@@ -234,7 +235,7 @@ struct RawHeader {
 }
 
 impl RawHeader {
-    /// A field of version 3, zero in version 2.
+    /// A field of version 3, which is zero in version 2.
     fn v3<T: Default>(&self, value: T) -> T {
         if self.version >= 3 { value } else { T::default() }
     }
@@ -259,7 +260,7 @@ impl RawHeader {
         let extensions =
             Extensions::read(host, &self.cluster, usize_of(length), extensions_end, features.bitmaps_are_current());
         if features.unknown() != 0 {
-            // Names are to be had where the extensions are sound; the refusal comes anyway.
+            // The names of feature bits are available if the extensions are valid. The image is refused in any case.
             let words = extensions.map(|found| found.names).unwrap_or_default().of(features.unknown());
             return Err(INCOMPATIBLE.bad_offset(
                 host,
@@ -306,7 +307,7 @@ impl RawHeader {
         l1.check(host, geometry, &[])?;
         for place in [&refcounts, &snapshots] {
             place.check_number(host, geometry)?;
-            // One of both is wrong, and it may be the one that the disk is read by.
+            // If the L1 table overlaps, it may be the wrong one of both, and the disk is read by it.
             place.overlap(host, &[l1]).map_or(Ok(()), Err)?;
         }
         let said = |flaw: Option<DiskError>| flaw.map(|flaw| flaw.what().to_owned());
@@ -316,7 +317,7 @@ impl RawHeader {
         Ok(header)
     }
 
-    /// The backing file's name, and where the extensions end.
+    /// The name of the backing file, and the end of the extensions.
     fn backing(&self, host: &ImageFile, header_length: u32) -> Result<(Option<Vec<u8>>, usize)> {
         let (offset, len) = (BACKING_OFFSET.u64(&self.cluster), BACKING_SIZE.u32(&self.cluster));
         if offset == 0 {
@@ -338,7 +339,7 @@ impl RawHeader {
         Ok(((!name.is_empty()).then(|| name.to_vec()), usize_of(offset)))
     }
 
-    /// The kind of compression; the feature bit has to agree.
+    /// The compression method, which must agree with the feature bit.
     fn compression(&self, host: &ImageFile, header_length: u32, features: Features) -> Result<Compression> {
         let there = u64::from(header_length) > COMPRESSION_TYPE.at;
         let kind = if there { self.cluster[usize_of(COMPRESSION_TYPE.at)] } else { 0 };
@@ -353,7 +354,7 @@ impl RawHeader {
     }
 }
 
-/// A data file is named if there is one.
+/// Fails if the features state an external data file, and the extensions don't name one.
 fn check_data_file(host: &ImageFile, features: Features, extensions: &Extensions) -> Result<()> {
     let named = extensions.data_file.as_ref().is_some_and(|name| !name.is_empty());
     if features.has_data_file() && !named {
@@ -370,7 +371,7 @@ fn check_data_file(host: &ImageFile, features: Features, extensions: &Extensions
     Ok(())
 }
 
-/// Counts and sizes.
+/// Checks counts and sizes.
 fn check_numbers(host: &ImageFile, header: &Header) -> Result<()> {
     let &Header { geometry, refcount_order, refcount_table, snapshots, l1, stated_size, .. } = header;
     if refcount_order > REFCOUNT_ORDER_MAX {
@@ -394,7 +395,7 @@ fn check_numbers(host: &ImageFile, header: &Header) -> Result<()> {
     l1.check_covers(host, L1_SIZE, geometry, stated_size)
 }
 
-/// Of a number that is known to fit: it is at most a cluster.
+/// Converts a number that is at most a cluster, and so fits.
 fn usize_of(number: impl TryInto<usize>) -> usize {
     number.try_into().unwrap_or(usize::MAX)
 }

@@ -1,4 +1,4 @@
-//! Whether an image was preallocated: clusters that its refcounts say are in use, and that its file has no blocks for.
+//! Detects preallocated images: their reference counts show clusters in use for which the file has no blocks.
 
 use xfer_hole_os::Result;
 
@@ -7,14 +7,15 @@ use crate::qcow2::buffered_range::BufferedRange;
 use crate::qcow2::field::be64;
 use crate::qcow2::header::Header;
 
-/// Bytes of refcount blocks that are read at most.
+/// The maximum number of bytes of refcount blocks that are read.
 const ENOUGH: u64 = 512 << 20;
-/// Bits 9 to 63 of a refcount table entry: the offset of a block (qcow2 specification, "Host cluster management").
+/// Bits 9 to 63 of a refcount table entry: the offset of a refcount block (qcow2 specification, "Host cluster
+/// management").
 const OFFSET: u64 = !0x1ff;
 
-/// True if about a tenth more clusters are in use than the file has blocks for: then data may lie where nothing was written yet,
-/// and the file's holes are worth asking for. Judged as by QEMU's qcow2_detect_metadata_preallocation, so that maps agree.
-/// Unusable refcounts say no.
+/// True if the reference counts show about a tenth more clusters in use than the file has blocks for. Data clusters may
+/// then be unwritten, so the holes of the file are taken into account. The decision is that of QEMU's
+/// qcow2_detect_metadata_preallocation, so that maps agree. False if the reference counts are invalid.
 pub(crate) fn is_preallocated(host: &ImageFile, header: &Header) -> bool {
     header.refcount_flaw.is_none() && counts(host, header).unwrap_or(false)
 }
@@ -39,14 +40,14 @@ fn counts(host: &ImageFile, header: &Header) -> Result<bool> {
             return Ok(false);
         }
         let here = clusters.min(block_clusters);
-        // Past the end of the file all are zero.
+        // Reference counts beyond the end of the file are zero.
         if block != 0 && block < host.len() {
             let bytes = (here << header.refcount_order).div_ceil(8);
             for start in (0..bytes).step_by(buffer.len()) {
                 let len = (bytes - start).min(buffer.len() as u64);
                 let piece = &mut buffer[..usize::try_from(len).unwrap_or_default()];
                 host.read_at(block + start, piece)?;
-                // Small blocks cost a call each.
+                // A minimum per block limits the number of reads of small blocks.
                 read += len.max(16 << 10);
                 used += used_clusters(piece, header.refcount_order);
                 if used >= threshold {
@@ -59,7 +60,7 @@ fn counts(host: &ImageFile, header: &Header) -> Result<bool> {
     Ok(false)
 }
 
-/// How many of these refcounts, 2^order bits each, are not zero.
+/// The number of these reference counts, of 2^order bits each, that are not zero.
 fn used_clusters(bytes: &[u8], order: u32) -> u64 {
     match order.checked_sub(3) {
         Some(order) => {

@@ -1,4 +1,4 @@
-//! L1 and L2 tables: checked once, then read and decoded in pieces as they are asked for.
+//! Reads L1 and L2 tables: checks the L1 table once, then reads and decodes pieces on demand.
 
 use std::ops::Range;
 
@@ -12,14 +12,15 @@ use crate::qcow2::geometry::{Geometry, GuestOffset, HostOffset};
 use crate::qcow2::run_map::RunMap;
 use crate::qcow2::subcluster::Subclusters;
 
-/// Bytes of a table that are read and decoded at once.
+/// The number of bytes of a table that are read and decoded at once.
 const PIECE: u64 = 8 << 10;
-/// The same of an extended L2 table, of which each entry may become 32 runs: the cache has to hold pieces of many layers.
+/// The number of bytes of an extended L2 table that are read and decoded at once. It is smaller because each entry can
+/// become 32 runs, and the cache holds pieces of many layers.
 const EXTENDED_PIECE: u64 = 512;
-/// Bytes of an L1 entry (qcow2 specification, "Cluster mapping").
+/// Size of an L1 entry in bytes (qcow2 specification, "Cluster mapping").
 const L1_ENTRY: u64 = 8;
 
-/// A part of an image file that holds one of its tables.
+/// A range of an image file that contains one of its tables.
 #[derive(Clone, Debug)]
 pub(crate) struct TableRegion {
     pub(crate) what: &'static str,
@@ -27,32 +28,33 @@ pub(crate) struct TableRegion {
 }
 
 impl TableRegion {
-    /// The first of these that has an byte in common with `bytes`.
+    /// The first of `regions` that overlaps the range `bytes`.
     pub(crate) fn hit<'a>(regions: &'a [Self], bytes: &Range<u64>) -> Option<&'a Self> {
         regions.iter().find(|region| region.bytes.start < bytes.end && bytes.start < region.bytes.end)
     }
 }
 
-/// How the tables of one disk in an image are to be read.
+/// Reads the tables of one disk state in an image.
 #[derive(Clone, Debug)]
 pub(crate) struct TableReader {
     pub(crate) geometry: Geometry,
     pub(crate) version: u32,
-    /// Where the L1 table begins.
+    /// Offset of the L1 table.
     pub(crate) l1: HostOffset,
-    /// As many as the disk's size needs, or fewer.
+    /// The number of L1 entries, at most as many as the disk's size needs.
     pub(crate) l1_entries: u64,
-    /// The disk's size in bytes: what tables say behind it counts for nothing.
+    /// Size of the disk in bytes. Table entries beyond it are ignored.
     pub(crate) size: u64,
-    /// Guest data lies in a file of its own.
+    /// Data is in an external file.
     pub(crate) external: bool,
-    /// Where no L2 table and no data may lie.
+    /// The ranges in which no L2 table and no data may be.
     pub(crate) regions: Vec<TableRegion>,
 }
 
 impl TableReader {
-    /// Checks every L1 entry: what it says itself, and that L2 tables lie apart from each other and from all other tables. True if the file
-    /// ends before the last entry that speaks of the disk: what isn't there is zeros, which say that nothing is allocated.
+    /// Checks every L1 entry: its value, and that no L2 table overlaps another table. Returns true if the file ends
+    /// before the last entry that the disk needs; the missing entries read as zeros, so that part of the disk is
+    /// unallocated.
     pub(crate) fn check(&self, host: &ImageFile) -> Result<bool> {
         let mut tables = Vec::new();
         let mut end = self.l1.0 + self.l1_entries * L1_ENTRY;
@@ -70,13 +72,13 @@ impl TableReader {
         }
     }
 
-    /// How many entries of this L1 entry's L2 table speak of the disk.
+    /// The number of entries that the disk needs in the L2 table of this L1 entry.
     fn l2_entries(&self, index: u64) -> u64 {
         let span = self.geometry.l1_span();
         self.size.saturating_sub(index * span).min(span).div_ceil(self.geometry.cluster_size())
     }
 
-    /// What an L1 entry says, checked.
+    /// Decodes and checks an L1 entry.
     fn l1_entry(&self, host: &ImageFile, index: u64, word: u64) -> Result<Option<HostOffset>> {
         let wrong = |what: &str| {
             let at = self.l1.0 + index * L1_ENTRY;
@@ -92,17 +94,17 @@ impl TableReader {
         Ok(Some(table))
     }
 
-    /// The bytes of a cluster.
+    /// The byte range of a cluster.
     fn cluster(&self, at: HostOffset) -> Range<u64> {
         at.0..at.0 + self.geometry.cluster_size()
     }
 
-    /// Where the piece of the L1 table is that speaks of `at`, and which of its entries does.
+    /// The offset of the piece of the L1 table that contains the entry for `at`, and the entry's index in the piece.
     pub(crate) fn l1_piece(&self, at: GuestOffset) -> (HostOffset, u32) {
         piece(self.l1, self.geometry.l1_index(at), L1_ENTRY, PIECE)
     }
 
-    /// The offsets of L2 tables in a piece of the L1 table.
+    /// Reads a piece of the L1 table: the offsets of L2 tables.
     pub(crate) fn read_l1(&self, host: &ImageFile, piece: HostOffset) -> Result<RunMap<Option<HostOffset>>> {
         let first = (piece.0 - self.l1.0) / L1_ENTRY;
         let bytes = read(host, piece, ((self.l1_entries - first) * L1_ENTRY).min(PIECE))?;
@@ -114,18 +116,20 @@ impl TableReader {
         Ok(runs.close())
     }
 
-    /// Bytes of a piece of an L2 table.
+    /// Size in bytes of a piece of an L2 table.
     fn l2_size(&self) -> u64 {
         if self.geometry.extended_l2 { EXTENDED_PIECE } else { PIECE }
     }
 
-    /// Where the piece of an L2 table is that speaks of `at`, and which of its subclusters that is.
+    /// The offset of the piece of an L2 table that contains the entry for `at`, and the index of the subcluster in the
+    /// piece.
     pub(crate) fn l2_piece(&self, table: HostOffset, at: GuestOffset) -> (HostOffset, u32) {
         let (piece, entry) = piece(table, self.geometry.l2_index(at), self.geometry.l2_entry_size(), self.l2_size());
         (piece, entry * self.geometry.subclusters() + self.geometry.subcluster(at))
     }
 
-    /// What a piece of an L2 table says, by subclusters. The table speaks of the disk from `guest` on.
+    /// Reads a piece of an L2 table, decoded by subclusters. The first entry of the piece covers the disk from `guest`
+    /// on.
     pub(crate) fn read_l2(
         &self,
         host: &ImageFile,
@@ -153,7 +157,7 @@ impl TableReader {
         Ok(runs.close())
     }
 
-    /// Guest data lies where no table is, or in a file of its own at its own place.
+    /// Checks that data overlaps no table. In an external data file, checks that data is at its disk offset.
     fn check_place(&self, cluster: ClusterType, guest: GuestOffset, table: HostOffset) -> Result<(), String> {
         let (ClusterType::Normal(place) | ClusterType::Zero(Some(place))) = cluster else { return Ok(()) };
         if self.external {
@@ -168,7 +172,7 @@ impl TableReader {
         what.map_or(Ok(()), |what| Err(format!("has its cluster at {:#x}, where the {what} is", place.0)))
     }
 
-    /// Adds what an entry says of its cluster's parts.
+    /// Appends the mappings of an entry's subclusters.
     fn decode(
         &self,
         entry: L2Entry,
@@ -182,7 +186,8 @@ impl TableReader {
             runs.push(units, mapping, |before, units| !mapping.is_compressed() && goes_on(before, units));
         };
         match (cluster, bits) {
-            // Its bitmap is reserved (qcow2 specification, "Extended L2 Entries"), and QEMU ignores it.
+            // The bitmap of a compressed cluster is reserved (qcow2 specification, "Extended L2 Entries"), and QEMU
+            // ignores it.
             (ClusterType::Compressed, _) => push(self.geometry.subclusters(), Mapping::Compressed(entry.0)),
             (_, None) => push(1, cluster.into()),
             (_, Some(bits)) => {
@@ -195,14 +200,14 @@ impl TableReader {
     }
 }
 
-/// Where the piece of a table is that holds entry `index`, and which entry of the piece that is.
+/// The offset of the piece of a table that contains entry `index`, and the entry's index in the piece.
 fn piece(table: HostOffset, index: u64, entry_size: u64, size: u64) -> (HostOffset, u32) {
     let bytes = index * entry_size;
     let within = bytes % size;
     (HostOffset(table.0 + bytes - within), u32::try_from(within / entry_size).unwrap_or(u32::MAX))
 }
 
-/// So many bytes of a table. It may be longer than its file: zeros there.
+/// Reads `len` bytes of a table. Beyond the end of the file it reads as zeros.
 pub(crate) fn read(host: &ImageFile, piece: HostOffset, len: u64) -> Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
     host.read_at(piece.0, &mut bytes)?;

@@ -1,4 +1,4 @@
-//! Extents by FIEMAP, some hundreds a call, of which one call's worth is kept.
+//! Determines a file's extents by FIEMAP: up to 512 per call, of which only those of the last call are kept.
 
 use std::fs::File;
 use std::io;
@@ -9,7 +9,8 @@ use xfer_hole_os::sys::{self, FIEMAP_EXTENT_LAST, FIEMAP_EXTENT_UNWRITTEN, Fiema
 
 use crate::layer::Allocation;
 
-/// A window onto a file's extents, moved as it is asked for others. A million extents cost no more memory than some hundreds.
+/// The extents of a part of a file, which moves as other offsets are asked for. A file of a million extents takes no
+/// more memory than one of 512.
 #[derive(Debug, Default)]
 pub(crate) struct FiemapExtents {
     window: Mutex<FiemapBatch>,
@@ -18,13 +19,13 @@ pub(crate) struct FiemapExtents {
 #[derive(Debug, Default)]
 struct FiemapBatch {
     covers: Range<u64>,
-    /// Without gaps, and merged where neighbours are alike.
+    /// The extents without gaps. Adjacent extents with equal status are merged.
     extents: Vec<FiemapExtent>,
     raw: Vec<FiemapReply>,
 }
 
 impl FiemapExtents {
-    /// What lies at `at` in a file of `size` bytes, and for how many bytes.
+    /// The status at offset `at` in a file of `size` bytes, and the number of bytes with that status.
     pub(crate) fn extent(&self, file: &File, at: u64, size: u64) -> io::Result<(Allocation, u64)> {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         if !window.covers.contains(&at) {
@@ -37,7 +38,7 @@ impl FiemapExtents {
     }
 }
 
-/// Data or zeros.
+/// An extent of data or of zeros.
 #[derive(Clone, Copy, Debug)]
 struct FiemapExtent {
     start: u64,
@@ -62,13 +63,13 @@ impl FiemapBatch {
         let mut reached = at;
         let mut last = raw.is_empty();
         for extent in raw {
-            // Only the first may begin before what was asked for.
+            // Only the first extent may begin before the requested offset.
             if extent.logical < reached && reached > at {
                 return Err(io::Error::other("FIEMAP gave extents that go backwards"));
             }
             let start = extent.logical.clamp(reached, size);
             let end = extent.logical.saturating_add(extent.length).clamp(start, size);
-            // DELALLOC, UNKNOWN, ENCODED, INLINE and whatever comes: data that has to be read.
+            // Extents with DELALLOC, UNKNOWN, ENCODED, INLINE or other flags are data, which must be read.
             let unwritten = extent.flags & FIEMAP_EXTENT_UNWRITTEN != 0;
             self.push(reached, start, Allocation::Zero);
             self.push(start, end, if unwritten { Allocation::Zero } else { Allocation::Data });

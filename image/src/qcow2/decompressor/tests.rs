@@ -1,4 +1,4 @@
-//! Clusters that qemu-img compressed, and streams that are longer, shorter and worse.
+//! Tests of decompression: clusters that qemu-img compressed, and streams that are longer, shorter or invalid.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ use super::super::test_images::{TestImage, qemu_img, read_by_qemu};
 use super::*;
 use crate::qcow2::field::be64;
 
-/// Text, noise and runs: as compressible as a guest's disk.
+/// Text, random bytes and repeated bytes, as compressible as a guest's disk.
 fn content(len: usize) -> Vec<u8> {
     let mut state = 1u64;
     let mut bytes = Vec::with_capacity(len);
@@ -25,7 +25,7 @@ fn content(len: usize) -> Vec<u8> {
     bytes
 }
 
-/// A compressed image that qemu-img makes of a disk, and the disk.
+/// A compressed image that qemu-img makes of a disk, and that disk.
 fn compressed(options: &str, len: usize) -> (TestImage, Vec<u8>) {
     let image = TestImage::made("compat=1.1", "1M");
     let (raw, path) = (image.dir().join("disk.raw"), image.path());
@@ -69,7 +69,7 @@ fn zstd(content: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Inflates to a cluster of 4096 bytes.
+/// Decompresses to a cluster of 4096 bytes.
 fn inflated(compression: Compression, src: &[u8]) -> std::result::Result<Vec<u8>, DecompressError> {
     let mut dst = vec![0xaa; 4096];
     ClusterDecompressor::default().inflate(compression, src, &mut dst).map(|()| dst)
@@ -127,14 +127,14 @@ fn a_part_remembers_its_cluster_and_another_layer_has_other_clusters() {
     let mut part = [0; 100];
     inflaters.read(&source, 0, &mut part).unwrap();
     assert_eq!(part, disk[..100]);
-    // The file is now empty, and the cluster is there all the same.
+    // The file is now empty, and the cluster comes from the buffer.
     image.cut(0);
     inflaters.read(&source, 65436, &mut part).unwrap();
     assert_eq!(part, disk[65436..65536]);
     let mut whole = vec![0; 65536];
     inflaters.read(&source, 0, &mut whole).unwrap();
     assert!(whole == disk[..65536]);
-    // Nor is what failed taken for what was there.
+    // A failed cluster doesn't replace the cluster in the buffer.
     let entry = CompressedEntry { offset: HostOffset(0x50000), ..found[0].1 };
     let bad = CompressedSource { host: &other, layer: 1, entry, ..source };
     let error = inflaters.read(&bad, 0, &mut part).unwrap_err().to_string();
@@ -171,7 +171,7 @@ fn deflate_is_accepted_as_qemu_accepts_it() {
     let trailed = [&exact[..], &[0xff; 700]].concat();
     assert!(inflated(Compression::Zlib, &trailed).unwrap() == disk[..4096], "garbage behind it");
     assert!(inflated(Compression::Zlib, &deflated(&disk)).unwrap() == disk[..4096], "too long");
-    // Two stored blocks that fill the cluster, neither of them the last: the end is missing.
+    // Two stored blocks that fill the cluster, neither of which is marked as the last.
     let block = |bytes: &[u8]| [&[0, 0, 8, 0xff, 0xf7], bytes].concat();
     let endless = [block(&disk[..2048]), block(&disk[2048..4096])].concat();
     assert!(inflated(Compression::Zlib, &endless).unwrap() == disk[..4096], "without an end");
@@ -179,7 +179,7 @@ fn deflate_is_accepted_as_qemu_accepts_it() {
     assert_eq!(inflated(Compression::Zlib, &endless[..4000]), Err(DecompressError::Short));
     assert_eq!(inflated(Compression::Zlib, &[]), Err(DecompressError::Short));
     assert_eq!(inflated(Compression::Zlib, &[0xff; 512]), Err(DecompressError::Damaged));
-    // Behind a full cluster that has no end, what comes next must at least be deflate.
+    // After a full cluster without an end, the following bytes must be valid deflate.
     let spoilt = [&endless[..], &[0xff; 100]].concat();
     assert_eq!(inflated(Compression::Zlib, &spoilt), Err(DecompressError::Damaged));
 }
@@ -210,7 +210,7 @@ fn zstd_is_accepted_as_qemu_accepts_it() {
 
 #[test]
 fn a_window_of_128_mib_and_more_costs_nothing() {
-    // Without a single segment or a content size; one raw block, the last, of 4096 bytes.
+    // A frame without a single segment and without a content size: one raw block of 4096 bytes, marked as the last.
     let disk = content(4096);
     for window_log in [27, 30] {
         let header = [0x28, 0xb5, 0x2f, 0xfd, 0, (window_log - 10) << 3];
@@ -236,7 +236,7 @@ fn a_buffer_for_hostile_lengths_is_not_kept() {
     assert_eq!(inflater.source.len(), 2 << 20);
 }
 
-/// Streams with bytes that are not what they were.
+/// Damaged copies of valid streams.
 fn spoilt(sound: &[Vec<u8>], count: usize, seed: u64) -> Vec<Vec<u8>> {
     let mut state = seed;
     let mut random = |below: usize| {
@@ -246,7 +246,7 @@ fn spoilt(sound: &[Vec<u8>], count: usize, seed: u64) -> Vec<Vec<u8>> {
     let spoil = |index: usize| {
         let mut stream = sound[index % sound.len()].clone();
         for _ in 0..1 + random(3) {
-            // Where the tables and headers are, more often than not.
+            // Most of the damage is in the tables and headers.
             let at = match random(2) {
                 0 => random(stream.len()),
                 _ => random(stream.len().min(90)),

@@ -1,4 +1,4 @@
-//! Extensions that are taken, passed over and refused.
+//! Tests of header extensions that are accepted, ignored and refused.
 
 use proptest::prelude::*;
 
@@ -91,7 +91,7 @@ fn bad_extensions_are_refused_by_offset() {
             i.put32(104, 1).put32(108, 9).put64(8, 120)
         }),
         ("at 0x68: its 1 bytes run past 0x70, where the area of extensions ends", |i| {
-            // The end mark's length is judged too, as QEMU does.
+            // The length of the end marker is checked too, as in QEMU.
             i.put32(104, 0).put32(108, 1).put64(8, 112)
         }),
         ("at 0x70: only 4 bytes are left for it, up to 0x74", |i| i.put32(104, 1).put64(8, 116)),

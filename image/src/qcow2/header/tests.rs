@@ -1,4 +1,4 @@
-//! Headers that are sound, and each that is refused.
+//! Tests of headers: valid ones, and each kind that is refused.
 
 use proptest::prelude::*;
 
@@ -22,7 +22,7 @@ fn a_header_written_by_hand_is_read() {
 #[test]
 fn version_2_ends_at_byte_72() {
     let image = TestImage::v2();
-    // What version 3 has there are extensions in version 2.
+    // Version 2 has extensions where version 3 has further fields.
     let next = image.extension(72, 0xe279_2aca, b"raw");
     image.put64(next, 0).put64(8, next + 8).put32(16, 8).put(next + 8, b"base.raw");
     let header = image.header().unwrap();
@@ -83,7 +83,7 @@ fn a_longer_header_is_passed_over_and_its_compression_type_read() {
     let image = TestImage::v3();
     image.put32(100, 4096).put32(4096, 0).put(104, &[1]).put64(72, 1 << 3).put(112, &[0xff; 100]);
     assert_eq!(image.header().unwrap().compression, Compression::Zstd);
-    // With 104 bytes the field isn't there, and what stands in its place is an extension.
+    // A header of 104 bytes doesn't contain the field; its bytes are an extension.
     let image = TestImage::v3();
     image.extension(104, 0x0100_0000, b"");
     let header = image.header().unwrap();
@@ -120,7 +120,7 @@ fn a_backing_name_is_any_bytes_up_to_a_nul() {
     assert_eq!(image.header().unwrap().backing_name.as_deref(), Some(b"ba\xffse\nname".as_slice()));
     image.put(1024, &[b'x'; 1023]);
     assert_eq!(image.header().unwrap().backing_name.unwrap().len(), 1023);
-    // No name is no backing file, as in QEMU. Without an offset, the length means nothing.
+    // An empty name means no backing file, as in QEMU. The length is ignored if the offset is zero.
     assert_eq!(TestImage::v3().put64(8, 1024).header().unwrap().backing_name, None);
     assert_eq!(TestImage::v3().put32(16, u32::MAX).header().unwrap().backing_name, None);
     assert_eq!(TestImage::v3().put64(8, 65536).header().unwrap().backing_name, None);
@@ -297,7 +297,7 @@ fn places_of_tables_that_reading_does_not_need_are_warned_of() {
     }
 }
 
-/// A sound header with some fields and extensions that are not as they were.
+/// A valid header with some random fields and extensions.
 fn altered(seed: u64) -> TestImage {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut random = |below: usize| {
@@ -338,7 +338,7 @@ proptest! {
     #[test]
     fn no_header_panics(bytes in proptest::collection::vec(any::<u8>(), 4096), fields: [bool; 5]) {
         let image = TestImage::v3();
-        // What is refused at once would hide what comes behind it.
+        // Fields that are always refused would hide errors in the fields after them.
         image.put(8, &bytes[8..]);
         for (at, keep) in [(20, 16), (32, 0), (36, 1), (56, 1), (60, 0)].into_iter().zip(fields) {
             if keep { image.put32(at.0, at.1); }

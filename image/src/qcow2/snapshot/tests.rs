@@ -1,4 +1,4 @@
-//! Snapshot tables: those of qemu-img, and each that is refused.
+//! Tests of snapshot tables: those that qemu-img creates, and each kind that is refused.
 
 use super::super::geometry::Geometry;
 use super::super::test_images::{TestImage, qemu_img, refusal};
@@ -14,7 +14,8 @@ fn find(image: &TestImage, wanted: &str) -> Result<Snapshot> {
     Snapshots::new(&host, &Header::read(&host)?).find(wanted.as_bytes())
 }
 
-/// A table at the third cluster, with these IDs, names and extra data; the snapshots have the L1 table at the fifth.
+/// An image whose snapshot table is the third cluster, with these IDs, names and extra data. The fifth cluster is the
+/// L1 table of the snapshots.
 fn table(entries: &[(&str, &str, &[u8])]) -> TestImage {
     let image = TestImage::v3();
     image.cut(5 << 16).put32(60, u32::try_from(entries.len()).unwrap()).put64(64, 2 << 16);
@@ -132,11 +133,11 @@ fn bad_entries_are_refused_by_offset() {
     ];
     for (words, alter) in cases {
         let image = table(&[("1", "a", b""), ("2", "b", b"")]);
-        // Without a disk there is no L1 table that the file could be too short for.
+        // A disk of size 0 has no L1 table, so the table can't be too short.
         image.put64(24, 0).put32(36, 0);
         alter(&image);
         assert_eq!(&refusal(find(&image, "2").map(drop)), words);
-        // Who reads the disk needs no snapshot, and reads what QEMU reads.
+        // Reading the disk needs no snapshot, and reads what QEMU reads.
         let (host, by_qemu) = (image.host(), !words.contains("extra_data_size"));
         let flaw = Snapshots::check(&host, &Header::read(&host).unwrap());
         assert_eq!(flaw.as_ref().ok().cloned().flatten(), by_qemu.then(|| format!("{words}: it can't be read")));
@@ -155,7 +156,7 @@ fn a_snapshots_l1_table_is_judged_as_the_disks_own() {
         list(&image).unwrap()[0].l1(&host, &header)
     };
     assert_eq!(judged(&sized, 0x40000, 2).unwrap(), L1Table { offset: HostOffset(0x40000), entries: 2 });
-    // The disk of a snapshot without a size of its own may have grown since.
+    // If the entry states no size, the disk may have grown since.
     assert_eq!(judged(b"", 0x40000, 0).unwrap().entries, 0);
     for (extra, offset, entries, words) in [
         (&sized[..], 0x40000, 1, "snapshot's l1_size at 0x20008 is 1: a disk of 1073741824 bytes needs 2 L1 entries"),
@@ -204,7 +205,7 @@ fn a_snapshots_l1_table_is_judged_as_the_disks_own() {
 fn a_table_of_more_than_64_mib_ends_there() {
     let image = TestImage::v3();
     image.cut(1 << 30).put32(60, 65536).put64(64, 4 << 16);
-    // Entries of 2048 bytes, of which the first says so, and the others by being copies of it.
+    // Entries of 2048 bytes. The others are copies of the first.
     let mut entry = vec![0; 2048];
     entry[12..16].copy_from_slice(&[7, 0, 0, 216]);
     let piece = entry.repeat(512);
