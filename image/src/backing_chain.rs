@@ -28,7 +28,7 @@ pub struct BackingChain {
     /// The extent method of the raw disk at the bottom, if there is one.
     pub(crate) method: Option<ExtentMethod>,
     /// The older state to compare with, if the options name one.
-    pub(crate) since: Option<FoundBase>,
+    pub(crate) base: Option<FoundBase>,
     /// The content of the top file, if it is no disk and its format was not named.
     pub(crate) content: Option<Content>,
 }
@@ -36,7 +36,7 @@ pub struct BackingChain {
 impl BackingChain {
     /// A chain of raw layers, top first, with a size in bytes.
     pub fn of_layers(layers: Vec<Arc<dyn Layer>>, size: u64) -> Self {
-        Self { layers, size, format: Format::Raw, warnings: Vec::new(), method: None, since: None, content: None }
+        Self { layers, size, format: Format::Raw, warnings: Vec::new(), method: None, base: None, content: None }
     }
 
     /// Replaces the extent method of the raw disk at the bottom.
@@ -95,19 +95,19 @@ impl BackingChain {
     /// All files and devices of the chain: the path as messages show it, and the storage behind it.
     #[must_use]
     pub fn storages(&self) -> Vec<(PathBuf, StorageId)> {
-        self.files().filter_map(|host| Some((host.path().to_owned(), host.storage()?))).collect()
+        self.files().filter_map(|file| Some((file.path().to_owned(), file.storage()?))).collect()
     }
 
     /// True if not all users may read one of its regular files, so that a copy must be private too.
     #[must_use]
     pub fn is_private(&self) -> bool {
-        self.files().any(|host| host.file().metadata().is_ok_and(|stat| stat.mode() & 0o004 == 0))
+        self.files().any(|file| file.file().metadata().is_ok_and(|stat| stat.mode() & 0o004 == 0))
     }
 
     /// An estimate of the disk's data in bytes: the allocated space of its files, at most the size of the disk.
     #[must_use]
     pub fn allocated(&self) -> u64 {
-        let taken = |host: &ImageFile| if host.is_device() { host.len() } else { host.allocated().unwrap_or_default() };
+        let taken = |file: &ImageFile| if file.is_device() { file.len() } else { file.allocated().unwrap_or_default() };
         self.files().map(taken).fold(0, u64::saturating_add).min(self.size)
     }
 
@@ -115,7 +115,7 @@ impl BackingChain {
     #[must_use]
     pub fn plain(&self) -> Option<&ImageFile> {
         let top = self.host(0).filter(|_| self.layers.len() == 1 && self.format == Format::Raw);
-        top.filter(|host| !host.is_device())
+        top.filter(|file| !file.is_device())
     }
 
     /// Limits the disk to its first `size` bytes if it is a larger block device. Returns the number of bytes cut off.
@@ -130,10 +130,10 @@ impl BackingChain {
     /// The disk in the older state that it is compared with. `None` if only the changes since then are known.
     #[must_use]
     pub fn before(&self) -> Option<Self> {
-        let state = self.since.as_ref()?;
-        let (layers, format) = state.disk.clone()?;
-        let (size, warnings) = (state.older.size(), Vec::new());
-        Some(Self { layers, size, format, warnings, method: self.method, since: None, content: None })
+        let base = self.base.as_ref()?;
+        let (layers, format) = base.disk.clone()?;
+        let (size, warnings) = (base.older.size(), Vec::new());
+        Some(Self { layers, size, format, warnings, method: self.method, base: None, content: None })
     }
 
     /// The whole disk in its present state, without a state to compare with.
@@ -141,7 +141,7 @@ impl BackingChain {
     pub fn whole(&self) -> Self {
         let (layers, warnings) = (self.layers.clone(), Vec::new());
         let (size, format, method, content) = (self.size, self.format, self.method, self.content);
-        Self { layers, size, format, warnings, method, since: None, content }
+        Self { layers, size, format, warnings, method, base: None, content }
     }
 
     fn layer(&self, depth: u32) -> Option<&dyn Layer> {
@@ -194,7 +194,7 @@ impl Disk for BackingChain {
         let layer =
             self.layer(extent.depth).ok_or_else(|| DiskError::new(DiskErrorKind::Io, "chain", "has no such layer"))?;
         match extent.host.filter(|_| !extent.compressed) {
-            Some(host) => layer.host().read_data_at(host + (at - extent.start), buf),
+            Some(offset) => layer.host().read_data_at(offset + (at - extent.start), buf),
             None => layer.inflate(at, buf),
         }
     }
@@ -212,7 +212,7 @@ impl Disk for BackingChain {
     }
 
     fn older(&self) -> Option<&dyn ChangeTracker> {
-        self.since.as_ref().map(|state| state.older.as_ref())
+        self.base.as_ref().map(|base| base.older.as_ref())
     }
 
     fn check_unchanged(&self, live: bool) -> Result<()> {

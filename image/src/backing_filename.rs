@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_files_come_to_files() {
+    fn file_names_are_parsed_to_paths_and_formats() {
         let (raw, qcow2) = (Some(Format::Raw), Some(Format::Qcow2));
         for (name, file, format) in [
             ("base.qcow2", "base.qcow2", None),
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_all_else_are_refused_by_what_they_are() {
+    fn other_protocols_and_options_are_refused_by_name() {
         let nested = format!("json:{}", r#"{"a":"#.repeat(170));
         let protocol = |name| format!("is to be had by the protocol \"{name}\", which xfer-hole does not speak");
         for (name, why) in [

@@ -32,19 +32,24 @@ impl BackingRef {
 
     /// Opens the backing file of the image `named_by` through the gate. Returns it with its format, which is one that
     /// this crate reads.
-    pub(crate) fn open(&self, named_by: &Path, dir: Option<&Path>, how: &DiskOptions) -> Result<(ImageFile, Format)> {
-        how.gate.check_open(named_by, WHAT, Path::new(&self.name))?;
+    pub(crate) fn open(
+        &self,
+        named_by: &Path,
+        dir: Option<&Path>,
+        options: &DiskOptions,
+    ) -> Result<(ImageFile, Format)> {
+        options.gate.check_open(named_by, WHAT, Path::new(&self.name))?;
         let read = BackingFilename::read(named_by, &self.name)?;
         let declared = match &self.format {
             Some(name) => Some(Format::of_name(name).ok_or_else(|| self.unknown(named_by, name))?),
             None => read.format,
         };
-        let format = declared.or(how.backing_format).ok_or_else(|| self.undeclared(named_by))?;
+        let format = declared.or(options.backing_format).ok_or_else(|| self.undeclared(named_by))?;
         if !format.is_read() {
             return Err(format.refusal_below(named_by, WHAT, &read.file));
         }
-        let host = how.gate.open(named_by, dir, WHAT, &read.file)?;
-        Ok((how.guard(host)?, format))
+        let file = options.gate.open(named_by, dir, WHAT, &read.file)?;
+        Ok((options.lock(file)?, format))
     }
 
     /// The path of the backing file of `named_by`, which may not exist. `None` if the name denotes no file.
@@ -77,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_declared_format_goes_before_the_name_s_and_both_before_the_flag_s() {
+    fn declared_format_precedes_that_of_name_and_flag() {
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("o.qcow2");
         fs::write(dir.path().join("b"), "").unwrap();
@@ -91,9 +96,9 @@ mod tests {
             ("b", None, qcow2, Format::Qcow2),
         ] {
             let backing = BackingRef { name: name.into(), format: declared.map(str::to_owned) };
-            let how = DiskOptions { backing_format: flag, ..DiskOptions::default() };
+            let options = DiskOptions { backing_format: flag, ..DiskOptions::default() };
             assert_eq!(
-                backing.open(&image, Some(&dir.path().canonicalize().unwrap()), &how).unwrap().1,
+                backing.open(&image, Some(&dir.path().canonicalize().unwrap()), &options).unwrap().1,
                 is,
                 "{name} {declared:?} {flag:?}"
             );
@@ -101,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_format_that_is_not_declared_unknown_or_not_read_is_refused() {
+    fn undeclared_unknown_and_unsupported_formats_are_refused() {
         let image = Path::new("o.qcow2");
         let refusal = |format: Option<&str>| {
             let backing = BackingRef { name: "b".into(), format: format.map(str::to_owned) };

@@ -20,7 +20,7 @@ use crate::{DiskOptions, ExtentMethod, Format, ImageFile};
 
 /// Opens a chain, layer by layer.
 pub(crate) struct ChainOpener<'a> {
-    pub(crate) how: &'a DiskOptions,
+    pub(crate) options: &'a DiskOptions,
     /// The identity of each opened file.
     seen: Vec<(u64, u64)>,
     /// The image that names the next layer.
@@ -48,9 +48,9 @@ pub(crate) struct LayerDisk {
 
 impl<'a> ChainOpener<'a> {
     /// Creates an opener that has opened no file yet.
-    pub(crate) fn new(how: &'a DiskOptions, warnings: Vec<String>) -> Self {
+    pub(crate) fn new(options: &'a DiskOptions, warnings: Vec<String>) -> Self {
         Self {
-            how,
+            options,
             seen: Vec::new(),
             named_by: None,
             layers: Vec::new(),
@@ -66,22 +66,22 @@ impl<'a> ChainOpener<'a> {
 impl ChainOpener<'_> {
     /// Registers a file. Each file may occur once in a chain. Prepares it for reads past the page cache if the options
     /// ask for them.
-    fn enter(&mut self, host: ImageFile) -> Result<ImageFile> {
-        let identity = host.identity()?;
+    fn enter(&mut self, file: ImageFile) -> Result<ImageFile> {
+        let identity = file.identity()?;
         if self.seen.contains(&identity) {
-            return Err(host.error(DiskErrorKind::Refused, "is in its own backing chain: a loop"));
+            return Err(file.error(DiskErrorKind::Refused, "is in its own backing chain: a loop"));
         }
         self.seen.push(identity);
-        let host = if self.how.direct { host.directly()? } else { host };
-        self.warnings.extend(host.refuses_direct());
-        Ok(host)
+        let file = if self.options.direct { file.directly()? } else { file };
+        self.warnings.extend(file.refuses_direct());
+        Ok(file)
     }
 
-    pub(crate) fn raw(&mut self, host: ImageFile) -> Result<Option<(ImageFile, Format)>> {
-        let host = self.enter(host)?;
-        self.size.get_or_insert(host.len());
-        self.disks.push(LayerDisk { identity: host.identity()?, size: host.len(), format: Format::Raw });
-        let raw = Raw::of(host, self.how.method)?;
+    pub(crate) fn raw(&mut self, file: ImageFile) -> Result<Option<(ImageFile, Format)>> {
+        let file = self.enter(file)?;
+        self.size.get_or_insert(file.len());
+        self.disks.push(LayerDisk { identity: file.identity()?, size: file.len(), format: Format::Raw });
+        let raw = Raw::of(file, self.options.method)?;
         self.method = Some(raw.method());
         self.layers.push(Arc::new(raw));
         Ok(None)
@@ -89,36 +89,36 @@ impl ChainOpener<'_> {
 
     pub(crate) fn qcow2(
         &mut self,
-        host: ImageFile,
+        file: ImageFile,
         shared: (Arc<ChainTables>, Arc<DecompressorPool>),
     ) -> Result<Option<(ImageFile, Format)>> {
-        let host = self.enter(host)?;
-        let header = Header::read(&host).map_err(|error| match &self.named_by {
+        let file = self.enter(file)?;
+        let header = Header::read(&file).map_err(|error| match &self.named_by {
             Some(image) if error.hint_text().is_none() => error.hint(format!("{} says that it is qcow2", shown(image))),
             _ => error,
         })?;
         // The lists of snapshots and bitmaps are checked although few transfers use them, because QEMU refuses an image
         // whose lists are invalid.
-        let flaw = Snapshots::check(&host, &header)?;
-        Bitmaps::new(&host, &header)?.try_for_each(|bitmap| bitmap.map(drop))?;
-        let name = shown(host.path());
-        self.warnings.extend(header.warnings().into_iter().chain(flaw).map(|text| format!("{name}: {text}")));
+        let problem = Snapshots::check(&file, &header)?;
+        Bitmaps::new(&file, &header)?.try_for_each(|bitmap| bitmap.map(drop))?;
+        let name = shown(file.path());
+        self.warnings.extend(header.warnings().into_iter().chain(problem).map(|text| format!("{name}: {text}")));
         let layer = u32::try_from(self.layers.len()).unwrap_or(u32::MAX);
-        let wanted = self.how.snapshot.as_ref().filter(|_| layer == 0);
+        let wanted = self.options.snapshot.as_ref().filter(|_| layer == 0);
         let disk = match wanted {
             Some(wanted) => {
-                let snapshot = Snapshots::new(&host, &header).find(wanted.as_bytes())?;
-                (snapshot.l1(&host, &header)?, snapshot.disk_size)
+                let snapshot = Snapshots::new(&file, &header).find(wanted.as_bytes())?;
+                (snapshot.l1(&file, &header)?, snapshot.disk_size)
             }
             None => (header.l1, header.size),
         };
-        let external = self.data_file(&host, &header)?;
+        let external = self.data_file(&file, &header)?;
         let next =
-            BackingRef::of(&header).map(|backing| backing.open(host.path(), host.dir(), self.how)).transpose()?;
+            BackingRef::of(&header).map(|backing| backing.open(file.path(), file.dir(), self.options)).transpose()?;
         self.size.get_or_insert(disk.1);
-        self.named_by = Some(host.path().into());
-        self.disks.push(LayerDisk { identity: host.identity()?, size: disk.1, format: Format::Qcow2 });
-        let image = Arc::new(Qcow2::new(host, external, &header, disk, layer, shared, self.how.method)?);
+        self.named_by = Some(file.path().into());
+        self.disks.push(LayerDisk { identity: file.identity()?, size: disk.1, format: Format::Qcow2 });
+        let image = Arc::new(Qcow2::new(file, external, &header, disk, layer, shared, self.options.method)?);
         self.layers.push(Arc::clone(&image) as Arc<dyn Layer>);
         self.top.get_or_insert((image, header));
         Ok(next)
@@ -127,9 +127,9 @@ impl ChainOpener<'_> {
     /// Opens the external data file of the image `named_by`, if it has one.
     fn data_file(&mut self, named_by: &ImageFile, header: &Header) -> Result<Option<ImageFile>> {
         let Some(name) = header.data_file() else { return Ok(None) };
-        let host =
-            self.how.gate.open(named_by.path(), named_by.dir(), "data file", Path::new(OsStr::from_bytes(name)))?;
-        let host = self.how.guard(host)?;
-        Ok(Some(self.enter(host)?))
+        let file =
+            self.options.gate.open(named_by.path(), named_by.dir(), "data file", Path::new(OsStr::from_bytes(name)))?;
+        let file = self.options.lock(file)?;
+        Ok(Some(self.enter(file)?))
     }
 }

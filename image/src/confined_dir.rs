@@ -48,7 +48,7 @@ impl ConfinedDir {
     ///
     /// The image is not found, or is no regular file or block device.
     pub fn open(&self, name: &Path) -> Result<ImageFile> {
-        self.host(name, name, false).ok_or_else(|| {
+        self.find(name, name, false).ok_or_else(|| {
             DiskError::new(
                 DiskErrorKind::Refused,
                 name,
@@ -61,16 +61,16 @@ impl ConfinedDir {
     /// links that stay within the directory are followed. `None` if no such file is found.
     pub fn open_named(&self, own: &Path, name: &Path, path: &Path) -> Option<ImageFile> {
         let joined = own.join(name);
-        self.host(joined.strip_prefix(&self.path).ok()?, path, true)
+        self.find(joined.strip_prefix(&self.path).ok()?, path, true)
     }
 
-    fn host(&self, name: &Path, path: &Path, follows: bool) -> Option<ImageFile> {
+    fn find(&self, name: &Path, path: &Path, follows: bool) -> Option<ImageFile> {
         // O_PATH finds the file without opening it, so a fifo or a device is not affected.
-        let place = sys::look_beneath(&self.dir, name, follows).ok()?;
-        if !place.metadata().ok()?.is_file() {
+        let found = sys::look_beneath(&self.dir, name, follows).ok()?;
+        if !found.metadata().ok()?.is_file() {
             return None;
         }
-        let link = link_of(&place);
+        let link = link_of(&found);
         let lies = fs::read_link(&link).ok()?;
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(link).ok()?;
         ImageFile::of(file, path, lies.parent().map(Path::to_path_buf)).ok()

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_programs_write_is_told_and_the_line_of_the_hint_undoes_it() {
+    fn content_is_detected_and_the_hint_unpacks_it() {
         let dir = tempfile::tempdir().unwrap();
         let disk = dir.path().join("disk.img");
         fs::write(&disk, b"a disk".repeat(1000)).unwrap();
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_with_some_of_the_bytes_is_a_disk() {
+    fn disk_with_parts_of_a_magic_number_is_a_disk() {
         let mut start = vec![0; 512];
         assert_eq!(Content::of_start(&start), None);
         start[257..262].copy_from_slice(b"ustar");

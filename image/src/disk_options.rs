@@ -33,11 +33,11 @@ pub struct DiskOptions {
 
 /// An open top file.
 pub struct TopFile {
-    pub host: ImageFile,
+    pub file: ImageFile,
     /// Its format, which this crate reads.
     pub format: Format,
     /// The options for opening the files that it refers to.
-    pub how: DiskOptions,
+    pub options: DiskOptions,
     /// A warning about it, without its name.
     pub warning: Option<String>,
     /// Its content, if that is no disk and the format was not named.
@@ -47,10 +47,10 @@ pub struct TopFile {
 impl DiskOptions {
     /// Opens the top file and determines its format.
     pub fn top(&self, path: &Path) -> Result<TopFile> {
-        let host = self.gate.bounds().map_or_else(|| ImageFile::open(path), |bounds| bounds.open(path))?;
-        let host = self.guard(host)?;
+        let file = self.gate.bounds().map_or_else(|| ImageFile::open(path), |bounds| bounds.open(path))?;
+        let file = self.lock(file)?;
         let GuessedFormat { format, by_content, warning, content } =
-            self.format.map_or_else(|| GuessedFormat::of(&host), |format| Ok(GuessedFormat::known(format)))?;
+            self.format.map_or_else(|| GuessedFormat::of(&file), |format| Ok(GuessedFormat::known(format)))?;
         if !format.is_read() {
             return Err(format.refusal(path));
         }
@@ -63,11 +63,11 @@ impl DiskOptions {
             None => None,
         };
         if let Some(lacks) = lacks {
-            let error = host.error(DiskErrorKind::Unsupported, format!("is a raw image, which has no {lacks}"));
+            let error = file.error(DiskErrorKind::Unsupported, format!("is a raw image, which has no {lacks}"));
             return Err(warning.into_iter().fold(error, DiskError::hint));
         }
         let gate = if by_content { self.gate.of_guess() } else { self.gate.clone() };
-        Ok(TopFile { host, format, how: Self { gate, ..self.clone() }, warning, content })
+        Ok(TopFile { file, format, options: Self { gate, ..self.clone() }, warning, content })
     }
 
     /// Takes the lock of a reader on a file, unless the options force sharing. Returns the file with the size and times
@@ -76,13 +76,13 @@ impl DiskOptions {
     /// # Errors
     ///
     /// Another program may be writing to the file.
-    pub fn guard(&self, host: ImageFile) -> Result<ImageFile> {
-        let host = if self.force_share {
-            host
+    pub fn lock(&self, file: ImageFile) -> Result<ImageFile> {
+        let file = if self.force_share {
+            file
         } else {
-            lock_for_reading(host.file(), host.path())?;
-            host.looked_at_again()?
+            lock_for_reading(file.file(), file.path())?;
+            file.looked_at_again()?
         };
-        Ok(if self.flush { host.flush() } else { host })
+        Ok(if self.flush { file.flush() } else { file })
     }
 }

@@ -26,13 +26,13 @@ pub(crate) struct GuessedFormat {
 
 impl GuessedFormat {
     /// Detects the format from the type, content and name of the file.
-    pub(crate) fn of(host: &ImageFile) -> Result<Self> {
-        if host.is_device() {
-            let warning = Self::in_device(host);
+    pub(crate) fn of(file: &ImageFile) -> Result<Self> {
+        if file.is_device() {
+            let warning = Self::in_device(file);
             return Ok(Self { warning, ..Self::known(Format::Raw) });
         }
-        let (format, content) = Format::and_content(host)?;
-        let by_content = format == Format::Qcow2 && !is_named_qcow2(host);
+        let (format, content) = Format::and_content(file)?;
+        let by_content = format == Format::Qcow2 && !is_named_qcow2(file);
         let warning = by_content.then(|| {
             "is read as a qcow2 image, as its content has it and its name does not: --format qcow2|raw says which it is".into()
         });
@@ -46,8 +46,8 @@ impl GuessedFormat {
 
     /// A warning about a device that is read as raw, but begins with an image header. Read errors are ignored here,
     /// since reading the disk reports them.
-    fn in_device(host: &ImageFile) -> Option<String> {
-        Some(match Format::and_content(host).ok()? {
+    fn in_device(file: &ImageFile) -> Option<String> {
+        Some(match Format::and_content(file).ok()? {
             (Format::Raw, content) => format!("is read as a raw disk, though its bytes are those of {}", content?),
             (Format::Qcow2, _) => {
                 "is read as a raw disk, though it begins as a qcow2 image does: --format qcow2 reads the image in it"
@@ -60,8 +60,8 @@ impl GuessedFormat {
 
 /// True if both the given name and the file's own name, with symbolic links followed, indicate qcow2. A link alone is
 /// not sufficient, since it may lead to a raw disk. Names such as /dev/stdin indicate nothing.
-fn is_named_qcow2(host: &ImageFile) -> bool {
-    says_qcow2(host.path()) && host.true_path().is_some_and(|path| says_qcow2(&path))
+fn is_named_qcow2(file: &ImageFile) -> bool {
+    says_qcow2(file.path()) && file.true_path().is_some_and(|path| says_qcow2(&path))
 }
 
 /// True for `*.qcow2`, `*.qcow` and `*.qcow2.*`, in upper or lower case. False for `*.qcow2.*` whose last suffix is

@@ -42,7 +42,7 @@ pub struct Info {
     /// The true directory that names in the image are relative to.
     dir: Option<PathBuf>,
     /// The options for opening the backing file.
-    how: DiskOptions,
+    options: DiskOptions,
 }
 
 /// Properties that only qcow2 images have.
@@ -135,45 +135,45 @@ impl Info {
     /// # Errors
     ///
     /// The image can't be opened, or its header or tables are invalid.
-    pub fn read(path: &Path, how: &DiskOptions) -> Result<Self> {
-        let TopFile { host, format, how, warning, content } = how.top(path)?;
-        let mut info = Self::of(&host, format, &how, how.snapshot.as_deref())?;
+    pub fn read(path: &Path, options: &DiskOptions) -> Result<Self> {
+        let TopFile { file, format, options, warning, content } = options.top(path)?;
+        let mut info = Self::of(&file, format, &options, options.snapshot.as_deref())?;
         info.warnings.extend(warning);
         info.warnings.extend(content.map(|content| content.warning(path)));
         if let Some(DataFileInfo { name, .. }) = info.qcow2.as_ref().and_then(|qcow2| qcow2.data_file.as_ref()) {
-            let closed = info.how.gate.check_open(path, "data file", name).err();
+            let closed = info.options.gate.check_open(path, "data file", name).err();
             info.warnings.extend(closed.map(|error| error.what().to_owned()));
         }
         Ok(info)
     }
 
     /// Describes an open file. With `snapshot`, the disk size is that of this internal snapshot.
-    fn of(host: &ImageFile, format: Format, how: &DiskOptions, snapshot: Option<&str>) -> Result<Self> {
+    fn of(file: &ImageFile, format: Format, options: &DiskOptions, snapshot: Option<&str>) -> Result<Self> {
         let mut info = Self {
-            path: host.path().into(),
+            path: file.path().into(),
             format,
-            virtual_size: host.len(),
-            file_size: host.len(),
-            actual_size: host.allocated()?,
+            virtual_size: file.len(),
+            file_size: file.len(),
+            actual_size: file.allocated()?,
             backing: None,
             snapshots: Vec::new(),
             qcow2: None,
             warnings: Vec::new(),
-            identity: host.identity()?,
-            dir: host.dir().map(Into::into),
-            how: how.clone(),
+            identity: file.identity()?,
+            dir: file.dir().map(Into::into),
+            options: options.clone(),
         };
         if format == Format::Qcow2 {
-            info.look_into(host, snapshot)?;
+            info.look_into(file, snapshot)?;
         }
         Ok(info)
     }
 
     /// Adds the properties of a qcow2 image.
-    fn look_into(&mut self, host: &ImageFile, snapshot: Option<&str>) -> Result<()> {
-        let header = Header::read(host)?;
+    fn look_into(&mut self, file: &ImageFile, snapshot: Option<&str>) -> Result<()> {
+        let header = Header::read(file)?;
         self.virtual_size = match snapshot {
-            Some(wanted) => Snapshots::new(host, &header).find(wanted.as_bytes())?.disk_size,
+            Some(wanted) => Snapshots::new(file, &header).find(wanted.as_bytes())?.disk_size,
             None => header.size,
         };
         self.warnings = header.warnings();
@@ -182,18 +182,18 @@ impl Info {
         let mut bounded = |bytes: usize| {
             names += bytes;
             let what = || {
-                host.error(
+                file.error(
                     DiskErrorKind::Unsupported,
                     format!("its snapshots and bitmaps have names of more than {NAMES_MAX} bytes"),
                 )
             };
             if names > NAMES_MAX { Err(what()) } else { Ok(()) }
         };
-        self.warnings.extend(Snapshots::check(host, &header)?);
-        let listed = Snapshots::new(host, &header).take_while(|_| header.snapshots_flaw.is_none());
+        self.warnings.extend(Snapshots::check(file, &header)?);
+        let listed = Snapshots::new(file, &header).take_while(|_| header.snapshots_problem.is_none());
         for snapshot in listed {
             let snapshot = snapshot?;
-            if snapshot.flaw.is_some() {
+            if snapshot.problem.is_some() {
                 break;
             }
             let snapshot = SnapshotInfo::from(snapshot);
@@ -201,7 +201,7 @@ impl Info {
             self.snapshots.push(snapshot);
         }
         let mut bitmaps = Vec::new();
-        for bitmap in Bitmaps::new(host, &header)? {
+        for bitmap in Bitmaps::new(file, &header)? {
             let Bitmap { name, granularity, in_use, auto } = bitmap?;
             bounded(name.len())?;
             bitmaps.push(BitmapInfo { name, granularity, auto, in_use });
@@ -227,7 +227,7 @@ impl Info {
     /// Describes the backing files below the image, from top to bottom. An error ends the iteration.
     #[must_use]
     pub fn layers(&self) -> BackingFiles {
-        BackingFiles { how: self.how.clone(), next: self.below(), seen: vec![self.identity] }
+        BackingFiles { options: self.options.clone(), next: self.below(), seen: vec![self.identity] }
     }
 
     fn below(&self) -> Option<(PathBuf, Option<PathBuf>, BackingRef)> {
@@ -238,7 +238,7 @@ impl Info {
 /// An iterator over the layers below an image, from top to bottom. It holds one description in memory at a time.
 #[derive(Debug)]
 pub struct BackingFiles {
-    how: DiskOptions,
+    options: DiskOptions,
     /// The image that refers to the next layer: its path, its true directory, and the reference.
     next: Option<(PathBuf, Option<PathBuf>, BackingRef)>,
     seen: Vec<(u64, u64)>,
@@ -249,8 +249,8 @@ impl Iterator for BackingFiles {
 
     fn next(&mut self) -> Option<Result<Info>> {
         let (named_by, dir, backing) = self.next.take()?;
-        let looked = backing.open(&named_by, dir.as_deref(), &self.how).and_then(|(host, format)| {
-            let info = Info::of(&host, format, &self.how, None)?;
+        let looked = backing.open(&named_by, dir.as_deref(), &self.options).and_then(|(file, format)| {
+            let info = Info::of(&file, format, &self.options, None)?;
             if self.seen.contains(&info.identity) {
                 return Err(DiskError::new(
                     DiskErrorKind::Unsupported,

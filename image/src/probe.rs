@@ -52,8 +52,8 @@ impl Format {
     /// # Errors
     ///
     /// The first bytes can't be read.
-    pub fn probe(host: &ImageFile) -> Result<Self> {
-        Ok(Self::and_content(host)?.0)
+    pub fn probe(file: &ImageFile) -> Result<Self> {
+        Ok(Self::and_content(file)?.0)
     }
 
     /// Detects the format, and for a raw file whether its content is an archive or compressed.
@@ -61,10 +61,10 @@ impl Format {
     /// # Errors
     ///
     /// The first bytes can't be read.
-    pub fn and_content(host: &ImageFile) -> Result<(Self, Option<Content>)> {
+    pub fn and_content(file: &ImageFile) -> Result<(Self, Option<Content>)> {
         let mut start = [0; PROBED];
-        host.read_at(0, &mut start)?;
-        let there = usize::try_from(host.len()).unwrap_or(PROBED).min(PROBED);
+        file.read_at(0, &mut start)?;
+        let there = usize::try_from(file.len()).unwrap_or(PROBED).min(PROBED);
         let found = Self::of_start(&start[..there]);
         if found != Self::Raw {
             return Ok((found, None));
@@ -74,8 +74,8 @@ impl Format {
         // that includes the footer.
         let mut end = [0; 8];
         // If the last bytes can't be read, the transfer will report it.
-        let _unreadable = host.read_at(host.len().saturating_sub(512), &mut end);
-        let is_dmg = end.starts_with(b"koly") && host.path().as_os_str().as_bytes().ends_with(b".dmg");
+        let _unreadable = file.read_at(file.len().saturating_sub(512), &mut end);
+        let is_dmg = end.starts_with(b"koly") && file.path().as_os_str().as_bytes().ends_with(b".dmg");
         Ok(match () {
             () if is_dmg => (Self::Dmg, None),
             () if &end == b"conectix" => (Self::Vpc, None),
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_qemu_img_makes_is_recognised_and_what_is_not_read_is_refused_with_a_line_that_converts_it() {
+    fn formats_of_qemu_img_are_detected_and_hints_convert_them() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["raw", "qcow2", "qcow", "qed", "vmdk", "vdi", "vhdx", "vpc", "parallels", "luks"] {
             let path = dir.path().join(format!("it's a disk.{name}"));
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn magics_are_those_of_qemu() {
+    fn magic_numbers_are_those_of_qemu() {
         let at = |offset: usize, magic: &[u8]| {
             let mut start = [0; PROBED];
             start[offset..offset + magic.len()].copy_from_slice(magic);
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn short_files_and_names_alone_are_raw_but_a_dmg_has_its_magic_at_the_end() {
+    fn short_files_are_raw_and_dmg_is_detected_by_its_end() {
         let dir = tempfile::tempdir().unwrap();
         let (empty, short, dmg) = (dir.path().join("a.dmg"), dir.path().join("b.qcow2"), dir.path().join("c.dmg"));
         fs::write(&empty, "").unwrap();
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_line_converts_has_the_flag_alone_and_a_layer_names_the_image_above_it() {
+    fn refusal_names_the_flag_or_the_image_above() {
         let refusal = Format::Luks2.refusal(Path::new("disk"));
         assert_eq!(refusal.to_string(), "disk: is a luks2 image, which xfer-hole does not read");
         assert_eq!(refusal.hint_text(), Some("use --format raw to send the file as it is"));

@@ -41,7 +41,7 @@ impl ExtentMethod {
 /// A raw disk, open for reading.
 #[derive(Debug)]
 pub struct Raw {
-    host: ImageFile,
+    image: ImageFile,
     method: ExtentMethod,
     seek: SeekExtents,
     fiemap: FiemapExtents,
@@ -68,25 +68,25 @@ impl Raw {
     /// # Errors
     ///
     /// [`DiskErrorKind::Unsupported`] if the file system doesn't report holes.
-    pub fn layer(host: ImageFile) -> Result<Self> {
+    pub fn layer(image: ImageFile) -> Result<Self> {
         let (seek, fiemap) = (SeekExtents::default(), FiemapExtents::default());
-        let (file, size) = (host.file(), host.len());
+        let (file, size) = (image.file(), image.len());
         // SEEK_DATA reports unwritten space as data once it was read, so FIEMAP is preferred.
         let method = match if size == 0 { Ok(()) } else { fiemap.extent(file, 0, size).map(drop) } {
             Ok(()) => ExtentMethod::Fiemap,
             Err(source) if is_refusal(&source) => ExtentMethod::Seek,
-            Err(source) => return Err(no_method(&host, ExtentMethod::Fiemap, source)),
+            Err(source) => return Err(no_method(&image, ExtentMethod::Fiemap, source)),
         };
         if method == ExtentMethod::Seek {
-            let first = seek.extent(file, 0, size).map_err(|source| no_method(&host, method, source))?;
+            let first = seek.extent(file, 0, size).map_err(|source| no_method(&image, method, source))?;
             // A file system that doesn't record holes reports the whole file as data.
-            if first == (Allocation::Data, size) && host.allocated()? < size {
+            if first == (Allocation::Data, size) && image.allocated()? < size {
                 let what = "lies on a file system that doesn't tell where a file has holes, and it seems to have some";
-                return Err(host.error(DiskErrorKind::Unsupported, what));
+                return Err(image.error(DiskErrorKind::Unsupported, what));
             }
         }
         let (holes, lost) = (Allocation::Unallocated, OnceLock::new());
-        Ok(Self { host, method, seek, fiemap, holes, looks: false, strict: true, lost })
+        Ok(Self { image, method, seek, fiemap, holes, looks: false, strict: true, lost })
     }
 
     /// A disk that consists of this file. Without a `method`, SEEK_DATA and SEEK_HOLE are used if they work, else
@@ -95,8 +95,8 @@ impl Raw {
     /// # Errors
     ///
     /// The file system doesn't support the given `method`.
-    pub fn of(host: ImageFile, method: Option<ExtentMethod>) -> Result<Self> {
-        let (file, size) = (host.file(), host.len());
+    pub fn of(image: ImageFile, method: Option<ExtentMethod>) -> Result<Self> {
+        let (file, size) = (image.file(), image.len());
         let (seek, fiemap) = (SeekExtents::default(), FiemapExtents::default());
         let probe = |method| match method {
             // The first extent is cached for the first request.
@@ -115,22 +115,22 @@ impl Raw {
                 ExtentMethod::Scan
             }
             (Some(method), probed) => {
-                probed.map_err(|source| no_method(&host, method, source))?;
+                probed.map_err(|source| no_method(&image, method, source))?;
                 method
             }
         };
-        Ok(Self { host, method, seek, fiemap, holes: Allocation::Zero, looks: false, strict, lost })
+        Ok(Self { image, method, seek, fiemap, holes: Allocation::Zero, looks: false, strict, lost })
     }
 
     /// The extent at `at` by SEEK_DATA and SEEK_HOLE. After an invalid reply, the rest of the file counts as data, and
     /// zeros are detected by reading.
     fn sought(&self, at: u64) -> io::Result<(Allocation, u64)> {
-        let len = self.host.len();
+        let len = self.image.len();
         let all = (Allocation::Data, len - at);
         if self.lost.get().is_some() {
             return Ok(all);
         }
-        match self.seek.extent(self.host.file(), at, len) {
+        match self.seek.extent(self.image.file(), at, len) {
             Err(source) if !self.strict => {
                 self.lost.get_or_init(|| (at, reason(&source)));
                 Ok(all)
@@ -142,8 +142,8 @@ impl Raw {
     /// Makes this disk a layer above another one, which its holes show. If the file system doesn't support or report
     /// holes, blocks of zeros count as holes.
     pub fn above(self) -> Self {
-        let size = self.host.len();
-        let first = self.seek.extent(self.host.file(), 0, size);
+        let size = self.image.len();
+        let first = self.seek.extent(self.image.file(), 0, size);
         let looks = first.is_ok_and(|first| first == (Allocation::Data, size)) || self.method == ExtentMethod::Scan;
         Self { holes: Allocation::Unallocated, looks, ..self }
     }
@@ -152,7 +152,7 @@ impl Raw {
     fn look(&self, at: u64, max: u64) -> Result<(Allocation, u64)> {
         let ahead = at % BLOCK;
         let mut bytes = vec![0; usize::try_from(max.min(BLOCKS * BLOCK - ahead)).unwrap_or_default()];
-        self.host.read_at(at, &mut bytes)?;
+        self.image.read_at(at, &mut bytes)?;
         let (first, rest) = bytes.split_at(bytes.len().min(usize::try_from(BLOCK - ahead).unwrap_or_default()));
         let zero = is_zero(first);
         let alike = rest.chunks(usize::try_from(BLOCK).unwrap_or(1)).take_while(|block| is_zero(block) == zero);
@@ -175,14 +175,14 @@ fn is_refusal(source: &io::Error) -> bool {
 /// The kernel's internal error number for unsupported operations. Some file systems return it to programs.
 const ENOTSUPP: i32 = 524;
 
-fn no_method(host: &ImageFile, method: ExtentMethod, source: io::Error) -> DiskError {
+fn no_method(image: &ImageFile, method: ExtentMethod, source: io::Error) -> DiskError {
     let word = method.word();
     if is_refusal(&source) {
-        return host
+        return image
             .error(DiskErrorKind::Unsupported, format!("extents by {word} are not to be had here"))
             .hint(OTHERWISE);
     }
-    host.io(format!("cannot find extents by {word}"), source).hint(OTHERWISE)
+    image.io(format!("cannot find extents by {word}"), source).hint(OTHERWISE)
 }
 
 /// The hint if an extent method is not supported.
@@ -195,11 +195,11 @@ impl Layer for Raw {
 
     /// In whole sectors of 512 bytes, as the layer above and QEMU see it.
     fn size(&self) -> u64 {
-        self.host.len().next_multiple_of(512)
+        self.image.len().next_multiple_of(512)
     }
 
     fn span(&self, at: u64, max: u64) -> Result<Span> {
-        let (file, len) = (self.host.file(), self.host.len());
+        let (file, len) = (self.image.file(), self.image.len());
         let extent = match self.method {
             // The remainder of the last sector.
             _ if at >= len => Ok((Allocation::Zero, max)),
@@ -209,7 +209,7 @@ impl Layer for Raw {
         };
         let failed = |source| {
             let error =
-                self.host.io(format!("cannot find the extent at offset {at} by {}", self.method.word()), source);
+                self.image.io(format!("cannot find the extent at offset {at} by {}", self.method.word()), source);
             match self.holes {
                 Allocation::Zero => error.hint(OTHERWISE),
                 _ => error,
@@ -227,11 +227,11 @@ impl Layer for Raw {
     }
 
     fn host(&self) -> &ImageFile {
-        &self.host
+        &self.image
     }
 
     fn inflate(&self, at: u64, _buf: &mut [u8]) -> Result<()> {
-        Err(self.host.error(DiskErrorKind::Io, format!("nothing is compressed at offset {at}")))
+        Err(self.image.error(DiskErrorKind::Io, format!("nothing is compressed at offset {at}")))
     }
 
     fn chunk(&self) -> u64 {
@@ -240,13 +240,13 @@ impl Layer for Raw {
 
     fn noticed(&self) -> Option<String> {
         let (at, why) = self.lost.get()?;
-        let name = shown(self.host.path());
+        let name = shown(self.image.path());
         Some(format!(
             "{name}: the file system does not tell data from holes from offset {at} on ({why}): all behind that was read"
         ))
     }
 
     fn check_unchanged(&self, live: bool) -> Result<()> {
-        self.host.check_unchanged(live)
+        self.image.check_unchanged(live)
     }
 }

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn locks_are_those_of_the_file_and_not_of_who_waits() {
+    fn waiting_lock_requests_are_not_counted() {
         let text = "1: OFDLCK ADVISORY  READ -1 fd:01:1234 100 101\n\
                     2: POSIX  ADVISORY  WRITE 77 fd:01:1234 201 EOF\n\
                     3: FLOCK  ADVISORY  WRITE 78 fd:01:12345 0 EOF\n\
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_system_lists_our_own_lock() {
+    fn own_locks_are_listed() {
         let file = tempfile::NamedTempFile::new().unwrap();
         assert_eq!(ListedLocks::at(file.path()).unwrap(), ListedLocks::default());
         crate::sys::share_record(file.as_file(), 301, 1).unwrap();

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_qemu_may_write_to_is_refused() {
+    fn image_open_for_writing_in_qemu_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         for format in ["qcow2", "raw"] {
             let image = image(&dir, format);
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn qemu_does_not_begin_to_write_while_we_read() {
+    fn qemu_can_not_open_for_writing_while_a_reader_holds_locks() {
         let dir = tempfile::tempdir().unwrap();
         for format in ["qcow2", "raw"] {
             let image = image(&dir, format);

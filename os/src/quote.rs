@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shell_takes_back_what_was_quoted() {
+    fn shell_parses_quoted_paths_to_the_original() {
         for name in [
             &b"disk.vmdk"[..],
             b"a b/c",

@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_set_bit_anywhere_is_seen() {
+    fn any_single_set_bit_is_detected() {
         for len in [0, 1, 15, 16, 17, 255, 256, 272, 273, 512, 4096, 5000] {
             let mut bytes = vec![0; len];
             assert!(is_zero(&bytes), "{len} zeros");

@@ -64,27 +64,27 @@ impl DirtyBitmap {
     /// Checks every entry: its value, and that its cluster lies in the file and overlaps neither the others nor another
     /// table.
     fn check(&self, header: &Header, table_ref: &BitmapTableRef) -> Result<()> {
-        let (host, cluster_size) = (&*self.top.host, header.geometry.cluster_size());
+        let (file, cluster_size) = (&*self.top.file, header.geometry.cluster_size());
         let end = table_ref.table + u64::from(table_ref.entries) * ENTRY;
-        if end > host.len() {
+        if end > file.len() {
             let what = format!("the bitmap table at {:#x} runs past the end of the file", table_ref.table);
-            return Err(unusable(host, what));
+            return Err(unusable(file, what));
         }
         let mut regions = self.top.table_reader.regions.clone();
         let directory = header.extensions.bitmaps.map(|directory| (directory.offset.0, directory.len));
         regions.extend(directory.map(|(at, len)| TableRegion { what: "bitmap directory", bytes: at..at + len }));
         if let Some(region) = TableRegion::hit(&regions, &(table_ref.table..end)) {
             let what = format!("the bitmap table at {:#x} lies where the {} is", table_ref.table, region.what);
-            return Err(unusable(host, what));
+            return Err(unusable(file, what));
         }
         regions.push(TableRegion { what: "bitmap table", bytes: table_ref.table..end });
         let mut clusters = Vec::new();
-        let mut window = BufferedRange::new(host, table_ref.table, end);
+        let mut range = BufferedRange::new(file, table_ref.table, end);
         for index in 0..u64::from(table_ref.entries) {
             let wrong = |what: String| {
-                unusable(host, format!("bitmap table entry at {:#x} {what}", table_ref.table + index * ENTRY))
+                unusable(file, format!("bitmap table entry at {:#x} {what}", table_ref.table + index * ENTRY))
             };
-            let word = window.take(8)?.map_or(0, |word| be64(word, 0));
+            let word = range.take(8)?.map_or(0, |word| be64(word, 0));
             let BitmapCluster::At(at) = cluster(word).map_err(|what| wrong(what.into()))? else { continue };
             if !at.is_multiple_of(cluster_size) {
                 return Err(wrong("has an offset that is no multiple of the cluster size".into()));
@@ -93,21 +93,21 @@ impl DirtyBitmap {
                 return Err(wrong(format!("has its cluster at {at:#x}, where the {} is", region.what)));
             }
             // Missing bits must not be read as clear bits.
-            if at + cluster_size > host.len() {
+            if at + cluster_size > file.len() {
                 return Err(wrong(format!("has its cluster at {at:#x}, past the end of the file")));
             }
             clusters.push(at);
         }
         clusters.sort_unstable();
         match clusters.windows(2).find(|two| two[0] == two[1]) {
-            Some(two) => Err(unusable(host, format!("two bitmap table entries have the cluster at {:#x}", two[0]))),
+            Some(two) => Err(unusable(file, format!("two bitmap table entries have the cluster at {:#x}", two[0]))),
             None => Ok(()),
         }
     }
 
     /// The value of bit `bit`, and the minimum number of bits from there on with the same value.
     fn run(&self, bit: u64) -> Result<(bool, u64)> {
-        let host = &*self.top.host;
+        let file = &*self.top.file;
         let cluster_size = self.top.table_reader.geometry.cluster_size();
         // The size of a piece divides the size of a cluster, so a piece contains bits of one cluster only.
         let (cluster_bits, piece) = (cluster_size * 8, cluster_size.min(PIECE));
@@ -116,14 +116,14 @@ impl DirtyBitmap {
         let BitmapWindow { entries, bits } = &mut *read;
         let fetch = |held: &mut (u64, Vec<u8>), at: u64| {
             if held.0 != at {
-                *held = (at, table_reader::read(host, HostOffset(at), piece)?);
+                *held = (at, table_reader::read(file, HostOffset(at), piece)?);
             }
             Ok::<(), xfer_hole_os::DiskError>(())
         };
         fetch(entries, entry - entry % piece)?;
         let word = be64(&entries.1, index(entry % piece));
         let at =
-            match cluster(word).map_err(|what| unusable(host, format!("bitmap table entry at {entry:#x} {what}")))? {
+            match cluster(word).map_err(|what| unusable(file, format!("bitmap table entry at {entry:#x} {what}")))? {
                 BitmapCluster::All(set) => return Ok((set, cluster_bits - within)),
                 BitmapCluster::At(at) => at + within / 8,
             };
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_are_a_cluster_or_all_bits_alike_and_nothing_else() {
+    fn table_entry_is_a_cluster_or_a_value_for_all_bits() {
         assert_eq!(cluster(0), Ok(BitmapCluster::All(false)));
         assert_eq!(cluster(1), Ok(BitmapCluster::All(true)));
         assert_eq!(cluster(0x5_0000), Ok(BitmapCluster::At(0x5_0000)));
@@ -194,11 +194,11 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_bits_goes_as_far_as_they_are_alike() {
+    fn run_of_equal_bits_has_maximum_length() {
         let bytes = [0b1110_0110, 0xff, 0xff, 0b0000_0001, 0, 0];
-        let runs = [(0, (false, 1)), (1, (true, 2)), (3, (false, 2)), (5, (true, 20))];
-        for (first, run) in runs {
-            assert_eq!(alike(&bytes, first), run, "bit {first}");
+        let cases = [(0, (false, 1)), (1, (true, 2)), (3, (false, 2)), (5, (true, 20))];
+        for (first, expected) in cases {
+            assert_eq!(alike(&bytes, first), expected, "bit {first}");
         }
         assert_eq!(alike(&bytes[3..], 1), (false, 23));
         assert_eq!(alike(&bytes[1..3], 7), (true, 9));

@@ -53,9 +53,9 @@ pub(crate) struct BitmapTableRef {
 
 /// The bitmaps of an image, in the order of the directory. An error ends the iteration.
 pub(crate) struct Bitmaps<'a> {
-    host: &'a ImageFile,
+    file: &'a ImageFile,
     geometry: Geometry,
-    window: BufferedRange<'a>,
+    range: BufferedRange<'a>,
     /// Size of the disk in bytes.
     size: u64,
     count: u32,
@@ -65,22 +65,22 @@ pub(crate) struct Bitmaps<'a> {
 
 impl<'a> Bitmaps<'a> {
     /// The bitmaps of the image with this header. None if the bitmaps extension is not current.
-    pub(crate) fn new(host: &'a ImageFile, header: &Header) -> Result<Self> {
+    pub(crate) fn new(file: &'a ImageFile, header: &Header) -> Result<Self> {
         let none = BitmapDirectory { count: 0, offset: HostOffset(0), len: 0 };
         let BitmapDirectory { count, offset: HostOffset(offset), len } = header.extensions.bitmaps.unwrap_or(none);
         let end = offset.saturating_add(len);
-        if end > host.len() {
+        if end > file.len() {
             let what = format!("the bitmap directory at {offset:#x}, of {len} bytes, runs past the end of the file");
-            return Err(unusable(host, what));
+            return Err(unusable(file, what));
         }
-        let window = BufferedRange::new(host, offset, end);
-        Ok(Self { host, geometry: header.geometry, window, size: header.size, count, next: 0, failed: false })
+        let range = BufferedRange::new(file, offset, end);
+        Ok(Self { file, geometry: header.geometry, range, size: header.size, count, next: 0, failed: false })
     }
 
     /// Finds the bitmap with this name, which must have been written back.
     pub(crate) fn find(mut self, wanted: &[u8]) -> Result<(Bitmap, BitmapTableRef)> {
-        let host = self.host;
-        let refused = |what: String| DiskError::new(DiskErrorKind::Refused, host.path(), what);
+        let file = self.file;
+        let refused = |what: String| DiskError::new(DiskErrorKind::Refused, file.path(), what);
         let (mut known, count) = (Vec::new(), self.count);
         while self.next < count {
             self.next += 1;
@@ -108,11 +108,11 @@ impl<'a> Bitmaps<'a> {
     }
 
     fn read(&mut self) -> Result<(Bitmap, BitmapTableRef)> {
-        let at = self.window.at();
-        let (host, count, index) = (self.host, self.count, self.next);
-        let broken = |what: String| unusable(host, format!("bitmap {index} of {count}, at {at:#x}: {what}"));
+        let at = self.range.at();
+        let (file, count, index) = (self.file, self.count, self.next);
+        let broken = |what: String| unusable(file, format!("bitmap {index} of {count}, at {at:#x}: {what}"));
         let cut = || broken("runs past the end of the directory".into());
-        let fixed = self.window.take(ENTRY)?.ok_or_else(cut)?;
+        let fixed = self.range.take(ENTRY)?.ok_or_else(cut)?;
         let (offset, entries, flags) = (be64(fixed, 0), be32(fixed, 8), be32(fixed, 12));
         let (kind, granularity_bits, name_len) = (fixed[16], fixed[17], be16(fixed, 18));
         let extra_len = be32(fixed, 20);
@@ -146,9 +146,9 @@ impl<'a> Bitmaps<'a> {
         if !in_use && covered < self.size {
             return Err(broken(format!("covers {covered} bytes of a disk of {}", self.size)));
         }
-        let stands = self.window.take(u32::from(name_len))?.ok_or_else(cut)?;
+        let stands = self.range.take(u32::from(name_len))?.ok_or_else(cut)?;
         let (name, stands) = (printable(string(stands)), stands.into());
-        self.window.align();
+        self.range.align();
         let bitmap = Bitmap { name, granularity: 1 << granularity_bits, in_use, auto: flags & 2 != 0 };
         Ok((bitmap, BitmapTableRef { name: stands, table: offset, entries }))
     }
@@ -162,11 +162,10 @@ impl Iterator for Bitmaps<'_> {
             return None;
         }
         if self.next == self.count {
-            self.failed = !self.window.is_empty();
-            let what = || {
-                format!("the bitmap directory goes on at {:#x}, behind its {} bitmaps", self.window.at(), self.count)
-            };
-            return self.failed.then(|| Err(unusable(self.host, what())));
+            self.failed = !self.range.is_empty();
+            let what =
+                || format!("the bitmap directory goes on at {:#x}, behind its {} bitmaps", self.range.at(), self.count);
+            return self.failed.then(|| Err(unusable(self.file, what())));
         }
         self.next += 1;
         let bitmap = self.read().map(|(bitmap, _)| bitmap);

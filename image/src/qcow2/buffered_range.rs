@@ -9,7 +9,7 @@ const PIECE: u64 = 64 << 10;
 
 /// A range of a file that is read sequentially.
 pub(crate) struct BufferedRange<'a> {
-    host: &'a ImageFile,
+    file: &'a ImageFile,
     /// The file offset of the next byte.
     at: u64,
     end: u64,
@@ -20,8 +20,8 @@ pub(crate) struct BufferedRange<'a> {
 
 impl<'a> BufferedRange<'a> {
     /// The range `from..end` of the file.
-    pub(crate) fn new(host: &'a ImageFile, from: u64, end: u64) -> Self {
-        Self { host, at: from, end, buffer: Vec::new(), start: from }
+    pub(crate) fn new(file: &'a ImageFile, from: u64, end: u64) -> Self {
+        Self { file, at: from, end, buffer: Vec::new(), start: from }
     }
 
     /// The file offset of the next byte.
@@ -43,7 +43,7 @@ impl<'a> BufferedRange<'a> {
         if self.at + len > self.start + self.buffer.len() as u64 {
             let piece = len.max(PIECE).min(self.end - self.at);
             self.buffer.resize(usize::try_from(piece).unwrap_or(usize::MAX), 0);
-            self.host.read_at(self.at, &mut self.buffer)?;
+            self.file.read_at(self.at, &mut self.buffer)?;
             self.start = self.at;
         }
         let within = usize::try_from(self.at - self.start).unwrap_or(usize::MAX);

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fields_lie_where_the_specification_has_them() {
+    fn fields_are_at_the_specified_bits() {
         let geometry = Geometry { cluster_bits: 16, extended_l2: false };
         let entry = CompressedEntry::parse(1 << 62 | 3 << 54 | 0x5_0123, geometry);
         assert_eq!(entry, CompressedEntry { offset: HostOffset(0x5_0123), sectors: 4 });
@@ -72,7 +72,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_word_is_longer_than_two_clusters(word: u64, cluster_bits in 9u32..=21) {
+        fn every_descriptor_has_at_most_two_clusters(word: u64, cluster_bits in 9u32..=21) {
             let geometry = Geometry { cluster_bits, extended_l2: false };
             let entry = CompressedEntry::parse(word, geometry);
             prop_assert!((1..=2 * geometry.cluster_size()).contains(&entry.len()));

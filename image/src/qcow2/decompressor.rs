@@ -32,7 +32,7 @@ pub(crate) enum DecompressError {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CompressedSource<'a> {
     /// The file.
-    pub(crate) host: &'a ImageFile,
+    pub(crate) file: &'a ImageFile,
     /// A number that differs for each file whose clusters one [`DecompressorPool`] reads, such as the layer's number.
     pub(crate) layer: u32,
     /// The compression method.
@@ -58,7 +58,7 @@ impl CompressedSource<'_> {
             DecompressError::Damaged => format!("is not sound {kind} of {} bytes", self.cluster_size()),
             DecompressError::Short => format!("ends before its cluster of {} bytes is full", self.cluster_size()),
         };
-        unusable(self.host, format!("compressed cluster at {at:#x}, in {len} bytes: {why}"))
+        unusable(self.file, format!("compressed cluster at {at:#x}, in {len} bytes: {why}"))
     }
 }
 
@@ -154,13 +154,13 @@ impl ClusterDecompressor {
     fn fetch(&mut self, source: &CompressedSource<'_>, dst: &mut [u8]) -> Result<()> {
         let mut src = std::mem::take(&mut self.source);
         // The read ends at the end of the file: zeros beyond it could be decoded to bytes that were never written.
-        let there = source.host.len().saturating_sub(source.entry.offset.0);
+        let there = source.file.len().saturating_sub(source.entry.offset.0);
         let len = usize_of(source.entry.len().min(there));
         if src.len() < len {
             src.resize(len, 0);
         }
         let done = source
-            .host
+            .file
             .read_at(source.entry.offset.0, &mut src[..len])
             .and_then(|()| self.inflate(source.compression, &src[..len], dst).map_err(|why| source.unsound(why)));
         if src.len() <= SOURCE_KEPT {
@@ -184,16 +184,16 @@ impl DecompressorPool {
     /// Reads `buf.len()` bytes of a cluster, from offset `at` in it. A whole cluster is decompressed directly into
     /// `buf`. For a part, the decompressor keeps the whole cluster, so the next part needs no decompression.
     pub(crate) fn read(&self, source: &CompressedSource<'_>, at: u64, buf: &mut [u8]) -> Result<()> {
-        let mut inflater = self.take(source.key());
-        let done = inflater.read(source, usize_of(at), buf);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(inflater);
+        let mut decompressor = self.take(source.key());
+        let done = decompressor.read(source, usize_of(at), buf);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(decompressor);
         done
     }
 
     /// Takes the decompressor that has this cluster in its buffer, if it is free, else the one that was returned last.
     fn take(&self, key: ClusterKey) -> ClusterDecompressor {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match free.iter().position(|inflater| inflater.key == Some(key)) {
+        match free.iter().position(|decompressor| decompressor.key == Some(key)) {
             Some(index) => free.swap_remove(index),
             None => free.pop().unwrap_or_default(),
         }

@@ -66,9 +66,9 @@ impl L2Entry {
         if zero && version < 3 {
             return Err("is a zero cluster, which version 2 does not have");
         }
-        let place = aligned(self.0 & OFFSET, geometry)?;
-        Ok(match place {
-            _ if zero => ClusterType::Zero(place),
+        let offset = aligned(self.0 & OFFSET, geometry)?;
+        Ok(match offset {
+            _ if zero => ClusterType::Zero(offset),
             Some(offset) => ClusterType::Normal(offset),
             None if external && self.0 & COPIED != 0 => ClusterType::Normal(HostOffset(0)),
             None => ClusterType::Unallocated,
@@ -99,11 +99,11 @@ pub(crate) enum Mapping {
 impl Mapping {
     /// The mapping of the position `bytes` after the beginning of a run with this mapping.
     pub(crate) fn moved(self, bytes: u64) -> Self {
-        let moved = |place: HostOffset| HostOffset(place.0 + bytes);
+        let moved = |offset: HostOffset| HostOffset(offset.0 + bytes);
         match self {
-            Self::Unallocated(place) => Self::Unallocated(place.map(moved)),
-            Self::Zero(place) => Self::Zero(place.map(moved)),
-            Self::Data(place) => Self::Data(moved(place)),
+            Self::Unallocated(offset) => Self::Unallocated(offset.map(moved)),
+            Self::Zero(offset) => Self::Zero(offset.map(moved)),
+            Self::Data(offset) => Self::Data(moved(offset)),
             Self::Compressed(word) => Self::Compressed(word),
         }
     }
@@ -120,15 +120,15 @@ impl Mapping {
         geometry: Geometry,
     ) -> Result<Self, EntryFault> {
         let within = u64::from(index) * geometry.subcluster_size();
-        let place = match cluster {
-            ClusterType::Normal(place) => Some(HostOffset(place.0 + within)),
+        let offset = match cluster {
+            ClusterType::Normal(offset) => Some(HostOffset(offset.0 + within)),
             ClusterType::Unallocated | ClusterType::Zero(_) | ClusterType::Compressed => None,
         };
         Ok(match (bits.is_zero(index), bits.is_allocated(index)) {
             (true, true) => return Err("has a subcluster that is both zeros and data"),
-            (true, false) => Self::Zero(place),
-            (false, true) => Self::Data(place.ok_or("has a subcluster with data, but no cluster for it")?),
-            (false, false) => Self::Unallocated(place),
+            (true, false) => Self::Zero(offset),
+            (false, true) => Self::Data(offset.ok_or("has a subcluster with data, but no cluster for it")?),
+            (false, false) => Self::Unallocated(offset),
         })
     }
 }
@@ -138,7 +138,7 @@ impl From<ClusterType> for Mapping {
     fn from(cluster: ClusterType) -> Self {
         match cluster {
             ClusterType::Unallocated | ClusterType::Compressed => Self::Unallocated(None),
-            ClusterType::Zero(place) => Self::Zero(place),
+            ClusterType::Zero(offset) => Self::Zero(offset),
             ClusterType::Normal(offset) => Self::Data(offset),
         }
     }
@@ -152,7 +152,7 @@ mod tests {
     const EXTENDED: Geometry = Geometry { cluster_bits: 16, extended_l2: true };
 
     #[test]
-    fn l1_entries_are_an_offset_and_a_flag_and_nothing_else() {
+    fn l1_entry_has_only_an_offset_and_a_flag() {
         let table = |word| L1Entry(word).table(PLAIN);
         assert_eq!(table(0), Ok(None));
         assert_eq!(table(COPIED), Ok(None));
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn l2_entries_mean_what_version_and_data_file_make_of_them() {
+    fn l2_entry_meaning_depends_on_version_and_data_file() {
         let of = |word, version, external| L2Entry(word).cluster(PLAIN, version, external);
         assert_eq!(of(0, 3, false), Ok(ClusterType::Unallocated));
         assert_eq!(of(COPIED, 3, false), Ok(ClusterType::Unallocated));
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn subclusters_are_zeros_data_or_nothing_and_only_data_needs_a_cluster() {
+    fn only_data_subclusters_need_an_allocated_cluster() {
         let of = |cluster, bits, index| Mapping::of_subcluster(cluster, Subclusters(bits), index, EXTENDED);
         let normal = ClusterType::Normal(HostOffset(0x5_0000));
         assert_eq!(of(normal, 1 << 3, 3), Ok(Mapping::Data(HostOffset(0x5_0000 + 3 * 2048))));

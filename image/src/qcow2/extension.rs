@@ -57,7 +57,7 @@ impl Extensions {
     /// Reads the extensions in the range `from..to` of the first cluster, whose bytes are `cluster`. Ignores bitmaps
     /// that are not current.
     pub(crate) fn read(
-        host: &ImageFile,
+        file: &ImageFile,
         cluster: &[u8],
         from: usize,
         to: usize,
@@ -66,7 +66,7 @@ impl Extensions {
         let mut found = Self::default();
         let mut at = from;
         while at < to {
-            let wrong = |what: String| Err(unusable(host, format!("header extension at {at:#x}: {what}")));
+            let wrong = |what: String| Err(unusable(file, format!("header extension at {at:#x}: {what}")));
             if to - at < 8 {
                 return wrong(format!("only {} bytes are left for it, up to {to:#x}", to - at));
             }

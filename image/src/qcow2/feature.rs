@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn bits_are_named_where_the_table_names_them() {
+    fn bits_are_named_if_the_table_names_them() {
         let table =
             [entry(1, 5, b"compatible"), entry(0, 5, b"teleport"), entry(0, 5, b"second name"), entry(0, 77, b"none")];
         let names = FeatureNames::read(&table.concat());
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_may_fill_its_field_and_a_nameless_entry_ends_the_table() {
+    fn name_may_fill_its_field_and_empty_name_ends_table() {
         let long = [b'x'; 46];
         let table = [entry(0, 6, &long), entry(0, 7, b""), entry(0, 8, b"behind")].concat();
         let names = FeatureNames::read(&table);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_can_not_write_to_the_terminal() {
+    fn control_characters_of_names_are_escaped() {
         let names = FeatureNames::read(&entry(0, 9, b"a\x1b[2Jb\xff\nc"));
         assert_eq!(names.of(1 << 9), "\"a\\u{1b}[2Jb\u{fffd}\\nc\" (incompatible bit 9)");
     }

@@ -32,19 +32,19 @@ impl HeaderField {
     }
 
     /// The error for an invalid count or similar value.
-    pub(crate) fn bad(self, host: &ImageFile, value: impl fmt::Display, why: impl fmt::Display) -> DiskError {
-        unusable(host, format!("{} at {:#x} is {value}: {why}", self.name, self.at))
+    pub(crate) fn bad(self, file: &ImageFile, value: impl fmt::Display, why: impl fmt::Display) -> DiskError {
+        unusable(file, format!("{} at {:#x} is {value}: {why}", self.name, self.at))
     }
 
     /// The error for an invalid offset or set of bits, which the message shows in hexadecimal.
-    pub(crate) fn bad_offset(self, host: &ImageFile, value: u64, why: impl fmt::Display) -> DiskError {
-        self.bad(host, format_args!("{value:#x}"), why)
+    pub(crate) fn bad_offset(self, file: &ImageFile, value: u64, why: impl fmt::Display) -> DiskError {
+        self.bad(file, format_args!("{value:#x}"), why)
     }
 }
 
 /// The error for an image that is invalid, or needs an unsupported feature.
-pub(crate) fn unusable(host: &ImageFile, what: impl Into<String>) -> DiskError {
-    host.error(DiskErrorKind::Unsupported, what)
+pub(crate) fn unusable(file: &ImageFile, what: impl Into<String>) -> DiskError {
+    file.error(DiskErrorKind::Unsupported, what)
 }
 
 /// The big-endian number of four bytes at `at`. Zero if there are fewer bytes.

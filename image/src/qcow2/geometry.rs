@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clusters_of_64_kib_have_the_numbers_that_everyone_knows() {
+    fn clusters_of_64_kib_have_the_known_table_sizes() {
         let plain = Geometry { cluster_bits: 16, extended_l2: false };
         assert_eq!((plain.cluster_size(), plain.l2_entries(), plain.l1_span()), (65536, 8192, 512 << 20));
         assert_eq!((plain.subclusters(), plain.subcluster_size()), (1, 65536));

@@ -67,17 +67,17 @@ pub(crate) struct L1Table {
 
 impl L1Table {
     /// Fails if the table is too long.
-    pub(crate) fn check_len(self, host: &ImageFile, field: HeaderField) -> Result<()> {
+    pub(crate) fn check_len(self, file: &ImageFile, field: HeaderField) -> Result<()> {
         match self.entries * 8 {
             0..=L1_MAX => Ok(()),
-            _ => Err(field.bad(host, self.entries, format_args!("an L1 table of more than {L1_MAX} bytes"))),
+            _ => Err(field.bad(file, self.entries, format_args!("an L1 table of more than {L1_MAX} bytes"))),
         }
     }
 
     /// Fails if the table has fewer entries than a disk of `size` bytes needs.
     pub(crate) fn check_covers(
         self,
-        host: &ImageFile,
+        file: &ImageFile,
         field: HeaderField,
         geometry: Geometry,
         size: u64,
@@ -85,7 +85,7 @@ impl L1Table {
         match geometry.l1_entries(size) {
             needed if needed <= self.entries => Ok(()),
             needed => {
-                Err(field.bad(host, self.entries, format_args!("a disk of {size} bytes needs {needed} L1 entries")))
+                Err(field.bad(file, self.entries, format_args!("a disk of {size} bytes needs {needed} L1 entries")))
             }
         }
     }
@@ -127,11 +127,11 @@ pub(crate) struct Header {
     /// The logarithm of the number of bits of a reference count.
     pub(crate) refcount_order: u32,
     /// An error in the location of the refcount table. Reading doesn't need the table.
-    pub(crate) refcount_flaw: Option<String>,
+    pub(crate) refcount_problem: Option<String>,
     /// The snapshot table.
     pub(crate) snapshots: SnapshotTable,
     /// An error in the location of the snapshot table. No snapshot can be read then.
-    pub(crate) snapshots_flaw: Option<String>,
+    pub(crate) snapshots_problem: Option<String>,
     /// The name of the backing file, in the bytes of the image, not empty.
     pub(crate) backing_name: Option<Vec<u8>>,
     /// The compression method of compressed clusters.
@@ -144,25 +144,25 @@ pub(crate) struct Header {
 
 impl Header {
     /// Reads the header of a qcow2 image. An error states the field, its offset and the reason.
-    pub(crate) fn read(host: &ImageFile) -> Result<Self> {
+    pub(crate) fn read(file: &ImageFile) -> Result<Self> {
         // Bytes beyond the end of a short file are zeros, which point to no table.
         let mut cluster = vec![0; 1 << CLUSTER_BITS_MIN];
-        host.read_at(0, &mut cluster)?;
+        file.read_at(0, &mut cluster)?;
         if !cluster.starts_with(MAGIC) {
-            return Err(unusable(host, "not a qcow2 image: it doesn't begin with \"QFI\\xfb\""));
+            return Err(unusable(file, "not a qcow2 image: it doesn't begin with \"QFI\\xfb\""));
         }
         let version = VERSION.u32(&cluster);
         if !(2..=3).contains(&version) {
-            return Err(VERSION.bad(host, version, "only versions 2 and 3 of qcow2 can be read"));
+            return Err(VERSION.bad(file, version, "only versions 2 and 3 of qcow2 can be read"));
         }
         let cluster_bits = CLUSTER_BITS.u32(&cluster);
         if !(CLUSTER_BITS_MIN..=CLUSTER_BITS_MAX).contains(&cluster_bits) {
             let why = format_args!("clusters can have 2^{CLUSTER_BITS_MIN} to 2^{CLUSTER_BITS_MAX} bytes");
-            return Err(CLUSTER_BITS.bad(host, cluster_bits, why));
+            return Err(CLUSTER_BITS.bad(file, cluster_bits, why));
         }
-        refuse_encryption(host, CRYPT_METHOD.u32(&cluster))?;
+        refuse_encryption(file, CRYPT_METHOD.u32(&cluster))?;
         let raw = RawHeader { version, cluster_bits, cluster };
-        raw.check(host)
+        raw.check(file)
     }
 
     /// The name of the external data file, if there is one.
@@ -171,21 +171,21 @@ impl Header {
     }
 
     /// The tables that the header points to, without those whose location is invalid.
-    pub(crate) fn places(&self) -> Vec<MetadataRegion> {
-        let sound = [true, self.refcount_flaw.is_none(), self.snapshots_flaw.is_none()];
-        self.stated_places().into_iter().zip(sound).filter_map(|(place, sound)| sound.then_some(place)).collect()
+    pub(crate) fn regions(&self) -> Vec<MetadataRegion> {
+        let sound = [true, self.refcount_problem.is_none(), self.snapshots_problem.is_none()];
+        self.stated_regions().into_iter().zip(sound).filter_map(|(region, sound)| sound.then_some(region)).collect()
     }
 
     /// The tables that the header points to. The snapshot table has its minimum length, since the actual one is
     /// unknown.
-    fn stated_places(&self) -> [MetadataRegion; 3] {
-        let place = |name, field, offset: HostOffset, len| MetadataRegion { name, field, offset: offset.0, len };
+    fn stated_regions(&self) -> [MetadataRegion; 3] {
+        let region = |name, field, offset: HostOffset, len| MetadataRegion { name, field, offset: offset.0, len };
         let refcount_len = u64::from(self.refcount_table.clusters) << self.geometry.cluster_bits;
         let snapshots_len = u64::from(self.snapshots.count) * SNAPSHOT_ENTRY_MIN;
         [
-            place("L1 table", L1_OFFSET, self.l1.offset, self.l1.entries * 8),
-            place("refcount table", REFCOUNT_OFFSET, self.refcount_table.offset, refcount_len),
-            place("snapshot table", SNAPSHOTS_OFFSET, self.snapshots.offset, snapshots_len),
+            region("L1 table", L1_OFFSET, self.l1.offset, self.l1.entries * 8),
+            region("refcount table", REFCOUNT_OFFSET, self.refcount_table.offset, refcount_len),
+            region("snapshot table", SNAPSHOTS_OFFSET, self.snapshots.offset, snapshots_len),
         ]
     }
 
@@ -198,11 +198,11 @@ impl Header {
         if self.features.is_corrupt() {
             warnings.push("its corrupt bit is set: what is read of it may be wrong".into());
         }
-        if let Some(flaw) = &self.refcount_flaw {
-            warnings.push(format!("{flaw}: it is not needed to read the disk"));
+        if let Some(problem) = &self.refcount_problem {
+            warnings.push(format!("{problem}: it is not needed to read the disk"));
         }
-        if let Some(flaw) = &self.snapshots_flaw {
-            warnings.push(format!("{flaw}: no snapshot can be read"));
+        if let Some(problem) = &self.snapshots_problem {
+            warnings.push(format!("{problem}: no snapshot can be read"));
         }
         if self.size != self.stated_size {
             let (stated, lost) = (self.stated_size, self.stated_size - self.size);
@@ -215,16 +215,16 @@ impl Header {
 }
 
 /// Fails if the image is encrypted, so that ciphertext is never read as the disk.
-fn refuse_encryption(host: &ImageFile, method: u32) -> Result<()> {
+fn refuse_encryption(file: &ImageFile, method: u32) -> Result<()> {
     let scheme = match method {
         0 => return Ok(()),
         1 => "AES",
         2 => "LUKS",
-        _ => return Err(CRYPT_METHOD.bad(host, method, "an unknown encryption")),
+        _ => return Err(CRYPT_METHOD.bad(file, method, "an unknown encryption")),
     };
     let refusal =
-        CRYPT_METHOD.bad(host, method, format_args!("the image is encrypted ({scheme}), which can't be read"));
-    Err(refusal.hint(decrypting(host.path())))
+        CRYPT_METHOD.bad(file, method, format_args!("the image is encrypted ({scheme}), which can't be read"));
+    Err(refusal.hint(decrypting(file.path())))
 }
 
 /// The first bytes of the file. Version and cluster size are already checked.
@@ -240,41 +240,41 @@ impl RawHeader {
         if self.version >= 3 { value } else { T::default() }
     }
 
-    fn check(mut self, host: &ImageFile) -> Result<Header> {
+    fn check(mut self, file: &ImageFile) -> Result<Header> {
         let cluster_size = 1u64 << self.cluster_bits;
         let length = if self.version >= 3 { HEADER_LENGTH.u32(&self.cluster) } else { LENGTH_V2 };
         if self.version >= 3 && (length < LENGTH_V3 || u64::from(length) > cluster_size) {
             let why = format_args!("can be {LENGTH_V3} bytes to a cluster of {cluster_size}");
-            return Err(HEADER_LENGTH.bad(host, length, why));
+            return Err(HEADER_LENGTH.bad(file, length, why));
         }
         self.cluster.resize(usize_of(cluster_size), 0);
         let (_, rest) = self.cluster.split_at_mut(1 << CLUSTER_BITS_MIN);
-        host.read_at(1 << CLUSTER_BITS_MIN, rest)?;
+        file.read_at(1 << CLUSTER_BITS_MIN, rest)?;
 
-        let (backing, extensions_end) = self.backing(host, length)?;
+        let (backing, extensions_end) = self.backing(file, length)?;
         let features = Features {
             incompatible: self.v3(INCOMPATIBLE.u64(&self.cluster)),
             compatible: self.v3(COMPATIBLE.u64(&self.cluster)),
             autoclear: self.v3(AUTOCLEAR.u64(&self.cluster)),
         };
         let extensions =
-            Extensions::read(host, &self.cluster, usize_of(length), extensions_end, features.bitmaps_are_current());
+            Extensions::read(file, &self.cluster, usize_of(length), extensions_end, features.bitmaps_are_current());
         if features.unknown() != 0 {
             // The names of feature bits are available if the extensions are valid. The image is refused in any case.
             let words = extensions.map(|found| found.names).unwrap_or_default().of(features.unknown());
             return Err(INCOMPATIBLE.bad_offset(
-                host,
+                file,
                 features.incompatible,
                 format_args!("unknown features: {words}"),
             ));
         }
         let extensions = extensions?;
-        check_data_file(host, features, &extensions)?;
+        check_data_file(file, features, &extensions)?;
         let geometry = Geometry { cluster_bits: self.cluster_bits, extended_l2: features.extended_l2() };
         if geometry.subcluster_size() < 1 << CLUSTER_BITS_MIN {
             let why =
                 format_args!("too small for extended L2 entries (incompatible bit {})", EXTENDED_L2.trailing_zeros());
-            return Err(CLUSTER_BITS.bad(host, self.cluster_bits, why));
+            return Err(CLUSTER_BITS.bad(file, self.cluster_bits, why));
         }
         let stated_size = SIZE.u64(&self.cluster);
         let mut header = Header {
@@ -291,34 +291,34 @@ impl RawHeader {
                 clusters: REFCOUNT_CLUSTERS.u32(&self.cluster),
             },
             refcount_order: if self.version >= 3 { REFCOUNT_ORDER.u32(&self.cluster) } else { 4 },
-            refcount_flaw: None,
-            snapshots_flaw: None,
+            refcount_problem: None,
+            snapshots_problem: None,
             snapshots: SnapshotTable {
                 offset: HostOffset(SNAPSHOTS_OFFSET.u64(&self.cluster)),
                 count: SNAPSHOTS.u32(&self.cluster),
             },
             backing_name: backing,
-            compression: self.compression(host, length, features)?,
+            compression: self.compression(file, length, features)?,
             features,
             extensions,
         };
-        check_numbers(host, &header)?;
-        let [l1, refcounts, snapshots] = header.stated_places();
-        l1.check(host, geometry, &[])?;
-        for place in [&refcounts, &snapshots] {
-            place.check_number(host, geometry)?;
+        check_numbers(file, &header)?;
+        let [l1, refcounts, snapshots] = header.stated_regions();
+        l1.check(file, geometry, &[])?;
+        for region in [&refcounts, &snapshots] {
+            region.check_number(file, geometry)?;
             // If the L1 table overlaps, it may be the wrong one of both, and the disk is read by it.
-            place.overlap(host, &[l1]).map_or(Ok(()), Err)?;
+            region.overlap(file, &[l1]).map_or(Ok(()), Err)?;
         }
-        let said = |flaw: Option<DiskError>| flaw.map(|flaw| flaw.what().to_owned());
-        header.refcount_flaw = said(refcounts.flaw(host, geometry));
-        let others: &[MetadataRegion] = if header.refcount_flaw.is_none() { &[refcounts] } else { &[] };
-        header.snapshots_flaw = said(snapshots.flaw(host, geometry).or_else(|| snapshots.overlap(host, others)));
+        let said = |problem: Option<DiskError>| problem.map(|problem| problem.what().to_owned());
+        header.refcount_problem = said(refcounts.problem(file, geometry));
+        let others: &[MetadataRegion] = if header.refcount_problem.is_none() { &[refcounts] } else { &[] };
+        header.snapshots_problem = said(snapshots.problem(file, geometry).or_else(|| snapshots.overlap(file, others)));
         Ok(header)
     }
 
     /// The name of the backing file, and the end of the extensions.
-    fn backing(&self, host: &ImageFile, header_length: u32) -> Result<(Option<Vec<u8>>, usize)> {
+    fn backing(&self, file: &ImageFile, header_length: u32) -> Result<(Option<Vec<u8>>, usize)> {
         let (offset, len) = (BACKING_OFFSET.u64(&self.cluster), BACKING_SIZE.u32(&self.cluster));
         if offset == 0 {
             return Ok((None, self.cluster.len()));
@@ -328,22 +328,22 @@ impl RawHeader {
                 "not between the header's end at {header_length:#x} and its cluster's at {:#x}",
                 self.cluster.len()
             );
-            return Err(BACKING_OFFSET.bad_offset(host, offset, why));
+            return Err(BACKING_OFFSET.bad_offset(file, offset, why));
         }
         let room = self.cluster.len() as u64 - offset;
         if len > BACKING_MAX || u64::from(len) > room {
             let why = format_args!("the backing file's name has room for {} bytes", room.min(u64::from(BACKING_MAX)));
-            return Err(BACKING_SIZE.bad(host, len, why));
+            return Err(BACKING_SIZE.bad(file, len, why));
         }
         let name = string(&self.cluster[usize_of(offset)..][..usize_of(len)]);
         Ok(((!name.is_empty()).then(|| name.to_vec()), usize_of(offset)))
     }
 
     /// The compression method, which must agree with the feature bit.
-    fn compression(&self, host: &ImageFile, header_length: u32, features: Features) -> Result<Compression> {
+    fn compression(&self, file: &ImageFile, header_length: u32, features: Features) -> Result<Compression> {
         let there = u64::from(header_length) > COMPRESSION_TYPE.at;
         let kind = if there { self.cluster[usize_of(COMPRESSION_TYPE.at)] } else { 0 };
-        let bad = |why: &str| -> DiskError { COMPRESSION_TYPE.bad(host, kind, why) };
+        let bad = |why: &str| -> DiskError { COMPRESSION_TYPE.bad(file, kind, why) };
         match (kind, features.has_compression_type()) {
             (0, false) => Ok(Compression::Zlib),
             (1, true) => Ok(Compression::Zstd),
@@ -355,15 +355,15 @@ impl RawHeader {
 }
 
 /// Fails if the features state an external data file, and the extensions don't name one.
-fn check_data_file(host: &ImageFile, features: Features, extensions: &Extensions) -> Result<()> {
+fn check_data_file(file: &ImageFile, features: Features, extensions: &Extensions) -> Result<()> {
     let named = extensions.data_file.as_ref().is_some_and(|name| !name.is_empty());
     if features.has_data_file() && !named {
         let why = "guest data lies in an external data file, which the image doesn't name";
-        return Err(INCOMPATIBLE.bad_offset(host, features.incompatible, why));
+        return Err(INCOMPATIBLE.bad_offset(file, features.incompatible, why));
     }
     if features.data_file_raw() && !features.has_data_file() {
         return Err(AUTOCLEAR.bad_offset(
-            host,
+            file,
             features.autoclear,
             "a raw external data file, but there is no external data file",
         ));
@@ -372,27 +372,27 @@ fn check_data_file(host: &ImageFile, features: Features, extensions: &Extensions
 }
 
 /// Checks counts and sizes.
-fn check_numbers(host: &ImageFile, header: &Header) -> Result<()> {
+fn check_numbers(file: &ImageFile, header: &Header) -> Result<()> {
     let &Header { geometry, refcount_order, refcount_table, snapshots, l1, stated_size, .. } = header;
     if refcount_order > REFCOUNT_ORDER_MAX {
-        return Err(REFCOUNT_ORDER.bad(host, refcount_order, "reference counts have at most 2^6 bits"));
+        return Err(REFCOUNT_ORDER.bad(file, refcount_order, "reference counts have at most 2^6 bits"));
     }
     let clusters = refcount_table.clusters;
     if clusters == 0 {
-        return Err(REFCOUNT_CLUSTERS.bad(host, clusters, "there is no refcount table"));
+        return Err(REFCOUNT_CLUSTERS.bad(file, clusters, "there is no refcount table"));
     }
     if u64::from(clusters) << geometry.cluster_bits > REFCOUNT_TABLE_MAX {
         let why = format_args!("a refcount table of more than {REFCOUNT_TABLE_MAX} bytes");
-        return Err(REFCOUNT_CLUSTERS.bad(host, clusters, why));
+        return Err(REFCOUNT_CLUSTERS.bad(file, clusters, why));
     }
     if snapshots.count > SNAPSHOTS_MAX {
-        return Err(SNAPSHOTS.bad(host, snapshots.count, format_args!("more than {SNAPSHOTS_MAX} snapshots")));
+        return Err(SNAPSHOTS.bad(file, snapshots.count, format_args!("more than {SNAPSHOTS_MAX} snapshots")));
     }
-    l1.check_len(host, L1_SIZE)?;
+    l1.check_len(file, L1_SIZE)?;
     if stated_size > LEN_MAX {
-        return Err(SIZE.bad(host, stated_size, "more bytes than a disk can have"));
+        return Err(SIZE.bad(file, stated_size, "more bytes than a disk can have"));
     }
-    l1.check_covers(host, L1_SIZE, geometry, stated_size)
+    l1.check_covers(file, L1_SIZE, geometry, stated_size)
 }
 
 /// Converts a number that is at most a cluster, and so fits.

@@ -22,15 +22,15 @@ pub(crate) struct MetadataRegion {
 
 impl MetadataRegion {
     /// Fails if the offset is invalid, or the table overlaps the header or one of `others`.
-    pub(crate) fn check(&self, host: &ImageFile, geometry: Geometry, others: &[Self]) -> Result<()> {
-        self.check_number(host, geometry)?;
-        self.flaw(host, geometry).or_else(|| self.overlap(host, others)).map_or(Ok(()), Err)
+    pub(crate) fn check(&self, file: &ImageFile, geometry: Geometry, others: &[Self]) -> Result<()> {
+        self.check_number(file, geometry)?;
+        self.problem(file, geometry).or_else(|| self.overlap(file, others)).map_or(Ok(()), Err)
     }
 
     /// Fails if the offset is no multiple of the cluster size, or exceeds the largest file, as QEMU's
     /// `qcow2_validate_table` does. The offset of an empty table is checked too.
-    pub(crate) fn check_number(&self, host: &ImageFile, geometry: Geometry) -> Result<()> {
-        let bad = |why: String| Err(self.field.bad_offset(host, self.offset, why));
+    pub(crate) fn check_number(&self, file: &ImageFile, geometry: Geometry) -> Result<()> {
+        let bad = |why: String| Err(self.field.bad_offset(file, self.offset, why));
         if geometry.misalignment(self.offset) != 0 {
             return bad(format!("not a multiple of the cluster size of {} bytes", geometry.cluster_size()));
         }
@@ -44,15 +44,15 @@ impl MetadataRegion {
 
     /// The error of a table that begins beyond the end of the file, or overlaps the header's cluster. A table may end
     /// beyond the end of the file, where it reads as zeros.
-    pub(crate) fn flaw(&self, host: &ImageFile, geometry: Geometry) -> Option<DiskError> {
-        let bad = |why: String| Some(self.field.bad_offset(host, self.offset, why));
+    pub(crate) fn problem(&self, file: &ImageFile, geometry: Geometry) -> Option<DiskError> {
+        let bad = |why: String| Some(self.field.bad_offset(file, self.offset, why));
         match self.offset {
             _ if self.len == 0 => None,
             offset if offset < geometry.cluster_size() => {
                 bad(format!("the {} overlaps the header's cluster", self.name))
             }
-            offset if offset >= host.len() => {
-                let len = host.len();
+            offset if offset >= file.len() => {
+                let len = file.len();
                 bad(format!("the {} begins past the end of the file, which has {len} bytes", self.name))
             }
             _ => None,
@@ -60,10 +60,10 @@ impl MetadataRegion {
     }
 
     /// The error of a table that overlaps one of `others`.
-    pub(crate) fn overlap(&self, host: &ImageFile, others: &[Self]) -> Option<DiskError> {
+    pub(crate) fn overlap(&self, file: &ImageFile, others: &[Self]) -> Option<DiskError> {
         let other = others.iter().find(|other| self.overlaps(other))?;
         let why = format!("the {} overlaps the {} at {:#x}", self.name, other.name, other.offset);
-        Some(self.field.bad_offset(host, self.offset, why))
+        Some(self.field.bad_offset(file, self.offset, why))
     }
 
     fn overlaps(&self, other: &Self) -> bool {

@@ -64,7 +64,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_unit_is_found_with_what_was_said_of_it(said in prop::collection::vec((1..9_u32, 0..3_u8), 0..20)) {
+        fn every_unit_is_found_with_its_meaning(said in prop::collection::vec((1..9_u32, 0..3_u8), 0..20)) {
             let mut runs = RunMap::default();
             let mut units = Vec::new();
             for &(count, what) in &said {

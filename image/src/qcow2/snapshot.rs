@@ -45,25 +45,25 @@ pub(crate) struct Snapshot {
     /// The number of instructions that the virtual machine had executed, if they were counted.
     pub(crate) icount: Option<u64>,
     /// The reason why the snapshot can't be read, although the image can.
-    pub(crate) flaw: Option<String>,
+    pub(crate) problem: Option<String>,
 }
 
 impl Snapshot {
     /// Checks and returns its L1 table. If the entry doesn't state the size of the disk, the disk may have been smaller
     /// then, so the table may be shorter; the disk beyond it is unallocated.
-    pub(crate) fn l1(&self, host: &ImageFile, header: &Header) -> Result<L1Table> {
+    pub(crate) fn l1(&self, file: &ImageFile, header: &Header) -> Result<L1Table> {
         let (offset, size) = (
             HeaderField::new("snapshot's l1_table_offset", self.at),
             HeaderField::new("snapshot's l1_size", self.at + 8),
         );
         let l1 = self.unchecked_l1;
-        l1.check_len(host, size)?;
+        l1.check_len(file, size)?;
         if self.own_size {
-            l1.check_covers(host, size, header.geometry, self.disk_size)?;
+            l1.check_covers(file, size, header.geometry, self.disk_size)?;
         }
-        let place =
+        let region =
             MetadataRegion { name: "snapshot's L1 table", field: offset, offset: l1.offset.0, len: l1.entries * 8 };
-        place.check(host, header.geometry, &header.places())?;
+        region.check(file, header.geometry, &header.regions())?;
         Ok(l1)
     }
 
@@ -75,12 +75,12 @@ impl Snapshot {
 
 /// The snapshots of an image, in the order of the table. An error ends the iteration.
 pub(crate) struct Snapshots<'a> {
-    host: &'a ImageFile,
+    file: &'a ImageFile,
     /// The remaining bytes of the table, up to its latest possible end. Beyond the end of the file it reads as zeros,
     /// as in QEMU.
-    window: BufferedRange<'a>,
+    range: BufferedRange<'a>,
     /// The reason why no snapshot can be read.
-    flaw: Option<String>,
+    problem: Option<String>,
     /// The present size of the disk in bytes.
     size: u64,
     count: u32,
@@ -89,34 +89,34 @@ pub(crate) struct Snapshots<'a> {
 
 impl<'a> Snapshots<'a> {
     /// Creates the iterator for the image with this header.
-    pub(crate) fn new(host: &'a ImageFile, header: &Header) -> Self {
+    pub(crate) fn new(file: &'a ImageFile, header: &Header) -> Self {
         let HostOffset(start) = header.snapshots.offset;
-        let window = BufferedRange::new(host, start, start.saturating_add(TABLE_MAX));
-        let flaw = header.snapshots_flaw.clone();
-        Self { host, window, flaw, size: header.size, count: header.snapshots.count, next: 0 }
+        let range = BufferedRange::new(file, start, start.saturating_add(TABLE_MAX));
+        let problem = header.snapshots_problem.clone();
+        Self { file, range, problem, size: header.size, count: header.snapshots.count, next: 0 }
     }
 
     /// Fails if QEMU refuses the table. Returns a warning if only reading a snapshot would fail.
-    pub(crate) fn check(host: &'a ImageFile, header: &Header) -> Result<Option<String>> {
-        let mut flaw = None;
-        for snapshot in Self::new(host, header) {
-            flaw = flaw.or(snapshot?.flaw);
+    pub(crate) fn check(file: &'a ImageFile, header: &Header) -> Result<Option<String>> {
+        let mut problem = None;
+        for snapshot in Self::new(file, header) {
+            problem = problem.or(snapshot?.problem);
         }
         // The header's warnings already report an error that concerns all snapshots.
-        Ok(flaw.filter(|_| header.snapshots_flaw.is_none()).map(|flaw| format!("{flaw}: it can't be read")))
+        Ok(problem.filter(|_| header.snapshots_problem.is_none()).map(|problem| format!("{problem}: it can't be read")))
     }
 
     /// Finds the snapshot with this ID, else the one with this name.
     pub(crate) fn find(self, wanted: &[u8]) -> Result<Snapshot> {
-        let (host, count) = (self.host, self.count as usize);
+        let (file, count) = (self.file, self.count as usize);
         let (mut named, mut again, mut known) = (None, false, Vec::new());
-        if let Some(flaw) = self.flaw {
-            return Err(unusable(host, flaw));
+        if let Some(problem) = self.problem {
+            return Err(unusable(file, problem));
         }
         for snapshot in self {
             let snapshot = snapshot?;
-            if let Some(flaw) = snapshot.flaw {
-                return Err(unusable(host, flaw));
+            if let Some(problem) = snapshot.problem {
+                return Err(unusable(file, problem));
             }
             if *snapshot.id == *wanted {
                 return Ok(snapshot);
@@ -129,7 +129,7 @@ impl<'a> Snapshots<'a> {
                 named = named.or(Some(snapshot));
             }
         }
-        let refused = |what: String| DiskError::new(DiskErrorKind::Refused, host.path(), what);
+        let refused = |what: String| DiskError::new(DiskErrorKind::Refused, file.path(), what);
         let wanted = printable(wanted);
         match named {
             Some(_) if again => Err(refused(format!("more than one snapshot has the name \"{wanted}\""))
@@ -145,8 +145,8 @@ impl<'a> Snapshots<'a> {
     }
 
     fn read(&mut self) -> Result<Snapshot> {
-        self.window.align();
-        let at = self.window.at();
+        self.range.align();
+        let at = self.range.at();
         let fixed = self.take(at, 40)?;
         let (l1_offset, l1_entries) = (be64(fixed, 0), be32(fixed, 8));
         let (id_len, name_len) = (be16(fixed, 12), be16(fixed, 14));
@@ -154,7 +154,7 @@ impl<'a> Snapshots<'a> {
         let (short_state_size, extra_len) = (be32(fixed, 32), be32(fixed, 36));
         if extra_len > EXTRA_MAX {
             let why = format_args!("more than {EXTRA_MAX} bytes");
-            return Err(HeaderField::new("snapshot's extra_data_size", at + 36).bad(self.host, extra_len, why));
+            return Err(HeaderField::new("snapshot's extra_data_size", at + 36).bad(self.file, extra_len, why));
         }
         let today = self.size;
         let extra = self.take(at, extra_len)?;
@@ -164,18 +164,18 @@ impl<'a> Snapshots<'a> {
         let stated = own_size.unwrap_or(today);
         let too_large = (stated > LEN_MAX).then(|| {
             let why = "more bytes than a disk can have";
-            HeaderField::new("snapshot's disk size", at + 48).bad(self.host, stated, why).what().to_owned()
+            HeaderField::new("snapshot's disk size", at + 48).bad(self.file, stated, why).what().to_owned()
         });
         let id = string(self.take(at, u32::from(id_len))?).into();
         let name = string(self.take(at, u32::from(name_len))?).into();
-        let (index, count, len) = (self.next, self.count, self.host.len());
-        let cut = (self.window.at() > len).then(|| {
+        let (index, count, len) = (self.next, self.count, self.file.len());
+        let cut = (self.range.at() > len).then(|| {
             format!("snapshot {index} of {count}, at {at:#x}: runs past the end of the file, which has {len} bytes")
         });
         Ok(Snapshot {
             id,
             name,
-            flaw: cut.or(too_large),
+            problem: cut.or(too_large),
             unchecked_l1: L1Table { offset: HostOffset(l1_offset), entries: u64::from(l1_entries) },
             at,
             disk_size: stated / 512 * 512,
@@ -190,10 +190,10 @@ impl<'a> Snapshots<'a> {
 
     /// Takes the next bytes of the entry that begins at file offset `entry`.
     fn take(&mut self, entry: u64, len: u32) -> Result<&[u8]> {
-        let (host, index, count) = (self.host, self.next, self.count);
-        self.window.take(len)?.ok_or_else(|| {
+        let (file, index, count) = (self.file, self.next, self.count);
+        self.range.take(len)?.ok_or_else(|| {
             let why = format!("makes the table longer than {TABLE_MAX} bytes");
-            unusable(host, format!("snapshot {index} of {count}, at {entry:#x}: {why}"))
+            unusable(file, format!("snapshot {index} of {count}, at {entry:#x}: {why}"))
         })
     }
 }

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_is_bounded_and_what_is_asked_for_again_and_again_stays() {
+    fn cache_is_bounded_and_keeps_pieces_in_use() {
         let cache = TableCache::<Mapping>::new(1 << 20);
         let key = |offset| TableKey { layer: 0, piece: HostOffset(offset) };
         let mut loads = 0;

@@ -55,20 +55,20 @@ impl TableReader {
     /// Checks every L1 entry: its value, and that no L2 table overlaps another table. Returns true if the file ends
     /// before the last entry that the disk needs; the missing entries read as zeros, so that part of the disk is
     /// unallocated.
-    pub(crate) fn check(&self, host: &ImageFile) -> Result<bool> {
+    pub(crate) fn check(&self, file: &ImageFile) -> Result<bool> {
         let mut tables = Vec::new();
         let mut end = self.l1.0 + self.l1_entries * L1_ENTRY;
-        let mut window = BufferedRange::new(host, self.l1.0, self.l1.0 + self.l1_entries * L1_ENTRY);
+        let mut range = BufferedRange::new(file, self.l1.0, self.l1.0 + self.l1_entries * L1_ENTRY);
         for index in 0..self.l1_entries {
-            let word = window.take(8)?.map_or(0, |word| be64(word, 0));
-            let table = self.l1_entry(host, index, word)?;
+            let word = range.take(8)?.map_or(0, |word| be64(word, 0));
+            let table = self.l1_entry(file, index, word)?;
             end = end.max(table.map_or(0, |table| table.0 + self.l2_entries(index) * self.geometry.l2_entry_size()));
             tables.extend(table);
         }
         tables.sort_unstable();
         match tables.windows(2).find(|two| two[0] == two[1]) {
-            Some(two) => Err(unusable(host, format!("two L1 entries have the L2 table at {:#x}", two[0].0))),
-            None => Ok(end > host.len()),
+            Some(two) => Err(unusable(file, format!("two L1 entries have the L2 table at {:#x}", two[0].0))),
+            None => Ok(end > file.len()),
         }
     }
 
@@ -79,13 +79,13 @@ impl TableReader {
     }
 
     /// Decodes and checks an L1 entry.
-    fn l1_entry(&self, host: &ImageFile, index: u64, word: u64) -> Result<Option<HostOffset>> {
+    fn l1_entry(&self, file: &ImageFile, index: u64, word: u64) -> Result<Option<HostOffset>> {
         let wrong = |what: &str| {
             let at = self.l1.0 + index * L1_ENTRY;
-            unusable(host, format!("L1 entry at {at:#x} {what}"))
+            unusable(file, format!("L1 entry at {at:#x} {what}"))
         };
         let Some(table) = L1Entry(word).table(self.geometry).map_err(wrong)? else { return Ok(None) };
-        if table.0 >= host.len() {
+        if table.0 >= file.len() {
             return Err(wrong(&format!("has its L2 table at {:#x}, past the end of the file", table.0)));
         }
         if let Some(region) = TableRegion::hit(&self.regions, &self.cluster(table)) {
@@ -105,12 +105,12 @@ impl TableReader {
     }
 
     /// Reads a piece of the L1 table: the offsets of L2 tables.
-    pub(crate) fn read_l1(&self, host: &ImageFile, piece: HostOffset) -> Result<RunMap<Option<HostOffset>>> {
+    pub(crate) fn read_l1(&self, file: &ImageFile, piece: HostOffset) -> Result<RunMap<Option<HostOffset>>> {
         let first = (piece.0 - self.l1.0) / L1_ENTRY;
-        let bytes = read(host, piece, ((self.l1_entries - first) * L1_ENTRY).min(PIECE))?;
+        let bytes = read(file, piece, ((self.l1_entries - first) * L1_ENTRY).min(PIECE))?;
         let mut runs = RunMap::default();
         for (index, word) in (first..).zip(words(&bytes)) {
-            let table = self.l1_entry(host, index, word)?;
+            let table = self.l1_entry(file, index, word)?;
             runs.push(1, table, |before: Option<HostOffset>, _| before.is_none() && table.is_none());
         }
         Ok(runs.close())
@@ -132,23 +132,23 @@ impl TableReader {
     /// on.
     pub(crate) fn read_l2(
         &self,
-        host: &ImageFile,
+        file: &ImageFile,
         table: HostOffset,
         piece: HostOffset,
         guest: GuestOffset,
     ) -> Result<RunMap<Mapping>> {
         let entry_size = self.geometry.l2_entry_size();
         let first = (piece.0 - table.0) / entry_size;
-        let bytes = read(host, piece, (self.cluster(table).end - piece.0).min(self.l2_size()))?;
+        let bytes = read(file, piece, (self.cluster(table).end - piece.0).min(self.l2_size()))?;
         let mut words = words(&bytes);
         let mut runs = RunMap::default();
         for index in first.. {
             let guest = GuestOffset(guest.0 + index * self.geometry.cluster_size());
             let Some(entry) = words.next().map(L2Entry).filter(|_| guest.0 < self.size) else { break };
             let bits = self.geometry.extended_l2.then(|| Subclusters(words.next().unwrap_or_default()));
-            let wrong = |flaw: &str| {
+            let wrong = |problem: &str| {
                 let at = table.0 + index * entry_size;
-                unusable(host, format!("L2 entry at {at:#x} {flaw}"))
+                unusable(file, format!("L2 entry at {at:#x} {problem}"))
             };
             let cluster = entry.cluster(self.geometry, self.version, self.external).map_err(wrong)?;
             self.check_place(cluster, guest, table).map_err(|what| wrong(&what))?;
@@ -159,17 +159,17 @@ impl TableReader {
 
     /// Checks that data overlaps no table. In an external data file, checks that data is at its disk offset.
     fn check_place(&self, cluster: ClusterType, guest: GuestOffset, table: HostOffset) -> Result<(), String> {
-        let (ClusterType::Normal(place) | ClusterType::Zero(Some(place))) = cluster else { return Ok(()) };
+        let (ClusterType::Normal(offset) | ClusterType::Zero(Some(offset))) = cluster else { return Ok(()) };
         if self.external {
-            let wrong = || format!("has its cluster at {:#x} of the data file, not at {:#x}", place.0, guest.0);
-            return if place.0 == guest.0 { Ok(()) } else { Err(wrong()) };
+            let wrong = || format!("has its cluster at {:#x} of the data file, not at {:#x}", offset.0, guest.0);
+            return if offset.0 == guest.0 { Ok(()) } else { Err(wrong()) };
         }
-        let what = if place == table {
+        let what = if offset == table {
             Some("L2 table itself")
         } else {
-            TableRegion::hit(&self.regions, &self.cluster(place)).map(|region| region.what)
+            TableRegion::hit(&self.regions, &self.cluster(offset)).map(|region| region.what)
         };
-        what.map_or(Ok(()), |what| Err(format!("has its cluster at {:#x}, where the {what} is", place.0)))
+        what.map_or(Ok(()), |what| Err(format!("has its cluster at {:#x}, where the {what} is", offset.0)))
     }
 
     /// Appends the mappings of an entry's subclusters.
@@ -208,9 +208,9 @@ fn piece(table: HostOffset, index: u64, entry_size: u64, size: u64) -> (HostOffs
 }
 
 /// Reads `len` bytes of a table. Beyond the end of the file it reads as zeros.
-pub(crate) fn read(host: &ImageFile, piece: HostOffset, len: u64) -> Result<Vec<u8>> {
+pub(crate) fn read(file: &ImageFile, piece: HostOffset, len: u64) -> Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
-    host.read_at(piece.0, &mut bytes)?;
+    file.read_at(piece.0, &mut bytes)?;
     Ok(bytes)
 }
 

@@ -13,7 +13,7 @@ use crate::layer::Allocation;
 /// more memory than one of 512.
 #[derive(Debug, Default)]
 pub(crate) struct FiemapExtents {
-    window: Mutex<FiemapBatch>,
+    batch: Mutex<FiemapBatch>,
 }
 
 #[derive(Debug, Default)]
@@ -27,12 +27,12 @@ struct FiemapBatch {
 impl FiemapExtents {
     /// The status at offset `at` in a file of `size` bytes, and the number of bytes with that status.
     pub(crate) fn extent(&self, file: &File, at: u64, size: u64) -> io::Result<(Allocation, u64)> {
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        if !window.covers.contains(&at) {
-            window.move_to(file, at, size)?;
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        if !batch.covers.contains(&at) {
+            batch.move_to(file, at, size)?;
         }
-        let next = window.extents.partition_point(|extent| extent.start <= at);
-        let extent = next.checked_sub(1).and_then(|index| window.extents.get(index));
+        let next = batch.extents.partition_point(|extent| extent.start <= at);
+        let extent = next.checked_sub(1).and_then(|index| batch.extents.get(index));
         let extent = extent.ok_or_else(|| io::Error::other("FIEMAP gave extents that go nowhere"))?;
         Ok((extent.allocation, extent.start + extent.len - at))
     }
@@ -104,14 +104,14 @@ mod tests {
     }
 
     fn seen(raw: &[FiemapReply], at: u64, size: u64) -> (Vec<(u64, u64, Allocation)>, Range<u64>) {
-        let mut window = FiemapBatch::default();
-        window.fill(raw, at, size).unwrap();
-        let extents = window.extents.iter().map(|extent| (extent.start, extent.len, extent.allocation)).collect();
-        (extents, window.covers)
+        let mut batch = FiemapBatch::default();
+        batch.fill(raw, at, size).unwrap();
+        let extents = batch.extents.iter().map(|extent| (extent.start, extent.len, extent.allocation)).collect();
+        (extents, batch.covers)
     }
 
     #[test]
-    fn gaps_and_unwritten_extents_are_zeros_and_neighbours_are_merged() {
+    fn gaps_and_unwritten_extents_are_merged_as_zeros() {
         let raw = [
             extent(4096, 4096, 0),
             extent(8192, 4096, 0x4), // DELALLOC
@@ -128,26 +128,26 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_last_covers_only_what_it_tells() {
+    fn reply_without_last_flag_covers_only_its_extents() {
         assert_eq!(seen(&[extent(0, 4096, 0)], 0, 1 << 40), (vec![(0, 4096, Allocation::Data)], 0..4096));
     }
 
     #[test]
-    fn extents_that_go_backwards_are_no_answer() {
-        let mut window = FiemapBatch::default();
+    fn extents_in_descending_order_are_refused() {
+        let mut batch = FiemapBatch::default();
         for second in [0, 8191] {
-            assert!(window.fill(&[extent(4096, 8192, 0), extent(second, 4096, 1)], 4096, 65536).is_err());
-            assert!(window.covers.is_empty());
+            assert!(batch.fill(&[extent(4096, 8192, 0), extent(second, 4096, 1)], 4096, 65536).is_err());
+            assert!(batch.covers.is_empty());
         }
     }
 
     #[test]
-    fn no_extent_at_all_is_one_hole() {
+    fn file_without_extents_is_one_hole() {
         assert_eq!(seen(&[], 4096, 8192), (vec![(4096, 4096, Allocation::Zero)], 4096..8192));
     }
 
     #[test]
-    fn an_extent_that_begins_before_the_window_or_wraps_around_is_clipped() {
+    fn early_or_overflowing_extent_is_clipped() {
         assert_eq!(
             seen(&[extent(0, 8192, 1)], 4096, 16384).0,
             vec![(4096, 4096, Allocation::Data), (8192, 8192, Allocation::Zero)]

@@ -53,11 +53,11 @@ impl SeekExtents {
 
 /// Checks that a reply is a whole number of sectors. File systems count holes in sectors; smaller steps would cause a
 /// call for each byte.
-fn whole(place: u64, size: u64) -> io::Result<u64> {
-    if place < size && !place.is_multiple_of(512) {
+fn whole(offset: u64, size: u64) -> io::Result<u64> {
+    if offset < size && !offset.is_multiple_of(512) {
         return Err(io::Error::other("data or a hole is said to begin inside a sector"));
     }
-    Ok(place)
+    Ok(offset)
 }
 
 fn look(file: &File, at: u64, size: u64, is_data: bool) -> io::Result<SeekExtent> {

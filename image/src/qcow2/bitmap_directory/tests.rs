@@ -4,8 +4,8 @@ use super::super::test_images::{TestImage, qemu_img, refusal};
 use super::*;
 
 fn list(image: &TestImage) -> Result<Vec<Bitmap>> {
-    let host = image.host();
-    Bitmaps::new(&host, &Header::read(&host)?)?.collect()
+    let file = image.host();
+    Bitmaps::new(&file, &Header::read(&file)?)?.collect()
 }
 
 /// An image with one bitmap `b` of granularity 64 KiB. The directory is the third cluster, with space for another
@@ -36,7 +36,7 @@ fn bitmaps_of_qemu_img_are_listed() {
 }
 
 #[test]
-fn a_directory_written_by_hand_is_read() {
+fn handwritten_directory_is_read() {
     let bitmap = Bitmap { name: "b".into(), granularity: 65536, in_use: false, auto: true };
     assert_eq!(list(&one()).unwrap(), [bitmap]);
     // A bitmap in use may be too short, because the disk has grown.

@@ -32,7 +32,7 @@ fn version_2_ends_at_byte_72() {
 }
 
 #[test]
-fn what_qemu_img_makes_is_read() {
+fn headers_of_qemu_img_are_read() {
     for (options, version, bits, order) in [
         ("compat=0.10", 2, 16, 4),
         ("compat=1.1,cluster_size=512,refcount_bits=1", 3, 9, 0),
@@ -79,7 +79,7 @@ fn backing_and_data_files_of_qemu_img_are_named() {
 }
 
 #[test]
-fn a_longer_header_is_passed_over_and_its_compression_type_read() {
+fn longer_header_is_accepted_with_its_compression_type() {
     let image = TestImage::v3();
     image.put32(100, 4096).put32(4096, 0).put(104, &[1]).put64(72, 1 << 3).put(112, &[0xff; 100]);
     assert_eq!(image.header().unwrap().compression, Compression::Zstd);
@@ -98,7 +98,7 @@ fn unknown_compatible_and_autoclear_bits_are_ignored() {
 }
 
 #[test]
-fn dirty_corrupt_and_odd_are_warned_of() {
+fn dirty_corrupt_and_odd_sizes_cause_warnings() {
     let image = TestImage::v3();
     image.put64(72, 3).put64(24, 1000);
     let header = image.header().unwrap();
@@ -127,7 +127,7 @@ fn a_backing_name_is_any_bytes_up_to_a_nul() {
 }
 
 #[test]
-fn tables_may_end_behind_the_end_of_the_file() {
+fn tables_may_end_beyond_the_end_of_the_file() {
     let image = TestImage::v3();
     image.put64(24, 32 << 30).put32(36, 64).cut((3 << 16) + 8);
     assert_eq!(image.header().unwrap().l1.entries, 64);
@@ -136,7 +136,7 @@ fn tables_may_end_behind_the_end_of_the_file() {
 }
 
 #[test]
-fn what_a_reader_can_not_take_is_refused_by_field_and_offset() {
+fn unsupported_values_are_refused_by_field_and_offset() {
     type Alter = fn(&TestImage) -> &TestImage;
     let cases: &[(&str, Alter)] = &[
         ("not a qcow2 image: it doesn't begin with \"QFI\\xfb\"", |i| i.put(0, b"QFI\xfa")),
@@ -266,7 +266,7 @@ fn what_a_reader_can_not_take_is_refused_by_field_and_offset() {
 }
 
 #[test]
-fn places_of_tables_that_reading_does_not_need_are_warned_of() {
+fn invalid_offsets_of_unneeded_tables_cause_warnings() {
     type Alter = fn(&TestImage) -> &TestImage;
     let refcounts: &[(&str, Alter)] = &[
         ("refcount_table_offset at 0x30 is 0x0: the refcount table overlaps the header's cluster", |i| i.put64(48, 0)),
@@ -287,12 +287,12 @@ fn places_of_tables_that_reading_does_not_need_are_warned_of() {
         }),
     ];
     for (cases, rest) in [(refcounts, "it is not needed to read the disk"), (snapshots, "no snapshot can be read")] {
-        for (flaw, alter) in cases {
+        for (problem, alter) in cases {
             let image = TestImage::v3();
             alter(&image);
             let header = image.header().unwrap();
-            assert_eq!(header.warnings(), [format!("{flaw}: {rest}")]);
-            assert_eq!(header.places().len(), 2);
+            assert_eq!(header.warnings(), [format!("{problem}: {rest}")]);
+            assert_eq!(header.regions().len(), 2);
         }
     }
 }
@@ -321,7 +321,7 @@ fn altered(seed: u64) -> TestImage {
 }
 
 #[test]
-fn what_is_taken_qemu_takes_too() {
+fn accepted_headers_are_accepted_by_qemu() {
     let mut taken = 0;
     for seed in 0..200 {
         let image = altered(seed);
