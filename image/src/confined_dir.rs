@@ -71,9 +71,9 @@ impl ConfinedDir {
             return None;
         }
         let link = link_of(&found);
-        let lies = fs::read_link(&link).ok()?;
+        let true_path = fs::read_link(&link).ok()?;
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(link).ok()?;
-        ImageFile::of(file, path, lies.parent().map(Path::to_path_buf)).ok()
+        ImageFile::of(file, path, true_path.parent().map(Path::to_path_buf)).ok()
     }
 }
 

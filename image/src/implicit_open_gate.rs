@@ -117,9 +117,9 @@ impl ImplicitOpenGate {
         // O_PATH finds the file without opening it, so a fifo or a device is not affected.
         let found = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(entry).map_err(failed)?;
         let link = proc_link(&found);
-        let lies = fs::read_link(&link).map_err(|source| no_proc(named_by, what, name, source))?;
-        if !lies.starts_with(own) && !self.allow.iter().any(|dir| lies.starts_with(dir)) {
-            return Err(self.outside(named_by, what, name, &lies));
+        let true_path = fs::read_link(&link).map_err(|source| no_proc(named_by, what, name, source))?;
+        if !true_path.starts_with(own) && !self.allow.iter().any(|dir| true_path.starts_with(dir)) {
+            return Err(self.outside(named_by, what, name, &true_path));
         }
         let kind = found.metadata().map_err(failed)?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
@@ -130,9 +130,9 @@ impl ImplicitOpenGate {
         ImageFile::of(file, &path_of(named_by, name), dir)
     }
 
-    /// The refusal of a file whose true path is `lies`.
-    fn outside(&self, named_by: &Path, what: &str, name: &Path, lies: &Path) -> DiskError {
-        let leads = if lies == name { String::new() } else { format!(" leads to {}, which", named(lies)) };
+    /// The refusal of a file whose true path is `true_path`.
+    fn outside(&self, named_by: &Path, what: &str, name: &Path, true_path: &Path) -> DiskError {
+        let leads = if true_path == name { String::new() } else { format!(" leads to {}, which", named(true_path)) };
         let where_to = match self.allow[..] {
             [] => "is not below the image's directory",
             _ => "is neither below the image's directory nor below an allowed one",
@@ -140,8 +140,8 @@ impl ImplicitOpenGate {
         let error =
             DiskError::new(DiskErrorKind::Refused, named_by, format!("{what} {}{leads} {where_to}", named(name)));
         // Pipes and sockets have no directory that the user could allow.
-        match lies.parent() {
-            Some(dir) if lies.is_absolute() => {
+        match true_path.parent() {
+            Some(dir) if true_path.is_absolute() => {
                 error.hint(format!("if you trust this image, --allow {} lets it be read", quoted(dir)))
             }
             _ => error,

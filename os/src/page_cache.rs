@@ -42,7 +42,7 @@ impl DropBehind {
     ///
     /// # Errors
     ///
-    /// The error of writing back, after which data is lost.
+    /// The error of writing dirty pages back.
     pub fn passed(&self, at: u64, len: u64) -> io::Result<()> {
         if len == 0 {
             return Ok(());

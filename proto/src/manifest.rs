@@ -232,7 +232,7 @@ impl ManifestWriter {
     }
 
     /// Adds the next record, DATA with its digest or HOLE, and appends the finished lines to `lines`. A HOLE is written
-    /// once a record other than HOLE follows.
+    /// when DATA or END follows.
     ///
     /// # Errors
     ///

@@ -133,22 +133,26 @@ fn bad_manifests_are_refused_with_the_indexed_kind() {
 
 /// A generated disk: for each block, whether it is data. The last block may be short.
 #[derive(Clone, Debug)]
-struct Wish {
+struct GeneratedDisk {
     hash_params: HashParams,
     blocks: Vec<bool>,
     /// Bytes that the last block is shorter than the others.
     short: u64,
 }
 
-fn wishes() -> impl Strategy<Value = Wish> {
+fn generated_disks() -> impl Strategy<Value = GeneratedDisk> {
     let hash_params = (0..5_u32, 0..8_u32).prop_filter_map("a grain above the interval", |(interval, grain)| {
         HashParams::new(4096 << interval, 512 << grain)
     });
     let blocks = prop::collection::vec(any::<bool>(), 0..40);
-    (hash_params, blocks, 0..512_u64).prop_map(|(hash_params, blocks, short)| Wish { hash_params, blocks, short })
+    (hash_params, blocks, 0..512_u64).prop_map(|(hash_params, blocks, short)| GeneratedDisk {
+        hash_params,
+        blocks,
+        short,
+    })
 }
 
-impl Wish {
+impl GeneratedDisk {
     fn size(&self) -> u64 {
         (self.blocks.len() as u64 * self.hash_params.grain()).saturating_sub(self.short)
     }
@@ -191,8 +195,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn reader_accepts_written_manifest_for_any_split_of_zeros(wish in wishes(), piece in 1..9_u64) {
-        let (first, records) = (ManifestHeader::whole(wish.size(), wish.hash_params), wish.records());
+    fn reader_accepts_written_manifest_for_any_split_of_zeros(disk in generated_disks(), piece in 1..9_u64) {
+        let (first, records) = (ManifestHeader::whole(disk.size(), disk.hash_params), disk.records());
         let pieces: Vec<_> = records.iter().flat_map(|record| match *record {
             Record::Hole { len } if len > piece => vec![Record::Hole { len: len - piece }, Record::Hole { len: piece }],
             other => vec![other],
@@ -205,16 +209,16 @@ proptest! {
     }
 
     #[test]
-    fn manifest_has_the_record_lines_of_the_stream(wish in wishes()) {
+    fn manifest_has_the_record_lines_of_the_stream(disk in generated_disks()) {
         let (mut encoder, mut stream) = (StreamEncoder::new(Dialect::V1), BytesMut::new());
         let mut line = |encoder: &mut StreamEncoder, frame| {
             let from = stream.len();
             encoder.encode(frame, &mut stream).unwrap();
             String::from_utf8(stream[from..].to_vec()).unwrap()
         };
-        let _open = line(&mut encoder, Frame::Open(StreamHeader { size: wish.size(), sums: Some(wish.hash_params) }));
+        let _open = line(&mut encoder, Frame::Open(StreamHeader { size: disk.size(), sums: Some(disk.hash_params) }));
         let (mut at, mut lines) = (0, String::new());
-        for record in wish.records() {
+        for record in disk.records() {
             at += record.len();
             lines += &line(&mut encoder, Frame::Record(record));
             if record.payload_len() > 0 {
@@ -223,15 +227,15 @@ proptest! {
         }
         let end = encoder.end();
         lines += &line(&mut encoder, Frame::End(end));
-        let first = ManifestHeader::whole(wish.size(), wish.hash_params);
-        let (text, digest) = written(first, &wish.records());
+        let first = ManifestHeader::whole(disk.size(), disk.hash_params);
+        let (text, digest) = written(first, &disk.records());
         prop_assert_eq!(text.split_once('\n').unwrap().1, lines);
         prop_assert_eq!(encoder.fingerprint().unwrap().digest, digest);
     }
 
     #[test]
-    fn manifest_cut_at_any_byte_is_refused(wish in wishes()) {
-        let (text, _) = written(ManifestHeader::whole(wish.size(), wish.hash_params), &wish.records());
+    fn manifest_cut_at_any_byte_is_refused(disk in generated_disks()) {
+        let (text, _) = written(ManifestHeader::whole(disk.size(), disk.hash_params), &disk.records());
         for cut in 0..text.len() {
             let bad = read(&text.as_bytes()[..cut]).expect_err("a cut");
             prop_assert_eq!(bad.kind, "cut", "at {}", cut);
@@ -239,9 +243,9 @@ proptest! {
     }
 
     #[test]
-    fn changed_byte_is_refused_or_changes_the_first_line(wish in wishes(), seeds: [u8; 3]) {
-        let first = ManifestHeader::whole(wish.size(), wish.hash_params);
-        let (text, _) = written(first, &wish.records());
+    fn changed_byte_is_refused_or_changes_the_first_line(disk in generated_disks(), seeds: [u8; 3]) {
+        let first = ManifestHeader::whole(disk.size(), disk.hash_params);
+        let (text, _) = written(first, &disk.records());
         let head = text.find('\n').unwrap();
         // Each digit of the first line is replaced by all others, and each other byte by some values and the next one.
         for at in 0..text.len() {
@@ -257,7 +261,7 @@ proptest! {
                 }
                 if let Ok((another, records, _)) = read(&changed) {
                     prop_assert!(at < head && another != first, "byte {} made {}", at, other);
-                    prop_assert_eq!(&records, &wish.records());
+                    prop_assert_eq!(&records, &disk.records());
                     prop_assert_eq!(written(another, &records).0.into_bytes(), changed);
                 }
             }

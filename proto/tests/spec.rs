@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use model::{What, encode, receive};
+use model::{Content, encode, receive};
 use xfer_hole_proto as proto;
 use xfer_hole_proto::{Dialect, Fault, StreamErrorKind};
 
@@ -62,7 +62,7 @@ fn example_in_the_spec_decodes_and_encodes() {
     let example = fenced(&spec, "stream");
     let received = receive(example.as_bytes(), Dialect::V1, || 1).unwrap();
     let text = b"Hello, disk.\n".to_vec();
-    assert_eq!(received.disk(), (1048589, &[(0..1048576, What::Hole), (1048576..1048589, What::Data(text))][..]));
+    assert_eq!(received.disk(), (1048589, &[(0..1048576, Content::Hole), (1048576..1048589, Content::Data(text))][..]));
     assert_eq!(encode(&received.frames, Dialect::V1).unwrap(), example.as_bytes());
     let fingerprint = received.fingerprint.unwrap().to_string();
     assert!(spec.contains(&format!("`{fingerprint}`")), "{fingerprint}");

@@ -9,7 +9,7 @@ mod model;
 use std::collections::BTreeMap;
 
 use folder::Folder;
-use model::{Received, What, encode, ragged, receive};
+use model::{Content, Received, encode, ragged, receive};
 use serde::Deserialize;
 use xfer_hole_proto::{Dialect, Hasher, StreamError};
 
@@ -80,7 +80,7 @@ fn index() -> Index {
 }
 
 /// The result of decoding the stream. It must not depend on how the bytes are split.
-fn fate(bytes: &[u8], dialect: Dialect) -> Result<Received, StreamError> {
+fn decoded(bytes: &[u8], dialect: Dialect) -> Result<Received, StreamError> {
     let whole = receive(bytes, dialect, || usize::MAX);
     let mut others = vec![receive(bytes, dialect, || 1)];
     others.extend((1..=8).map(|seed| receive(bytes, dialect, ragged(seed, 1 << (2 * seed)))));
@@ -114,9 +114,9 @@ fn content(received: &Received, dest: Option<&Dest>, mut each: impl FnMut(&[u8])
     };
     for (range, what) in &received.parts {
         match what {
-            What::Data(payload) => each(payload),
-            What::Hole => each(&vec![0; usize::try_from(range.end - range.start).unwrap()]),
-            What::Keep => each(&old(range)),
+            Content::Data(payload) => each(payload),
+            Content::Hole => each(&vec![0; usize::try_from(range.end - range.start).unwrap()]),
+            Content::Keep => each(&old(range)),
         }
     }
 }
@@ -131,9 +131,9 @@ fn holes(received: &Received, dest: Option<&Dest>) -> Vec<(u64, u64)> {
     };
     for (range, what) in &received.parts {
         match what {
-            What::Data(_) => {}
-            What::Hole => add(range.start, range.end),
-            What::Keep => {
+            Content::Data(_) => {}
+            Content::Hole => add(range.start, range.end),
+            Content::Keep => {
                 let mut at = range.start;
                 for &(start, len, _) in &dest.expect("KEEP without a dest").data {
                     add(at, start.min(range.end));
@@ -173,7 +173,7 @@ fn test_streams_are_small() {
 fn good_streams_decode_to_the_indexed_disk() {
     for (name, good) in index().good {
         let bytes = FOLDER.read("good", &name);
-        let received = fate(&bytes, good.dialect.into()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let received = decoded(&bytes, good.dialect.into()).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(received.size(), good.size, "{name}");
         assert_eq!(holes(&received, good.dest.as_ref()), good.holes, "{name}");
         assert_eq!(received.fingerprint.map(|it| it.to_string()), good.fingerprint, "{name}");
@@ -202,7 +202,7 @@ fn good_streams_round_trip() {
 fn bad_streams_are_refused_at_the_indexed_position() {
     for (name, bad) in index().bad.into_iter().filter(|(_, bad)| bad.kind != "target") {
         let bytes = FOLDER.read("bad", &name);
-        let error = fate(&bytes, bad.dialect.into()).expect_err(&name);
+        let error = decoded(&bytes, bad.dialect.into()).expect_err(&name);
         let found = (error.kind().word(), error.record(), error.offset());
         assert_eq!(found, (bad.kind.as_str(), bad.record, bad.offset), "{name}: {error}");
     }
@@ -212,7 +212,7 @@ fn bad_streams_are_refused_at_the_indexed_position() {
 fn streams_refused_by_the_target_decode_completely() {
     for (name, bad) in index().bad.into_iter().filter(|(_, bad)| bad.kind == "target") {
         let bytes = FOLDER.read("bad", &name);
-        let received = fate(&bytes, bad.dialect.into()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let received = decoded(&bytes, bad.dialect.into()).unwrap_or_else(|error| panic!("{name}: {error}"));
         let base = received.base.unwrap_or_else(|| panic!("{name}: no BASE"));
         // The target must be larger than the file, or have other content.
         assert!(bad.dest.is_none_or(|dest| dest.size < base.size || base.digest.is_some()), "{name}");

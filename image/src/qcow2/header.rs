@@ -307,7 +307,7 @@ impl RawHeader {
         l1.check(file, geometry, &[])?;
         for region in [&refcounts, &snapshots] {
             region.check_number(file, geometry)?;
-            // If the L1 table overlaps, it may be the wrong one of both, and the disk is read by it.
+            // One of two overlapping tables has a wrong offset. It may be the L1 table, which maps the disk.
             region.overlap(file, &[l1]).map_or(Ok(()), Err)?;
         }
         let said = |problem: Option<DiskError>| problem.map(|problem| problem.what().to_owned());

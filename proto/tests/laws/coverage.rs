@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use xfer_hole_proto::{Base, CoverageChecker, Frame, HashParams, LEN_MAX, Record, StreamHeader};
 
-use super::{any_hash_params, cases, good_ending, some_hash_params, wishes};
+use super::{any_hash_params, cases, good_ending, some_hash_params, stream_inputs};
 
 /// A second implementation of the coverage rules: paints every byte of the disk, then checks the whole.
 fn covers_once(size: u64, hash_params: Option<HashParams>, base: Option<u64>, records: &[Record]) -> bool {
@@ -87,8 +87,8 @@ proptest! {
     }
 
     #[test]
-    fn generated_streams_cover_their_disk(wishes in wishes(any_hash_params(), good_ending())) {
-        let frames = wishes.frames();
+    fn generated_streams_cover_their_disk(input in stream_inputs(any_hash_params(), good_ending())) {
+        let frames = input.frames();
         let records: Vec<Record> = frames.iter().filter_map(|it| if let Frame::Record(it) = it { Some(*it) } else { None }).collect();
         let Frame::Open(open) = frames[0] else { panic!("no open line") };
         let base = if let Frame::Base(base) = frames[1] { Some(base.size) } else { None };

@@ -25,18 +25,18 @@ fn cases(cases: u32) -> ProptestConfig {
 
 /// The input of a generated stream. It may break the rules; `frames` makes the nearest valid stream of it.
 #[derive(Clone, Debug)]
-struct Wishes {
+struct StreamInput {
     hash_params: Option<HashParams>,
     /// Bytes that BASE extends beyond the last KEEP, and its digest. Without it each KEEP becomes a HOLE.
     base: Option<(u64, Option<Digest>)>,
-    records: Vec<(Wish, u64, u8)>,
+    records: Vec<(LineKind, u64, u8)>,
     /// Bytes that the last record is shorter than a multiple of the grain.
     short: u64,
     ending: Ending,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Wish {
+enum LineKind {
     Data,
     Hole,
     Keep,
@@ -50,20 +50,16 @@ enum Ending {
     Fail(String),
 }
 
-fn wishes(
+fn stream_inputs(
     hash_params: impl Strategy<Value = Option<HashParams>>,
     ending: impl Strategy<Value = Ending>,
-) -> impl Strategy<Value = Wishes> {
+) -> impl Strategy<Value = StreamInput> {
     let digest = proptest::option::of(any::<u8>().prop_map(|seed| Digest::of(&[seed])));
     let base = proptest::option::of((0..3_u64, digest));
-    let wish = prop_oneof![4 => Just(Wish::Data), 3 => Just(Wish::Hole), 2 => Just(Wish::Keep), 1 => Just(Wish::Wait)];
-    let records = prop::collection::vec((wish, 1..9_u64, any::<u8>()), 0..9);
-    (hash_params, base, records, 0..511_u64, ending).prop_map(|(hash_params, base, records, short, ending)| Wishes {
-        hash_params,
-        base,
-        records,
-        short,
-        ending,
+    let kind = prop_oneof![4 => Just(LineKind::Data), 3 => Just(LineKind::Hole), 2 => Just(LineKind::Keep), 1 => Just(LineKind::Wait)];
+    let records = prop::collection::vec((kind, 1..9_u64, any::<u8>()), 0..9);
+    (hash_params, base, records, 0..511_u64, ending).prop_map(|(hash_params, base, records, short, ending)| {
+        StreamInput { hash_params, base, records, short, ending }
     })
 }
 
@@ -90,55 +86,55 @@ fn payload(len: u64, seed: u8) -> Vec<u8> {
     bytes.take(usize::try_from(len).unwrap()).map(|byte| byte ^ (seed & 1)).collect()
 }
 
-impl Wishes {
+impl StreamInput {
     /// The valid stream nearest to this input. The payload of a record is one piece.
     fn frames(&self) -> Vec<Frame> {
         let mut middle = Vec::new();
         let (mut at, mut keep_end, mut lines, mut last) = (0_u64, 0, String::new(), None);
         let (interval, grain) = self.hash_params.map_or((1, 1), |params| (params.interval(), params.grain()));
-        let count = self.records.iter().rposition(|(wish, ..)| *wish != Wish::Wait).map_or(0, |last| last + 1);
-        for (index, &(wish, blocks, seed)) in self.records.iter().enumerate() {
-            if wish == Wish::Wait {
+        let count = self.records.iter().rposition(|(kind, ..)| *kind != LineKind::Wait).map_or(0, |last| last + 1);
+        for (index, &(kind, blocks, seed)) in self.records.iter().enumerate() {
+            if kind == LineKind::Wait {
                 middle.push(Frame::Wait);
                 continue;
             }
             let is_last = index + 1 == count;
-            let in_form = |wish| match wish {
-                Wish::Data => self.hash_params.is_none() || last != Some(Wish::Data) || at % interval == 0,
-                Wish::Hole => self.hash_params.is_none() || last != Some(Wish::Hole),
-                Wish::Keep => {
+            let in_form = |kind| match kind {
+                LineKind::Data => self.hash_params.is_none() || last != Some(LineKind::Data) || at % interval == 0,
+                LineKind::Hole => self.hash_params.is_none() || last != Some(LineKind::Hole),
+                LineKind::Keep => {
                     self.base.is_some()
-                        && (self.hash_params.is_none() || (last != Some(Wish::Keep) && at % interval == 0))
+                        && (self.hash_params.is_none() || (last != Some(LineKind::Keep) && at % interval == 0))
                 }
-                Wish::Wait => false,
+                LineKind::Wait => false,
             };
-            let wish = [wish, Wish::Hole, Wish::Data].into_iter().find(|&wish| in_form(wish)).unwrap();
-            let mut len = match wish {
-                Wish::Keep => blocks * interval.max(3),
-                Wish::Data if self.hash_params.is_some() => (blocks * grain).min(interval - at % interval),
+            let kind = [kind, LineKind::Hole, LineKind::Data].into_iter().find(|&kind| in_form(kind)).unwrap();
+            let mut len = match kind {
+                LineKind::Keep => blocks * interval.max(3),
+                LineKind::Data if self.hash_params.is_some() => (blocks * grain).min(interval - at % interval),
                 _ => blocks * grain.max(3),
             };
             if is_last && len > self.short {
                 len -= self.short;
             }
-            let record = match wish {
-                Wish::Data => {
+            let record = match kind {
+                LineKind::Data => {
                     let payload = payload(len, seed);
                     let digest = self.hash_params.map(|_| Digest::of(&payload));
                     middle.push(Frame::Record(Record::Data { len, digest }));
                     middle.push(Frame::Payload(payload.into()));
                     Record::Data { len, digest }
                 }
-                Wish::Hole => Record::Hole { len },
+                LineKind::Hole => Record::Hole { len },
                 _ => Record::Keep { len },
             };
-            if wish != Wish::Data {
+            if kind != LineKind::Data {
                 middle.push(Frame::Record(record));
             }
             at += len;
-            keep_end = if wish == Wish::Keep { at } else { keep_end };
+            keep_end = if kind == LineKind::Keep { at } else { keep_end };
             lines += &text(&Frame::Record(record));
-            last = Some(wish);
+            last = Some(kind);
         }
         let mut frames = vec![Frame::Open(StreamHeader { size: at, sums: self.hash_params })];
         frames.extend(self.base.map(|(beyond, digest)| Frame::Base(Base { size: keep_end + beyond, digest })));
@@ -202,24 +198,24 @@ proptest! {
 
     #[test]
     fn decoding_inverts_encoding_for_any_split_of_bytes(
-        wishes in wishes(any_hash_params(), any_ending()), seed: u64, longest in 1..5000_usize,
+        input in stream_inputs(any_hash_params(), any_ending()), seed: u64, longest in 1..5000_usize,
     ) {
-        let frames = wishes.frames();
+        let frames = input.frames();
         let bytes = encode(&frames, Dialect::V1).unwrap();
         prop_assert_eq!(&decode(&bytes, Dialect::V1, || 1).unwrap(), &frames);
         prop_assert_eq!(&decode(&bytes, Dialect::V1, ragged(seed, longest)).unwrap(), &frames);
     }
 
     #[test]
-    fn encoder_writes_the_text_of_the_grammar(wishes in wishes(any_hash_params(), any_ending())) {
+    fn encoder_writes_the_text_of_the_grammar(input in stream_inputs(any_hash_params(), any_ending())) {
         let mut bytes = Vec::new();
-        for frame in wishes.frames() {
+        for frame in input.frames() {
             match frame {
                 Frame::Payload(piece) => bytes.extend_from_slice(&piece),
                 line => bytes.extend_from_slice(text(&line).as_bytes()),
             }
         }
-        prop_assert_eq!(bytes, wishes.bytes());
+        prop_assert_eq!(bytes, input.bytes());
     }
 
     #[test]
@@ -254,8 +250,8 @@ proptest! {
     #![proptest_config(cases(64))]
 
     #[test]
-    fn stream_cut_at_any_byte_is_refused(wishes in wishes(any_hash_params(), any_ending())) {
-        let bytes = wishes.bytes();
+    fn stream_cut_at_any_byte_is_refused(input in stream_inputs(any_hash_params(), any_ending())) {
+        let bytes = input.bytes();
         let (mut decoder, mut src) = (StreamDecoder::new(Dialect::V1), BytesMut::new());
         for (at, &byte) in bytes.iter().enumerate() {
             let (mut cut, mut held) = (decoder.clone(), src.clone());
@@ -271,9 +267,9 @@ proptest! {
 
     #[test]
     fn flipped_bit_never_yields_another_disk(
-        wishes in wishes(some_hash_params(), good_ending()), flips in prop::collection::vec((any::<prop::sample::Index>(), 0..8), 200),
+        input in stream_inputs(some_hash_params(), good_ending()), flips in prop::collection::vec((any::<prop::sample::Index>(), 0..8), 200),
     ) {
-        let bytes = wishes.bytes();
+        let bytes = input.bytes();
         let whole = receive(&bytes, Dialect::V1, || usize::MAX).unwrap();
         for (index, bit) in flips {
             let mut flipped = bytes.clone();
@@ -287,9 +283,9 @@ proptest! {
 
     #[test]
     fn flipped_bit_in_any_line_never_yields_another_disk(
-        wishes in wishes(some_hash_params(), good_ending()),
+        input in stream_inputs(some_hash_params(), good_ending()),
     ) {
-        let frames = wishes.frames();
+        let frames = input.frames();
         let bytes = encode(&frames, Dialect::V1).unwrap();
         let whole = receive(&bytes, Dialect::V1, || usize::MAX).unwrap();
         let mut at = 0;

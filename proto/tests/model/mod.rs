@@ -11,7 +11,7 @@ use xfer_hole_proto::{
 
 /// The effect of a stream on a part of the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum What {
+pub(crate) enum Content {
     Data(Vec<u8>),
     Hole,
     Keep,
@@ -22,7 +22,7 @@ pub(crate) enum What {
 pub(crate) struct Received {
     pub(crate) open: Option<StreamHeader>,
     pub(crate) base: Option<Base>,
-    pub(crate) parts: Vec<(Range<u64>, What)>,
+    pub(crate) parts: Vec<(Range<u64>, Content)>,
     /// Every frame, the payload of a record in one piece.
     pub(crate) frames: Vec<Frame>,
     pub(crate) fingerprint: Option<Fingerprint>,
@@ -35,7 +35,7 @@ impl Received {
     }
 
     /// The size and the parts of the result. They are equal for two streams of the same disk.
-    pub(crate) fn disk(&self) -> (u64, &[(Range<u64>, What)]) {
+    pub(crate) fn disk(&self) -> (u64, &[(Range<u64>, Content)]) {
         (self.size(), &self.parts)
     }
 }
@@ -65,9 +65,9 @@ fn take(received: &mut Received, decoder: &StreamDecoder, frame: Frame) -> Resul
     match frame {
         Frame::Open(open) => received.open = Some(open),
         Frame::Base(base) => received.base = Some(base),
-        Frame::Record(Record::Data { len, .. }) => received.parts.push((at(len), What::Data(Vec::new()))),
-        Frame::Record(Record::Hole { len }) => received.parts.push((at(len), What::Hole)),
-        Frame::Record(Record::Keep { len }) => received.parts.push((at(len), What::Keep)),
+        Frame::Record(Record::Data { len, .. }) => received.parts.push((at(len), Content::Data(Vec::new()))),
+        Frame::Record(Record::Hole { len }) => received.parts.push((at(len), Content::Hole)),
+        Frame::Record(Record::Keep { len }) => received.parts.push((at(len), Content::Keep)),
         Frame::Payload(ref piece) => return take_payload(received, decoder, piece),
         Frame::Fail(reason) => {
             let (record, offset) = decoder.place();
@@ -81,7 +81,7 @@ fn take(received: &mut Received, decoder: &StreamDecoder, frame: Frame) -> Resul
 
 fn take_payload(received: &mut Received, decoder: &StreamDecoder, piece: &[u8]) -> Result<(), StreamError> {
     assert!(!piece.is_empty(), "an empty piece of payload");
-    let Some((_, What::Data(payload))) = received.parts.last_mut() else { panic!("payload without DATA") };
+    let Some((_, Content::Data(payload))) = received.parts.last_mut() else { panic!("payload without DATA") };
     payload.extend_from_slice(piece);
     if decoder.payload_left() > 0 {
         return Ok(());
