@@ -1,4 +1,5 @@
-//! A chain of layers, top first: what a layer doesn't have, the one below it has, or nobody.
+//! A chain of layers, top first. A range that a layer doesn't allocate comes from the layer below, or reads as zeros
+//! below the last.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -15,109 +16,109 @@ use crate::layer::{Allocation, Layer};
 use crate::probe::Format;
 use crate::raw::ExtentMethod;
 
-/// A disk and all that it is backed by.
+/// A disk: the top layer and the layers that back it.
 #[derive(Debug)]
 pub struct BackingChain {
     pub(crate) layers: Vec<Arc<dyn Layer>>,
     /// The disk's size in bytes.
     pub(crate) size: u64,
-    /// The top's.
+    /// The format of the top layer.
     pub(crate) format: Format,
     pub(crate) warnings: Vec<String>,
-    /// How the extents of the raw disk at the bottom are found, if there is one.
+    /// The extent method of the raw disk at the bottom, if there is one.
     pub(crate) method: Option<ExtentMethod>,
-    /// The older state that it is compared with.
-    pub(crate) since: Option<FoundBase>,
-    /// What the top holds, if that is no disk and was not asked for as it is.
+    /// The older state to compare with, if the options name one.
+    pub(crate) base: Option<FoundBase>,
+    /// The content of the top file, if it is no disk and its format was not named.
     pub(crate) content: Option<Content>,
 }
 
 impl BackingChain {
-    /// Raw layers, top first, up to this size.
+    /// A chain of raw layers, top first, with a size in bytes.
     pub fn of_layers(layers: Vec<Arc<dyn Layer>>, size: u64) -> Self {
-        Self { layers, size, format: Format::Raw, warnings: Vec::new(), method: None, since: None, content: None }
+        Self { layers, size, format: Format::Raw, warnings: Vec::new(), method: None, base: None, content: None }
     }
 
-    /// The same disk, whose extents at the bottom are found so.
+    /// Replaces the extent method of the raw disk at the bottom.
     #[must_use]
     pub fn found_by(self, method: ExtentMethod) -> Self {
         Self { method: Some(method), ..self }
     }
 
-    /// What each image and raw disk is read as, the top first.
+    /// The format of each layer, top first.
     pub fn formats(&self) -> impl Iterator<Item = Format> {
         self.layers.iter().map(|layer| layer.format())
     }
 
-    /// What the top was taken for.
+    /// The format of the top layer.
     #[must_use]
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// What the top file holds, if its bytes are no disk and its format was not named. Files only: a device is a disk.
+    /// The content of the top file, if it is no disk and its format was not named. Always `None` for a block device.
     #[must_use]
     pub fn content(&self) -> Option<Content> {
         self.content
     }
 
-    /// What a user should know before trusting the disk, a line each.
+    /// Warnings about the image, a line each.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// The same of what was noticed while it was read.
+    /// Warnings that reading the disk has added, a line each.
     #[must_use]
     pub fn noticed(&self) -> Vec<String> {
         let layers = self.layers.iter().filter_map(|layer| layer.noticed());
         layers.chain(self.files().filter_map(ImageFile::noticed)).collect()
     }
 
-    /// How the extents of the raw disk at the bottom are found, if there is one.
+    /// The extent method of the raw disk at the bottom, if there is one.
     #[must_use]
     pub fn method(&self) -> Option<ExtentMethod> {
         self.method
     }
 
-    /// Images and raw disks, 1 for a disk that nothing backs.
+    /// The number of layers: 1 for a disk without a backing file.
     #[must_use]
     pub fn layers(&self) -> usize {
         self.layers.len()
     }
 
-    /// All files that it lies in, those of the top first.
+    /// All files of the chain, those of the top layer first.
     pub fn files(&self) -> impl Iterator<Item = &ImageFile> {
         self.layers.iter().flat_map(|layer| layer.files())
     }
 
-    /// The files and devices that it lies in, as they stand in messages, and what of the storage each is.
+    /// All files and devices of the chain: the path as messages show it, and the storage behind it.
     #[must_use]
     pub fn storages(&self) -> Vec<(PathBuf, StorageId)> {
-        self.files().filter_map(|host| Some((host.path().to_owned(), host.storage()?))).collect()
+        self.files().filter_map(|file| Some((file.path().to_owned(), file.storage()?))).collect()
     }
 
-    /// True if one of its files is a regular one that not everybody may read: a copy of it isn't for everybody, either.
+    /// True if not all users may read one of its regular files, so that a copy must be private too.
     #[must_use]
     pub fn is_private(&self) -> bool {
-        self.files().any(|host| host.file().metadata().is_ok_and(|stat| stat.mode() & 0o004 == 0))
+        self.files().any(|file| file.file().metadata().is_ok_and(|stat| stat.mode() & 0o004 == 0))
     }
 
-    /// About how many bytes of data the disk has, by what its files take on their file systems: at most its size.
+    /// An estimate of the disk's data in bytes: the allocated space of its files, at most the size of the disk.
     #[must_use]
     pub fn allocated(&self) -> u64 {
-        let taken = |host: &ImageFile| if host.is_device() { host.len() } else { host.allocated().unwrap_or_default() };
+        let taken = |file: &ImageFile| if file.is_device() { file.len() } else { file.allocated().unwrap_or_default() };
         self.files().map(taken).fold(0, u64::saturating_add).min(self.size)
     }
 
-    /// The regular file that is this disk, byte for byte.
+    /// The regular file whose content is the disk, if the disk is a raw file without other layers.
     #[must_use]
     pub fn plain(&self) -> Option<&ImageFile> {
         let top = self.host(0).filter(|_| self.layers.len() == 1 && self.format == Format::Raw);
-        top.filter(|host| !host.is_device())
+        top.filter(|file| !file.is_device())
     }
 
-    /// If this is a block device as it is, of more bytes: from now on the disk is its first `size` bytes. Tells how many are left.
+    /// Limits the disk to its first `size` bytes if it is a larger block device. Returns the number of bytes cut off.
     pub fn limit_device(&mut self, size: u64) -> u64 {
         let is_device =
             self.layers.len() == 1 && self.format == Format::Raw && self.host(0).is_some_and(ImageFile::is_device);
@@ -126,28 +127,29 @@ impl BackingChain {
         tail
     }
 
-    /// The disk as it was in the older state that it is compared with; none if only the changes since are known.
+    /// The disk in the older state that it is compared with. `None` if only the changes since then are known.
     #[must_use]
     pub fn before(&self) -> Option<Self> {
-        let state = self.since.as_ref()?;
-        let (layers, format) = state.disk.clone()?;
-        let (size, warnings) = (state.older.size(), Vec::new());
-        Some(Self { layers, size, format, warnings, method: self.method, since: None, content: None })
+        let base = self.base.as_ref()?;
+        let (layers, format) = base.disk.clone()?;
+        let (size, warnings) = (base.older.size(), Vec::new());
+        Some(Self { layers, size, format, warnings, method: self.method, base: None, content: None })
     }
 
-    /// The disk as it is now, and all of it, whatever it is compared with.
+    /// The whole disk in its present state, without a state to compare with.
     #[must_use]
     pub fn whole(&self) -> Self {
         let (layers, warnings) = (self.layers.clone(), Vec::new());
         let (size, format, method, content) = (self.size, self.format, self.method, self.content);
-        Self { layers, size, format, warnings, method, since: None, content }
+        Self { layers, size, format, warnings, method, base: None, content }
     }
 
     fn layer(&self, depth: u32) -> Option<&dyn Layer> {
         self.layers.get(usize::try_from(depth).unwrap_or(usize::MAX)).map(AsRef::as_ref)
     }
 
-    /// What a map of the disk covers, in bytes: a raw disk counts as QEMU counts it, in whole sectors of 512.
+    /// The number of bytes that a map of the disk covers. A raw disk is rounded up to whole sectors of 512 bytes, as in
+    /// QEMU.
     #[must_use]
     pub fn mapped_size(&self) -> u64 {
         self.layer(0).map_or(0, Layer::size)
@@ -178,7 +180,7 @@ impl Disk for BackingChain {
                 compressed: span.compressed,
                 host: span.host,
             };
-            // Below the last layer, and behind the end of the next, are zeros.
+            // Below the last layer, and beyond the end of the next one, the disk reads as zeros.
             let below = self.layer(depth + 1).is_some_and(|below| at < below.size());
             if status.is_some() || !below {
                 return Ok(extent);
@@ -192,7 +194,7 @@ impl Disk for BackingChain {
         let layer =
             self.layer(extent.depth).ok_or_else(|| DiskError::new(DiskErrorKind::Io, "chain", "has no such layer"))?;
         match extent.host.filter(|_| !extent.compressed) {
-            Some(host) => layer.host().read_data_at(host + (at - extent.start), buf),
+            Some(offset) => layer.host().read_data_at(offset + (at - extent.start), buf),
             None => layer.inflate(at, buf),
         }
     }
@@ -210,7 +212,7 @@ impl Disk for BackingChain {
     }
 
     fn older(&self) -> Option<&dyn ChangeTracker> {
-        self.since.as_ref().map(|state| state.older.as_ref())
+        self.base.as_ref().map(|base| base.older.as_ref())
     }
 
     fn check_unchanged(&self, live: bool) -> Result<()> {

@@ -1,14 +1,16 @@
-//! A backing file's name as QEMU reads it: plain, with the prefix of a protocol, or a `json:` object of options.
+//! Parses the name of a backing file as QEMU does: a plain path, a path with a protocol prefix, or a `json:` object of
+//! options.
 //!
 //! ```text
 //! base.qcow2, ../base.qcow2, /pool/base.qcow2      a file
-//! file:base.qcow2, host_device:/dev/sdb            a file, whatever else its name looks like
+//! file:base.qcow2, host_device:/dev/sdb            a file, even if the path contains a colon
 //! json:{"driver": "qcow2", "file": {"driver": "file", "filename": "/pool/base.qcow2"}}
 //! json:{"driver": "qcow2", "file.filename": "/pool/base.qcow2"}
-//! nbd://host/disk, ssh:..., fat:rw:dir             somebody else's, refused by name
+//! nbd://host/disk, ssh:..., fat:rw:dir             another protocol, refused by its name
 //! ```
 //!
-//! A `json:` name may set much that changes what is read. What is known to change nothing passes; all else is refused by name.
+//! A `json:` name may set options that change what is read. Options that are known to change nothing are accepted; all
+//! others are refused by name.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -21,17 +23,18 @@ use xfer_hole_os::{DiskError, DiskErrorKind, Result, named};
 
 use crate::Format;
 
-/// What a name comes to.
+/// A parsed backing file name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BackingFilename {
-    /// The file, byte for byte as it is called in the file system.
+    /// The path of the file, in the bytes of the file system.
     pub(crate) file: PathBuf,
-    /// The format that the name itself declares. One that the image declares beside the name goes before it, as in QEMU.
+    /// The format that the name declares. If the image declares one beside the name too, that one has precedence, as in
+    /// QEMU.
     pub(crate) format: Option<Format>,
 }
 
 impl BackingFilename {
-    /// Reads the backing file name of the image `named_by`.
+    /// Parses the backing file name that the image `named_by` contains.
     pub(crate) fn read(named_by: &Path, name: &OsStr) -> Result<Self> {
         let refused = |why: String| {
             let text = format!("backing file {} {why}", named(Path::new(name)));
@@ -57,19 +60,20 @@ impl BackingFilename {
     }
 }
 
-/// A word out of a name, safe to print.
+/// A word of a name, safe to print.
 fn shown_word(word: &[u8]) -> String {
     named(Path::new(OsStr::from_bytes(word)))
 }
 
-/// The file that a `json:` object names, and the format that it declares; or why not.
+/// Parses a `json:` object: the path that it names, and the format that it declares. The error is the reason for a
+/// refusal.
 fn json(text: &[u8]) -> std::result::Result<(String, Option<Format>), String> {
     let text = std::str::from_utf8(text).map_err(|_| "is no UTF-8, which JSON has to be".to_owned())?;
     let parsed = serde_json::from_str(&double_quoted(text));
     let JsonObject(options) = parsed.map_err(|error| format!("can't be read as JSON: {error}"))?;
     let mut flat = BTreeMap::new();
     flatten("", options, &mut flat)?;
-    // One level a driver, from the format down to the file: "", "file.", "file.file.".
+    // The prefix of the current driver's options, from the format down to the file: "", "file.", "file.file.".
     let mut prefix = String::new();
     let mut format = None;
     loop {
@@ -89,15 +93,15 @@ fn json(text: &[u8]) -> std::result::Result<(String, Option<Format>), String> {
             }
             (Some("raw"), true) => format = Some(Format::Raw),
             (Some("qcow2"), true) => format = Some(Format::Qcow2),
-            // Raw without an offset or a size adds nothing to what is below it.
+            // The raw driver without an offset or a size reads what the driver below it reads.
             (Some("raw"), false) => {}
             (Some("qcow2"), false) => return Err("has a qcow2 image inside of another format".into()),
             (Some(driver), _) => {
                 return Err(format!("has the driver {}, which xfer-hole does not read", named(Path::new(driver))));
             }
-            // The format is not declared here.
+            // The object doesn't declare the format.
             (None, true) => {}
-            // Without a driver, what is below a format is a file.
+            // Without a driver, the level below a format is a file.
             (None, false) => return finish(&prefix, filename, flat, format),
         }
         if filename.is_some() {
@@ -113,7 +117,7 @@ fn json(text: &[u8]) -> std::result::Result<(String, Option<Format>), String> {
     }
 }
 
-/// The file, if all options that are left change nothing.
+/// Returns the file, if all remaining options change nothing.
 fn finish(
     prefix: &str,
     filename: Option<OptionValue>,
@@ -121,7 +125,7 @@ fn finish(
     format: Option<Format>,
 ) -> std::result::Result<(String, Option<Format>), String> {
     for key in rest.keys() {
-        // The levels that were passed through, and no deeper.
+        // Only the levels that were parsed, and no deeper one, may have such options.
         let option =
             (0..=prefix.len()).rev().find_map(|at| key.strip_prefix(&prefix[..at]).filter(|_| is_level(prefix, at)));
         if !option.is_some_and(is_harmless) {
@@ -144,7 +148,7 @@ fn quoted_key(prefix: &str, key: &str) -> String {
     format!("\"{prefix}{key}\"")
 }
 
-/// True for options that change how QEMU reads or writes, and not what it reads.
+/// True for options that change how QEMU reads or writes, but not the content that it reads.
 fn is_harmless(option: &str) -> bool {
     const WORDS: [&str; 18] = [
         "aio",
@@ -170,7 +174,7 @@ fn is_harmless(option: &str) -> bool {
     WORDS.contains(&option) || FAMILIES.iter().any(|family| option.starts_with(family))
 }
 
-/// QEMU takes strings between single quotes, too: the same text with double ones.
+/// Converts strings in single quotes, which QEMU accepts too, to strings in double quotes.
 fn double_quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut quote = None;
@@ -179,7 +183,7 @@ fn double_quoted(text: &str) -> String {
         let (was_escaped, inside) = (escaped, quote.is_some());
         escaped = inside && c == '\\' && !was_escaped;
         match (quote, c) {
-            // `\'` is no escape of JSON's.
+            // JSON has no escape `\'`.
             (Some('\''), '\'') if was_escaped => {
                 out.pop();
                 out.push('\'');
@@ -199,7 +203,7 @@ fn double_quoted(text: &str) -> String {
     out
 }
 
-/// A JSON object whose keys are all different. (serde_json's own takes the last of several.)
+/// A JSON object whose keys are all different. The maps of serde_json would use the last of several equal keys.
 struct JsonObject(BTreeMap<String, JsonValue>);
 
 enum JsonValue {
@@ -207,14 +211,14 @@ enum JsonValue {
     Object(JsonObject),
 }
 
-/// A value with no names in it.
+/// A JSON value that is not an object.
 enum OptionValue {
     Text(String),
-    /// A number, a truth, nothing, a list: no file's name.
+    /// A number, a boolean, null or a list, none of which names a file.
     Other,
 }
 
-/// `{"file": {"filename": "x"}}` as `file.filename`. The depth is serde_json's to bound.
+/// Flattens `{"file": {"filename": "x"}}` to `file.filename`. serde_json limits the depth.
 fn flatten(
     prefix: &str,
     object: BTreeMap<String, JsonValue>,
@@ -223,7 +227,7 @@ fn flatten(
     for (key, value) in object {
         let key = format!("{prefix}{key}");
         match value {
-            // Nothing in it, but it is there: `"backing": {}`.
+            // An empty object counts as an option: `"backing": {}`.
             JsonValue::Object(JsonObject(inner)) if inner.is_empty() => {
                 flat.insert(key, OptionValue::Other);
             }
@@ -323,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_files_come_to_files() {
+    fn file_names_are_parsed_to_paths_and_formats() {
         let (raw, qcow2) = (Some(Format::Raw), Some(Format::Qcow2));
         for (name, file, format) in [
             ("base.qcow2", "base.qcow2", None),
@@ -340,7 +344,7 @@ mod tests {
             (r#"json:{"file.filename":"b"}"#, "b", None),
             (r#"json:{"driver":"qcow2","file.driver":"file","file.filename":"b"}"#, "b", qcow2),
             (r#"json:{"driver":"file","filename":"b"}"#, "b", raw),
-            // A name among options is nothing but a name.
+            // In an object of options, a filename is a plain path, without a protocol.
             (r#"json:{"file":{"driver":"file","filename":"nbd://b"}}"#, "nbd://b", None),
             (r#"json:{"file":{"filename":"json:{}"}}"#, "json:{}", None),
             (r#"json:{"driver":"qcow2","file":{"driver":"raw","file":{"driver":"file","filename":"b"}}}"#, "b", qcow2),
@@ -363,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_all_else_are_refused_by_what_they_are() {
+    fn other_protocols_and_options_are_refused_by_name() {
         let nested = format!("json:{}", r#"{"a":"#.repeat(170));
         let protocol = |name| format!("is to be had by the protocol \"{name}\", which xfer-hole does not speak");
         for (name, why) in [

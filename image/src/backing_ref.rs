@@ -1,4 +1,4 @@
-//! A backing file as an image names it, and the way to it.
+//! The reference of an image to its backing file, and how it is opened.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -11,42 +11,48 @@ use crate::image_path::path_of;
 use crate::qcow2::header::Header;
 use crate::{DiskOptions, Format, ImageFile};
 
-/// How it is called in messages.
+/// The role of the file in messages.
 const WHAT: &str = "backing file";
 
-/// What an image says of its backing file.
+/// An image's reference to its backing file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackingRef {
-    /// Its name, byte for byte as it stands in the image.
+    /// The name in the image, byte for byte.
     pub name: OsString,
-    /// The format that is declared beside the name.
+    /// The format that the image declares for it.
     pub format: Option<String>,
 }
 
 impl BackingRef {
-    /// What this header says of one.
+    /// The reference in this header, if there is one.
     pub(crate) fn of(header: &Header) -> Option<Self> {
         let name = OsString::from_vec(header.backing_name.clone()?);
         Some(Self { name, format: header.extensions.backing_format.clone() })
     }
 
-    /// Opens it for the image `named_by`, through the gate, and tells its format, which is one that we read.
-    pub(crate) fn open(&self, named_by: &Path, dir: Option<&Path>, how: &DiskOptions) -> Result<(ImageFile, Format)> {
-        how.gate.check_open(named_by, WHAT, Path::new(&self.name))?;
+    /// Opens the backing file of the image `named_by` through the gate. Returns it with its format, which is one that
+    /// this crate reads.
+    pub(crate) fn open(
+        &self,
+        named_by: &Path,
+        dir: Option<&Path>,
+        options: &DiskOptions,
+    ) -> Result<(ImageFile, Format)> {
+        options.gate.check_open(named_by, WHAT, Path::new(&self.name))?;
         let read = BackingFilename::read(named_by, &self.name)?;
         let declared = match &self.format {
             Some(name) => Some(Format::of_name(name).ok_or_else(|| self.unknown(named_by, name))?),
             None => read.format,
         };
-        let format = declared.or(how.backing_format).ok_or_else(|| self.undeclared(named_by))?;
+        let format = declared.or(options.backing_format).ok_or_else(|| self.undeclared(named_by))?;
         if !format.is_read() {
             return Err(format.refusal_below(named_by, WHAT, &read.file));
         }
-        let host = how.gate.open(named_by, dir, WHAT, &read.file)?;
-        Ok((how.guard(host)?, format))
+        let file = options.gate.open(named_by, dir, WHAT, &read.file)?;
+        Ok((options.lock(file)?, format))
     }
 
-    /// Where it lies if `named_by` names it, opened or not; `None` for what is no file.
+    /// The path of the backing file of `named_by`, which may not exist. `None` if the name denotes no file.
     #[must_use]
     pub fn path(&self, named_by: &Path) -> Option<PathBuf> {
         Some(path_of(named_by, &BackingFilename::read(named_by, &self.name).ok()?.file))
@@ -57,8 +63,8 @@ impl BackingRef {
         DiskError::new(DiskErrorKind::Unsupported, named_by, text)
     }
 
-    /// A guest can write what it likes at the beginning of its raw disk: were the format looked for there, it could name files
-    /// of the host.
+    /// The refusal of a backing file without a declared format. The format is not detected from the content, because a
+    /// guest controls the beginning of its raw disk, and could name files of the host there.
     fn undeclared(&self, named_by: &Path) -> DiskError {
         let text = format!("{WHAT} {} has no declared format, and is not searched for one", self.shown());
         DiskError::new(DiskErrorKind::Refused, named_by, text).hint("say which it is: --backing-format raw|qcow2")
@@ -76,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_declared_format_goes_before_the_name_s_and_both_before_the_flag_s() {
+    fn declared_format_precedes_that_of_name_and_flag() {
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("o.qcow2");
         fs::write(dir.path().join("b"), "").unwrap();
@@ -90,9 +96,9 @@ mod tests {
             ("b", None, qcow2, Format::Qcow2),
         ] {
             let backing = BackingRef { name: name.into(), format: declared.map(str::to_owned) };
-            let how = DiskOptions { backing_format: flag, ..DiskOptions::default() };
+            let options = DiskOptions { backing_format: flag, ..DiskOptions::default() };
             assert_eq!(
-                backing.open(&image, Some(&dir.path().canonicalize().unwrap()), &how).unwrap().1,
+                backing.open(&image, Some(&dir.path().canonicalize().unwrap()), &options).unwrap().1,
                 is,
                 "{name} {declared:?} {flag:?}"
             );
@@ -100,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_format_that_is_not_declared_unknown_or_not_read_is_refused() {
+    fn undeclared_unknown_and_unsupported_formats_are_refused() {
         let image = Path::new("o.qcow2");
         let refusal = |format: Option<&str>| {
             let backing = BackingRef { name: "b".into(), format: format.map(str::to_owned) };

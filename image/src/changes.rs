@@ -1,4 +1,4 @@
-//! What of a disk is still as it was in an older state: by a snapshot, a layer of the chain, or a dirty bitmap.
+//! Compares a disk with an older state: a snapshot, a layer of the chain, or the state before a dirty bitmap.
 
 pub(crate) mod change_tracker;
 pub(crate) mod dirty_bitmap;

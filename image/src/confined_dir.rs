@@ -1,7 +1,7 @@
-//! A directory that an image has to lie beneath, with all files that it names, for a key that may read nothing else.
+//! A directory that contains all images and files that may be opened, for an SSH key that may read nothing else.
 //!
-//! The kernel holds the look-up of names to the directory (openat2(2)). One answer is given for all that isn't found: what lies outside
-//! isn't told.
+//! The kernel confines name lookups to the directory (openat2(2)). All files that are not found get the same error, so
+//! that it discloses nothing about files outside.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
@@ -13,14 +13,14 @@ use xfer_hole_os::{DiskError, DiskErrorKind, Result, sys};
 
 use crate::ImageFile;
 
-/// The directory.
+/// A directory that lookups can't leave.
 #[derive(Clone, Debug)]
 pub struct ConfinedDir {
     dir: Arc<File>,
     path: PathBuf,
 }
 
-/// They are the same if they are of the same directory by its true path.
+/// Two values are equal if the true paths of their directories are.
 impl PartialEq for ConfinedDir {
     fn eq(&self, other: &Self) -> bool {
         self.path == other.path
@@ -30,7 +30,11 @@ impl PartialEq for ConfinedDir {
 impl Eq for ConfinedDir {}
 
 impl ConfinedDir {
-    /// Opens the directory; links that lead to it are followed.
+    /// Opens the directory. Symbolic links in `path` are followed.
+    ///
+    /// # Errors
+    ///
+    /// The directory can't be opened.
     pub fn of(path: &Path) -> Result<Self> {
         let failed = |source| DiskError::io(path, "cannot open the directory", source);
         let dir = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path).map_err(failed)?;
@@ -38,9 +42,13 @@ impl ConfinedDir {
         Ok(Self { dir: Arc::new(dir), path })
     }
 
-    /// Opens an image by its name relative to the directory. No link is followed.
+    /// Opens an image by its name relative to the directory. Symbolic links are not followed.
+    ///
+    /// # Errors
+    ///
+    /// The image is not found, or is no regular file or block device.
     pub fn open(&self, name: &Path) -> Result<ImageFile> {
-        self.host(name, name, false).ok_or_else(|| {
+        self.find(name, name, false).ok_or_else(|| {
             DiskError::new(
                 DiskErrorKind::Refused,
                 name,
@@ -49,27 +57,27 @@ impl ConfinedDir {
         })
     }
 
-    /// Opens the file that an image in the directory `own` calls `name`, and that is called `path` in messages. Links that stay within
-    /// bounds are followed.
+    /// Opens the file `name` that an image in the directory `own` refers to, and that messages call `path`. Symbolic
+    /// links that stay within the directory are followed. `None` if no such file is found.
     pub fn open_named(&self, own: &Path, name: &Path, path: &Path) -> Option<ImageFile> {
         let joined = own.join(name);
-        self.host(joined.strip_prefix(&self.path).ok()?, path, true)
+        self.find(joined.strip_prefix(&self.path).ok()?, path, true)
     }
 
-    fn host(&self, name: &Path, path: &Path, follows: bool) -> Option<ImageFile> {
-        // Only looked at: a fifo or a device does nothing when it is opened so.
-        let place = sys::look_beneath(&self.dir, name, follows).ok()?;
-        if !place.metadata().ok()?.is_file() {
+    fn find(&self, name: &Path, path: &Path, follows: bool) -> Option<ImageFile> {
+        // O_PATH finds the file without opening it, so a fifo or a device is not affected.
+        let found = sys::look_beneath(&self.dir, name, follows).ok()?;
+        if !found.metadata().ok()?.is_file() {
             return None;
         }
-        let link = link_of(&place);
-        let lies = fs::read_link(&link).ok()?;
+        let link = link_of(&found);
+        let true_path = fs::read_link(&link).ok()?;
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(link).ok()?;
-        ImageFile::of(file, path, lies.parent().map(Path::to_path_buf)).ok()
+        ImageFile::of(file, path, true_path.parent().map(Path::to_path_buf)).ok()
     }
 }
 
-/// Where the system tells the true path of an open file, and opens it again.
+/// The link in /proc to an open file, which gives its true path and opens it again.
 fn link_of(file: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }

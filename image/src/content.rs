@@ -1,4 +1,5 @@
-//! Bytes that are no disk: archives and compressed images. They are told by what they begin with, whatever their name.
+//! Detects files whose content is no disk: archives and compressed images. Detection uses their first bytes, not their
+//! names.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -6,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use xfer_hole_os::{DiskError, DiskErrorKind, quoted};
 
-/// What a file holds that is no disk as it stands.
+/// The content of a file that is no disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     /// RFC 1952.
@@ -30,15 +31,15 @@ pub enum Content {
 }
 
 impl Content {
-    /// What begins so, if it is one of these. A tar archive must have the checksum of its first header, too.
+    /// Detects the content by its first bytes. For a tar archive, the checksum of the first header must be correct too.
     pub fn of_start(start: &[u8]) -> Option<Self> {
         let at = |offset: usize, magic: &[u8]| start.get(offset..).is_some_and(|start| start.starts_with(magic));
-        // The compressed data's first block, or the end of a stream without one.
+        // The magic number of the first compressed block, or of the end of an empty stream.
         let blocks = [&[0x31, 0x41, 0x59, 0x26, 0x53, 0x59], &[0x17, 0x72, 0x45, 0x38, 0x50, 0x90]];
         match start {
             [0x1f, 0x8b, 8, flags, ..] if flags & 0xe0 == 0 => Some(Self::Gzip),
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Self::Xz),
-            // A frame, or one to be skipped, as pzstd writes it in front.
+            // A frame, or a skippable frame, which pzstd writes first.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Self::Zstd),
             [b'B', b'Z', b'h', b'1'..=b'9', ..] if blocks.iter().any(|block| at(4, *block)) => Some(Self::Bzip2),
             [0x04, 0x22, 0x4d, 0x18, ..] => Some(Self::Lz4),
@@ -50,7 +51,7 @@ impl Content {
         }
     }
 
-    /// Its name, as the part of a sentence.
+    /// The name of the content, as a part of a sentence.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -66,7 +67,7 @@ impl Content {
         }
     }
 
-    /// That a file with this content is not written to a block device, and what to do about it.
+    /// The refusal to write such a file to a block device, with a hint.
     #[must_use]
     pub fn refusal(self, path: &Path) -> DiskError {
         let what = format!("is {self} and no disk, and is not written to a block device");
@@ -74,13 +75,13 @@ impl Content {
         DiskError::new(DiskErrorKind::Refused, path, what).hint(hint)
     }
 
-    /// That a file with this content goes as it is, and what to do if that was not meant.
+    /// The warning that such a file is sent as it is, with a hint.
     #[must_use]
     pub fn warning(self, path: &Path) -> String {
         format!("is {self} and no disk, and goes as it is ({})", self.unpacking(path))
     }
 
-    /// The line that makes a disk of it, or takes one out of it.
+    /// The command that unpacks it to a disk image.
     fn unpacking(self, path: &Path) -> String {
         let (from, to) = (quoted(path), quoted(&unpacked(path)));
         let by = |program: &str| format!("{program} {from} > {to}");
@@ -104,7 +105,7 @@ impl fmt::Display for Content {
     }
 }
 
-/// The name without what compressed files end in; else one that is not the file's own.
+/// The name without the suffix of compressed files. If it has none, another name than that of the file.
 fn unpacked(path: &Path) -> PathBuf {
     const ENDS: [&str; 7] = ["gz", "xz", "zst", "bz2", "lz4", "simg", "sparse"];
     let ends = path.extension().and_then(OsStr::to_str).is_some_and(|end| ENDS.contains(&&*end.to_ascii_lowercase()));
@@ -112,7 +113,8 @@ fn unpacked(path: &Path) -> PathBuf {
     if ends && name.extension().is_some() { name } else { path.with_extension("disk.img") }
 }
 
-/// True if the octal number at 148 is the sum of the header's 512 bytes, with spaces for itself.
+/// True if the octal number at offset 148 is the sum of the header's 512 bytes, with spaces in place of the number
+/// itself.
 fn has_tar_checksum(start: &[u8]) -> bool {
     let Some(header) = start.get(..512) else { return false };
     let digits = header[148..156].iter().filter(|&&byte| byte != 0 && byte != b' ');
@@ -131,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_programs_write_is_told_and_the_line_of_the_hint_undoes_it() {
+    fn content_is_detected_and_the_hint_unpacks_it() {
         let dir = tempfile::tempdir().unwrap();
         let disk = dir.path().join("disk.img");
         fs::write(&disk, b"a disk".repeat(1000)).unwrap();
@@ -165,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_with_some_of_the_bytes_is_a_disk() {
+    fn disk_with_parts_of_a_magic_number_is_a_disk() {
         let mut start = vec![0; 512];
         assert_eq!(Content::of_start(&start), None);
         start[257..262].copy_from_slice(b"ustar");

@@ -1,83 +1,99 @@
-//! What an image answers: size, extents, bytes. Stateless, so that map, send, copy and parallel readers share it.
+//! The interface of a readable disk: size, extents, data. It is stateless, so that several threads can share a disk.
 
 use xfer_hole_os::Result;
 
 use crate::{ChangeTracker, ImageFile};
 
-/// What the bytes of an extent are, resolved through all layers.
+/// The status of an extent, resolved through all layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockStatus {
-    /// They have to be read. They may still be zeros.
+    /// Data, which must be read. It may be zeros.
     Data,
-    /// An image's tables call them data, but where they would lie its file has a hole: they read as zeros.
+    /// Data according to the image's tables, but its file has a hole there, so the extent reads as zeros.
     Unwritten,
-    /// They read as zeros.
+    /// Zeros.
     Zero,
 }
 
-/// A range of the disk with one answer. Offsets and lengths are in bytes.
+/// A range of the disk with one status. Offsets and lengths are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// Where it begins on the disk.
+    /// Disk offset of its beginning.
     pub start: u64,
-    /// How long it is, at least 1.
+    /// Its length, at least 1.
     pub len: u64,
     /// Data or zeros.
     pub status: BlockStatus,
-    /// The layer of the backing chain that answers; 0 is the top.
+    /// The number of the layer that determines the status; 0 is the top layer.
     pub depth: u32,
-    /// True if a layer has it in its tables, false if it is zeros because no layer has it.
+    /// True if a layer allocates the range. False if it reads as zeros because no layer does.
     pub present: bool,
-    /// True if the bytes lie compressed.
+    /// True if the data is compressed.
     pub compressed: bool,
-    /// Where the extent's place is in the file of layer `depth` ([`Disk::host`]), if it has one there: data lies there as it is,
-    /// zeros may have a place without bytes that count.
+    /// The offset in the file of layer `depth` ([`Disk::host`]), if the extent has one. Uncompressed data is stored
+    /// there; an extent of zeros may have an allocated cluster, whose content is not used.
     pub host: Option<u64>,
 }
 
 impl Extent {
-    /// Where it ends, exclusive.
+    /// The disk offset of its end, exclusive.
     #[must_use]
     pub fn end(&self) -> u64 {
         self.start + self.len
     }
 }
 
-/// A disk that can be read.
+/// A readable disk.
 pub trait Disk: Send + Sync {
-    /// The disk's size in bytes, at most 2^63 - 1.
+    /// Size of the disk in bytes, at most 2^63 - 1.
     fn size(&self) -> u64;
 
-    /// The extent that begins at `at` (below the size), at most `max` bytes of it (at least 1). Two neighbours may be
-    /// alike. Costs no more than that extent.
+    /// The extent that begins at `at` (below the size), at most `max` bytes (at least 1) of it. Adjacent extents may
+    /// have equal status. The cost is that of one extent, whatever the size of the disk.
+    ///
+    /// # Errors
+    ///
+    /// A table of an image can't be read or is invalid, or the file system reports no extents.
     fn extent(&self, at: u64, max: u64) -> Result<Extent>;
 
-    /// Fills `buf` from disk offset `at`: bytes that all lie in `extent`, which is of this image. Short reads are errors: what
-    /// can't be read never becomes zeros.
+    /// Reads `buf.len()` bytes at disk offset `at`. They must lie in `extent`, which this disk returned.
+    ///
+    /// # Errors
+    ///
+    /// The data can't be read completely. Unreadable data is never replaced by zeros.
     fn read(&self, extent: &Extent, at: u64, buf: &mut [u8]) -> Result<()>;
 
-    /// The file that the [`Extent::host`] of layer `depth` is an offset of.
+    /// The file of layer `depth`, to which the offset [`Extent::host`] applies.
     fn host(&self, depth: u32) -> Option<&ImageFile>;
 
-    /// Bytes, a power of two: reads that begin and end on multiples of it do nothing twice.
+    /// The preferred read granularity in bytes, a power of two. Aligned reads decompress no cluster twice.
     fn chunk(&self) -> u64 {
         1
     }
 
-    /// True if it is to be read past the page cache: then nothing may stay in its files until it is sent.
+    /// True if the disk is read past the page cache, so that its data must not be sent by reference to cached pages.
     fn is_direct(&self) -> bool {
         false
     }
 
-    /// The older state of the disk that it is compared with, if that was asked for.
+    /// The tracker of changes since an older state, if the options name one.
     fn older(&self) -> Option<&dyn ChangeTracker> {
         None
     }
 
-    /// Asks whether the bytes are still those of the beginning. `live` accepts all changes but a shorter file.
+    /// Checks that the files of the disk are unchanged since they were opened. With `live`, only a shorter file is an
+    /// error.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskErrorKind::Changed`](xfer_hole_os::DiskErrorKind::Changed) if a file has changed.
     fn check_unchanged(&self, live: bool) -> Result<()>;
 
-    /// Fills `buf` from `at`, through as many extents as it takes.
+    /// Reads `buf.len()` bytes at disk offset `at`, across any number of extents.
+    ///
+    /// # Errors
+    ///
+    /// An extent can't be determined or read.
     fn read_at(&self, at: u64, buf: &mut [u8]) -> Result<()> {
         let (mut at, mut rest) = (at, buf);
         while !rest.is_empty() {

@@ -1,4 +1,4 @@
-//! How the user wants an image opened, and what follows from it for its top file.
+//! The options for opening an image, and the steps that open its top file.
 
 use std::path::Path;
 
@@ -7,49 +7,50 @@ use xfer_hole_os::{DiskError, DiskErrorKind, Result, lock_for_reading};
 use crate::guessed_format::GuessedFormat;
 use crate::{Content, ExtentMethod, Format, ImageFile, ImplicitOpenGate, IncrementalBase};
 
-/// What is known, allowed and asked for, before an image is opened.
+/// The options for opening an image.
 #[derive(Clone, Debug, Default)]
 pub struct DiskOptions {
-    /// The top image's format; looked for if not given.
+    /// The format of the top image. `None`: it is detected.
     pub format: Option<Format>,
-    /// The format of backing files that are not declared to have one. It is never looked for in them.
+    /// The format of backing files for which the image declares none. It is never detected.
     pub backing_format: Option<Format>,
-    /// Which of the files that images name may be opened.
+    /// Which of the files that images refer to may be opened.
     pub gate: ImplicitOpenGate,
-    /// Images that another program may be writing to are read all the same.
+    /// Read images although another program may be writing to them.
     pub force_share: bool,
-    /// The internal snapshot to be read, by its ID or name.
+    /// Read this internal snapshot, given by its ID or name.
     pub snapshot: Option<String>,
-    /// The older state of the disk that it is to be compared with ([`crate::Disk::older`]).
+    /// Compare with this older state of the disk ([`crate::Disk::older`]).
     pub since: Option<IncrementalBase>,
-    /// How the extents of raw images are found.
+    /// The extent method for raw images.
     pub method: Option<ExtentMethod>,
-    /// The disk's bytes are read past the page cache, as far as that can be.
+    /// Read data past the page cache, if possible.
     pub direct: bool,
-    /// Its files are flushed before anything of them is read, so that it can be known by their times ([`crate::Identity`]).
+    /// Flush the files before reading, so that their stamp identifies their content
+    /// ([`ImageFile::flushed_stamp`](crate::ImageFile::flushed_stamp)).
     pub flush: bool,
 }
 
-/// A top file.
+/// An open top file.
 pub struct TopFile {
-    pub host: ImageFile,
-    /// One that we read.
+    pub file: ImageFile,
+    /// Its format, which this crate reads.
     pub format: Format,
-    /// How the files that it names are opened.
-    pub how: DiskOptions,
-    /// What the user should know of it, without its name.
+    /// The options for opening the files that it refers to.
+    pub options: DiskOptions,
+    /// A warning about it, without its name.
     pub warning: Option<String>,
-    /// What it holds, if that is no disk and was not asked for.
+    /// Its content, if that is no disk and the format was not named.
     pub content: Option<Content>,
 }
 
 impl DiskOptions {
-    /// Opens the top file, and finds out what it is read as.
+    /// Opens the top file and determines its format.
     pub fn top(&self, path: &Path) -> Result<TopFile> {
-        let host = self.gate.bounds().map_or_else(|| ImageFile::open(path), |bounds| bounds.open(path))?;
-        let host = self.guard(host)?;
+        let file = self.gate.bounds().map_or_else(|| ImageFile::open(path), |bounds| bounds.open(path))?;
+        let file = self.lock(file)?;
         let GuessedFormat { format, by_content, warning, content } =
-            self.format.map_or_else(|| GuessedFormat::of(&host), |format| Ok(GuessedFormat::known(format)))?;
+            self.format.map_or_else(|| GuessedFormat::of(&file), |format| Ok(GuessedFormat::known(format)))?;
         if !format.is_read() {
             return Err(format.refusal(path));
         }
@@ -62,22 +63,26 @@ impl DiskOptions {
             None => None,
         };
         if let Some(lacks) = lacks {
-            let error = host.error(DiskErrorKind::Unsupported, format!("is a raw image, which has no {lacks}"));
+            let error = file.error(DiskErrorKind::Unsupported, format!("is a raw image, which has no {lacks}"));
             return Err(warning.into_iter().fold(error, DiskError::hint));
         }
         let gate = if by_content { self.gate.of_guess() } else { self.gate.clone() };
-        Ok(TopFile { host, format, how: Self { gate, ..self.clone() }, warning, content })
+        Ok(TopFile { file, format, options: Self { gate, ..self.clone() }, warning, content })
     }
 
-    /// Refuses a file that another program may be writing to, unless that is accepted. The file is returned in the state that
-    /// it has once it is locked, and nothing of it has been read.
-    pub fn guard(&self, host: ImageFile) -> Result<ImageFile> {
-        let host = if self.force_share {
-            host
+    /// Takes the lock of a reader on a file, unless the options force sharing. Returns the file with the size and times
+    /// that it has once it is locked.
+    ///
+    /// # Errors
+    ///
+    /// Another program may be writing to the file.
+    pub fn lock(&self, file: ImageFile) -> Result<ImageFile> {
+        let file = if self.force_share {
+            file
         } else {
-            lock_for_reading(host.file(), host.path())?;
-            host.looked_at_again()?
+            lock_for_reading(file.file(), file.path())?;
+            file.looked_at_again()?
         };
-        Ok(if self.flush { host.flush() } else { host })
+        Ok(if self.flush { file.flush() } else { file })
     }
 }

@@ -1,4 +1,4 @@
-//! A file that a disk's bytes lie in: a regular file or a block device, of which nothing but bytes is known.
+//! A file that stores a disk's data: a regular file or a block device. It knows nothing of image formats.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -16,28 +16,36 @@ use crate::image_path::{directory, proc_link};
 pub struct ImageFile {
     file: File,
     path: PathBuf,
-    /// The true directory in the path as given, as it was before the file was opened: names in an image are relative to it. None
-    /// where the system doesn't tell.
+    /// The true directory of the given path, determined before the file was opened. Names in an image are relative to
+    /// it. `None` if /proc isn't mounted.
     dir: Option<PathBuf>,
     len: u64,
-    /// Regular files only.
+    /// For regular files only.
     stamp: Option<Stamp>,
-    /// It was flushed before the stamp was taken, and every change since changes that.
+    /// The file was flushed before the stamp was taken, so that every later change of the file changes its stamp.
     flushed: bool,
-    /// The way past the page cache, if it is to stay as it is.
+    /// The reader past the page cache, if the options ask for it.
     direct: Option<DirectReader>,
 }
 
 impl ImageFile {
-    /// Opens it. Fifos, directories and the like are refused.
+    /// Opens a file. Symbolic links are followed.
+    ///
+    /// # Errors
+    ///
+    /// The file can't be opened, or is no regular file or block device.
     pub fn open(path: &Path) -> Result<Self> {
         let (dir, entry) = settled(path);
-        // Non-blocking, so that a fifo in the disk's place doesn't hang us.
+        // Non-blocking, so that opening a fifo doesn't wait.
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(entry);
         Self::of(file.map_err(|source| DiskError::io(path, "cannot open", source))?, path, dir)
     }
 
-    /// A file that is open for reading already, is called `path` in messages, and stands in `dir`.
+    /// Uses a file that is already open for reading, that messages call `path`, and whose directory is `dir`.
+    ///
+    /// # Errors
+    ///
+    /// The file is no regular file or block device.
     pub fn of(file: File, path: &Path, dir: Option<PathBuf>) -> Result<Self> {
         let failed = |source| DiskError::io(path, "cannot open", source);
         let stat = file.metadata().map_err(failed)?;
@@ -61,8 +69,8 @@ impl ImageFile {
         Ok(Self { file, path: path.into(), dir, len, stamp, flushed: false, direct: None })
     }
 
-    /// Flushes the file, so that it can be known by its stamp: dirty mapped pages are written, and the next store sets new times. To be
-    /// called before anything of the file is read.
+    /// Flushes the file, so that its stamp identifies its content: dirty mapped pages are written, and the next store
+    /// sets new times. Must be called before any data is read.
     pub fn flush(self) -> Self {
         match flushed(&self.file).filter(|stamp| stamp.size() == self.len) {
             Some(stamp) => Self { stamp: Some(stamp), flushed: true, ..self },
@@ -70,69 +78,80 @@ impl ImageFile {
         }
     }
 
-    /// The same file with the size and times that it has now: until it was locked, another program may have written it.
+    /// Updates the size and times of the file. Call it after the file is locked, since another program may have written
+    /// to it before.
+    ///
+    /// # Errors
+    ///
+    /// The size or times can't be read.
     pub fn looked_at_again(self) -> Result<Self> {
         let Self { file, path, dir, .. } = self;
         Self::of(file, &path, dir)
     }
 
-    /// True if its name, links followed, is still this file's.
+    /// True if its path, with symbolic links followed, still leads to this file.
     pub fn is_named(&self) -> bool {
         let named = fs::metadata(&self.path).ok().map(|stat| identity(&stat));
         named.is_some() && named == self.identity().ok()
     }
 
-    /// The same, to be read past the page cache, as far as that can be.
+    /// Prepares the file for reads past the page cache, if possible.
+    ///
+    /// # Errors
+    ///
+    /// The error of the system call that failed. Missing support for O_DIRECT is no error.
     pub fn directly(self) -> Result<Self> {
         let direct = DirectReader::open(&self.file, self.len).map_err(|source| self.io("cannot open", source))?;
         Ok(Self { direct: Some(direct), ..self })
     }
 
-    /// True if it is to be read past the page cache.
+    /// True if data is read past the page cache.
     pub fn is_direct(&self) -> bool {
         self.direct.is_some()
     }
 
-    /// That it can't be read past the page cache, if that was asked for, is so, and wasn't told before.
+    /// Returns once, if the file doesn't support reads past the page cache, a warning about it.
     pub fn refuses_direct(&self) -> Option<String> {
         let what = self.direct.as_ref()?.refusal()?;
         Some(format!("{}: {what}", shown(&self.path)))
     }
 
-    /// What was noticed of that while it was read.
+    /// Returns once, after reading, a warning about the page cache, if there is something to report.
     pub fn noticed(&self) -> Option<String> {
         let what = self.direct.as_ref()?.noticed()?;
         Some(format!("{}: {what}", shown(&self.path)))
     }
 
-    /// The file itself, to be spliced from.
+    /// The open file, as a source for splice(2).
     #[must_use]
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// What it was when it was opened, if it is a regular file that was flushed then, on a file system that tells of all changes since.
+    /// The stamp from the time when the file was opened. `None` unless it is a regular file that was flushed then, on a
+    /// file system whose times show all later changes.
     pub fn flushed_stamp(&self) -> Option<Stamp> {
         self.stamp.filter(|_| self.flushed)
     }
 
-    /// How it is called in messages.
+    /// The path in messages.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its own path, links followed, where the system tells.
+    /// The true path, with symbolic links followed. `None` if /proc isn't mounted.
     pub fn true_path(&self) -> Option<PathBuf> {
         fs::read_link(proc_link(&self.file)).ok()
     }
 
-    /// The true directory that names in it are relative to, if it could be told when it was opened.
+    /// The true directory that names in the image are relative to. `None` if it could not be determined when the file
+    /// was opened.
     pub fn dir(&self) -> Option<&Path> {
         self.dir.as_deref()
     }
 
-    /// Bytes, as they were when it was opened.
+    /// Size in bytes when the file was opened.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "an empty file is nothing special")]
     pub fn len(&self) -> u64 {
@@ -145,32 +164,45 @@ impl ImageFile {
         self.stamp.is_none()
     }
 
-    /// What makes two names the same file: device and inode, or the device's own number.
+    /// The numbers that identify the file: device and inode, or the block device's own number.
+    ///
+    /// # Errors
+    ///
+    /// The error of fstat(2).
     pub fn identity(&self) -> Result<(u64, u64)> {
         let stat = self.file.metadata().map_err(|source| self.io("cannot look at it", source))?;
         Ok(identity(&stat))
     }
 
-    /// What it is, to be held against other names.
+    /// The storage of the file, for comparison with other paths.
     pub fn storage(&self) -> Option<StorageId> {
         self.file.metadata().ok().map(|stat| StorageId::of(&stat))
     }
 
-    /// Bytes that the file system has allocated for it.
+    /// The allocated space in bytes.
+    ///
+    /// # Errors
+    ///
+    /// The error of fstat(2).
     pub fn allocated(&self) -> Result<u64> {
         let stat = self.file.metadata().map_err(|source| self.io("cannot look at it", source))?;
         Ok(stat.blocks().saturating_mul(512))
     }
 
-    /// True for a block device that is mounted or held otherwise: nothing would tell that it changes while it is read.
+    /// True for a block device that is mounted or otherwise in use. A change of it during the transfer would not be
+    /// noticed.
     #[must_use]
     pub fn is_in_use(&self) -> bool {
         let exclusive = || OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(&self.path);
         self.is_device() && exclusive().is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
     }
 
-    /// Fills `buf` from `at`. Behind the length that the file had at the beginning there are zeros, as QEMU has it; before it,
-    /// a short read is an error: what can't be read never becomes zeros.
+    /// Reads `buf.len()` bytes at file offset `at`. Beyond the size that the file had when it was opened, it reads as
+    /// zeros, as in QEMU.
+    ///
+    /// # Errors
+    ///
+    /// The data can't be read, or the file has become shorter.
     pub fn read_at(&self, at: u64, buf: &mut [u8]) -> Result<()> {
         self.fill(at, buf, |there| match &self.direct {
             None => self.file.read_exact_at(there, at),
@@ -178,7 +210,12 @@ impl ImageFile {
         })
     }
 
-    /// The same, past the page cache if that is asked for: for the disk's own bytes, of which there are many, and each once.
+    /// Reads `buf.len()` bytes at file offset `at`, past the page cache if the options ask for it. For the disk's data,
+    /// which is read once, and not for tables.
+    ///
+    /// # Errors
+    ///
+    /// The data can't be read, or the file has become shorter.
     pub fn read_data_at(&self, at: u64, buf: &mut [u8]) -> Result<()> {
         self.fill(at, buf, |there| match &self.direct {
             None => self.file.read_exact_at(there, at),
@@ -198,7 +235,11 @@ impl ImageFile {
         })
     }
 
-    /// Asks whether the file is still that of the beginning. `live` accepts all changes but a shorter file.
+    /// Checks that the file is unchanged since it was opened. With `live`, only a shorter file is an error.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskErrorKind::Changed`] if the file has changed.
     pub fn check_unchanged(&self, live: bool) -> Result<()> {
         let Some(before) = &self.stamp else { return Ok(()) };
         let stat = self.file.metadata().map_err(|source| self.io("cannot look at it again", source))?;
@@ -211,7 +252,7 @@ impl ImageFile {
                 .error(DiskErrorKind::Changed, "changed while it was read")
                 .hint("send a snapshot of it, or accept a disk that is not of one moment with --live"));
         }
-        // Files of /proc and their like have no size, and bytes all the same.
+        // Files in /proc and similar file systems report size 0 although they have content.
         if !live && self.file.read_at(&mut [0], self.len).is_ok_and(|bytes| bytes > 0) {
             return Err(
                 self.error(DiskErrorKind::Changed, format!("has more bytes than its size of {} says", self.len))
@@ -220,21 +261,21 @@ impl ImageFile {
         Ok(())
     }
 
-    /// An error of this file.
+    /// Creates an error about this file.
     pub fn error(&self, kind: DiskErrorKind, what: impl Into<String>) -> DiskError {
         DiskError::new(kind, &self.path, what)
     }
 
-    /// The system refused something of this file.
+    /// Creates an error of a failed system call on this file.
     pub fn io(&self, what: impl Into<String>, source: io::Error) -> DiskError {
         DiskError::io(&self.path, what, source)
     }
 }
 
-/// The true directory that a name stands in, and the name in it: once looked up, it is no other directory when others are moved.
+/// Splits a path into its true directory and the name in it. The result stays valid if directories are renamed later.
 pub(crate) fn settled(path: &Path) -> (Option<PathBuf>, PathBuf) {
     let dir = fs::canonicalize(directory(path)).ok();
-    // "image/" and "image/." are more than a name.
+    // Paths such as "image/" and "image/." don't end in a plain name.
     let name = path.file_name().filter(|name| path.as_os_str().as_bytes().ends_with(name.as_bytes()));
     let entry = dir.as_deref().zip(name).map_or_else(|| path.into(), |(dir, name)| dir.join(name));
     (dir, entry)

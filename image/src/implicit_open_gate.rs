@@ -1,7 +1,8 @@
-//! The one door to files that an image names: backing files and data files.
+//! Opens the files that an image refers to: backing files and external data files. No other code opens them.
 //!
-//! An image comes from somebody else, and so do the names in it. A file is looked at before it is opened, and opened only if it
-//! lies below the directory of the image that names it, or below one that the user allows.
+//! An image comes from another party, and so do the names in it. The gate examines a file before it opens it. It opens
+//! the file only if it is below the directory of the image that refers to it, or below a directory that the user
+//! allows.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -15,28 +16,32 @@ use crate::image_file::settled;
 use crate::image_path::{path_of, proc_link};
 use crate::{ConfinedDir, ImageFile};
 
-/// What may be opened of the files that images name.
+/// The rules for opening files that images refer to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImplicitOpenGate {
-    /// True paths of more directories whose files may be opened.
+    /// True paths of further directories whose files may be opened.
     allow: Vec<PathBuf>,
-    /// Why nothing at all may be opened, if that is so.
+    /// The reason why no file may be opened, if that is so.
     closed: Option<GateClosed>,
-    /// Nothing outside may be opened, and everything within.
+    /// If set, only files in this directory may be opened, but all of them.
     bounds: Option<ConfinedDir>,
 }
 
-/// Why a gate opens nothing.
+/// The reason why a gate opens no file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum GateClosed {
-    /// The user says so.
+    /// The user forbids it.
     Forbidden,
-    /// Only the content of the image says that it is one, and a guest may have written that.
+    /// Only the content of the image indicates its format, and a guest may have written it.
     Guessed,
 }
 
 impl ImplicitOpenGate {
-    /// Besides the naming image's own directory, what lies below `allow` may be opened; nothing at all if it is `closed`.
+    /// Allows files below the image's own directory and below `allow`. If `closed`, allows no file.
+    ///
+    /// # Errors
+    ///
+    /// A directory of `allow` doesn't exist or can't be examined.
     pub fn new(allow: &[PathBuf], closed: bool) -> Result<Self> {
         let true_path =
             |dir: &PathBuf| fs::canonicalize(dir).map_err(|source| DiskError::io(dir, "cannot be allowed", source));
@@ -44,23 +49,27 @@ impl ImplicitOpenGate {
         Ok(Self { allow: allow.iter().map(true_path).collect::<Result<_>>()?, closed, bounds: None })
     }
 
-    /// A gate that also refuses what is outside `bounds`, if there are any.
+    /// Restricts the gate to files in `bounds`, if it is set.
     #[must_use]
     pub fn within(self, bounds: Option<ConfinedDir>) -> Self {
         Self { bounds, ..self }
     }
 
-    /// The directory that can't be left.
+    /// The directory that the gate is restricted to.
     pub fn bounds(&self) -> Option<&ConfinedDir> {
         self.bounds.as_ref()
     }
 
-    /// The gate of an image that is one by its content alone: nothing may be opened.
+    /// The gate for an image whose format only its content indicates: it opens no file.
     pub fn of_guess(&self) -> Self {
         Self { closed: self.closed.or(Some(GateClosed::Guessed)), ..self.clone() }
     }
 
-    /// Refuses the file that `named_by` calls `name` and uses as `what`, if nothing may be opened.
+    /// Fails if the gate is closed. `named_by` refers to the file as `name`, and uses it as `what` ("backing file").
+    ///
+    /// # Errors
+    ///
+    /// [`DiskErrorKind::Refused`] if no file may be opened.
     pub fn check_open(&self, named_by: &Path, what: &str, name: &Path) -> Result<()> {
         let refused = |text| DiskError::new(DiskErrorKind::Refused, named_by, text);
         let name = named(name);
@@ -80,8 +89,13 @@ impl ImplicitOpenGate {
         }
     }
 
-    /// Opens the file that the image `named_by` (its path as given) calls `name` and uses as `what` ("backing file"). A relative
-    /// name is relative to the directory in the image's path, which was `dir` when the image was opened.
+    /// Opens a file that the image `named_by` (its path as given) refers to as `name`, and uses as `what` ("backing
+    /// file"). A relative name is relative to the directory in the image's path; `dir` is that directory's true path
+    /// from the time when the image was opened.
+    ///
+    /// # Errors
+    ///
+    /// The gate doesn't allow the file, or it can't be opened.
     pub fn open(&self, named_by: &Path, dir: Option<&Path>, what: &str, name: &Path) -> Result<ImageFile> {
         let refused =
             |why: String| DiskError::new(DiskErrorKind::Refused, named_by, format!("{what} {} {why}", named(name)));
@@ -94,20 +108,20 @@ impl ImplicitOpenGate {
         let own = dir
             .ok_or_else(|| refused("is not looked for: the true path of the image's directory can't be told".into()))?;
         if let Some(bounds) = &self.bounds {
-            let host = bounds.open_named(own, name, &path_of(named_by, name));
-            return host.ok_or_else(|| {
+            let file = bounds.open_named(own, name, &path_of(named_by, name));
+            return file.ok_or_else(|| {
                 refused("is not there, or is no regular file within the directory allowed here".into())
             });
         }
         let (dir, entry) = settled(&own.join(name));
-        // Only looked at: a fifo or a device does nothing when it is opened so.
-        let place = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(entry).map_err(failed)?;
-        let link = proc_link(&place);
-        let lies = fs::read_link(&link).map_err(|source| no_proc(named_by, what, name, source))?;
-        if !lies.starts_with(own) && !self.allow.iter().any(|dir| lies.starts_with(dir)) {
-            return Err(self.outside(named_by, what, name, &lies));
+        // O_PATH finds the file without opening it, so a fifo or a device is not affected.
+        let found = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(entry).map_err(failed)?;
+        let link = proc_link(&found);
+        let true_path = fs::read_link(&link).map_err(|source| no_proc(named_by, what, name, source))?;
+        if !true_path.starts_with(own) && !self.allow.iter().any(|dir| true_path.starts_with(dir)) {
+            return Err(self.outside(named_by, what, name, &true_path));
         }
-        let kind = place.metadata().map_err(failed)?.file_type();
+        let kind = found.metadata().map_err(failed)?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
             let is = if kind.is_dir() { "is a directory" } else { "is neither a regular file nor a block device" };
             return Err(refused(is.into()));
@@ -116,18 +130,18 @@ impl ImplicitOpenGate {
         ImageFile::of(file, &path_of(named_by, name), dir)
     }
 
-    /// The refusal of a file that `lies` where it may not.
-    fn outside(&self, named_by: &Path, what: &str, name: &Path, lies: &Path) -> DiskError {
-        let leads = if lies == name { String::new() } else { format!(" leads to {}, which", named(lies)) };
+    /// The refusal of a file whose true path is `true_path`.
+    fn outside(&self, named_by: &Path, what: &str, name: &Path, true_path: &Path) -> DiskError {
+        let leads = if true_path == name { String::new() } else { format!(" leads to {}, which", named(true_path)) };
         let where_to = match self.allow[..] {
             [] => "is not below the image's directory",
             _ => "is neither below the image's directory nor below an allowed one",
         };
         let error =
             DiskError::new(DiskErrorKind::Refused, named_by, format!("{what} {}{leads} {where_to}", named(name)));
-        // Pipes and sockets have no directory that could be allowed.
-        match lies.parent() {
-            Some(dir) if lies.is_absolute() => {
+        // Pipes and sockets have no directory that the user could allow.
+        match true_path.parent() {
+            Some(dir) if true_path.is_absolute() => {
                 error.hint(format!("if you trust this image, --allow {} lets it be read", quoted(dir)))
             }
             _ => error,
@@ -147,7 +161,7 @@ mod tests {
     use super::*;
     use crate::image_path::directory;
 
-    /// A directory of an image and of much that it may name.
+    /// A directory with images and files that they refer to.
     struct TestDir {
         dir: tempfile::TempDir,
     }
@@ -179,7 +193,7 @@ mod tests {
             ImplicitOpenGate::new(&allow.iter().map(|name| self.at(name)).collect::<Vec<_>>(), false).unwrap()
         }
 
-        /// What the file named by `image` holds, or why it isn't opened.
+        /// The content of the file that `image` refers to, or the reason why it isn't opened.
         fn open(
             &self,
             gate: &ImplicitOpenGate,
@@ -188,20 +202,20 @@ mod tests {
         ) -> std::result::Result<String, (DiskErrorKind, String, String)> {
             let dir = fs::canonicalize(directory(&self.at(image))).unwrap();
             let opened = gate.open(&self.at(image), Some(&dir), "backing file", name);
-            let host = opened.map_err(|error| {
+            let file = opened.map_err(|error| {
                 let text =
                     |text: &str| text.replace(&self.dir.path().canonicalize().unwrap().display().to_string(), "DIR");
                 (error.kind(), text(&error.to_string()), text(error.hint_text().unwrap_or_default()))
             })?;
-            let mut bytes = vec![0; usize::try_from(host.len()).unwrap()];
-            host.read_at(0, &mut bytes).unwrap();
+            let mut bytes = vec![0; usize::try_from(file.len()).unwrap()];
+            file.read_at(0, &mut bytes).unwrap();
             Ok(String::from_utf8(bytes).unwrap())
         }
     }
 
     #[test]
-    fn what_lies_below_the_directory_of_the_image_is_opened() {
-        let place = TestDir::new();
+    fn file_below_the_image_directory_is_opened() {
+        let test_dir = TestDir::new();
         let gate = ImplicitOpenGate::default();
         for (image, name, is) in [
             ("images/overlay", "base", "images/base"),
@@ -210,49 +224,49 @@ mod tests {
             ("images/overlay", "inside", "images/base"),
             ("images/overlay", "../images/base", "images/base"),
             ("images/overlay", "../link/base", "images/base"),
-            // By the path as given, through a link to the directory or to the image.
+            // The path as given contains a link to the directory or to the image.
             ("link/overlay", "base", "images/base"),
             ("linked-overlay", "images/base", "images/base"),
         ] {
-            assert_eq!(place.open(&gate, image, Path::new(name)).as_deref(), Ok(is), "{image} {name}");
+            assert_eq!(test_dir.open(&gate, image, Path::new(name)).as_deref(), Ok(is), "{image} {name}");
         }
-        assert_eq!(place.open(&gate, "link/overlay", &place.at("images/base")).as_deref(), Ok("images/base"));
+        assert_eq!(test_dir.open(&gate, "link/overlay", &test_dir.at("images/base")).as_deref(), Ok("images/base"));
     }
 
     #[test]
-    fn a_host_is_called_by_the_image_s_directory_and_the_name() {
-        let place = TestDir::new();
-        let dir = place.at("images").canonicalize().unwrap();
-        let image = place.at("link/overlay");
-        let host = ImplicitOpenGate::default().open(&image, Some(&dir), "backing file", Path::new("base")).unwrap();
-        assert_eq!(host.path(), place.at("link/base"));
+    fn opened_file_has_the_path_of_the_image_directory() {
+        let test_dir = TestDir::new();
+        let dir = test_dir.at("images").canonicalize().unwrap();
+        let image = test_dir.at("link/overlay");
+        let file = ImplicitOpenGate::default().open(&image, Some(&dir), "backing file", Path::new("base")).unwrap();
+        assert_eq!(file.path(), test_dir.at("link/base"));
         assert_eq!(path_of(Path::new("overlay"), Path::new("base")), Path::new("base"));
     }
 
     #[test]
-    fn a_directory_that_takes_the_place_of_the_image_s_after_it_was_opened_is_not_looked_into() {
-        let place = TestDir::new();
-        fs::write(place.at("images/overlay"), "").unwrap();
-        let image = ImageFile::open(&place.at("link/overlay")).unwrap();
-        fs::remove_file(place.at("link")).unwrap();
-        symlink("secret", place.at("link")).unwrap();
+    fn replaced_image_directory_is_not_searched() {
+        let test_dir = TestDir::new();
+        fs::write(test_dir.at("images/overlay"), "").unwrap();
+        let image = ImageFile::open(&test_dir.at("link/overlay")).unwrap();
+        fs::remove_file(test_dir.at("link")).unwrap();
+        symlink("secret", test_dir.at("link")).unwrap();
         let base =
             ImplicitOpenGate::default().open(image.path(), image.dir(), "backing file", Path::new("base")).unwrap();
         let mut bytes = [0; 11];
         base.read_at(0, &mut bytes).unwrap();
         assert_eq!(&bytes, b"images/base");
-        let dir = place.at("images").canonicalize().unwrap();
+        let dir = test_dir.at("images").canonicalize().unwrap();
         assert_eq!(base.dir(), Some(&*dir));
-        // A true directory that is moved away takes its files with it.
-        fs::rename(place.at("images"), place.at("away")).unwrap();
+        // A directory that is renamed keeps its files.
+        fs::rename(test_dir.at("images"), test_dir.at("away")).unwrap();
         assert!(
             ImplicitOpenGate::default().open(image.path(), image.dir(), "backing file", Path::new("base")).is_err()
         );
     }
 
     #[test]
-    fn what_lies_elsewhere_is_refused_with_the_flag_that_allows_it() {
-        let place = TestDir::new();
+    fn file_elsewhere_is_refused_with_a_hint_of_the_flag() {
+        let test_dir = TestDir::new();
         for (name, why) in [
             (
                 "outside",
@@ -268,39 +282,42 @@ mod tests {
             ),
         ] {
             let (kind, text, hint) =
-                place.open(&ImplicitOpenGate::default(), "images/overlay", Path::new(name)).unwrap_err();
+                test_dir.open(&ImplicitOpenGate::default(), "images/overlay", Path::new(name)).unwrap_err();
             assert_eq!(kind, DiskErrorKind::Refused);
             assert_eq!(text.split_once("overlay: ").unwrap().1, why);
             assert_eq!(hint, "if you trust this image, --allow DIR/secret lets it be read");
-            assert!(place.open(&place.gate(&["secret"]), "images/overlay", Path::new(name)).is_ok(), "{name}");
-            assert!(place.open(&place.gate(&["images-2", "."]), "images/overlay", Path::new(name)).is_ok(), "{name}");
+            assert!(test_dir.open(&test_dir.gate(&["secret"]), "images/overlay", Path::new(name)).is_ok(), "{name}");
+            assert!(
+                test_dir.open(&test_dir.gate(&["images-2", "."]), "images/overlay", Path::new(name)).is_ok(),
+                "{name}"
+            );
         }
         let (_, text, hint) =
-            place.open(&ImplicitOpenGate::default(), "images/overlay", Path::new("/etc/passwd")).unwrap_err();
+            test_dir.open(&ImplicitOpenGate::default(), "images/overlay", Path::new("/etc/passwd")).unwrap_err();
         assert!(text.ends_with("overlay: backing file \"/etc/passwd\" is not below the image's directory"), "{text}");
         assert_eq!(hint, "if you trust this image, --allow /etc lets it be read");
     }
 
     #[test]
-    fn a_directory_whose_name_begins_alike_is_another() {
-        let place = TestDir::new();
-        let sibling = place.at("images-2/base");
-        let (kind, ..) = place.open(&ImplicitOpenGate::default(), "images/overlay", &sibling).unwrap_err();
+    fn directory_with_a_common_name_prefix_is_refused() {
+        let test_dir = TestDir::new();
+        let sibling = test_dir.at("images-2/base");
+        let (kind, ..) = test_dir.open(&ImplicitOpenGate::default(), "images/overlay", &sibling).unwrap_err();
         assert_eq!(kind, DiskErrorKind::Refused);
-        let (_, text, _) = place.open(&place.gate(&["secret"]), "images/overlay", &sibling).unwrap_err();
+        let (_, text, _) = test_dir.open(&test_dir.gate(&["secret"]), "images/overlay", &sibling).unwrap_err();
         assert!(text.ends_with("is neither below the image's directory nor below an allowed one"), "{text}");
     }
 
     #[test]
-    fn fifos_devices_and_directories_are_refused_without_being_opened() {
-        let place = TestDir::new();
+    fn fifos_devices_and_directories_are_refused_unopened() {
+        let test_dir = TestDir::new();
         for (name, why) in [
             ("fifo", "is neither a regular file nor a block device"),
             ("sub", "is a directory"),
             (".", "is a directory"),
         ] {
             let (kind, text, _) =
-                place.open(&ImplicitOpenGate::default(), "images/overlay", Path::new(name)).unwrap_err();
+                test_dir.open(&ImplicitOpenGate::default(), "images/overlay", Path::new(name)).unwrap_err();
             assert_eq!(
                 (kind, text.ends_with(&format!("backing file \"{name}\" {why}"))),
                 (DiskErrorKind::Refused, true),
@@ -308,17 +325,17 @@ mod tests {
             );
         }
         for name in ["/dev/zero", "/dev/stdin", "/proc/self/fd/0"] {
-            let gate = place.gate(&["/dev"]);
-            let (kind, ..) = place.open(&gate, "images/overlay", Path::new(name)).unwrap_err();
+            let gate = test_dir.gate(&["/dev"]);
+            let (kind, ..) = test_dir.open(&gate, "images/overlay", Path::new(name)).unwrap_err();
             assert_eq!(kind, DiskErrorKind::Refused, "{name}");
         }
     }
 
     #[test]
     fn a_closed_gate_opens_nothing() {
-        let place = TestDir::new();
-        let gate = ImplicitOpenGate::new(&[place.at("images")], true).unwrap();
-        let (kind, text, _) = place.open(&gate, "images/overlay", Path::new("base")).unwrap_err();
+        let test_dir = TestDir::new();
+        let gate = ImplicitOpenGate::new(&[test_dir.at("images")], true).unwrap();
+        let (kind, text, _) = test_dir.open(&gate, "images/overlay", Path::new("base")).unwrap_err();
         assert_eq!(kind, DiskErrorKind::Refused);
         assert!(
             text.ends_with("overlay: has the backing file \"base\", and --no-backing forbids to open it"),
@@ -327,14 +344,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_named_with_the_image_and_escaped() {
-        let place = TestDir::new();
-        let missing = |name: &Path| place.open(&ImplicitOpenGate::default(), "images/overlay", name).unwrap_err().1;
+    fn missing_file_is_reported_with_the_image_and_escaped() {
+        let test_dir = TestDir::new();
+        let missing = |name: &Path| test_dir.open(&ImplicitOpenGate::default(), "images/overlay", name).unwrap_err().1;
         let text = missing(Path::new("no\nne\x1b"));
         assert!(text.ends_with("overlay: backing file \"no\\nne\\u{1b}\": no such file or directory"), "{text}");
         for name in ["", "a\0b"] {
             assert!(missing(Path::new(name)).ends_with("is no name of a file"), "{name}");
         }
-        assert!(ImplicitOpenGate::new(&[place.at("nowhere")], false).is_err());
+        assert!(ImplicitOpenGate::new(&[test_dir.at("nowhere")], false).is_err());
     }
 }

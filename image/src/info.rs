@@ -1,4 +1,4 @@
-//! What there is to tell of an image file, layer by layer, without reading its disk.
+//! Describes an image file and its layers, without reading the disk's data.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -13,58 +13,58 @@ use crate::qcow2::header::Header;
 use crate::qcow2::snapshot::{Snapshot, Snapshots};
 use crate::{DiskOptions, Format, ImageFile};
 
-/// Bytes of names that are listed at most: nobody has so many.
+/// The maximum number of bytes of snapshot and bitmap names that are listed.
 const NAMES_MAX: usize = 8 << 20;
 
-/// What one image file is. Sizes are in bytes.
+/// The description of one image file. Sizes are in bytes.
 #[derive(Clone, Debug)]
 pub struct Info {
-    /// Its path, as given or as its overlay has it.
+    /// Its path, as given or as the image above refers to it.
     pub path: PathBuf,
-    /// What it is.
+    /// Its format.
     pub format: Format,
-    /// The size of the disk in it.
+    /// The size of its disk.
     pub virtual_size: u64,
     /// The size of the file.
     pub file_size: u64,
-    /// What the file system has allocated for it.
+    /// The allocated space of the file.
     pub actual_size: u64,
-    /// What it says of the file below it.
+    /// Its reference to a backing file.
     pub backing: Option<BackingRef>,
-    /// Its internal snapshots, as they stand in its table.
+    /// Its internal snapshots, in the order of the snapshot table.
     pub snapshots: Vec<SnapshotInfo>,
-    /// What only qcow2 images have.
+    /// Properties that only qcow2 images have.
     pub qcow2: Option<Qcow2Info>,
-    /// What the user should know, though it can be read.
+    /// Warnings about the image.
     pub warnings: Vec<String>,
-    /// What makes two names the same file.
+    /// Device and inode, or the device's own number.
     identity: (u64, u64),
-    /// The true directory that the names in it are relative to.
+    /// The true directory that names in the image are relative to.
     dir: Option<PathBuf>,
-    /// How the file below it is opened.
-    how: DiskOptions,
+    /// The options for opening the backing file.
+    options: DiskOptions,
 }
 
-/// What only qcow2 images have.
+/// Properties that only qcow2 images have.
 #[derive(Clone, Debug)]
 pub struct Qcow2Info {
     /// 2 or 3.
     pub version: u32,
-    /// In bytes.
+    /// Size of a cluster in bytes.
     pub cluster_size: u64,
-    /// The width of a refcount.
+    /// Width of a reference count in bits.
     pub refcount_bits: u32,
-    /// The compression of its compressed clusters: "zlib" or "zstd".
+    /// The compression method: "zlib" or "zstd".
     pub compression: &'static str,
-    /// Refcounts may lag behind.
+    /// Reference counts may be written late.
     pub lazy_refcounts: bool,
-    /// It was not closed.
+    /// The image was not closed cleanly.
     pub dirty: bool,
-    /// Somebody found it inconsistent.
+    /// A program has found the image inconsistent and marked it.
     pub corrupt: bool,
-    /// Clusters have subclusters.
+    /// L2 entries are extended: clusters have subclusters.
     pub extended_l2: bool,
-    /// The file that its data lies in, if that is another.
+    /// The external data file, if the image has one.
     pub data_file: Option<DataFileInfo>,
     /// Its persistent bitmaps.
     pub bitmaps: Vec<BitmapInfo>,
@@ -73,30 +73,30 @@ pub struct Qcow2Info {
 /// An external data file.
 #[derive(Clone, Debug)]
 pub struct DataFileInfo {
-    /// Its name, as it stands in the image.
+    /// Its name in the image.
     pub name: PathBuf,
-    /// It is the disk itself.
+    /// The file is a raw disk by itself.
     pub raw: bool,
 }
 
 /// An internal snapshot.
 #[derive(Clone, Debug)]
 pub struct SnapshotInfo {
-    /// What it is found by first.
+    /// Its ID. A name that the user gives is compared with IDs first.
     pub id: String,
-    /// What it is found by otherwise.
+    /// Its name.
     pub name: String,
-    /// The size of its disk in bytes.
+    /// Size of its disk in bytes.
     pub virtual_size: u64,
-    /// Bytes of the machine's memory and devices.
+    /// Size of the saved state of the virtual machine, in bytes.
     pub vm_state_size: u64,
-    /// When it was made, in seconds since 1970.
+    /// Time of its creation, in seconds since 1970.
     pub date_sec: u32,
-    /// And nanoseconds.
+    /// The nanoseconds of that time.
     pub date_nsec: u32,
-    /// How long the machine had run, in nanoseconds.
+    /// Run time of the virtual machine until then, in nanoseconds.
     pub vm_clock_nsec: u64,
-    /// Instructions that the machine had run, if they were counted.
+    /// The number of instructions that the virtual machine had executed, if they were counted.
     pub icount: Option<u64>,
 }
 
@@ -105,11 +105,11 @@ pub struct SnapshotInfo {
 pub struct BitmapInfo {
     /// Its name.
     pub name: String,
-    /// Bytes of the disk that one bit stands for.
+    /// The number of bytes of the disk per bit.
     pub granularity: u64,
-    /// It is kept up to date whenever the image is in use.
+    /// It is updated whenever the image is in use.
     pub auto: bool,
-    /// It was not written back: it can't be relied on.
+    /// It was not written back, so its content is not reliable.
     pub in_use: bool,
 }
 
@@ -130,46 +130,50 @@ impl From<Snapshot> for SnapshotInfo {
 }
 
 impl Info {
-    /// Looks at a top image.
-    pub fn read(path: &Path, how: &DiskOptions) -> Result<Self> {
-        let TopFile { host, format, how, warning, content } = how.top(path)?;
-        let mut info = Self::of(&host, format, &how, how.snapshot.as_deref())?;
+    /// Describes a top image.
+    ///
+    /// # Errors
+    ///
+    /// The image can't be opened, or its header or tables are invalid.
+    pub fn read(path: &Path, options: &DiskOptions) -> Result<Self> {
+        let TopFile { file, format, options, warning, content } = options.top(path)?;
+        let mut info = Self::of(&file, format, &options, options.snapshot.as_deref())?;
         info.warnings.extend(warning);
         info.warnings.extend(content.map(|content| content.warning(path)));
         if let Some(DataFileInfo { name, .. }) = info.qcow2.as_ref().and_then(|qcow2| qcow2.data_file.as_ref()) {
-            let closed = info.how.gate.check_open(path, "data file", name).err();
+            let closed = info.options.gate.check_open(path, "data file", name).err();
             info.warnings.extend(closed.map(|error| error.what().to_owned()));
         }
         Ok(info)
     }
 
-    /// Looks at an open file. `snapshot`: the disk's size is to be that of this internal snapshot.
-    fn of(host: &ImageFile, format: Format, how: &DiskOptions, snapshot: Option<&str>) -> Result<Self> {
+    /// Describes an open file. With `snapshot`, the disk size is that of this internal snapshot.
+    fn of(file: &ImageFile, format: Format, options: &DiskOptions, snapshot: Option<&str>) -> Result<Self> {
         let mut info = Self {
-            path: host.path().into(),
+            path: file.path().into(),
             format,
-            virtual_size: host.len(),
-            file_size: host.len(),
-            actual_size: host.allocated()?,
+            virtual_size: file.len(),
+            file_size: file.len(),
+            actual_size: file.allocated()?,
             backing: None,
             snapshots: Vec::new(),
             qcow2: None,
             warnings: Vec::new(),
-            identity: host.identity()?,
-            dir: host.dir().map(Into::into),
-            how: how.clone(),
+            identity: file.identity()?,
+            dir: file.dir().map(Into::into),
+            options: options.clone(),
         };
         if format == Format::Qcow2 {
-            info.look_into(host, snapshot)?;
+            info.look_into(file, snapshot)?;
         }
         Ok(info)
     }
 
-    /// Adds what a qcow2 image says of itself.
-    fn look_into(&mut self, host: &ImageFile, snapshot: Option<&str>) -> Result<()> {
-        let header = Header::read(host)?;
+    /// Adds the properties of a qcow2 image.
+    fn look_into(&mut self, file: &ImageFile, snapshot: Option<&str>) -> Result<()> {
+        let header = Header::read(file)?;
         self.virtual_size = match snapshot {
-            Some(wanted) => Snapshots::new(host, &header).find(wanted.as_bytes())?.disk_size,
+            Some(wanted) => Snapshots::new(file, &header).find(wanted.as_bytes())?.disk_size,
             None => header.size,
         };
         self.warnings = header.warnings();
@@ -178,18 +182,18 @@ impl Info {
         let mut bounded = |bytes: usize| {
             names += bytes;
             let what = || {
-                host.error(
+                file.error(
                     DiskErrorKind::Unsupported,
                     format!("its snapshots and bitmaps have names of more than {NAMES_MAX} bytes"),
                 )
             };
             if names > NAMES_MAX { Err(what()) } else { Ok(()) }
         };
-        self.warnings.extend(Snapshots::check(host, &header)?);
-        let listed = Snapshots::new(host, &header).take_while(|_| header.snapshots_flaw.is_none());
+        self.warnings.extend(Snapshots::check(file, &header)?);
+        let listed = Snapshots::new(file, &header).take_while(|_| header.snapshots_problem.is_none());
         for snapshot in listed {
             let snapshot = snapshot?;
-            if snapshot.flaw.is_some() {
+            if snapshot.problem.is_some() {
                 break;
             }
             let snapshot = SnapshotInfo::from(snapshot);
@@ -197,7 +201,7 @@ impl Info {
             self.snapshots.push(snapshot);
         }
         let mut bitmaps = Vec::new();
-        for bitmap in Bitmaps::new(host, &header)? {
+        for bitmap in Bitmaps::new(file, &header)? {
             let Bitmap { name, granularity, in_use, auto } = bitmap?;
             bounded(name.len())?;
             bitmaps.push(BitmapInfo { name, granularity, auto, in_use });
@@ -220,10 +224,10 @@ impl Info {
         Ok(())
     }
 
-    /// The files below it, one after the other; a failure is the last.
+    /// Describes the backing files below the image, from top to bottom. An error ends the iteration.
     #[must_use]
     pub fn layers(&self) -> BackingFiles {
-        BackingFiles { how: self.how.clone(), next: self.below(), seen: vec![self.identity] }
+        BackingFiles { options: self.options.clone(), next: self.below(), seen: vec![self.identity] }
     }
 
     fn below(&self) -> Option<(PathBuf, Option<PathBuf>, BackingRef)> {
@@ -231,11 +235,11 @@ impl Info {
     }
 }
 
-/// The files below an image, from the one next to it down to the base. Only one is in memory at a time.
+/// An iterator over the layers below an image, from top to bottom. It holds one description in memory at a time.
 #[derive(Debug)]
 pub struct BackingFiles {
-    how: DiskOptions,
-    /// The image that names the next one, its directory, and what it says of it.
+    options: DiskOptions,
+    /// The image that refers to the next layer: its path, its true directory, and the reference.
     next: Option<(PathBuf, Option<PathBuf>, BackingRef)>,
     seen: Vec<(u64, u64)>,
 }
@@ -245,8 +249,8 @@ impl Iterator for BackingFiles {
 
     fn next(&mut self) -> Option<Result<Info>> {
         let (named_by, dir, backing) = self.next.take()?;
-        let looked = backing.open(&named_by, dir.as_deref(), &self.how).and_then(|(host, format)| {
-            let info = Info::of(&host, format, &self.how, None)?;
+        let looked = backing.open(&named_by, dir.as_deref(), &self.options).and_then(|(file, format)| {
+            let info = Info::of(&file, format, &self.options, None)?;
             if self.seen.contains(&info.identity) {
                 return Err(DiskError::new(
                     DiskErrorKind::Unsupported,

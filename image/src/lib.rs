@@ -1,15 +1,15 @@
-//! Disks, read by their extents and written with their holes.
+//! Reads disk images: raw files, block devices and qcow2 images with their backing chains.
 //!
 //! ```text
-//! Image.extent() ─▶ Plan ─▶ Blocks ─▶ Coalescer ─▶ records      reading
-//!                                     records ─▶ Sink      writing
+//! path ─▶ DiskOptions ─▶ BackingChain ─▶ Disk::extent, Disk::read
+//!                          │
+//!                          └─ Layer (Raw, qcow2), top first; each reads its ImageFile
 //! ```
 //!
-//! An [`Disk`] answers what is where, a [`Plan`] turns that into steps, [`SerialReader`] reads them interval by interval and
-//! finds zeros and digests, [`Coalescer`] joins the runs to records. A [`DiskWriter`] takes data and holes at their places, and
-//! [`Target`] alone decides what becomes of the file or device that was there before.
-//!
-//! Raw system calls and unsafe code stand in `sys` only.
+//! [`BackingChain::open`] opens an image with all the files that back it, and checks them. [`Disk`] is the interface
+//! for reading: size, extents, data. [`ChangeTracker`] compares a disk with an older state of it. [`ImplicitOpenGate`]
+//! decides which of the files that an image refers to may be opened. [`Info`] describes an image without reading its
+//! data.
 
 mod backing_chain;
 mod backing_filename;

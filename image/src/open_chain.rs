@@ -1,4 +1,4 @@
-//! Opens a disk with all that backs it, and checks it before anything is read.
+//! Opens a disk with its backing chain, and checks both before any data is read.
 
 use std::fs::File;
 use std::path::Path;
@@ -15,37 +15,46 @@ use crate::raw::Raw;
 use crate::{BackingChain, DiskOptions, Format, ImageFile};
 
 impl BackingChain {
-    /// Opens the disk at `path`, and all that it is backed by.
-    pub fn open(path: &Path, how: &DiskOptions) -> Result<Self> {
-        let TopFile { host, format, how, warning, content } = how.top(path)?;
+    /// Opens the disk at `path` and all layers that back it.
+    ///
+    /// # Errors
+    ///
+    /// A file can't be opened or is refused, or a header or table is invalid.
+    pub fn open(path: &Path, options: &DiskOptions) -> Result<Self> {
+        let TopFile { file: image, format, options, warning, content } = options.top(path)?;
         let warnings = warning.iter().map(|warning| format!("{}: {warning}", shown(path))).collect();
-        let mut opener = ChainOpener::new(&how, warnings);
+        let mut opener = ChainOpener::new(&options, warnings);
         let shared = (Arc::new(ChainTables::default()), Arc::new(DecompressorPool::default()));
-        let mut next = Some((host, format));
-        while let Some((host, format)) = next.take() {
+        let mut next = Some((image, format));
+        while let Some((image, format)) = next.take() {
             next = match format {
-                Format::Raw => opener.raw(host)?,
-                Format::Qcow2 => opener.qcow2(host, shared.clone())?,
-                // Refused already, by whoever opened it.
+                Format::Raw => opener.raw(image)?,
+                Format::Qcow2 => opener.qcow2(image, shared.clone())?,
+                // Other formats were refused when the file was opened.
                 other => return Err(other.refusal(path)),
             };
         }
-        let since = how.since.as_ref().map(|since| FoundBase::find(since, &mut opener)).transpose()?;
+        let base = options.since.as_ref().map(|base| FoundBase::find(base, &mut opener)).transpose()?;
         let ChainOpener { layers, size, warnings, method, .. } = opener;
-        Ok(Self { layers, size: size.unwrap_or_default(), format, warnings, method, since, content })
+        Ok(Self { layers, size: size.unwrap_or_default(), format, warnings, method, base, content })
     }
 
-    /// The raw disk of `size` bytes that an open file or device begins with, to be read past the page cache as far as that can be.
+    /// Uses the first `size` bytes of an open file or device as a raw disk, and reads them past the page cache, if
+    /// possible.
+    ///
+    /// # Errors
+    ///
+    /// The file is shorter than `size`, or is no regular file or block device.
     pub fn of_file(file: File, path: &Path, size: u64) -> Result<Self> {
-        let host = ImageFile::of(file, path, None)?.directly()?;
-        if host.len() < size {
+        let image = ImageFile::of(file, path, None)?.directly()?;
+        if image.len() < size {
             return Err(DiskError::new(
                 DiskErrorKind::Changed,
                 path,
-                format!("has {} bytes, and not {size}", host.len()),
+                format!("has {} bytes, and not {size}", image.len()),
             ));
         }
-        let raw = Raw::of(host, None)?;
+        let raw = Raw::of(image, None)?;
         let method = Some(raw.method());
         Ok(Self { method, ..Self::of_layers(vec![Arc::new(raw)], size) })
     }

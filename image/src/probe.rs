@@ -1,4 +1,4 @@
-//! What kind of image a file is: looked for at the beginning of a top image, declared by name for all below it.
+//! Image formats: detection by content for a top image, and by declared name for the layers below it.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -9,63 +9,73 @@ use xfer_hole_os::{DiskError, DiskErrorKind, Result, quoted};
 
 use crate::{Content, ImageFile};
 
-/// Bytes that are looked at, as QEMU's BLOCK_PROBE_BUF_SIZE.
+/// The number of bytes that are examined, as QEMU's BLOCK_PROBE_BUF_SIZE.
 const PROBED: usize = 512;
 
-/// The formats that QEMU tells apart.
+/// The image formats that QEMU distinguishes, and LUKS2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// The disk itself.
+    /// A raw disk.
     Raw,
-    /// QEMU's own, versions 2 and 3.
+    /// qcow2, versions 2 and 3.
     Qcow2,
-    /// QEMU's older one, version 1 of the same magic.
+    /// qcow version 1, which has the same magic number.
     Qcow,
-    /// QEMU's enhanced disk.
+    /// QEMU enhanced disk.
     Qed,
-    /// VMware's.
+    /// VMware disk.
     Vmdk,
-    /// VirtualBox's.
+    /// VirtualBox disk.
     Vdi,
-    /// Hyper-V's.
+    /// Hyper-V disk.
     Vhdx,
-    /// Virtual PC's, also called VHD.
+    /// Virtual PC disk, also called VHD.
     Vpc,
-    /// Parallels'.
+    /// Parallels disk.
     Parallels,
-    /// Bochs' growing redo log.
+    /// Bochs growing redo log.
     Bochs,
     /// A compressed loop image.
     Cloop,
     /// A macOS disk image.
     Dmg,
-    /// An encrypted disk, version 1.
+    /// LUKS encrypted disk, version 1.
     Luks,
-    /// An encrypted disk, version 2, which QEMU doesn't know.
+    /// LUKS encrypted disk, version 2, which QEMU doesn't support.
     Luks2,
 }
 
 impl Format {
-    /// Looks at the first bytes, as QEMU's probe functions do, and for dmg and VHD at the last ones. What none of them knows is raw.
-    pub fn probe(host: &ImageFile) -> Result<Self> {
-        Ok(Self::and_content(host)?.0)
+    /// Detects the format from the first bytes, as QEMU's probe functions do, and for dmg and VHD from the last bytes.
+    /// Raw if no other format matches.
+    ///
+    /// # Errors
+    ///
+    /// The first bytes can't be read.
+    pub fn probe(file: &ImageFile) -> Result<Self> {
+        Ok(Self::and_content(file)?.0)
     }
 
-    /// Its format, and for a raw one what its bytes are, if they are none of a disk.
-    pub fn and_content(host: &ImageFile) -> Result<(Self, Option<Content>)> {
+    /// Detects the format, and for a raw file whether its content is an archive or compressed.
+    ///
+    /// # Errors
+    ///
+    /// The first bytes can't be read.
+    pub fn and_content(file: &ImageFile) -> Result<(Self, Option<Content>)> {
         let mut start = [0; PROBED];
-        host.read_at(0, &mut start)?;
-        let there = usize::try_from(host.len()).unwrap_or(PROBED).min(PROBED);
+        file.read_at(0, &mut start)?;
+        let there = usize::try_from(file.len()).unwrap_or(PROBED).min(PROBED);
         let found = Self::of_start(&start[..there]);
         if found != Self::Raw {
             return Ok((found, None));
         }
-        // Some have their magic in the last 512 bytes. QEMU goes by the name alone for a dmg, which a raw disk may have too; and takes a
-        // VHD of fixed size, which begins with the disk, for a raw disk and its footer for a part of it.
+        // dmg and VHD have a magic number in their last 512 bytes. QEMU differs: it detects a dmg by its name only,
+        // which a raw disk may have too, and it takes a VHD of fixed size, which begins with the data, for a raw disk
+        // that includes the footer.
         let mut end = [0; 8];
-        // Where they can't be read, the transfer of them will say so.
-        let _unreadable = host.read_at(host.len().saturating_sub(512), &mut end);
-        let is_dmg = end.starts_with(b"koly") && host.path().as_os_str().as_bytes().ends_with(b".dmg");
+        // If the last bytes can't be read, the transfer will report it.
+        let _unreadable = file.read_at(file.len().saturating_sub(512), &mut end);
+        let is_dmg = end.starts_with(b"koly") && file.path().as_os_str().as_bytes().ends_with(b".dmg");
         Ok(match () {
             () if is_dmg => (Self::Dmg, None),
             () if &end == b"conectix" => (Self::Vpc, None),
@@ -73,12 +83,12 @@ impl Format {
         })
     }
 
-    /// The format of a file that begins so.
+    /// The format of a file that begins with these bytes.
     fn of_start(start: &[u8]) -> Self {
         let at = |offset: usize, magic: &[u8]| start.get(offset..).is_some_and(|start| start.starts_with(magic));
         match () {
             () if at(0, b"QFI\xfb\0\0\0\x01") => Self::Qcow,
-            // Version 0, too, which QEMU takes for a raw disk, is more likely a broken image.
+            // Version 0 is accepted too: it is probably a damaged image, although QEMU takes it for a raw disk.
             () if at(0, b"QFI\xfb") => Self::Qcow2,
             () if at(0, b"QED\0") => Self::Qed,
             () if at(0, b"KDMV") || at(0, b"COWD") || is_vmdk_text(start) => Self::Vmdk,
@@ -98,12 +108,12 @@ impl Format {
         }
     }
 
-    /// The format that an image declares by this name, in its backing format extension or a `json:` name. `None` for a name
-    /// that is nobody's.
+    /// The format with this name in QEMU, as in the backing format extension or a `json:` name. `None` for an unknown
+    /// name.
     #[must_use]
     pub fn of_name(name: &str) -> Option<Self> {
         Some(match name {
-            // The drivers of plain files give the bytes as they are.
+            // The drivers of plain files return the bytes unchanged.
             "raw" | "file" | "host_device" => Self::Raw,
             "qcow2" => Self::Qcow2,
             "qcow" => Self::Qcow,
@@ -121,7 +131,7 @@ impl Format {
         })
     }
 
-    /// QEMU's name for it.
+    /// The name of the format in QEMU.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -142,13 +152,14 @@ impl Format {
         }
     }
 
-    /// True for what we read.
+    /// True if this crate reads the format.
     #[must_use]
     pub fn is_read(self) -> bool {
         matches!(self, Self::Raw | Self::Qcow2)
     }
 
-    /// Why a top image of this format, which we don't read, is refused, with the line that converts it.
+    /// The refusal of a top image in a format that this crate doesn't read. Its hint is the command that converts the
+    /// image.
     #[must_use]
     pub fn refusal(self, path: &Path) -> DiskError {
         let hint = match self.converting(path) {
@@ -159,7 +170,8 @@ impl Format {
             .hint(hint)
     }
 
-    /// Why a `what` ("backing file") of this format, which we don't read, is refused. `named_by` is the image that names it.
+    /// The refusal of a `what` ("backing file") in a format that this crate doesn't read. `named_by` is the image that
+    /// refers to it.
     #[must_use]
     pub fn refusal_below(self, named_by: &Path, what: &str, name: &Path) -> DiskError {
         let text = format!("{what} {} is a {self} image, which xfer-hole does not read", xfer_hole_os::named(name));
@@ -168,7 +180,7 @@ impl Format {
             .hint(format!("qemu-img convert -O qcow2 {from} {to} makes one image of it and what is below"))
     }
 
-    /// The qemu-img line that makes a qcow2 image of it, if there is one.
+    /// The qemu-img command that converts the image to qcow2, if there is one.
     fn converting(self, path: &Path) -> Option<String> {
         let to = quoted(&beside(path));
         match self {
@@ -185,14 +197,15 @@ impl fmt::Display for Format {
     }
 }
 
-/// The qemu-img line that makes a plain image of an encrypted qcow2 image.
+/// The qemu-img command that decrypts an encrypted qcow2 image.
 pub(crate) fn decrypting(path: &Path) -> String {
     with_key("driver=qcow2,encrypt.key-secret=key,file.filename=", path)
 }
 
-/// The line that converts an image that has to be opened with these options, which end where its name comes, and a key.
+/// The qemu-img command that converts an image which needs a key and these options. `options` end where the file name
+/// follows.
 fn with_key(options: &str, path: &Path) -> String {
-    // A comma in an option's value is written twice.
+    // A comma in the value of an option is doubled.
     let file = path.as_os_str().as_bytes().split(|&byte| byte == b',').collect::<Vec<_>>().join(&b",,"[..]);
     let mut options = OsString::from(options);
     options.push(OsString::from_vec(file));
@@ -200,13 +213,13 @@ fn with_key(options: &str, path: &Path) -> String {
     format!("qemu-img convert --object secret,id=key,file=KEYFILE --image-opts {options} -O qcow2 {to}")
 }
 
-/// The name of a new qcow2 image beside this one.
+/// The name of a new qcow2 image in the directory of this one.
 fn beside(path: &Path) -> PathBuf {
     let is_qcow2 = path.extension().is_some_and(|extension| extension == "qcow2");
     path.with_extension(if is_qcow2 { "new.qcow2" } else { "qcow2" })
 }
 
-/// A VMDK descriptor: comments and blank lines, then a version.
+/// True for a VMDK descriptor: comments and blank lines, then a version.
 fn is_vmdk_text(start: &[u8]) -> bool {
     for line in start.split(|&byte| byte == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -230,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_qemu_img_makes_is_recognised_and_what_is_not_read_is_refused_with_a_line_that_converts_it() {
+    fn formats_of_qemu_img_are_detected_and_hints_convert_them() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["raw", "qcow2", "qcow", "qed", "vmdk", "vdi", "vhdx", "vpc", "parallels", "luks"] {
             let path = dir.path().join(format!("it's a disk.{name}"));
@@ -251,7 +264,7 @@ mod tests {
             assert!(refusal.to_string().ends_with(&format!(": is a {name} image, which xfer-hole does not read")));
             let (line, rest) = refusal.hint_text().unwrap().split_once(", or --").unwrap();
             assert_eq!(rest, "format raw to send the file as it is");
-            // The very line, run by a shell.
+            // A shell runs exactly this command.
             fs::write(dir.path().join("key"), "abc").unwrap();
             let line = line.replace("KEYFILE", &dir.path().join("key").display().to_string());
             assert!(Command::new("sh").args(["-c", &line]).status().unwrap().success(), "{line}");
@@ -261,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn magics_are_those_of_qemu() {
+    fn magic_numbers_are_those_of_qemu() {
         let at = |offset: usize, magic: &[u8]| {
             let mut start = [0; PROBED];
             start[offset..offset + magic.len()].copy_from_slice(magic);
@@ -290,13 +303,13 @@ mod tests {
         ] {
             assert_eq!(at(0, magic), format, "{}", magic.escape_ascii());
         }
-        // An ISO image is a disk as it is.
+        // An ISO image is sent as it is.
         assert_eq!(at(1, b"CD001"), Format::Raw);
         assert_eq!(at(0x40, b"\x7f\x10\xda\xbe"), Format::Vdi);
     }
 
     #[test]
-    fn short_files_and_names_alone_are_raw_but_a_dmg_has_its_magic_at_the_end() {
+    fn short_files_are_raw_and_dmg_is_detected_by_its_end() {
         let dir = tempfile::tempdir().unwrap();
         let (empty, short, dmg) = (dir.path().join("a.dmg"), dir.path().join("b.qcow2"), dir.path().join("c.dmg"));
         fs::write(&empty, "").unwrap();
@@ -316,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_line_converts_has_the_flag_alone_and_a_layer_names_the_image_above_it() {
+    fn refusal_names_the_flag_or_the_image_above() {
         let refusal = Format::Luks2.refusal(Path::new("disk"));
         assert_eq!(refusal.to_string(), "disk: is a luks2 image, which xfer-hole does not read");
         assert_eq!(refusal.hint_text(), Some("use --format raw to send the file as it is"));

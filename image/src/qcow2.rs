@@ -1,7 +1,7 @@
-//! qcow2 images, as one layer of a chain: their tables decoded piece by piece, their clusters found and inflated.
+//! qcow2 images as a layer of a chain: decodes their tables piece by piece, finds clusters and decompresses them.
 //!
 //! ```text
-//! Header ─▶ TableReader (which tables, where) ─▶ Tables (pieces of them, decoded to Runs, cached) ─▶ Mapping ─▶ Span
+//! Header ─▶ TableReader (which tables, where) ─▶ ChainTables (decoded pieces, cached) ─▶ Mapping ─▶ Span
 //! ```
 
 pub(crate) mod bitmap_directory;
@@ -42,103 +42,107 @@ use crate::qcow2::table_reader::{TableReader, TableRegion};
 use crate::raw::seek_extents::SeekExtents;
 use crate::{ExtentMethod, Format, ImageFile};
 
-/// What [`Qcow2::other_state`] has for the number of its layer.
+/// The layer number of the image that [`Qcow2::other_state`] returns.
 const OTHER_STATE: u32 = u32::MAX;
 
-/// One qcow2 image, of which backing files are nobody's business here.
+/// One qcow2 image, without its backing files.
 #[derive(Debug)]
 pub(crate) struct Qcow2 {
     /// Its number in the chain.
     layer: u32,
-    pub(crate) host: Arc<ImageFile>,
-    /// Where guest data lies, if not in `host`.
+    pub(crate) file: Arc<ImageFile>,
+    /// The external data file, if the image has one. Else data is in the image file.
     external: Option<ImageFile>,
     pub(crate) table_reader: TableReader,
     compression: Compression,
-    /// Holes of the file are worth asking for.
+    /// The image is preallocated, so holes of its file are taken into account.
     preallocated: bool,
     seek: SeekExtents,
     tables: Arc<ChainTables>,
-    inflaters: Arc<DecompressorPool>,
-    /// A cluster was met that begins past the end of its file.
+    decompressors: Arc<DecompressorPool>,
+    /// A cluster was found that begins beyond the end of the file.
     cut_short: AtomicBool,
     /// The file ends inside a table.
     table_cut: bool,
 }
 
 impl Qcow2 {
-    /// The disk in an image, or in one of its snapshots, as layer `layer` of a chain, all of which share `tables` and `inflaters`.
+    /// Opens the disk of an image, or of one of its snapshots, as layer `layer` of a chain. All layers of the chain
+    /// share `tables` and `inflaters`.
     pub(crate) fn new(
-        host: ImageFile,
+        file: ImageFile,
         external: Option<ImageFile>,
         header: &Header,
         (l1, size): (L1Table, u64),
         layer: u32,
-        (tables, inflaters): (Arc<ChainTables>, Arc<DecompressorPool>),
+        (tables, decompressors): (Arc<ChainTables>, Arc<DecompressorPool>),
         method: Option<ExtentMethod>,
     ) -> Result<Self> {
         let table_reader = table_reader(header, (l1, size), external.is_some());
-        let table_cut = table_reader.check(&host)?;
-        // Who wants everything read doesn't trust the file system's holes.
-        let preallocated = method != Some(ExtentMethod::Scan) && preallocation::is_preallocated(&host, header);
+        let table_cut = table_reader.check(&file)?;
+        // The user who chose the scan method doesn't rely on the file system's holes.
+        let preallocated = method != Some(ExtentMethod::Scan) && preallocation::is_preallocated(&file, header);
         let compression = header.compression;
         Ok(Self {
             layer,
-            host: Arc::new(host),
+            file: Arc::new(file),
             external,
             table_reader,
             compression,
             preallocated,
             seek: SeekExtents::default(),
             tables,
-            inflaters,
+            decompressors,
             cut_short: AtomicBool::new(false),
             table_cut,
         })
     }
 
-    /// Another state of the disk in the same image, whose data must not lie outside. Its tables are kept apart.
+    /// Opens another state of the disk in the same image. The image must have no external data file. The cache keeps
+    /// the tables of both states apart.
     pub(crate) fn other_state(&self, header: &Header, state: (L1Table, u64)) -> Result<Self> {
         let table_reader = table_reader(header, state, false);
-        let table_cut = table_reader.check(&self.host)?;
+        let table_cut = table_reader.check(&self.file)?;
         Ok(Self {
             layer: OTHER_STATE,
-            host: Arc::clone(&self.host),
+            file: Arc::clone(&self.file),
             external: None,
             table_reader,
             compression: self.compression,
             preallocated: self.preallocated,
             seek: SeekExtents::default(),
             tables: Arc::clone(&self.tables),
-            inflaters: Arc::clone(&self.inflaters),
+            decompressors: Arc::clone(&self.decompressors),
             cut_short: AtomicBool::new(false),
             table_cut,
         })
     }
 
-    /// The image file itself, wherever guest data lies.
+    /// The image file, which contains the tables, and the data unless it is in an external file.
     pub(crate) fn image(&self) -> &ImageFile {
-        &self.host
+        &self.file
     }
 
-    /// Where the L2 table is that speaks of `at`, if there is one, and for how many bytes from there on that is so.
+    /// The offset of the L2 table for `at`, if there is one, and the number of bytes from there on for which that is
+    /// so.
     pub(crate) fn table(&self, at: GuestOffset) -> Result<(Option<HostOffset>, u64)> {
         let covers = self.table_reader.geometry.l1_span();
         if self.table_reader.geometry.l1_index(at) >= self.table_reader.l1_entries {
             return Ok((None, self.table_reader.size - at.0));
         }
         let (piece, entry) = self.table_reader.l1_piece(at);
-        let l1 = self.tables.l1.get(self.key(piece), || self.table_reader.read_l1(&self.host, piece))?;
+        let l1 = self.tables.l1.get(self.key(piece), || self.table_reader.read_l1(&self.file, piece))?;
         let found = l1.find(entry).ok_or_else(|| self.lost(at))?;
         Ok((found.what, u64::from(found.left) * covers - at.0 % covers))
     }
 
     fn lost(&self, at: GuestOffset) -> DiskError {
-        unusable(&self.host, format!("no table entry for disk offset {}", at.0))
+        unusable(&self.file, format!("no table entry for disk offset {}", at.0))
     }
 
-    /// What lies at `at`, and how many bytes of it at most: those until the answer changes, or the table's piece ends. Each
-    /// compressed cluster has an answer of its own; with `neighbours`, those behind it that are compressed too are counted.
+    /// The mapping of `at`, and the number of bytes for which it applies: until the mapping changes, or the decoded
+    /// piece of the table ends. Each compressed cluster has its own mapping; with `neighbours`, following compressed
+    /// clusters are counted too.
     pub(crate) fn mapping(&self, at: GuestOffset, neighbours: bool) -> Result<(Mapping, u64)> {
         let geometry = self.table_reader.geometry;
         let (covers, unit_size) = (geometry.l1_span(), geometry.subcluster_size());
@@ -146,7 +150,7 @@ impl Qcow2 {
         let Some(table) = table else { return Ok((Mapping::Unallocated(None), left)) };
         let (piece, unit) = self.table_reader.l2_piece(table, at);
         let first = GuestOffset(at.0 - at.0 % covers);
-        let l2 = self.tables.l2.get(self.key(piece), || self.table_reader.read_l2(&self.host, table, piece, first))?;
+        let l2 = self.tables.l2.get(self.key(piece), || self.table_reader.read_l2(&self.file, table, piece, first))?;
         let found = l2.find(unit).ok_or_else(|| self.lost(at))?;
         let mut units = found.left;
         if neighbours && found.what.is_compressed() {
@@ -163,29 +167,29 @@ impl Qcow2 {
         TableKey { layer: self.layer, piece }
     }
 
-    /// Asks the file below for its holes, where data begins at `place`. What it can't tell is data.
-    fn written(&self, place: u64, len: u64) -> (Allocation, u64) {
-        let host = self.host();
-        if place >= host.len() {
+    /// Checks whether the file has a hole at the data at file offset `offset`. If that is unknown, it counts as data.
+    fn written(&self, offset: u64, len: u64) -> (Allocation, u64) {
+        let file = self.host();
+        if offset >= file.len() {
             return (Allocation::Unwritten, len);
         }
-        match self.seek.extent(host.file(), place, host.len()) {
+        match self.seek.extent(file.file(), offset, file.len()) {
             Ok((Allocation::Data, data)) => (Allocation::Data, len.min(data)),
-            // A hole at the file's end goes on behind it.
-            Ok((_, hole)) if place + hole == host.len() => (Allocation::Unwritten, len),
+            // A hole at the end of the file extends beyond it.
+            Ok((_, hole)) if offset + hole == file.len() => (Allocation::Unwritten, len),
             Ok((_, hole)) => (Allocation::Unwritten, len.min(hole)),
             Err(_) => (Allocation::Data, len),
         }
     }
 }
 
-/// The tables of one state of the disk in the image with this header: of its L1 table, and of its size.
+/// Creates the reader for the tables of one state of the disk, with that state's L1 table and size.
 fn table_reader(header: &Header, (l1, size): (L1Table, u64), external: bool) -> TableReader {
     let geometry = header.geometry;
     let mut regions = vec![TableRegion { what: "header", bytes: 0..geometry.cluster_size() }];
     let region =
-        |place: &MetadataRegion| TableRegion { what: place.name, bytes: place.offset..place.offset + place.len };
-    regions.extend(header.places().iter().map(region));
+        |table: &MetadataRegion| TableRegion { what: table.name, bytes: table.offset..table.offset + table.len };
+    regions.extend(header.regions().iter().map(region));
     regions.push(TableRegion { what: "L1 table", bytes: l1.offset.0..l1.offset.0 + l1.entries * 8 });
     let l1_entries = l1.entries.min(geometry.l1_entries(size));
     TableReader { geometry, version: header.version, l1: l1.offset, l1_entries, size, external, regions }
@@ -203,35 +207,35 @@ impl Layer for Qcow2 {
     fn span(&self, at: u64, max: u64) -> Result<Span> {
         let (mapping, len) = self.mapping(GuestOffset(at), true)?;
         let len = len.min(max);
-        if let Mapping::Data(HostOffset(place)) = mapping
-            && place + len > self.host().len().next_multiple_of(self.table_reader.geometry.cluster_size())
+        if let Mapping::Data(HostOffset(offset)) = mapping
+            && offset + len > self.host().len().next_multiple_of(self.table_reader.geometry.cluster_size())
         {
             self.cut_short.store(true, Ordering::Relaxed);
         }
-        let span = |allocation, place: Option<HostOffset>| Span {
+        let span = |allocation, offset: Option<HostOffset>| Span {
             len,
             allocation,
             compressed: false,
-            host: place.map(|place| place.0),
+            host: offset.map(|offset| offset.0),
         };
         Ok(match mapping {
-            Mapping::Unallocated(place) => span(Allocation::Unallocated, place),
-            Mapping::Zero(place) => span(Allocation::Zero, place),
+            Mapping::Unallocated(offset) => span(Allocation::Unallocated, offset),
+            Mapping::Zero(offset) => span(Allocation::Zero, offset),
             Mapping::Compressed(_) => Span { compressed: true, ..span(Allocation::Data, None) },
-            Mapping::Data(place) if self.preallocated => {
-                let (allocation, len) = self.written(place.0, len);
-                Span { len, ..span(allocation, Some(place)) }
+            Mapping::Data(offset) if self.preallocated => {
+                let (allocation, len) = self.written(offset.0, len);
+                Span { len, ..span(allocation, Some(offset)) }
             }
-            Mapping::Data(place) => span(Allocation::Data, Some(place)),
+            Mapping::Data(offset) => span(Allocation::Data, Some(offset)),
         })
     }
 
     fn host(&self) -> &ImageFile {
-        self.external.as_ref().unwrap_or(&self.host)
+        self.external.as_ref().unwrap_or(&self.file)
     }
 
     fn files(&self) -> Vec<&ImageFile> {
-        [&*self.host].into_iter().chain(&self.external).collect()
+        [&*self.file].into_iter().chain(&self.external).collect()
     }
 
     fn inflate(&self, at: u64, buf: &mut [u8]) -> Result<()> {
@@ -240,14 +244,14 @@ impl Layer for Qcow2 {
         while !rest.is_empty() {
             let (mapping, _) = self.mapping(GuestOffset(at), false)?;
             let Mapping::Compressed(word) = mapping else {
-                return Err(unusable(&self.host, format!("disk offset {at} is not compressed, though it was before")));
+                return Err(unusable(&self.file, format!("disk offset {at} is not compressed, though it was before")));
             };
             let within = geometry.in_cluster(GuestOffset(at));
             let len = usize::try_from(geometry.cluster_size() - within).unwrap_or(usize::MAX).min(rest.len());
             let (now, later) = rest.split_at_mut(len);
             let entry = CompressedEntry::parse(word, geometry);
-            let (host, layer, compression) = (&*self.host, self.layer, self.compression);
-            self.inflaters.read(&CompressedSource { host, layer, compression, geometry, entry }, within, now)?;
+            let (file, layer, compression) = (&*self.file, self.layer, self.compression);
+            self.decompressors.read(&CompressedSource { file, layer, compression, geometry, entry }, within, now)?;
             at += len as u64;
             rest = later;
         }
@@ -259,17 +263,17 @@ impl Layer for Qcow2 {
     }
 
     fn noticed(&self) -> Option<String> {
-        let told = |host: &ImageFile, what: &str| format!("{}: ends at {:#x}, {what}", shown(host.path()), host.len());
+        let told = |file: &ImageFile, what: &str| format!("{}: ends at {:#x}, {what}", shown(file.path()), file.len());
         if self.table_cut {
             let what = "inside a table of its clusters: what the rest of that told is lost, and is unallocated, as QEMU has it";
-            return Some(told(&self.host, what));
+            return Some(told(&self.file, what));
         }
         let what = "before data that its tables tell of: zeros there, as QEMU has it";
         self.cut_short.load(Ordering::Relaxed).then(|| told(self.host(), what))
     }
 
     fn check_unchanged(&self, live: bool) -> Result<()> {
-        self.host.check_unchanged(live)?;
+        self.file.check_unchanged(live)?;
         self.external.as_ref().map_or(Ok(()), |external| external.check_unchanged(live))
     }
 }

@@ -1,4 +1,4 @@
-//! A raw disk: a regular file or a block device, whose extents are the file system's.
+//! A raw disk: a regular file or a block device. The file system determines its extents.
 
 mod fiemap_extents;
 pub(crate) mod seek_extents;
@@ -15,19 +15,19 @@ use crate::raw::fiemap_extents::FiemapExtents;
 use crate::raw::seek_extents::SeekExtents;
 use crate::{Format, ImageFile};
 
-/// How extents are found.
+/// The method that determines the extents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExtentMethod {
     /// lseek(2) SEEK_DATA and SEEK_HOLE.
     Seek,
     /// ioctl(2) FS_IOC_FIEMAP.
     Fiemap,
-    /// By reading everything: all is data until its zeros are found.
+    /// Reads everything: all is data, and zeros are detected by reading.
     Scan,
 }
 
 impl ExtentMethod {
-    /// The word for it on a command line.
+    /// The word for it on the command line.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -41,55 +41,65 @@ impl ExtentMethod {
 /// A raw disk, open for reading.
 #[derive(Debug)]
 pub struct Raw {
-    host: ImageFile,
+    image: ImageFile,
     method: ExtentMethod,
     seek: SeekExtents,
     fiemap: FiemapExtents,
-    /// What its holes are.
+    /// The allocation status of a hole.
     holes: Allocation,
-    /// Nobody keeps account of its holes: whatever is zeros is one.
+    /// The file system doesn't record holes, so blocks of zeros count as holes.
     looks: bool,
-    /// Where the file system can't tell data from holes, that is a failure: the user named the method, or a hole shows what lies below.
+    /// An extent method that doesn't work is an error, because the user named it, or because holes show the layer
+    /// below.
     strict: bool,
-    /// From where on the file system's answers made no sense, and why. All that is asked for since then is data.
+    /// The offset from which the file system's replies were invalid, and the reason. All that is asked for afterwards
+    /// counts as data.
     lost: OnceLock<(u64, String)>,
 }
 
-/// Zeros are looked for in blocks of this many bytes, some at a time.
+/// Zeros are detected in blocks of this many bytes, [`BLOCKS`] blocks at a time.
 const BLOCK: u64 = GRAIN_DEFAULT;
 const BLOCKS: u64 = 64;
 
 impl Raw {
-    /// A file of a chain of raw ones: where it has a hole, it has nothing, and the file below is asked. Space that is only allocated is a
-    /// hole, too. Refused where the file system doesn't tell.
-    pub fn layer(host: ImageFile) -> Result<Self> {
+    /// A layer in a chain of raw files. Its holes show the layer below, and so does space that is allocated but not
+    /// written.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskErrorKind::Unsupported`] if the file system doesn't report holes.
+    pub fn layer(image: ImageFile) -> Result<Self> {
         let (seek, fiemap) = (SeekExtents::default(), FiemapExtents::default());
-        let (file, size) = (host.file(), host.len());
-        // SEEK_DATA takes what is only allocated for data, once somebody has read it.
+        let (file, size) = (image.file(), image.len());
+        // SEEK_DATA reports unwritten space as data once it was read, so FIEMAP is preferred.
         let method = match if size == 0 { Ok(()) } else { fiemap.extent(file, 0, size).map(drop) } {
             Ok(()) => ExtentMethod::Fiemap,
             Err(source) if is_refusal(&source) => ExtentMethod::Seek,
-            Err(source) => return Err(no_method(&host, ExtentMethod::Fiemap, source)),
+            Err(source) => return Err(no_method(&image, ExtentMethod::Fiemap, source)),
         };
         if method == ExtentMethod::Seek {
-            let first = seek.extent(file, 0, size).map_err(|source| no_method(&host, method, source))?;
-            // Where nobody keeps account of holes, all is data, whatever was written.
-            if first == (Allocation::Data, size) && host.allocated()? < size {
+            let first = seek.extent(file, 0, size).map_err(|source| no_method(&image, method, source))?;
+            // A file system that doesn't record holes reports the whole file as data.
+            if first == (Allocation::Data, size) && image.allocated()? < size {
                 let what = "lies on a file system that doesn't tell where a file has holes, and it seems to have some";
-                return Err(host.error(DiskErrorKind::Unsupported, what));
+                return Err(image.error(DiskErrorKind::Unsupported, what));
             }
         }
         let (holes, lost) = (Allocation::Unallocated, OnceLock::new());
-        Ok(Self { host, method, seek, fiemap, holes, looks: false, strict: true, lost })
+        Ok(Self { image, method, seek, fiemap, holes, looks: false, strict: true, lost })
     }
 
-    /// The disk that this file is. Without a `method`, the best that is to be had there, and reading where none makes sense; a method asked
-    /// for by name must be to be had.
-    pub fn of(host: ImageFile, method: Option<ExtentMethod>) -> Result<Self> {
-        let (file, size) = (host.file(), host.len());
+    /// A disk that consists of this file. Without a `method`, SEEK_DATA and SEEK_HOLE are used if they work, else
+    /// reading.
+    ///
+    /// # Errors
+    ///
+    /// The file system doesn't support the given `method`.
+    pub fn of(image: ImageFile, method: Option<ExtentMethod>) -> Result<Self> {
+        let (file, size) = (image.file(), image.len());
         let (seek, fiemap) = (SeekExtents::default(), FiemapExtents::default());
         let probe = |method| match method {
-            // What it finds is asked for first.
+            // The first extent is cached for the first request.
             ExtentMethod::Seek => seek.extent(file, 0, size).map(drop),
             ExtentMethod::Fiemap if size == 0 => Ok(()),
             ExtentMethod::Fiemap => fiemap.extent(file, 0, size).map(drop),
@@ -105,21 +115,22 @@ impl Raw {
                 ExtentMethod::Scan
             }
             (Some(method), probed) => {
-                probed.map_err(|source| no_method(&host, method, source))?;
+                probed.map_err(|source| no_method(&image, method, source))?;
                 method
             }
         };
-        Ok(Self { host, method, seek, fiemap, holes: Allocation::Zero, looks: false, strict, lost })
+        Ok(Self { image, method, seek, fiemap, holes: Allocation::Zero, looks: false, strict, lost })
     }
 
-    /// The extent at `at` by SEEK_DATA and SEEK_HOLE. Once they made no sense, all is data from there on, whose zeros are found by reading.
+    /// The extent at `at` by SEEK_DATA and SEEK_HOLE. After an invalid reply, the rest of the file counts as data, and
+    /// zeros are detected by reading.
     fn sought(&self, at: u64) -> io::Result<(Allocation, u64)> {
-        let len = self.host.len();
+        let len = self.image.len();
         let all = (Allocation::Data, len - at);
         if self.lost.get().is_some() {
             return Ok(all);
         }
-        match self.seek.extent(self.host.file(), at, len) {
+        match self.seek.extent(self.image.file(), at, len) {
             Err(source) if !self.strict => {
                 self.lost.get_or_init(|| (at, reason(&source)));
                 Ok(all)
@@ -128,20 +139,20 @@ impl Raw {
         }
     }
 
-    /// The same above another layer, which shows through its holes; through zeros, too, where the file system has no holes, or doesn't
-    /// tell of them.
+    /// Makes this disk a layer above another one, which its holes show. If the file system doesn't support or report
+    /// holes, blocks of zeros count as holes.
     pub fn above(self) -> Self {
-        let size = self.host.len();
-        let first = self.seek.extent(self.host.file(), 0, size);
+        let size = self.image.len();
+        let first = self.seek.extent(self.image.file(), 0, size);
         let looks = first.is_ok_and(|first| first == (Allocation::Data, size)) || self.method == ExtentMethod::Scan;
         Self { holes: Allocation::Unallocated, looks, ..self }
     }
 
-    /// What the data at `at` looks like, at most `max` bytes of it.
+    /// Reads up to `max` bytes at `at`, and returns the status of the first blocks and their length in bytes.
     fn look(&self, at: u64, max: u64) -> Result<(Allocation, u64)> {
         let ahead = at % BLOCK;
         let mut bytes = vec![0; usize::try_from(max.min(BLOCKS * BLOCK - ahead)).unwrap_or_default()];
-        self.host.read_at(at, &mut bytes)?;
+        self.image.read_at(at, &mut bytes)?;
         let (first, rest) = bytes.split_at(bytes.len().min(usize::try_from(BLOCK - ahead).unwrap_or_default()));
         let zero = is_zero(first);
         let alike = rest.chunks(usize::try_from(BLOCK).unwrap_or(1)).take_while(|block| is_zero(block) == zero);
@@ -149,32 +160,32 @@ impl Raw {
         Ok((if zero { self.holes } else { Allocation::Data }, len as u64))
     }
 
-    /// How this disk's extents are found.
+    /// The extent method in use.
     pub fn method(&self) -> ExtentMethod {
         self.method
     }
 }
 
-/// True if the file system doesn't know the call.
+/// True if the file system doesn't support the call.
 fn is_refusal(source: &io::Error) -> bool {
     let refusals = [Errno::EOPNOTSUPP, Errno::ENOTTY, Errno::EINVAL, Errno::ENOSYS];
     source.raw_os_error().is_some_and(|code| code == ENOTSUPP || refusals.contains(&Errno::from_raw(code)))
 }
 
-/// The kernel's own number for what isn't supported. It is not meant for programs, and comes through from some file systems.
+/// The kernel's internal error number for unsupported operations. Some file systems return it to programs.
 const ENOTSUPP: i32 = 524;
 
-fn no_method(host: &ImageFile, method: ExtentMethod, source: io::Error) -> DiskError {
+fn no_method(image: &ImageFile, method: ExtentMethod, source: io::Error) -> DiskError {
     let word = method.word();
     if is_refusal(&source) {
-        return host
+        return image
             .error(DiskErrorKind::Unsupported, format!("extents by {word} are not to be had here"))
             .hint(OTHERWISE);
     }
-    host.io(format!("cannot find extents by {word}"), source).hint(OTHERWISE)
+    image.io(format!("cannot find extents by {word}"), source).hint(OTHERWISE)
 }
 
-/// What to do where a method is not to be had.
+/// The hint if an extent method is not supported.
 const OTHERWISE: &str = "leave --extents out, or use --extents scan to read everything";
 
 impl Layer for Raw {
@@ -182,15 +193,15 @@ impl Layer for Raw {
         Format::Raw
     }
 
-    /// In whole sectors of 512 bytes: as the layer above sees it, and as QEMU has it.
+    /// In whole sectors of 512 bytes, as the layer above and QEMU see it.
     fn size(&self) -> u64 {
-        self.host.len().next_multiple_of(512)
+        self.image.len().next_multiple_of(512)
     }
 
     fn span(&self, at: u64, max: u64) -> Result<Span> {
-        let (file, len) = (self.host.file(), self.host.len());
+        let (file, len) = (self.image.file(), self.image.len());
         let extent = match self.method {
-            // The rest of the last sector.
+            // The remainder of the last sector.
             _ if at >= len => Ok((Allocation::Zero, max)),
             ExtentMethod::Seek => self.sought(at),
             ExtentMethod::Fiemap => self.fiemap.extent(file, at, len),
@@ -198,7 +209,7 @@ impl Layer for Raw {
         };
         let failed = |source| {
             let error =
-                self.host.io(format!("cannot find the extent at offset {at} by {}", self.method.word()), source);
+                self.image.io(format!("cannot find the extent at offset {at} by {}", self.method.word()), source);
             match self.holes {
                 Allocation::Zero => error.hint(OTHERWISE),
                 _ => error,
@@ -216,11 +227,11 @@ impl Layer for Raw {
     }
 
     fn host(&self) -> &ImageFile {
-        &self.host
+        &self.image
     }
 
     fn inflate(&self, at: u64, _buf: &mut [u8]) -> Result<()> {
-        Err(self.host.error(DiskErrorKind::Io, format!("nothing is compressed at offset {at}")))
+        Err(self.image.error(DiskErrorKind::Io, format!("nothing is compressed at offset {at}")))
     }
 
     fn chunk(&self) -> u64 {
@@ -229,13 +240,13 @@ impl Layer for Raw {
 
     fn noticed(&self) -> Option<String> {
         let (at, why) = self.lost.get()?;
-        let name = shown(self.host.path());
+        let name = shown(self.image.path());
         Some(format!(
             "{name}: the file system does not tell data from holes from offset {at} on ({why}): all behind that was read"
         ))
     }
 
     fn check_unchanged(&self, live: bool) -> Result<()> {
-        self.host.check_unchanged(live)
+        self.image.check_unchanged(live)
     }
 }

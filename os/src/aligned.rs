@@ -1,23 +1,23 @@
-//! Memory that begins at a page: what O_DIRECT asks for, and what the kernel copies fastest from and to.
+//! Page-aligned memory. O_DIRECT requires it, and the kernel copies to and from it fastest.
 
 use std::ops::{Deref, DerefMut};
 
 use bytes::BytesMut;
 
-/// Buffers begin at a multiple of this, in bytes: no device or file system asks for more.
+/// Alignment of buffers in bytes. No device or file system requires more.
 pub const ALIGN: usize = 4096;
 
-/// A buffer that begins at a page. What is read into one that doesn't costs a third more.
+/// A page-aligned buffer. Reading into a buffer that is not aligned takes a third more time.
 #[derive(Debug)]
 pub struct Aligned {
     buffer: Vec<u8>,
-    /// Bytes ahead of the first page.
+    /// Bytes before the first page boundary.
     skew: usize,
     len: usize,
 }
 
 impl Aligned {
-    /// A buffer of `len` zeros. Pages that nobody touches are none.
+    /// Creates a buffer of `len` zeros. The kernel allocates a page when it is first written.
     #[must_use]
     pub fn zeroed(len: usize) -> Self {
         let buffer = vec![0; len + ALIGN];
@@ -40,7 +40,7 @@ impl DerefMut for Aligned {
     }
 }
 
-/// The same as a buffer that can be shared.
+/// Creates a page-aligned [`BytesMut`] of `len` zeros, which can be split and shared.
 pub fn aligned_bytes(len: usize) -> BytesMut {
     let mut buffer = BytesMut::zeroed(len + ALIGN);
     let skew = buffer.as_ptr().align_offset(ALIGN).min(ALIGN);

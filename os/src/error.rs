@@ -1,11 +1,11 @@
-//! One error for disks: kind, place, reason.
+//! The error type of disk operations.
 //!
 //! ```text
-//! Error ─ kind     what sort of trouble
-//!       ─ path     which file or device
-//!       ─ what     what was being done, or what is wrong
-//!       ─ hint     what to do about it, where that is known
-//!       ─ source   the system's reason
+//! DiskError ─ kind     the kind of the error
+//!           ─ path     the file or device
+//!           ─ what     the failed operation, or the problem
+//!           ─ hint     what the user can do about it, if known
+//!           ─ source   the system's error, if a system call failed
 //! ```
 
 use std::fmt::{self, Write as _};
@@ -14,27 +14,27 @@ use std::path::{Path, PathBuf};
 
 use xfer_hole_proto::Fingerprint;
 
-/// The result of work on a disk.
+/// The result of a disk operation.
 pub type Result<T, E = DiskError> = std::result::Result<T, E>;
 
-/// What sort of trouble it is.
+/// The kind of a disk error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskErrorKind {
-    /// The system refused an operation.
+    /// A system call failed.
     Io,
-    /// We refuse, because something would be lost or left open.
+    /// The program refuses, because data would be lost or disclosed.
     Refused,
-    /// Another transfer holds it, which may end.
+    /// Another transfer uses the file. A later attempt may succeed.
     Busy,
-    /// The directory of a new file is missing, and was not to be made.
+    /// The directory of a new file is missing, and the options don't allow creating it.
     NoDirectory,
     /// The disk changed while it was read.
     Changed,
-    /// The file, filesystem or format can't do that.
+    /// The file, file system or format doesn't support the operation.
     Unsupported,
 }
 
-/// An error with its place.
+/// A disk error with its path.
 #[derive(Debug)]
 pub struct DiskError {
     kind: DiskErrorKind,
@@ -43,12 +43,12 @@ pub struct DiskError {
     hint: Option<String>,
     source: Option<io::Error>,
     leaves_nothing: bool,
-    /// Boxed: few errors have one, and it is long.
+    /// Boxed because few errors have a fingerprint, which would make all of them large.
     found: Option<Box<Fingerprint>>,
 }
 
 impl DiskError {
-    /// An error without a system's reason.
+    /// Creates an error without a system error.
     pub fn new(kind: DiskErrorKind, path: impl Into<PathBuf>, what: impl Into<String>) -> Self {
         Self {
             kind,
@@ -61,18 +61,18 @@ impl DiskError {
         }
     }
 
-    /// The system refused `what`.
+    /// Creates an error of a failed system call. `what` is the operation.
     pub fn io(path: impl Into<PathBuf>, what: impl Into<String>, source: io::Error) -> Self {
         Self { source: Some(source), ..Self::new(DiskErrorKind::Io, path, what) }
     }
 
-    /// Adds what to do about it.
+    /// Adds a hint for the user.
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
 
-    /// The same from a program without the options that override a refusal: its hint doesn't name them.
+    /// Removes the options that override a refusal from the hint. For programs that don't have these options.
     #[must_use]
     pub fn without_override(self) -> Self {
         let hint = self.hint.map(|hint| match hint.rsplit_once(", or ") {
@@ -82,48 +82,49 @@ impl DiskError {
         Self { hint, ..self }
     }
 
-    /// What is wrong, without the path.
+    /// The problem, without the path.
     pub fn what(&self) -> &str {
         &self.what
     }
 
-    /// What to do about it, where that is known.
+    /// The hint for the user, if there is one.
     #[must_use]
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// Adds what was found there instead of another disk.
+    /// Adds the fingerprint of the disk that was found where another disk was required.
     #[must_use]
     pub fn found(self, found: Fingerprint) -> Self {
         Self { found: Some(Box::new(found)), ..self }
     }
 
-    /// The disk that was found there, where it is another than had to be.
+    /// The fingerprint of the disk that was found, if another disk was required.
     #[must_use]
     pub fn other_disk(&self) -> Option<Fingerprint> {
         self.found.as_deref().copied()
     }
 
-    /// The temporary file is no more: the new disk got its name before the trouble, or another program removed it.
+    /// Marks that no temporary file is left: the new disk already has its final name, or another program removed the
+    /// file.
     #[must_use]
     pub fn leaving_nothing(self) -> Self {
         Self { leaves_nothing: true, ..self }
     }
 
-    /// True if there is no temporary file any more that could be told of.
+    /// True if no temporary file is left that a message could name.
     #[must_use]
     pub fn leaves_nothing(&self) -> bool {
         self.leaves_nothing
     }
 
-    /// What sort of trouble it is.
+    /// The kind of the error.
     #[must_use]
     pub fn kind(&self) -> DiskErrorKind {
         self.kind
     }
 
-    /// The system's reason, if it was the system.
+    /// The system's error, if a system call failed.
     #[must_use]
     pub fn system(&self) -> Option<&io::Error> {
         self.source.as_ref()
@@ -137,10 +138,10 @@ impl fmt::Display for DiskError {
     }
 }
 
-// `source()` stays empty: Display has said it.
+// `source()` stays empty, because Display prints the system's error.
 impl std::error::Error for DiskError {}
 
-/// A path, or another's text, that is safe to print: control characters escaped.
+/// A path or foreign text in a form that is safe to print: control characters are escaped.
 #[must_use]
 pub fn shown(path: &Path) -> String {
     let mut text = String::new();
@@ -154,13 +155,13 @@ pub fn shown(path: &Path) -> String {
     text
 }
 
-/// The system's reason in its own words, lower case, without the number.
+/// The text of a system error in lower case, without the error number.
 #[must_use]
 pub fn reason(error: &io::Error) -> String {
     let Some(code) = error.raw_os_error() else { return error.to_string() };
     let words = nix::errno::Errno::from_raw(code).desc();
     let mut text = String::new();
-    // "Input/output error" becomes "input/output error", as in every message of ours; names such as "RFS" stay.
+    // "Input/output error" becomes "input/output error", as in all messages of this project; names such as "RFS" stay.
     let mut chars = words.chars();
     let first = chars.next().unwrap_or('?');
     let second_is_lower = words.chars().nth(1).is_some_and(char::is_lowercase);

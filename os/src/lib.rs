@@ -1,4 +1,4 @@
-//! Linux for xfer-hole: files, devices, pipes, locks and the page cache; the only crate with unsafe code.
+//! Linux interfaces for xfer-hole: files, devices, pipes, locks and the page cache. The only crate with unsafe code.
 
 mod aligned;
 mod direct;

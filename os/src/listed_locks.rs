@@ -1,4 +1,4 @@
-//! Locks of a file that can't be opened, as /proc/locks lists them.
+//! Locks of a file that can't be opened, read from /proc/locks.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -11,12 +11,12 @@ use std::path::Path;
 pub(crate) struct ListedLocks {
     /// First and last byte of each record lock.
     records: Vec<(i64, i64)>,
-    /// A program holds flock(2) exclusively.
+    /// A program holds an exclusive flock(2).
     pub is_exclusive: bool,
 }
 
 impl ListedLocks {
-    /// The locks of the file at this name, which is not followed if it is a link.
+    /// Reads the locks of the file with this name. A symbolic link is not followed.
     pub(crate) fn at(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
         let inode = file.metadata()?.ino();
@@ -29,13 +29,13 @@ impl ListedLocks {
         self.records.iter().any(|&(first, last)| first < start + len && start <= last)
     }
 
-    /// Reads lines such as `1: OFDLCK ADVISORY  READ -1 08:01:1234 100 101`.
+    /// Parses lines such as `1: OFDLCK ADVISORY  READ -1 08:01:1234 100 101`.
     fn parse(text: &str, device: (u64, u64), inode: u64) -> Self {
         let name = format!("{:02x}:{:02x}:{inode}", device.0, device.1);
         let mut locks = Self::default();
         for line in text.lines() {
             let words: Vec<_> = line.split_ascii_whitespace().collect();
-            // One that waits for a lock has "->" in the second place.
+            // A lock request that waits has "->" as its second word.
             let [_, kind, _, access, _, file, first, last] = words[..] else { continue };
             if file != name {
                 continue;
@@ -53,7 +53,8 @@ impl ListedLocks {
     }
 }
 
-/// Major and minor number of the file system that the file is in, as its mount tells: on btrfs, stat(2) gives another number than /proc/locks.
+/// Major and minor number of the file's file system, according to its mount. On btrfs, stat(2) returns other numbers
+/// than /proc/locks.
 fn mount_device(file: &File) -> Option<(u64, u64)> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).ok()?;
     let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim();
@@ -68,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn locks_are_those_of_the_file_and_not_of_who_waits() {
+    fn waiting_lock_requests_are_not_counted() {
         let text = "1: OFDLCK ADVISORY  READ -1 fd:01:1234 100 101\n\
                     2: POSIX  ADVISORY  WRITE 77 fd:01:1234 201 EOF\n\
                     3: FLOCK  ADVISORY  WRITE 78 fd:01:12345 0 EOF\n\
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_system_lists_our_own_lock() {
+    fn own_locks_are_listed() {
         let file = tempfile::NamedTempFile::new().unwrap();
         assert_eq!(ListedLocks::at(file.path()).unwrap(), ListedLocks::default());
         crate::sys::share_record(file.as_file(), 301, 1).unwrap();

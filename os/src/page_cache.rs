@@ -1,4 +1,4 @@
-//! The page cache behind a reader or writer: what was moved through it leaves it again, a window at a time.
+//! Drops the pages that a reader or writer has used from the page cache, one window after the other.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -8,37 +8,41 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::sys;
 
-/// Bytes of a window, a power of two.
+/// Size of a window in bytes, a power of two.
 pub(crate) const WINDOW: u64 = 8 << 20;
-/// Windows that may be in work at a time: as many as there are readers or writers, more or less.
+/// The maximum number of windows in use at a time: about as many as there are threads.
 const OPEN: usize = 8;
-/// Pages that were there before may come and go: fewer than these are no proof.
+/// Pages that other programs use may come and go, so a growth of fewer pages proves nothing.
 const FEW: u64 = 64;
 
-/// What is in the page cache of a file because of us.
+/// Tracks the pages of a file that this process brings into the page cache.
 #[derive(Debug)]
 pub struct DropBehind {
-    /// The file, by a description of our own.
+    /// The file, with a file description of its own.
     file: File,
-    /// What was moved has to be written back before it can leave.
+    /// The pages are written, so they must be written back before they can be dropped.
     writes: bool,
-    /// The numbers of the windows in work, the one that was used last at the end.
+    /// The numbers of the windows in use. The last one was used most recently.
     open: Mutex<VecDeque<u64>>,
-    /// Pages of the whole file that the page cache had at the beginning, where the kernel tells.
+    /// Pages of the whole file in the page cache at the beginning, if the kernel tells.
     before: Option<u64>,
-    /// More was found in a window than in the whole file at the beginning.
+    /// A window had more cached pages than the whole file had at the beginning.
     grown: AtomicBool,
 }
 
 impl DropBehind {
-    /// Nothing yet.
+    /// Creates a tracker. `writes` states that the file is written, not read.
     pub fn new(file: File, writes: bool) -> Self {
         let before = sys::cached_pages(&file, 0, u64::MAX);
         Self { file, writes, open: Mutex::default(), before, grown: AtomicBool::new(false) }
     }
 
-    /// These bytes have been moved through the page cache: said afterwards, so that nothing comes behind what leaves. What lies some
-    /// windows behind leaves it. Fails if that couldn't be written.
+    /// Notes that bytes `at..at + len` were read or written through the page cache. Call it afterwards, so that no page
+    /// enters a dropped window again. Windows that were not used lately are written back and dropped.
+    ///
+    /// # Errors
+    ///
+    /// The error of writing dirty pages back.
     pub fn passed(&self, at: u64, len: u64) -> io::Result<()> {
         if len == 0 {
             return Ok(());
@@ -55,16 +59,17 @@ impl DropBehind {
         Ok(())
     }
 
-    /// True if the page cache has filled, though nothing was to go through it.
+    /// True if the page cache grew, although O_DIRECT should have bypassed it.
     pub fn has_grown(&self) -> bool {
         self.grown.load(Ordering::Relaxed)
     }
 
-    /// Takes note of a window: the one before it, if this is a new one, and the one that is given up for it.
+    /// Marks a window as used. Returns the window used before it, if `window` is new, and the window that is now to be
+    /// dropped.
     fn enter(&self, window: u64) -> (Option<u64>, Option<u64>) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = open.iter().position(|&other| other == window) {
-            open.remove(place);
+        if let Some(index) = open.iter().position(|&other| other == window) {
+            open.remove(index);
             open.push_back(window);
             return (None, None);
         }
@@ -90,7 +95,7 @@ impl DropBehind {
         sys::drop_cached(&self.file, at, WINDOW);
     }
 
-    /// All that was moved leaves the page cache, as far as it is written: who wants all of it to leave syncs before.
+    /// Drops the pages of all windows in use, except those not written back yet. To drop all, sync the file first.
     pub fn close(&self) {
         let open = std::mem::take(&mut *self.open.lock().unwrap_or_else(PoisonError::into_inner));
         for window in open {
@@ -105,17 +110,18 @@ impl Drop for DropBehind {
     }
 }
 
-/// Has what is in the page cache written, where the file system may not know of it yet: OpenZFS and FUSE can call it a hole. Where nothing
-/// waits to be written, it costs a system call.
+/// Writes dirty pages of the file to disk on file systems whose SEEK_DATA may not see them: OpenZFS and FUSE can report
+/// dirty data as a hole. If the file has no dirty pages, this costs one system call.
 ///
 /// # Errors
-/// If it can't be written.
+///
+/// The error of writing the pages.
 pub fn settle(file: &File) -> io::Result<()> {
     if !file.metadata()?.is_file() || sys::seeks_in_cache(file) {
         return Ok(());
     }
     match file.sync_data() {
-        // There is nothing to be written where this can't be done.
+        // Files that can't be synced have no dirty pages.
         Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::ReadOnlyFilesystem) => Ok(()),
         done => done,
     }

@@ -1,11 +1,13 @@
-//! Locks of a file that we are about to read or to replace: whether another program uses it, and that none begins to.
+//! Locks on files that a transfer reads or replaces: they detect other users of the file, and keep other programs from
+//! writing to it.
 //!
-//! Our receivers, recv-hole.sh too, hold flock(2) exclusively on what they write in place; readers hold it shared.
+//! The receivers of this project, recv-hole.sh included, hold an exclusive flock(2) on a file that they write in place.
+//! Readers hold a shared one.
 //!
-//! QEMU's file-posix driver holds a shared lock of byte 100 + n for each permission n that it uses, and of 200 + n for each
-//! that it doesn't want others to use (RAW_LOCK_PERM_BASE, RAW_LOCK_SHARED_BASE). Permissions are consistent reading 0,
-//! writing 1, writing what is there already 2, resizing 3. Our own programs hold these locks, too, and one more lock each, which
-//! tells them from QEMU.
+//! QEMU's file-posix driver holds a shared record lock on byte 100 + n for each permission n that it uses, and on byte
+//! 200 + n for each permission that it denies to others (RAW_LOCK_PERM_BASE, RAW_LOCK_SHARED_BASE). The permissions are
+//! consistent read 0, write 1, write unchanged 2, resize 3. The programs of this project hold these locks too. Each
+//! holds one more lock, which distinguishes it from QEMU.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
@@ -20,31 +22,36 @@ const FORBIDS: i64 = 200;
 const READ: i64 = 0;
 const WRITE: i64 = 1;
 const RESIZE: i64 = 3;
-/// As many permissions as there may be in later versions.
+/// An upper bound for the number of permissions, with room for later versions of QEMU.
 const PERMISSIONS: i64 = 8;
-/// Permissions from READ to RESIZE.
+/// The number of permissions from READ to RESIZE.
 const READ_TO_RESIZE: i64 = 4;
-/// Held by our own programs while they read a file, and while they write it in place. Taken before QEMU's.
+/// The bytes that this project's programs lock while they read a file, and while they write it in place. They are
+/// locked before QEMU's bytes.
 const OUR_READER: i64 = 300;
 const OUR_WRITER: i64 = 301;
-/// How often an flock(2) of another program is asked for again, and how long apart: udev locks a device for a moment whenever a
+/// The number of attempts to get flock(2), and the pause between them. udev locks a device for a moment whenever a
 /// program that wrote to it has closed it.
 const TRIES: u32 = 10;
 const PACE: Duration = Duration::from_millis(100);
 
-/// The program that uses a file, as its record locks tell.
+/// The program that uses a file, according to its record locks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockHolder {
     /// QEMU or one of its tools.
     Qemu,
-    /// A program of ours that reads it.
+    /// A program of this project that reads the file.
     Reader,
-    /// A program of ours that writes it in place.
+    /// A program of this project that writes the file in place.
     Writer,
 }
 
-/// Takes the locks of a reader that bears no writer beside it, for as long as the file is open, and refuses a file that has one.
-/// Readers don't disturb each other.
+/// Takes the locks of a reader that excludes writers. They are held as long as the file is open. Several readers can
+/// hold them.
+///
+/// # Errors
+///
+/// [`DiskErrorKind::Busy`] if a receiver updates the file, [`DiskErrorKind::Refused`] if QEMU may write to it.
 pub fn lock_for_reading(file: &File, path: &Path) -> Result<()> {
     let error = |kind, what| DiskError::new(kind, path, what);
     let in_use = || match is_locked(file, OUR_WRITER, 1) {
@@ -53,9 +60,10 @@ pub fn lock_for_reading(file: &File, path: &Path) -> Result<()> {
         false => error(DiskErrorKind::Refused, "is in use by another program, as QEMU's locks say")
             .hint("stop it, send a snapshot, or read it all the same with --force-share"),
     };
-    // Where such locks are not to be had, QEMU has none either.
+    // If the file system doesn't support these locks, QEMU has none either.
     let _none_to_be_had = sys::share_record(file, OUR_READER, 1);
-    // First held, then looked: of two that begin at a time, at least one sees the other.
+    // Locks are taken before those of others are checked, so of two programs that start at once, at least one sees the
+    // other.
     for byte in [USES + READ, FORBIDS + WRITE, FORBIDS + RESIZE] {
         match sys::share_record(file, byte, 1) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(in_use()),
@@ -74,7 +82,8 @@ pub fn lock_for_reading(file: &File, path: &Path) -> Result<()> {
     Err(error(DiskErrorKind::Busy, what).hint("wait until it has ended, or read it all the same with --force-share"))
 }
 
-/// Holds flock(2) as a reader: false if a writer has it. Where it is not supported, no writer has it either.
+/// Takes a shared flock(2). False if a writer holds it. If the file system doesn't support flock(2), no writer holds it
+/// either.
 fn is_shared(file: &File) -> bool {
     (0..TRIES).any(|attempt| {
         if attempt > 0 {
@@ -88,12 +97,12 @@ fn is_locked(file: &File, start: i64, len: i64) -> bool {
     sys::is_record_locked(file, start, len).unwrap_or(false)
 }
 
-/// The program that uses the file by another description, if there is one.
+/// The program that uses the file through another file description, if any.
 pub fn user_of(file: &File) -> Option<LockHolder> {
     user_by(|start, len| is_locked(file, start, len))
 }
 
-/// The program that uses the file at this name, as the system's list of locks tells: for a file that can't be opened.
+/// The program that uses the file with this name, according to /proc/locks. For a file that can't be opened.
 pub fn user_at(path: &Path) -> Option<LockHolder> {
     let locks = ListedLocks::at(path).ok()?;
     user_by(|start, len| locks.covers(start, len)).or(locks.is_exclusive.then_some(LockHolder::Writer))
@@ -102,7 +111,8 @@ pub fn user_at(path: &Path) -> Option<LockHolder> {
 fn user_by(is_locked: impl Fn(i64, i64) -> bool) -> Option<LockHolder> {
     let is_used = || is_locked(USES, PERMISSIONS) || is_locked(FORBIDS, PERMISSIONS);
     let is_changed = || is_locked(USES + WRITE, READ_TO_RESIZE - WRITE) || is_locked(FORBIDS + READ, 1);
-    // A program of ours that begins or ends between two questions is not taken for QEMU.
+    // Asked up to three times, so that a program of this project that starts or ends between two checks is not taken
+    // for QEMU.
     for _ in 0..3 {
         if is_locked(OUR_WRITER, 1) {
             return Some(LockHolder::Writer);
@@ -117,8 +127,8 @@ fn user_by(is_locked: impl Fn(i64, i64) -> bool) -> Option<LockHolder> {
     Some(LockHolder::Qemu)
 }
 
-/// Takes the locks of a writer that excludes all other programs, for as long as the file is open. Where such locks are not to be had, there
-/// are none.
+/// Takes the locks of a writer that excludes all other programs. They are held as long as the file is open. Does
+/// nothing if the file system doesn't support them.
 pub fn hold_as_writer(file: &File) {
     let _none_to_be_had = sys::share_record(file, OUR_WRITER, 1);
     for bytes in [USES, FORBIDS] {
@@ -126,7 +136,8 @@ pub fn hold_as_writer(file: &File) {
     }
 }
 
-/// Keeps QEMU from beginning to write to the file, for as long as it is open. Readers are not disturbed.
+/// Takes locks that keep QEMU from opening the file for writing. They are held as long as the file is open. Readers are
+/// not affected.
 pub fn keep_from_writers(file: &File) {
     let _none_to_be_had = sys::share_record(file, FORBIDS + WRITE, READ_TO_RESIZE - WRITE);
 }
@@ -139,7 +150,7 @@ mod tests {
 
     use super::*;
 
-    /// A qemu-io that has the image open.
+    /// A qemu-io process that has the image open.
     struct Qemu(Child);
 
     impl Qemu {
@@ -151,7 +162,7 @@ mod tests {
                 .stdout(Stdio::piped())
                 .spawn()
                 .unwrap();
-            // Its answer says that the image is open.
+            // Its reply shows that the image is open.
             child.stdin.as_mut().unwrap().write_all(b"length\n").unwrap();
             let mut answer = String::new();
             BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut answer).unwrap();
@@ -187,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_qemu_may_write_to_is_refused() {
+    fn image_open_for_writing_in_qemu_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         for format in ["qcow2", "raw"] {
             let image = image(&dir, format);
@@ -202,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn qemu_does_not_begin_to_write_while_we_read() {
+    fn qemu_can_not_open_for_writing_while_a_reader_holds_locks() {
         let dir = tempfile::tempdir().unwrap();
         for format in ["qcow2", "raw"] {
             let image = image(&dir, format);

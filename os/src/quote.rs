@@ -1,11 +1,11 @@
-//! Names as they stand in messages, and as a shell takes them.
+//! Quotes names for messages and for shell command lines.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::shown;
 
-/// A name out of an image, between quotes and safe to print.
+/// A name that an image contains, in double quotes, safe to print, and cut after 1100 characters.
 pub fn named(name: &Path) -> String {
     const LONGEST: usize = 1100;
     let text = shown(name);
@@ -15,12 +15,13 @@ pub fn named(name: &Path) -> String {
     }
 }
 
-/// A path as a word of a shell's command line; with control characters or bytes that are no UTF-8, as a word of bash's.
+/// A path as a word of a POSIX shell's command line. If it has control characters or is not UTF-8, it is a word of
+/// bash.
 pub fn quoted(path: &Path) -> String {
     let bytes = path.as_os_str().as_bytes();
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+,=:@%".contains(byte);
     match path.to_str() {
-        // A dash in front would be an option.
+        // A dash at the beginning would start an option.
         Some(text) if text.starts_with('-') => quoted(Path::new(&format!("./{text}"))),
         Some(text) if !bytes.is_empty() && bytes.iter().all(plain) => text.into(),
         Some(text) if !text.chars().any(char::is_control) => format!("'{}'", text.replace('\'', "'\\''")),
@@ -36,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shell_takes_back_what_was_quoted() {
+    fn shell_parses_quoted_paths_to_the_original() {
         for name in [
             &b"disk.vmdk"[..],
             b"a b/c",

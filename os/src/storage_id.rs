@@ -1,27 +1,28 @@
-//! Whether two names lead to the same storage: links, other nodes of a device, a partition and its disk, a loop device and its file.
+//! Detects whether two names lead to the same storage: links, other device nodes, a partition and its disk, a loop
+//! device and its file.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// A file, by device and inode, or a block device, by its own number.
+/// A file's device and inode number, or a block device's own number.
 type DeviceInode = (u64, u64);
 
-/// What a name leads to.
+/// The storage behind a name.
 #[derive(Debug)]
 pub struct StorageId {
     own: DeviceInode,
-    /// What it is a part of, or lies in.
+    /// The storage that contains this one: the disk of a partition, or the file behind a loop device.
     around: Vec<DeviceInode>,
 }
 
 impl StorageId {
-    /// The storage at this name, if there is something. Links are followed.
+    /// The storage at this path, if it exists. Symbolic links are followed.
     pub fn at(path: &Path) -> Option<Self> {
         fs::metadata(path).ok().map(|stat| Self::of(&stat))
     }
 
-    /// The storage with this `stat` answer.
+    /// The storage with this metadata.
     pub fn of(stat: &Metadata) -> Self {
         let device = stat.file_type().is_block_device();
         let around = if device { around(stat.rdev()) } else { Vec::new() };
@@ -33,13 +34,13 @@ impl StorageId {
         self.own == other.own
     }
 
-    /// True if writing one may change the other.
+    /// True if writing to one may change the other.
     pub fn is_shared(&self, other: &Self) -> bool {
         self.own == other.own || self.around.contains(&other.own) || other.around.contains(&self.own)
     }
 }
 
-/// The whole disk of a partition, and the files behind a loop device. What the system doesn't tell is nothing.
+/// The whole disk of a partition, and the files behind a loop device. Empty if sysfs doesn't tell.
 fn around(device: u64) -> Vec<DeviceInode> {
     let Some(folder) = sysfs_folder(device) else { return Vec::new() };
     let disk = sysfs_disk(&folder);
@@ -58,17 +59,17 @@ fn around(device: u64) -> Vec<DeviceInode> {
     found
 }
 
-/// Where the system tells of a block device.
+/// The sysfs directory of a block device with this number.
 pub fn sysfs_folder(device: u64) -> Option<PathBuf> {
     fs::canonicalize(format!("/sys/dev/block/{}:{}", libc::major(device), libc::minor(device))).ok()
 }
 
-/// Where the system tells of the whole disk that this device is a partition of, or of the device itself.
+/// The sysfs directory of the whole disk that a partition belongs to. For a whole disk, `folder` itself.
 pub fn sysfs_disk(folder: &Path) -> &Path {
     folder.parent().filter(|_| folder.join("partition").exists()).unwrap_or(folder)
 }
 
-/// What makes two names the same file: device and inode, or the device's own number.
+/// The numbers that identify a file: device and inode, or the block device's own number.
 pub fn identity(stat: &Metadata) -> DeviceInode {
     if stat.file_type().is_block_device() { (u64::MAX, stat.rdev()) } else { (stat.dev(), stat.ino()) }
 }

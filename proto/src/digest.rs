@@ -1,41 +1,42 @@
-//! SHA-256 as the stream writes it: 64 lower-case hexadecimal digits (SPEC.md, "Digests").
+//! SHA-256 values in the stream's text form: 64 lower-case hexadecimal digits (SPEC.md, "Digests").
 
 use std::{fmt, slice};
 
 use sha2::block_api::compress256;
 use sha2::{Digest as _, Sha256};
 
-/// Bytes of a block of SHA-256, and of the length at a text's end.
+/// Sizes in bytes: a block of SHA-256, and the message length at the end of the last block.
 const BLOCK: usize = 64;
 const LENGTH: usize = 8;
-/// What the state is before the first block (FIPS 180-4, 5.3.3).
+/// The state before the first block (FIPS 180-4, 5.3.3).
 const INITIAL: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
-/// A SHA-256 value. Written as 64 lower-case hexadecimal digits, and in no other way.
+/// A SHA-256 value. Its only text form is 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// Bytes of its text form.
+    /// Length of the text form, in bytes.
     pub const TEXT_LEN: usize = 64;
-    /// Bytes that it is.
+    /// Length of the binary form, in bytes.
     pub const BYTES: usize = 32;
 
-    /// Its bytes, as SHA-256 gives them.
+    /// The binary form.
     #[must_use]
     pub fn bytes(self) -> [u8; Self::BYTES] {
         self.0
     }
 
-    /// The digest of these bytes.
+    /// Hashes `bytes`.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// The digests of many texts, of which two are worked on at once: a processor with instructions for SHA-256 waits for each of them
-    /// most of the time, and so gets on with the other meanwhile. Told with the text's number, in no order.
+    /// Hashes many texts, two at a time, which is faster than one after the other: a processor with SHA-256
+    /// instructions has idle cycles while it waits for the result of an instruction. `tell` is called once for each
+    /// text, with its index and its digest, in no particular order.
     pub fn of_each<'a>(texts: impl IntoIterator<Item = &'a [u8]>, mut tell: impl FnMut(usize, Self)) {
         let mut texts = texts.into_iter().enumerate().map(|(number, text)| HashLane::new(number, text));
         let (mut here, mut there) = (texts.next(), texts.next());
@@ -58,7 +59,7 @@ impl Digest {
         }
     }
 
-    /// Reads the text form; `None` for anything but 64 of `0-9a-f`.
+    /// Parses the text form. `None` for anything but 64 characters of `0-9a-f`.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         if text.len() != Self::TEXT_LEN {
@@ -78,14 +79,14 @@ impl From<[u8; Digest::BYTES]> for Digest {
     }
 }
 
-/// A text that is being hashed (FIPS 180-4, 5.1.1 and 6.2).
+/// The state of one text that is being hashed (FIPS 180-4, 5.1.1 and 6.2).
 struct HashLane<'a> {
     number: usize,
     state: [u32; 8],
-    /// Whole blocks that are left, and what follows them.
+    /// The whole blocks that are not hashed yet; `rest` is the partial block after them.
     blocks: &'a [[u8; BLOCK]],
     rest: &'a [u8],
-    /// Bytes of the whole text.
+    /// Length of the whole text, in bytes.
     len: usize,
 }
 
@@ -138,12 +139,12 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// A digest in the making.
+/// An incremental SHA-256 computation.
 #[derive(Clone, Default)]
 pub struct Hasher(Sha256);
 
 impl Hasher {
-    /// Takes in more bytes.
+    /// Appends bytes to the hashed text.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
@@ -166,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_form_is_lower_case_hex_and_nothing_else() {
+    fn text_form_is_lower_case_hexadecimal_only() {
         let digest = Digest::of(b"");
         let text = digest.to_string();
         assert_eq!(text, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn many_at_once_have_the_digests_that_each_has_alone() {
+    fn of_each_equals_of_for_every_text() {
         let bytes: Vec<u8> = (0..700_u32).map(|at| at.to_be_bytes()[3].wrapping_mul(31)).collect();
         let lengths = [0, 1, 54, 55, 56, 57, 63, 64, 65, 119, 120, 128, 129, 500];
         for count in 0..4 {
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn hasher_in_pieces_equals_digest_at_once() {
+    fn hasher_equals_digest_of_the_whole_text() {
         let mut hasher = Hasher::default();
         hasher.update(b"HOLE ");
         hasher.update(b"4096\n");

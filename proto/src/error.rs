@@ -1,4 +1,4 @@
-//! What can be wrong with a stream, where, and whose fault it is.
+//! Errors in a stream: the kind, the place and the responsible party.
 
 use std::{fmt, io};
 
@@ -6,43 +6,43 @@ use thiserror::Error;
 
 use crate::CoverageError;
 
-/// A few stable words for what is wrong. [`StreamErrorKind::word`] is what the vectors' index says.
+/// The kind of a stream error. [`StreamErrorKind::word`] is its stable name, which the test vectors' index uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StreamErrorKind {
     /// The first line doesn't begin with `XFER-HOLE `.
     NotAStream,
-    /// A version that this crate doesn't speak.
+    /// The open line has a version that this crate doesn't support.
     Version,
-    /// A line that the grammar doesn't have.
+    /// The line doesn't match the grammar.
     Line,
-    /// A line beyond its limit.
+    /// The line exceeds the length limit.
     TooLong,
-    /// A number out of its range.
+    /// A number is out of range.
     Number,
-    /// A digest that should be there and isn't, or the other way round.
+    /// A digest is missing, or is present where the stream has no digests.
     Sums,
-    /// A line at a place where the grammar doesn't have it.
+    /// The grammar doesn't allow this line at this position.
     Order,
-    /// The records don't cover the disk once.
+    /// The records don't cover the disk exactly once.
     Coverage,
-    /// The records aren't in canonical form, though there are digests.
+    /// The stream has digests, and its records aren't in canonical form.
     Form,
-    /// A KEEP that BASE doesn't allow.
+    /// BASE doesn't allow this KEEP.
     Keep,
-    /// Bytes or lines that don't have their digest.
+    /// Bytes or lines don't match their digest.
     Mismatch,
     /// The stream ends before END.
     Cut,
-    /// Something follows END.
+    /// There is data after END.
     Trailing,
-    /// The sender said FAIL.
+    /// The sender sent FAIL.
     Fail,
-    /// The stream couldn't be read or written.
+    /// Reading or writing the stream failed.
     Io,
 }
 
 impl StreamErrorKind {
-    /// The stable word of this kind.
+    /// The stable name of this kind, in lower case.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -64,7 +64,7 @@ impl StreamErrorKind {
         }
     }
 
-    /// Whose fault it is.
+    /// The party that is responsible for errors of this kind.
     #[must_use]
     pub fn fault(self) -> Fault {
         match self {
@@ -75,14 +75,14 @@ impl StreamErrorKind {
     }
 }
 
-/// Whose fault an error is.
+/// The party that is responsible for an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The program that wrote the stream broke the grammar or the law.
+    /// The program that wrote the stream broke the grammar or the coverage rules.
     Sender,
-    /// What was written isn't what arrived.
+    /// The stream was damaged or cut on its way.
     Link,
-    /// The sender couldn't read the disk, and said so.
+    /// The sender couldn't read the disk and reported it.
     Source,
 }
 
@@ -96,7 +96,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// An error with its place: the record's number and the disk offset where that record begins.
+/// An error with its position: the record's number and the disk offset where that record begins.
 #[derive(Debug, Error)]
 pub struct StreamError {
     kind: StreamErrorKind,
@@ -107,24 +107,25 @@ pub struct StreamError {
 }
 
 impl StreamError {
-    /// `record` counts from 1, and is 0 for the open line and BASE; `offset` is in bytes of the disk.
+    /// Creates an error. `record` counts from 1 and is 0 for the open line and BASE; `offset` is in bytes of the disk.
     pub fn new(kind: StreamErrorKind, record: u64, offset: u64, what: impl Into<String>) -> Self {
         Self { kind, record, offset, what: what.into(), system: None }
     }
 
-    /// What is wrong.
+    /// The kind of the error.
     #[must_use]
     pub fn kind(&self) -> StreamErrorKind {
         self.kind
     }
 
-    /// What is wrong, in words, without its place.
+    /// The description, without the position.
     #[must_use]
     pub fn what(&self) -> &str {
         &self.what
     }
 
-    /// The record's number: from 1; 0 is the open line and BASE. END, FAIL and a cut have the number of the next record.
+    /// The record's number, from 1; 0 for the open line and BASE. END, FAIL and a truncated stream have the number of
+    /// the next record.
     #[must_use]
     pub fn record(&self) -> u64 {
         self.record
@@ -155,7 +156,7 @@ impl From<io::Error> for StreamError {
     }
 }
 
-/// An error without a place: in a line that belongs to no disk, or before its place is known.
+/// An error without a position: in a line that belongs to no disk, or before the position is known.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{what}")]
 pub struct Violation {
@@ -168,7 +169,7 @@ impl Violation {
         Self { kind, what: what.into() }
     }
 
-    /// What is wrong.
+    /// The kind of the error.
     #[must_use]
     pub fn kind(&self) -> StreamErrorKind {
         self.kind
@@ -180,8 +181,8 @@ impl Violation {
 }
 
 impl From<CoverageError> for Violation {
-    fn from(step: CoverageError) -> Self {
-        let kind = match step {
+    fn from(error: CoverageError) -> Self {
+        let kind = match error {
             CoverageError::Empty | CoverageError::PastEnd { .. } | CoverageError::Uncovered { .. } => {
                 StreamErrorKind::Coverage
             }
@@ -193,6 +194,6 @@ impl From<CoverageError> for Violation {
             | CoverageError::KeepAfterKeep
             | CoverageError::KeepOffInterval { .. } => StreamErrorKind::Form,
         };
-        Self::new(kind, step.to_string())
+        Self::new(kind, error.to_string())
     }
 }

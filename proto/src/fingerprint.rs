@@ -1,28 +1,29 @@
-//! The fingerprint of a disk: a name of its content, whatever format it is stored in (SPEC.md, "The fingerprint").
+//! The fingerprint of a disk: identifies its content independently of the format that stores it (SPEC.md, "The
+//! fingerprint").
 
 use std::fmt;
 
 use crate::digest::Digest;
 use crate::record::HashParams;
 
-/// The name of a disk's content: the digest of its canonical record lines, with the parameters they were cut by
-/// (SPEC.md, "The fingerprint"). Written `sha256:interval:grain:digest`.
+/// Identifies a disk's content: the digest of its canonical record lines, and the interval and grain of that form
+/// (SPEC.md, "The fingerprint"). Its text form is `sha256:interval:grain:digest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint {
-    /// How the canonical form was cut.
+    /// Interval and grain of the canonical form.
     pub sums: HashParams,
     /// SHA-256 of the record lines.
     pub digest: Digest,
 }
 
 impl Fingerprint {
-    /// Reads the text form; `None` for anything else.
+    /// Parses the text form. `None` for any other text.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut fields = text.strip_prefix("sha256:")?.split(':');
         let (interval, grain, digest) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?, fields.next()?);
         let found = Self { sums: HashParams::new(interval, grain)?, digest: Digest::parse(digest.as_bytes())? };
-        // There is one way to write each number, and nothing follows.
+        // Rejects other spellings of a number, and text after the digest.
         (found.to_string() == text).then_some(found)
     }
 }
@@ -38,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fingerprint_is_read_as_it_is_written_and_in_no_other_way() {
+    fn fingerprint_has_one_text_form() {
         let found = Fingerprint { sums: HashParams::default(), digest: Digest::of(b"") };
         let text = found.to_string();
         assert_eq!(Fingerprint::parse(&text), Some(found));

@@ -1,22 +1,25 @@
-//! The words of the xfer-hole stream, version 1.
+//! The xfer-hole stream format, version 1: encoder, decoder, coverage check and digests.
 //!
-//! A disk travels as text lines that a POSIX shell can `read`, and raw bytes behind a `DATA` line:
+//! A disk is sent as text lines that a POSIX shell can `read`, and raw bytes after each `DATA` line:
 //!
 //! ```text
 //! XFER-HOLE 1 size [sha256 interval grain]     Open      version and size, before the first byte
-//! BASE size [digest]                           Base      what the target must hold already, if KEEP comes
-//! DATA len [digest]  + len bytes              Record    these bytes
+//! BASE size [digest]                           Base      the content the target must have, if KEEP may come
+//! DATA len [digest]  + len bytes               Record    these bytes
 //! HOLE len                                     Record    these bytes read as zeros
-//! KEEP len                                     Record    these bytes are right at the target already
-//! WAIT                                         Wait      nothing yet
-//! END [digest [digest]]                        End       the disk is whole; without this line it is not
+//! KEEP len                                     Record    the target has these bytes already
+//! WAIT                                         Wait      the sender is alive, and has no record yet
+//! END [digest [digest]]                        End       the disk is complete; without END it is not
 //! FAIL reason                                  Fail      the sender gives up
 //! ```
 //!
-//! `SPEC.md` beside this crate is the normative text. This crate does no I/O, knows no async runtime and has no unsafe
-//! code: [`StreamDecoder`] and [`StreamEncoder`] turn bytes into [`Frame`]s and back, and [`CoverageChecker`] alone judges
-//! whether the records cover the disk. [`Reply`] is what a receiver says back, where a link has both directions. A
-//! [`ManifestHeader`] is the lines of a disk without its bytes.
+//! `SPEC.md` in this crate's folder is the normative text. This crate does no I/O, depends on no async runtime and has
+//! no unsafe code.
+//!
+//! - [`StreamDecoder`] and [`StreamEncoder`] convert bytes to [`Frame`]s and back.
+//! - [`CoverageChecker`] is the only code that checks whether the records cover the disk.
+//! - [`Reply`] is a line from the receiver to the sender, on a link with both directions.
+//! - [`ManifestReader`] and [`ManifestWriter`] handle manifests: a disk's record lines without its bytes.
 
 mod coverage;
 mod digest;

@@ -1,4 +1,4 @@
-//! One line at a time: text to value and back (SPEC.md, "Grammar"). Knows no order and no disk.
+//! Converts single lines between text and values (SPEC.md, "Grammar"). It checks neither order nor coverage.
 
 use std::fmt::Write;
 
@@ -9,14 +9,14 @@ use crate::{
     StreamErrorKind, StreamHeader, Trailer,
 };
 
-/// How every open line begins.
+/// The beginning of every open line.
 pub(crate) const MAGIC: &[u8] = b"XFER-HOLE ";
-/// How every FAIL line begins.
+/// The beginning of every FAIL line.
 pub(crate) const FAIL: &[u8] = b"FAIL ";
 /// The version of streams and manifests.
 pub(crate) const VERSION: &[u8] = b"1";
 
-/// The words of a line: exactly one space between two, none before the first or behind the last.
+/// Splits a line into words: exactly one space between two words, none before the first or after the last.
 pub(crate) struct LineWords<'a>(std::slice::Split<'a, u8, fn(&u8) -> bool>);
 
 impl<'a> LineWords<'a> {
@@ -34,14 +34,14 @@ impl<'a> LineWords<'a> {
     }
 }
 
-/// Stream text that is safe to print.
+/// Text from the stream in a form that is safe to print.
 pub(crate) fn quoted(text: &[u8]) -> String {
     const SHOWN: usize = 40;
     let more = if text.len() > SHOWN { "..." } else { "" };
     format!("\"{}{more}\"", text[..text.len().min(SHOWN)].escape_ascii())
 }
 
-/// `size`: "0" or `len`.
+/// Parses `size`: "0" or `len`.
 pub(crate) fn size(word: Option<&[u8]>, what: &str) -> Result<u64, Violation> {
     match word {
         Some(b"0") => Ok(0),
@@ -49,7 +49,7 @@ pub(crate) fn size(word: Option<&[u8]>, what: &str) -> Result<u64, Violation> {
     }
 }
 
-/// `len`: 1 to 2^63 - 1, no sign, no leading zero.
+/// Parses `len`: 1 to 2^63 - 1, no sign, no leading zero.
 fn len(word: Option<&[u8]>, what: &str) -> Result<u64, Violation> {
     let word = word.ok_or_else(|| Violation::new(StreamErrorKind::Line, format!("{what} is missing")))?;
     let (Some(b'1'..=b'9'), true) = (word.first(), word.iter().all(u8::is_ascii_digit)) else {
@@ -66,7 +66,7 @@ fn len(word: Option<&[u8]>, what: &str) -> Result<u64, Violation> {
         })
 }
 
-/// A digest, if there is a word.
+/// Parses a digest, if there is a word.
 pub(crate) fn digest(word: Option<&[u8]>) -> Result<Option<Digest>, Violation> {
     word.map(|word| {
         Digest::parse(word)
@@ -75,7 +75,7 @@ pub(crate) fn digest(word: Option<&[u8]>) -> Result<Option<Digest>, Violation> {
     .transpose()
 }
 
-/// The open line, without its LF.
+/// Parses the open line, without its LF.
 pub(crate) fn parse_open(line: &[u8]) -> Result<StreamHeader, Violation> {
     let rest = line.strip_prefix(MAGIC).ok_or_else(not_a_stream)?;
     let mut words = LineWords::of(rest);
@@ -90,17 +90,17 @@ pub(crate) fn parse_open(line: &[u8]) -> Result<StreamHeader, Violation> {
         }
     }
     let size = size(words.next(), "size")?;
-    let sums = match words.next() {
+    let hash_params = match words.next() {
         None => None,
-        Some(b"sha256") => Some(sums(&mut words)?),
+        Some(b"sha256") => Some(hash_params(&mut words)?),
         Some(word) => return Err(Violation::new(StreamErrorKind::Line, format!("unknown token {}", quoted(word)))),
     };
     words.end()?;
-    Ok(StreamHeader { size, sums })
+    Ok(StreamHeader { size, sums: hash_params })
 }
 
-/// What stands behind `sha256`.
-fn sums(words: &mut LineWords<'_>) -> Result<HashParams, Violation> {
+/// Parses the words after `sha256`: interval and grain.
+fn hash_params(words: &mut LineWords<'_>) -> Result<HashParams, Violation> {
     let (interval, grain) = (len(words.next(), "interval")?, len(words.next(), "grain")?);
     HashParams::new(interval, grain).ok_or_else(|| {
         let what = format!(
@@ -111,11 +111,11 @@ fn sums(words: &mut LineWords<'_>) -> Result<HashParams, Violation> {
     })
 }
 
-/// `size` and `sums`, where both have to be.
-pub(crate) fn size_and_sums(words: &mut LineWords<'_>) -> Result<(u64, HashParams), Violation> {
+/// Parses a size and `sha256 interval grain`, where both are mandatory.
+pub(crate) fn size_and_hash_params(words: &mut LineWords<'_>) -> Result<(u64, HashParams), Violation> {
     let size = size(words.next(), "size")?;
     match words.next() {
-        Some(b"sha256") => Ok((size, sums(words)?)),
+        Some(b"sha256") => Ok((size, hash_params(words)?)),
         other => Err(Violation::new(
             StreamErrorKind::Line,
             format!("{} where sha256 belongs", quoted(other.unwrap_or_default())),
@@ -123,17 +123,17 @@ pub(crate) fn size_and_sums(words: &mut LineWords<'_>) -> Result<(u64, HashParam
     }
 }
 
-/// The error of a first line that is no open line.
+/// The error for a first line that is no open line.
 pub(crate) fn not_a_stream() -> Violation {
     Violation::new(StreamErrorKind::NotAStream, "this is no xfer-hole stream")
 }
 
-/// Whether the line's first word is BASE.
+/// True if the line's first word is BASE.
 pub(crate) fn is_base(line: &[u8]) -> bool {
     line.strip_prefix(b"BASE").is_some_and(|rest| rest.is_empty() || rest[0] == b' ')
 }
 
-/// Any line but the open line, without its LF.
+/// Parses any line but the open line, without its LF.
 pub(crate) fn parse(line: &[u8]) -> Result<Frame, Violation> {
     if let Some(text) = line.strip_prefix(FAIL) {
         let what = || {
@@ -145,7 +145,7 @@ pub(crate) fn parse(line: &[u8]) -> Result<Frame, Violation> {
         return FailReason::parse(text).map(Frame::Fail).ok_or_else(what);
     }
     let mut words = LineWords::of(line);
-    let item = match words.next().unwrap_or_default() {
+    let frame = match words.next().unwrap_or_default() {
         b"DATA" => Frame::Record(Record::Data { len: len(words.next(), "length")?, digest: digest(words.next())? }),
         b"HOLE" => Frame::Record(Record::Hole { len: len(words.next(), "length")? }),
         b"KEEP" => Frame::Record(Record::Keep { len: len(words.next(), "length")? }),
@@ -155,25 +155,25 @@ pub(crate) fn parse(line: &[u8]) -> Result<Frame, Violation> {
         _ => return Err(Violation::new(StreamErrorKind::Line, format!("{} is no line of this version", quoted(line)))),
     };
     words.end()?;
-    Ok(item)
+    Ok(frame)
 }
 
-/// A line of the 2014 dialect that holds a number, without its LF.
+/// Parses a line of the 2014 dialect that holds a number, without its LF.
 pub(crate) fn parse_classic_len(line: &[u8]) -> Result<u64, Violation> {
     len(Some(line), "length")
 }
 
-/// The line's text with its LF. Payload has none.
-pub(crate) fn text(item: &Frame) -> String {
+/// The line's text with its LF. Empty for payload.
+pub(crate) fn text(frame: &Frame) -> String {
     let optional = |line: &mut String, digest: Option<Digest>| {
         if let Some(digest) = digest {
             let _infallible = write!(line, " {digest}");
         }
     };
-    let mut line = match item {
+    let mut line = match frame {
         Frame::Open(StreamHeader { size, sums: None }) => format!("XFER-HOLE 1 {size}"),
-        Frame::Open(StreamHeader { size, sums: Some(sums) }) => {
-            format!("XFER-HOLE 1 {size} sha256 {} {}", sums.interval(), sums.grain())
+        Frame::Open(StreamHeader { size, sums: Some(params) }) => {
+            format!("XFER-HOLE 1 {size} sha256 {} {}", params.interval(), params.grain())
         }
         Frame::Base(base) => format!("BASE {}", base.size),
         Frame::Record(Record::Data { len, .. }) => format!("DATA {len}"),
@@ -184,7 +184,7 @@ pub(crate) fn text(item: &Frame) -> String {
         Frame::Fail(reason) => format!("FAIL {reason}"),
         Frame::Payload(_) => return String::new(),
     };
-    match *item {
+    match *frame {
         Frame::Base(Base { digest, .. }) | Frame::Record(Record::Data { digest, .. }) => optional(&mut line, digest),
         Frame::End(Trailer { lines, result }) => {
             optional(&mut line, lines);
@@ -196,9 +196,9 @@ pub(crate) fn text(item: &Frame) -> String {
     line
 }
 
-/// The same in the 2014 dialect, which has two words.
-pub(crate) fn classic_text(item: &Frame) -> String {
-    match item {
+/// The line's text in the 2014 dialect, with its LF. That dialect has DATA and HOLE only.
+pub(crate) fn classic_text(frame: &Frame) -> String {
+    match frame {
         Frame::Record(Record::Data { len, .. }) => format!("DATA\n{len}\n"),
         Frame::Record(Record::Hole { len }) => format!("HOLE\n{len}\n"),
         _ => String::new(),

@@ -1,5 +1,5 @@
-//! A disk's record lines without its bytes: what is where, by digest (SPEC.md, "The manifest"). A document of its own, and what a
-//! receiver answers a sender that asks what it has.
+//! Manifests: a disk's record lines without its bytes, so that each part is known by its digest (SPEC.md, "The
+//! manifest"). A manifest can be a file, and it is a receiver's reply to WANT.
 
 use std::fmt::{self, Write};
 
@@ -16,47 +16,48 @@ use crate::{
 pub struct ManifestHeader {
     /// The disk's size in bytes, 0 to [`crate::LEN_MAX`].
     pub size: u64,
-    /// How it was cut.
+    /// Interval and grain of the records.
     pub sums: HashParams,
-    /// Bytes from the disk's beginning that the records cover: `size`, or less, and then a multiple of the interval.
+    /// Bytes from the disk's beginning that the records cover: `size`, or a smaller multiple of the interval.
     pub offered: u64,
 }
 
 impl ManifestHeader {
-    /// How every such line begins.
+    /// The beginning of every such line.
     pub const WORD: &[u8] = b"XFER-HOLE-MANIFEST ";
 
-    /// Of a whole disk.
+    /// The header of a manifest that covers a whole disk of `size` bytes.
     #[must_use]
-    pub fn whole(size: u64, sums: HashParams) -> Self {
-        Self { size, sums, offered: size }
+    pub fn whole(size: u64, hash_params: HashParams) -> Self {
+        Self { size, sums: hash_params, offered: size }
     }
 
-    /// Reads the line, without its LF.
+    /// Parses the line, without its LF.
     ///
     /// # Errors
     ///
-    /// [`StreamErrorKind::NotAStream`] for a line that doesn't begin as a manifest does, [`StreamErrorKind::Version`] for one of another version,
-    /// [`StreamErrorKind::TooLong`], [`StreamErrorKind::Number`] and [`StreamErrorKind::Line`] for what the grammar doesn't have.
+    /// [`StreamErrorKind::NotAStream`] if the line doesn't begin as a manifest does, [`StreamErrorKind::Version`] if it
+    /// has another version; [`StreamErrorKind::TooLong`], [`StreamErrorKind::Number`] and [`StreamErrorKind::Line`] if
+    /// it doesn't match the grammar.
     pub fn parse(line: &[u8]) -> Result<Self, Violation> {
-        // What doesn't even begin as one is none, however long it is.
+        // A line with another beginning is reported as such, whatever its length.
         if line.starts_with(Self::WORD) {
             check_length(line)?;
         }
         parse_header(line)
     }
 
-    fn cursor(&self) -> CoverageChecker {
+    fn coverage(&self) -> CoverageChecker {
         CoverageChecker::new(&StreamHeader { size: self.offered, sums: Some(self.sums) }, None)
     }
 
-    /// The fingerprint of a disk with these record lines; none if they don't cover it.
+    /// The fingerprint of a disk whose record lines have this digest. `None` if the records cover only a part of it.
     fn fingerprint(&self, digest: Digest) -> Option<Fingerprint> {
         (self.offered == self.size).then_some(Fingerprint { sums: self.sums, digest })
     }
 }
 
-/// The line without its LF.
+/// Writes the line without its LF.
 impl fmt::Display for ManifestHeader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (interval, grain) = (self.sums.interval(), self.sums.grain());
@@ -65,24 +66,25 @@ impl fmt::Display for ManifestHeader {
     }
 }
 
-/// A line of a manifest behind the first.
+/// A line of a manifest after the first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ManifestEntry {
-    /// DATA with its digest, or HOLE: so many bytes of the disk, behind those of the record before.
+    /// DATA with its digest, or HOLE: the next `len` bytes of the disk.
     Record(Record),
-    /// Nothing yet.
+    /// The writer is alive, and has no record yet.
     Wait,
-    /// All that is offered is covered, and the lines have this digest.
+    /// The records cover all that the header offers, and the record lines have this digest.
     End(Digest),
-    /// Whoever writes it gives up.
+    /// The writer gives up, and states the reason.
     Fail(FailReason),
 }
 
-/// Judges a manifest line by line: order, coverage, form, and the digest of the lines. Holds no line.
+/// Checks a manifest line by line: order, coverage, canonical form, and the digest of the record lines. It stores no
+/// lines.
 #[derive(Clone, Debug)]
 pub struct ManifestReader {
     manifest: ManifestHeader,
-    cursor: CoverageChecker,
+    coverage: CoverageChecker,
     lines: Hasher,
     records: u64,
     ended: Option<Digest>,
@@ -90,50 +92,58 @@ pub struct ManifestReader {
 }
 
 impl ManifestReader {
-    /// Behind this first line.
+    /// Creates a reader for the lines that follow this first line.
     #[must_use]
     pub fn new(manifest: ManifestHeader) -> Self {
-        Self { manifest, cursor: manifest.cursor(), lines: Hasher::default(), records: 0, ended: None, failed: false }
+        Self {
+            manifest,
+            coverage: manifest.coverage(),
+            lines: Hasher::default(),
+            records: 0,
+            ended: None,
+            failed: false,
+        }
     }
 
-    /// The first line.
+    /// The manifest's first line.
     #[must_use]
     pub fn manifest(&self) -> &ManifestHeader {
         &self.manifest
     }
 
-    /// The disk offset that the records have reached, in bytes.
+    /// The end of the last record: a disk offset in bytes.
     #[must_use]
     pub fn at(&self) -> u64 {
-        self.cursor.at()
+        self.coverage.at()
     }
 
-    /// The number that the next record would have, from 1: WAIT counts, too.
+    /// The number that the next record has, from 1. WAIT lines count as records.
     #[must_use]
     pub fn next_number(&self) -> u64 {
         self.records + 1
     }
 
-    /// True once END has come.
+    /// True after END.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.ended.is_some()
     }
 
-    /// The disk's fingerprint, once END has come, if all of it was offered.
+    /// The disk's fingerprint, after END, if the manifest covers the whole disk.
     #[must_use]
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         self.manifest.fingerprint(self.ended?)
     }
 
-    /// Takes the next line, without its LF.
+    /// Checks the next line, without its LF.
     ///
     /// # Errors
     ///
-    /// Whatever is no line of a manifest at this place, with the record's number and its disk offset. Nothing more is to be taken then.
+    /// A line that is not allowed here, with the record's number and disk offset. The caller must not pass further
+    /// lines after an error.
     pub fn line(&mut self, line: &[u8]) -> Result<ManifestEntry, StreamError> {
-        let (record, offset) = (self.records + 1, self.cursor.at());
-        self.take(line).map_err(|flaw| flaw.at(record, offset))
+        let (record, offset) = (self.records + 1, self.coverage.at());
+        self.take(line).map_err(|violation| violation.at(record, offset))
     }
 
     fn take(&mut self, line: &[u8]) -> Result<ManifestEntry, Violation> {
@@ -146,7 +156,7 @@ impl ManifestReader {
         check_length(line)?;
         let entry = match line::parse(line)? {
             Frame::Record(record @ (Record::Data { digest: Some(_), .. } | Record::Hole { .. })) => {
-                self.cursor.step(&record)?;
+                self.coverage.step(&record)?;
                 self.records += 1;
                 self.lines.update(line);
                 self.lines.update(b"\n");
@@ -160,7 +170,7 @@ impl ManifestReader {
                 ManifestEntry::Wait
             }
             Frame::End(end) => {
-                self.cursor.finish()?;
+                self.coverage.finish()?;
                 let said = end.lines.filter(|_| end.result.is_none());
                 let said =
                     said.ok_or_else(|| Violation::new(StreamErrorKind::Sums, "END of a manifest has one digest"))?;
@@ -182,50 +192,52 @@ impl ManifestReader {
         Ok(entry)
     }
 
-    /// Says whether the manifest was whole: the question that the end of a file asks.
+    /// Checks, at the end of a file, that the manifest is complete.
     ///
     /// # Errors
     ///
-    /// [`StreamErrorKind::Cut`] if END has not come.
+    /// [`StreamErrorKind::Cut`] if END is missing.
     pub fn finish(&self) -> Result<(), StreamError> {
         if self.ended.is_some() {
             return Ok(());
         }
         let what = "the manifest was cut before END";
-        Err(StreamError::new(StreamErrorKind::Cut, self.records + 1, self.cursor.at(), what))
+        Err(StreamError::new(StreamErrorKind::Cut, self.records + 1, self.coverage.at(), what))
     }
 }
 
-/// Puts runs of zeros and of data together to the record lines of a manifest, and those to their digest. What it is given has to be in
-/// canonical form but for zeros, which it joins (SPEC.md, "The canonical form").
+/// Writes the record lines of a manifest and computes their digest. The caller passes records in canonical form;
+/// adjacent zeros may be split, since the writer merges them (SPEC.md, "The canonical form").
 #[derive(Clone, Debug)]
 pub struct ManifestWriter {
     manifest: ManifestHeader,
-    cursor: CoverageChecker,
+    coverage: CoverageChecker,
     lines: Hasher,
     records: u64,
-    /// Zeros that more may follow, in bytes.
+    /// Length in bytes of the pending HOLE, which later zeros may extend.
     hole: u64,
 }
 
 impl ManifestWriter {
-    /// Of a manifest that begins so.
+    /// Creates a writer for the lines that follow this first line. The caller writes the first line.
     #[must_use]
     pub fn new(manifest: ManifestHeader) -> Self {
-        Self { manifest, cursor: manifest.cursor(), lines: Hasher::default(), records: 0, hole: 0 }
+        Self { manifest, coverage: manifest.coverage(), lines: Hasher::default(), records: 0, hole: 0 }
     }
 
-    /// The disk offset that it has been given all bytes up to.
+    /// The end of the bytes passed so far: a disk offset in bytes.
     #[must_use]
     pub fn at(&self) -> u64 {
-        self.cursor.at().saturating_add(self.hole)
+        self.coverage.at().saturating_add(self.hole)
     }
 
-    /// The next bytes are those of a record: DATA with its digest, or HOLE, of which more may follow.
+    /// Adds the next record, DATA with its digest or HOLE, and appends the finished lines to `lines`. A HOLE is written
+    /// when DATA or END follows.
     ///
     /// # Errors
     ///
-    /// As [`CoverageChecker::step`] has them; [`StreamErrorKind::HashParams`] for DATA without a digest, [`StreamErrorKind::Order`] for KEEP.
+    /// The errors of [`CoverageChecker::step`], as [`StreamError`]s; [`StreamErrorKind::Sums`] for DATA without a
+    /// digest, [`StreamErrorKind::Order`] for KEEP.
     pub fn record(&mut self, record: &Record, lines: &mut String) -> Result<(), StreamError> {
         let (kind, what) = match *record {
             Record::Hole { len } => {
@@ -236,39 +248,39 @@ impl ManifestWriter {
             Record::Data { digest: None, .. } => (StreamErrorKind::Sums, "DATA without a digest in a manifest"),
             Record::Keep { .. } => (StreamErrorKind::Order, "a line that no manifest has"),
         };
-        Err(StreamError::new(kind, self.records + 1, self.cursor.at(), what))
+        Err(StreamError::new(kind, self.records + 1, self.coverage.at(), what))
     }
 
-    /// The next bytes are zeros.
+    /// Adds `len` bytes of zeros.
     pub fn zeros(&mut self, len: u64) {
         self.hole = self.hole.saturating_add(len);
     }
 
-    /// The next bytes are data with this digest: appends the lines that are certain now.
+    /// Adds `len` bytes of data with this digest, and appends the finished lines to `lines`.
     ///
     /// # Errors
     ///
-    /// As [`CoverageChecker::step`] has them.
+    /// The errors of [`CoverageChecker::step`], as [`StreamError`]s.
     pub fn data(&mut self, len: u64, digest: Digest, lines: &mut String) -> Result<(), StreamError> {
         self.close(lines)?;
         self.push(&Record::Data { len, digest: Some(digest) }, lines)
     }
 
-    /// All was given: appends the last lines, END among them. The digest is that of the record lines.
+    /// Ends the manifest: appends the last lines, END included, and returns the digest of the record lines.
     ///
     /// # Errors
     ///
-    /// As [`CoverageChecker::finish`] has them.
+    /// The error of [`CoverageChecker::finish`], as a [`StreamError`].
     pub fn end(&mut self, lines: &mut String) -> Result<Digest, StreamError> {
         self.close(lines)?;
-        let (record, offset) = (self.records + 1, self.cursor.at());
-        self.cursor.finish().map_err(|step| Violation::from(step).at(record, offset))?;
+        let (record, offset) = (self.records + 1, self.coverage.at());
+        self.coverage.finish().map_err(|error| Violation::from(error).at(record, offset))?;
         let digest = self.lines.clone().digest();
         let _infallible = writeln!(lines, "END {digest}");
         Ok(digest)
     }
 
-    /// The fingerprint of the disk whose record lines have this digest; none if they don't cover it.
+    /// The fingerprint of a disk whose record lines have this digest. `None` if the records cover only a part of it.
     #[must_use]
     pub fn fingerprint(&self, digest: Digest) -> Option<Fingerprint> {
         self.manifest.fingerprint(digest)
@@ -282,8 +294,8 @@ impl ManifestWriter {
     }
 
     fn push(&mut self, record: &Record, lines: &mut String) -> Result<(), StreamError> {
-        let (number, offset) = (self.records + 1, self.cursor.at());
-        self.cursor.step(record).map_err(|step| Violation::from(step).at(number, offset))?;
+        let (number, offset) = (self.records + 1, self.coverage.at());
+        self.coverage.step(record).map_err(|error| Violation::from(error).at(number, offset))?;
         self.records += 1;
         let from = lines.len();
         lines.push_str(&line::text(&Frame::Record(*record)));
@@ -292,33 +304,34 @@ impl ManifestWriter {
     }
 }
 
-/// What a sender asks a receiver for: what it has of a disk of this size, cut so.
+/// The sender's WANT line: asks the receiver for a manifest of what its target holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ManifestRequest {
     /// The disk's size in bytes, 0 to [`crate::LEN_MAX`].
     pub size: u64,
-    /// How the sender cuts it.
+    /// Interval and grain that the sender uses.
     pub sums: HashParams,
     /// The digest of the disk's fingerprint, if the sender knows it already.
     pub digest: Option<Digest>,
 }
 
 impl ManifestRequest {
-    /// How every such line begins.
+    /// The beginning of every such line.
     pub const WORD: &[u8] = b"WANT ";
 
-    /// Reads the line, without its LF.
+    /// Parses the line, without its LF.
     ///
     /// # Errors
     ///
-    /// [`StreamErrorKind::TooLong`], [`StreamErrorKind::Number`] and [`StreamErrorKind::Line`] for what the grammar doesn't have.
+    /// [`StreamErrorKind::TooLong`], [`StreamErrorKind::Number`] and [`StreamErrorKind::Line`] if it doesn't match the
+    /// grammar.
     pub fn parse(line: &[u8]) -> Result<Self, Violation> {
         check_length(line)?;
         parse_request(line)
     }
 }
 
-/// The line without its LF.
+/// Writes the line without its LF.
 impl fmt::Display for ManifestRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "WANT {} sha256 {} {}", self.size, self.sums.interval(), self.sums.grain())?;
@@ -334,7 +347,7 @@ fn check_length(line: &[u8]) -> Result<(), Violation> {
     Err(Violation::new(StreamErrorKind::TooLong, format!("a line longer than {limit} bytes")))
 }
 
-/// The first line of a manifest, without its LF.
+/// Parses the first line of a manifest, without its LF.
 fn parse_header(line: &[u8]) -> Result<ManifestHeader, Violation> {
     let rest = line
         .strip_prefix(ManifestHeader::WORD)
@@ -348,12 +361,12 @@ fn parse_header(line: &[u8]) -> Result<ManifestHeader, Violation> {
             return Err(Violation::new(StreamErrorKind::Version, what));
         }
     }
-    let (disk, sums) = line::size_and_sums(&mut words)?;
+    let (disk, hash_params) = line::size_and_hash_params(&mut words)?;
     let offered = match words.next() {
         None => disk,
         word => {
             let offered = line::size(word, "offered length")?;
-            if offered >= disk || !offered.is_multiple_of(sums.interval()) {
+            if offered >= disk || !offered.is_multiple_of(hash_params.interval()) {
                 let what = format!("offered length {offered} is no multiple of the interval below the size {disk}");
                 return Err(Violation::new(StreamErrorKind::Number, what));
             }
@@ -361,26 +374,26 @@ fn parse_header(line: &[u8]) -> Result<ManifestHeader, Violation> {
         }
     };
     words.end()?;
-    Ok(ManifestHeader { size: disk, sums, offered })
+    Ok(ManifestHeader { size: disk, sums: hash_params, offered })
 }
 
-/// A WANT line, without its LF.
+/// Parses a WANT line, without its LF.
 fn parse_request(line: &[u8]) -> Result<ManifestRequest, Violation> {
     let mut words = LineWords::of(line);
     if words.next() != Some(b"WANT") {
         return Err(Violation::new(StreamErrorKind::Line, format!("{} is no WANT", line::quoted(line))));
     }
-    let (size, sums) = line::size_and_sums(&mut words)?;
+    let (size, hash_params) = line::size_and_hash_params(&mut words)?;
     let digest = line::digest(words.next())?;
     words.end()?;
-    Ok(ManifestRequest { size, sums, digest })
+    Ok(ManifestRequest { size, sums: hash_params, digest })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sums() -> HashParams {
+    fn hash_params() -> HashParams {
         HashParams::new(8192, 4096).unwrap()
     }
 
@@ -398,7 +411,7 @@ mod tests {
 
     fn read(text: &str) -> Result<(Vec<ManifestEntry>, ManifestReader), StreamError> {
         let mut lines = text.lines();
-        let first = ManifestHeader::parse(lines.next().unwrap().as_bytes()).map_err(|flaw| flaw.at(0, 0))?;
+        let first = ManifestHeader::parse(lines.next().unwrap().as_bytes()).map_err(|violation| violation.at(0, 0))?;
         let mut reader = ManifestReader::new(first);
         let entries = lines.map(|line| reader.line(line.as_bytes())).collect::<Result<Vec<_>, _>>()?;
         reader.finish()?;
@@ -406,21 +419,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_and_zeros_are_joined() {
-        let manifest = ManifestHeader::whole(30_000, sums());
+    fn written_manifest_is_read_and_zeros_are_merged() {
+        let manifest = ManifestHeader::whole(30_000, hash_params());
         let (text, digest) =
             written(manifest, &[(4096, false), (4096, false), (8192, true), (4096, true), (9520, false)]);
         let (entries, reader) = read(&text).unwrap();
         let data = |len: u64| ManifestEntry::Record(Record::Data { len, digest: Some(Digest::of(&len.to_be_bytes())) });
         let hole = |len| ManifestEntry::Record(Record::Hole { len });
         assert_eq!(entries, [hole(8192), data(8192), data(4096), hole(9520), ManifestEntry::End(digest)]);
-        assert_eq!(reader.fingerprint(), Some(Fingerprint { sums: sums(), digest }));
+        assert_eq!(reader.fingerprint(), Some(Fingerprint { sums: hash_params(), digest }));
         assert_eq!(text.lines().next(), Some("XFER-HOLE-MANIFEST 1 30000 sha256 8192 4096"));
     }
 
     #[test]
-    fn a_part_that_is_offered_has_no_fingerprint() {
-        let manifest = ManifestHeader { offered: 16384, ..ManifestHeader::whole(30_000, sums()) };
+    fn partial_manifest_has_no_fingerprint() {
+        let manifest = ManifestHeader { offered: 16384, ..ManifestHeader::whole(30_000, hash_params()) };
         let (text, _) = written(manifest, &[(8192, true), (8192, false)]);
         assert_eq!(text.lines().next(), Some("XFER-HOLE-MANIFEST 1 30000 sha256 8192 4096 16384"));
         let (_, reader) = read(&text).unwrap();
@@ -432,8 +445,8 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_break_the_law_are_refused_with_their_place() {
-        let manifest = ManifestHeader::whole(16384, sums());
+    fn invalid_lines_are_refused_with_their_position() {
+        let manifest = ManifestHeader::whole(16384, hash_params());
         let (text, _) = written(manifest, &[(8192, true), (8192, false)]);
         let kind = |text: &str| {
             let error = read(text).unwrap_err();
@@ -461,9 +474,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wanted_has_one_form() {
+    fn want_line_has_one_text_form() {
         for digest in [None, Some(Digest::of(b"x"))] {
-            let want = ManifestRequest { size: 5, sums: sums(), digest };
+            let want = ManifestRequest { size: 5, sums: hash_params(), digest };
             assert_eq!(ManifestRequest::parse(want.to_string().as_bytes()).unwrap(), want);
         }
         for wrong in ["WANT 5", "WANT 5 sha256 8192", "WANT 5 sha256 8192 4096 x", "WANT  5 sha256 8192 4096", "want 5"]

@@ -16,26 +16,27 @@ pub const FAIL_TEXT_MAX: usize = 900;
 pub const INTERVAL_MIN: u64 = 4 << 10;
 /// The largest interval in bytes (SPEC.md, `interval`).
 pub const INTERVAL_MAX: u64 = 16 << 20;
-/// The interval in bytes where nobody asks for another.
+/// The default interval in bytes.
 pub const INTERVAL_DEFAULT: u64 = 1 << 20;
 /// The smallest grain in bytes (SPEC.md, `grain`).
 pub const GRAIN_MIN: u64 = 512;
-/// The grain in bytes where nobody asks for another.
+/// The default grain in bytes.
 pub const GRAIN_DEFAULT: u64 = 4 << 10;
-/// A sender that has nothing to say for this many seconds says WAIT (SPEC.md, `wait`).
+/// A sender that has written nothing for this many seconds writes WAIT (SPEC.md, `wait`).
 pub const WAIT_SECONDS: u64 = 15;
 
-/// Which dialect a stream is in. Always told by the caller, never guessed.
+/// The dialect of a stream. The caller always states it; it is never guessed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dialect {
     /// Version 1, as in SPEC.md.
     #[default]
     V1,
-    /// The 2014 dialect: no open line, no END, so that a cut can't be seen (SPEC.md, "The 2014 dialect").
+    /// The 2014 dialect: it has no open line and no END, so a truncated stream can't be detected (SPEC.md, "The 2014
+    /// dialect").
     Classic,
 }
 
-/// How digests are taken: the open line's `sha256 interval grain`.
+/// How digests are computed: interval and grain, as in the open line's `sha256 interval grain`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HashParams {
     interval: u64,
@@ -43,7 +44,8 @@ pub struct HashParams {
 }
 
 impl HashParams {
-    /// `interval` and `grain` in bytes: powers of two, 4 KiB to 16 MiB and 512 to `interval`. `None` for others.
+    /// `interval` and `grain` are in bytes: powers of two, 4 KiB to 16 MiB and 512 to `interval`. `None` for other
+    /// values.
     #[must_use]
     pub fn new(interval: u64, grain: u64) -> Option<Self> {
         let fits = interval.is_power_of_two()
@@ -53,13 +55,13 @@ impl HashParams {
         fits.then_some(Self { interval, grain })
     }
 
-    /// No DATA crosses a multiple of this, in bytes.
+    /// The interval in bytes. No DATA record crosses a multiple of it.
     #[must_use]
     pub fn interval(self) -> u64 {
         self.interval
     }
 
-    /// Zeros are looked for in blocks of this many bytes.
+    /// The grain in bytes. Zeros are detected in blocks of this size.
     #[must_use]
     pub fn grain(self) -> u64 {
         self.grain
@@ -72,48 +74,48 @@ impl Default for HashParams {
     }
 }
 
-/// The first line: what is coming.
+/// The open line: the first line of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamHeader {
     /// The disk's size in bytes, 0 to [`LEN_MAX`].
     pub size: u64,
-    /// Present if the stream carries digests.
+    /// Interval and grain, if the stream carries digests.
     pub sums: Option<HashParams>,
 }
 
-/// What the target must hold before a KEEP can be obeyed.
+/// The BASE line: the content that the target must have before KEEP is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Base {
-    /// The target's least size in bytes.
+    /// The minimum size of the target, in bytes.
     pub size: u64,
-    /// The fingerprint's digest of what the target must hold.
+    /// The digest of the fingerprint that the target must have.
     pub digest: Option<Digest>,
 }
 
-/// A part of the disk: these records, in order, cover it once.
+/// A part of the disk. The records of a stream, in order, cover the disk exactly once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// `len` bytes of payload follow; with digests, their SHA-256 stands in the line.
+    /// `len` bytes of payload follow. With digests, the line contains their SHA-256.
     Data {
-        /// Bytes of the disk, 1 to [`LEN_MAX`].
+        /// Length in bytes of the disk, 1 to [`LEN_MAX`].
         len: u64,
         /// SHA-256 of the payload.
         digest: Option<Digest>,
     },
     /// `len` bytes that read as zeros.
     Hole {
-        /// Bytes of the disk, 1 to [`LEN_MAX`].
+        /// Length in bytes of the disk, 1 to [`LEN_MAX`].
         len: u64,
     },
-    /// `len` bytes that are right at the target already.
+    /// `len` bytes that the target has already.
     Keep {
-        /// Bytes of the disk, 1 to [`LEN_MAX`].
+        /// Length in bytes of the disk, 1 to [`LEN_MAX`].
         len: u64,
     },
 }
 
 impl Record {
-    /// The word that its line begins with.
+    /// The first word of its line.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
@@ -123,7 +125,7 @@ impl Record {
         }
     }
 
-    /// Bytes of the disk that it covers.
+    /// The number of bytes of the disk that it covers.
     #[must_use]
     pub fn len(&self) -> u64 {
         match *self {
@@ -137,7 +139,7 @@ impl Record {
         self.len() == 0
     }
 
-    /// Bytes that follow its line.
+    /// The number of payload bytes that follow its line.
     #[must_use]
     pub fn payload_len(&self) -> u64 {
         match *self {
@@ -147,21 +149,22 @@ impl Record {
     }
 }
 
-/// The last line of a whole disk.
+/// The END line, which ends a complete stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trailer {
-    /// SHA-256 of all record lines: there with digests, and only then.
+    /// SHA-256 of all record lines. Present if, and only if, the stream has digests.
     pub lines: Option<Digest>,
-    /// The fingerprint's digest of the whole result (SPEC.md, "END").
+    /// The digest of the fingerprint of the whole result (SPEC.md, "END").
     pub result: Option<Digest>,
 }
 
-/// Why a sender gives up: 1 to 900 bytes of printable ASCII.
+/// The reason why a sender gives up: 1 to 900 bytes of printable ASCII.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailReason(String);
 
 impl FailReason {
-    /// Takes any text: what the wire can't carry becomes `?`, what is too long is cut, nothing becomes `unknown`.
+    /// Makes a reason of any text: characters that are not printable ASCII become `?`, text beyond 900 bytes is cut,
+    /// and an empty text becomes `unknown`.
     #[must_use]
     pub fn new(text: &str) -> Self {
         let printable = |c: char| if matches!(c, ' '..='~') { c } else { '?' };
@@ -169,7 +172,7 @@ impl FailReason {
         Self(if line.is_empty() { "unknown".into() } else { line })
     }
 
-    /// Reads it off the wire; `None` unless it is 1 to 900 of `%x20-7E`.
+    /// Parses a reason from the wire. `None` unless it is 1 to 900 bytes of `%x20-7E`.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         let fits = (1..=FAIL_TEXT_MAX).contains(&text.len()) && text.iter().all(|c| matches!(c, b' '..=b'~'));
@@ -188,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_take_powers_of_two_within_their_limits_only() {
+    fn hash_params_accept_powers_of_two_in_range_only() {
         assert!(HashParams::new(4096, 512).is_some());
         assert!(HashParams::new(16 << 20, 16 << 20).is_some());
         for (interval, grain) in
@@ -199,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn reason_always_fits_its_line() {
+    fn fail_reason_always_fits_its_line() {
         assert_eq!(FailReason::new("").to_string(), "unknown");
         assert_eq!(FailReason::new("a\nb\u{e9}").to_string(), "a?b?");
         let long = FailReason::new(&"x".repeat(5000));

@@ -1,4 +1,4 @@
-//! The receiver's lines back to the sender, where a link has both directions (SPEC.md, "The conversation").
+//! The receiver's lines to the sender, on a link with both directions (SPEC.md, "The conversation").
 
 use std::fmt;
 
@@ -6,61 +6,64 @@ use crate::error::Violation;
 use crate::line::{LineWords, digest, quoted};
 use crate::{Digest, FAIL_TEXT_MAX, FailReason, StreamErrorKind};
 
-/// The conversation's version, in the READY line and the one that wants text (SPEC.md, `ready` and `text`).
+/// The version of the conversation, which the lines XFER-HOLE-READY and XFER-HOLE-TEXT state (SPEC.md, `ready` and
+/// `text`).
 pub const CONVERSATION: u32 = 1;
-/// The longest answer in bytes, its LF included (SPEC.md, "Limits").
+/// The longest reply in bytes, its LF included (SPEC.md, "Limits").
 pub const ANSWER_LINE_MAX: usize = 1024;
-/// Bytes of other text that a sender passes over before the first answer (SPEC.md, "Limits").
+/// The number of bytes of other text that a sender ignores before the first reply (SPEC.md, "Limits").
 pub const NOISE_MAX: usize = 64 << 10;
-/// After this many seconds of silence either end may take the link for dead (SPEC.md, "Limits").
+/// After this many seconds without a line, either end may treat the link as dead (SPEC.md, "Limits").
 pub const SILENCE_SECONDS: u64 = 60;
 
 const READY: &[u8] = b"XFER-HOLE-READY";
 const TEXT: &[u8] = b"XFER-HOLE-TEXT";
 
-/// A line from the receiver.
+/// A line from the receiver to the sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// No receiver is there: the request's shell waits for the text of one.
+    /// The remote machine has no receiver: the remote shell waits for the text of one.
     Text,
-    /// The target has been looked at and may be written. The words say what the receiver is; each is printable ASCII
-    /// without a space, and who doesn't know one ignores it.
+    /// The receiver has checked the target, and can write it. The words state the receiver's abilities; each is
+    /// printable ASCII without a space, and a sender ignores the words that it doesn't know.
     Ready(Vec<String>),
-    /// Still here.
+    /// The receiver is alive, and has no other reply yet.
     Wait,
-    /// The disk is whole, synced, under its name. With the digest of its fingerprint if the receiver has it.
+    /// The disk is complete, synced and has its final name. With the digest of its fingerprint, if the receiver knows
+    /// it.
     Done(Option<Digest>),
-    /// The receiver gives up, and says why.
+    /// The receiver gives up, and states the reason.
     Fail(Refusal),
-    /// Something that the sender's user should know, though it works.
+    /// A message for the sender's user. The transfer goes on.
     Note(FailReason),
-    /// The target has the fingerprint that the sender wants.
+    /// The target already has the fingerprint that the sender asked for.
     Same,
 }
 
 impl Reply {
-    /// The word of READY by which a receiver says that each record costs it a process.
+    /// A word of READY: each record costs this receiver a process.
     pub const SH: &str = "sh";
-    /// The word of READY by which a receiver says that it checks the digest of BASE, and passes over WAIT ahead of the stream.
+    /// A word of READY: this receiver checks the digest of BASE, and accepts WAIT before the stream.
     pub const BASE: &str = "base";
-    /// The word of READY by which a receiver says that it answers WANT.
+    /// A word of READY: this receiver answers WANT.
     pub const DELTA: &str = "delta";
-    /// The word of READY by which a receiver says that it writes all of its manifest before it reads the stream.
+    /// A word of READY: this receiver writes its whole manifest before it reads the stream.
     pub const FIRST: &str = "manifest-first";
-    /// The word of READY by which a receiver says that it writes to a block device.
+    /// A word of READY: this receiver writes to a block device.
     pub const DEVICE: &str = "device";
-    /// The word of READY by which a receiver says that it holds a part of an earlier transfer.
+    /// A word of READY: this receiver has a part of an earlier transfer.
     pub const PART: &str = "part";
 
-    /// The word of READY by which a receiver says that the destination is a directory, and the file is made in it.
+    /// A word of READY: the destination is a directory, and this receiver creates the file in it.
     pub const DIRECTORY: &str = "directory";
 
-    /// Reads a line off the link, without its LF. It knows no order: that is the caller's.
+    /// Parses a line, without its LF. It doesn't check the order of lines.
     ///
     /// # Errors
     ///
-    /// [`StreamErrorKind::TooLong`] if the line with its LF would be longer than [`ANSWER_LINE_MAX`]; [`StreamErrorKind::Version`] for a READY
-    /// of another version; [`StreamErrorKind::Line`] for all else that the grammar doesn't have.
+    /// [`StreamErrorKind::TooLong`] if the line with its LF would be longer than [`ANSWER_LINE_MAX`];
+    /// [`StreamErrorKind::Version`] if it states another version of the conversation; [`StreamErrorKind::Line`] if it
+    /// doesn't match the grammar in another way.
     pub fn parse(line: &[u8]) -> Result<Self, Violation> {
         if line.len() >= ANSWER_LINE_MAX {
             return Err(Violation::new(
@@ -70,9 +73,9 @@ impl Reply {
         }
         let mut words = LineWords::of(line);
         let first = words.next().unwrap_or_default();
-        // FAIL and NOTE have text behind them, which may hold any number of spaces.
+        // After FAIL and NOTE comes text, which may contain any number of spaces.
         let text = || line.get(first.len() + 1..).unwrap_or_default();
-        let answer = match first {
+        let reply = match first {
             READY => return ready(words),
             TEXT => {
                 version(&mut words)?;
@@ -91,17 +94,17 @@ impl Reply {
             }
         };
         words.end()?;
-        Ok(answer)
+        Ok(reply)
     }
 
-    /// The line with its LF, as it goes over the link.
+    /// The line with its LF, as it is sent.
     #[must_use]
     pub fn text(&self) -> String {
         format!("{self}\n")
     }
 }
 
-/// Why a receiver gives up: a text for its reader, and what a program may decide by (SPEC.md, "FAIL").
+/// The reason why a receiver gives up: kinds for programs, and a text for people (SPEC.md, "FAIL").
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     kinds: Vec<String>,
@@ -109,16 +112,17 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// The same request may succeed later: the link failed, or another transfer holds the target.
+    /// A kind: the same request may succeed later, because the link failed or another transfer holds the target.
     pub const AGAIN: &str = "again";
-    /// The text says what is left at the target.
+    /// A kind: the text states what is left at the target.
     pub const LEFT: &str = "left";
-    /// The target's directory is missing, and the request's option `mkpath` would make it.
+    /// A kind: the target's directory is missing, and the request's option `mkpath` would create it.
     pub const MKPATH: &str = "mkpath";
-    /// Stands alone in front of a text that would else begin as kinds do.
+    /// The only kind before a text that itself begins as kinds do.
     const NONE: &str = "none";
 
-    /// Takes any text, as [`FailReason::new`] does. Kinds are words of lower-case letters.
+    /// Makes a refusal of any text, which is converted as [`FailReason::new`] does. Kinds are words of lower-case
+    /// letters.
     #[must_use]
     pub fn new(kinds: &[&str], text: &str) -> Self {
         let mut kinds: Vec<String> = kinds.iter().map(|&kind| kind.to_owned()).collect();
@@ -130,25 +134,25 @@ impl Refusal {
         Self { kinds, reason }
     }
 
-    /// True if it is of this kind.
+    /// True if it has this kind.
     #[must_use]
     pub fn is(&self, kind: &str) -> bool {
         self.kinds.iter().any(|said| said == kind)
     }
 
-    /// Its kinds, those that this version doesn't know too.
+    /// All its kinds, including those that this version doesn't know.
     #[must_use]
     pub fn kinds(&self) -> &[String] {
         &self.kinds
     }
 
-    /// The text.
+    /// The text for people.
     #[must_use]
     pub fn reason(&self) -> &FailReason {
         &self.reason
     }
 
-    /// Reads what stands behind `FAIL` and a space.
+    /// Parses the text after `FAIL` and a space.
     fn parse(text: &[u8]) -> Result<Self, Violation> {
         let whole = reason("FAIL", text)?;
         Ok(match split_kinds(text) {
@@ -158,7 +162,7 @@ impl Refusal {
     }
 }
 
-/// Kinds and the text behind them; `None` if the text doesn't begin with kinds.
+/// Splits a text into kinds and the rest. `None` if the text doesn't begin with kinds.
 fn split_kinds(text: &[u8]) -> Option<(Vec<String>, &[u8])> {
     let inside = text.strip_prefix(b"(")?;
     let end = inside.iter().position(|&byte| byte == b')')?;
@@ -171,7 +175,7 @@ fn split_kinds(text: &[u8]) -> Option<(Vec<String>, &[u8])> {
     Some((words.map(word).collect::<Option<_>>()?, rest))
 }
 
-/// Kinds as they stand in front of a text, with a space behind them.
+/// The text form of kinds, with a space after them. Empty if there are none.
 fn shown_kinds(kinds: &[String]) -> String {
     if kinds.is_empty() { String::new() } else { format!("({}) ", kinds.join(" ")) }
 }
@@ -182,7 +186,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// The conversation's version, which there is one of.
+/// Checks the version of the conversation: 1 is the only one.
 fn version(words: &mut LineWords<'_>) -> Result<(), Violation> {
     let version = words.next().unwrap_or_default();
     if version != CONVERSATION.to_string().as_bytes() {
@@ -192,7 +196,7 @@ fn version(words: &mut LineWords<'_>) -> Result<(), Violation> {
     Ok(())
 }
 
-/// What stands behind XFER-HOLE-READY.
+/// Parses the words after XFER-HOLE-READY.
 fn ready(mut words: LineWords<'_>) -> Result<Reply, Violation> {
     version(&mut words)?;
     let mut said = Vec::new();
@@ -233,10 +237,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_is_what_is_heard() {
+    fn parsing_inverts_writing() {
         let ready = |words: &[&str]| Reply::Ready(words.iter().map(|&word| word.to_owned()).collect());
         let fail = |kinds: &[&str], text: &str| Reply::Fail(Refusal::new(kinds, text));
-        for (answer, text) in [
+        for (reply, text) in [
             (Reply::Text, "XFER-HOLE-TEXT 1\n".to_owned()),
             (ready(&[]), "XFER-HOLE-READY 1\n".to_owned()),
             (ready(&["recv-hole", "sh"]), "XFER-HOLE-READY 1 recv-hole sh\n".to_owned()),
@@ -252,8 +256,8 @@ mod tests {
             (fail(&[], "(again)"), "FAIL (again)\n".to_owned()),
             (Reply::Note(FailReason::new(" old owner")), "NOTE  old owner\n".to_owned()),
         ] {
-            assert_eq!(answer.text(), text);
-            assert_eq!(Reply::parse(text.trim_end_matches('\n').as_bytes()).unwrap(), answer);
+            assert_eq!(reply.text(), text);
+            assert_eq!(Reply::parse(text.trim_end_matches('\n').as_bytes()).unwrap(), reply);
         }
     }
 

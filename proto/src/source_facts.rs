@@ -1,4 +1,4 @@
-//! What a sender tells of its image ahead of the stream (SPEC.md, "SOURCE").
+//! The SOURCE line: facts about the sender's image, before the stream (SPEC.md, "SOURCE").
 
 use std::fmt;
 
@@ -6,26 +6,28 @@ use crate::error::Violation;
 use crate::line::{LineWords, quoted};
 use crate::{LEN_MAX, StreamErrorKind};
 
-/// What a sender tells of its image ahead of the stream, to a receiver that said [`SourceFacts::ASKED`] in READY.
+/// Facts about the sender's image. The sender states them before the stream, to a receiver with the word
+/// [`SourceFacts::ASKED`] in READY.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SourceFacts {
-    /// Not everybody may read the image, so a new file made of it is for its owner only.
+    /// Not all users may read the image: a new file at the destination gets permissions for its owner only.
     pub private: bool,
-    /// The bytes of the disk that its extents call data; an estimate is allowed.
+    /// The number of bytes of the disk in data extents. It may be an estimate.
     pub data: Option<u64>,
 }
 
 impl SourceFacts {
-    /// How the line begins.
+    /// The beginning of the line.
     pub const WORD: &[u8] = b"SOURCE ";
     /// The word of READY by which a receiver asks for the line.
     pub const ASKED: &str = "source";
 
-    /// Reads the line, without its LF. Words that aren't known are passed over.
+    /// Parses the line, without its LF. Unknown words are ignored.
     ///
     /// # Errors
     ///
-    /// [`StreamErrorKind::Line`] if it is no such line, [`StreamErrorKind::Number`] if its data is more than a disk can have.
+    /// [`StreamErrorKind::Line`] if it is no SOURCE line, [`StreamErrorKind::Number`] if `data=` exceeds the largest
+    /// disk.
     pub fn parse(line: &[u8]) -> Result<Self, Violation> {
         let rest =
             line.strip_prefix(Self::WORD).ok_or_else(|| Violation::new(StreamErrorKind::Line, "SOURCE is missing"))?;
@@ -44,7 +46,7 @@ impl SourceFacts {
     }
 }
 
-/// The number behind `data=`: decimal digits without a leading zero.
+/// Parses the number after `data=`: decimal digits without a leading zero.
 fn data(number: &[u8]) -> Result<u64, Violation> {
     let digits =
         !number.is_empty() && number.iter().all(u8::is_ascii_digit) && (number.len() == 1 || number[0] != b'0');
@@ -72,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_of_a_source_is_what_is_heard() {
+    fn parsing_inverts_writing() {
         for private in [false, true] {
             for data in [None, Some(0), Some(4096), Some(LEN_MAX)] {
                 let facts = SourceFacts { private, data };
@@ -84,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_the_grammar_does_not_have_is_refused() {
+    fn line_outside_the_grammar_is_refused() {
         for wrong in [
             &b"SOURCE"[..],
             b"SOURCE ",

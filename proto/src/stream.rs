@@ -1,6 +1,7 @@
-//! Bytes to items and back, by `tokio_util::codec` on `BytesMut`: the same for blocking and for async callers.
+//! Encoder and decoder of a stream, as `tokio_util::codec` traits on `BytesMut`. Blocking and async callers use the
+//! same code.
 //!
-//! Both directions ask one [`StreamState`], so the encoder refuses what the decoder refuses.
+//! Both use one [`StreamState`], so the encoder refuses what the decoder refuses.
 
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
@@ -22,29 +23,29 @@ enum Stage {
     Failed,
 }
 
-/// Holds the state of a stream and judges each item: order, coverage, form, digests of lines.
+/// The state of a stream. Checks each frame: order, coverage, canonical form, and digests of lines.
 #[derive(Clone, Debug)]
 struct StreamState {
     dialect: Dialect,
     stage: Stage,
     open: Option<StreamHeader>,
-    cursor: CoverageChecker,
-    /// Record lines so far.
+    coverage: CoverageChecker,
+    /// The number of records so far.
     records: u64,
-    /// Where the last record begins.
+    /// The disk offset where the last record begins.
     start: u64,
     payload_left: u64,
     lines: Hasher,
     kept: bool,
-    /// The receiver has told what it holds, so that END tells the fingerprint of the whole result.
+    /// The receiver has stated what its target holds, so END must contain the digest of the whole result's fingerprint.
     agreed: bool,
-    /// That of END.
+    /// The digest of the result's fingerprint, from END.
     result: Option<Digest>,
 }
 
 impl StreamState {
     fn new(dialect: Dialect) -> Self {
-        let (stage, cursor) = match dialect {
+        let (stage, coverage) = match dialect {
             Dialect::V1 => (Stage::Open, CoverageChecker::new(&StreamHeader { size: 0, sums: None }, None)),
             Dialect::Classic => (Stage::Records, CoverageChecker::unsized_disk()),
         };
@@ -53,7 +54,7 @@ impl StreamState {
             dialect,
             stage,
             open: None,
-            cursor,
+            coverage,
             records: 0,
             start: 0,
             payload_left: 0,
@@ -68,32 +69,33 @@ impl StreamState {
         self.open.is_some_and(|open| open.sums.is_some())
     }
 
-    /// The place of the line that is awaited.
+    /// The record number and disk offset of the next line.
     fn place_next(&self) -> (u64, u64) {
         match self.stage {
             Stage::Open => (0, 0),
-            _ => (self.records + 1, self.cursor.at()),
+            _ => (self.records + 1, self.coverage.at()),
         }
     }
 
-    /// The place of a line that has come: BASE where it belongs is part of the opening, as the open line is.
+    /// The record number and disk offset of a line that was read. A BASE in the right position counts as part of the
+    /// header, as the open line does.
     fn place_line(&self, is_base: bool) -> (u64, u64) {
         if is_base && self.stage == Stage::Base { (0, 0) } else { self.place_next() }
     }
 
-    /// The place of the record whose payload is awaited, else of the line that is.
+    /// The record number and disk offset of the record whose payload is incomplete, else of the next line.
     fn place(&self) -> (u64, u64) {
         if self.payload_left > 0 { (self.records, self.start) } else { self.place_next() }
     }
 
-    fn admit(&mut self, item: &Frame, text: &[u8]) -> Result<(), StreamError> {
-        let (record, offset) = self.place_line(matches!(item, Frame::Base(_)));
-        self.admit_line(item, text).map_err(|flaw| flaw.at(record, offset))
+    fn admit(&mut self, frame: &Frame, text: &[u8]) -> Result<(), StreamError> {
+        let (record, offset) = self.place_line(matches!(frame, Frame::Base(_)));
+        self.admit_line(frame, text).map_err(|violation| violation.at(record, offset))
     }
 
-    fn admit_line(&mut self, item: &Frame, text: &[u8]) -> Result<(), Violation> {
+    fn admit_line(&mut self, frame: &Frame, text: &[u8]) -> Result<(), Violation> {
         let order = |what: &str| Err(Violation::new(StreamErrorKind::Order, what));
-        match (self.stage, item) {
+        match (self.stage, frame) {
             (Stage::Ended, _) => return Err(Violation::new(StreamErrorKind::Trailing, "something follows END")),
             (Stage::Failed, _) => return order("something follows FAIL"),
             (Stage::Open, Frame::Open(_)) => {}
@@ -102,7 +104,7 @@ impl StreamState {
             _ if self.payload_left > 0 => return order("a line inside a payload"),
             _ => {}
         }
-        match item {
+        match frame {
             Frame::Open(open) => {
                 if open.size > LEN_MAX {
                     return Err(Violation::new(
@@ -111,7 +113,7 @@ impl StreamState {
                     ));
                 }
                 self.open = Some(*open);
-                self.cursor = CoverageChecker::new(open, None);
+                self.coverage = CoverageChecker::new(open, None);
                 self.stage = Stage::Base;
             }
             Frame::Base(base) => {
@@ -124,7 +126,7 @@ impl StreamState {
                         format!("BASE {} is larger than {LEN_MAX}", base.size),
                     ));
                 }
-                self.cursor = CoverageChecker::new(open, Some(base));
+                self.coverage = CoverageChecker::new(open, Some(base));
                 self.stage = Stage::Records;
             }
             Frame::Record(record) => self.admit_record(record, text)?,
@@ -133,12 +135,12 @@ impl StreamState {
                     return order("WAIT in the 2014 dialect");
                 }
                 self.records += 1;
-                self.start = self.cursor.at();
+                self.start = self.coverage.at();
                 self.stage = Stage::Records;
             }
             Frame::Payload(_) => return order("payload without DATA"),
             Frame::End(end) => {
-                self.admit_end(end)?;
+                self.admit_trailer(end)?;
                 self.result = end.result;
                 self.stage = Stage::Ended;
             }
@@ -154,9 +156,9 @@ impl StreamState {
 
     fn admit_record(&mut self, record: &Record, text: &[u8]) -> Result<(), Violation> {
         if let Record::Data { digest, .. } = record {
-            self.check_sums("DATA", *digest)?;
+            self.check_digest("DATA", *digest)?;
         }
-        let range = self.cursor.step(record)?;
+        let range = self.coverage.step(record)?;
         self.records += 1;
         self.start = range.start;
         self.stage = Stage::Records;
@@ -168,7 +170,7 @@ impl StreamState {
         Ok(())
     }
 
-    fn check_sums(&self, line: &str, digest: Option<Digest>) -> Result<(), Violation> {
+    fn check_digest(&self, line: &str, digest: Option<Digest>) -> Result<(), Violation> {
         match (self.hashed(), digest) {
             (true, None) => {
                 Err(Violation::new(StreamErrorKind::Sums, format!("{line} without a digest in a stream with digests")))
@@ -180,7 +182,7 @@ impl StreamState {
         }
     }
 
-    fn admit_end(&self, end: &Trailer) -> Result<(), Violation> {
+    fn admit_trailer(&self, end: &Trailer) -> Result<(), Violation> {
         if end.lines.is_none() && end.result.is_some() {
             return Err(Violation::new(
                 StreamErrorKind::Sums,
@@ -194,10 +196,10 @@ impl StreamState {
                     "a stream of no bytes, which is no disk in the dialect of 2014",
                 ));
             }
-            return self.check_sums("END", end.lines);
+            return self.check_digest("END", end.lines);
         }
-        self.cursor.finish()?;
-        self.check_sums("END", end.lines)?;
+        self.coverage.finish()?;
+        self.check_digest("END", end.lines)?;
         let Some(said) = end.lines else { return Ok(()) };
         let lines = self.lines.clone().digest();
         if said != lines {
@@ -230,99 +232,103 @@ impl StreamState {
     }
 
     fn fingerprint(&self) -> Option<Fingerprint> {
-        let sums = self.open?.sums?;
+        let hash_params = self.open?.sums?;
         let whole = self.stage == Stage::Ended && !self.kept;
-        whole.then(|| Fingerprint { sums, digest: self.lines.clone().digest() })
+        whole.then(|| Fingerprint { sums: hash_params, digest: self.lines.clone().digest() })
     }
 }
 
-/// Bytes to [`Frame`]s. Holds no more than one line; payload is handed on in the pieces it comes in.
+/// Decodes bytes to [`Frame`]s. It stores at most one line; payload is returned in pieces as it arrives.
 ///
-/// `decode` gives `Ok(None)` when it wants more bytes, `decode_eof` when the stream has ended: the disk is whole only
-/// if [`Frame::Trailer`] came before. After an error or [`Frame::Fail`] nothing more comes, whatever is fed.
+/// `decode` returns `Ok(None)` when it needs more bytes, `decode_eof` when the stream has ended. The disk is complete
+/// only if [`Frame::End`] came. After an error or [`Frame::Fail`] no further frames are returned.
 #[derive(Clone, Debug)]
 pub struct StreamDecoder {
-    judge: StreamState,
+    state: StreamState,
     classic_word: Option<fn(u64) -> Record>,
 }
 
 impl StreamDecoder {
-    /// A decoder at the beginning of a stream.
+    /// Creates a decoder at the beginning of a stream.
     #[must_use]
     pub fn new(dialect: Dialect) -> Self {
-        Self { judge: StreamState::new(dialect), classic_word: None }
+        Self { state: StreamState::new(dialect), classic_word: None }
     }
 
-    /// The record's number and the disk offset where it begins: of the last record while its payload is coming, else of
-    /// the next.
+    /// A record's number and the disk offset where it begins: the last record while its payload is incomplete, else the
+    /// next record.
     #[must_use]
     pub fn place(&self) -> (u64, u64) {
-        self.judge.place()
+        self.state.place()
     }
 
-    /// The record's number and the disk offset where it begins, of the last record.
+    /// The last record's number, and the disk offset where it begins.
     #[must_use]
     pub fn place_last(&self) -> (u64, u64) {
-        (self.judge.records, self.judge.start)
+        (self.state.records, self.state.start)
     }
 
-    /// The disk offset that the records have reached.
+    /// The end of the last record: a disk offset in bytes.
     #[must_use]
     pub fn at(&self) -> u64 {
-        self.judge.cursor.at()
+        self.state.coverage.at()
     }
 
-    /// Bytes of payload that are still to come before the next line.
+    /// The number of payload bytes that come before the next line.
     #[must_use]
     pub fn payload_left(&self) -> u64 {
-        self.judge.payload_left
+        self.state.payload_left
     }
 
-    /// Takes note of payload that the caller moved past this decoder.
+    /// Counts payload bytes that the caller took from the stream without this decoder.
+    ///
+    /// # Errors
+    ///
+    /// [`StreamErrorKind::Order`](crate::StreamErrorKind::Order) if that is more than the DATA line announced.
     pub fn payload_passed(&mut self, bytes: u64) -> Result<(), StreamError> {
-        self.judge.pass_payload(bytes)
+        self.state.pass_payload(bytes)
     }
 
-    /// The disk's fingerprint, once END has come, if the stream had digests and no KEEP.
+    /// The disk's fingerprint, after END, if the stream has digests and no KEEP.
     #[must_use]
     pub fn fingerprint(&self) -> Option<Fingerprint> {
-        self.judge.fingerprint()
+        self.state.fingerprint()
     }
 
-    /// From here on END has to tell the digest of the result's fingerprint: the receiver has answered a WANT.
+    /// Requires END to contain the digest of the result's fingerprint, because the receiver has answered WANT.
     pub fn agree(&mut self) {
-        self.judge.agreed = true;
+        self.state.agreed = true;
     }
 
-    /// How digests are taken, once the open line has come, if they are.
+    /// Interval and grain, after the open line, if the stream has digests.
     #[must_use]
     pub fn sums(&self) -> Option<HashParams> {
-        self.judge.open?.sums
+        self.state.open?.sums
     }
 
-    /// True if END has to tell that.
+    /// True if END must contain the digest of the result's fingerprint.
     #[must_use]
     pub fn has_agreed(&self) -> bool {
-        self.judge.agreed
+        self.state.agreed
     }
 
-    /// The digest of the result's fingerprint, once END has come and has told it.
+    /// The digest of the result's fingerprint, after an END that contains it.
     #[must_use]
     pub fn result(&self) -> Option<Digest> {
-        self.judge.result
+        self.state.result
     }
 
-    fn flaw(&self, flaw: Violation) -> StreamError {
-        let (record, offset) = self.judge.place_next();
-        flaw.at(record, offset)
+    fn violation(&self, violation: Violation) -> StreamError {
+        let (record, offset) = self.state.place_next();
+        violation.at(record, offset)
     }
 
-    /// The next line with its LF; `None` if it hasn't come yet.
+    /// The next line with its LF. `None` if it is incomplete.
     fn line(&self, src: &mut BytesMut) -> Result<Option<Bytes>, StreamError> {
-        let open = self.judge.stage == Stage::Open;
+        let open = self.state.stage == Stage::Open;
         let shown = src.len().min(MAGIC.len());
         if open && src[..shown] != MAGIC[..shown] {
-            return Err(self.flaw(line::not_a_stream()));
+            return Err(self.violation(line::not_a_stream()));
         }
         let limit = if src.starts_with(FAIL) && !open { FAIL_LINE_MAX } else { LINE_MAX };
         let seen = &src[..src.len().min(limit)];
@@ -330,7 +336,8 @@ impl StreamDecoder {
             Some(end) => Ok(Some(src.split_to(end + 1).freeze())),
             None if src.len() < limit => Ok(None),
             None => {
-                Err(self.flaw(Violation::new(StreamErrorKind::TooLong, format!("a line longer than {limit} bytes"))))
+                Err(self
+                    .violation(Violation::new(StreamErrorKind::TooLong, format!("a line longer than {limit} bytes"))))
             }
         }
     }
@@ -350,15 +357,15 @@ impl StreamDecoder {
         }
     }
 
-    /// The next item; `None` if it hasn't come yet.
+    /// The next frame. `None` if it is incomplete.
     fn next(&mut self, src: &mut BytesMut) -> Result<Option<Frame>, StreamError> {
         loop {
             if src.is_empty() {
                 return Ok(None);
             }
-            match self.judge.stage {
+            match self.state.stage {
                 Stage::Ended => {
-                    return Err(self.flaw(Violation::new(StreamErrorKind::Trailing, "something follows END")));
+                    return Err(self.violation(Violation::new(StreamErrorKind::Trailing, "something follows END")));
                 }
                 Stage::Failed => {
                     src.clear();
@@ -366,29 +373,29 @@ impl StreamDecoder {
                 }
                 _ => {}
             }
-            if self.judge.payload_left > 0 {
-                let piece = usize::try_from(self.judge.payload_left).unwrap_or(usize::MAX).min(src.len());
-                self.judge.pass_payload(piece as u64)?;
+            if self.state.payload_left > 0 {
+                let piece = usize::try_from(self.state.payload_left).unwrap_or(usize::MAX).min(src.len());
+                self.state.pass_payload(piece as u64)?;
                 return Ok(Some(Frame::Payload(src.split_to(piece).freeze())));
             }
             let Some(text) = self.line(src)? else { return Ok(None) };
             let line = &text[..text.len() - 1];
-            let item = match (self.judge.dialect, self.judge.stage) {
+            let frame = match (self.state.dialect, self.state.stage) {
                 (Dialect::Classic, _) => self.classic(line),
                 (Dialect::V1, Stage::Open) => line::parse_open(line).map(|open| Some(Frame::Open(open))),
                 (Dialect::V1, _) => line::parse(line).map(Some),
             };
-            let place = self.judge.place_line(line::is_base(line));
-            if let Some(item) = item.map_err(|flaw| flaw.at(place.0, place.1))? {
-                self.judge.admit(&item, &text)?;
-                return Ok(Some(item));
+            let place = self.state.place_line(line::is_base(line));
+            if let Some(frame) = frame.map_err(|violation| violation.at(place.0, place.1))? {
+                self.state.admit(&frame, &text)?;
+                return Ok(Some(frame));
             }
         }
     }
 
     fn cut(&self) -> StreamError {
-        let (record, offset) = self.judge.place();
-        let what = match (self.judge.stage, self.judge.payload_left) {
+        let (record, offset) = self.state.place();
+        let what = match (self.state.stage, self.state.payload_left) {
             (Stage::Open, _) => "the stream is empty or was cut in its first line".into(),
             (_, 0) => "the stream was cut before END".into(),
             (_, left) => format!("the stream was cut with {left} bytes of the payload to come"),
@@ -404,94 +411,98 @@ impl Decoder for StreamDecoder {
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Frame>, StreamError> {
         let next = self.next(src);
         if next.is_err() {
-            self.judge.stage = Stage::Failed;
+            self.state.stage = Stage::Failed;
         }
         next
     }
 
     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Frame>, StreamError> {
-        if let Some(item) = self.decode(src)? {
-            return Ok(Some(item));
+        if let Some(frame) = self.decode(src)? {
+            return Ok(Some(frame));
         }
-        let whole = src.is_empty() && self.judge.payload_left == 0 && self.classic_word.is_none();
-        let ended = match (self.judge.dialect, self.judge.stage) {
+        let whole = src.is_empty() && self.state.payload_left == 0 && self.classic_word.is_none();
+        let ended = match (self.state.dialect, self.state.stage) {
             (_, Stage::Ended | Stage::Failed) => return Ok(None),
             (Dialect::Classic, _) if whole => {
                 let end = Frame::End(Trailer::default());
-                self.judge.admit(&end, b"").map(|()| Some(end))
+                self.state.admit(&end, b"").map(|()| Some(end))
             }
             _ => Err(self.cut()),
         };
         if ended.is_err() {
-            self.judge.stage = Stage::Failed;
+            self.state.stage = Stage::Failed;
         }
         ended
     }
 }
 
-/// [`Frame`]s to bytes. Refuses every item that the decoder would refuse, and then writes nothing.
+/// Encodes [`Frame`]s to bytes. It refuses every frame that the decoder would refuse, and writes nothing then.
 #[derive(Clone, Debug)]
 pub struct StreamEncoder {
-    judge: StreamState,
+    state: StreamState,
 }
 
 impl StreamEncoder {
-    /// An encoder at the beginning of a stream.
+    /// Creates an encoder at the beginning of a stream.
     #[must_use]
     pub fn new(dialect: Dialect) -> Self {
-        Self { judge: StreamState::new(dialect) }
+        Self { state: StreamState::new(dialect) }
     }
 
-    /// What END has to say of the lines so far: their digest, if the stream has digests.
+    /// The END line for the records so far: with the digest of their lines, if the stream has digests.
     #[must_use]
     pub fn end(&self) -> Trailer {
-        let lines = self.judge.hashed().then(|| self.judge.lines.clone().digest());
+        let lines = self.state.hashed().then(|| self.state.lines.clone().digest());
         Trailer { lines, result: None }
     }
 
-    /// From here on END has to tell the digest of the result's fingerprint: the receiver has answered a WANT.
+    /// Requires END to contain the digest of the result's fingerprint, because the receiver has answered WANT.
     pub fn agree(&mut self) {
-        self.judge.agreed = true;
+        self.state.agreed = true;
     }
 
-    /// How digests are taken, once the open line is written, if they are.
+    /// Interval and grain, after the open line, if the stream has digests.
     #[must_use]
     pub fn sums(&self) -> Option<HashParams> {
-        self.judge.open?.sums
+        self.state.open?.sums
     }
 
-    /// Bytes of payload that are still due before the next line.
+    /// The number of payload bytes that must come before the next line.
     #[must_use]
     pub fn payload_left(&self) -> u64 {
-        self.judge.payload_left
+        self.state.payload_left
     }
 
-    /// Takes note of payload that the caller writes itself, past this encoder.
+    /// Counts payload bytes that the caller wrote to the stream without this encoder.
+    ///
+    /// # Errors
+    ///
+    /// [`StreamErrorKind::Order`](crate::StreamErrorKind::Order) if that is more than the DATA line announced.
     pub fn payload_passed(&mut self, bytes: u64) -> Result<(), StreamError> {
-        self.judge.pass_payload(bytes)
+        self.state.pass_payload(bytes)
     }
 
-    /// The disk's fingerprint, once END is written, if the stream has digests and no KEEP.
+    /// The disk's fingerprint, after END, if the stream has digests and no KEEP.
     #[must_use]
     pub fn fingerprint(&self) -> Option<Fingerprint> {
-        self.judge.fingerprint()
+        self.state.fingerprint()
     }
 }
 
 impl Encoder<Frame> for StreamEncoder {
     type Error = StreamError;
 
-    fn encode(&mut self, item: Frame, dst: &mut BytesMut) -> Result<(), StreamError> {
-        if let Frame::Payload(piece) = item {
-            self.judge.pass_payload(piece.len() as u64)?;
+    fn encode(&mut self, frame: Frame, dst: &mut BytesMut) -> Result<(), StreamError> {
+        if let Frame::Payload(piece) = frame {
+            self.state.pass_payload(piece.len() as u64)?;
             dst.extend_from_slice(&piece);
             return Ok(());
         }
-        let text = match self.judge.dialect {
-            Dialect::V1 => line::text(&item),
-            Dialect::Classic => line::classic_text(&item),
+        let text = match self.state.dialect {
+            Dialect::V1 => line::text(&frame),
+            Dialect::Classic => line::classic_text(&frame),
         };
-        self.judge.admit(&item, text.as_bytes())?;
+        self.state.admit(&frame, text.as_bytes())?;
         dst.extend_from_slice(text.as_bytes());
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Every vector of an answer, read and written.
+//! Parses and writes every test vector of a reply.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
@@ -42,8 +42,8 @@ enum Meaning {
 }
 
 impl From<&Reply> for Meaning {
-    fn from(answer: &Reply) -> Self {
-        match answer {
+    fn from(reply: &Reply) -> Self {
+        match reply {
             Reply::Text => Self::Text,
             Reply::Ready(words) => Self::Ready { words: words.clone() },
             Reply::Wait => Self::Wait,
@@ -61,7 +61,7 @@ fn index() -> Index {
     FOLDER.index()
 }
 
-/// The line of a vector, without its LF, which is its only one.
+/// The only line of a vector, without its LF.
 fn line(group: &str, name: &str) -> Vec<u8> {
     let mut bytes = FOLDER.read(group, name);
     assert_eq!(bytes.pop(), Some(b'\n'), "{name}");
@@ -70,27 +70,27 @@ fn line(group: &str, name: &str) -> Vec<u8> {
 }
 
 #[test]
-fn index_and_folders_name_the_same_answers() {
+fn index_and_folders_list_the_same_replies() {
     let index = index();
     FOLDER.assert_named(&index.good, &index.bad);
 }
 
 #[test]
-fn good_answers_mean_what_the_index_says_and_are_written_as_they_were_read() {
+fn good_replies_match_the_index_and_round_trip() {
     for (name, meaning) in index().good {
         let line = line("good", &name);
-        let answer = Reply::parse(&line).unwrap_or_else(|flaw| panic!("{name}: {flaw}"));
-        assert_eq!(Meaning::from(&answer), meaning, "{name}");
-        assert!(answer.text().as_bytes() == [&line[..], b"\n"].concat(), "{name}");
+        let reply = Reply::parse(&line).unwrap_or_else(|violation| panic!("{name}: {violation}"));
+        assert_eq!(Meaning::from(&reply), meaning, "{name}");
+        assert!(reply.text().as_bytes() == [&line[..], b"\n"].concat(), "{name}");
     }
 }
 
 #[test]
-fn bad_answers_are_refused_with_the_kind_of_the_index_in_words_that_are_safe_to_print() {
+fn bad_replies_are_refused_with_the_indexed_kind() {
     for (name, kind) in index().bad {
-        let flaw = Reply::parse(&line("bad", &name)).expect_err(&name);
-        assert_eq!(flaw.kind().word(), kind, "{name}: {flaw}");
-        let said = flaw.to_string();
+        let violation = Reply::parse(&line("bad", &name)).expect_err(&name);
+        assert_eq!(violation.kind().word(), kind, "{name}: {violation}");
+        let said = violation.to_string();
         assert!(said.len() <= FAIL_TEXT_MAX && said.bytes().all(|c| matches!(c, b' '..=b'~')), "{name}: {said}");
     }
 }

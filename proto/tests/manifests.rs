@@ -1,4 +1,4 @@
-//! Manifests: every vector, and what holds for all of them.
+//! Manifests: every test vector, and properties of generated manifests.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
@@ -62,13 +62,13 @@ impl From<StreamError> for Bad {
     }
 }
 
-/// Reads a manifest to the end of its file: its first line, its records, and whoever has judged them.
+/// Reads a manifest up to end of file: its first line, its records, and the reader that checked them.
 fn read(bytes: &[u8]) -> Result<(ManifestHeader, Vec<Record>, ManifestReader), Bad> {
     let mut lines = bytes.split_inclusive(|&byte| byte == b'\n');
     let Some(first) = lines.next().and_then(|line| line.strip_suffix(b"\n")) else {
         return Err(place(StreamErrorKind::Cut, 0, 0));
     };
-    let first = ManifestHeader::parse(first).map_err(|flaw| place(flaw.kind(), 0, 0))?;
+    let first = ManifestHeader::parse(first).map_err(|violation| place(violation.kind(), 0, 0))?;
     let (mut reader, mut records) = (ManifestReader::new(first), Vec::new());
     for line in lines {
         let (number, at) = (reader.next_number(), reader.at());
@@ -97,13 +97,13 @@ fn written(first: ManifestHeader, records: &[Record]) -> (String, Digest) {
 }
 
 #[test]
-fn index_and_folders_name_the_same_manifests() {
+fn index_and_folders_list_the_same_manifests() {
     let index = index();
     FOLDER.assert_named(&index.good, &index.bad);
 }
 
 #[test]
-fn good_manifests_say_what_the_index_says_and_are_written_as_they_were_read() {
+fn good_manifests_match_the_index_and_round_trip() {
     for (name, meaning) in index().good {
         let bytes = FOLDER.read("good", &name);
         let (first, records, reader) = read(&bytes).unwrap_or_else(|bad| panic!("{name}: {bad:?}"));
@@ -123,7 +123,7 @@ fn good_manifests_say_what_the_index_says_and_are_written_as_they_were_read() {
 }
 
 #[test]
-fn bad_manifests_are_refused_as_the_index_says() {
+fn bad_manifests_are_refused_with_the_indexed_kind() {
     for (name, bad) in index().bad {
         let bytes = FOLDER.read("bad", &name);
         let found = read(&bytes).err().unwrap_or_else(|| panic!("{name} is accepted"));
@@ -131,42 +131,46 @@ fn bad_manifests_are_refused_as_the_index_says() {
     }
 }
 
-/// A disk by its blocks: which of them are data. The last may be short.
+/// A generated disk: for each block, whether it is data. The last block may be short.
 #[derive(Clone, Debug)]
-struct Wish {
-    sums: HashParams,
+struct GeneratedDisk {
+    hash_params: HashParams,
     blocks: Vec<bool>,
-    /// Bytes that the last block lacks.
+    /// Bytes that the last block is shorter than the others.
     short: u64,
 }
 
-fn wishes() -> impl Strategy<Value = Wish> {
-    let sums = (0..5_u32, 0..8_u32).prop_filter_map("a grain above the interval", |(interval, grain)| {
+fn generated_disks() -> impl Strategy<Value = GeneratedDisk> {
+    let hash_params = (0..5_u32, 0..8_u32).prop_filter_map("a grain above the interval", |(interval, grain)| {
         HashParams::new(4096 << interval, 512 << grain)
     });
     let blocks = prop::collection::vec(any::<bool>(), 0..40);
-    (sums, blocks, 0..512_u64).prop_map(|(sums, blocks, short)| Wish { sums, blocks, short })
+    (hash_params, blocks, 0..512_u64).prop_map(|(hash_params, blocks, short)| GeneratedDisk {
+        hash_params,
+        blocks,
+        short,
+    })
 }
 
-impl Wish {
+impl GeneratedDisk {
     fn size(&self) -> u64 {
-        (self.blocks.len() as u64 * self.sums.grain()).saturating_sub(self.short)
+        (self.blocks.len() as u64 * self.hash_params.grain()).saturating_sub(self.short)
     }
 
-    /// Runs as the canonical form has them: length, and whether it is data.
-    fn runs(&self) -> Vec<(u64, bool)> {
-        let (grain, mut runs) = (self.sums.grain(), Vec::<(u64, bool)>::new());
+    /// The segments in canonical form: length in bytes, and whether it is data.
+    fn segments(&self) -> Vec<(u64, bool)> {
+        let (grain, mut segments) = (self.hash_params.grain(), Vec::<(u64, bool)>::new());
         for (number, &data) in self.blocks.iter().enumerate() {
             let at = number as u64 * grain;
             let len = grain.min(self.size() - at);
-            match runs.last_mut() {
-                Some((before, kind)) if *kind == data && !(data && at.is_multiple_of(self.sums.interval())) => {
+            match segments.last_mut() {
+                Some((before, kind)) if *kind == data && !(data && at.is_multiple_of(self.hash_params.interval())) => {
                     *before += len;
                 }
-                _ => runs.push((len, data)),
+                _ => segments.push((len, data)),
             }
         }
-        runs
+        segments
     }
 
     fn records(&self) -> Vec<Record> {
@@ -178,11 +182,11 @@ impl Wish {
                 false => Record::Hole { len },
             }
         };
-        self.runs().into_iter().map(record).collect()
+        self.segments().into_iter().map(record).collect()
     }
 }
 
-/// The bytes of the run that ends there.
+/// The bytes of the segment that ends at `end`.
 fn payload(end: u64, len: u64) -> Vec<u8> {
     vec![u8::try_from(end % 251).unwrap() + 1; usize::try_from(len).unwrap()]
 }
@@ -191,8 +195,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_reader_takes_what_the_writer_makes_of_zeros_in_any_pieces(wish in wishes(), piece in 1..9_u64) {
-        let (first, records) = (ManifestHeader::whole(wish.size(), wish.sums), wish.records());
+    fn reader_accepts_written_manifest_for_any_split_of_zeros(disk in generated_disks(), piece in 1..9_u64) {
+        let (first, records) = (ManifestHeader::whole(disk.size(), disk.hash_params), disk.records());
         let pieces: Vec<_> = records.iter().flat_map(|record| match *record {
             Record::Hole { len } if len > piece => vec![Record::Hole { len: len - piece }, Record::Hole { len: piece }],
             other => vec![other],
@@ -205,16 +209,16 @@ proptest! {
     }
 
     #[test]
-    fn a_manifest_has_the_record_lines_and_the_fingerprint_of_the_stream(wish in wishes()) {
+    fn manifest_has_the_record_lines_of_the_stream(disk in generated_disks()) {
         let (mut encoder, mut stream) = (StreamEncoder::new(Dialect::V1), BytesMut::new());
-        let mut line = |encoder: &mut StreamEncoder, item| {
+        let mut line = |encoder: &mut StreamEncoder, frame| {
             let from = stream.len();
-            encoder.encode(item, &mut stream).unwrap();
+            encoder.encode(frame, &mut stream).unwrap();
             String::from_utf8(stream[from..].to_vec()).unwrap()
         };
-        let _open = line(&mut encoder, Frame::Open(StreamHeader { size: wish.size(), sums: Some(wish.sums) }));
+        let _open = line(&mut encoder, Frame::Open(StreamHeader { size: disk.size(), sums: Some(disk.hash_params) }));
         let (mut at, mut lines) = (0, String::new());
-        for record in wish.records() {
+        for record in disk.records() {
             at += record.len();
             lines += &line(&mut encoder, Frame::Record(record));
             if record.payload_len() > 0 {
@@ -223,15 +227,15 @@ proptest! {
         }
         let end = encoder.end();
         lines += &line(&mut encoder, Frame::End(end));
-        let first = ManifestHeader::whole(wish.size(), wish.sums);
-        let (text, digest) = written(first, &wish.records());
+        let first = ManifestHeader::whole(disk.size(), disk.hash_params);
+        let (text, digest) = written(first, &disk.records());
         prop_assert_eq!(text.split_once('\n').unwrap().1, lines);
         prop_assert_eq!(encoder.fingerprint().unwrap().digest, digest);
     }
 
     #[test]
-    fn a_cut_at_any_byte_is_an_error(wish in wishes()) {
-        let (text, _) = written(ManifestHeader::whole(wish.size(), wish.sums), &wish.records());
+    fn manifest_cut_at_any_byte_is_refused(disk in generated_disks()) {
+        let (text, _) = written(ManifestHeader::whole(disk.size(), disk.hash_params), &disk.records());
         for cut in 0..text.len() {
             let bad = read(&text.as_bytes()[..cut]).expect_err("a cut");
             prop_assert_eq!(bad.kind, "cut", "at {}", cut);
@@ -239,11 +243,11 @@ proptest! {
     }
 
     #[test]
-    fn an_byte_that_changed_is_refused_or_makes_another_first_line(wish in wishes(), seeds: [u8; 3]) {
-        let first = ManifestHeader::whole(wish.size(), wish.sums);
-        let (text, _) = written(first, &wish.records());
+    fn changed_byte_is_refused_or_changes_the_first_line(disk in generated_disks(), seeds: [u8; 3]) {
+        let first = ManifestHeader::whole(disk.size(), disk.hash_params);
+        let (text, _) = written(first, &disk.records());
         let head = text.find('\n').unwrap();
-        // In the first line, all that a digit could become; elsewhere some, and the next.
+        // Each digit of the first line is replaced by all others, and each other byte by some values and the next one.
         for at in 0..text.len() {
             let others: Vec<u8> = match at {
                 _ if at < head => b"0123456789 \n".to_vec(),
@@ -257,7 +261,7 @@ proptest! {
                 }
                 if let Ok((another, records, _)) = read(&changed) {
                     prop_assert!(at < head && another != first, "byte {} made {}", at, other);
-                    prop_assert_eq!(&records, &wish.records());
+                    prop_assert_eq!(&records, &disk.records());
                     prop_assert_eq!(written(another, &records).0.into_bytes(), changed);
                 }
             }

@@ -1,4 +1,4 @@
-//! SPEC.md is held to the crate: its example, its limits, its grammar, its kinds of error.
+//! Compares SPEC.md with the crate: its example, its limits, its grammar, its kinds of error.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use model::{What, encode, receive};
+use model::{Content, encode, receive};
 use xfer_hole_proto as proto;
 use xfer_hole_proto::{Dialect, Fault, StreamErrorKind};
 
@@ -24,24 +24,24 @@ fn spec() -> String {
     fs::read_to_string(path("SPEC.md")).unwrap()
 }
 
-/// The section-7 page, in a checkout; a package of the crate alone doesn't have it.
+/// The manual page in section 7, if the tests run in a checkout. The package of this crate doesn't contain it.
 fn man_page() -> Option<String> {
     let page = path("../doc/xfer-hole-stream.7");
     page.exists().then(|| fs::read_to_string(page).unwrap())
 }
 
-/// What stands in the fence of that name.
+/// The content of the code fence with this name.
 fn fenced<'a>(text: &'a str, name: &str) -> &'a str {
     let (_, rest) = text.split_once(&format!("```{name}\n")).unwrap();
     rest.split_once("```").unwrap().0
 }
 
-/// The grammar: of the stream, of the manifest, of the answers, of the request.
+/// The grammar of the stream, of the manifest, of the replies and of the request.
 fn grammars(spec: &str) -> Vec<&str> {
     spec.split("```abnf\n").skip(1).map(|rest| rest.split_once("```").unwrap().0).collect()
 }
 
-/// The rows of the table under that heading, their cells without back quotes.
+/// The rows of the table under this heading, without back quotes.
 fn rows(text: &str, heading: &str) -> Vec<Vec<String>> {
     let (_, rest) = text.split_once(&format!("\n{heading}\n")).unwrap();
     let section = rest.split("\n#").next().unwrap();
@@ -57,19 +57,19 @@ fn literal_blocks(page: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_example_is_a_stream_of_exactly_these_bytes() {
+fn example_in_the_spec_decodes_and_encodes() {
     let spec = spec();
     let example = fenced(&spec, "stream");
     let received = receive(example.as_bytes(), Dialect::V1, || 1).unwrap();
     let text = b"Hello, disk.\n".to_vec();
-    assert_eq!(received.disk(), (1048589, &[(0..1048576, What::Hole), (1048576..1048589, What::Data(text))][..]));
-    assert_eq!(encode(&received.items, Dialect::V1).unwrap(), example.as_bytes());
+    assert_eq!(received.disk(), (1048589, &[(0..1048576, Content::Hole), (1048576..1048589, Content::Data(text))][..]));
+    assert_eq!(encode(&received.frames, Dialect::V1).unwrap(), example.as_bytes());
     let fingerprint = received.fingerprint.unwrap().to_string();
     assert!(spec.contains(&format!("`{fingerprint}`")), "{fingerprint}");
 }
 
 #[test]
-fn the_manifest_of_the_example_has_its_lines_and_its_fingerprint() {
+fn example_manifest_matches_the_example_stream() {
     let spec = spec();
     let text = fenced(&spec, "text");
     let (first, rest) = text.split_once('\n').unwrap();
@@ -82,7 +82,7 @@ fn the_manifest_of_the_example_has_its_lines_and_its_fingerprint() {
 }
 
 #[test]
-fn the_limits_are_those_of_the_crate() {
+fn limits_table_matches_the_crate() {
     let limits: BTreeMap<&str, u64> = [
         ("LEN_MAX", proto::LEN_MAX),
         ("LINE_MAX", proto::LINE_MAX as u64),
@@ -107,7 +107,7 @@ fn the_limits_are_those_of_the_crate() {
 }
 
 #[test]
-fn the_kinds_of_error_are_those_of_the_crate() {
+fn error_table_matches_the_crate() {
     let kinds = [
         StreamErrorKind::NotAStream,
         StreamErrorKind::Version,
@@ -136,15 +136,15 @@ fn the_kinds_of_error_are_those_of_the_crate() {
 }
 
 #[test]
-fn every_rule_of_the_grammar_is_defined_once_and_used() {
+fn grammar_rules_are_defined_once_and_used() {
     let spec = spec();
     let (mut defined, mut used) = (BTreeSet::new(), BTreeSet::new());
-    // A rule goes on where a line begins with a space.
+    // A line that begins with a space continues the rule before it.
     let grammar = grammars(&spec).concat().replace("\n ", " ");
     for line in grammar.lines() {
         let (name, rest) = line.split_once('=').unwrap();
         assert!(defined.insert(name.trim()), "{name} is defined twice");
-        // Quoted text stands at the odd places of a split at quotes; a comment runs to the line's end.
+        // A split at quotes puts quoted text at odd indexes. A comment extends to the end of the line.
         let rule: String = rest.split(';').next().unwrap().split('"').step_by(2).collect();
         let words = rule.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '%' | '^')));
         let names = words.filter(|word| word.starts_with(|c: char| c.is_ascii_alphabetic()));
@@ -153,13 +153,13 @@ fn every_rule_of_the_grammar_is_defined_once_and_used() {
     for name in &used {
         assert!(defined.contains(name.as_str()) || CORE_RULES.contains(&name.as_str()), "{name} is not defined");
     }
-    // What no rule uses is a start of its own.
+    // A rule that no other rule uses is a start symbol.
     let starts: Vec<&str> = defined.into_iter().filter(|name| !used.contains(*name)).collect();
     assert_eq!(starts, ["answers", "asked", "classic", "fingerprint", "request"]);
 }
 
 #[test]
-fn the_man_page_has_the_same_grammar_and_the_same_example() {
+fn man_page_has_the_grammar_and_example_of_the_spec() {
     let Some(page) = man_page() else { return };
     let spec = spec();
     let [stream, manifest, answers, request] = grammars(&spec)[..] else { panic!("four grammars") };

@@ -1,4 +1,4 @@
-//! Every vector, through the decoder: whole, byte by byte, and cut at ragged places.
+//! Decodes every test vector: whole, byte by byte, and in pieces of irregular length.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
@@ -9,14 +9,14 @@ mod model;
 use std::collections::BTreeMap;
 
 use folder::Folder;
-use model::{Received, What, encode, ragged, receive};
+use model::{Content, Received, encode, ragged, receive};
 use serde::Deserialize;
 use xfer_hole_proto::{Dialect, Hasher, StreamError};
 
 const FOLDER: Folder = Folder("vectors");
 /// Resulting files up to this size have their SHA-256 in the index.
 const HASHED_MAX: u64 = 64 << 20;
-/// Holes are looked for at multiples of this.
+/// Holes are searched at multiples of this number of bytes.
 const BLOCK: u64 = 4096;
 
 #[derive(Deserialize)]
@@ -35,7 +35,7 @@ struct Good {
     dest: Option<Dest>,
     dialect: Dialects,
     fingerprint: Option<String>,
-    /// What the script does is others' to know.
+    /// Whether recv-hole.sh accepts the stream. The tests of the script use it.
     #[serde(default, rename = "shell_takes")]
     _shell_takes: Option<bool>,
 }
@@ -79,15 +79,15 @@ fn index() -> Index {
     FOLDER.index()
 }
 
-/// The stream's fate, however it is cut: the same each time.
-fn fate(bytes: &[u8], dialect: Dialect) -> Result<Received, StreamError> {
+/// The result of decoding the stream. It must not depend on how the bytes are split.
+fn decoded(bytes: &[u8], dialect: Dialect) -> Result<Received, StreamError> {
     let whole = receive(bytes, dialect, || usize::MAX);
     let mut others = vec![receive(bytes, dialect, || 1)];
     others.extend((1..=8).map(|seed| receive(bytes, dialect, ragged(seed, 1 << (2 * seed)))));
     for other in others {
         match (&whole, &other) {
             (Ok(one), Ok(other)) => {
-                assert_eq!(one.items, other.items);
+                assert_eq!(one.frames, other.frames);
                 assert_eq!(one.fingerprint, other.fingerprint);
             }
             (Err(one), Err(other)) => {
@@ -114,14 +114,14 @@ fn content(received: &Received, dest: Option<&Dest>, mut each: impl FnMut(&[u8])
     };
     for (range, what) in &received.parts {
         match what {
-            What::Data(payload) => each(payload),
-            What::Hole => each(&vec![0; usize::try_from(range.end - range.start).unwrap()]),
-            What::Keep => each(&old(range)),
+            Content::Data(payload) => each(payload),
+            Content::Hole => each(&vec![0; usize::try_from(range.end - range.start).unwrap()]),
+            Content::Keep => each(&old(range)),
         }
     }
 }
 
-/// Where the resulting file has to have holes: whole blocks, and a last one up to the file's end.
+/// The expected holes of the resulting file: whole blocks, and a last one up to the end of the file.
 fn holes(received: &Received, dest: Option<&Dest>) -> Vec<(u64, u64)> {
     let mut bare: Vec<(u64, u64)> = Vec::new();
     let mut add = |start: u64, end: u64| match bare.last_mut() {
@@ -131,9 +131,9 @@ fn holes(received: &Received, dest: Option<&Dest>) -> Vec<(u64, u64)> {
     };
     for (range, what) in &received.parts {
         match what {
-            What::Data(_) => {}
-            What::Hole => add(range.start, range.end),
-            What::Keep => {
+            Content::Data(_) => {}
+            Content::Hole => add(range.start, range.end),
+            Content::Keep => {
                 let mut at = range.start;
                 for &(start, len, _) in &dest.expect("KEEP without a dest").data {
                     add(at, start.min(range.end));
@@ -153,7 +153,7 @@ fn holes(received: &Received, dest: Option<&Dest>) -> Vec<(u64, u64)> {
 }
 
 #[test]
-fn index_and_folders_name_the_same_streams() {
+fn index_and_folders_list_the_same_streams() {
     let index = index();
     FOLDER.assert_named(&index.good, &index.bad);
     assert!(index.good.len() >= 15, "{} good", index.good.len());
@@ -161,7 +161,7 @@ fn index_and_folders_name_the_same_streams() {
 }
 
 #[test]
-fn streams_are_small() {
+fn test_streams_are_small() {
     let index = index();
     let good = index.good.keys().map(|name| ("good", name));
     for (group, name) in good.chain(index.bad.keys().map(|name| ("bad", name))) {
@@ -170,10 +170,10 @@ fn streams_are_small() {
 }
 
 #[test]
-fn good_streams_give_the_disk_the_holes_and_the_fingerprint_of_the_index() {
+fn good_streams_decode_to_the_indexed_disk() {
     for (name, good) in index().good {
         let bytes = FOLDER.read("good", &name);
-        let received = fate(&bytes, good.dialect.into()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let received = decoded(&bytes, good.dialect.into()).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(received.size(), good.size, "{name}");
         assert_eq!(holes(&received, good.dest.as_ref()), good.holes, "{name}");
         assert_eq!(received.fingerprint.map(|it| it.to_string()), good.fingerprint, "{name}");
@@ -190,38 +190,38 @@ fn good_streams_give_the_disk_the_holes_and_the_fingerprint_of_the_index() {
 }
 
 #[test]
-fn good_streams_encode_to_the_bytes_they_were_decoded_from() {
+fn good_streams_round_trip() {
     for (name, good) in index().good {
         let bytes = FOLDER.read("good", &name);
         let received = receive(&bytes, good.dialect.into(), || usize::MAX).unwrap();
-        assert!(encode(&received.items, good.dialect.into()).unwrap() == bytes, "{name}");
+        assert!(encode(&received.frames, good.dialect.into()).unwrap() == bytes, "{name}");
     }
 }
 
 #[test]
-fn bad_streams_are_refused_with_the_kind_the_record_and_the_offset_of_the_index() {
+fn bad_streams_are_refused_at_the_indexed_position() {
     for (name, bad) in index().bad.into_iter().filter(|(_, bad)| bad.kind != "target") {
         let bytes = FOLDER.read("bad", &name);
-        let error = fate(&bytes, bad.dialect.into()).expect_err(&name);
+        let error = decoded(&bytes, bad.dialect.into()).expect_err(&name);
         let found = (error.kind().word(), error.record(), error.offset());
         assert_eq!(found, (bad.kind.as_str(), bad.record, bad.offset), "{name}: {error}");
     }
 }
 
 #[test]
-fn streams_that_only_the_target_refuses_are_whole_and_want_another_dest() {
+fn streams_refused_by_the_target_decode_completely() {
     for (name, bad) in index().bad.into_iter().filter(|(_, bad)| bad.kind == "target") {
         let bytes = FOLDER.read("bad", &name);
-        let received = fate(&bytes, bad.dialect.into()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let received = decoded(&bytes, bad.dialect.into()).unwrap_or_else(|error| panic!("{name}: {error}"));
         let base = received.base.unwrap_or_else(|| panic!("{name}: no BASE"));
-        // A larger one, or one of other content.
+        // The target must be larger than the file, or have other content.
         assert!(bad.dest.is_none_or(|dest| dest.size < base.size || base.digest.is_some()), "{name}");
         assert_eq!((bad.record, bad.offset), (0, 0), "{name}");
     }
 }
 
 #[test]
-fn a_shell_is_excused_from_nuls_and_endless_lines_only() {
+fn shell_may_miss_only_nuls_and_endless_lines() {
     for (name, _) in index().bad.into_iter().filter(|(_, bad)| !bad.shell_sees) {
         let bytes = FOLDER.read("bad", &name);
         let endless = bytes.rsplit(|&byte| byte == b'\n').next().unwrap().len() > 1024;

@@ -1,9 +1,9 @@
-//! An older state of a disk, and what of the disk is still as it was then: told from tables alone, without reading any of it.
+//! The parts of a disk that are unchanged since an older state. Trackers read only tables, no data.
 //!
 //! ```text
-//! snapshot of the same image   States   L1 and L2 tables of both, entry by entry
-//! layer of the backing chain   Layer    what no layer above it has
-//! dirty bitmap                 Dirty    its bits
+//! snapshot of the same image   SnapshotDiff   L1 and L2 tables of both states, entry by entry
+//! layer of the backing chain   LayerDiff      the ranges that no layer above it allocates
+//! dirty bitmap                 DirtyBitmap    the bits of the bitmap
 //! ```
 
 use std::fmt::Debug;
@@ -14,40 +14,44 @@ use xfer_hole_os::Result;
 
 use crate::layer::{Allocation, Layer};
 
-/// Which older state of a disk is asked about.
+/// The older state of a disk to compare with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IncrementalBase {
     /// An internal snapshot of the image, by its ID or name.
     Snapshot(String),
     /// A file of the backing chain, below the image itself.
     Base(PathBuf),
-    /// The state that a persistent bitmap of the image has recorded changes since, by the bitmap's name.
+    /// The state at which a persistent bitmap of the image began to record changes, by the bitmap's name.
     Bitmap(String),
 }
 
-/// What was found of a part of the disk.
+/// The result of comparing a range of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Comparison {
-    /// Bytes, at least 1. Two neighbours may be alike.
+    /// Length in bytes, at least 1. Adjacent ranges may have equal results.
     pub len: u64,
-    /// They are what they were. If not, they may be so all the same: nobody has looked at them.
+    /// True if the bytes are unchanged. If false, they may be equal all the same, since data is not compared.
     pub same: bool,
 }
 
-/// An older state of a disk.
+/// Compares a disk with an older state of it.
 pub trait ChangeTracker: Debug + Send + Sync {
-    /// Bytes of the disk then.
+    /// Size of the disk in the older state, in bytes.
     fn size(&self) -> u64;
 
-    /// Compares from `at` on (below both sizes), at most `max` bytes (at least 1, and not beyond either size).
+    /// Compares the range from `at` (below both sizes) of at most `max` bytes (at least 1, and within both sizes).
+    ///
+    /// # Errors
+    ///
+    /// A table of the image can't be read, or is invalid.
     fn compare(&self, at: u64, max: u64) -> Result<Comparison>;
 }
 
-/// The disk that a layer of the backing chain holds: whatever the layers above it don't have is as it is there.
+/// Compares a disk with the disk of a layer in its backing chain. A range that no layer above allocates is unchanged.
 #[derive(Debug)]
 pub(crate) struct LayerDiff {
     pub(crate) above: Vec<Arc<dyn Layer>>,
-    /// Of the disk in that layer, in bytes.
+    /// Size of that layer's disk in bytes.
     pub(crate) size: u64,
 }
 
@@ -61,7 +65,7 @@ impl ChangeTracker for LayerDiff {
         for layer in &self.above {
             let left = layer.size().saturating_sub(at);
             if left == 0 {
-                // What is below a layer that ends before doesn't show: zeros.
+                // A layer that ends before `at` hides the layers below it; the range reads as zeros.
                 return Ok(Comparison { len, same: false });
             }
             let span = layer.span(at, len.min(left))?;

@@ -1,4 +1,4 @@
-//! What a persistent bitmap says of the disk: a bit for each granule, set where something was written.
+//! Reads a persistent dirty bitmap: a bit per granule, which is set if the granule was written to.
 //!
 //! qcow2 specification, "Bitmap table" and "Bitmap data".
 
@@ -16,74 +16,75 @@ use crate::qcow2::geometry::HostOffset;
 use crate::qcow2::header::Header;
 use crate::qcow2::table_reader::{self, TableRegion};
 
-/// Bits 9 to 55 of a table entry: where its cluster of bits lies.
+/// Bits 9 to 55 of a table entry: the offset of its cluster of bits.
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 /// Bit 0 of an entry without a cluster: all of its bits are set.
 const ALL_SET: u64 = 1;
-/// Bytes of an entry.
+/// Size of an entry in bytes.
 const ENTRY: u64 = 8;
-/// Bytes of bits, or of entries, that are read and held at a time, at most.
+/// The maximum number of bytes of bits, or of entries, that are read and buffered at a time.
 const PIECE: u64 = 8 << 10;
 
-/// A bitmap whose table was found to be sound.
+/// A bitmap whose table is valid.
 #[derive(Debug)]
 pub(crate) struct DirtyBitmap {
     top: Arc<Qcow2>,
-    /// Where its table begins in the file, in bytes.
+    /// Offset of its table in the file, in bytes.
     table: u64,
-    /// Bytes of the disk that a bit speaks for: a power of two.
+    /// The number of bytes of the disk per bit: a power of two.
     granularity: u64,
-    /// What was read last.
+    /// The pieces that were read last.
     read: Mutex<BitmapWindow>,
 }
 
-/// A piece of the table, and one of the bits, with where they begin in the file. No piece begins at 0.
+/// A piece of the table and a piece of the bits, each with its file offset. A valid offset is not 0.
 #[derive(Debug, Default)]
 struct BitmapWindow {
     entries: (u64, Vec<u8>),
     bits: (u64, Vec<u8>),
 }
 
-/// What a table entry says of the bits in its cluster.
+/// The meaning of a table entry for the bits of its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BitmapCluster {
-    /// All of them are the same.
+    /// All bits have this value.
     All(bool),
-    /// They lie there.
+    /// The bits are at this file offset.
     At(u64),
 }
 
 impl DirtyBitmap {
-    /// The bitmap of the image `top`, which has this header. All of its table is checked.
+    /// Opens the bitmap of the image `top`, which has this header. Checks its whole table.
     pub(crate) fn new(top: Arc<Qcow2>, header: &Header, table_ref: &BitmapTableRef, granularity: u64) -> Result<Self> {
         let dirty = Self { top, table: table_ref.table, granularity, read: Mutex::default() };
         dirty.check(header, table_ref)?;
         Ok(dirty)
     }
 
-    /// Checks every entry: what it says itself, and that its cluster lies in the file, apart from the others and from all other tables.
+    /// Checks every entry: its value, and that its cluster lies in the file and overlaps neither the others nor another
+    /// table.
     fn check(&self, header: &Header, table_ref: &BitmapTableRef) -> Result<()> {
-        let (host, cluster_size) = (&*self.top.host, header.geometry.cluster_size());
+        let (file, cluster_size) = (&*self.top.file, header.geometry.cluster_size());
         let end = table_ref.table + u64::from(table_ref.entries) * ENTRY;
-        if end > host.len() {
+        if end > file.len() {
             let what = format!("the bitmap table at {:#x} runs past the end of the file", table_ref.table);
-            return Err(unusable(host, what));
+            return Err(unusable(file, what));
         }
         let mut regions = self.top.table_reader.regions.clone();
         let directory = header.extensions.bitmaps.map(|directory| (directory.offset.0, directory.len));
         regions.extend(directory.map(|(at, len)| TableRegion { what: "bitmap directory", bytes: at..at + len }));
         if let Some(region) = TableRegion::hit(&regions, &(table_ref.table..end)) {
             let what = format!("the bitmap table at {:#x} lies where the {} is", table_ref.table, region.what);
-            return Err(unusable(host, what));
+            return Err(unusable(file, what));
         }
         regions.push(TableRegion { what: "bitmap table", bytes: table_ref.table..end });
         let mut clusters = Vec::new();
-        let mut window = BufferedRange::new(host, table_ref.table, end);
+        let mut range = BufferedRange::new(file, table_ref.table, end);
         for index in 0..u64::from(table_ref.entries) {
             let wrong = |what: String| {
-                unusable(host, format!("bitmap table entry at {:#x} {what}", table_ref.table + index * ENTRY))
+                unusable(file, format!("bitmap table entry at {:#x} {what}", table_ref.table + index * ENTRY))
             };
-            let word = window.take(8)?.map_or(0, |word| be64(word, 0));
+            let word = range.take(8)?.map_or(0, |word| be64(word, 0));
             let BitmapCluster::At(at) = cluster(word).map_err(|what| wrong(what.into()))? else { continue };
             if !at.is_multiple_of(cluster_size) {
                 return Err(wrong("has an offset that is no multiple of the cluster size".into()));
@@ -91,38 +92,38 @@ impl DirtyBitmap {
             if let Some(region) = TableRegion::hit(&regions, &(at..at + cluster_size)) {
                 return Err(wrong(format!("has its cluster at {at:#x}, where the {} is", region.what)));
             }
-            // Bits that aren't there must not be taken for clear ones.
-            if at + cluster_size > host.len() {
+            // Missing bits must not be read as clear bits.
+            if at + cluster_size > file.len() {
                 return Err(wrong(format!("has its cluster at {at:#x}, past the end of the file")));
             }
             clusters.push(at);
         }
         clusters.sort_unstable();
         match clusters.windows(2).find(|two| two[0] == two[1]) {
-            Some(two) => Err(unusable(host, format!("two bitmap table entries have the cluster at {:#x}", two[0]))),
+            Some(two) => Err(unusable(file, format!("two bitmap table entries have the cluster at {:#x}", two[0]))),
             None => Ok(()),
         }
     }
 
-    /// Whether bit `bit` is set, and how many bits from there on are as it is, at least.
+    /// The value of bit `bit`, and the minimum number of bits from there on with the same value.
     fn run(&self, bit: u64) -> Result<(bool, u64)> {
-        let host = &*self.top.host;
+        let file = &*self.top.file;
         let cluster_size = self.top.table_reader.geometry.cluster_size();
-        // Divides a cluster: what a piece holds is of one of them.
+        // The size of a piece divides the size of a cluster, so a piece contains bits of one cluster only.
         let (cluster_bits, piece) = (cluster_size * 8, cluster_size.min(PIECE));
         let (entry, within) = (self.table + bit / cluster_bits * ENTRY, bit % cluster_bits);
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let BitmapWindow { entries, bits } = &mut *read;
         let fetch = |held: &mut (u64, Vec<u8>), at: u64| {
             if held.0 != at {
-                *held = (at, table_reader::read(host, HostOffset(at), piece)?);
+                *held = (at, table_reader::read(file, HostOffset(at), piece)?);
             }
             Ok::<(), xfer_hole_os::DiskError>(())
         };
         fetch(entries, entry - entry % piece)?;
         let word = be64(&entries.1, index(entry % piece));
         let at =
-            match cluster(word).map_err(|what| unusable(host, format!("bitmap table entry at {entry:#x} {what}")))? {
+            match cluster(word).map_err(|what| unusable(file, format!("bitmap table entry at {entry:#x} {what}")))? {
                 BitmapCluster::All(set) => return Ok((set, cluster_bits - within)),
                 BitmapCluster::At(at) => at + within / 8,
             };
@@ -139,12 +140,12 @@ impl ChangeTracker for DirtyBitmap {
     fn compare(&self, at: u64, max: u64) -> Result<Comparison> {
         let within = at % self.granularity;
         let (set, bits) = self.run(at / self.granularity)?;
-        // A bit speaks for 2 GiB at most, a cluster of them for 2^55 bytes.
+        // No overflow: a bit covers at most 2 GiB, a cluster of bits at most 2^55 bytes.
         Ok(Comparison { len: (bits * self.granularity - within).min(max), same: !set })
     }
 }
 
-/// What an entry says.
+/// Decodes a table entry.
 fn cluster(word: u64) -> std::result::Result<BitmapCluster, &'static str> {
     let at = word & OFFSET;
     match word & !OFFSET {
@@ -155,13 +156,14 @@ fn cluster(word: u64) -> std::result::Result<BitmapCluster, &'static str> {
     }
 }
 
-/// The bit `first`, below 8, of these bytes, the lowest of each first, and how many bits from there on are as it is.
+/// The value of bit `first`, below 8, of these bytes, and the number of bits from there on with the same value. The
+/// lowest bit of a byte comes first.
 fn alike(bytes: &[u8], first: u64) -> (bool, u64) {
     let set = bytes[0] >> first & 1 == 1;
     let mut count = 0;
     for (index, &byte) in bytes.iter().enumerate() {
         let passed = if index == 0 { u32::try_from(first).unwrap_or_default() } else { 0 };
-        // A one ends the run.
+        // A set bit in `other` differs from bit `first`.
         let other = if set { !byte } else { byte } >> passed;
         if other != 0 {
             return (set, count + u64::from(other.trailing_zeros()));
@@ -171,7 +173,7 @@ fn alike(bytes: &[u8], first: u64) -> (bool, u64) {
     (set, count)
 }
 
-/// A place in a piece.
+/// An index into a piece.
 fn index(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
@@ -181,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_are_a_cluster_or_all_bits_alike_and_nothing_else() {
+    fn table_entry_is_a_cluster_or_a_value_for_all_bits() {
         assert_eq!(cluster(0), Ok(BitmapCluster::All(false)));
         assert_eq!(cluster(1), Ok(BitmapCluster::All(true)));
         assert_eq!(cluster(0x5_0000), Ok(BitmapCluster::At(0x5_0000)));
@@ -192,11 +194,11 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_bits_goes_as_far_as_they_are_alike() {
+    fn run_of_equal_bits_has_maximum_length() {
         let bytes = [0b1110_0110, 0xff, 0xff, 0b0000_0001, 0, 0];
-        let runs = [(0, (false, 1)), (1, (true, 2)), (3, (false, 2)), (5, (true, 20))];
-        for (first, run) in runs {
-            assert_eq!(alike(&bytes, first), run, "bit {first}");
+        let cases = [(0, (false, 1)), (1, (true, 2)), (3, (false, 2)), (5, (true, 20))];
+        for (first, expected) in cases {
+            assert_eq!(alike(&bytes, first), expected, "bit {first}");
         }
         assert_eq!(alike(&bytes[3..], 1), (false, 23));
         assert_eq!(alike(&bytes[1..3], 7), (true, 9));

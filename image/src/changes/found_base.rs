@@ -10,6 +10,6 @@ use crate::probe::Format;
 #[derive(Debug)]
 pub(crate) struct FoundBase {
     pub(crate) older: Box<dyn ChangeTracker>,
-    /// The layers of the disk as it was then, top first, and what its top is, where they are still to be had.
+    /// The layers of the older disk, top first, and the format of its top layer, if the image still has them.
     pub(crate) disk: Option<(Vec<Arc<dyn Layer>>, Format)>,
 }

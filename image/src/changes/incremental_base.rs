@@ -1,4 +1,4 @@
-//! The older state that a disk is compared with, as the user names it: found in the image and its chain before anything is read.
+//! Finds the older state that the user names in the image and its chain, before any data is read.
 
 use std::fs;
 use std::path::Path;
@@ -19,13 +19,13 @@ use crate::qcow2::snapshot::Snapshots;
 use crate::{BackingChain, Format, IncrementalBase};
 
 impl FoundBase {
-    /// Finds it, once all layers are there.
-    pub(crate) fn find(since: &IncrementalBase, opener: &mut ChainOpener<'_>) -> Result<Self> {
+    /// Finds the older state. All layers must be open.
+    pub(crate) fn find(wanted: &IncrementalBase, opener: &mut ChainOpener<'_>) -> Result<Self> {
         let Some((top, header)) = opener.top.take() else {
-            // Whoever opened the top has refused others.
+            // The other formats were refused when the top file was opened.
             return Err(DiskError::new(DiskErrorKind::Unsupported, "chain", "has no image on top"));
         };
-        match since {
+        match wanted {
             IncrementalBase::Snapshot(wanted) => Self::snapshot(wanted, top, &header, opener),
             IncrementalBase::Base(file) => Self::base(file, &top, opener),
             IncrementalBase::Bitmap(wanted) => Self::bitmap(wanted, top, &header, opener),
@@ -33,13 +33,13 @@ impl FoundBase {
     }
 
     fn snapshot(wanted: &str, top: Arc<Qcow2>, header: &Header, opener: &ChainOpener<'_>) -> Result<Self> {
-        let host = top.image();
+        let file = top.image();
         if header.data_file().is_some() {
             let what = "has its data in an external file, where what a snapshot had is written over";
-            return Err(host.error(DiskErrorKind::Unsupported, what));
+            return Err(file.error(DiskErrorKind::Unsupported, what));
         }
-        let snapshot = Snapshots::new(host, header).find(wanted.as_bytes())?;
-        let older = Arc::new(top.other_state(header, (snapshot.l1(host, header)?, snapshot.disk_size))?);
+        let snapshot = Snapshots::new(file, header).find(wanted.as_bytes())?;
+        let older = Arc::new(top.other_state(header, (snapshot.l1(file, header)?, snapshot.disk_size))?);
         let mut layers = opener.layers.clone();
         let below = (layers.len() > 1).then(|| BackingChain {
             layers: layers[1..].to_vec(),
@@ -47,7 +47,7 @@ impl FoundBase {
             format: Format::Qcow2,
             warnings: Vec::new(),
             method: None,
-            since: None,
+            base: None,
             content: None,
         });
         layers[0] = Arc::clone(&older) as Arc<dyn Layer>;
@@ -75,14 +75,14 @@ impl FoundBase {
     }
 
     fn bitmap(wanted: &str, top: Arc<Qcow2>, header: &Header, opener: &mut ChainOpener<'_>) -> Result<Self> {
-        let host = top.image();
-        if opener.how.snapshot.is_some() {
+        let file = top.image();
+        if opener.options.snapshot.is_some() {
             let what = format!("bitmap \"{wanted}\" tells of the present state, and not of a snapshot");
-            return Err(host.error(DiskErrorKind::Refused, what));
+            return Err(file.error(DiskErrorKind::Refused, what));
         }
-        let (bitmap, table_ref) = Bitmaps::new(host, header)?.find(wanted.as_bytes())?;
+        let (bitmap, table_ref) = Bitmaps::new(file, header)?.find(wanted.as_bytes())?;
         if !bitmap.auto {
-            let (image, name) = (shown(host.path()), &bitmap.name);
+            let (image, name) = (shown(file.path()), &bitmap.name);
             let what = "is disabled: what was written since then is not in it, and is taken for unchanged";
             opener.warnings.push(format!("{image}: bitmap \"{name}\" {what}"));
         }

@@ -1,5 +1,5 @@
-//! Two states of one qcow2 image: its disk and an internal snapshot, or two snapshots. What both have in the same place is the same,
-//! for a cluster that more than one state has is never written to.
+//! Compares two states of one qcow2 image: its disk and an internal snapshot, or two snapshots. A cluster that both
+//! states map to the same offset is unchanged, because a shared cluster is never overwritten.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use crate::qcow2::entry::Mapping;
 use crate::qcow2::geometry::GuestOffset;
 use crate::{BackingChain, BlockStatus, Disk};
 
-/// A newer and an older state, in any order of time.
+/// Compares two states of an image, which may be in any order of time.
 #[derive(Debug)]
 pub(crate) struct SnapshotDiff {
     pub(crate) newer: Arc<Qcow2>,
     pub(crate) older: Arc<Qcow2>,
-    /// The disk below, if there is one: the same for both.
+    /// The backing disk of both states, if there is one.
     pub(crate) below: Option<BackingChain>,
 }
 
@@ -30,13 +30,13 @@ impl ChangeTracker for SnapshotDiff {
         let guest = GuestOffset(at);
         let (newer, older) = (self.newer.table(guest)?, self.older.table(guest)?);
         if newer.0 == older.0 {
-            // A whole table that both have, or none: what is in it need not be looked at.
+            // Both states share this L2 table, or have none, so its entries need no comparison.
             return Ok(Comparison { len: newer.1.min(older.1).min(max), same: true });
         }
         let (newer, older) = (self.newer.mapping(guest, false)?, self.older.mapping(guest, false)?);
         let len = newer.1.min(older.1).min(max);
         match (newer.0, older.0) {
-            // A place that doesn't count may be another.
+            // The offset of a cluster that is not read may differ.
             (Mapping::Unallocated(_), Mapping::Unallocated(_)) | (Mapping::Zero(_), Mapping::Zero(_)) => {
                 Ok(Comparison { len, same: true })
             }
@@ -49,7 +49,7 @@ impl ChangeTracker for SnapshotDiff {
 }
 
 impl SnapshotDiff {
-    /// Whether what neither state has is zeros.
+    /// Compares zeros with an unallocated cluster: unchanged if the backing disk reads as zeros.
     fn zeros_below(&self, at: u64, max: u64) -> Result<Comparison> {
         match self.below.as_ref().map(|below| (below, below.size().saturating_sub(at))) {
             None | Some((_, 0)) => Ok(Comparison { len: max, same: true }),

@@ -1,7 +1,7 @@
-//! Persistent bitmaps: the directory that lists them. They are named here, and read by [`super::dirty`].
+//! Reads the directory of persistent bitmaps, which lists them. [`crate::changes::dirty_bitmap`] reads their content.
 //!
-//! qcow2 specification, "Bitmaps" and "Bitmap directory". Limits are QEMU's, by its names; the checks are those of its
-//! `bitmap_list_load` and `check_dir_entry`.
+//! qcow2 specification, "Bitmaps" and "Bitmap directory". The limits are QEMU's, with its names. The checks are those
+//! of QEMU's `bitmap_list_load` and `check_dir_entry`.
 
 use xfer_hole_os::{DiskError, DiskErrorKind, Result};
 
@@ -12,7 +12,7 @@ use super::geometry::{Geometry, HostOffset};
 use super::header::Header;
 use crate::ImageFile;
 
-/// Bytes of an entry without its name.
+/// Size of an entry in bytes, without its name.
 const ENTRY: u32 = 24;
 /// QEMU's BME_MAX_TABLE_SIZE, in entries.
 const TABLE_MAX: u32 = 0x800_0000;
@@ -22,41 +22,41 @@ const BITMAP_MAX: u64 = 0x2000_0000;
 const GRANULARITY_BITS: std::ops::RangeInclusive<u8> = 9..=31;
 /// QEMU's BME_MAX_NAME_SIZE, in bytes.
 const NAME_MAX: u16 = 1023;
-/// Bitmaps that a message names.
+/// The maximum number of bitmaps that a message names.
 const NAMED: usize = 8;
-/// The only type there is: dirty tracking.
+/// The only type of bitmap that the specification defines: dirty tracking.
 const DIRTY_TRACKING: u8 = 1;
 
 /// A persistent bitmap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bitmap {
-    /// What the user called it, in bytes that are safe to print.
+    /// Its name, safe to print.
     pub(crate) name: String,
-    /// Bytes of the disk that one of its bits speaks for.
+    /// The number of bytes of the disk per bit.
     pub(crate) granularity: u64,
-    /// It was being written to when it was last seen: its content is not to be trusted.
+    /// A program was writing to it and didn't write it back, so its content is not reliable.
     pub(crate) in_use: bool,
-    /// Whoever opens the image for writing has to go on with it.
+    /// A program that opens the image for writing must update it.
     pub(crate) auto: bool,
 }
 
-/// Where the content of a bitmap lies.
+/// The location of a bitmap's table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BitmapTableRef {
-    /// The bitmap's name as it stands there, UTF-8 or not.
+    /// The bitmap's name, in the bytes of the image.
     name: Box<[u8]>,
-    /// Where its table begins in the file: at a cluster behind the header.
+    /// Offset of its table in the file: a multiple of the cluster size, after the header.
     pub(crate) table: u64,
-    /// Entries of that table: enough for the disk, unless the bitmap is in use.
+    /// The number of entries of the table. They cover the disk, unless the bitmap is in use.
     pub(crate) entries: u32,
 }
 
-/// The bitmaps of an image, in the order of their directory. Ends after the first error.
+/// The bitmaps of an image, in the order of the directory. An error ends the iteration.
 pub(crate) struct Bitmaps<'a> {
-    host: &'a ImageFile,
+    file: &'a ImageFile,
     geometry: Geometry,
-    window: BufferedRange<'a>,
-    /// Bytes of the disk.
+    range: BufferedRange<'a>,
+    /// Size of the disk in bytes.
     size: u64,
     count: u32,
     next: u32,
@@ -64,23 +64,23 @@ pub(crate) struct Bitmaps<'a> {
 }
 
 impl<'a> Bitmaps<'a> {
-    /// The bitmaps of the image with this header; none if its bitmaps are not current.
-    pub(crate) fn new(host: &'a ImageFile, header: &Header) -> Result<Self> {
+    /// The bitmaps of the image with this header. None if the bitmaps extension is not current.
+    pub(crate) fn new(file: &'a ImageFile, header: &Header) -> Result<Self> {
         let none = BitmapDirectory { count: 0, offset: HostOffset(0), len: 0 };
         let BitmapDirectory { count, offset: HostOffset(offset), len } = header.extensions.bitmaps.unwrap_or(none);
         let end = offset.saturating_add(len);
-        if end > host.len() {
+        if end > file.len() {
             let what = format!("the bitmap directory at {offset:#x}, of {len} bytes, runs past the end of the file");
-            return Err(unusable(host, what));
+            return Err(unusable(file, what));
         }
-        let window = BufferedRange::new(host, offset, end);
-        Ok(Self { host, geometry: header.geometry, window, size: header.size, count, next: 0, failed: false })
+        let range = BufferedRange::new(file, offset, end);
+        Ok(Self { file, geometry: header.geometry, range, size: header.size, count, next: 0, failed: false })
     }
 
-    /// The bitmap of this name, which was written back.
+    /// Finds the bitmap with this name, which must have been written back.
     pub(crate) fn find(mut self, wanted: &[u8]) -> Result<(Bitmap, BitmapTableRef)> {
-        let host = self.host;
-        let refused = |what: String| DiskError::new(DiskErrorKind::Refused, host.path(), what);
+        let file = self.file;
+        let refused = |what: String| DiskError::new(DiskErrorKind::Refused, file.path(), what);
         let (mut known, count) = (Vec::new(), self.count);
         while self.next < count {
             self.next += 1;
@@ -108,11 +108,11 @@ impl<'a> Bitmaps<'a> {
     }
 
     fn read(&mut self) -> Result<(Bitmap, BitmapTableRef)> {
-        let at = self.window.at();
-        let (host, count, index) = (self.host, self.count, self.next);
-        let broken = |what: String| unusable(host, format!("bitmap {index} of {count}, at {at:#x}: {what}"));
+        let at = self.range.at();
+        let (file, count, index) = (self.file, self.count, self.next);
+        let broken = |what: String| unusable(file, format!("bitmap {index} of {count}, at {at:#x}: {what}"));
         let cut = || broken("runs past the end of the directory".into());
-        let fixed = self.window.take(ENTRY)?.ok_or_else(cut)?;
+        let fixed = self.range.take(ENTRY)?.ok_or_else(cut)?;
         let (offset, entries, flags) = (be64(fixed, 0), be32(fixed, 8), be32(fixed, 12));
         let (kind, granularity_bits, name_len) = (fixed[16], fixed[17], be16(fixed, 18));
         let extra_len = be32(fixed, 20);
@@ -141,14 +141,14 @@ impl<'a> Bitmaps<'a> {
                 "its table has {entries} entries, not 1 to those of a bitmap of {BITMAP_MAX} bytes"
             )));
         }
-        // 2^29 bytes of 8 bits of 2^31 bytes: fits.
+        // No overflow: 2^29 bytes of 8 bits, each for at most 2^31 bytes.
         let covered = (bytes * 8) << granularity_bits;
         if !in_use && covered < self.size {
             return Err(broken(format!("covers {covered} bytes of a disk of {}", self.size)));
         }
-        let stands = self.window.take(u32::from(name_len))?.ok_or_else(cut)?;
+        let stands = self.range.take(u32::from(name_len))?.ok_or_else(cut)?;
         let (name, stands) = (printable(string(stands)), stands.into());
-        self.window.align();
+        self.range.align();
         let bitmap = Bitmap { name, granularity: 1 << granularity_bits, in_use, auto: flags & 2 != 0 };
         Ok((bitmap, BitmapTableRef { name: stands, table: offset, entries }))
     }
@@ -162,11 +162,10 @@ impl Iterator for Bitmaps<'_> {
             return None;
         }
         if self.next == self.count {
-            self.failed = !self.window.is_empty();
-            let what = || {
-                format!("the bitmap directory goes on at {:#x}, behind its {} bitmaps", self.window.at(), self.count)
-            };
-            return self.failed.then(|| Err(unusable(self.host, what())));
+            self.failed = !self.range.is_empty();
+            let what =
+                || format!("the bitmap directory goes on at {:#x}, behind its {} bitmaps", self.range.at(), self.count);
+            return self.failed.then(|| Err(unusable(self.file, what())));
         }
         self.next += 1;
         let bitmap = self.read().map(|(bitmap, _)| bitmap);

@@ -1,27 +1,27 @@
-//! A stretch of a file, read in pieces: a table of 64 MiB costs as little memory as one of 64 KiB.
+//! Reads a range of a file in pieces, so that a table of 64 MiB takes as little memory as one of 64 KiB.
 
 use xfer_hole_os::Result;
 
 use crate::ImageFile;
 
-/// Bytes read at once.
+/// The number of bytes per read.
 const PIECE: u64 = 64 << 10;
 
-/// A stretch of a file that is taken byte by byte.
+/// A range of a file that is read sequentially.
 pub(crate) struct BufferedRange<'a> {
-    host: &'a ImageFile,
+    file: &'a ImageFile,
     /// The file offset of the next byte.
     at: u64,
     end: u64,
-    /// Bytes of the file from `start`.
+    /// The bytes of the file from offset `start` on.
     buffer: Vec<u8>,
     start: u64,
 }
 
 impl<'a> BufferedRange<'a> {
-    /// The stretch `from..end`.
-    pub(crate) fn new(host: &'a ImageFile, from: u64, end: u64) -> Self {
-        Self { host, at: from, end, buffer: Vec::new(), start: from }
+    /// The range `from..end` of the file.
+    pub(crate) fn new(file: &'a ImageFile, from: u64, end: u64) -> Self {
+        Self { file, at: from, end, buffer: Vec::new(), start: from }
     }
 
     /// The file offset of the next byte.
@@ -29,12 +29,12 @@ impl<'a> BufferedRange<'a> {
         self.at
     }
 
-    /// True if all was taken.
+    /// True if all bytes were taken.
     pub(crate) fn is_empty(&self) -> bool {
         self.at >= self.end
     }
 
-    /// The next `len` bytes, or nothing if there are fewer: then none are taken.
+    /// Takes the next `len` bytes. If fewer are left, takes none and returns `None`.
     pub(crate) fn take(&mut self, len: u32) -> Result<Option<&[u8]>> {
         let len = u64::from(len);
         if self.end.saturating_sub(self.at) < len {
@@ -43,7 +43,7 @@ impl<'a> BufferedRange<'a> {
         if self.at + len > self.start + self.buffer.len() as u64 {
             let piece = len.max(PIECE).min(self.end - self.at);
             self.buffer.resize(usize::try_from(piece).unwrap_or(usize::MAX), 0);
-            self.host.read_at(self.at, &mut self.buffer)?;
+            self.file.read_at(self.at, &mut self.buffer)?;
             self.start = self.at;
         }
         let within = usize::try_from(self.at - self.start).unwrap_or(usize::MAX);
@@ -51,7 +51,7 @@ impl<'a> BufferedRange<'a> {
         Ok(Some(&self.buffer[within..][..usize::try_from(len).unwrap_or(usize::MAX)]))
     }
 
-    /// Takes up to 7 bytes, so that what follows is at a multiple of eight.
+    /// Skips up to 7 bytes, to a multiple of eight.
     pub(crate) fn align(&mut self) {
         self.at = self.at.next_multiple_of(8);
     }

@@ -1,13 +1,14 @@
-//! Compressed clusters: what their L2 entry says of where they lie.
+//! Decodes L2 entries of compressed clusters.
 //!
 //! qcow2 specification, "Compressed Clusters Descriptor".
 
 use super::geometry::{Geometry, HostOffset};
 
-/// Bytes of the sectors that a descriptor counts, whatever the disk's are: QEMU's QCOW2_COMPRESSED_SECTOR_SIZE.
+/// Size in bytes of the sectors that a descriptor counts, whatever the disk's sector size: QEMU's
+/// QCOW2_COMPRESSED_SECTOR_SIZE.
 const SECTOR: u64 = 512;
 
-/// How an image's clusters are compressed, if they are.
+/// The compression method of an image's compressed clusters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
     /// Raw deflate, without a zlib header.
@@ -17,7 +18,7 @@ pub(crate) enum Compression {
 }
 
 impl Compression {
-    /// Its name in QEMU.
+    /// The name of the method in QEMU.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Zlib => "zlib",
@@ -26,17 +27,18 @@ impl Compression {
     }
 }
 
-/// Where a compressed cluster lies.
+/// The location of a compressed cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CompressedEntry {
-    /// Where it begins: at any byte.
+    /// The file offset of its first byte, without alignment.
     pub(crate) offset: HostOffset,
-    /// Sectors of 512 bytes that it touches; the last may be shared with the next one. At most those of two clusters.
+    /// The number of 512-byte sectors that contain its data, at most those of two clusters. The next compressed cluster
+    /// may begin in the last sector.
     pub(crate) sectors: u64,
 }
 
 impl CompressedEntry {
-    /// Reads an L2 entry whose bit 62 is set. Every word has a meaning: nothing is to be refused here.
+    /// Decodes an L2 entry with bit 62 set. Every value is valid.
     pub(crate) const fn parse(word: u64, geometry: Geometry) -> Self {
         let offset_bits = 62 - (geometry.cluster_bits - 8);
         let offset = word & ((1 << offset_bits) - 1);
@@ -44,7 +46,8 @@ impl CompressedEntry {
         Self { offset: HostOffset(offset), sectors: additional + 1 }
     }
 
-    /// Bytes up to the end of its last sector: it has as many, or fewer. 1 to two clusters.
+    /// The number of bytes up to the end of its last sector, 1 to two clusters. The compressed data has at most this
+    /// length.
     pub(crate) const fn len(self) -> u64 {
         self.sectors * SECTOR - self.offset.0 % SECTOR
     }
@@ -57,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fields_lie_where_the_specification_has_them() {
+    fn fields_are_at_the_specified_bits() {
         let geometry = Geometry { cluster_bits: 16, extended_l2: false };
         let entry = CompressedEntry::parse(1 << 62 | 3 << 54 | 0x5_0123, geometry);
         assert_eq!(entry, CompressedEntry { offset: HostOffset(0x5_0123), sectors: 4 });
@@ -69,7 +72,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_word_is_longer_than_two_clusters(word: u64, cluster_bits in 9u32..=21) {
+        fn every_descriptor_has_at_most_two_clusters(word: u64, cluster_bits in 9u32..=21) {
             let geometry = Geometry { cluster_bits, extended_l2: false };
             let entry = CompressedEntry::parse(word, geometry);
             prop_assert!((1..=2 * geometry.cluster_size()).contains(&entry.len()));

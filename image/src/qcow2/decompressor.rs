@@ -1,7 +1,7 @@
-//! Inflating compressed clusters: one inflater a worker, used again and again.
+//! Decompresses compressed clusters. Each thread uses a decompressor of its own, which is reused.
 //!
-//! What is accepted is what QEMU accepts (`qcow2_zlib_decompress` and `qcow2_zstd_decompress`): the output must fill the cluster;
-//! what stands behind the stream, up to the end of the last sector, is nobody's.
+//! It accepts what QEMU accepts (`qcow2_zlib_decompress` and `qcow2_zstd_decompress`): the output must fill the
+//! cluster. Bytes after the compressed stream, up to the end of the last sector, are ignored.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -15,30 +15,31 @@ use super::field::unusable;
 use super::geometry::Geometry;
 use crate::ImageFile;
 
-/// Bytes of a source buffer that are kept for the next cluster: more than a cluster is compressed to only by who means harm.
+/// The maximum size in bytes of a source buffer that is kept for the next cluster. Only in malicious images is a
+/// compressed cluster longer.
 const SOURCE_KEPT: usize = (2 << 20) + 512;
 
-/// Why a cluster couldn't be inflated.
+/// The reason why a cluster couldn't be decompressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DecompressError {
-    /// The stream breaks the rules of its format, or is cut off, or zstd that goes on behind the cluster's end.
+    /// The stream is invalid or truncated, or a zstd stream continues beyond the end of the cluster.
     Damaged,
-    /// It ended before the cluster was full.
+    /// The stream ended before the cluster was full.
     Short,
 }
 
-/// A compressed cluster of an image's file.
+/// A compressed cluster in an image's file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CompressedSource<'a> {
     /// The file.
-    pub(crate) host: &'a ImageFile,
-    /// A number that the file shares with no other that the same [`DecompressorPool`] read: its layer, say.
+    pub(crate) file: &'a ImageFile,
+    /// A number that differs for each file whose clusters one [`DecompressorPool`] reads, such as the layer's number.
     pub(crate) layer: u32,
-    /// How it is compressed.
+    /// The compression method.
     pub(crate) compression: Compression,
-    /// For the cluster's size.
+    /// The geometry of the image, for the size of a cluster.
     pub(crate) geometry: Geometry,
-    /// Where it lies.
+    /// The location of the cluster.
     pub(crate) entry: CompressedEntry,
 }
 
@@ -57,29 +58,29 @@ impl CompressedSource<'_> {
             DecompressError::Damaged => format!("is not sound {kind} of {} bytes", self.cluster_size()),
             DecompressError::Short => format!("ends before its cluster of {} bytes is full", self.cluster_size()),
         };
-        unusable(self.host, format!("compressed cluster at {at:#x}, in {len} bytes: {why}"))
+        unusable(self.file, format!("compressed cluster at {at:#x}, in {len} bytes: {why}"))
     }
 }
 
-/// What an inflater's cluster is the content of.
+/// Identifies the cluster in a decompressor's buffer.
 type ClusterKey = (u32, CompressedEntry);
 
-/// Inflates one cluster after the other. What it needs for a kind of compression, it makes when it meets it.
+/// Decompresses clusters, one after the other. Creates the state of a compression method when it is first used.
 #[derive(Default)]
 pub(crate) struct ClusterDecompressor {
     deflate: Option<Decompressor>,
-    /// Judges what `deflate` refuses.
+    /// Decides on the streams that `deflate` refuses.
     zlib: Option<Inflate>,
     zstd: Option<DCtx<'static>>,
     source: Vec<u8>,
-    /// The cluster that was inflated last, unless straight into a caller's buffer.
+    /// The content of the last decompressed cluster, unless it was written directly to a caller's buffer.
     cluster: Vec<u8>,
-    /// Which one that is.
+    /// Identifies that cluster.
     key: Option<ClusterKey>,
 }
 
 impl ClusterDecompressor {
-    /// Inflates `src` into `dst`, which is exactly one cluster.
+    /// Decompresses `src` into `dst`, which is exactly one cluster.
     pub(crate) fn inflate(
         &mut self,
         compression: Compression,
@@ -97,8 +98,8 @@ impl ClusterDecompressor {
         match quick.deflate_decompress(src, dst) {
             Ok(len) if len == dst.len() => Ok(()),
             Ok(_) => Err(DecompressError::Short),
-            // libdeflate wants the stream to end with the cluster. QEMU also takes one that would go on, or lacks its end, as long as
-            // the cluster is full: such a stream is left to a zlib, to accept what QEMU's accepts.
+            // libdeflate requires that the stream ends with the cluster. QEMU also accepts a stream that would
+            // continue, or has no end, if the cluster is full. So zlib decides on such streams, as in QEMU.
             Err(_) => {
                 let zlib = self.zlib.get_or_insert_with(|| Inflate::new(false, 15));
                 zlib.reset(false);
@@ -112,7 +113,8 @@ impl ClusterDecompressor {
         }
     }
 
-    /// Frame by frame, each at once into its place: so no window is needed, however large a one a frame declares.
+    /// Decompresses frame by frame, each directly into `dst`. That needs no window buffer, however large a window a
+    /// frame declares.
     fn inflate_zstd(&mut self, mut src: &[u8], dst: &mut [u8]) -> std::result::Result<(), DecompressError> {
         let zstd = self.zstd.get_or_insert_with(DCtx::create);
         let mut filled = 0;
@@ -128,7 +130,7 @@ impl ClusterDecompressor {
         Ok(())
     }
 
-    /// Reads bytes of a cluster, from the one at `at` in it.
+    /// Reads bytes of a cluster, from offset `at` in it.
     fn read(&mut self, source: &CompressedSource<'_>, at: usize, buf: &mut [u8]) -> Result<()> {
         let cluster_size = source.cluster_size();
         let known = self.key == Some(source.key());
@@ -148,17 +150,17 @@ impl ClusterDecompressor {
         Ok(())
     }
 
-    /// Reads a whole cluster from its file.
+    /// Reads and decompresses a whole cluster.
     fn fetch(&mut self, source: &CompressedSource<'_>, dst: &mut [u8]) -> Result<()> {
         let mut src = std::mem::take(&mut self.source);
-        // What lies behind the end of the file belongs to no stream: zeros there could be decoded to bytes that were never written.
-        let there = source.host.len().saturating_sub(source.entry.offset.0);
+        // The read ends at the end of the file: zeros beyond it could be decoded to bytes that were never written.
+        let there = source.file.len().saturating_sub(source.entry.offset.0);
         let len = usize_of(source.entry.len().min(there));
         if src.len() < len {
             src.resize(len, 0);
         }
         let done = source
-            .host
+            .file
             .read_at(source.entry.offset.0, &mut src[..len])
             .and_then(|()| self.inflate(source.compression, &src[..len], dst).map_err(|why| source.unsound(why)));
         if src.len() <= SOURCE_KEPT {
@@ -168,7 +170,7 @@ impl ClusterDecompressor {
     }
 }
 
-/// The inflaters of a chain: as many as there were ever readers at a time.
+/// The decompressors of a chain: as many as threads have used at the same time.
 #[derive(Default)]
 pub(crate) struct DecompressorPool(Mutex<Vec<ClusterDecompressor>>);
 
@@ -179,26 +181,26 @@ impl std::fmt::Debug for DecompressorPool {
 }
 
 impl DecompressorPool {
-    /// Fills `buf` with bytes of a cluster, from the one at `at` in it. Whole clusters are inflated straight into it; of
-    /// parts, the inflater remembers the whole, so that the next part costs nothing.
+    /// Reads `buf.len()` bytes of a cluster, from offset `at` in it. A whole cluster is decompressed directly into
+    /// `buf`. For a part, the decompressor keeps the whole cluster, so the next part needs no decompression.
     pub(crate) fn read(&self, source: &CompressedSource<'_>, at: u64, buf: &mut [u8]) -> Result<()> {
-        let mut inflater = self.take(source.key());
-        let done = inflater.read(source, usize_of(at), buf);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(inflater);
+        let mut decompressor = self.take(source.key());
+        let done = decompressor.read(source, usize_of(at), buf);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(decompressor);
         done
     }
 
-    /// The one that has this cluster, if it is free, else that which was given back last.
+    /// Takes the decompressor that has this cluster in its buffer, if it is free, else the one that was returned last.
     fn take(&self, key: ClusterKey) -> ClusterDecompressor {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match free.iter().position(|inflater| inflater.key == Some(key)) {
+        match free.iter().position(|decompressor| decompressor.key == Some(key)) {
             Some(index) => free.swap_remove(index),
             None => free.pop().unwrap_or_default(),
         }
     }
 }
 
-/// Of a number that is known to fit: it is at most two clusters.
+/// Converts a number that is at most two clusters, and so fits.
 fn usize_of(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }

@@ -1,29 +1,29 @@
-//! Table entries: the raw words, and what they mean.
+//! Decodes table entries.
 
 use crate::qcow2::geometry::{Geometry, HostOffset};
 use crate::qcow2::subcluster::Subclusters;
 
 /// Bits 9 to 55 of an entry: an offset in the image file (qcow2 specification, "Cluster mapping").
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
-/// Bit 63, QCOW_OFLAG_COPIED: the refcount is exactly one.
+/// Bit 63, QCOW_OFLAG_COPIED: the reference count is exactly one.
 const COPIED: u64 = 1 << 63;
 /// Bit 62 of an L2 entry: a compressed cluster.
 const COMPRESSED: u64 = 1 << 62;
 /// Bit 0 of a standard cluster descriptor: the cluster reads as zeros.
 const ZERO: u64 = 1;
 
-/// What is wrong with an entry, as the end of a sentence.
+/// The error in an entry, as the end of a sentence.
 pub(crate) type EntryFault = &'static str;
 
 const RESERVED_BITS: EntryFault = "has reserved bits set";
 const UNALIGNED: EntryFault = "has an offset that is no multiple of the cluster size";
 
-/// A word of an L1 table.
+/// An entry of an L1 table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct L1Entry(pub(crate) u64);
 
 impl L1Entry {
-    /// The offset of its L2 table, if it has one.
+    /// The offset of the L2 table, if the entry has one.
     pub(crate) fn table(self, geometry: Geometry) -> Result<Option<HostOffset>, EntryFault> {
         if self.0 & !(OFFSET | COPIED) != 0 {
             return Err(RESERVED_BITS);
@@ -32,25 +32,25 @@ impl L1Entry {
     }
 }
 
-/// A word of an L2 table, without the bitmap that stands behind it in extended ones.
+/// An entry of an L2 table, without the subcluster bitmap of extended entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct L2Entry(pub(crate) u64);
 
-/// What an L2 entry says of its cluster.
+/// The type of a cluster, according to its L2 entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ClusterType {
-    /// A compressed cluster; the descriptor is in the word.
+    /// A compressed cluster. The entry contains its descriptor.
     Compressed,
-    /// Its place is not allocated.
+    /// Not allocated.
     Unallocated,
-    /// Reads as zeros, allocated or not.
+    /// Reads as zeros. It may be allocated at this offset.
     Zero(Option<HostOffset>),
-    /// Bytes at this offset.
+    /// Data at this offset.
     Normal(HostOffset),
 }
 
 impl L2Entry {
-    /// Its meaning. `external`: guest data lies in a file of its own, where offset 0 is a place like others.
+    /// Decodes the entry. `external`: data is in an external file, where offset 0 is valid.
     pub(crate) fn cluster(self, geometry: Geometry, version: u32, external: bool) -> Result<ClusterType, EntryFault> {
         if self.0 & COMPRESSED != 0 {
             return if external {
@@ -66,9 +66,9 @@ impl L2Entry {
         if zero && version < 3 {
             return Err("is a zero cluster, which version 2 does not have");
         }
-        let place = aligned(self.0 & OFFSET, geometry)?;
-        Ok(match place {
-            _ if zero => ClusterType::Zero(place),
+        let offset = aligned(self.0 & OFFSET, geometry)?;
+        Ok(match offset {
+            _ if zero => ClusterType::Zero(offset),
             Some(offset) => ClusterType::Normal(offset),
             None if external && self.0 & COPIED != 0 => ClusterType::Normal(HostOffset(0)),
             None => ClusterType::Unallocated,
@@ -83,27 +83,27 @@ fn aligned(offset: u64, geometry: Geometry) -> Result<Option<HostOffset>, EntryF
     Ok((offset != 0).then_some(HostOffset(offset)))
 }
 
-/// What a cluster or subcluster is to a reader. Offsets are in the file that holds guest data.
+/// The mapping of a cluster or subcluster. Offsets apply to the file that contains the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mapping {
-    /// Not in this image; it may have a place all the same, as one of an allocated cluster's subclusters.
+    /// Not allocated in this image. A subcluster has an offset all the same, if its cluster is allocated.
     Unallocated(Option<HostOffset>),
-    /// Zeros; it may have a place.
+    /// Reads as zeros. It may be allocated at this offset.
     Zero(Option<HostOffset>),
-    /// Bytes at this offset.
+    /// Data at this offset.
     Data(HostOffset),
-    /// A compressed cluster, by its L2 word.
+    /// A compressed cluster, with its L2 entry.
     Compressed(u64),
 }
 
 impl Mapping {
-    /// The mapping of what lies `bytes` behind the beginning of a run with this one.
+    /// The mapping of the position `bytes` after the beginning of a run with this mapping.
     pub(crate) fn moved(self, bytes: u64) -> Self {
-        let moved = |place: HostOffset| HostOffset(place.0 + bytes);
+        let moved = |offset: HostOffset| HostOffset(offset.0 + bytes);
         match self {
-            Self::Unallocated(place) => Self::Unallocated(place.map(moved)),
-            Self::Zero(place) => Self::Zero(place.map(moved)),
-            Self::Data(place) => Self::Data(moved(place)),
+            Self::Unallocated(offset) => Self::Unallocated(offset.map(moved)),
+            Self::Zero(offset) => Self::Zero(offset.map(moved)),
+            Self::Data(offset) => Self::Data(moved(offset)),
             Self::Compressed(word) => Self::Compressed(word),
         }
     }
@@ -120,25 +120,25 @@ impl Mapping {
         geometry: Geometry,
     ) -> Result<Self, EntryFault> {
         let within = u64::from(index) * geometry.subcluster_size();
-        let place = match cluster {
-            ClusterType::Normal(place) => Some(HostOffset(place.0 + within)),
+        let offset = match cluster {
+            ClusterType::Normal(offset) => Some(HostOffset(offset.0 + within)),
             ClusterType::Unallocated | ClusterType::Zero(_) | ClusterType::Compressed => None,
         };
         Ok(match (bits.is_zero(index), bits.is_allocated(index)) {
             (true, true) => return Err("has a subcluster that is both zeros and data"),
-            (true, false) => Self::Zero(place),
-            (false, true) => Self::Data(place.ok_or("has a subcluster with data, but no cluster for it")?),
-            (false, false) => Self::Unallocated(place),
+            (true, false) => Self::Zero(offset),
+            (false, true) => Self::Data(offset.ok_or("has a subcluster with data, but no cluster for it")?),
+            (false, false) => Self::Unallocated(offset),
         })
     }
 }
 
 impl From<ClusterType> for Mapping {
-    /// Of an image without subclusters. A compressed cluster has no mapping but its word.
+    /// The mapping of a cluster in an image without subclusters. That of a compressed cluster is only its L2 entry.
     fn from(cluster: ClusterType) -> Self {
         match cluster {
             ClusterType::Unallocated | ClusterType::Compressed => Self::Unallocated(None),
-            ClusterType::Zero(place) => Self::Zero(place),
+            ClusterType::Zero(offset) => Self::Zero(offset),
             ClusterType::Normal(offset) => Self::Data(offset),
         }
     }
@@ -152,7 +152,7 @@ mod tests {
     const EXTENDED: Geometry = Geometry { cluster_bits: 16, extended_l2: true };
 
     #[test]
-    fn l1_entries_are_an_offset_and_a_flag_and_nothing_else() {
+    fn l1_entry_has_only_an_offset_and_a_flag() {
         let table = |word| L1Entry(word).table(PLAIN);
         assert_eq!(table(0), Ok(None));
         assert_eq!(table(COPIED), Ok(None));
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn l2_entries_mean_what_version_and_data_file_make_of_them() {
+    fn l2_entry_meaning_depends_on_version_and_data_file() {
         let of = |word, version, external| L2Entry(word).cluster(PLAIN, version, external);
         assert_eq!(of(0, 3, false), Ok(ClusterType::Unallocated));
         assert_eq!(of(COPIED, 3, false), Ok(ClusterType::Unallocated));
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn subclusters_are_zeros_data_or_nothing_and_only_data_needs_a_cluster() {
+    fn only_data_subclusters_need_an_allocated_cluster() {
         let of = |cluster, bits, index| Mapping::of_subcluster(cluster, Subclusters(bits), index, EXTENDED);
         let normal = ClusterType::Normal(HostOffset(0x5_0000));
         assert_eq!(of(normal, 1 << 3, 3), Ok(Mapping::Data(HostOffset(0x5_0000 + 3 * 2048))));

@@ -1,4 +1,4 @@
-//! Header extensions: what stands between the header's fields and the backing file's name.
+//! Reads the header extensions, which are between the header's fields and the backing file's name.
 //!
 //! qcow2 specification, "Header extensions", "String header extensions", "Bitmaps extension".
 
@@ -16,47 +16,48 @@ const BITMAPS: u32 = 0x2385_2875;
 const CRYPTO: u32 = 0x0537_be77;
 const DATA_FILE: u32 = 0x4441_5441;
 
-/// The name of a format has fewer bytes: the size of QEMU's `backing_format`.
+/// The maximum length of a format's name: one less than the size of QEMU's `backing_format`.
 const FORMAT_NAME_MAX: usize = 15;
-/// Bytes of the bitmaps extension.
+/// Size of the bitmaps extension in bytes.
 const BITMAPS_LEN: usize = 24;
 /// QEMU's QCOW2_MAX_BITMAPS.
 const BITMAPS_MAX: u32 = 65535;
 /// QEMU's QCOW2_MAX_BITMAP_DIRECTORY_SIZE, in bytes.
 const DIRECTORY_MAX: u64 = 1024 * BITMAPS_MAX as u64;
-/// Unknown types that are remembered: a header may have a hundred thousand.
+/// The maximum number of unknown types that are kept. A header may have a hundred thousand.
 const UNKNOWN_KEPT: usize = 16;
 
-/// Where the bitmap directory is.
+/// The location of the bitmap directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BitmapDirectory {
-    /// Bitmaps in it, 1 to 65535.
+    /// The number of bitmaps, 1 to 65535.
     pub(crate) count: u32,
-    /// Where it begins: at a cluster.
+    /// Its file offset: a multiple of the cluster size.
     pub(crate) offset: HostOffset,
-    /// Bytes, at most 64 MiB.
+    /// Its length in bytes, at most 64 MiB.
     pub(crate) len: u64,
 }
 
-/// What the extensions say.
+/// The content of the extensions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Extensions {
-    /// The declared format of the backing file, in bytes that are safe to print. An empty one is none, as in QEMU.
+    /// The declared format of the backing file, safe to print. An empty one counts as none, as in QEMU.
     pub(crate) backing_format: Option<String>,
-    /// The external data file's name, as it stands there.
+    /// The name of the external data file, in the bytes of the image.
     pub(crate) data_file: Option<Vec<u8>>,
-    /// Names of features.
+    /// The names of feature bits.
     pub(crate) names: FeatureNames,
-    /// The bitmap directory, if it is current.
+    /// The bitmap directory, if the bitmaps are current.
     pub(crate) bitmaps: Option<BitmapDirectory>,
-    /// Types of extensions that were passed over, the first of them.
+    /// The first unknown types, which were ignored.
     pub(crate) unknown: Vec<u32>,
 }
 
 impl Extensions {
-    /// Reads the area `from..to` of the first cluster, all of whose bytes are `cluster`. Bitmaps that are not current are passed over.
+    /// Reads the extensions in the range `from..to` of the first cluster, whose bytes are `cluster`. Ignores bitmaps
+    /// that are not current.
     pub(crate) fn read(
-        host: &ImageFile,
+        file: &ImageFile,
         cluster: &[u8],
         from: usize,
         to: usize,
@@ -65,7 +66,7 @@ impl Extensions {
         let mut found = Self::default();
         let mut at = from;
         while at < to {
-            let wrong = |what: String| Err(unusable(host, format!("header extension at {at:#x}: {what}")));
+            let wrong = |what: String| Err(unusable(file, format!("header extension at {at:#x}: {what}")));
             if to - at < 8 {
                 return wrong(format!("only {} bytes are left for it, up to {to:#x}", to - at));
             }
@@ -93,7 +94,7 @@ impl Extensions {
                     Err(what) => return wrong(what),
                 },
                 BITMAPS => {}
-                // An encrypted image was refused before, so that this can't be one.
+                // Encrypted images were refused before, so this extension has no meaning here.
                 CRYPTO => {
                     return wrong("an encryption header, though crypt_method says that there is no encryption".into());
                 }
@@ -107,7 +108,7 @@ impl Extensions {
     }
 }
 
-/// Reads the bitmaps extension; QEMU's checks.
+/// Decodes the bitmaps extension, with QEMU's checks.
 fn directory(cluster_size: usize, data: &[u8]) -> std::result::Result<BitmapDirectory, String> {
     let (count, reserved, len, offset) = (be32(data, 0), be32(data, 4), be64(data, 8), be64(data, 16));
     if reserved != 0 {

@@ -1,38 +1,39 @@
-//! Where an offset of the disk falls in an image's tables: clusters, subclusters, table entries.
+//! Maps offsets of the disk to clusters, subclusters and table entries.
 //!
 //! qcow2 specification, "Cluster mapping" and "Extended L2 Entries".
 
-/// The smallest cluster is 2^9 bytes: QEMU's MIN_CLUSTER_BITS, and the specification's.
+/// The smallest cluster has 2^9 bytes: QEMU's MIN_CLUSTER_BITS, as in the specification.
 pub(crate) const CLUSTER_BITS_MIN: u32 = 9;
-/// The largest is 2^21 bytes: QEMU's MAX_CLUSTER_BITS.
+/// The largest cluster has 2^21 bytes: QEMU's MAX_CLUSTER_BITS.
 pub(crate) const CLUSTER_BITS_MAX: u32 = 21;
-/// Subclusters of a cluster where L2 entries are extended: QEMU's QCOW_EXTL2_SUBCLUSTERS_PER_CLUSTER.
+/// The number of subclusters per cluster if L2 entries are extended: QEMU's QCOW_EXTL2_SUBCLUSTERS_PER_CLUSTER.
 const SUBCLUSTERS: u32 = 32;
 
 /// An offset of the virtual disk, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct GuestOffset(pub(crate) u64);
 
-/// An offset of a file that holds the image's tables or data, in bytes.
+/// An offset of the file that contains the image's tables or data, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct HostOffset(pub(crate) u64);
 
-/// The shifts of an image.
+/// The sizes of an image's clusters and tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Geometry {
-    /// A cluster has 2^this bytes. Within the two limits above: the header's reader has seen to that.
+    /// The logarithm of the cluster size, from [`CLUSTER_BITS_MIN`] to [`CLUSTER_BITS_MAX`]. Reading the header checks
+    /// it.
     pub(crate) cluster_bits: u32,
-    /// L2 entries have a second word, which tells of each of 32 subclusters.
+    /// L2 entries have a second word, with bits for each of 32 subclusters.
     pub(crate) extended_l2: bool,
 }
 
 impl Geometry {
-    /// Bytes of a cluster. A whole L2 table is as long.
+    /// Size of a cluster in bytes. An L2 table has the same size.
     pub(crate) const fn cluster_size(self) -> u64 {
         1 << self.cluster_bits
     }
 
-    /// Bytes of an L2 entry.
+    /// Size of an L2 entry in bytes.
     pub(crate) const fn l2_entry_size(self) -> u64 {
         1 << self.l2_entry_bits()
     }
@@ -41,7 +42,7 @@ impl Geometry {
         if self.extended_l2 { 4 } else { 3 }
     }
 
-    /// Entries of an L2 table.
+    /// The number of entries of an L2 table.
     pub(crate) const fn l2_entries(self) -> u64 {
         1 << self.l2_bits()
     }
@@ -50,50 +51,50 @@ impl Geometry {
         self.cluster_bits - self.l2_entry_bits()
     }
 
-    /// Subclusters of a cluster.
+    /// The number of subclusters of a cluster.
     pub(crate) const fn subclusters(self) -> u32 {
         if self.extended_l2 { SUBCLUSTERS } else { 1 }
     }
 
-    /// Bytes of a subcluster.
+    /// Size of a subcluster in bytes.
     pub(crate) const fn subcluster_size(self) -> u64 {
         self.cluster_size() / self.subclusters() as u64
     }
 
-    /// Bytes of the disk that an L1 entry, which is one L2 table, speaks for.
+    /// The number of bytes of the disk that an L1 entry, and so an L2 table, covers.
     pub(crate) const fn l1_span(self) -> u64 {
         1 << (self.cluster_bits + self.l2_bits())
     }
 
-    /// Entries of the L1 table that speaks for `size` bytes of disk.
+    /// The number of L1 entries that cover `size` bytes of the disk.
     pub(crate) const fn l1_entries(self, size: u64) -> u64 {
         size.div_ceil(self.l1_span())
     }
 
-    /// The L1 entry that speaks for this offset.
+    /// The index of the L1 entry for this offset.
     pub(crate) const fn l1_index(self, guest: GuestOffset) -> u64 {
         guest.0 / self.l1_span()
     }
 
-    /// The entry in its L2 table.
+    /// The index of the entry in the L2 table for this offset.
     pub(crate) const fn l2_index(self, guest: GuestOffset) -> u64 {
         (guest.0 >> self.cluster_bits) & (self.l2_entries() - 1)
     }
 
-    /// Bytes between the cluster's beginning and this offset.
+    /// The distance in bytes between the beginning of the cluster and this offset.
     pub(crate) const fn in_cluster(self, guest: GuestOffset) -> u64 {
         self.misalignment(guest.0)
     }
 
-    /// The subcluster of its cluster that this offset lies in, from 0.
+    /// The index of the subcluster that contains this offset, from 0.
     pub(crate) const fn subcluster(self, guest: GuestOffset) -> u32 {
-        // Below 32, so that nothing is lost.
+        // No truncation: the index is below 32.
         #[allow(clippy::cast_possible_truncation)]
         let index = (self.in_cluster(guest) / self.subcluster_size()) as u32;
         index
     }
 
-    /// Bytes by which an offset misses the beginning of a cluster.
+    /// The distance in bytes between an offset and the last cluster boundary before it.
     pub(crate) const fn misalignment(self, offset: u64) -> u64 {
         offset & (self.cluster_size() - 1)
     }
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clusters_of_64_kib_have_the_numbers_that_everyone_knows() {
+    fn clusters_of_64_kib_have_the_known_table_sizes() {
         let plain = Geometry { cluster_bits: 16, extended_l2: false };
         assert_eq!((plain.cluster_size(), plain.l2_entries(), plain.l1_span()), (65536, 8192, 512 << 20));
         assert_eq!((plain.subclusters(), plain.subcluster_size()), (1, 65536));

@@ -1,7 +1,7 @@
-//! The header: what the image is, and where its tables are.
+//! Reads and checks the header of a qcow2 image, which contains its properties and the locations of its tables.
 //!
-//! qcow2 specification, "Header" and "Additional fields". Limits are QEMU's, by its names; the checks are those of its
-//! `qcow2_do_open`, and that no table that is needed lies in another.
+//! qcow2 specification, "Header" and "Additional fields". The limits are QEMU's, with its names. The checks are those
+//! of QEMU's `qcow2_do_open`, and that the tables don't overlap.
 
 use xfer_hole_os::{DiskError, Result};
 use xfer_hole_proto::LEN_MAX;
@@ -36,11 +36,11 @@ const REFCOUNT_ORDER: HeaderField = HeaderField::new("refcount_order", 96);
 const HEADER_LENGTH: HeaderField = HeaderField::new("header_length", 100);
 const COMPRESSION_TYPE: HeaderField = HeaderField::new("compression_type", 104);
 
-/// Bytes of a version 2 header.
+/// Size of a version 2 header in bytes.
 const LENGTH_V2: u32 = 72;
-/// Bytes that a version 3 header has at least.
+/// The minimum size of a version 3 header in bytes.
 const LENGTH_V3: u32 = 104;
-/// Bytes of a backing file's name.
+/// The maximum length of a backing file's name in bytes.
 const BACKING_MAX: u32 = 1023;
 /// QEMU's QCOW_MAX_REFTABLE_SIZE, in bytes.
 const REFCOUNT_TABLE_MAX: u64 = 8 << 20;
@@ -50,34 +50,34 @@ pub(crate) const L1_MAX: u64 = 32 << 20;
 const SNAPSHOTS_MAX: u32 = 65536;
 /// Reference counts have up to 2^6 bits.
 const REFCOUNT_ORDER_MAX: u32 = 6;
-/// QEMU counts a disk in these bytes: what is less at its end, it leaves out.
+/// The size in bytes by which QEMU counts a disk. A remainder at the end is not part of the disk.
 const SECTOR: u64 = 512;
 
-/// Bytes that an entry has at least.
+/// The minimum size of a snapshot table entry in bytes.
 pub(crate) const SNAPSHOT_ENTRY_MIN: u64 = 40;
 
 /// An L1 table: the disk's own or a snapshot's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct L1Table {
-    /// Where it begins.
+    /// Its file offset.
     pub(crate) offset: HostOffset,
-    /// Entries, of eight bytes each: at most 32 MiB of them. What lies behind them on the disk is unallocated.
+    /// The number of entries, of eight bytes each, at most 32 MiB. The disk beyond them is unallocated.
     pub(crate) entries: u64,
 }
 
 impl L1Table {
-    /// Refuses one that is too long.
-    pub(crate) fn check_len(self, host: &ImageFile, field: HeaderField) -> Result<()> {
+    /// Fails if the table is too long.
+    pub(crate) fn check_len(self, file: &ImageFile, field: HeaderField) -> Result<()> {
         match self.entries * 8 {
             0..=L1_MAX => Ok(()),
-            _ => Err(field.bad(host, self.entries, format_args!("an L1 table of more than {L1_MAX} bytes"))),
+            _ => Err(field.bad(file, self.entries, format_args!("an L1 table of more than {L1_MAX} bytes"))),
         }
     }
 
-    /// Refuses one that hasn't as many entries as `size` bytes of disk need.
+    /// Fails if the table has fewer entries than a disk of `size` bytes needs.
     pub(crate) fn check_covers(
         self,
-        host: &ImageFile,
+        file: &ImageFile,
         field: HeaderField,
         geometry: Geometry,
         size: u64,
@@ -85,110 +85,111 @@ impl L1Table {
         match geometry.l1_entries(size) {
             needed if needed <= self.entries => Ok(()),
             needed => {
-                Err(field.bad(host, self.entries, format_args!("a disk of {size} bytes needs {needed} L1 entries")))
+                Err(field.bad(file, self.entries, format_args!("a disk of {size} bytes needs {needed} L1 entries")))
             }
         }
     }
 }
 
-/// The refcount table.
+/// The location of the refcount table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RefcountTable {
-    /// Where it begins.
+    /// Its file offset.
     pub(crate) offset: HostOffset,
-    /// Clusters, at most 8 MiB of them.
+    /// Its size in clusters, at most 8 MiB.
     pub(crate) clusters: u32,
 }
 
-/// The snapshot table's place.
+/// The location of the snapshot table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SnapshotTable {
-    /// Where it begins, if there are any.
+    /// Its file offset, if there are snapshots.
     pub(crate) offset: HostOffset,
-    /// Snapshots, at most 65536.
+    /// The number of snapshots, at most 65536.
     pub(crate) count: u32,
 }
 
-/// A header that was found to be sound.
+/// A header whose fields are valid.
 #[derive(Clone, Debug)]
 pub(crate) struct Header {
     /// 2 or 3.
     pub(crate) version: u32,
-    /// Cluster size and kind of L2 entries.
+    /// The sizes of clusters and tables.
     pub(crate) geometry: Geometry,
-    /// Bytes of the virtual disk: a multiple of 512, as QEMU has it.
+    /// Size of the virtual disk in bytes, as QEMU counts it: a multiple of 512.
     pub(crate) size: u64,
-    /// Bytes of the virtual disk as the header has it.
+    /// Size of the virtual disk in bytes, as the header states it.
     pub(crate) stated_size: u64,
     /// The disk's own L1 table.
     pub(crate) l1: L1Table,
     /// The refcount table.
     pub(crate) refcount_table: RefcountTable,
-    /// A reference count has 2^this bits.
+    /// The logarithm of the number of bits of a reference count.
     pub(crate) refcount_order: u32,
-    /// What is wrong with the refcount table's place, though reading needs no refcounts.
-    pub(crate) refcount_flaw: Option<String>,
+    /// An error in the location of the refcount table. Reading doesn't need the table.
+    pub(crate) refcount_problem: Option<String>,
     /// The snapshot table.
     pub(crate) snapshots: SnapshotTable,
-    /// What is wrong with the snapshot table's place: none of its snapshots can be read.
-    pub(crate) snapshots_flaw: Option<String>,
-    /// The backing file's name as it stands there, UTF-8 or not, not empty.
+    /// An error in the location of the snapshot table. No snapshot can be read then.
+    pub(crate) snapshots_problem: Option<String>,
+    /// The name of the backing file, in the bytes of the image, not empty.
     pub(crate) backing_name: Option<Vec<u8>>,
-    /// How clusters are compressed, if any are.
+    /// The compression method of compressed clusters.
     pub(crate) compression: Compression,
-    /// The feature bits, none of which is unknown and incompatible.
+    /// The feature bits. All incompatible bits are supported.
     pub(crate) features: Features,
-    /// The rest. There is an external data file's name if, by the features, there is such a file.
+    /// The header extensions. They contain the name of the external data file if the features state that there is one.
     pub(crate) extensions: Extensions,
 }
 
 impl Header {
-    /// Reads the header of a qcow2 image. Whatever it refuses, it says where and why.
-    pub(crate) fn read(host: &ImageFile) -> Result<Self> {
-        // What a short file hasn't got is zeros, and no table can lie there.
+    /// Reads the header of a qcow2 image. An error states the field, its offset and the reason.
+    pub(crate) fn read(file: &ImageFile) -> Result<Self> {
+        // Bytes beyond the end of a short file are zeros, which point to no table.
         let mut cluster = vec![0; 1 << CLUSTER_BITS_MIN];
-        host.read_at(0, &mut cluster)?;
+        file.read_at(0, &mut cluster)?;
         if !cluster.starts_with(MAGIC) {
-            return Err(unusable(host, "not a qcow2 image: it doesn't begin with \"QFI\\xfb\""));
+            return Err(unusable(file, "not a qcow2 image: it doesn't begin with \"QFI\\xfb\""));
         }
         let version = VERSION.u32(&cluster);
         if !(2..=3).contains(&version) {
-            return Err(VERSION.bad(host, version, "only versions 2 and 3 of qcow2 can be read"));
+            return Err(VERSION.bad(file, version, "only versions 2 and 3 of qcow2 can be read"));
         }
         let cluster_bits = CLUSTER_BITS.u32(&cluster);
         if !(CLUSTER_BITS_MIN..=CLUSTER_BITS_MAX).contains(&cluster_bits) {
             let why = format_args!("clusters can have 2^{CLUSTER_BITS_MIN} to 2^{CLUSTER_BITS_MAX} bytes");
-            return Err(CLUSTER_BITS.bad(host, cluster_bits, why));
+            return Err(CLUSTER_BITS.bad(file, cluster_bits, why));
         }
-        refuse_encryption(host, CRYPT_METHOD.u32(&cluster))?;
+        refuse_encryption(file, CRYPT_METHOD.u32(&cluster))?;
         let raw = RawHeader { version, cluster_bits, cluster };
-        raw.check(host)
+        raw.check(file)
     }
 
-    /// The name of the file that guest data lies in, if that is another.
+    /// The name of the external data file, if there is one.
     pub(crate) fn data_file(&self) -> Option<&[u8]> {
         self.extensions.data_file.as_deref().filter(|_| self.features.has_data_file())
     }
 
-    /// The tables that the header points at and that lie where they can.
-    pub(crate) fn places(&self) -> Vec<MetadataRegion> {
-        let sound = [true, self.refcount_flaw.is_none(), self.snapshots_flaw.is_none()];
-        self.stated_places().into_iter().zip(sound).filter_map(|(place, sound)| sound.then_some(place)).collect()
+    /// The tables that the header points to, without those whose location is invalid.
+    pub(crate) fn regions(&self) -> Vec<MetadataRegion> {
+        let sound = [true, self.refcount_problem.is_none(), self.snapshots_problem.is_none()];
+        self.stated_regions().into_iter().zip(sound).filter_map(|(region, sound)| sound.then_some(region)).collect()
     }
 
-    /// The tables that the header points at. The snapshot table's length is not known but for the least of it.
-    fn stated_places(&self) -> [MetadataRegion; 3] {
-        let place = |name, field, offset: HostOffset, len| MetadataRegion { name, field, offset: offset.0, len };
+    /// The tables that the header points to. The snapshot table has its minimum length, since the actual one is
+    /// unknown.
+    fn stated_regions(&self) -> [MetadataRegion; 3] {
+        let region = |name, field, offset: HostOffset, len| MetadataRegion { name, field, offset: offset.0, len };
         let refcount_len = u64::from(self.refcount_table.clusters) << self.geometry.cluster_bits;
         let snapshots_len = u64::from(self.snapshots.count) * SNAPSHOT_ENTRY_MIN;
         [
-            place("L1 table", L1_OFFSET, self.l1.offset, self.l1.entries * 8),
-            place("refcount table", REFCOUNT_OFFSET, self.refcount_table.offset, refcount_len),
-            place("snapshot table", SNAPSHOTS_OFFSET, self.snapshots.offset, snapshots_len),
+            region("L1 table", L1_OFFSET, self.l1.offset, self.l1.entries * 8),
+            region("refcount table", REFCOUNT_OFFSET, self.refcount_table.offset, refcount_len),
+            region("snapshot table", SNAPSHOTS_OFFSET, self.snapshots.offset, snapshots_len),
         ]
     }
 
-    /// What a user should know before trusting what is read.
+    /// Warnings about the image.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.features.is_dirty() {
@@ -197,11 +198,11 @@ impl Header {
         if self.features.is_corrupt() {
             warnings.push("its corrupt bit is set: what is read of it may be wrong".into());
         }
-        if let Some(flaw) = &self.refcount_flaw {
-            warnings.push(format!("{flaw}: it is not needed to read the disk"));
+        if let Some(problem) = &self.refcount_problem {
+            warnings.push(format!("{problem}: it is not needed to read the disk"));
         }
-        if let Some(flaw) = &self.snapshots_flaw {
-            warnings.push(format!("{flaw}: no snapshot can be read"));
+        if let Some(problem) = &self.snapshots_problem {
+            warnings.push(format!("{problem}: no snapshot can be read"));
         }
         if self.size != self.stated_size {
             let (stated, lost) = (self.stated_size, self.stated_size - self.size);
@@ -213,20 +214,20 @@ impl Header {
     }
 }
 
-/// Ciphertext must never be taken for the disk.
-fn refuse_encryption(host: &ImageFile, method: u32) -> Result<()> {
+/// Fails if the image is encrypted, so that ciphertext is never read as the disk.
+fn refuse_encryption(file: &ImageFile, method: u32) -> Result<()> {
     let scheme = match method {
         0 => return Ok(()),
         1 => "AES",
         2 => "LUKS",
-        _ => return Err(CRYPT_METHOD.bad(host, method, "an unknown encryption")),
+        _ => return Err(CRYPT_METHOD.bad(file, method, "an unknown encryption")),
     };
     let refusal =
-        CRYPT_METHOD.bad(host, method, format_args!("the image is encrypted ({scheme}), which can't be read"));
-    Err(refusal.hint(decrypting(host.path())))
+        CRYPT_METHOD.bad(file, method, format_args!("the image is encrypted ({scheme}), which can't be read"));
+    Err(refusal.hint(decrypting(file.path())))
 }
 
-/// The first bytes of the file, of which version and cluster size are known to be good.
+/// The first bytes of the file. Version and cluster size are already checked.
 struct RawHeader {
     version: u32,
     cluster_bits: u32,
@@ -234,46 +235,46 @@ struct RawHeader {
 }
 
 impl RawHeader {
-    /// A field of version 3, zero in version 2.
+    /// A field of version 3, which is zero in version 2.
     fn v3<T: Default>(&self, value: T) -> T {
         if self.version >= 3 { value } else { T::default() }
     }
 
-    fn check(mut self, host: &ImageFile) -> Result<Header> {
+    fn check(mut self, file: &ImageFile) -> Result<Header> {
         let cluster_size = 1u64 << self.cluster_bits;
         let length = if self.version >= 3 { HEADER_LENGTH.u32(&self.cluster) } else { LENGTH_V2 };
         if self.version >= 3 && (length < LENGTH_V3 || u64::from(length) > cluster_size) {
             let why = format_args!("can be {LENGTH_V3} bytes to a cluster of {cluster_size}");
-            return Err(HEADER_LENGTH.bad(host, length, why));
+            return Err(HEADER_LENGTH.bad(file, length, why));
         }
         self.cluster.resize(usize_of(cluster_size), 0);
         let (_, rest) = self.cluster.split_at_mut(1 << CLUSTER_BITS_MIN);
-        host.read_at(1 << CLUSTER_BITS_MIN, rest)?;
+        file.read_at(1 << CLUSTER_BITS_MIN, rest)?;
 
-        let (backing, extensions_end) = self.backing(host, length)?;
+        let (backing, extensions_end) = self.backing(file, length)?;
         let features = Features {
             incompatible: self.v3(INCOMPATIBLE.u64(&self.cluster)),
             compatible: self.v3(COMPATIBLE.u64(&self.cluster)),
             autoclear: self.v3(AUTOCLEAR.u64(&self.cluster)),
         };
         let extensions =
-            Extensions::read(host, &self.cluster, usize_of(length), extensions_end, features.bitmaps_are_current());
+            Extensions::read(file, &self.cluster, usize_of(length), extensions_end, features.bitmaps_are_current());
         if features.unknown() != 0 {
-            // Names are to be had where the extensions are sound; the refusal comes anyway.
+            // The names of feature bits are available if the extensions are valid. The image is refused in any case.
             let words = extensions.map(|found| found.names).unwrap_or_default().of(features.unknown());
             return Err(INCOMPATIBLE.bad_offset(
-                host,
+                file,
                 features.incompatible,
                 format_args!("unknown features: {words}"),
             ));
         }
         let extensions = extensions?;
-        check_data_file(host, features, &extensions)?;
+        check_data_file(file, features, &extensions)?;
         let geometry = Geometry { cluster_bits: self.cluster_bits, extended_l2: features.extended_l2() };
         if geometry.subcluster_size() < 1 << CLUSTER_BITS_MIN {
             let why =
                 format_args!("too small for extended L2 entries (incompatible bit {})", EXTENDED_L2.trailing_zeros());
-            return Err(CLUSTER_BITS.bad(host, self.cluster_bits, why));
+            return Err(CLUSTER_BITS.bad(file, self.cluster_bits, why));
         }
         let stated_size = SIZE.u64(&self.cluster);
         let mut header = Header {
@@ -290,34 +291,34 @@ impl RawHeader {
                 clusters: REFCOUNT_CLUSTERS.u32(&self.cluster),
             },
             refcount_order: if self.version >= 3 { REFCOUNT_ORDER.u32(&self.cluster) } else { 4 },
-            refcount_flaw: None,
-            snapshots_flaw: None,
+            refcount_problem: None,
+            snapshots_problem: None,
             snapshots: SnapshotTable {
                 offset: HostOffset(SNAPSHOTS_OFFSET.u64(&self.cluster)),
                 count: SNAPSHOTS.u32(&self.cluster),
             },
             backing_name: backing,
-            compression: self.compression(host, length, features)?,
+            compression: self.compression(file, length, features)?,
             features,
             extensions,
         };
-        check_numbers(host, &header)?;
-        let [l1, refcounts, snapshots] = header.stated_places();
-        l1.check(host, geometry, &[])?;
-        for place in [&refcounts, &snapshots] {
-            place.check_number(host, geometry)?;
-            // One of both is wrong, and it may be the one that the disk is read by.
-            place.overlap(host, &[l1]).map_or(Ok(()), Err)?;
+        check_numbers(file, &header)?;
+        let [l1, refcounts, snapshots] = header.stated_regions();
+        l1.check(file, geometry, &[])?;
+        for region in [&refcounts, &snapshots] {
+            region.check_number(file, geometry)?;
+            // One of two overlapping tables has a wrong offset. It may be the L1 table, which maps the disk.
+            region.overlap(file, &[l1]).map_or(Ok(()), Err)?;
         }
-        let said = |flaw: Option<DiskError>| flaw.map(|flaw| flaw.what().to_owned());
-        header.refcount_flaw = said(refcounts.flaw(host, geometry));
-        let others: &[MetadataRegion] = if header.refcount_flaw.is_none() { &[refcounts] } else { &[] };
-        header.snapshots_flaw = said(snapshots.flaw(host, geometry).or_else(|| snapshots.overlap(host, others)));
+        let said = |problem: Option<DiskError>| problem.map(|problem| problem.what().to_owned());
+        header.refcount_problem = said(refcounts.problem(file, geometry));
+        let others: &[MetadataRegion] = if header.refcount_problem.is_none() { &[refcounts] } else { &[] };
+        header.snapshots_problem = said(snapshots.problem(file, geometry).or_else(|| snapshots.overlap(file, others)));
         Ok(header)
     }
 
-    /// The backing file's name, and where the extensions end.
-    fn backing(&self, host: &ImageFile, header_length: u32) -> Result<(Option<Vec<u8>>, usize)> {
+    /// The name of the backing file, and the end of the extensions.
+    fn backing(&self, file: &ImageFile, header_length: u32) -> Result<(Option<Vec<u8>>, usize)> {
         let (offset, len) = (BACKING_OFFSET.u64(&self.cluster), BACKING_SIZE.u32(&self.cluster));
         if offset == 0 {
             return Ok((None, self.cluster.len()));
@@ -327,22 +328,22 @@ impl RawHeader {
                 "not between the header's end at {header_length:#x} and its cluster's at {:#x}",
                 self.cluster.len()
             );
-            return Err(BACKING_OFFSET.bad_offset(host, offset, why));
+            return Err(BACKING_OFFSET.bad_offset(file, offset, why));
         }
         let room = self.cluster.len() as u64 - offset;
         if len > BACKING_MAX || u64::from(len) > room {
             let why = format_args!("the backing file's name has room for {} bytes", room.min(u64::from(BACKING_MAX)));
-            return Err(BACKING_SIZE.bad(host, len, why));
+            return Err(BACKING_SIZE.bad(file, len, why));
         }
         let name = string(&self.cluster[usize_of(offset)..][..usize_of(len)]);
         Ok(((!name.is_empty()).then(|| name.to_vec()), usize_of(offset)))
     }
 
-    /// The kind of compression; the feature bit has to agree.
-    fn compression(&self, host: &ImageFile, header_length: u32, features: Features) -> Result<Compression> {
+    /// The compression method, which must agree with the feature bit.
+    fn compression(&self, file: &ImageFile, header_length: u32, features: Features) -> Result<Compression> {
         let there = u64::from(header_length) > COMPRESSION_TYPE.at;
         let kind = if there { self.cluster[usize_of(COMPRESSION_TYPE.at)] } else { 0 };
-        let bad = |why: &str| -> DiskError { COMPRESSION_TYPE.bad(host, kind, why) };
+        let bad = |why: &str| -> DiskError { COMPRESSION_TYPE.bad(file, kind, why) };
         match (kind, features.has_compression_type()) {
             (0, false) => Ok(Compression::Zlib),
             (1, true) => Ok(Compression::Zstd),
@@ -353,16 +354,16 @@ impl RawHeader {
     }
 }
 
-/// A data file is named if there is one.
-fn check_data_file(host: &ImageFile, features: Features, extensions: &Extensions) -> Result<()> {
+/// Fails if the features state an external data file, and the extensions don't name one.
+fn check_data_file(file: &ImageFile, features: Features, extensions: &Extensions) -> Result<()> {
     let named = extensions.data_file.as_ref().is_some_and(|name| !name.is_empty());
     if features.has_data_file() && !named {
         let why = "guest data lies in an external data file, which the image doesn't name";
-        return Err(INCOMPATIBLE.bad_offset(host, features.incompatible, why));
+        return Err(INCOMPATIBLE.bad_offset(file, features.incompatible, why));
     }
     if features.data_file_raw() && !features.has_data_file() {
         return Err(AUTOCLEAR.bad_offset(
-            host,
+            file,
             features.autoclear,
             "a raw external data file, but there is no external data file",
         ));
@@ -370,31 +371,31 @@ fn check_data_file(host: &ImageFile, features: Features, extensions: &Extensions
     Ok(())
 }
 
-/// Counts and sizes.
-fn check_numbers(host: &ImageFile, header: &Header) -> Result<()> {
+/// Checks counts and sizes.
+fn check_numbers(file: &ImageFile, header: &Header) -> Result<()> {
     let &Header { geometry, refcount_order, refcount_table, snapshots, l1, stated_size, .. } = header;
     if refcount_order > REFCOUNT_ORDER_MAX {
-        return Err(REFCOUNT_ORDER.bad(host, refcount_order, "reference counts have at most 2^6 bits"));
+        return Err(REFCOUNT_ORDER.bad(file, refcount_order, "reference counts have at most 2^6 bits"));
     }
     let clusters = refcount_table.clusters;
     if clusters == 0 {
-        return Err(REFCOUNT_CLUSTERS.bad(host, clusters, "there is no refcount table"));
+        return Err(REFCOUNT_CLUSTERS.bad(file, clusters, "there is no refcount table"));
     }
     if u64::from(clusters) << geometry.cluster_bits > REFCOUNT_TABLE_MAX {
         let why = format_args!("a refcount table of more than {REFCOUNT_TABLE_MAX} bytes");
-        return Err(REFCOUNT_CLUSTERS.bad(host, clusters, why));
+        return Err(REFCOUNT_CLUSTERS.bad(file, clusters, why));
     }
     if snapshots.count > SNAPSHOTS_MAX {
-        return Err(SNAPSHOTS.bad(host, snapshots.count, format_args!("more than {SNAPSHOTS_MAX} snapshots")));
+        return Err(SNAPSHOTS.bad(file, snapshots.count, format_args!("more than {SNAPSHOTS_MAX} snapshots")));
     }
-    l1.check_len(host, L1_SIZE)?;
+    l1.check_len(file, L1_SIZE)?;
     if stated_size > LEN_MAX {
-        return Err(SIZE.bad(host, stated_size, "more bytes than a disk can have"));
+        return Err(SIZE.bad(file, stated_size, "more bytes than a disk can have"));
     }
-    l1.check_covers(host, L1_SIZE, geometry, stated_size)
+    l1.check_covers(file, L1_SIZE, geometry, stated_size)
 }
 
-/// Of a number that is known to fit: it is at most a cluster.
+/// Converts a number that is at most a cluster, and so fits.
 fn usize_of(number: impl TryInto<usize>) -> usize {
     number.try_into().unwrap_or(usize::MAX)
 }

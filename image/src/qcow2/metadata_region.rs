@@ -1,4 +1,4 @@
-//! Where a table lies, and whether it may lie there.
+//! Checks the location of tables in the file.
 
 use xfer_hole_os::{DiskError, Result};
 use xfer_hole_proto::LEN_MAX;
@@ -7,33 +7,34 @@ use super::field::HeaderField;
 use super::geometry::Geometry;
 use crate::ImageFile;
 
-/// A table that a field of the header, or of a snapshot, points at.
+/// A table that a field of the header, or of a snapshot, points to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MetadataRegion {
-    /// What it is called in messages.
+    /// The name of the table in messages.
     pub(crate) name: &'static str,
-    /// The field that holds its offset.
+    /// The field that contains its offset.
     pub(crate) field: HeaderField,
-    /// Where it begins in the file.
+    /// Its file offset.
     pub(crate) offset: u64,
-    /// Bytes, as far as they are known. A table without any lies nowhere.
+    /// Its length in bytes, as far as it is known. An empty table overlaps nothing.
     pub(crate) len: u64,
 }
 
 impl MetadataRegion {
-    /// Refuses a place that is no good, by its number or by what else lies there.
-    pub(crate) fn check(&self, host: &ImageFile, geometry: Geometry, others: &[Self]) -> Result<()> {
-        self.check_number(host, geometry)?;
-        self.flaw(host, geometry).or_else(|| self.overlap(host, others)).map_or(Ok(()), Err)
+    /// Fails if the offset is invalid, or the table overlaps the header or one of `others`.
+    pub(crate) fn check(&self, file: &ImageFile, geometry: Geometry, others: &[Self]) -> Result<()> {
+        self.check_number(file, geometry)?;
+        self.problem(file, geometry).or_else(|| self.overlap(file, others)).map_or(Ok(()), Err)
     }
 
-    /// Refuses a place that is not at a cluster, or that no file reaches: as QEMU's `qcow2_validate_table` does, for a table without entries, too.
-    pub(crate) fn check_number(&self, host: &ImageFile, geometry: Geometry) -> Result<()> {
-        let bad = |why: String| Err(self.field.bad_offset(host, self.offset, why));
+    /// Fails if the offset is no multiple of the cluster size, or exceeds the largest file, as QEMU's
+    /// `qcow2_validate_table` does. The offset of an empty table is checked too.
+    pub(crate) fn check_number(&self, file: &ImageFile, geometry: Geometry) -> Result<()> {
+        let bad = |why: String| Err(self.field.bad_offset(file, self.offset, why));
         if geometry.misalignment(self.offset) != 0 {
             return bad(format!("not a multiple of the cluster size of {} bytes", geometry.cluster_size()));
         }
-        // What is read lies below QEMU's BDRV_MAX_LENGTH.
+        // Tables must end below QEMU's BDRV_MAX_LENGTH.
         let most = if self.len == 0 { LEN_MAX } else { LEN_MAX >> 30 << 30 };
         if self.offset > most - self.len.min(most) {
             return bad(format!("the {} lies beyond the end of the largest possible file", self.name));
@@ -41,28 +42,28 @@ impl MetadataRegion {
         Ok(())
     }
 
-    /// What is wrong with a place that begins behind the end of the file, or overlaps the header's cluster. Its own end may lie behind the end
-    /// of the file: what isn't there reads as zeros.
-    pub(crate) fn flaw(&self, host: &ImageFile, geometry: Geometry) -> Option<DiskError> {
-        let bad = |why: String| Some(self.field.bad_offset(host, self.offset, why));
+    /// The error of a table that begins beyond the end of the file, or overlaps the header's cluster. A table may end
+    /// beyond the end of the file, where it reads as zeros.
+    pub(crate) fn problem(&self, file: &ImageFile, geometry: Geometry) -> Option<DiskError> {
+        let bad = |why: String| Some(self.field.bad_offset(file, self.offset, why));
         match self.offset {
             _ if self.len == 0 => None,
             offset if offset < geometry.cluster_size() => {
                 bad(format!("the {} overlaps the header's cluster", self.name))
             }
-            offset if offset >= host.len() => {
-                let len = host.len();
+            offset if offset >= file.len() => {
+                let len = file.len();
                 bad(format!("the {} begins past the end of the file, which has {len} bytes", self.name))
             }
             _ => None,
         }
     }
 
-    /// What is wrong with a place that overlaps one of `others`.
-    pub(crate) fn overlap(&self, host: &ImageFile, others: &[Self]) -> Option<DiskError> {
+    /// The error of a table that overlaps one of `others`.
+    pub(crate) fn overlap(&self, file: &ImageFile, others: &[Self]) -> Option<DiskError> {
         let other = others.iter().find(|other| self.overlaps(other))?;
         let why = format!("the {} overlaps the {} at {:#x}", self.name, other.name, other.offset);
-        Some(self.field.bad_offset(host, self.offset, why))
+        Some(self.field.bad_offset(file, self.offset, why))
     }
 
     fn overlaps(&self, other: &Self) -> bool {

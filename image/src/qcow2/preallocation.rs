@@ -1,4 +1,4 @@
-//! Whether an image was preallocated: clusters that its refcounts say are in use, and that its file has no blocks for.
+//! Detects preallocated images: their reference counts show clusters in use for which the file has no blocks.
 
 use xfer_hole_os::Result;
 
@@ -7,30 +7,31 @@ use crate::qcow2::buffered_range::BufferedRange;
 use crate::qcow2::field::be64;
 use crate::qcow2::header::Header;
 
-/// Bytes of refcount blocks that are read at most.
+/// The maximum number of bytes of refcount blocks that are read.
 const ENOUGH: u64 = 512 << 20;
-/// Bits 9 to 63 of a refcount table entry: the offset of a block (qcow2 specification, "Host cluster management").
+/// Bits 9 to 63 of a refcount table entry: the offset of a refcount block (qcow2 specification, "Host cluster
+/// management").
 const OFFSET: u64 = !0x1ff;
 
-/// True if about a tenth more clusters are in use than the file has blocks for: then data may lie where nothing was written yet,
-/// and the file's holes are worth asking for. Judged as by QEMU's qcow2_detect_metadata_preallocation, so that maps agree.
-/// Unusable refcounts say no.
-pub(crate) fn is_preallocated(host: &ImageFile, header: &Header) -> bool {
-    header.refcount_flaw.is_none() && counts(host, header).unwrap_or(false)
+/// True if the reference counts show about a tenth more clusters in use than the file has blocks for. Data clusters may
+/// then be unwritten, so the holes of the file are taken into account. The decision is that of QEMU's
+/// qcow2_detect_metadata_preallocation, so that maps agree. False if the reference counts are invalid.
+pub(crate) fn is_preallocated(file: &ImageFile, header: &Header) -> bool {
+    header.refcount_problem.is_none() && counts(file, header).unwrap_or(false)
 }
 
-fn counts(host: &ImageFile, header: &Header) -> Result<bool> {
+fn counts(file: &ImageFile, header: &Header) -> Result<bool> {
     let cluster_size = header.geometry.cluster_size();
-    let real = host.allocated()? / cluster_size;
+    let real = file.allocated()? / cluster_size;
     let threshold = (real * 10 / 9).max(real + 2);
-    let end = host.len().div_ceil(cluster_size);
+    let end = file.len().div_ceil(cluster_size);
     if end < threshold {
         return Ok(false);
     }
     let block_clusters = (cluster_size * 8) >> header.refcount_order;
     let table = header.refcount_table;
     let table_end = table.offset.0 + u64::from(table.clusters) * cluster_size;
-    let mut entries = BufferedRange::new(host, table.offset.0, table_end.min(host.len()));
+    let mut entries = BufferedRange::new(file, table.offset.0, table_end.min(file.len()));
     let (mut clusters, mut used, mut read) = (end, 0, 0);
     let mut buffer = vec![0; 64 << 10];
     while let Some(word) = entries.take(8)?.filter(|_| clusters > 0 && read < ENOUGH) {
@@ -39,14 +40,14 @@ fn counts(host: &ImageFile, header: &Header) -> Result<bool> {
             return Ok(false);
         }
         let here = clusters.min(block_clusters);
-        // Past the end of the file all are zero.
-        if block != 0 && block < host.len() {
+        // Reference counts beyond the end of the file are zero.
+        if block != 0 && block < file.len() {
             let bytes = (here << header.refcount_order).div_ceil(8);
             for start in (0..bytes).step_by(buffer.len()) {
                 let len = (bytes - start).min(buffer.len() as u64);
                 let piece = &mut buffer[..usize::try_from(len).unwrap_or_default()];
-                host.read_at(block + start, piece)?;
-                // Small blocks cost a call each.
+                file.read_at(block + start, piece)?;
+                // A minimum per block limits the number of reads of small blocks.
                 read += len.max(16 << 10);
                 used += used_clusters(piece, header.refcount_order);
                 if used >= threshold {
@@ -59,7 +60,7 @@ fn counts(host: &ImageFile, header: &Header) -> Result<bool> {
     Ok(false)
 }
 
-/// How many of these refcounts, 2^order bits each, are not zero.
+/// The number of these reference counts, of 2^order bits each, that are not zero.
 fn used_clusters(bytes: &[u8], order: u32) -> u64 {
     match order.checked_sub(3) {
         Some(order) => {
@@ -90,15 +91,15 @@ mod tests {
     }
 
     #[test]
-    fn clusters_in_use_that_the_file_has_no_blocks_for_are_preallocated_and_blocks_past_its_end_count_for_nothing() {
+    fn used_clusters_without_blocks_are_preallocated() {
         let image = TestImage::v3();
-        let judged = || is_preallocated(&image.host(), &image.header().unwrap());
-        assert!(!judged());
+        let detected = || is_preallocated(&image.host(), &image.header().unwrap());
+        assert!(!detected());
         for block in [0xffff_ffff_ffff_0000, 0x8000_0000_0000_0000, 4 << 16, 0x200] {
             image.put64(1 << 16, block);
-            assert!(!judged(), "{block:#x}");
+            assert!(!detected(), "{block:#x}");
         }
         image.put64(1 << 16, 2 << 16).put64(2 << 16, 0x0001_0001_0001_0001);
-        assert!(judged());
+        assert!(detected());
     }
 }

@@ -1,20 +1,21 @@
-//! A piece of a table, decoded: neighbours with one answer are one run.
+//! A decoded piece of a table, as a list of runs: adjacent entries with equal meaning are one run.
 
-/// What the entries of a piece of a table say, as runs. Counted in units: whatever an entry, or a part of one, stands for.
+/// The meaning of the entries of a piece of a table, as runs. Lengths are in units: a unit is an entry, or a part of an
+/// entry such as a subcluster.
 #[derive(Debug)]
 pub(crate) struct RunMap<M> {
     runs: Vec<(u32, M)>,
     end: u32,
 }
 
-/// A part of a run, from where it was asked for.
+/// The part of a run from a given unit on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RunPart<M> {
-    /// What its beginning says.
+    /// The meaning of the run's first unit.
     pub(crate) what: M,
-    /// Units between its beginning and where it was asked for.
+    /// The number of units of the run before the given unit.
     pub(crate) passed: u32,
-    /// Units from there to its end.
+    /// The number of units of the run from the given unit on.
     pub(crate) left: u32,
 }
 
@@ -25,7 +26,8 @@ impl<M> Default for RunMap<M> {
 }
 
 impl<M: Copy> RunMap<M> {
-    /// Adds `units` that say `what`, to the run before if `joins` says so of how that began and how many units it has.
+    /// Appends `units` with the meaning `what`. They extend the last run if `joins` returns true for its meaning and
+    /// its number of units.
     pub(crate) fn push(&mut self, units: u32, what: M, joins: impl FnOnce(M, u32) -> bool) {
         let joined = self.runs.last().is_some_and(|&(first, before)| joins(before, self.end - first));
         if !joined {
@@ -34,7 +36,7 @@ impl<M: Copy> RunMap<M> {
         self.end += units;
     }
 
-    /// The run that unit `at` lies in; `None` behind the last.
+    /// Finds the run that contains unit `at`. `None` beyond the last run.
     pub(crate) fn find(&self, at: u32) -> Option<RunPart<M>> {
         let next = self.runs.partition_point(|&(first, _)| first <= at);
         let end = self.runs.get(next).map_or(self.end, |&(first, _)| first);
@@ -42,12 +44,12 @@ impl<M: Copy> RunMap<M> {
         (at < end).then(|| RunPart { what, passed: at - first, left: end - at })
     }
 
-    /// What they take in memory.
+    /// The memory that the runs take, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.runs.capacity() * size_of::<(u32, M)>()
     }
 
-    /// Lets go of room for runs that don't come.
+    /// Ends the list and releases spare memory.
     pub(crate) fn close(mut self) -> Self {
         self.runs.shrink_to_fit();
         self
@@ -62,7 +64,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_unit_is_found_with_what_was_said_of_it(said in prop::collection::vec((1..9_u32, 0..3_u8), 0..20)) {
+        fn every_unit_is_found_with_its_meaning(said in prop::collection::vec((1..9_u32, 0..3_u8), 0..20)) {
             let mut runs = RunMap::default();
             let mut units = Vec::new();
             for &(count, what) in &said {
@@ -75,7 +77,7 @@ mod tests {
                 prop_assert_eq!(found.what, what);
                 let (first, end) = ((at - found.passed) as usize, (at + found.left) as usize);
                 prop_assert!(units[first..end].iter().all(|&unit| unit == what));
-                // Neighbours are joined: a run goes as far as it can.
+                // Adjacent equal units are in one run.
                 prop_assert!(units.get(end) != Some(&what) && (first == 0 || units[first - 1] != what));
             }
             prop_assert_eq!(runs.find(units.len() as u32), None);

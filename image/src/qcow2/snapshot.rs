@@ -1,6 +1,6 @@
-//! Internal snapshots: the table that lists them, read in pieces, and the one that a user names.
+//! Reads the snapshot table, in pieces, and finds the internal snapshot that a user names.
 //!
-//! qcow2 specification, "Snapshots". Limits are QEMU's, by its names.
+//! qcow2 specification, "Snapshots". The limits are QEMU's, with its names.
 
 use xfer_hole_os::{DiskError, DiskErrorKind, Result};
 use xfer_hole_proto::LEN_MAX;
@@ -14,108 +14,109 @@ use crate::ImageFile;
 
 /// QEMU's QCOW_MAX_SNAPSHOT_EXTRA_DATA, in bytes.
 const EXTRA_MAX: u32 = 1024;
-/// QEMU's QCOW_MAX_SNAPSHOTS_SIZE: bytes of the whole table.
+/// QEMU's QCOW_MAX_SNAPSHOTS_SIZE: the maximum size of the table in bytes.
 const TABLE_MAX: u64 = 64 << 20;
-/// Snapshots that a message names.
+/// The maximum number of snapshots that a message names.
 const NAMED: usize = 8;
 
 /// An internal snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Snapshot {
-    /// What tells it from the others: mostly a number. As it stands there, UTF-8 or not.
+    /// Its ID, which is mostly a number, in the bytes of the image.
     pub(crate) id: Box<[u8]>,
-    /// What the user called it. As it stands there, UTF-8 or not.
+    /// Its name, in the bytes of the image.
     pub(crate) name: Box<[u8]>,
-    /// Its L1 table, to be had by [`Snapshot::l1`]: not yet checked.
+    /// Its L1 table, not yet checked. [`Snapshot::l1`] checks and returns it.
     unchecked_l1: L1Table,
-    /// Where its entry begins in the file.
+    /// File offset of its entry in bytes.
     at: u64,
-    /// Bytes of its virtual disk: its own, or today's if its entry doesn't say. A multiple of 512.
+    /// Size of its virtual disk in bytes, a multiple of 512. The present size if the entry states none.
     pub(crate) disk_size: u64,
-    /// The entry itself says how long the disk is.
+    /// The entry states the size of the disk.
     own_size: bool,
-    /// Bytes of the guest's saved state; 0 if there is none.
+    /// Size of the saved state of the virtual machine in bytes; 0 if there is none.
     pub(crate) vm_state_size: u64,
-    /// When it was made: seconds since 1970.
+    /// Time of its creation, in seconds since 1970.
     pub(crate) date_sec: u32,
-    /// Nanoseconds of that second.
+    /// The nanoseconds of that time.
     pub(crate) date_nsec: u32,
-    /// Nanoseconds that the guest had been running.
+    /// Run time of the virtual machine until then, in nanoseconds.
     pub(crate) vm_clock_nsec: u64,
-    /// Instructions that the guest had run, if they were counted.
+    /// The number of instructions that the virtual machine had executed, if they were counted.
     pub(crate) icount: Option<u64>,
-    /// Why it can't be read, though the image can.
-    pub(crate) flaw: Option<String>,
+    /// The reason why the snapshot can't be read, although the image can.
+    pub(crate) problem: Option<String>,
 }
 
 impl Snapshot {
-    /// Its L1 table, found to be sound as the disk's own is. Where the disk was shorter when the snapshot was made, and its entry
-    /// doesn't say so, the table may be shorter too: what lies behind it is unallocated.
-    pub(crate) fn l1(&self, host: &ImageFile, header: &Header) -> Result<L1Table> {
+    /// Checks and returns its L1 table. If the entry doesn't state the size of the disk, the disk may have been smaller
+    /// then, so the table may be shorter; the disk beyond it is unallocated.
+    pub(crate) fn l1(&self, file: &ImageFile, header: &Header) -> Result<L1Table> {
         let (offset, size) = (
             HeaderField::new("snapshot's l1_table_offset", self.at),
             HeaderField::new("snapshot's l1_size", self.at + 8),
         );
         let l1 = self.unchecked_l1;
-        l1.check_len(host, size)?;
+        l1.check_len(file, size)?;
         if self.own_size {
-            l1.check_covers(host, size, header.geometry, self.disk_size)?;
+            l1.check_covers(file, size, header.geometry, self.disk_size)?;
         }
-        let place =
+        let region =
             MetadataRegion { name: "snapshot's L1 table", field: offset, offset: l1.offset.0, len: l1.entries * 8 };
-        place.check(host, header.geometry, &header.places())?;
+        region.check(file, header.geometry, &header.regions())?;
         Ok(l1)
     }
 
-    /// It as a message names it.
+    /// Its name and ID as messages show them.
     fn shown(&self) -> String {
         format!("\"{}\" (ID {})", printable(&self.name), printable(&self.id))
     }
 }
 
-/// The snapshots of an image, in the order of their table. Ends after the first error.
+/// The snapshots of an image, in the order of the table. An error ends the iteration.
 pub(crate) struct Snapshots<'a> {
-    host: &'a ImageFile,
-    /// Up to where the table has to end at the latest. What lies behind the end of the file is zeros, as QEMU has it.
-    window: BufferedRange<'a>,
-    /// Why none of them can be read.
-    flaw: Option<String>,
-    /// Today's size of the disk in bytes.
+    file: &'a ImageFile,
+    /// The remaining bytes of the table, up to its latest possible end. Beyond the end of the file it reads as zeros,
+    /// as in QEMU.
+    range: BufferedRange<'a>,
+    /// The reason why no snapshot can be read.
+    problem: Option<String>,
+    /// The present size of the disk in bytes.
     size: u64,
     count: u32,
     next: u32,
 }
 
 impl<'a> Snapshots<'a> {
-    /// The snapshots of the image with this header.
-    pub(crate) fn new(host: &'a ImageFile, header: &Header) -> Self {
+    /// Creates the iterator for the image with this header.
+    pub(crate) fn new(file: &'a ImageFile, header: &Header) -> Self {
         let HostOffset(start) = header.snapshots.offset;
-        let window = BufferedRange::new(host, start, start.saturating_add(TABLE_MAX));
-        let flaw = header.snapshots_flaw.clone();
-        Self { host, window, flaw, size: header.size, count: header.snapshots.count, next: 0 }
+        let range = BufferedRange::new(file, start, start.saturating_add(TABLE_MAX));
+        let problem = header.snapshots_problem.clone();
+        Self { file, range, problem, size: header.size, count: header.snapshots.count, next: 0 }
     }
 
-    /// Refuses an image whose table QEMU refuses. What only a snapshot needs is told if it is wrong.
-    pub(crate) fn check(host: &'a ImageFile, header: &Header) -> Result<Option<String>> {
-        let mut flaw = None;
-        for snapshot in Self::new(host, header) {
-            flaw = flaw.or(snapshot?.flaw);
+    /// Fails if QEMU refuses the table. Returns a warning if only reading a snapshot would fail.
+    pub(crate) fn check(file: &'a ImageFile, header: &Header) -> Result<Option<String>> {
+        let mut problem = None;
+        for snapshot in Self::new(file, header) {
+            problem = problem.or(snapshot?.problem);
         }
-        // What is wrong with all of them is told of the header.
-        Ok(flaw.filter(|_| header.snapshots_flaw.is_none()).map(|flaw| format!("{flaw}: it can't be read")))
+        // The header's warnings already report an error that concerns all snapshots.
+        Ok(problem.filter(|_| header.snapshots_problem.is_none()).map(|problem| format!("{problem}: it can't be read")))
     }
 
-    /// The snapshot that has this ID, else the one that has this name.
+    /// Finds the snapshot with this ID, else the one with this name.
     pub(crate) fn find(self, wanted: &[u8]) -> Result<Snapshot> {
-        let (host, count) = (self.host, self.count as usize);
+        let (file, count) = (self.file, self.count as usize);
         let (mut named, mut again, mut known) = (None, false, Vec::new());
-        if let Some(flaw) = self.flaw {
-            return Err(unusable(host, flaw));
+        if let Some(problem) = self.problem {
+            return Err(unusable(file, problem));
         }
         for snapshot in self {
             let snapshot = snapshot?;
-            if let Some(flaw) = snapshot.flaw {
-                return Err(unusable(host, flaw));
+            if let Some(problem) = snapshot.problem {
+                return Err(unusable(file, problem));
             }
             if *snapshot.id == *wanted {
                 return Ok(snapshot);
@@ -128,7 +129,7 @@ impl<'a> Snapshots<'a> {
                 named = named.or(Some(snapshot));
             }
         }
-        let refused = |what: String| DiskError::new(DiskErrorKind::Refused, host.path(), what);
+        let refused = |what: String| DiskError::new(DiskErrorKind::Refused, file.path(), what);
         let wanted = printable(wanted);
         match named {
             Some(_) if again => Err(refused(format!("more than one snapshot has the name \"{wanted}\""))
@@ -144,8 +145,8 @@ impl<'a> Snapshots<'a> {
     }
 
     fn read(&mut self) -> Result<Snapshot> {
-        self.window.align();
-        let at = self.window.at();
+        self.range.align();
+        let at = self.range.at();
         let fixed = self.take(at, 40)?;
         let (l1_offset, l1_entries) = (be64(fixed, 0), be32(fixed, 8));
         let (id_len, name_len) = (be16(fixed, 12), be16(fixed, 14));
@@ -153,7 +154,7 @@ impl<'a> Snapshots<'a> {
         let (short_state_size, extra_len) = (be32(fixed, 32), be32(fixed, 36));
         if extra_len > EXTRA_MAX {
             let why = format_args!("more than {EXTRA_MAX} bytes");
-            return Err(HeaderField::new("snapshot's extra_data_size", at + 36).bad(self.host, extra_len, why));
+            return Err(HeaderField::new("snapshot's extra_data_size", at + 36).bad(self.file, extra_len, why));
         }
         let today = self.size;
         let extra = self.take(at, extra_len)?;
@@ -163,18 +164,18 @@ impl<'a> Snapshots<'a> {
         let stated = own_size.unwrap_or(today);
         let too_large = (stated > LEN_MAX).then(|| {
             let why = "more bytes than a disk can have";
-            HeaderField::new("snapshot's disk size", at + 48).bad(self.host, stated, why).what().to_owned()
+            HeaderField::new("snapshot's disk size", at + 48).bad(self.file, stated, why).what().to_owned()
         });
         let id = string(self.take(at, u32::from(id_len))?).into();
         let name = string(self.take(at, u32::from(name_len))?).into();
-        let (index, count, len) = (self.next, self.count, self.host.len());
-        let cut = (self.window.at() > len).then(|| {
+        let (index, count, len) = (self.next, self.count, self.file.len());
+        let cut = (self.range.at() > len).then(|| {
             format!("snapshot {index} of {count}, at {at:#x}: runs past the end of the file, which has {len} bytes")
         });
         Ok(Snapshot {
             id,
             name,
-            flaw: cut.or(too_large),
+            problem: cut.or(too_large),
             unchecked_l1: L1Table { offset: HostOffset(l1_offset), entries: u64::from(l1_entries) },
             at,
             disk_size: stated / 512 * 512,
@@ -187,12 +188,12 @@ impl<'a> Snapshots<'a> {
         })
     }
 
-    /// The next bytes of the entry that begins at `entry`.
+    /// Takes the next bytes of the entry that begins at file offset `entry`.
     fn take(&mut self, entry: u64, len: u32) -> Result<&[u8]> {
-        let (host, index, count) = (self.host, self.next, self.count);
-        self.window.take(len)?.ok_or_else(|| {
+        let (file, index, count) = (self.file, self.next, self.count);
+        self.range.take(len)?.ok_or_else(|| {
             let why = format!("makes the table longer than {TABLE_MAX} bytes");
-            unusable(host, format!("snapshot {index} of {count}, at {entry:#x}: {why}"))
+            unusable(file, format!("snapshot {index} of {count}, at {entry:#x}: {why}"))
         })
     }
 }

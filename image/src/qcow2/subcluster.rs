@@ -1,6 +1,6 @@
-//! The bitmap behind each entry of an extended L2 table (qcow2 specification, "Extended L2 Entries").
+//! The bitmap of an extended L2 entry (qcow2 specification, "Extended L2 Entries").
 
-/// Bit n: subcluster n is allocated. Bit 32 + n: it reads as zeros.
+/// Bit n: subcluster n is allocated. Bit 32 + n: subcluster n reads as zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Subclusters(pub(crate) u64);
 

@@ -1,4 +1,4 @@
-//! One bounded cache of decoded table pieces, for all layers of a chain.
+//! A cache of decoded table pieces with bounded memory, shared by all layers of a chain.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,20 +9,20 @@ use crate::qcow2::entry::Mapping;
 use crate::qcow2::geometry::HostOffset;
 use crate::qcow2::run_map::RunMap;
 
-/// What a piece costs besides its runs.
+/// The memory in bytes that a piece takes in addition to its runs.
 const OVERHEAD: usize = 160;
 
-/// Which piece of which table: the layer, and where the piece is in that layer's file.
+/// Identifies a piece of a table: the layer's number, and the offset of the piece in that layer's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TableKey {
     pub(crate) layer: u32,
     pub(crate) piece: HostOffset,
 }
 
-/// The tables of a whole chain, as far as they are kept.
+/// The caches for the tables of a whole chain.
 #[derive(Debug)]
 pub(crate) struct ChainTables {
-    /// Offsets of L2 tables.
+    /// Decoded L1 tables: offsets of L2 tables.
     pub(crate) l1: TableCache<Option<HostOffset>>,
     pub(crate) l2: TableCache<Mapping>,
 }
@@ -33,11 +33,11 @@ impl Default for ChainTables {
     }
 }
 
-/// Pieces asked for lately. Two generations: a piece that is asked for moves to the young one, and when that is full, the old
-/// one is let go of.
+/// A cache with two generations. A piece that is used moves to the young generation. When that is full, the old
+/// generation is dropped and the young one becomes the old one.
 #[derive(Debug)]
 pub(crate) struct TableCache<M> {
-    /// Bytes of decoded pieces that may be kept.
+    /// The maximum memory of the decoded pieces, in bytes.
     bound: usize,
     generations: Mutex<CacheGenerations<M>>,
 }
@@ -46,9 +46,9 @@ pub(crate) struct TableCache<M> {
 struct CacheGenerations<M> {
     young: HashMap<TableKey, Arc<RunMap<M>>>,
     old: HashMap<TableKey, Arc<RunMap<M>>>,
-    /// Bytes of the young.
+    /// The memory of the young generation, in bytes.
     bytes: usize,
-    /// What was asked for last, which is asked for next mostly.
+    /// The piece that was used last, which is mostly used next too.
     last: Option<(TableKey, Arc<RunMap<M>>)>,
 }
 
@@ -58,7 +58,8 @@ impl<M: Copy> TableCache<M> {
         Self { bound, generations: Mutex::new(generations) }
     }
 
-    /// The piece of this key, read by `load` if it isn't here. Two that miss it at once both read it.
+    /// Returns the piece with this key. If it is not cached, `load` reads it. Two threads that need it at the same time
+    /// may both read it.
     pub(crate) fn get(&self, key: TableKey, load: impl FnOnce() -> Result<RunMap<M>>) -> Result<Arc<RunMap<M>>> {
         if let Some(piece) = self.find(key) {
             return Ok(piece);
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_is_bounded_and_what_is_asked_for_again_and_again_stays() {
+    fn cache_is_bounded_and_keeps_pieces_in_use() {
         let cache = TableCache::<Mapping>::new(1 << 20);
         let key = |offset| TableKey { layer: 0, piece: HostOffset(offset) };
         let mut loads = 0;

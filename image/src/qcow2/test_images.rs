@@ -1,4 +1,4 @@
-//! Images for tests: headers written by hand, and images made by qemu-img.
+//! Images for tests: headers written by hand, and images that qemu-img creates.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -12,13 +12,13 @@ use super::compressed::Compression;
 use super::header::Header;
 use crate::ImageFile;
 
-/// An image that is altered by hand, number by number.
+/// An image whose numbers tests set one by one.
 pub(crate) struct TestImage {
     dir: TempDir,
 }
 
 impl TestImage {
-    /// A sound image of 4 clusters of 64 KiB, with a disk of 1 MiB: header, refcount table, a gap, L1 table.
+    /// A valid image of 4 clusters of 64 KiB, with a disk of 1 MiB: header, refcount table, unused cluster, L1 table.
     pub(crate) fn v3() -> Self {
         let image = Self { dir: tempfile::tempdir().unwrap() };
         let file = File::create(image.path()).unwrap();
@@ -29,14 +29,14 @@ impl TestImage {
         image
     }
 
-    /// The same in version 2.
+    /// A valid image like that of [`Self::v3`], in version 2.
     pub(crate) fn v2() -> Self {
         let image = Self::v3();
         image.put32(4, 2).put32(96, 0).put32(100, 0);
         image
     }
 
-    /// An image that qemu-img makes: `args` are those of `create` behind the file's name.
+    /// An image that qemu-img creates with these options and size.
     pub(crate) fn made(options: &str, size: &str) -> Self {
         let image = Self { dir: tempfile::tempdir().unwrap() };
         let path = image.path();
@@ -44,7 +44,7 @@ impl TestImage {
         image
     }
 
-    /// An image with clusters of 4096 bytes, all of whose clusters are these compressed streams.
+    /// An image with clusters of 4096 bytes, which consists of these compressed streams.
     pub(crate) fn of_streams(compression: Compression, streams: &[Vec<u8>]) -> Self {
         const CLUSTER: u64 = 4096;
         assert!(streams.len() <= 512);
@@ -55,7 +55,7 @@ impl TestImage {
         }
         image.put64(2 * CLUSTER, 3 * CLUSTER);
         for (at, stream) in (0..).zip(streams) {
-            // Its end is that of a sector, so that nothing stands behind it.
+            // The stream ends at the end of a sector, so that no bytes follow it.
             let (slot, sectors) = (0x1_0000 + at * 3 * CLUSTER, (stream.len() as u64).div_ceil(512).max(1));
             let offset = slot + sectors * 512 - stream.len() as u64;
             image.put(offset, stream).put64(3 * CLUSTER + at * 8, 1 << 62 | (sectors - 1) << 58 | offset);
@@ -85,7 +85,7 @@ impl TestImage {
         self.put(at, &value.to_be_bytes())
     }
 
-    /// A header extension, padded; gives where the next one goes.
+    /// Writes a header extension with padding. Returns the offset of the next one.
     pub(crate) fn extension(&self, at: u64, kind: u32, data: &[u8]) -> u64 {
         self.put32(at, kind).put32(at + 4, u32::try_from(data.len()).unwrap()).put(at + 8, data);
         at + 8 + (data.len() as u64).next_multiple_of(8)
@@ -104,20 +104,20 @@ impl TestImage {
         Header::read(&self.host())
     }
 
-    /// What it is refused with, without the file's name.
+    /// The error for this image, without the file's name.
     pub(crate) fn refusal(&self) -> String {
         refusal(self.header().map(drop))
     }
 }
 
-/// The words of an error behind the file's name: one line.
+/// The text of an error after the file's name, which must be one line.
 pub(crate) fn refusal(result: Result<()>) -> String {
     let words = result.expect_err("is refused").to_string();
     assert!(!words.contains('\n'), "{words}");
     words.split_once("disk.qcow2: ").expect("names the file").1.to_owned()
 }
 
-/// Which of the clusters of 4096 bytes of an image QEMU reads.
+/// For each of the clusters of 4096 bytes, whether QEMU can read it.
 pub(crate) fn read_by_qemu(image: &TestImage, clusters: usize) -> Vec<bool> {
     let mut qemu_io = Command::new("qemu-io");
     qemu_io.args(["-r", "-f", "qcow2"]);
@@ -125,7 +125,7 @@ pub(crate) fn read_by_qemu(image: &TestImage, clusters: usize) -> Vec<bool> {
         qemu_io.args(["-c", &format!("read {} 4096", cluster * 4096)]);
     }
     let run = qemu_io.arg(image.path()).output().expect("qemu-io is installed");
-    // Each command says that it read, with a second line of statistics, or that it failed.
+    // Each command prints that it read, with a second line of statistics, or that it failed.
     let said = [run.stdout, run.stderr].map(|said| String::from_utf8(said).unwrap()).concat();
     let read = |line: &str| {
         if line.starts_with("read 4096/4096") { Some(line.rsplit(' ').next().unwrap().parse().unwrap()) } else { None }
@@ -136,7 +136,7 @@ pub(crate) fn read_by_qemu(image: &TestImage, clusters: usize) -> Vec<bool> {
     (0..clusters).map(|cluster| read.contains(&(cluster * 4096))).collect()
 }
 
-/// Runs qemu-img, without which these tests fail.
+/// Runs qemu-img. The test fails if it isn't installed.
 pub(crate) fn qemu_img(args: &[&str]) -> String {
     let run = Command::new("qemu-img").args(args).output().expect("qemu-img is installed");
     assert!(run.status.success(), "qemu-img {args:?}: {}", String::from_utf8_lossy(&run.stderr));

@@ -1,4 +1,4 @@
-//! Extents by FIEMAP, some hundreds a call, of which one call's worth is kept.
+//! Determines a file's extents by FIEMAP: up to 512 per call, of which only those of the last call are kept.
 
 use std::fs::File;
 use std::io;
@@ -9,35 +9,36 @@ use xfer_hole_os::sys::{self, FIEMAP_EXTENT_LAST, FIEMAP_EXTENT_UNWRITTEN, Fiema
 
 use crate::layer::Allocation;
 
-/// A window onto a file's extents, moved as it is asked for others. A million extents cost no more memory than some hundreds.
+/// The extents of a part of a file, which moves as other offsets are asked for. A file of a million extents takes no
+/// more memory than one of 512.
 #[derive(Debug, Default)]
 pub(crate) struct FiemapExtents {
-    window: Mutex<FiemapBatch>,
+    batch: Mutex<FiemapBatch>,
 }
 
 #[derive(Debug, Default)]
 struct FiemapBatch {
     covers: Range<u64>,
-    /// Without gaps, and merged where neighbours are alike.
+    /// The extents without gaps. Adjacent extents with equal status are merged.
     extents: Vec<FiemapExtent>,
     raw: Vec<FiemapReply>,
 }
 
 impl FiemapExtents {
-    /// What lies at `at` in a file of `size` bytes, and for how many bytes.
+    /// The status at offset `at` in a file of `size` bytes, and the number of bytes with that status.
     pub(crate) fn extent(&self, file: &File, at: u64, size: u64) -> io::Result<(Allocation, u64)> {
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        if !window.covers.contains(&at) {
-            window.move_to(file, at, size)?;
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        if !batch.covers.contains(&at) {
+            batch.move_to(file, at, size)?;
         }
-        let next = window.extents.partition_point(|extent| extent.start <= at);
-        let extent = next.checked_sub(1).and_then(|index| window.extents.get(index));
+        let next = batch.extents.partition_point(|extent| extent.start <= at);
+        let extent = next.checked_sub(1).and_then(|index| batch.extents.get(index));
         let extent = extent.ok_or_else(|| io::Error::other("FIEMAP gave extents that go nowhere"))?;
         Ok((extent.allocation, extent.start + extent.len - at))
     }
 }
 
-/// Data or zeros.
+/// An extent of data or of zeros.
 #[derive(Clone, Copy, Debug)]
 struct FiemapExtent {
     start: u64,
@@ -62,13 +63,13 @@ impl FiemapBatch {
         let mut reached = at;
         let mut last = raw.is_empty();
         for extent in raw {
-            // Only the first may begin before what was asked for.
+            // Only the first extent may begin before the requested offset.
             if extent.logical < reached && reached > at {
                 return Err(io::Error::other("FIEMAP gave extents that go backwards"));
             }
             let start = extent.logical.clamp(reached, size);
             let end = extent.logical.saturating_add(extent.length).clamp(start, size);
-            // DELALLOC, UNKNOWN, ENCODED, INLINE and whatever comes: data that has to be read.
+            // Extents with DELALLOC, UNKNOWN, ENCODED, INLINE or other flags are data, which must be read.
             let unwritten = extent.flags & FIEMAP_EXTENT_UNWRITTEN != 0;
             self.push(reached, start, Allocation::Zero);
             self.push(start, end, if unwritten { Allocation::Zero } else { Allocation::Data });
@@ -103,14 +104,14 @@ mod tests {
     }
 
     fn seen(raw: &[FiemapReply], at: u64, size: u64) -> (Vec<(u64, u64, Allocation)>, Range<u64>) {
-        let mut window = FiemapBatch::default();
-        window.fill(raw, at, size).unwrap();
-        let extents = window.extents.iter().map(|extent| (extent.start, extent.len, extent.allocation)).collect();
-        (extents, window.covers)
+        let mut batch = FiemapBatch::default();
+        batch.fill(raw, at, size).unwrap();
+        let extents = batch.extents.iter().map(|extent| (extent.start, extent.len, extent.allocation)).collect();
+        (extents, batch.covers)
     }
 
     #[test]
-    fn gaps_and_unwritten_extents_are_zeros_and_neighbours_are_merged() {
+    fn gaps_and_unwritten_extents_are_merged_as_zeros() {
         let raw = [
             extent(4096, 4096, 0),
             extent(8192, 4096, 0x4), // DELALLOC
@@ -127,26 +128,26 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_last_covers_only_what_it_tells() {
+    fn reply_without_last_flag_covers_only_its_extents() {
         assert_eq!(seen(&[extent(0, 4096, 0)], 0, 1 << 40), (vec![(0, 4096, Allocation::Data)], 0..4096));
     }
 
     #[test]
-    fn extents_that_go_backwards_are_no_answer() {
-        let mut window = FiemapBatch::default();
+    fn extents_in_descending_order_are_refused() {
+        let mut batch = FiemapBatch::default();
         for second in [0, 8191] {
-            assert!(window.fill(&[extent(4096, 8192, 0), extent(second, 4096, 1)], 4096, 65536).is_err());
-            assert!(window.covers.is_empty());
+            assert!(batch.fill(&[extent(4096, 8192, 0), extent(second, 4096, 1)], 4096, 65536).is_err());
+            assert!(batch.covers.is_empty());
         }
     }
 
     #[test]
-    fn no_extent_at_all_is_one_hole() {
+    fn file_without_extents_is_one_hole() {
         assert_eq!(seen(&[], 4096, 8192), (vec![(4096, 4096, Allocation::Zero)], 4096..8192));
     }
 
     #[test]
-    fn an_extent_that_begins_before_the_window_or_wraps_around_is_clipped() {
+    fn early_or_overflowing_extent_is_clipped() {
         assert_eq!(
             seen(&[extent(0, 8192, 1)], 4096, 16384).0,
             vec![(4096, 4096, Allocation::Data), (8192, 8192, Allocation::Zero)]

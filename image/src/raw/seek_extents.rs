@@ -1,4 +1,4 @@
-//! A file's extents by lseek(2) SEEK_DATA and SEEK_HOLE, asked no oftener than they end.
+//! Determines a file's extents by lseek(2) SEEK_DATA and SEEK_HOLE, with one pair of calls per extent.
 
 use std::fs::File;
 use std::io;
@@ -8,11 +8,11 @@ use xfer_hole_os::{settle, sys};
 
 use crate::layer::Allocation;
 
-/// What the file system said last: on some, SEEK_HOLE looks at every page up to the hole. Two readers at different offsets, such as the
-/// transfer and the walk ahead of it, have an extent each.
+/// Caches the last replies of the file system, since SEEK_HOLE examines every page up to the hole on some file systems.
+/// Two readers at different offsets have an extent each, such as the transfer and the thread that reads ahead.
 #[derive(Debug, Default)]
 pub(crate) struct SeekExtents {
-    /// The one that was used last comes first.
+    /// The extents of the last replies. The first one was used most recently.
     seen: Mutex<[SeekExtent; 2]>,
 }
 
@@ -22,14 +22,15 @@ struct SeekExtent {
     start: u64,
     end: u64,
     data: bool,
-    /// Data begins at its end.
+    /// Data follows the extent.
     then_data: bool,
-    /// What was written before the first question is known to the file system.
+    /// Data that was written before the first call is flushed, so that the file system reports it.
     settled: bool,
 }
 
 impl SeekExtents {
-    /// The extent at `at`, which is before `size`, the file's: zeros or data, and how many bytes of it, at least 1.
+    /// The extent at `at`, which is below `size`, the size of the file: zeros or data, and its remaining number of
+    /// bytes, at least 1.
     pub(crate) fn extent(&self, file: &File, at: u64, size: u64) -> io::Result<(Allocation, u64)> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let used = |seen: &SeekExtent| (seen.start..seen.end).contains(&at) || (seen.end > 0 && seen.end == at);
@@ -50,12 +51,13 @@ impl SeekExtents {
     }
 }
 
-/// File systems count holes in whole sectors. What is finer is no answer, and would be asked for byte by byte.
-fn whole(place: u64, size: u64) -> io::Result<u64> {
-    if place < size && !place.is_multiple_of(512) {
+/// Checks that a reply is a whole number of sectors. File systems count holes in sectors; smaller steps would cause a
+/// call for each byte.
+fn whole(offset: u64, size: u64) -> io::Result<u64> {
+    if offset < size && !offset.is_multiple_of(512) {
         return Err(io::Error::other("data or a hole is said to begin inside a sector"));
     }
-    Ok(place)
+    Ok(offset)
 }
 
 fn look(file: &File, at: u64, size: u64, is_data: bool) -> io::Result<SeekExtent> {
@@ -66,7 +68,7 @@ fn look(file: &File, at: u64, size: u64, is_data: bool) -> io::Result<SeekExtent
             Ok(SeekExtent { start: at, end: whole(data, size)?, data: false, then_data: true, settled: true })
         }
         Some(_) => {
-            // `None` here: cut short between the two calls. The read that follows will find that out.
+            // `None` here means that the file was truncated between the two calls. The following read reports that.
             let end = sys::seek_hole(file, at)?.map_or(size, |hole| hole.min(size));
             let end = whole(end, size)?;
             if end <= at {

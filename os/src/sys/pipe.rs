@@ -1,4 +1,4 @@
-//! Pipes and other streams: waiting, reading and writing, and bytes that the kernel moves.
+//! System calls on pipes and other streams: wait, read, write, splice.
 
 use std::fs::File;
 use std::io;
@@ -11,19 +11,20 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 
 use crate::sys::{ioctl, signed};
 
-/// fcntl(2) F_SETPIPE_SZ: asks for a larger pipe. A pipe that can't grow, or no pipe at all, is as good, only slower.
+/// fcntl(2) F_SETPIPE_SZ: sets the capacity of a pipe in bytes. A failure is ignored, since it only makes transfers
+/// slower.
 pub fn enlarge_pipe(fd: BorrowedFd<'_>, bytes: i32) {
     let _size = fcntl(fd, FcntlArg::F_SETPIPE_SZ(bytes));
 }
 
-/// fcntl(2) F_GETPIPE_SZ: bytes that a pipe can hold, in pages.
+/// fcntl(2) F_GETPIPE_SZ: the capacity of a pipe in bytes.
 pub fn pipe_size(fd: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(u64::try_from(fcntl(fd, FcntlArg::F_GETPIPE_SZ)?).unwrap_or_default())
 }
 
-/// Waits until the other end has read all that lies in a pipe. Fails with EPIPE when there is no other end any more.
+/// Waits until the reader of a pipe has read all its content. Fails with EPIPE if the pipe has no reader any more.
 pub fn drain_pipe(pipe: BorrowedFd<'_>) -> io::Result<()> {
-    // Nothing tells when a pipe is empty, so it is looked at again and again; that its reader is gone is told at once.
+    // The kernel has no event for an empty pipe, so it is polled. A reader that closes the pipe is noticed at once.
     for pause in (6..14).chain(std::iter::repeat(14)).map(|shift| Duration::from_micros(1 << shift)) {
         let mut bytes = 0;
         // SAFETY: the kernel writes one int.
@@ -41,12 +42,13 @@ pub fn drain_pipe(pipe: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// poll(2), without waiting: whether some bytes can be written now. A closed or broken stream can: it fails at once.
+/// poll(2) without waiting: true if some bytes can be written now. It is true for a closed or broken stream too, where
+/// the write fails at once.
 pub fn takes_writes(fd: impl AsFd) -> bool {
     poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)], PollTimeout::ZERO) != Ok(0)
 }
 
-/// poll(2) until the descriptor is ready.
+/// poll(2): waits until the descriptor is ready.
 fn wait_for(fd: BorrowedFd<'_>, what: PollFlags) -> io::Result<()> {
     match poll(&mut [PollFd::new(fd, what)], PollTimeout::NONE) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
@@ -54,12 +56,12 @@ fn wait_for(fd: BorrowedFd<'_>, what: PollFlags) -> io::Result<()> {
     }
 }
 
-/// poll(2): whether something is to be read, or the end, before so long has passed.
+/// poll(2): waits up to `most`. True if there is something to read, or end of file.
 pub fn wait_readable(fd: BorrowedFd<'_>, most: Duration) -> io::Result<bool> {
     wait_most(fd, PollFlags::POLLIN, most)
 }
 
-/// The same: whether something can be written. A pipe then takes 4096 bytes at once.
+/// poll(2): waits up to `most`. True if something can be written; a pipe then accepts 4096 bytes without blocking.
 pub fn wait_writable(fd: BorrowedFd<'_>, most: Duration) -> io::Result<bool> {
     wait_most(fd, PollFlags::POLLOUT, most)
 }
@@ -77,8 +79,8 @@ fn wait_most(fd: BorrowedFd<'_>, ready: PollFlags, most: Duration) -> io::Result
     }
 }
 
-/// Runs a read or write until it moves something, fails or ends. Streams that we are given may be non-blocking, because
-/// somebody at the other end of them made them so; we wait then, and leave the flag alone.
+/// Repeats a read or write until it moves some bytes, fails or reaches the end. An inherited stream may be
+/// non-blocking, because another process set the flag; then this function waits and leaves the flag as it is.
 fn persist(
     fd: BorrowedFd<'_>,
     ready: PollFlags,
@@ -93,13 +95,13 @@ fn persist(
     }
 }
 
-/// read(2): at least one byte, unless the stream has ended.
+/// read(2): reads at least one byte, unless the stream has ended.
 pub fn read_some(fd: impl AsFd, buf: &mut [u8]) -> io::Result<usize> {
     let fd = fd.as_fd();
     persist(fd, PollFlags::POLLIN, || nix::unistd::read(fd, buf))
 }
 
-/// write(2) until all is written.
+/// write(2), repeated until all bytes are written.
 pub fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
     let fd = fd.as_fd();
     while !bytes.is_empty() {
@@ -112,15 +114,15 @@ pub fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The most bytes that one splice(2) moves.
+/// The maximum number of bytes that one splice(2) moves.
 pub(super) const SPLICE_MAX: u64 = 1 << 30;
 
-/// What came of a splice.
+/// The result of a splice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spliced {
-    /// So many bytes were moved; 0 at the end of what is read.
+    /// The number of bytes that were moved; 0 at the end of the input.
     Moved(u64),
-    /// These two descriptors can't be spliced: read and write.
+    /// These two descriptors can't be spliced. The caller must read and write instead.
     Refused,
 }
 
@@ -132,7 +134,7 @@ fn spliced(moved: io::Result<usize>) -> io::Result<Spliced> {
     }
 }
 
-/// splice(2) of up to `len` bytes of a file at `at` into a pipe: page references are moved, not bytes.
+/// splice(2): moves up to `len` bytes from file offset `at` into a pipe, without copying them.
 pub fn splice_to_pipe(file: &File, at: u64, pipe: BorrowedFd<'_>, len: u64) -> io::Result<Spliced> {
     let mut offset = signed(at)?;
     let len = usize::try_from(len.min(SPLICE_MAX)).unwrap_or(usize::MAX);
@@ -141,14 +143,15 @@ pub fn splice_to_pipe(file: &File, at: u64, pipe: BorrowedFd<'_>, len: u64) -> i
     }))
 }
 
-/// splice(2) of up to `len` bytes of a pipe, which holds some, to another: references to pages are moved.
+/// splice(2): moves up to `len` bytes from a pipe, which must not be empty, to another descriptor, without copying
+/// them.
 pub fn splice_out(pipe: BorrowedFd<'_>, out: BorrowedFd<'_>, len: u64) -> io::Result<u64> {
     let len = usize::try_from(len.min(SPLICE_MAX)).unwrap_or(usize::MAX);
     let moved = persist(out, PollFlags::POLLOUT, || splice(pipe, None, out, None, len, SpliceFFlags::empty()))?;
     if moved == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(moved as u64) }
 }
 
-/// splice(2) of up to `len` bytes from a pipe to a file at `at`.
+/// splice(2): moves up to `len` bytes from a pipe to file offset `at`.
 pub fn splice_from_pipe(pipe: BorrowedFd<'_>, file: &File, at: u64, len: u64) -> io::Result<Spliced> {
     let mut offset = signed(at)?;
     let len = usize::try_from(len.min(SPLICE_MAX)).unwrap_or(usize::MAX);
@@ -157,7 +160,7 @@ pub fn splice_from_pipe(pipe: BorrowedFd<'_>, file: &File, at: u64, len: u64) ->
     }))
 }
 
-/// poll(2): whether this pipe or socket has no other end any more.
+/// poll(2): true if the other end of this pipe or socket is closed.
 pub fn is_deserted(fd: impl AsFd) -> bool {
     let mut fds = [PollFd::new(fd.as_fd(), PollFlags::empty())];
     let polled = poll(&mut fds, PollTimeout::ZERO).unwrap_or(0);

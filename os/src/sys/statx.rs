@@ -1,4 +1,4 @@
-//! What statx(2) tells, and fstat(2) doesn't.
+//! File attributes that statx(2) returns and fstat(2) doesn't.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -10,16 +10,16 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
-/// What a file's O_DIRECT asks for, in bytes.
+/// The alignment that O_DIRECT requires for a file, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DirectRules {
-    /// Of addresses in memory.
+    /// Alignment of addresses in memory.
     pub memory: u64,
-    /// Of offsets and lengths.
+    /// Alignment of offsets and lengths.
     pub offset: u64,
 }
 
-/// What statx(2) says of a name that can't be renamed over.
+/// Attributes of a name that prevent renaming another file to it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FixedName {
     pub mount_point: bool,
@@ -27,7 +27,8 @@ pub struct FixedName {
     pub append_only: bool,
 }
 
-/// statx(2) by its number: std refers to the function of the C library weakly, so that a static binary may have none.
+/// statx(2) by its number. The standard library links to the C library's function weakly, so a static binary may lack
+/// it.
 fn statx(dir: i32, name: &CStr, flags: i32, mask: u32) -> io::Result<libc::statx> {
     // SAFETY: statx is plain data, for which all zeros is a value.
     let mut stat: libc::statx = unsafe { mem::zeroed() };
@@ -42,7 +43,8 @@ fn statx_of(file: &File, flags: i32, mask: u32) -> io::Result<libc::statx> {
     statx(file.as_raw_fd(), c"", flags | libc::AT_EMPTY_PATH, mask)
 }
 
-/// STATX_DIOALIGN: `None` where the file system doesn't tell, as many don't; zeros where O_DIRECT is not to be had.
+/// statx(2) STATX_DIOALIGN: the alignment rules of O_DIRECT. `None` if the file system doesn't state them, as many
+/// don't; zeros if it doesn't support O_DIRECT.
 pub fn direct_rules(file: &File) -> Option<DirectRules> {
     let stat = statx_of(file, 0, libc::STATX_DIOALIGN).ok()?;
     let rules =
@@ -50,12 +52,13 @@ pub fn direct_rules(file: &File) -> Option<DirectRules> {
     (stat.stx_mask & libc::STATX_DIOALIGN != 0).then(rules)
 }
 
-/// The size alone, as this machine knows it: no file system asks a server or writes anything out for it.
+/// statx(2) AT_STATX_DONT_SYNC: the file size in bytes that this machine has cached. No file system asks a server or
+/// flushes data for it.
 pub fn known_len(file: &File) -> io::Result<u64> {
     Ok(statx_of(file, libc::AT_STATX_DONT_SYNC, libc::STATX_SIZE)?.stx_size)
 }
 
-/// Whether the name is a mount point, immutable or append-only. Nothing of it where the kernel doesn't tell.
+/// statx(2): whether the name is a mount point, immutable or append-only. All false if the kernel doesn't tell.
 pub fn fixed(path: &Path) -> FixedName {
     let Ok(name) = CString::new(path.as_os_str().as_bytes()) else { return FixedName::default() };
     let Ok(stat) = statx(libc::AT_FDCWD, &name, libc::AT_SYMLINK_NOFOLLOW, 0) else { return FixedName::default() };

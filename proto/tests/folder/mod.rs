@@ -1,4 +1,4 @@
-//! Vectors of one kind: an index, and the files that it tells of, in `good` and in `bad`.
+//! A folder of test vectors: an index, and the files that it lists, in `good` and in `bad`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-/// Their folder, as it is called in the crate's.
+/// The name of the folder in the crate's `vectors` folder.
 pub(crate) struct Folder(pub(crate) &'static str);
 
 impl Folder {
@@ -23,7 +23,7 @@ impl Folder {
         fs::read(self.path(group).join(name)).unwrap()
     }
 
-    /// Fails unless the index tells of all files and of no others, and their names are sentences in snake case.
+    /// Fails unless the index lists exactly the files that exist, and their names are sentences in snake case.
     pub(crate) fn assert_named<G, B>(&self, good: &BTreeMap<String, G>, bad: &BTreeMap<String, B>) {
         for (group, told) in [("good", good.keys().collect::<BTreeSet<_>>()), ("bad", bad.keys().collect())] {
             let file = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();

@@ -1,12 +1,13 @@
-//! Which lists of records cover a disk, each part once.
+//! Property tests of [`CoverageChecker`]: it accepts the lists of records that cover a disk exactly once, and no
+//! others.
 
 use proptest::prelude::*;
 use xfer_hole_proto::{Base, CoverageChecker, Frame, HashParams, LEN_MAX, Record, StreamHeader};
 
-use super::{any_sums, cases, good_ending, some_sums, wishes};
+use super::{any_hash_params, cases, good_ending, some_hash_params, stream_inputs};
 
-/// The law, told in another way: paint every byte, then look at the whole.
-fn covers_once(size: u64, sums: Option<HashParams>, base: Option<u64>, records: &[Record]) -> bool {
+/// A second implementation of the coverage rules: paints every byte of the disk, then checks the whole.
+fn covers_once(size: u64, hash_params: Option<HashParams>, base: Option<u64>, records: &[Record]) -> bool {
     let mut starts = Vec::new();
     let mut total: u128 = 0;
     for record in records {
@@ -27,13 +28,13 @@ fn covers_once(size: u64, sums: Option<HashParams>, base: Option<u64>, records: 
             return false;
         }
     }
-    let canonical = |sums: HashParams| {
-        let cuts: Vec<u64> = (0..=size).filter(|at| at % sums.interval() == 0).collect();
+    let canonical = |params: HashParams| {
+        let cuts: Vec<u64> = (0..=size).filter(|at| at % params.interval() == 0).collect();
         let in_form = |(index, record): (usize, &Record)| {
             let start = u64::try_from(starts[index]).unwrap();
             let end = start + record.len();
             let after_same = index > 0 && std::mem::discriminant(&records[index - 1]) == std::mem::discriminant(record);
-            let on_grain = (start / sums.grain()) * sums.grain() == start;
+            let on_grain = (start / params.grain()) * params.grain() == start;
             on_grain
                 && match record {
                     Record::Data { .. } => {
@@ -45,7 +46,7 @@ fn covers_once(size: u64, sums: Option<HashParams>, base: Option<u64>, records: 
         };
         records.iter().enumerate().all(in_form)
     };
-    paint.iter().all(|&times| times == 1) && sums.is_none_or(canonical)
+    paint.iter().all(|&times| times == 1) && hash_params.is_none_or(canonical)
 }
 
 fn any_records(unit: u64) -> impl Strategy<Value = Vec<Record>> {
@@ -58,39 +59,39 @@ fn any_records(unit: u64) -> impl Strategy<Value = Vec<Record>> {
     prop::collection::vec(record, 0..6)
 }
 
-fn cursor_accepts(size: u64, sums: Option<HashParams>, base: Option<u64>, records: &[Record]) -> bool {
+fn checker_accepts(size: u64, hash_params: Option<HashParams>, base: Option<u64>, records: &[Record]) -> bool {
     let base = base.map(|size| Base { size, digest: None });
-    let mut cursor = CoverageChecker::new(&StreamHeader { size, sums }, base.as_ref());
-    records.iter().all(|record| cursor.step(record).is_ok()) && cursor.finish().is_ok()
+    let mut checker = CoverageChecker::new(&StreamHeader { size, sums: hash_params }, base.as_ref());
+    records.iter().all(|record| checker.step(record).is_ok()) && checker.finish().is_ok()
 }
 
 proptest! {
     #![proptest_config(cases(2048))]
 
     #[test]
-    fn the_cursor_accepts_a_list_if_and_only_if_it_covers_the_disk_once(
+    fn checker_accepts_exactly_the_complete_coverings(
         records in any_records(3), off in -2..3_i64, base in proptest::option::of(0..40_u64),
     ) {
         let total = records.iter().fold(0_u64, |sum, record| sum.saturating_add(record.len()));
         let size = total.min(200).saturating_add_signed(off);
-        prop_assert_eq!(cursor_accepts(size, None, base, &records), covers_once(size, None, base, &records));
+        prop_assert_eq!(checker_accepts(size, None, base, &records), covers_once(size, None, base, &records));
     }
 
     #[test]
-    fn with_digests_it_must_be_in_canonical_form_too(
-        records in any_records(1024), sums in some_sums(), base in proptest::option::of(0..40_u64), short in 0..3_u64,
+    fn checker_requires_canonical_form_with_digests(
+        records in any_records(1024), hash_params in some_hash_params(), base in proptest::option::of(0..40_u64), short in 0..3_u64,
     ) {
         let total = records.iter().fold(0_u64, |sum, record| sum.saturating_add(record.len()));
         let (size, base) = (total.min(64 << 10).saturating_sub(short / 2), base.map(|base| base * 1024));
-        prop_assert_eq!(cursor_accepts(size, sums, base, &records), covers_once(size, sums, base, &records));
+        prop_assert_eq!(checker_accepts(size, hash_params, base, &records), covers_once(size, hash_params, base, &records));
     }
 
     #[test]
-    fn generated_streams_cover_their_disk(wishes in wishes(any_sums(), good_ending())) {
-        let items = wishes.items();
-        let records: Vec<Record> = items.iter().filter_map(|it| if let Frame::Record(it) = it { Some(*it) } else { None }).collect();
-        let Frame::Open(open) = items[0] else { panic!("no open line") };
-        let base = if let Frame::Base(base) = items[1] { Some(base.size) } else { None };
+    fn generated_streams_cover_their_disk(input in stream_inputs(any_hash_params(), good_ending())) {
+        let frames = input.frames();
+        let records: Vec<Record> = frames.iter().filter_map(|it| if let Frame::Record(it) = it { Some(*it) } else { None }).collect();
+        let Frame::Open(open) = frames[0] else { panic!("no open line") };
+        let base = if let Frame::Base(base) = frames[1] { Some(base.size) } else { None };
         prop_assert!(covers_once(open.size, open.sums, base, &records));
     }
 }

@@ -1,14 +1,15 @@
-//! Bitmap directories: those of qemu-img, and each that is refused.
+//! Tests of bitmap directories: those that qemu-img creates, and each kind that is refused.
 
 use super::super::test_images::{TestImage, qemu_img, refusal};
 use super::*;
 
 fn list(image: &TestImage) -> Result<Vec<Bitmap>> {
-    let host = image.host();
-    Bitmaps::new(&host, &Header::read(&host)?)?.collect()
+    let file = image.host();
+    Bitmaps::new(&file, &Header::read(&file)?)?.collect()
 }
 
-/// One bitmap `b` of granularity 64 KiB, its directory at the third cluster, and room for another behind it.
+/// An image with one bitmap `b` of granularity 64 KiB. The directory is the third cluster, with space for another
+/// bitmap.
 fn one() -> TestImage {
     let image = TestImage::v3();
     image.put64(88, 1).extension(104, 0x2385_2875, &[0; 24]);
@@ -29,16 +30,16 @@ fn bitmaps_of_qemu_img_are_listed() {
     let expected = [("first", 65536, true), ("sécond", 512, false)];
     let found = found.iter().map(|one| (&*one.name, one.granularity, one.auto, one.in_use)).collect::<Vec<_>>();
     assert_eq!(found, expected.map(|(name, granularity, auto)| (name, granularity, auto, false)));
-    // Bitmaps that somebody who doesn't know them has made stale.
+    // The bitmaps are stale: a program that doesn't support them has written to the image.
     image.put64(88, 0);
     assert_eq!(list(&image).unwrap(), []);
 }
 
 #[test]
-fn a_directory_written_by_hand_is_read() {
+fn handwritten_directory_is_read() {
     let bitmap = Bitmap { name: "b".into(), granularity: 65536, in_use: false, auto: true };
     assert_eq!(list(&one()).unwrap(), [bitmap]);
-    // One that is in use may be too short, because the disk has grown.
+    // A bitmap in use may be too short, because the disk has grown.
     let image = one();
     image.put32(0x2000c, 1).put64(24, 1 << 36).put32(36, 128);
     assert!(list(&image).unwrap()[0].in_use);

@@ -1,4 +1,4 @@
-//! Clusters that qemu-img compressed, and streams that are longer, shorter and worse.
+//! Tests of decompression: clusters that qemu-img compressed, and streams that are longer, shorter or invalid.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ use super::super::test_images::{TestImage, qemu_img, read_by_qemu};
 use super::*;
 use crate::qcow2::field::be64;
 
-/// Text, noise and runs: as compressible as a guest's disk.
+/// Text, random bytes and repeated bytes, as compressible as a guest's disk.
 fn content(len: usize) -> Vec<u8> {
     let mut state = 1u64;
     let mut bytes = Vec::with_capacity(len);
@@ -25,7 +25,7 @@ fn content(len: usize) -> Vec<u8> {
     bytes
 }
 
-/// A compressed image that qemu-img makes of a disk, and the disk.
+/// A compressed image that qemu-img makes of a disk, and that disk.
 fn compressed(options: &str, len: usize) -> (TestImage, Vec<u8>) {
     let image = TestImage::made("compat=1.1", "1M");
     let (raw, path) = (image.dir().join("disk.raw"), image.path());
@@ -37,16 +37,16 @@ fn compressed(options: &str, len: usize) -> (TestImage, Vec<u8>) {
 }
 
 /// The compressed clusters of an image, with their numbers.
-fn clusters(host: &ImageFile) -> (Header, Vec<(u64, CompressedEntry)>) {
-    let header = Header::read(host).unwrap();
+fn clusters(file: &ImageFile) -> (Header, Vec<(u64, CompressedEntry)>) {
+    let header = Header::read(file).unwrap();
     let geometry = header.geometry;
     let mut found = Vec::new();
     for number in 0..header.size.div_ceil(geometry.cluster_size()) {
         let guest = GuestOffset(number * geometry.cluster_size());
         let mut word = [0; 8];
-        host.read_at(header.l1.offset.0 + geometry.l1_index(guest) * 8, &mut word).unwrap();
+        file.read_at(header.l1.offset.0 + geometry.l1_index(guest) * 8, &mut word).unwrap();
         let l2 = be64(&word, 0) & 0x00ff_ffff_ffff_fe00;
-        host.read_at(l2 + geometry.l2_index(guest) * geometry.l2_entry_size(), &mut word).unwrap();
+        file.read_at(l2 + geometry.l2_index(guest) * geometry.l2_entry_size(), &mut word).unwrap();
         if l2 != 0 && be64(&word, 0) >> 62 & 1 == 1 {
             found.push((number, CompressedEntry::parse(be64(&word, 0), geometry)));
         }
@@ -69,14 +69,14 @@ fn zstd(content: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Inflates to a cluster of 4096 bytes.
+/// Decompresses to a cluster of 4096 bytes.
 fn inflated(compression: Compression, src: &[u8]) -> std::result::Result<Vec<u8>, DecompressError> {
     let mut dst = vec![0xaa; 4096];
     ClusterDecompressor::default().inflate(compression, src, &mut dst).map(|()| dst)
 }
 
 #[test]
-fn clusters_of_qemu_img_are_inflated_whole_and_in_parts() {
+fn clusters_of_qemu_img_decompress_whole_and_in_parts() {
     for options in [
         "cluster_size=512",
         "cluster_size=4k",
@@ -89,76 +89,76 @@ fn clusters_of_qemu_img_are_inflated_whole_and_in_parts() {
         "compat=0.10,cluster_size=64k",
     ] {
         let (image, disk) = compressed(options, 5_000_000 / 512 * 512);
-        let host = image.host();
-        let (header, found) = clusters(&host);
+        let file = image.host();
+        let (header, found) = clusters(&file);
         let cluster_size = usize_of(header.geometry.cluster_size());
         assert!(found.len() * cluster_size > disk.len() / 2, "{options}: {} compressed", found.len());
-        let inflaters = DecompressorPool::default();
+        let decompressors = DecompressorPool::default();
         for (number, entry) in found {
             let Header { geometry, compression, .. } = header;
-            let source = CompressedSource { host: &host, layer: 0, compression, geometry, entry };
+            let source = CompressedSource { file: &file, layer: 0, compression, geometry, entry };
             let mut whole = vec![0xaa; cluster_size];
-            inflaters.read(&source, 0, &mut whole).unwrap();
+            decompressors.read(&source, 0, &mut whole).unwrap();
             let mut expected = disk[usize_of(number) * cluster_size..].to_vec();
             expected.resize(cluster_size, 0);
             assert!(whole == expected, "{options}: cluster {number}");
             if number % 16 == 0 {
                 let mut parts = vec![0xaa; cluster_size];
                 for (index, part) in parts.chunks_mut(cluster_size / 3).enumerate() {
-                    inflaters.read(&source, (index * (cluster_size / 3)) as u64, part).unwrap();
+                    decompressors.read(&source, (index * (cluster_size / 3)) as u64, part).unwrap();
                 }
                 assert!(parts == expected, "{options}: parts of cluster {number}");
             }
         }
-        assert_eq!(inflaters.0.lock().unwrap().len(), 1);
+        assert_eq!(decompressors.0.lock().unwrap().len(), 1);
     }
 }
 
 #[test]
-fn a_part_remembers_its_cluster_and_another_layer_has_other_clusters() {
+fn decompressed_cluster_is_reused_within_its_layer_only() {
     let (image, disk) = compressed("cluster_size=64k", 1 << 20);
     let (other, _) = compressed("cluster_size=64k", 1 << 19);
     other.put(0x50000, &[0xff; 0x10000]);
-    let (host, other) = (image.host(), other.host());
-    let (header, found) = clusters(&host);
+    let (file, other) = (image.host(), other.host());
+    let (header, found) = clusters(&file);
     let Header { geometry, compression, .. } = header;
-    let source = CompressedSource { host: &host, layer: 0, compression, geometry, entry: found[0].1 };
-    let inflaters = DecompressorPool::default();
+    let source = CompressedSource { file: &file, layer: 0, compression, geometry, entry: found[0].1 };
+    let decompressors = DecompressorPool::default();
     let mut part = [0; 100];
-    inflaters.read(&source, 0, &mut part).unwrap();
+    decompressors.read(&source, 0, &mut part).unwrap();
     assert_eq!(part, disk[..100]);
-    // The file is now empty, and the cluster is there all the same.
+    // The file is now empty, and the cluster comes from the buffer.
     image.cut(0);
-    inflaters.read(&source, 65436, &mut part).unwrap();
+    decompressors.read(&source, 65436, &mut part).unwrap();
     assert_eq!(part, disk[65436..65536]);
     let mut whole = vec![0; 65536];
-    inflaters.read(&source, 0, &mut whole).unwrap();
+    decompressors.read(&source, 0, &mut whole).unwrap();
     assert!(whole == disk[..65536]);
-    // Nor is what failed taken for what was there.
+    // A failed cluster doesn't replace the cluster in the buffer.
     let entry = CompressedEntry { offset: HostOffset(0x50000), ..found[0].1 };
-    let bad = CompressedSource { host: &other, layer: 1, entry, ..source };
-    let error = inflaters.read(&bad, 0, &mut part).unwrap_err().to_string();
+    let bad = CompressedSource { file: &other, layer: 1, entry, ..source };
+    let error = decompressors.read(&bad, 0, &mut part).unwrap_err().to_string();
     let words = format!("compressed cluster at 0x50000, in {} bytes: is not sound zlib of 65536 bytes", entry.len());
     assert!(error.ends_with(&words), "{error}");
-    assert!(inflaters.read(&CompressedSource { layer: 1, ..source }, 0, &mut part).is_err());
-    assert!(inflaters.read(&source, 0, &mut part).is_err(), "forgotten");
+    assert!(decompressors.read(&CompressedSource { layer: 1, ..source }, 0, &mut part).is_err());
+    assert!(decompressors.read(&source, 0, &mut part).is_err(), "forgotten");
 }
 
 #[test]
 fn the_last_cluster_may_end_with_the_file() {
     let (image, disk) = compressed("cluster_size=64k", 65536);
-    let host = image.host();
-    let (header, found) = clusters(&host);
+    let file = image.host();
+    let (header, found) = clusters(&file);
     let entry = found[0].1;
     let stream = usize_of(entry.len());
     let mut bytes = vec![0; stream];
-    host.read_at(entry.offset.0, &mut bytes).unwrap();
+    file.read_at(entry.offset.0, &mut bytes).unwrap();
     let used = bytes.iter().rposition(|&byte| byte != 0).unwrap() as u64 + 1;
     image.cut(entry.offset.0 + used);
-    let (host, Header { geometry, compression, .. }) = (image.host(), header);
+    let (file, Header { geometry, compression, .. }) = (image.host(), header);
     let mut whole = vec![0; 65536];
     DecompressorPool::default()
-        .read(&CompressedSource { host: &host, layer: 0, compression, geometry, entry }, 0, &mut whole)
+        .read(&CompressedSource { file: &file, layer: 0, compression, geometry, entry }, 0, &mut whole)
         .unwrap();
     assert!(whole == disk);
 }
@@ -171,7 +171,7 @@ fn deflate_is_accepted_as_qemu_accepts_it() {
     let trailed = [&exact[..], &[0xff; 700]].concat();
     assert!(inflated(Compression::Zlib, &trailed).unwrap() == disk[..4096], "garbage behind it");
     assert!(inflated(Compression::Zlib, &deflated(&disk)).unwrap() == disk[..4096], "too long");
-    // Two stored blocks that fill the cluster, neither of them the last: the end is missing.
+    // Two stored blocks that fill the cluster, neither of which is marked as the last.
     let block = |bytes: &[u8]| [&[0, 0, 8, 0xff, 0xf7], bytes].concat();
     let endless = [block(&disk[..2048]), block(&disk[2048..4096])].concat();
     assert!(inflated(Compression::Zlib, &endless).unwrap() == disk[..4096], "without an end");
@@ -179,7 +179,7 @@ fn deflate_is_accepted_as_qemu_accepts_it() {
     assert_eq!(inflated(Compression::Zlib, &endless[..4000]), Err(DecompressError::Short));
     assert_eq!(inflated(Compression::Zlib, &[]), Err(DecompressError::Short));
     assert_eq!(inflated(Compression::Zlib, &[0xff; 512]), Err(DecompressError::Damaged));
-    // Behind a full cluster that has no end, what comes next must at least be deflate.
+    // After a full cluster without an end, the following bytes must be valid deflate.
     let spoilt = [&endless[..], &[0xff; 100]].concat();
     assert_eq!(inflated(Compression::Zlib, &spoilt), Err(DecompressError::Damaged));
 }
@@ -209,8 +209,8 @@ fn zstd_is_accepted_as_qemu_accepts_it() {
 }
 
 #[test]
-fn a_window_of_128_mib_and_more_costs_nothing() {
-    // Without a single segment or a content size; one raw block, the last, of 4096 bytes.
+fn large_zstd_window_takes_no_memory() {
+    // A frame without a single segment and without a content size: one raw block of 4096 bytes, marked as the last.
     let disk = content(4096);
     for window_log in [27, 30] {
         let header = [0x28, 0xb5, 0x2f, 0xfd, 0, (window_log - 10) << 3];
@@ -221,22 +221,22 @@ fn a_window_of_128_mib_and_more_costs_nothing() {
 }
 
 #[test]
-fn a_buffer_for_hostile_lengths_is_not_kept() {
+fn buffer_for_an_oversized_cluster_is_not_kept() {
     let image = TestImage::v3();
     image.put32(20, 21).cut(64 << 20);
     let geometry = Geometry { cluster_bits: 21, extended_l2: false };
-    let host = image.host();
+    let file = image.host();
     let entry = CompressedEntry { offset: HostOffset(1 << 21), sectors: 8192 };
-    let source = CompressedSource { host: &host, layer: 0, compression: Compression::Zlib, geometry, entry };
-    let mut inflater = ClusterDecompressor::default();
-    assert!(inflater.read(&source, 0, &mut [0; 512]).is_err());
-    assert_eq!(inflater.source.capacity(), 0);
+    let source = CompressedSource { file: &file, layer: 0, compression: Compression::Zlib, geometry, entry };
+    let mut decompressor = ClusterDecompressor::default();
+    assert!(decompressor.read(&source, 0, &mut [0; 512]).is_err());
+    assert_eq!(decompressor.source.capacity(), 0);
     let entry = CompressedEntry { sectors: 4096, ..entry };
-    assert!(inflater.read(&CompressedSource { entry, ..source }, 0, &mut [0; 512]).is_err());
-    assert_eq!(inflater.source.len(), 2 << 20);
+    assert!(decompressor.read(&CompressedSource { entry, ..source }, 0, &mut [0; 512]).is_err());
+    assert_eq!(decompressor.source.len(), 2 << 20);
 }
 
-/// Streams with bytes that are not what they were.
+/// Damaged copies of valid streams.
 fn spoilt(sound: &[Vec<u8>], count: usize, seed: u64) -> Vec<Vec<u8>> {
     let mut state = seed;
     let mut random = |below: usize| {
@@ -246,7 +246,7 @@ fn spoilt(sound: &[Vec<u8>], count: usize, seed: u64) -> Vec<Vec<u8>> {
     let spoil = |index: usize| {
         let mut stream = sound[index % sound.len()].clone();
         for _ in 0..1 + random(3) {
-            // Where the tables and headers are, more often than not.
+            // Most of the damage is in the tables and headers.
             let at = match random(2) {
                 0 => random(stream.len()),
                 _ => random(stream.len().min(90)),
@@ -260,7 +260,7 @@ fn spoilt(sound: &[Vec<u8>], count: usize, seed: u64) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn spoilt_streams_are_judged_as_qemu_judges_them() {
+fn damaged_streams_are_accepted_as_by_qemu() {
     let disk = content(9000);
     let (short, exact, long) = (&disk[..4000], &disk[..4096], &disk);
     for seed in 0..4 {

@@ -1,4 +1,4 @@
-//! Extensions that are taken, passed over and refused.
+//! Tests of header extensions that are accepted, ignored and refused.
 
 use proptest::prelude::*;
 
@@ -13,7 +13,7 @@ fn bitmaps(count: u32, reserved: u32, len: u64, offset: u64) -> Vec<u8> {
 }
 
 #[test]
-fn extensions_are_read_up_to_the_end_mark() {
+fn extensions_are_read_up_to_the_end_marker() {
     let image = TestImage::v3();
     let next = image.extension(104, 0x1234_5678, &[7; 5]);
     let next = image.extension(next, BACKING_FORMAT, b"qcow2");
@@ -27,7 +27,7 @@ fn extensions_are_read_up_to_the_end_mark() {
 }
 
 #[test]
-fn the_area_may_end_without_a_mark_at_the_backing_name_and_a_pad_may_reach_into_it() {
+fn extensions_may_end_at_the_backing_name_without_a_marker() {
     let image = TestImage::v3();
     image.extension(104, BACKING_FORMAT, b"raw");
     image.put64(8, 115).put32(16, 4).put(115, b"base");
@@ -37,21 +37,21 @@ fn the_area_may_end_without_a_mark_at_the_backing_name_and_a_pad_may_reach_into_
 }
 
 #[test]
-fn an_empty_format_is_none() {
+fn empty_format_counts_as_none() {
     let image = TestImage::v3();
     image.extension(104, BACKING_FORMAT, b"\0raw");
     assert_eq!(image.header().unwrap().extensions.backing_format, None);
 }
 
 #[test]
-fn a_hundred_thousand_unknown_extensions_cost_nothing() {
+fn many_unknown_extensions_take_bounded_memory() {
     let image = TestImage::v3();
     image.put(104, &[0, 0, 0, 9, 0, 0, 0, 0].repeat((65536 - 104) / 8));
     assert_eq!(image.header().unwrap().extensions.unknown.len(), UNKNOWN_KEPT);
 }
 
 #[test]
-fn bitmaps_count_only_if_they_are_current() {
+fn bitmaps_are_used_only_if_they_are_current() {
     let image = TestImage::v3();
     image.extension(104, BITMAPS, &bitmaps(0, 1, 2, 3));
     assert_eq!(image.header().unwrap().extensions.bitmaps, None);
@@ -61,14 +61,14 @@ fn bitmaps_count_only_if_they_are_current() {
 }
 
 #[test]
-fn names_of_qemu_img_are_used() {
+fn feature_names_of_qemu_img_are_used() {
     let image = TestImage::made("compat=1.1", "1M");
     let names = image.header().unwrap().extensions.names;
     assert_eq!(names.of(1 << 1), "\"corrupt bit\" (incompatible bit 1)");
 }
 
 #[test]
-fn luks_is_refused_before_its_extension_is_met() {
+fn luks_is_refused_before_its_extension_is_read() {
     let image = TestImage::made("compat=1.1", "1M");
     let path = image.path();
     let path = path.to_str().unwrap();
@@ -91,7 +91,7 @@ fn bad_extensions_are_refused_by_offset() {
             i.put32(104, 1).put32(108, 9).put64(8, 120)
         }),
         ("at 0x68: its 1 bytes run past 0x70, where the area of extensions ends", |i| {
-            // The end mark's length is judged too, as QEMU does.
+            // The length of the end marker is checked too, as in QEMU.
             i.put32(104, 0).put32(108, 1).put64(8, 112)
         }),
         ("at 0x70: only 4 bytes are left for it, up to 0x74", |i| i.put32(104, 1).put64(8, 116)),

@@ -1,4 +1,4 @@
-//! Headers that are sound, and each that is refused.
+//! Tests of headers: valid ones, and each kind that is refused.
 
 use proptest::prelude::*;
 
@@ -22,7 +22,7 @@ fn a_header_written_by_hand_is_read() {
 #[test]
 fn version_2_ends_at_byte_72() {
     let image = TestImage::v2();
-    // What version 3 has there are extensions in version 2.
+    // Version 2 has extensions where version 3 has further fields.
     let next = image.extension(72, 0xe279_2aca, b"raw");
     image.put64(next, 0).put64(8, next + 8).put32(16, 8).put(next + 8, b"base.raw");
     let header = image.header().unwrap();
@@ -32,7 +32,7 @@ fn version_2_ends_at_byte_72() {
 }
 
 #[test]
-fn what_qemu_img_makes_is_read() {
+fn headers_of_qemu_img_are_read() {
     for (options, version, bits, order) in [
         ("compat=0.10", 2, 16, 4),
         ("compat=1.1,cluster_size=512,refcount_bits=1", 3, 9, 0),
@@ -79,11 +79,11 @@ fn backing_and_data_files_of_qemu_img_are_named() {
 }
 
 #[test]
-fn a_longer_header_is_passed_over_and_its_compression_type_read() {
+fn longer_header_is_accepted_with_its_compression_type() {
     let image = TestImage::v3();
     image.put32(100, 4096).put32(4096, 0).put(104, &[1]).put64(72, 1 << 3).put(112, &[0xff; 100]);
     assert_eq!(image.header().unwrap().compression, Compression::Zstd);
-    // With 104 bytes the field isn't there, and what stands in its place is an extension.
+    // A header of 104 bytes doesn't contain the field; its bytes are an extension.
     let image = TestImage::v3();
     image.extension(104, 0x0100_0000, b"");
     let header = image.header().unwrap();
@@ -98,7 +98,7 @@ fn unknown_compatible_and_autoclear_bits_are_ignored() {
 }
 
 #[test]
-fn dirty_corrupt_and_odd_are_warned_of() {
+fn dirty_corrupt_and_odd_sizes_cause_warnings() {
     let image = TestImage::v3();
     image.put64(72, 3).put64(24, 1000);
     let header = image.header().unwrap();
@@ -120,14 +120,14 @@ fn a_backing_name_is_any_bytes_up_to_a_nul() {
     assert_eq!(image.header().unwrap().backing_name.as_deref(), Some(b"ba\xffse\nname".as_slice()));
     image.put(1024, &[b'x'; 1023]);
     assert_eq!(image.header().unwrap().backing_name.unwrap().len(), 1023);
-    // No name is no backing file, as in QEMU. Without an offset, the length means nothing.
+    // An empty name means no backing file, as in QEMU. The length is ignored if the offset is zero.
     assert_eq!(TestImage::v3().put64(8, 1024).header().unwrap().backing_name, None);
     assert_eq!(TestImage::v3().put32(16, u32::MAX).header().unwrap().backing_name, None);
     assert_eq!(TestImage::v3().put64(8, 65536).header().unwrap().backing_name, None);
 }
 
 #[test]
-fn tables_may_end_behind_the_end_of_the_file() {
+fn tables_may_end_beyond_the_end_of_the_file() {
     let image = TestImage::v3();
     image.put64(24, 32 << 30).put32(36, 64).cut((3 << 16) + 8);
     assert_eq!(image.header().unwrap().l1.entries, 64);
@@ -136,7 +136,7 @@ fn tables_may_end_behind_the_end_of_the_file() {
 }
 
 #[test]
-fn what_a_reader_can_not_take_is_refused_by_field_and_offset() {
+fn unsupported_values_are_refused_by_field_and_offset() {
     type Alter = fn(&TestImage) -> &TestImage;
     let cases: &[(&str, Alter)] = &[
         ("not a qcow2 image: it doesn't begin with \"QFI\\xfb\"", |i| i.put(0, b"QFI\xfa")),
@@ -266,7 +266,7 @@ fn what_a_reader_can_not_take_is_refused_by_field_and_offset() {
 }
 
 #[test]
-fn places_of_tables_that_reading_does_not_need_are_warned_of() {
+fn invalid_offsets_of_unneeded_tables_cause_warnings() {
     type Alter = fn(&TestImage) -> &TestImage;
     let refcounts: &[(&str, Alter)] = &[
         ("refcount_table_offset at 0x30 is 0x0: the refcount table overlaps the header's cluster", |i| i.put64(48, 0)),
@@ -287,17 +287,17 @@ fn places_of_tables_that_reading_does_not_need_are_warned_of() {
         }),
     ];
     for (cases, rest) in [(refcounts, "it is not needed to read the disk"), (snapshots, "no snapshot can be read")] {
-        for (flaw, alter) in cases {
+        for (problem, alter) in cases {
             let image = TestImage::v3();
             alter(&image);
             let header = image.header().unwrap();
-            assert_eq!(header.warnings(), [format!("{flaw}: {rest}")]);
-            assert_eq!(header.places().len(), 2);
+            assert_eq!(header.warnings(), [format!("{problem}: {rest}")]);
+            assert_eq!(header.regions().len(), 2);
         }
     }
 }
 
-/// A sound header with some fields and extensions that are not as they were.
+/// A valid header with some random fields and extensions.
 fn altered(seed: u64) -> TestImage {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut random = |below: usize| {
@@ -321,7 +321,7 @@ fn altered(seed: u64) -> TestImage {
 }
 
 #[test]
-fn what_is_taken_qemu_takes_too() {
+fn accepted_headers_are_accepted_by_qemu() {
     let mut taken = 0;
     for seed in 0..200 {
         let image = altered(seed);
@@ -338,7 +338,7 @@ proptest! {
     #[test]
     fn no_header_panics(bytes in proptest::collection::vec(any::<u8>(), 4096), fields: [bool; 5]) {
         let image = TestImage::v3();
-        // What is refused at once would hide what comes behind it.
+        // Fields that are always refused would hide errors in the fields after them.
         image.put(8, &bytes[8..]);
         for (at, keep) in [(20, 16), (32, 0), (36, 1), (56, 1), (60, 0)].into_iter().zip(fields) {
             if keep { image.put32(at.0, at.1); }

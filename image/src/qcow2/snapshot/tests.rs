@@ -1,20 +1,21 @@
-//! Snapshot tables: those of qemu-img, and each that is refused.
+//! Tests of snapshot tables: those that qemu-img creates, and each kind that is refused.
 
 use super::super::geometry::Geometry;
 use super::super::test_images::{TestImage, qemu_img, refusal};
 use super::*;
 
 fn list(image: &TestImage) -> Result<Vec<Snapshot>> {
-    let host = image.host();
-    Snapshots::new(&host, &Header::read(&host)?).collect()
+    let file = image.host();
+    Snapshots::new(&file, &Header::read(&file)?).collect()
 }
 
 fn find(image: &TestImage, wanted: &str) -> Result<Snapshot> {
-    let host = image.host();
-    Snapshots::new(&host, &Header::read(&host)?).find(wanted.as_bytes())
+    let file = image.host();
+    Snapshots::new(&file, &Header::read(&file)?).find(wanted.as_bytes())
 }
 
-/// A table at the third cluster, with these IDs, names and extra data; the snapshots have the L1 table at the fifth.
+/// An image whose snapshot table is the third cluster, with these IDs, names and extra data. The fifth cluster is the
+/// L1 table of the snapshots.
 fn table(entries: &[(&str, &str, &[u8])]) -> TestImage {
     let image = TestImage::v3();
     image.cut(5 << 16).put32(60, u32::try_from(entries.len()).unwrap()).put64(64, 2 << 16);
@@ -55,9 +56,9 @@ fn snapshots_of_qemu_img_are_listed_and_found() {
         assert!(
             snapshots.iter().all(|found| (found.vm_state_size, found.vm_clock_nsec, found.icount) == (0, 0, Some(0)))
         );
-        let host = image.host();
-        let header = Header::read(&host).unwrap();
-        assert!(snapshots.iter().all(|found| found.l1(&host, &header).unwrap().entries == 1));
+        let file = image.host();
+        let header = Header::read(&file).unwrap();
+        assert!(snapshots.iter().all(|found| found.l1(&file, &header).unwrap().entries == 1));
         assert_eq!(find(&image, "before").unwrap(), snapshots[0]);
         assert_eq!(find(&image, "3").unwrap(), snapshots[2]);
         assert_eq!(
@@ -68,7 +69,7 @@ fn snapshots_of_qemu_img_are_listed_and_found() {
 }
 
 #[test]
-fn an_id_goes_before_a_name_and_a_name_that_two_have_is_refused() {
+fn id_precedes_name_and_ambiguous_name_is_refused() {
     let image = table(&[("1", "2", b""), ("2", "x", b""), ("3", "x", b""), ("4", "only", b"")]);
     assert_eq!(&*find(&image, "2").unwrap().name, b"x");
     assert_eq!(&*find(&image, "only").unwrap().id, b"4");
@@ -80,7 +81,7 @@ fn an_id_goes_before_a_name_and_a_name_that_two_have_is_refused() {
 }
 
 #[test]
-fn many_and_strange_names_make_one_line() {
+fn many_and_unprintable_names_make_one_line() {
     let many = (0..20).map(|n| (n.to_string(), format!("n{n}\n\x1b[2J"))).collect::<Vec<_>>();
     let image = table(&many.iter().map(|(id, name)| (&**id, &**name, b"".as_slice())).collect::<Vec<_>>());
     let words = refusal(find(&image, "x\ny").map(drop));
@@ -89,7 +90,7 @@ fn many_and_strange_names_make_one_line() {
 }
 
 #[test]
-fn extra_data_says_what_it_has() {
+fn extra_data_length_determines_its_fields() {
     let (state, size, icount) = (5_000_000_000u64.to_be_bytes(), (3u64 << 20).to_be_bytes(), 42u64.to_be_bytes());
     let all = [state, size, icount].concat();
     let more = [&all[..], &[7; 1000]].concat();
@@ -132,31 +133,31 @@ fn bad_entries_are_refused_by_offset() {
     ];
     for (words, alter) in cases {
         let image = table(&[("1", "a", b""), ("2", "b", b"")]);
-        // Without a disk there is no L1 table that the file could be too short for.
+        // A disk of size 0 has no L1 table, so the table can't be too short.
         image.put64(24, 0).put32(36, 0);
         alter(&image);
         assert_eq!(&refusal(find(&image, "2").map(drop)), words);
-        // Who reads the disk needs no snapshot, and reads what QEMU reads.
-        let (host, by_qemu) = (image.host(), !words.contains("extra_data_size"));
-        let flaw = Snapshots::check(&host, &Header::read(&host).unwrap());
-        assert_eq!(flaw.as_ref().ok().cloned().flatten(), by_qemu.then(|| format!("{words}: it can't be read")));
-        assert_eq!(flaw.is_ok(), by_qemu);
+        // Reading the disk needs no snapshot, and reads what QEMU reads.
+        let (file, by_qemu) = (image.host(), !words.contains("extra_data_size"));
+        let problem = Snapshots::check(&file, &Header::read(&file).unwrap());
+        assert_eq!(problem.as_ref().ok().cloned().flatten(), by_qemu.then(|| format!("{words}: it can't be read")));
+        assert_eq!(problem.is_ok(), by_qemu);
     }
 }
 
 #[test]
-fn a_snapshots_l1_table_is_judged_as_the_disks_own() {
+fn l1_table_of_a_snapshot_is_checked_like_the_disks() {
     let sized = [0u64.to_be_bytes(), (1u64 << 30).to_be_bytes()].concat();
-    let judged = |extra: &[u8], offset: u64, entries: u32| {
+    let l1_table = |extra: &[u8], offset: u64, entries: u32| {
         let image = table(&[("1", "a", extra)]);
         image.put64(0x20000, offset).put32(0x20008, entries);
-        let host = image.host();
-        let header = Header::read(&host).unwrap();
-        list(&image).unwrap()[0].l1(&host, &header)
+        let file = image.host();
+        let header = Header::read(&file).unwrap();
+        list(&image).unwrap()[0].l1(&file, &header)
     };
-    assert_eq!(judged(&sized, 0x40000, 2).unwrap(), L1Table { offset: HostOffset(0x40000), entries: 2 });
-    // The disk of a snapshot without a size of its own may have grown since.
-    assert_eq!(judged(b"", 0x40000, 0).unwrap().entries, 0);
+    assert_eq!(l1_table(&sized, 0x40000, 2).unwrap(), L1Table { offset: HostOffset(0x40000), entries: 2 });
+    // If the entry states no size, the disk may have grown since.
+    assert_eq!(l1_table(b"", 0x40000, 0).unwrap().entries, 0);
     for (extra, offset, entries, words) in [
         (&sized[..], 0x40000, 1, "snapshot's l1_size at 0x20008 is 1: a disk of 1073741824 bytes needs 2 L1 entries"),
         (
@@ -196,26 +197,26 @@ fn a_snapshots_l1_table_is_judged_as_the_disks_own() {
             "snapshot's l1_table_offset at 0x20000 is 0x50000: the snapshot's L1 table begins past the end of the file, which has 327680 bytes",
         ),
     ] {
-        assert_eq!(refusal(judged(extra, offset, entries).map(drop)), words);
+        assert_eq!(refusal(l1_table(extra, offset, entries).map(drop)), words);
     }
 }
 
 #[test]
-fn a_table_of_more_than_64_mib_ends_there() {
+fn table_of_more_than_64_mib_is_refused() {
     let image = TestImage::v3();
     image.cut(1 << 30).put32(60, 65536).put64(64, 4 << 16);
-    // Entries of 2048 bytes, of which the first says so, and the others by being copies of it.
+    // Entries of 2048 bytes. The others are copies of the first.
     let mut entry = vec![0; 2048];
     entry[12..16].copy_from_slice(&[7, 0, 0, 216]);
     let piece = entry.repeat(512);
     for n in 0..65 {
         image.put((4 << 16) + n * (1 << 20), &piece);
     }
-    let host = image.host();
-    let header = Header::read(&host).unwrap();
+    let file = image.host();
+    let header = Header::read(&file).unwrap();
     assert_eq!(header.geometry, Geometry { cluster_bits: 16, extended_l2: false });
     let (mut sound, mut errors) = (0, Vec::new());
-    for snapshot in Snapshots::new(&host, &header) {
+    for snapshot in Snapshots::new(&file, &header) {
         match snapshot {
             Ok(_) => sound += 1,
             Err(error) => errors.push(error.to_string()),
