@@ -153,7 +153,7 @@ impl ReceiveContext<'_> {
             let restrict =
                 KeyRestriction { dir: dir.clone(), allow_read: cli.allow_read, no_clobber: cli.target.no_clobber };
             // Less patience may be asked for, more is ours to give.
-            let patience = |theirs: Duration| theirs.min(cli.rsh.patience());
+            let patience = |theirs: Duration| theirs.min(cli.ssh.patience());
             return self.requested(restrict.accept(), patience, KeyRestriction::target_options);
         }
         if let Some(request) = &cli.request {
@@ -192,7 +192,7 @@ impl ReceiveContext<'_> {
             return Ok((None, None));
         }
         let made = WrittenTarget { place: shown(target.path()), becomes: Some(target.becomes()), resumed: false };
-        let link = LinkLimits { patience: cli.rsh.timeout.map(|_| cli.rsh.patience()), ..LinkLimits::default() };
+        let link = LinkLimits { patience: cli.ssh.timeout.map(|_| cli.ssh.patience()), ..LinkLimits::default() };
         let mut input = StreamReader::stdin(cli.dialect(), link, Arc::clone(self.counters))?;
         let done = self.apply(&mut input, target, None)?;
         Ok((self.tell(&words.dest, &done), Some(made)))
@@ -210,7 +210,7 @@ impl ReceiveContext<'_> {
             }
             Err(error) => return Err(error),
         };
-        self.cli.rules().check(&open)?;
+        self.cli.receive_options().check(&open)?;
         let base = offered_base(&mut input, &open)?;
         Ok(ExpectedDisk { size: Some(open.size), base, ..ExpectedDisk::default() })
     }
@@ -222,12 +222,12 @@ impl ReceiveContext<'_> {
         replies: Option<&ReplyWriter>,
     ) -> Result<ReceivedDisk, ReceiveError> {
         let ReceiveContext { counters, signals, messages, .. } = self;
-        Receive { rules: &self.cli.rules(), counters, signals, messages }.run(input, target, replies)
+        Receive { rules: &self.cli.receive_options(), counters, signals, messages }.run(input, target, replies)
     }
 
     /// Receives from a sender that hears us: all that goes wrong is said to it.
     fn answered(self, dest: &Path) -> Result<Option<Fingerprint>, ReceiveError> {
-        let mut converse = StdioSession::stdio(self.cli.rsh.patience(), self.counters)?;
+        let mut converse = StdioSession::stdio(self.cli.ssh.patience(), self.counters)?;
         let options = self.cli.target.options(None, Some(LOCK)).map_err(ReceiveError::Usage);
         let target = options.and_then(|options| Ok(Target::find(dest, options)?));
         let rehearsed = |target: Target| match self.cli.target.dry_run {
@@ -247,7 +247,7 @@ impl ReceiveContext<'_> {
         options: impl FnOnce(&ReceivedRequest) -> Result<TargetOptions, ReceiveError>,
     ) -> Result<Received, ReceiveError> {
         let theirs = asked.as_ref().ok().and_then(|asked| asked.max_wait);
-        let mut converse = StdioSession::stdio(theirs.map_or(self.cli.rsh.patience(), patience), self.counters)?;
+        let mut converse = StdioSession::stdio(theirs.map_or(self.cli.ssh.patience(), patience), self.counters)?;
         let received = asked.and_then(|asked| {
             if asked.private {
                 sys::keep_private();
@@ -255,7 +255,7 @@ impl ReceiveContext<'_> {
             let dest = Path::new(&asked.dest);
             let target = Target::find(dest, options(&asked)?)?;
             if asked.dry_run {
-                let rules = self.cli.rules();
+                let rules = self.cli.receive_options();
                 asked.expected.size.map_or(Ok(()), |size| rules.check_size(size))?;
                 if asked.expected.base.is_some() && !rules.allow_base {
                     return Err(ReceiveError::NoBase);

@@ -22,7 +22,7 @@ impl Operands {
         let refused = |word: &OsStr, what: &str, hint: String| {
             Err(ReceiveError::Word { word: word.into(), what: what.into(), hint: Some(hint) })
         };
-        let (source, dest) = match cli.words.as_slice() {
+        let (source, dest) = match cli.operands.as_slice() {
             [] => return Err(ReceiveError::Usage("DEST is missing".into())),
             [dest] => (None, dest),
             [source, dest] => (Some(source), dest),
@@ -70,7 +70,7 @@ impl Operands {
             ));
         }
         if source.is_none() {
-            let given = cli.rsh.first_given().or((!cli.remote_option.is_empty()).then_some("--remote-option"));
+            let given = cli.ssh.first_given().or((!cli.remote_option.is_empty()).then_some("--remote-option"));
             if let Some(flag) = given.or(cli.no_hash.then_some("--no-hash")) {
                 return Err(ReceiveError::Usage(format!(
                     "{flag} is for another machine, and there is none: HOST:IMAGE"
@@ -80,7 +80,7 @@ impl Operands {
                 let what = "--delta, --remember and --no-resume are for an image from another machine: HOST:IMAGE";
                 return Err(ReceiveError::Usage(what.into()));
             }
-            if cli.rsh.bwlimit.is_some() {
+            if cli.ssh.bwlimit.is_some() {
                 return Err(ReceiveError::Usage("--bwlimit is for the sender of a stream to be told".into()));
             }
         } else if cli.target.remember && !cli.target.delta {

@@ -48,17 +48,17 @@ impl Pull<'_> {
         }
         let resumed = target.has_part() && !cli.target.no_resume && !cli.no_hash;
         let made = WrittenTarget { place: shown(target.path()), becomes: Some(target.becomes()), resumed };
-        let remote_path = cli.rsh.remote_path.as_deref();
+        let remote_path = cli.ssh.remote_path.as_deref();
         let command = pull_command(remote_path, self.remote.is_in_home(), &self.words());
-        let command = cli.rsh.command(self.remote, &command).map_err(ReceiveError::Usage)?;
+        let command = cli.ssh.command(self.remote, &command).map_err(ReceiveError::Usage)?;
         counters.set_phase(Phase::Connecting);
         let started = RemoteProcess::start(command, self.remote.host.clone(), messages);
         let (process, to, from) =
             started.map_err(|what| ReceiveError::Far { what, failure: Failure::Permanent, hint: None })?;
         signals.on_end(Box::new(process.stopper()));
-        let patience = cli.rsh.patience();
+        let patience = cli.ssh.patience();
         let replies = ReplyWriter::start(to, patience).map_err(ReceiveError::Thread)?;
-        let at_once = cli.rsh.counts_from_the_start();
+        let at_once = cli.ssh.counts_from_the_start();
         let link = LinkLimits { patience: Some(patience), noisy: true, at_once, answered: true, asks_source: true };
         let input = StreamReader::new(from, Dialect::V1, link, Arc::clone(counters));
         let mut converse = StdioSession { input, replies };
@@ -74,7 +74,7 @@ impl Pull<'_> {
             let offered = converse.input.source().and_then(|facts| Ok((facts, converse.input.next()?)));
             let (facts, offered) = offered.map_err(|error| self.lost(&process, &converse.input, error))?;
             if let Some(Frame::Open(open)) = offered {
-                cli.rules().check(&open)?;
+                cli.receive_options().check(&open)?;
                 let base = offered_base(&mut converse.input, &open);
                 let base = base.map_err(|error| self.lost(&process, &converse.input, error))?;
                 let data = facts.and_then(|facts| facts.data);
@@ -101,8 +101,8 @@ impl Pull<'_> {
     fn words(&self) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec!["--converse".into()];
         words.push(if self.work.cli.no_hash { "--no-hash" } else { "--hash" }.into());
-        words.push(format!("--timeout={}", self.work.cli.rsh.patience().as_secs()).into());
-        words.extend(self.work.cli.rsh.bwlimit.map(|rate| format!("--bwlimit={rate}B").into()));
+        words.push(format!("--timeout={}", self.work.cli.ssh.patience().as_secs()).into());
+        words.extend(self.work.cli.ssh.bwlimit.map(|rate| format!("--bwlimit={rate}B").into()));
         words.extend(self.work.cli.target.delta.then(|| "--delta".into()));
         words.extend(self.work.cli.target.remember.then(|| "--remember".into()));
         words.extend(self.work.cli.target.no_resume.then(|| "--no-resume".into()));

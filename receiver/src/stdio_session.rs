@@ -74,7 +74,7 @@ impl StdioSession {
         dry_run: bool,
         work: ReceiveContext<'_>,
     ) -> Result<Option<Fingerprint>, ReceiveError> {
-        let allowed = work.cli.rules().allow_base;
+        let allowed = work.cli.receive_options().allow_base;
         let mut words = Vec::new();
         if !target.is_confined() {
             words.extend(Some(target.becomes().word()).filter(|&word| word != Reply::DEVICE));
