@@ -168,7 +168,7 @@ impl SshArgs {
         let mut args: Vec<OsString> = rest.iter().map(Into::into).collect();
         if is_ssh(program) {
             args.extend(self.ssh_words(remote));
-            args.extend(alive_words(program, &args, remote));
+            args.extend(default_options(program, &args, remote));
             // A configuration may set these for interactive sessions. A transfer must not use them.
             for option in ["RemoteCommand=none", "PermitLocalCommand=no", "ClearAllForwardings=yes"] {
                 args.push("-o".into());
@@ -225,8 +225,8 @@ fn is_ssh(program: &str) -> bool {
 /// Returns ssh options with defaults for what the user's configuration leaves unset, mainly the detection of a dead connection.
 ///
 /// `ssh -G` prints the effective configuration.
-fn alive_words(program: &str, args: &[OsString], remote: &Remote) -> Vec<OsString> {
-    let asked = Command::new(program)
+fn default_options(program: &str, args: &[OsString], remote: &Remote) -> Vec<OsString> {
+    let output = Command::new(program)
         .arg("-G")
         // With BatchMode=yes Debian's ssh sets ServerAliveInterval to 300 seconds itself. ssh uses the first value of an option.
         .args(["-o", "BatchMode=no"])
@@ -236,9 +236,9 @@ fn alive_words(program: &str, args: &[OsString], remote: &Remote) -> Vec<OsStrin
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .output();
-    let said = asked.map(|asked| asked.stdout).unwrap_or_default();
-    let said = String::from_utf8_lossy(&said);
-    let has = |line: &str| said.lines().any(|said| said == line);
+    let config = output.map(|output| output.stdout).unwrap_or_default();
+    let config = String::from_utf8_lossy(&config);
+    let has = |line: &str| config.lines().any(|other| other == line);
     let mut words: Vec<OsString> = Vec::new();
     if has("serveraliveinterval 0") {
         words.extend(["-o".into(), format!("ServerAliveInterval={ALIVE}").into()]);
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn another_program_gets_the_host_and_the_command_and_nothing_else() {
+    fn another_program_gets_only_host_and_command() {
         let args = SshArgs { rsh: Some("lxc-run 'a b' \"c\\\"d\" e\\ f".into()), ..SshArgs::default() };
         let command = args.command(&remote(), "true").unwrap();
         assert_eq!(line(&command), ["lxc-run", "a b", "c\"d", "e f", "me@host", "true"]);
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn batch_mode_is_known_however_it_is_written() {
+    fn batch_mode_is_recognised_in_every_notation() {
         for word in ["BatchMode=yes", "batchmode yes", "BatchMode = true", "-oBatchMode=yes", "-o BatchMode=YES"] {
             assert!(is_batch_mode(word), "{word}");
         }
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn ssh_gets_its_options_before_the_host_and_the_port_of_the_url_first() {
+    fn ssh_gets_options_before_the_host_and_the_url_port_wins() {
         let args = SshArgs { port: Some(1), ssh_option: vec!["User=you".into()], ipv4: true, ..SshArgs::default() };
         let command = args.command(&Remote { port: Some(2222), ..remote() }, "true").unwrap();
         let line = line(&command);
