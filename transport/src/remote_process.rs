@@ -48,7 +48,8 @@ const TEMPORARY_ERRORS: [&str; 12] = [
 ];
 /// Texts in error messages of ssh that mean a refused login. They take precedence over [`TEMPORARY_ERRORS`], which may come from a jump
 /// host.
-const PERMANENT_ERRORS: [&str; 3] = ["Host key verification failed", "Permission denied", "Too many authentication failures"];
+const PERMANENT_ERRORS: [&str; 3] =
+    ["Host key verification failed", "Permission denied", "Too many authentication failures"];
 /// The message for a connection that broke.
 const LOST: &str = "the connection was lost";
 
@@ -108,8 +109,14 @@ impl RemoteProcess {
         drop(command);
         let child = child.map_err(failed)?;
         let pid = Pid::from_raw(child.id().cast_signed());
-        let state =
-            Mutex::new(ProcessState { ended: false, status: None, held: None, relayed: 0, failure: None, stderr_closed: false });
+        let state = Mutex::new(ProcessState {
+            ended: false,
+            status: None,
+            held: None,
+            relayed: 0,
+            failure: None,
+            stderr_closed: false,
+        });
         let (pid, changed) = (Mutex::new(Some(pid)), Condvar::new());
         let shared = Arc::new(ProcessShared { pid, state, changed, messages, host: host.clone() });
         let (waiter, relay) = (Arc::clone(&shared), Arc::clone(&shared));
@@ -360,7 +367,10 @@ mod tests {
     #[test]
     fn a_refused_login_outweighs_a_lost_connection() {
         let closed = "kex_exchange_identification: Connection closed by remote host";
-        assert_eq!(kind_of(&["ssh: connect to host jump port 22: Connection refused", closed]), Some(Failure::Temporary));
+        assert_eq!(
+            kind_of(&["ssh: connect to host jump port 22: Connection refused", closed]),
+            Some(Failure::Temporary)
+        );
         assert_eq!(kind_of(&["me@jump: Permission denied (publickey).", closed]), Some(Failure::Permanent));
         assert_eq!(kind_of(&[closed, "Host key verification failed."]), Some(Failure::Permanent));
         assert_eq!(kind_of(&["Could not resolve hostname nowhere: Name or service not known"]), None);

@@ -400,7 +400,8 @@ impl ReplyReader {
                     state.moved = Instant::now();
                 }
                 let before = state.records.len();
-                let (guard, timeout) = self.0.changed.wait_timeout(state, STUCK).unwrap_or_else(PoisonError::into_inner);
+                let (guard, timeout) =
+                    self.0.changed.wait_timeout(state, STUCK).unwrap_or_else(PoisonError::into_inner);
                 state = guard;
                 state.stuck |= timeout.timed_out() && state.records.len() == before;
             }

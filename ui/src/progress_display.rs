@@ -59,7 +59,8 @@ impl ProgressDisplay {
             ProgressKind::Bar if status.phase == Phase::Connecting => stderr::try_draw(String::new()),
             ProgressKind::Bar => stderr::try_draw(bar::line(name, &status, stderr::columns())),
             ProgressKind::Json => {
-                let due = task.reported.is_none_or(|(phase, at)| phase != status.phase || now.saturating_sub(at) >= REPORT);
+                let due =
+                    task.reported.is_none_or(|(phase, at)| phase != status.phase || now.saturating_sub(at) >= REPORT);
                 if due && stderr::try_print(&json_events::progress(name, &status)) {
                     task.reported = Some((status.phase, now));
                 }

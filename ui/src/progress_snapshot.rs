@@ -238,7 +238,10 @@ mod tests {
         counters.add_disk(5000);
         assert_eq!(meter.snapshot(&counters, at(10)).percent, None);
         counters.set_size(4000);
-        assert_eq!((meter.snapshot(&counters, at(20)).disk, meter.snapshot(&counters, at(20)).percent), (4000, Some(100)));
+        assert_eq!(
+            (meter.snapshot(&counters, at(20)).disk, meter.snapshot(&counters, at(20)).percent),
+            (4000, Some(100))
+        );
         let mut before = ProgressSnapshot::default();
         let (counters, mut meter) = (ProgressCounters::default(), ProgressMeter::default());
         counters.set_size(u64::MAX);
