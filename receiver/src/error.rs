@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
-use xfer_hole_os::{DiskErrorKind as Trouble, reason, shown};
+use xfer_hole_os::{DiskErrorKind, reason, shown};
 use xfer_hole_proto::{Refusal, StreamErrorKind};
 use xfer_hole_ui::Failure;
 
@@ -41,7 +41,7 @@ pub(crate) enum ReceiveError {
     },
     /// The remote program or the link to it failed.
     #[error("{what}")]
-    Far {
+    Remote {
         /// The message, with the host.
         what: String,
         /// Whether a retry can succeed.
@@ -57,7 +57,7 @@ pub(crate) enum ReceiveError {
     Lost(xfer_hole_proto::StreamError),
     /// The failure was already reported.
     #[error("the other side was told")]
-    Told(Failure),
+    Reported(Failure),
     /// A thread can't be started.
     #[error("cannot start a thread: {}", reason(.0))]
     Thread(std::io::Error),
@@ -133,9 +133,9 @@ impl ReceiveError {
     pub(crate) fn failure(&self) -> Failure {
         match self.cause() {
             Self::Silent(_) | Self::Lost(_) => Failure::Temporary,
-            Self::Far { failure, .. } | Self::Told(failure) => *failure,
+            Self::Remote { failure, .. } | Self::Reported(failure) => *failure,
             Self::Unsent(why) => Failure::temporary_if(why.is(Refusal::AGAIN)),
-            Self::Image(error) => Failure::temporary_if(error.kind() == Trouble::Busy),
+            Self::Image(error) => Failure::temporary_if(error.kind() == DiskErrorKind::Busy),
             _ => Failure::Permanent,
         }
     }
@@ -143,7 +143,7 @@ impl ReceiveError {
     /// Returns the reply for a sender that reads replies.
     pub(crate) fn refusal(&self) -> Refusal {
         let (mkpath, published) = match self.cause() {
-            Self::Image(error) => (error.kind() == Trouble::NoDirectory, error.leaves_nothing()),
+            Self::Image(error) => (error.kind() == DiskErrorKind::NoDirectory, error.leaves_nothing()),
             _ => (false, false),
         };
         let left = published || matches!(self, Self::Begun { .. });
@@ -160,7 +160,7 @@ impl ReceiveError {
         match self {
             Self::Usage(_) => Some("see recv-hole --help"),
             Self::Word { hint, .. } => hint.as_deref(),
-            Self::Far { hint, .. } => *hint,
+            Self::Remote { hint, .. } => *hint,
             Self::InputTerminal => Some("pipe a stream into it: xfer-hole IMAGE | recv-hole DEST"),
             Self::OutputTerminal => Some("pipe it into a program that reads a disk"),
             Self::NoHash => Some("send with xfer-hole --hash"),
@@ -172,7 +172,7 @@ impl ReceiveError {
             Self::NoRequest | Self::Request(_) | Self::Forbidden(_) | Self::NoBase => None,
             Self::Silent(_)
             | Self::CalledOff
-            | Self::Told(_)
+            | Self::Reported(_)
             | Self::Unsent(_)
             | Self::Lost(_)
             | Self::OutputClosed

@@ -118,7 +118,7 @@ fn with_help(words: Vec<OsString>) -> Vec<OsString> {
 /// Reports a failure, unless that was done already.
 fn failed(progress: Progress, error: &ReceiveError) -> ExitCode {
     match error {
-        ReceiveError::Told(failure) => progress.fail_quietly(*failure),
+        ReceiveError::Reported(failure) => progress.fail_quietly(*failure),
         error => progress.fail(error.failure(), error, error.hint()),
     }
 }
@@ -158,12 +158,12 @@ impl ReceiveContext<'_> {
             let restrict =
                 KeyRestriction { dir: dir.clone(), allow_read: cli.allow_read, no_clobber: cli.target.no_clobber };
             // The sender may shorten the timeout, but not extend it.
-            let patience = |theirs: Duration| theirs.min(cli.ssh.patience());
+            let patience = |requested: Duration| requested.min(cli.ssh.patience());
             return self.serve_request(restrict.accept(), patience, KeyRestriction::target_options);
         }
         if let Some(words) = &cli.request {
             let request = ReceivedRequest::of_words(words.as_bytes());
-            return self.serve_request(request, |theirs| theirs, ReceivedRequest::target_options);
+            return self.serve_request(request, |requested| requested, ReceivedRequest::target_options);
         }
         if operands.dest.as_os_str() == "-" {
             if io::stdout().is_terminal() {
@@ -254,8 +254,8 @@ impl ReceiveContext<'_> {
         patience: impl FnOnce(Duration) -> Duration,
         options: impl FnOnce(&ReceivedRequest) -> Result<TargetOptions, ReceiveError>,
     ) -> Result<Received, ReceiveError> {
-        let theirs = request.as_ref().ok().and_then(|request| request.max_wait);
-        let mut session = StdioSession::stdio(theirs.map_or(self.cli.ssh.patience(), patience), self.counters)?;
+        let requested = request.as_ref().ok().and_then(|request| request.max_wait);
+        let mut session = StdioSession::stdio(requested.map_or(self.cli.ssh.patience(), patience), self.counters)?;
         let received = request.and_then(|request| {
             if request.private {
                 sys::keep_private();

@@ -55,7 +55,7 @@ impl Pull<'_> {
         counters.set_phase(Phase::Connecting);
         let started = RemoteProcess::start(command, self.remote.host.clone(), messages);
         let (process, to, from) =
-            started.map_err(|what| ReceiveError::Far { what, failure: Failure::Permanent, hint: None })?;
+            started.map_err(|what| ReceiveError::Remote { what, failure: Failure::Permanent, hint: None })?;
         signals.on_end(Box::new(process.stopper()));
         let patience = cli.ssh.patience();
         let replies = ReplyWriter::start(to, patience).map_err(ReceiveError::Thread)?;
@@ -123,17 +123,17 @@ impl Pull<'_> {
                 let LinkLoss { what, failure } = process.why(input.noise(), input.has_begun());
                 let refused = process.code().is_some_and(|code| REFUSED.contains(&code)) && !input.has_begun();
                 if let Some(what) = process.refusal(&what).filter(|_| refused) {
-                    ReceiveError::Far { what, failure, hint: Some(REFUSED_HINT) }
+                    ReceiveError::Remote { what, failure, hint: Some(REFUSED_HINT) }
                 } else if process.code() == Some(NOT_FOUND) {
                     let what = format!("{host}: xfer-hole is not installed there, or not found");
                     let hint = "a pull needs it at the other side, and a push does not; --remote-path says where it is";
-                    ReceiveError::Far { what, failure, hint: Some(hint) }
+                    ReceiveError::Remote { what, failure, hint: Some(hint) }
                 } else {
-                    ReceiveError::Far { what, failure, hint: None }
+                    ReceiveError::Remote { what, failure, hint: None }
                 }
             }
             cause @ (ReceiveError::Silent(_) | ReceiveError::Unsent(_)) => {
-                ReceiveError::Far { what: format!("{host}: {cause}"), failure: cause.failure(), hint: None }
+                ReceiveError::Remote { what: format!("{host}: {cause}"), failure: cause.failure(), hint: None }
             }
             _ => return error,
         };

@@ -110,6 +110,6 @@ impl StdioSession {
     /// Replies FAIL with the reason, and returns the error that prints nothing more.
     pub(crate) fn report(&self, error: &ReceiveError) -> ReceiveError {
         self.fail(error);
-        ReceiveError::Told(error.failure())
+        ReceiveError::Reported(error.failure())
     }
 }

@@ -76,7 +76,7 @@ fn in_use(error: DiskError, dest: &Path) -> ReceiveError {
 /// Returns the error of a failed write to standard output. A closed pipe, as after `head`, prints nothing.
 fn unwritable(source: io::Error) -> ReceiveError {
     match source.kind() {
-        io::ErrorKind::BrokenPipe => ReceiveError::Told(Failure::Permanent),
+        io::ErrorKind::BrokenPipe => ReceiveError::Reported(Failure::Permanent),
         _ => xfer_hole_os::DiskError::io("standard output", "cannot write", source).into(),
     }
 }

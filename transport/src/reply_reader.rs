@@ -75,7 +75,7 @@ struct ReplyState {
     begun: bool,
     ending: Option<ConversationEnd>,
     /// When bytes arrived last.
-    heard: Instant,
+    last_read: Instant,
     /// Number of warnings so far.
     notes: usize,
     /// The last line that was skipped before READY.
@@ -133,7 +133,7 @@ impl ReplyReader {
             ready: None,
             begun: false,
             ending: None,
-            heard: Instant::now(),
+            last_read: Instant::now(),
             notes: 0,
             noise: None,
             want: None,
@@ -324,7 +324,7 @@ impl ReplyReader {
             };
             let ready = {
                 let mut state = self.state();
-                state.heard = Instant::now();
+                state.last_read = Instant::now();
                 state.ready.is_some()
             };
             noise += if ready { 0 } else { bytes };
@@ -406,7 +406,7 @@ impl ReplyReader {
                 state.stuck |= timeout.timed_out() && state.records.len() == before;
             }
             if std::mem::take(&mut state.full) {
-                state.heard = Instant::now();
+                state.last_read = Instant::now();
             }
         }
         drop(state);
@@ -512,7 +512,7 @@ impl ReplyReader {
                 return;
             }
             // While the queue is full no reply is read. The thread that takes records may be blocked in a write.
-            let silence = if state.full { state.moved } else { state.heard }.elapsed();
+            let silence = if state.full { state.moved } else { state.last_read }.elapsed();
             let dead = state.begun && (!state.full || state.writes) && silence >= patience;
             drop(state);
             if dead {

@@ -316,8 +316,8 @@ mod tests {
     fn durations_are_formatted_for_people() {
         let texts =
             [40, 999, 3250, 9999, 59_900, 60_000, 3_599_000, 3_600_000, 100_000_000].map(|ms| time_text(at(ms)));
-        let told =
+        let expected =
             ["0.04 s", "0.99 s", "3.2 s", "9.9 s", "59 s", "1 min 0 s", "59 min 59 s", "1 h 0 min", "27 h 46 min"];
-        assert_eq!(texts, told);
+        assert_eq!(texts, expected);
     }
 }

@@ -122,7 +122,7 @@ impl Signals {
 
     /// Ends the process after `grace`, with the message `error`, unless it has ended by itself before.
     ///
-    /// For a failure that the data threads were told of: a thread may be blocked in a system call that can't be interrupted.
+    /// For a failure after which the data threads were asked to stop: a thread may be blocked in a system call that can't be interrupted.
     pub fn give_up_after(&self, grace: Duration, failure: Failure, error: String) {
         let shared = Arc::clone(&self.shared);
         self.event_loop.spawn(async move {
