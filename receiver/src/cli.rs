@@ -136,7 +136,7 @@ impl Cli {
         if self.classic { Dialect::Classic } else { Dialect::V1 }
     }
 
-    /// What the receiver accepts.
+    /// Returns the options that limit which streams are accepted.
     pub(crate) fn receive_options(&self) -> ReceiveOptions {
         ReceiveOptions {
             dialect: self.dialect(),

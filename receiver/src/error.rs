@@ -34,9 +34,9 @@ pub(crate) enum ReceiveError {
     Word {
         /// The operand as it was typed.
         word: PathBuf,
-        /// What is wrong.
+        /// The reason.
         what: String,
-        /// What to do.
+        /// The hint.
         hint: Option<String>,
     },
     /// The remote program or the link to it failed.
@@ -46,7 +46,7 @@ pub(crate) enum ReceiveError {
         what: String,
         /// Whether a retry can succeed.
         failure: Failure,
-        /// What to do.
+        /// The hint.
         hint: Option<&'static str>,
     },
     /// The sender gave up before its stream began, for this reason.
@@ -98,7 +98,7 @@ pub(crate) enum ReceiveError {
     Begun {
         /// The failure.
         error: Box<ReceiveError>,
-        /// What is left behind.
+        /// A description of what is left behind.
         remains: String,
     },
 }

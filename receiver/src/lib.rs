@@ -141,7 +141,7 @@ fn offered_base(
 /// The fingerprint of the received disk, if the stream has digests, and the target for the summary.
 type Received = (Option<Fingerprint>, Option<WrittenTarget>);
 
-/// What every way of receiving a disk needs.
+/// The parts that every way of receiving a disk needs.
 #[derive(Clone, Copy)]
 struct ReceiveContext<'a> {
     cli: &'a Cli,

@@ -16,7 +16,7 @@ use xfer_hole_transport::{components, original_command, relative};
 use crate::error::ReceiveError;
 use crate::request::{ReceivedRequest, WantedReceiver};
 
-/// What a restricted key allows.
+/// The permissions of a restricted key.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyRestriction {
     /// The directory below which files may be written.

@@ -34,7 +34,7 @@ struct SignalShared {
     messages: Messages,
     /// True once the process is about to end.
     ending: AtomicBool,
-    /// What to report as left behind.
+    /// A description of what is left behind.
     remains: Mutex<Option<String>>,
     exit_hooks: Mutex<Vec<ExitHook>>,
     display: Mutex<Option<Arc<ProgressDisplay>>>,
