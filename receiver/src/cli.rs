@@ -18,16 +18,20 @@ Examples:
   xfer-hole manifest disk.qcow2 | ssh hypervisor recv-hole --verify /dev/vg0/web
   recv-hole - < disk.stream | VBoxManage convertfromraw stdin disk.vdi 8589934592
 
-If DEST is a directory, the file in it is named after the image, with an image extension such as .qcow2 replaced by .img.
-A file that was made from an image of another name is replaced only with --force.
-HOST:~/IMAGE is relative to the home directory on HOST. Write a local name that contains a colon as ./a:b.
-Sizes and rates accept K, M, G, T (powers of 1024), KB, MB, GB, TB (powers of 1000) and fractions such as 1.5M.
+If DEST is a directory, the file in it is named after the image, with an image extension such as
+.qcow2 replaced by .img. A file that was made from an image of another name is replaced only with
+--force. HOST:~/IMAGE is relative to the home directory on HOST. Write a local name that contains a
+colon as ./a:b.
 
-Exit status is 0 if the whole disk is stored, synced and under its final name; 75 if a retry can succeed: the connection was cut or
-silent, the host does not answer, or another transfer writes DEST; 2 for any other failure, including a truncated stream from a pipe;
-128 plus the signal number after SIGINT, SIGTERM or SIGHUP. After a failure DEST is unchanged, unless it is a device or --in-place
-was given, and the data received so far is in DEST.part. With --verify the exit status is 0 if DEST equals the disk of the manifest,
-1 if it differs, and 2 for any failure.";
+Sizes and rates accept K, M, G, T (powers of 1024), KB, MB, GB, TB (powers of 1000) and fractions
+such as 1.5M.
+
+Exit status is 0 if the whole disk is stored, synced and under its final name; 75 if a retry can
+succeed: the connection was cut or silent, the host does not answer, or another transfer writes
+DEST; 2 for any other failure, including a truncated stream from a pipe; 128 plus the signal number
+after SIGINT, SIGTERM or SIGHUP. After a failure DEST is unchanged, unless it is a device or
+--in-place was given, and the data received so far is in DEST.part. With --verify the exit status
+is 0 if DEST equals the disk of the manifest, 1 if it differs, and 2 for any failure.";
 
 /// Receive a disk image from xfer-hole and restore its holes.
 #[derive(Clone, Debug, Parser)]
@@ -50,7 +54,7 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) ssh: SshArgs,
 
-    /// Pass OPTION to the remote xfer-hole, such as --snapshot=NAME (repeatable)
+    /// Pass OPTION, such as --snapshot=NAME, to xfer-hole there (repeatable)
     #[arg(short = 'M', long, value_name = "OPTION", allow_hyphen_values = true, help_heading = "Connection")]
     pub(crate) remote_option: Vec<OsString>,
 
@@ -58,15 +62,19 @@ pub(crate) struct Cli {
     #[arg(long, conflicts_with = "require_hash", help_heading = "Connection")]
     pub(crate) no_hash: bool,
 
-    /// Write replies to standard output, for programs that hold both directions of a link
+    /// Write replies to standard output (for programs)
+    ///
+    /// For programs that hold both directions of a link.
     #[arg(long, conflicts_with = "classic", help_heading = "Connection")]
     pub(crate) converse: bool,
 
-    /// Exit with 0 if conversation VERSION is supported, else with 2 (for programs)
+    /// Exit with 0 if VERSION is supported, else with 2 (for programs)
+    ///
+    /// VERSION is that of the conversation between sender and receiver.
     #[arg(long, value_name = "VERSION", value_parser = parse_version, exclusive = true, help_heading = "Connection")]
     pub(crate) speaks: Option<u32>,
 
-    /// Serve the push request WORDS and write replies to standard output (for programs)
+    /// Serve push request WORDS, reply on standard output (for programs)
     #[arg(long, value_name = "WORDS", exclusive = true, help_heading = "Connection")]
     pub(crate) request: Option<OsString>,
 
@@ -78,7 +86,7 @@ pub(crate) struct Cli {
                                 "dry_run", "converse", "classic", "require_hash", "max_size", "print_digest"])]
     pub(crate) verify: bool,
 
-    /// Print every range that differs as OFFSET LENGTH in bytes, and nothing else (with --verify)
+    /// Print only the ranges that differ: OFFSET LENGTH in bytes (with --verify)
     ///
     /// One range per line. Ranges consist of whole intervals of the manifest; adjacent ones are joined.
     #[arg(long, requires = "verify", conflicts_with = "quiet", help_heading = "Verification")]
@@ -88,7 +96,7 @@ pub(crate) struct Cli {
     #[arg(long, conflicts_with = "classic", help_heading = "Input")]
     pub(crate) require_hash: bool,
 
-    /// Refuse a disk larger than SIZE bytes (K, M, G, T accepted; default: no limit)
+    /// Refuse a disk larger than SIZE bytes (K, M, G, T accepted; default: none)
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Input")]
     pub(crate) max_size: Option<u64>,
 
@@ -101,7 +109,7 @@ pub(crate) struct Cli {
                                 "converse", "classic", "progress", "print_digest", "verbose"])]
     pub(crate) restrict: Option<PathBuf>,
 
-    /// Let the sender build on existing data and receive its checksums (with --restrict)
+    /// Let senders keep existing data and read its checksums (with --restrict)
     #[arg(long, requires = "restrict", help_heading = "Input")]
     pub(crate) allow_read: bool,
 

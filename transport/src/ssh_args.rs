@@ -69,14 +69,14 @@ pub struct SshArgs {
     #[arg(short = '6', long)]
     pub ipv6: bool,
 
-    /// Give up after TIME without any data (seconds; m, h accepted; default: 60)
+    /// Give up after TIME without data (seconds; m, h accepted; default: 60)
     ///
     /// The time counts from the first reply of the remote program, because ssh may ask for a password before. It counts from the start
     /// if TIME is given and ssh cannot ask: with -o BatchMode=yes, or without a terminal, SSH_ASKPASS and DISPLAY.
     #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
     pub timeout: Option<u32>,
 
-    /// Limit bandwidth to RATE (bytes per second; a unit is required: B, K, M, G)
+    /// Limit bandwidth to RATE (bytes per second, with unit B, K, M or G)
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub bwlimit: Option<u64>,
 }

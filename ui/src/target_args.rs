@@ -27,7 +27,7 @@ pub struct TargetArgs {
     #[arg(long, conflicts_with = "target_is_zero")]
     pub discard: bool,
 
-    /// Skip waiting for stable storage; a crash soon after may lose both the old and the new disk
+    /// Skip waiting for stable storage (a crash may lose the old and the new disk)
     #[arg(long)]
     pub no_sync: bool,
 
@@ -37,11 +37,13 @@ pub struct TargetArgs {
     #[arg(long)]
     pub direct: bool,
 
-    /// Send only the 64 KiB intervals that differ from DEST; both sides read their whole disk
+    /// Send only the 64 KiB intervals that differ from DEST
+    ///
+    /// Both sides read their whole disk.
     #[arg(long)]
     pub delta: bool,
 
-    /// Trust cached fingerprints of disks that are unchanged since their last transfer
+    /// Trust cached fingerprints of disks unchanged since their last transfer
     ///
     /// With --delta, a DEST that already equals the image is then recognised without reading either of them.
     #[arg(long, conflicts_with = "no_sync")]
