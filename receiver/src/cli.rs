@@ -40,11 +40,11 @@ is 0 if DEST equals the disk of the manifest, 1 if it differs, and 2 for any fai
     override_usage = "recv-hole [OPTIONS] DEST < STREAM\n       recv-hole [OPTIONS] HOST:IMAGE DEST\n       recv-hole --verify [--list] DEST < MANIFEST"
 )]
 pub(crate) struct Cli {
-    /// Destination, optionally after a remote image: [HOST:IMAGE] DEST
+    /// Destination, or a remote image HOST:IMAGE and then its destination
     ///
     /// DEST is a file to create or replace, a directory to create the file in, a block device to overwrite, or "-" to write the raw disk
     /// to standard output. HOST:IMAGE is an image on another machine, which xfer-hole sends from there; USER@HOST:IMAGE and
-    /// ssh://[USER@]HOST[:PORT]/IMAGE are accepted too. Without HOST:IMAGE the stream is read from standard input.
+    /// ssh://USER@HOST:PORT/IMAGE are accepted too. Without HOST:IMAGE the stream is read from standard input.
     #[arg(value_name = "DEST", required_unless_present_any = ["restrict", "request", "speaks"])]
     pub(crate) operands: Vec<OsString>,
 
