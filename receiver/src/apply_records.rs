@@ -1,9 +1,11 @@
-//! Items become writes. Payloads with digests are verified and written by many at a time: each takes from the stream in its turn,
-//! and works on what it took while the next one takes.
+//! Writes the records of a stream to the target.
+//!
+//! Payloads with digests are verified and written by several threads. The threads take turns reading from the stream; while one reads, the
+//! others verify and write what they have read.
 //!
 //! ```text
-//! Input (one at a time) ─▶ Hand: some payloads ─▶ verified ─▶ Sink
-//!                       ─▶ Hand: ...
+//! SharedInput (one at a time) ─▶ VerifyWorker: some payloads ─▶ verified ─▶ DiskWriter
+//!                             ─▶ VerifyWorker: ...
 //! ```
 
 use std::num::NonZero;
@@ -27,57 +29,58 @@ use crate::existing_records::ExistingRecords;
 use crate::receive_options::ReceiveOptions;
 use crate::stream_reader::StreamReader;
 
-/// Bytes of payload that are read and written at once where there is no digest to wait for.
+/// Maximum bytes of a payload without a digest that are read and written at once.
 const PIECE: usize = 512 << 10;
-/// Bytes of payload that the target is told of before they come.
-const EXPECT: u64 = 64 << 20;
-/// Bytes of payloads with digests that one takes at a time, if an interval isn't longer: some, since two are hashed at once.
-const TAKE: usize = 2 << 20;
-/// Bytes that all hold together, where an interval isn't longer.
+/// Maximum bytes of a payload that are announced to the target before they arrive.
+const PREALLOCATE: u64 = 64 << 20;
+/// Bytes of payloads with digests that a worker reads at a time, unless an interval is longer. Several payloads fit, because two are hashed
+/// at once.
+const WORKER_BUFFER: usize = 2 << 20;
+/// Maximum bytes that all workers hold together, unless an interval is longer.
 const MEMORY: usize = 32 << 20;
-/// Those who verify, at most: one who takes from the stream keeps no more of them busy. Half of the processors are theirs: more only
-/// change places with the sender, or with ssh.
+/// Maximum number of workers. One stream keeps no more of them busy. At most half of the processors are used, because the sender or ssh
+/// needs the rest.
 const WORKERS: usize = 4;
 
-/// Bytes that may be written: the stream has no digests, or they have theirs.
+/// Bytes that may be written: their digest was checked, or the stream has no digests.
 struct VerifiedBytes<'a>(&'a [u8]);
 
 impl<'a> VerifiedBytes<'a> {
-    /// `digest` is theirs, and `said` what the stream says of them.
-    fn check(bytes: &'a [u8], digest: Option<Digest>, said: Digest) -> Option<Self> {
-        (digest == Some(said)).then_some(Self(bytes))
+    /// Returns the bytes if their computed digest equals the digest in the stream.
+    fn check(bytes: &'a [u8], computed: Option<Digest>, expected: Digest) -> Option<Self> {
+        (computed == Some(expected)).then_some(Self(bytes))
     }
 }
 
-/// All that flows, and where to.
+/// Applies the records of a stream to a target.
 pub(crate) struct RecordApplier<'a> {
-    sink: &'a dyn DiskWriter,
-    rules: &'a ReceiveOptions,
+    writer: &'a dyn DiskWriter,
+    options: &'a ReceiveOptions,
     counters: &'a ProgressCounters,
     signals: &'a Signals,
     messages: Messages,
-    /// Something was written: what would be left behind is no longer what it was.
+    /// True once something was written, so that an interruption leaves a changed target behind.
     touched: AtomicBool,
-    /// Nothing more is to be taken from the stream.
+    /// True once nothing more must be read from the stream.
     over: Arc<AtomicBool>,
-    /// What the target holds, and what was told of it, where the stream builds on that.
-    held: Option<(&'a DeltaTarget, &'a ExistingRecords)>,
-    /// The stream has come to its end.
+    /// The target and the records of its existing content, if the stream is a delta.
+    delta: Option<(&'a DeltaTarget, &'a ExistingRecords)>,
+    /// True once the stream has ended correctly.
     ended: AtomicBool,
-    /// What failed, and which record it was: the first of them.
+    /// The failure with the lowest record number, and that number.
     failed: Mutex<Option<(u64, ReceiveError)>>,
 }
 
-/// The stream, which one at a time takes from.
+/// The stream, which the workers read in turns.
 struct SharedInput<'a> {
-    input: &'a mut StreamReader,
-    /// What was read already.
+    reader: &'a mut StreamReader,
+    /// A frame that was read but not processed.
     first: Option<Frame>,
-    /// For payloads without digests.
+    /// The buffer for payloads without digests.
     buffer: Option<Aligned>,
-    /// Until it turns out that input and target can't be spliced.
+    /// True until splicing from the input to the target was refused.
     splices: bool,
-    /// The lines of the whole result, where some of it is kept.
+    /// Computes the manifest of the result, if the stream is a delta.
     result: Option<ManifestWriter>,
 }
 
@@ -85,99 +88,108 @@ struct SharedInput<'a> {
 struct UnverifiedPayload {
     /// Offset in the disk, in bytes.
     at: u64,
-    /// Where it lies in the hand.
+    /// Offset in the buffer of the worker, in bytes.
     from: usize,
-    /// In bytes.
+    /// Length in bytes.
     len: usize,
     digest: Digest,
+    /// Number of the record in the stream.
     record: u64,
 }
 
-/// What one has taken from the stream: payloads one behind the other.
+/// The payloads that one thread has read and verifies: contiguous in its buffer.
 struct VerifyWorker {
     bytes: Aligned,
-    held: Vec<UnverifiedPayload>,
-    /// Theirs, once they are made.
+    payloads: Vec<UnverifiedPayload>,
+    /// The computed digests of the payloads.
     digests: Vec<Option<Digest>>,
-    /// Bytes of them.
+    /// Bytes of the buffer that are in use.
     filled: usize,
 }
 
 impl<'a> RecordApplier<'a> {
+    /// Creates an applier for a stream that is not a delta.
     pub(crate) fn new(
-        sink: &'a dyn DiskWriter,
-        rules: &'a ReceiveOptions,
+        writer: &'a dyn DiskWriter,
+        options: &'a ReceiveOptions,
         counters: &'a ProgressCounters,
         signals: &'a Signals,
         messages: Messages,
     ) -> Self {
         let (touched, over, failed) = (AtomicBool::new(false), Arc::default(), Mutex::new(None));
         Self {
-            sink,
-            rules,
+            writer,
+            options,
             counters,
             signals,
             messages,
             touched,
             over,
-            held: None,
+            delta: None,
             ended: AtomicBool::new(false),
             failed,
         }
     }
 
-    /// The same for a stream that builds on what the target was found to hold, until it is `over`.
-    pub(crate) fn building_on(
+    /// Makes this an applier for a delta stream, which keeps parts of the target.
+    ///
+    /// `existing` has the records of the target. Setting `over` stops reading the stream.
+    pub(crate) fn with_delta(
         self,
-        holding: &'a DeltaTarget,
+        delta_target: &'a DeltaTarget,
         existing: &'a ExistingRecords,
         over: Arc<AtomicBool>,
     ) -> Self {
-        Self { held: Some((holding, existing)), over, ..self }
+        Self { delta: Some((delta_target, existing)), over, ..self }
     }
 
-    /// Obeys item by item until the stream has rightly ended. With digests of intervals of so many bytes, many verify. Where the
-    /// stream builds on what was found, the digest of the whole result's lines comes back.
+    /// Applies records until the stream has ended correctly.
+    ///
+    /// Several workers are used if the stream has digests. For a delta the result is the digest of the manifest of the new disk, which is
+    /// its fingerprint.
+    ///
+    /// # Errors
+    /// Returns the failure with the lowest record number.
     pub(crate) fn run(
         self,
-        input: &mut StreamReader,
+        reader: &mut StreamReader,
         first: Option<Frame>,
         open: Option<StreamHeader>,
     ) -> Result<Option<Digest>, ReceiveError> {
         let interval = open.and_then(|open| open.sums).map(HashParams::interval);
-        let size = interval.map_or(0, |interval| usize::try_from(interval).unwrap_or(TAKE).max(TAKE));
-        // What must come in order is left to one.
+        let size = interval.map_or(0, |interval| usize::try_from(interval).unwrap_or(WORKER_BUFFER).max(WORKER_BUFFER));
+        // A target that must be written in order has one worker.
         let workers = match interval {
-            Some(_) if self.sink.is_positional() => {
+            Some(_) if self.writer.is_positional() => {
                 (thread::available_parallelism().map_or(1, NonZero::get) / 2).clamp(1, WORKERS).min(MEMORY / size)
             }
             _ => 1,
         };
-        let result = match (self.held, open) {
+        let result = match (self.delta, open) {
             (Some(_), Some(StreamHeader { size, sums: Some(sums) })) => {
                 Some(ManifestWriter::new(ManifestHeader::whole(size, sums)))
             }
             _ => None,
         };
-        self.run_by(workers, size, input, first, result)
+        self.run_by(workers, size, reader, first, result)
     }
 
-    /// The same by so many, each of whom holds `size` bytes at most.
+    /// Applies records with `workers` threads, each of which has a buffer of `size` bytes.
     fn run_by(
         self,
         workers: usize,
         size: usize,
-        input: &mut StreamReader,
+        reader: &mut StreamReader,
         first: Option<Frame>,
         result: Option<ManifestWriter>,
     ) -> Result<Option<Digest>, ReceiveError> {
-        if workers > 1 || self.held.is_some() {
-            input.heed(Arc::clone(&self.over));
+        if workers > 1 || self.delta.is_some() {
+            reader.set_cancelled(Arc::clone(&self.over));
         }
-        let input = Mutex::new(SharedInput { input, first, buffer: None, splices: true, result });
+        let input = Mutex::new(SharedInput { reader, first, buffer: None, splices: true, result });
         thread::scope(|scope| {
             for _ in 1..workers {
-                // A thread that isn't to be had is one less.
+                // If a thread can't be started, the others do its work.
                 let _started = thread::Builder::new().spawn_scoped(scope, || self.work(&input, size));
             }
             self.work(&input, size);
@@ -186,7 +198,7 @@ impl<'a> RecordApplier<'a> {
         if let Some((_, error)) = failed {
             return Err(error);
         }
-        // Somebody else has called it off, and says why.
+        // Another thread has set `over` and reports the reason.
         if !self.ended.load(Ordering::Relaxed) {
             return Err(ReceiveError::CalledOff);
         }
@@ -194,32 +206,33 @@ impl<'a> RecordApplier<'a> {
         Ok(input.result.map(|mut result| result.end(&mut String::new())).transpose()?)
     }
 
-    /// What each thread does.
+    /// Reads, verifies and writes until the stream is over. Each worker thread runs this.
     fn work(&self, input: &Mutex<SharedInput<'_>>, size: usize) {
         let mut worker =
-            VerifyWorker { bytes: Aligned::zeroed(size), held: Vec::new(), digests: Vec::new(), filled: 0 };
+            VerifyWorker { bytes: Aligned::zeroed(size), payloads: Vec::new(), digests: Vec::new(), filled: 0 };
         loop {
-            let (taken, place) = {
+            let (result, place) = {
                 let mut input = input.lock().unwrap_or_else(PoisonError::into_inner);
                 if self.over.load(Ordering::Relaxed) {
                     return;
                 }
-                let taken = self.take(&mut input, &mut worker);
-                if !matches!(taken, Ok(true)) {
+                let result = self.read(&mut input, &mut worker);
+                if !matches!(result, Ok(true)) {
                     self.over.store(true, Ordering::Relaxed);
                 }
-                (taken, input.input.decoder().place().0)
+                (result, input.reader.decoder().place().0)
             };
-            // What was taken before the stream failed is good, if it has its digest.
-            if let Err((record, error)) = self.empty(&mut worker) {
+            // Payloads that were read before the stream failed are written if their digests are right.
+            if let Err((record, error)) = self.write_payloads(&mut worker) {
                 self.fail(record, error);
             }
-            if let Err(error) = taken {
+            if let Err(error) = result {
                 self.fail(place, error);
             }
         }
     }
 
+    /// Records a failure and stops all workers.
     fn fail(&self, record: u64, error: ReceiveError) {
         self.over.store(true, Ordering::Relaxed);
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -228,64 +241,65 @@ impl<'a> RecordApplier<'a> {
         }
     }
 
-    /// Takes from the stream what there is room for: false at the end.
-    fn take(&self, input: &mut SharedInput<'_>, worker: &mut VerifyWorker) -> Result<bool, ReceiveError> {
+    /// Reads and applies frames until the buffer of the worker is full. Returns false at the end of the stream.
+    fn read(&self, input: &mut SharedInput<'_>, worker: &mut VerifyWorker) -> Result<bool, ReceiveError> {
         loop {
-            let item = match input.first.take() {
-                Some(item) => item,
-                None => match input.input.next()? {
-                    Some(item) => item,
+            let frame = match input.first.take() {
+                Some(frame) => frame,
+                None => match input.reader.next()? {
+                    Some(frame) => frame,
                     None => {
                         self.ended.store(true, Ordering::Relaxed);
                         return Ok(false);
                     }
                 },
             };
-            match item {
+            match frame {
                 Frame::Record(record) if !worker.has_room_for(&record) => {
-                    // Whoever comes next has.
-                    input.first = Some(item);
+                    // The next worker has room.
+                    input.first = Some(frame);
                     return Ok(true);
                 }
                 Frame::Record(record) => self.record(input, worker, record)?,
-                Frame::Fail(reason) => return Err(gave_up(input.input, &reason)),
-                // The decoder has judged the order; END is followed by end of file, or it is an error.
+                Frame::Fail(reason) => return Err(sender_failure(input.reader, &reason)),
+                // The decoder has checked the order of frames, and that end of file follows END.
                 Frame::Wait | Frame::End(_) | Frame::Open(_) | Frame::Base(_) | Frame::Payload(_) => {}
             }
-            if worker.is_full() || (!worker.held.is_empty() && !self.sink.is_positional()) {
+            if worker.is_full() || (!worker.payloads.is_empty() && !self.writer.is_positional()) {
                 return Ok(true);
             }
         }
     }
 
+    /// Applies one record. A payload with a digest is only read into the buffer of the worker.
     fn record(
         &self,
         input: &mut SharedInput<'_>,
         worker: &mut VerifyWorker,
         record: Record,
     ) -> Result<(), ReceiveError> {
-        let (number, at) = input.input.decoder().place_last();
-        if self.rules.dialect == Dialect::Classic {
-            // Nobody told the size before.
-            self.rules.check_size(input.input.decoder().at())?;
+        let (number, at) = input.reader.decoder().place_last();
+        if self.options.dialect == Dialect::Classic {
+            // This dialect does not announce the size.
+            self.options.check_size(input.reader.decoder().at())?;
         }
         if self.messages.traces() {
             self.messages.trace(format_args!("{} {} at {at}", record.word(), record.len()));
         }
         if let Some(result) = &mut input.result {
-            self.enter(result, record, number, at)?;
+            self.add_to_result(result, record, number, at)?;
         }
         match record {
             Record::Data { len, digest: Some(digest) } => {
-                // The cursor has held `len` to the interval.
+                // The decoder has checked that `len` is at most the interval.
                 let len = usize::try_from(len).unwrap_or(usize::MAX);
                 let from = worker.filled;
-                worker.hold(input.input, UnverifiedPayload { at, from, len, digest, record: number })?;
+                worker.read_payload(input.reader, UnverifiedPayload { at, from, len, digest, record: number })?;
             }
-            Record::Data { digest: None, .. } => self.plain(input, at)?,
-            Record::Hole { len } => self.hole(at, len)?,
+            Record::Data { digest: None, .. } => self.write_unhashed(input, at)?,
+            Record::Hole { len } => self.zero(at, len)?,
             Record::Keep { len } => {
-                self.sink.keep_existing(at, len)?;
+                self.writer.keep_existing(at, len)?;
                 self.counters.add_disk(len);
                 self.counters.add_kept(len);
             }
@@ -293,25 +307,31 @@ impl<'a> RecordApplier<'a> {
         Ok(())
     }
 
-    /// Puts a record into the lines of the result: its own, or those of what it keeps.
-    fn enter(&self, result: &mut ManifestWriter, record: Record, number: u64, at: u64) -> Result<(), ReceiveError> {
-        let Some((holding, existing)) = self.held else { return Ok(()) };
+    /// Adds a record to the manifest of the result. KEEP adds the records of the existing content that it keeps.
+    fn add_to_result(
+        &self,
+        result: &mut ManifestWriter,
+        record: Record,
+        number: u64,
+        at: u64,
+    ) -> Result<(), ReceiveError> {
+        let Some((delta_target, existing)) = self.delta else { return Ok(()) };
         let mut lines = String::new();
-        let (keeps, mut kept) = (matches!(record, Record::Keep { .. }), at);
-        let told = existing.pass(at + record.len(), |(len, digest)| {
+        let (keeps, mut offset) = (matches!(record, Record::Keep { .. }), at);
+        let known = existing.pass(at + record.len(), |(len, digest)| {
             match digest {
                 _ if !keeps => {}
                 Some(digest) => {
-                    holding.keep(kept, len, digest)?;
+                    delta_target.keep(offset, len, digest)?;
                     result.data(len, digest, &mut lines)?;
                 }
                 None => result.zeros(len),
             }
-            kept += len;
+            offset += len;
             lines.clear();
             Ok(())
         })?;
-        if !told {
+        if !known {
             let what = "a record beyond what the receiver has told of";
             return Err(xfer_hole_proto::StreamError::new(StreamErrorKind::Order, number, at, what).into());
         }
@@ -321,33 +341,34 @@ impl<'a> RecordApplier<'a> {
         Ok(())
     }
 
-    fn hole(&self, at: u64, len: u64) -> Result<(), ReceiveError> {
-        if self.sink.zeroes() {
+    /// Writes a hole.
+    fn zero(&self, at: u64, len: u64) -> Result<(), ReceiveError> {
+        if self.writer.zeroes() {
             self.counters.set_phase(Phase::Zeroing);
             if !self.touched.load(Ordering::Relaxed) {
-                // It may take long, and nobody can say how far it is.
+                // Zeroing a device may take long, and how far it came is unknown.
                 self.signals.set_remains(None);
             }
         }
-        self.sink.zero_range(at, len)?;
+        self.writer.zero_range(at, len)?;
         self.counters.add_disk(len);
         self.counters.set_phase(Phase::Receiving);
         self.touch();
         Ok(())
     }
 
-    /// A payload without a digest: written as it comes.
-    fn plain(&self, input: &mut SharedInput<'_>, mut at: u64) -> Result<(), ReceiveError> {
-        let mut expected = at;
-        while input.input.decoder().payload_left() > 0 {
-            if at == expected {
-                // Not all of it at once: a line may announce more than there is room for.
-                let soon = input.input.decoder().payload_left().min(EXPECT);
-                self.sink.preallocate_hint(at, soon);
-                expected += soon;
+    /// Writes a payload without a digest as it arrives.
+    fn write_unhashed(&self, input: &mut SharedInput<'_>, mut at: u64) -> Result<(), ReceiveError> {
+        let mut announced = at;
+        while input.reader.decoder().payload_left() > 0 {
+            if at == announced {
+                // Announced in parts, because a record may claim more bytes than the target has room for.
+                let soon = input.reader.decoder().payload_left().min(PREALLOCATE);
+                self.writer.preallocate_hint(at, soon);
+                announced += soon;
             }
-            let most = expected - at;
-            let bytes = match input.splice(self.sink, at, most)? {
+            let most = announced - at;
+            let bytes = match input.splice(self.writer, at, most)? {
                 Spliced::Moved(bytes) => {
                     self.count(bytes);
                     bytes
@@ -355,44 +376,49 @@ impl<'a> RecordApplier<'a> {
                 Spliced::Refused => {
                     let piece = usize::try_from(most).unwrap_or(PIECE).min(PIECE);
                     let buffer = input.buffer.get_or_insert_with(|| Aligned::zeroed(PIECE));
-                    let bytes = input.input.payload(&mut buffer[..piece])?;
+                    let bytes = input.reader.payload(&mut buffer[..piece])?;
                     self.write(at, &VerifiedBytes(&buffer[..bytes]))?;
                     bytes as u64
                 }
             };
             if bytes == 0 {
-                return Err(input.input.cut().into());
+                return Err(input.reader.cut().into());
             }
             at += bytes;
         }
         Ok(())
     }
 
-    /// Verifies and writes what was taken. The first record that isn't what its digest says, or can't be written, is the last.
-    fn empty(&self, worker: &mut VerifyWorker) -> Result<(), (u64, ReceiveError)> {
-        let payload = |held: &UnverifiedPayload| &worker.bytes[held.from..held.from + held.len];
+    /// Verifies and writes the payloads of a worker, up to the first that has a wrong digest or can't be written.
+    fn write_payloads(&self, worker: &mut VerifyWorker) -> Result<(), (u64, ReceiveError)> {
+        let bytes_of = |payload: &UnverifiedPayload| &worker.bytes[payload.from..payload.from + payload.len];
         worker.digests.clear();
-        worker.digests.resize(worker.held.len(), None);
-        Digest::of_each(worker.held.iter().map(payload), |number, digest| worker.digests[number] = Some(digest));
-        for (held, digest) in worker.held.iter().zip(&worker.digests) {
-            self.put(held, payload(held), *digest).map_err(|error| (held.record, error))?;
+        worker.digests.resize(worker.payloads.len(), None);
+        Digest::of_each(worker.payloads.iter().map(bytes_of), |number, digest| worker.digests[number] = Some(digest));
+        for (payload, digest) in worker.payloads.iter().zip(&worker.digests) {
+            self.write_verified(payload, bytes_of(payload), *digest).map_err(|error| (payload.record, error))?;
         }
-        worker.held.clear();
+        worker.payloads.clear();
         worker.filled = 0;
         Ok(())
     }
 
-    /// `digest` is that of the bytes.
-    fn put(&self, held: &UnverifiedPayload, bytes: &[u8], digest: Option<Digest>) -> Result<(), ReceiveError> {
+    /// Writes a payload if `digest`, which was computed from its bytes, is the digest in the stream.
+    fn write_verified(
+        &self,
+        payload: &UnverifiedPayload,
+        bytes: &[u8],
+        digest: Option<Digest>,
+    ) -> Result<(), ReceiveError> {
         let wrong = "the payload doesn't have its digest";
-        let wrong = || xfer_hole_proto::StreamError::new(StreamErrorKind::Mismatch, held.record, held.at, wrong);
-        let verified = VerifiedBytes::check(bytes, digest, held.digest).ok_or_else(wrong)?;
-        self.sink.preallocate_hint(held.at, held.len as u64);
-        self.write(held.at, &verified)
+        let wrong = || xfer_hole_proto::StreamError::new(StreamErrorKind::Mismatch, payload.record, payload.at, wrong);
+        let verified = VerifiedBytes::check(bytes, digest, payload.digest).ok_or_else(wrong)?;
+        self.writer.preallocate_hint(payload.at, payload.len as u64);
+        self.write(payload.at, &verified)
     }
 
     fn write(&self, at: u64, bytes: &VerifiedBytes<'_>) -> Result<(), ReceiveError> {
-        self.sink.write_at(at, bytes.0)?;
+        self.writer.write_at(at, bytes.0)?;
         self.count(bytes.0.len() as u64);
         Ok(())
     }
@@ -403,38 +429,41 @@ impl<'a> RecordApplier<'a> {
         self.touch();
     }
 
+    /// Records that the target was changed.
     fn touch(&self) {
         if !self.touched.load(Ordering::Relaxed) && !self.touched.swap(true, Ordering::Relaxed) {
-            self.signals.set_remains(Some(self.sink.leftover_message()));
+            self.signals.set_remains(Some(self.writer.leftover_message()));
         }
     }
 }
 
-/// The sender's own reason.
-fn gave_up(input: &StreamReader, reason: &FailReason) -> ReceiveError {
-    let (record, offset) = input.decoder().place();
+/// Returns the error for a FAIL frame, with the sender's reason.
+fn sender_failure(reader: &StreamReader, reason: &FailReason) -> ReceiveError {
+    let (record, offset) = reader.decoder().place();
     xfer_hole_proto::StreamError::new(StreamErrorKind::Fail, record, offset, reason.to_string()).into()
 }
 
 impl SharedInput<'_> {
-    fn splice(&mut self, sink: &dyn DiskWriter, at: u64, most: u64) -> Result<Spliced, ReceiveError> {
+    /// Splices up to `most` bytes of payload to the target, if both ends allow that.
+    fn splice(&mut self, writer: &dyn DiskWriter, at: u64, most: u64) -> Result<Spliced, ReceiveError> {
         if !self.splices {
             return Ok(Spliced::Refused);
         }
-        let gathered = self.input.gathered();
-        let spliced = self.input.splice(sink, at, most)?;
-        // What was gathered has to be written from there; that says nothing of the descriptors.
-        self.splices = gathered || spliced != Spliced::Refused;
+        let buffered = self.reader.has_buffered();
+        let spliced = self.reader.splice(writer, at, most)?;
+        // Buffered bytes must be written from the buffer. That does not mean that the descriptors refuse splicing.
+        self.splices = buffered || spliced != Spliced::Refused;
         Ok(spliced)
     }
 }
 
 impl VerifyWorker {
+    /// Returns true if no byte of the buffer is free.
     fn is_full(&self) -> bool {
         self.filled > 0 && self.filled == self.bytes.len()
     }
 
-    /// True for all that brings no payload to be held, too.
+    /// Returns true if the record has no payload to verify, or if its payload fits into the buffer.
     fn has_room_for(&self, record: &Record) -> bool {
         match record {
             Record::Data { len, digest: Some(_) } => *len <= (self.bytes.len() - self.filled) as u64,
@@ -442,18 +471,18 @@ impl VerifyWorker {
         }
     }
 
-    /// Takes a whole payload, for which there is room.
-    fn hold(&mut self, input: &mut StreamReader, held: UnverifiedPayload) -> Result<(), ReceiveError> {
-        let end = self.filled + held.len;
+    /// Reads a whole payload into the buffer, which has room for it.
+    fn read_payload(&mut self, reader: &mut StreamReader, payload: UnverifiedPayload) -> Result<(), ReceiveError> {
+        let end = self.filled + payload.len;
         let mut at = self.filled;
         while at < end {
-            match input.payload(&mut self.bytes[at..end])? {
-                0 => return Err(input.cut().into()),
+            match reader.payload(&mut self.bytes[at..end])? {
+                0 => return Err(reader.cut().into()),
                 bytes => at += bytes,
             }
         }
         self.filled = end;
-        self.held.push(held);
+        self.payloads.push(payload);
         Ok(())
     }
 }

@@ -1,110 +1,110 @@
-//! Why a disk wasn't received.
+//! Errors of the receiver.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
-use xfer_hole_os::{DiskErrorKind as Trouble, reason, shown};
+use xfer_hole_os::{DiskErrorKind, reason, shown};
 use xfer_hole_proto::{Refusal, StreamErrorKind};
 use xfer_hole_ui::Failure;
 
-/// Each is one line; the hint stands apart.
+/// Why a disk was not received. Its text is one line, without the hint.
 #[derive(Debug, Error)]
 pub(crate) enum ReceiveError {
-    /// Nobody types a disk.
+    /// Standard input is a terminal.
     #[error("standard input is a terminal, which no disk comes from")]
     InputTerminal,
-    /// Nobody wants a disk on the screen.
+    /// Standard output is a terminal and DEST is `-`.
     #[error("standard output is a terminal, which a disk is not written to")]
     OutputTerminal,
-    /// We were started without one.
+    /// Standard output was closed when the program started.
     #[error("standard output is closed")]
     OutputClosed,
-    /// Nothing came for too long.
+    /// No data arrived for this time.
     #[error("nothing came for {} seconds: the link is taken for dead", .0.as_secs())]
     Silent(Duration),
-    /// Something else has failed, which is told.
+    /// Reading stopped because another thread failed, which reports the reason.
     #[error("reading was called off")]
     CalledOff,
-    /// Wrong words on the command line.
+    /// The command line is not valid.
     #[error("{0}")]
     Usage(String),
-    /// A word that is none for an image or a target.
+    /// An operand is not a valid image or target.
     #[error("{}: {what}", shown(.word))]
     Word {
-        /// As it was typed.
+        /// The operand as it was typed.
         word: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         what: String,
-        /// What to do about it.
+        /// The hint.
         hint: Option<String>,
     },
-    /// The other side, or the way to it, failed.
+    /// The remote program or the link to it failed.
     #[error("{what}")]
-    Far {
-        /// What it said last.
+    Remote {
+        /// The message, with the host.
         what: String,
-        /// Whether trying again can mend it.
+        /// Whether a retry can succeed.
         failure: Failure,
-        /// What to do about it.
+        /// The hint.
         hint: Option<&'static str>,
     },
-    /// The sender gave up before its stream began, and this is why.
+    /// The sender gave up before its stream began, for this reason.
     #[error("{}", .0.reason())]
     Unsent(Refusal),
-    /// The stream was cut while its sender heard us: the link to it is lost.
+    /// The stream of a sender that reads replies was cut: the link is lost.
     #[error(transparent)]
     Lost(xfer_hole_proto::StreamError),
-    /// Whoever asked was told of the failure.
+    /// The failure was already reported.
     #[error("the other side was told")]
-    Told(Failure),
-    /// The system has no thread for us.
+    Reported(Failure),
+    /// A thread can't be started.
     #[error("cannot start a thread: {}", reason(.0))]
     Thread(std::io::Error),
-    /// The user asked for digests.
+    /// The stream has no digests, and `--require-hash` was given.
     #[error("the stream carries no digests, and --require-hash was given")]
     NoHash,
-    /// What is to be read back has to be compared with something.
+    /// `--read-back` was given, and the digest of the whole disk is missing for this reason.
     #[error("{0}, which --read-back goes by")]
     ReadBack(&'static str),
-    /// The user set a limit.
+    /// The disk exceeds `--max-size`.
     #[error("the disk of {size} bytes is larger than --max-size allows, {max}")]
     TooLarge {
-        /// In bytes; at least so many, where the stream doesn't tell.
+        /// Size of the disk in bytes; a lower bound if the stream does not announce it.
         size: u64,
-        /// In bytes.
+        /// The limit in bytes.
         max: u64,
     },
-    /// Nobody asked for anything, as when the key is used for a shell.
+    /// `SSH_ORIGINAL_COMMAND` is not set, because a restricted key was used for a shell.
     #[error("no transfer was asked for: SSH_ORIGINAL_COMMAND is not set")]
     NoRequest,
-    /// The request has another shape.
+    /// The request is not valid.
     #[error("the request is refused: {0}")]
     Request(&'static str),
-    /// The request is good, but not here.
+    /// The request is valid, but the restricted key does not allow it.
     #[error("this receiver is restricted, and refuses {0}")]
     Forbidden(&'static str),
-    /// What is there may not be kept.
+    /// The stream keeps parts of an existing image, which the restricted key does not allow.
     #[error("this receiver is restricted, and refuses a stream that keeps parts of an older image")]
     NoBase,
-    /// The target can't be written.
+    /// Reading or writing the target failed.
     #[error(transparent)]
     Image(#[from] xfer_hole_os::DiskError),
-    /// The stream is wrong.
+    /// The stream is not valid.
     #[error(transparent)]
     Stream(#[from] xfer_hole_proto::StreamError),
-    /// A failure after writing began.
+    /// A failure that leaves something behind.
     #[error("{error}; {remains}")]
     Begun {
-        /// What went wrong.
+        /// The failure.
         error: Box<ReceiveError>,
-        /// What is left behind.
+        /// A description of what is left behind.
         remains: String,
     },
 }
 
 impl ReceiveError {
-    /// The error itself, without what is left behind.
+    /// Returns the error without what is left behind.
     pub(crate) fn cause(&self) -> &Self {
         match self {
             Self::Begun { error, .. } => error.cause(),
@@ -112,15 +112,15 @@ impl ReceiveError {
         }
     }
 
-    /// The same, for another reason.
-    pub(crate) fn because(self, cause: Self) -> Self {
+    /// Replaces the cause of the error and keeps what is left behind.
+    pub(crate) fn with_cause(self, cause: Self) -> Self {
         match self {
             Self::Begun { remains, .. } => Self::Begun { error: cause.into(), remains },
             _ => cause,
         }
     }
 
-    /// A failure of a stream that comes by a link of ours: a cut is the link's then.
+    /// Converts an error of a stream that arrives by a link: a cut stream becomes [`ReceiveError::Lost`].
     pub(crate) fn of_link(self) -> Self {
         match self {
             Self::Begun { error, remains } => Self::Begun { error: error.of_link().into(), remains },
@@ -129,21 +129,21 @@ impl ReceiveError {
         }
     }
 
-    /// Whether trying again can mend it.
+    /// Returns whether a retry can succeed.
     pub(crate) fn failure(&self) -> Failure {
         match self.cause() {
             Self::Silent(_) | Self::Lost(_) => Failure::Temporary,
-            Self::Far { failure, .. } | Self::Told(failure) => *failure,
+            Self::Remote { failure, .. } | Self::Reported(failure) => *failure,
             Self::Unsent(why) => Failure::temporary_if(why.is(Refusal::AGAIN)),
-            Self::Image(error) => Failure::temporary_if(error.kind() == Trouble::Busy),
+            Self::Image(error) => Failure::temporary_if(error.kind() == DiskErrorKind::Busy),
             _ => Failure::Permanent,
         }
     }
 
-    /// What a sender that hears us is told.
+    /// Returns the reply for a sender that reads replies.
     pub(crate) fn refusal(&self) -> Refusal {
         let (mkpath, published) = match self.cause() {
-            Self::Image(error) => (error.kind() == Trouble::NoDirectory, error.leaves_nothing()),
+            Self::Image(error) => (error.kind() == DiskErrorKind::NoDirectory, error.leaves_nothing()),
             _ => (false, false),
         };
         let left = published || matches!(self, Self::Begun { .. });
@@ -155,12 +155,12 @@ impl ReceiveError {
         Refusal::new(&kinds, &format!("{self}{hint}"))
     }
 
-    /// What to do about it, where that is known.
+    /// Returns what to do about the error, if that is known.
     pub(crate) fn hint(&self) -> Option<&str> {
         match self {
             Self::Usage(_) => Some("see recv-hole --help"),
             Self::Word { hint, .. } => hint.as_deref(),
-            Self::Far { hint, .. } => *hint,
+            Self::Remote { hint, .. } => *hint,
             Self::InputTerminal => Some("pipe a stream into it: xfer-hole IMAGE | recv-hole DEST"),
             Self::OutputTerminal => Some("pipe it into a program that reads a disk"),
             Self::NoHash => Some("send with xfer-hole --hash"),
@@ -172,7 +172,7 @@ impl ReceiveError {
             Self::NoRequest | Self::Request(_) | Self::Forbidden(_) | Self::NoBase => None,
             Self::Silent(_)
             | Self::CalledOff
-            | Self::Told(_)
+            | Self::Reported(_)
             | Self::Unsent(_)
             | Self::Lost(_)
             | Self::OutputClosed

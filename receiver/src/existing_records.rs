@@ -1,4 +1,4 @@
-//! What the target was found to hold, from where the stream is to where the survey is: the lines of what is kept come from here.
+//! The records of the existing content of a target between the position of the stream and the position of the hashing.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -8,31 +8,32 @@ use xfer_hole_transport::RecordSpool;
 
 use crate::error::ReceiveError;
 
-/// Filled by the survey, emptied by the stream.
+/// A queue of records: the thread that hashes the target fills it, the thread that applies the stream empties it.
 #[derive(Debug, Default)]
 pub(crate) struct ExistingRecords {
     pages: Mutex<RecordPages>,
-    /// Records that may wait; none for as many as there is room for.
+    /// Maximum number of queued records; `None` for no limit.
     most: Option<u64>,
 }
 
 #[derive(Debug, Default)]
 struct RecordPages {
     records: RecordSpool,
-    /// The rest of a record that the stream has come into: its length in bytes, and its digest as long as it is whole.
+    /// The rest of a record of which the stream has passed a part. Data has no digest then.
     begun: Option<Record>,
-    /// Disk offset that the stream has come to.
+    /// Disk offset of the stream in bytes.
     passed: u64,
-    /// Disk offset that the survey has come to, and whether that is its end.
-    told: u64,
+    /// Disk offset of the hashing in bytes.
+    hashed: u64,
+    /// True once the whole target was hashed.
     ended: bool,
 }
 
-/// A stretch of what is kept: its length in bytes, and its digest if it isn't zeros.
+/// A range of the existing content: its length in bytes, and its digest unless it is zeros.
 pub(crate) type KeptRange = (u64, Option<Digest>);
 
 impl ExistingRecords {
-    /// One in which so many records may wait.
+    /// Creates a queue of at most `most` records; `None` for no limit.
     pub(crate) fn of(most: Option<u64>) -> Self {
         Self { pages: Mutex::default(), most }
     }
@@ -41,7 +42,10 @@ impl ExistingRecords {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The survey has found this behind what it found before. It is told afterwards.
+    /// Appends the next record of the target. Call this before the record is sent to the sender.
+    ///
+    /// # Errors
+    /// Returns an error if the queue is full or its temporary file can't be written.
     pub(crate) fn push(&self, record: Record) -> Result<(), ReceiveError> {
         let mut pages = self.pages();
         if let Some(most) = self.most.filter(|&most| pages.records.len() >= most) {
@@ -50,26 +54,31 @@ impl ExistingRecords {
             );
             return Err(ImageError::new(DiskErrorKind::Refused, "what is there", what).into());
         }
-        pages.told += record.len();
+        pages.hashed += record.len();
         pages.records.push(record).map_err(unusable)
     }
 
-    /// The survey is over.
+    /// Records that the whole target was hashed.
     pub(crate) fn end(&self) {
         self.pages().ended = true;
     }
 
-    /// The stream passes on to `end`. What was found there is told; false if the survey isn't that far.
+    /// Advances the stream to the disk offset `end`, and calls `visit` with each range of the existing content up to there.
+    ///
+    /// Returns false if the target was not hashed that far.
+    ///
+    /// # Errors
+    /// Returns the error of `visit`, or that the temporary file of the queue can't be read.
     pub(crate) fn pass(
         &self,
         end: u64,
-        mut tell: impl FnMut(KeptRange) -> Result<(), ReceiveError>,
+        mut visit: impl FnMut(KeptRange) -> Result<(), ReceiveError>,
     ) -> Result<bool, ReceiveError> {
         let mut pages = self.pages();
-        if end > pages.told && !pages.ended {
+        if end > pages.hashed && !pages.ended {
             return Ok(false);
         }
-        let end = end.min(pages.told);
+        let end = end.min(pages.hashed);
         while pages.passed < end {
             let Some(record) =
                 pages.begun.take().map_or_else(|| pages.records.pop(), |begun| Ok(Some(begun))).map_err(unusable)?
@@ -80,13 +89,13 @@ impl ExistingRecords {
             let digest = if let Record::Data { digest, .. } = record { digest } else { None };
             pages.passed += len.min(room);
             if len > room {
-                // What is left of data has no digest of its own: nothing keeps it.
+                // The rest of a data record has no digest and can't be kept.
                 pages.begun = Some(match record {
                     Record::Data { .. } => Record::Data { len: len - room, digest: None },
                     _ => Record::Hole { len: len - room },
                 });
             }
-            tell((len.min(room), digest))?;
+            visit((len.min(room), digest))?;
         }
         Ok(true)
     }
@@ -101,13 +110,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_stream_gets_what_was_found_where_it_is_and_no_sooner() {
+    fn the_stream_gets_only_records_that_were_hashed() {
         let existing = ExistingRecords::default();
         let digest = Digest::of(b"x");
-        let mut told = Vec::new();
+        let mut seen = Vec::new();
         let mut pass = |end| {
-            let passed = existing.pass(end, |kept| {
-                told.push(kept);
+            let passed = existing.pass(end, |range| {
+                seen.push(range);
                 Ok(())
             });
             passed.unwrap()
@@ -120,11 +129,11 @@ mod tests {
         assert!(!pass(111));
         existing.end();
         assert!(pass(111));
-        assert_eq!(told, [(40, None), (60, None), (10, Some(digest))]);
+        assert_eq!(seen, [(40, None), (60, None), (10, Some(digest))]);
     }
 
     #[test]
-    fn no_more_records_wait_than_may() {
+    fn the_number_of_queued_records_is_limited() {
         let existing = ExistingRecords::of(Some(3));
         let push = || existing.push(Record::Hole { len: 10 });
         assert!((0..3).all(|_| push().is_ok()));

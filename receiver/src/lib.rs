@@ -1,4 +1,4 @@
-//! `recv-hole` obeys what flows: records on standard input become a disk.
+//! The program `recv-hole`: it receives a stream of xfer-hole and writes the disk to a file, a block device or standard output.
 
 mod apply_records;
 mod cli;
@@ -42,18 +42,21 @@ use crate::restrict::KeyRestriction;
 use crate::stdio_session::StdioSession;
 use crate::stream_reader::{LinkLimits, StreamReader};
 
-/// How the program calls itself.
+/// The name of the program in its messages.
 const NAME: &str = "recv-hole";
-/// How long a receiver that answers waits for one before it whose link is dead.
+/// Time to wait for the lock on DEST if the sender reads replies: an earlier receiver with a dead link ends within it.
 const LOCK: Duration = Duration::from_secs(90);
 
-/// The command line, for man pages and tests.
+/// Returns the definition of the command line, for man pages, completions and tests.
 #[must_use]
 pub fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }
 
-/// The program: 0 if the whole disk is there and durable, 75 if trying again can mend what went wrong, else 2.
+/// Runs the program with `args`, of which the first is its name, and returns the exit status.
+///
+/// The status is 0 if the whole disk is durable, 75 if a retry can succeed, and 2 for any other failure. With `--verify` it is 1 if the
+/// disks differ.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     exit_on_panic(NAME);
     let cli = match Cli::try_parse_from(with_help(args.into_iter().collect())) {
@@ -75,19 +78,19 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return messages.fail(ReceiveError::Thread(error), None),
     };
     let counters = Arc::new(ProgressCounters::default());
-    let work = ReceiveContext { cli: &cli, counters: &counters, signals: &signals, messages };
-    let words =
+    let context = ReceiveContext { cli: &cli, counters: &counters, signals: &signals, messages };
+    let operands =
         if cli.restrict.is_some() || cli.request.is_some() { Ok(Operands::default()) } else { Operands::of(&cli) };
-    // Whoever is at the other end of a stream or a conversation is the one to show something.
-    let pulls = words.as_ref().is_ok_and(|words| words.source.is_some());
+    // With a stream or a conversation the sender shows the progress.
+    let pulls = operands.as_ref().is_ok_and(|operands| operands.source.is_some());
     let kind = if (pulls || cli.verify) && !cli.quiet { ProgressKind::Auto } else { ProgressKind::None };
     let mut progress =
         Progress::start(&event_loop, &signals, cli.progress.unwrap_or(kind), messages, Arc::clone(&counters));
     if cli.verify {
-        let compared = words.and_then(|words| {
-            let verdict = work.verify(&words.dest)?;
+        let compared = operands.and_then(|operands| {
+            let verdict = context.verify(&operands.dest)?;
             progress.close();
-            work.tell_verdict(&words.dest, &verdict).map(|()| verdict.is_equal())
+            context.print_verdict(&operands.dest, &verdict).map(|()| verdict.is_equal())
         });
         return match compared {
             Ok(true) => progress.done(None, cli.verbose > 0, None),
@@ -95,7 +98,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Err(error) => failed(progress, &error),
         };
     }
-    match words.and_then(|words| work.go(&words)) {
+    match operands.and_then(|operands| context.receive(&operands)) {
         Ok((fingerprint, made)) => {
             let summary = if pulls { !cli.quiet && !cli.target.dry_run } else { cli.verbose > 0 };
             progress.done(fingerprint.map(|fingerprint| fingerprint.to_string()).as_deref(), summary, made)
@@ -104,7 +107,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// `recv-hole help` as the flag that it stands for. A DEST that is called so is `./help`.
+/// Replaces the only argument `help` with `--help`. A DEST with that name is written `./help`.
 fn with_help(words: Vec<OsString>) -> Vec<OsString> {
     match words.as_slice() {
         [program, help] if help == "help" => vec![program.clone(), "--help".into()],
@@ -112,31 +115,33 @@ fn with_help(words: Vec<OsString>) -> Vec<OsString> {
     }
 }
 
-/// Says why it failed, unless that was told.
+/// Reports a failure, unless that was done already.
 fn failed(progress: Progress, error: &ReceiveError) -> ExitCode {
     match error {
-        ReceiveError::Told(failure) => progress.fail_quietly(*failure),
+        ReceiveError::Reported(failure) => progress.fail_quietly(*failure),
         error => progress.fail(error.failure(), error, error.hint()),
     }
 }
 
-/// The older disk that a stream builds on, if it says so behind its open line.
+/// Returns the size in bytes and the fingerprint of the base disk of an incremental stream; `None` if the stream has no base.
 fn offered_base(
     input: &mut StreamReader,
     open: &StreamHeader,
 ) -> Result<Option<(u64, Option<Fingerprint>)>, ReceiveError> {
-    let sums = open.sums.unwrap_or_default();
+    let hash_params = open.sums.unwrap_or_default();
     match receive::base(input) {
-        Ok((base, _)) => Ok(base.map(|base| (base.size, base.digest.map(|digest| Fingerprint { sums, digest })))),
+        Ok((base, _)) => {
+            Ok(base.map(|base| (base.size, base.digest.map(|digest| Fingerprint { sums: hash_params, digest }))))
+        }
         Err(ReceiveError::Stream(stream)) if stream.kind() == StreamErrorKind::Cut => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// What came of it: the disk's fingerprint, if the stream has digests, and what was made of DEST.
+/// The fingerprint of the received disk, if the stream has digests, and the target for the summary.
 type Received = (Option<Fingerprint>, Option<WrittenTarget>);
 
-/// What all ways to receive a disk have in common.
+/// The parts that every way of receiving a disk needs.
 #[derive(Clone, Copy)]
 struct ReceiveContext<'a> {
     cli: &'a Cli,
@@ -146,21 +151,21 @@ struct ReceiveContext<'a> {
 }
 
 impl ReceiveContext<'_> {
-    /// Receives the disk.
-    fn go(self, words: &Operands) -> Result<Received, ReceiveError> {
+    /// Receives the disk from standard input, a remote image, or a push request.
+    fn receive(self, operands: &Operands) -> Result<Received, ReceiveError> {
         let cli = self.cli;
         if let Some(dir) = &cli.restrict {
             let restrict =
                 KeyRestriction { dir: dir.clone(), allow_read: cli.allow_read, no_clobber: cli.target.no_clobber };
-            // Less patience may be asked for, more is ours to give.
-            let patience = |theirs: Duration| theirs.min(cli.rsh.patience());
-            return self.requested(restrict.accept(), patience, KeyRestriction::target_options);
+            // The sender may shorten the timeout, but not extend it.
+            let patience = |requested: Duration| requested.min(cli.ssh.patience());
+            return self.serve_request(restrict.accept(), patience, KeyRestriction::target_options);
         }
-        if let Some(request) = &cli.request {
-            let asked = ReceivedRequest::of_words(request.as_bytes());
-            return self.requested(asked, |theirs| theirs, ReceivedRequest::target_options);
+        if let Some(words) = &cli.request {
+            let request = ReceivedRequest::of_words(words.as_bytes());
+            return self.serve_request(request, |requested| requested, ReceivedRequest::target_options);
         }
-        if words.dest.as_os_str() == "-" {
+        if operands.dest.as_os_str() == "-" {
             if io::stdout().is_terminal() {
                 return Err(ReceiveError::OutputTerminal);
             }
@@ -168,11 +173,11 @@ impl ReceiveContext<'_> {
                 return Err(ReceiveError::OutputClosed);
             }
         }
-        if let Some(remote) = &words.source {
-            return Pull { work: self, remote, dest: &words.dest }.run();
+        if let Some(remote) = &operands.source {
+            return Pull { context: self, remote, dest: &operands.dest }.run();
         }
         if cli.converse {
-            return self.answered(&words.dest).map(|fingerprint| (fingerprint, None));
+            return self.converse(&operands.dest).map(|fingerprint| (fingerprint, None));
         }
         if io::stdin().is_terminal() {
             return Err(ReceiveError::InputTerminal);
@@ -182,39 +187,40 @@ impl ReceiveContext<'_> {
                 .warn("the dialect of 2014 has no end: a stream that was cut short can't be told from a whole one");
         }
         let options = cli.target.options(None, None).map_err(ReceiveError::Usage)?;
-        let target = Target::find(&words.dest, options)?;
+        let target = Target::find(&operands.dest, options)?;
         if let Some(FormatWarning { what, hint }) = FormatWarning::of_target(&target) {
             self.messages.warn_with_hint(what, hint);
         }
         if cli.target.dry_run {
-            target.rehearse(self.offered()?, read_base)?;
+            target.rehearse(self.expected_disk()?, read_base)?;
             self.messages.note(format_args!("would write {}", target.plan()));
             return Ok((None, None));
         }
         let made = WrittenTarget { place: shown(target.path()), becomes: Some(target.becomes()), resumed: false };
-        let link = LinkLimits { patience: cli.rsh.timeout.map(|_| cli.rsh.patience()), ..LinkLimits::default() };
+        let link = LinkLimits { patience: cli.ssh.timeout.map(|_| cli.ssh.patience()), ..LinkLimits::default() };
         let mut input = StreamReader::stdin(cli.dialect(), link, Arc::clone(self.counters))?;
         let done = self.apply(&mut input, target, None)?;
-        Ok((self.tell(&words.dest, &done), Some(made)))
+        Ok((self.print_result(&operands.dest, &done), Some(made)))
     }
 
-    /// What the stream on standard input says of its disk, if it says anything.
-    fn offered(self) -> Result<ExpectedDisk, ReceiveError> {
+    /// Returns what the beginning of the stream on standard input announces. An empty input is valid.
+    fn expected_disk(self) -> Result<ExpectedDisk, ReceiveError> {
         let mut input = StreamReader::stdin(self.cli.dialect(), LinkLimits::default(), Arc::clone(self.counters))?;
         let open = match input.next() {
             Ok(Some(Frame::Open(open))) => open,
             Ok(_) => return Ok(ExpectedDisk::default()),
-            // Nothing need come.
+            // A dry run does not require a stream.
             Err(ReceiveError::Stream(stream)) if stream.kind() == StreamErrorKind::Cut => {
                 return Ok(ExpectedDisk::default());
             }
             Err(error) => return Err(error),
         };
-        self.cli.rules().check(&open)?;
+        self.cli.receive_options().check(&open)?;
         let base = offered_base(&mut input, &open)?;
         Ok(ExpectedDisk { size: Some(open.size), base, ..ExpectedDisk::default() })
     }
 
+    /// Receives a stream from `input` into `target`.
     fn apply(
         self,
         input: &mut StreamReader,
@@ -222,54 +228,56 @@ impl ReceiveContext<'_> {
         replies: Option<&ReplyWriter>,
     ) -> Result<ReceivedDisk, ReceiveError> {
         let ReceiveContext { counters, signals, messages, .. } = self;
-        Receive { rules: &self.cli.rules(), counters, signals, messages }.run(input, target, replies)
+        Receive { options: &self.cli.receive_options(), counters, signals, messages }.run(input, target, replies)
     }
 
-    /// Receives from a sender that hears us: all that goes wrong is said to it.
-    fn answered(self, dest: &Path) -> Result<Option<Fingerprint>, ReceiveError> {
-        let mut converse = StdioSession::stdio(self.cli.rsh.patience(), self.counters)?;
+    /// Receives from a sender that reads replies on standard output. Failures are reported to it.
+    fn converse(self, dest: &Path) -> Result<Option<Fingerprint>, ReceiveError> {
+        let mut session = StdioSession::stdio(self.cli.ssh.patience(), self.counters)?;
         let options = self.cli.target.options(None, Some(LOCK)).map_err(ReceiveError::Usage);
         let target = options.and_then(|options| Ok(Target::find(dest, options)?));
-        let rehearsed = |target: Target| match self.cli.target.dry_run {
+        let rehearse = |target: Target| match self.cli.target.dry_run {
             true => target.rehearse(ExpectedDisk::default(), read_base).map(|()| target),
             false => Ok(target),
         };
-        let target = target.and_then(|target| Ok(rehearsed(target)?));
-        let received = target.and_then(|target| converse.receive(target, dest, self.cli.target.dry_run, self));
-        received.map_err(|error| converse.tell(&error))
+        let target = target.and_then(|target| Ok(rehearse(target)?));
+        let received = target.and_then(|target| session.receive(target, dest, self.cli.target.dry_run, self));
+        received.map_err(|error| session.report(&error))
     }
 
-    /// The same for a request: with so much patience, and a target that is written so.
-    fn requested(
+    /// Serves a push request. Failures are reported to the sender.
+    ///
+    /// `patience` returns the timeout for the one in the request; `options` returns the options of the target.
+    fn serve_request(
         self,
-        asked: Result<ReceivedRequest, ReceiveError>,
+        request: Result<ReceivedRequest, ReceiveError>,
         patience: impl FnOnce(Duration) -> Duration,
         options: impl FnOnce(&ReceivedRequest) -> Result<TargetOptions, ReceiveError>,
     ) -> Result<Received, ReceiveError> {
-        let theirs = asked.as_ref().ok().and_then(|asked| asked.max_wait);
-        let mut converse = StdioSession::stdio(theirs.map_or(self.cli.rsh.patience(), patience), self.counters)?;
-        let received = asked.and_then(|asked| {
-            if asked.private {
+        let requested = request.as_ref().ok().and_then(|request| request.max_wait);
+        let mut session = StdioSession::stdio(requested.map_or(self.cli.ssh.patience(), patience), self.counters)?;
+        let received = request.and_then(|request| {
+            if request.private {
                 sys::keep_private();
             }
-            let dest = Path::new(&asked.dest);
-            let target = Target::find(dest, options(&asked)?)?;
-            if asked.dry_run {
-                let rules = self.cli.rules();
-                asked.expected.size.map_or(Ok(()), |size| rules.check_size(size))?;
-                if asked.expected.base.is_some() && !rules.allow_base {
+            let dest = Path::new(&request.dest);
+            let target = Target::find(dest, options(&request)?)?;
+            if request.dry_run {
+                let options = self.cli.receive_options();
+                request.expected.size.map_or(Ok(()), |size| options.check_size(size))?;
+                if request.expected.base.is_some() && !options.allow_base {
                     return Err(ReceiveError::NoBase);
                 }
-                target.rehearse(asked.expected, read_base)?;
+                target.rehearse(request.expected, read_base)?;
             }
-            converse.receive(target, dest, asked.dry_run, self)
+            session.receive(target, dest, request.dry_run, self)
         });
-        let received = received.map_err(|error| converse.tell(&error))?;
+        let received = received.map_err(|error| session.report(&error))?;
         Ok((received, None))
     }
 
-    /// Tells what there is to be told of a disk that is there.
-    fn tell(self, dest: &Path, done: &ReceivedDisk) -> Option<Fingerprint> {
+    /// Prints warnings and the fingerprint of a received disk, and returns the fingerprint.
+    fn print_result(self, dest: &Path, done: &ReceivedDisk) -> Option<Fingerprint> {
         for note in &done.notes {
             self.messages.warn(format_args!("{}: {note}", shown(dest)));
         }

@@ -1,4 +1,4 @@
-//! The words for the image and its target, and what can't be had with them.
+//! The operands of the command line, and the flags that are not valid with them.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -8,21 +8,25 @@ use xfer_hole_transport::{BadLocation, Location, Remote, shell_word};
 use crate::cli::Cli;
 use crate::error::ReceiveError;
 
-/// What is to come from where.
+/// The image and the target.
 #[derive(Debug, Default)]
 pub(crate) struct Operands {
-    /// None: the stream comes on standard input.
+    /// The image to pull; `None` if the stream is read from standard input.
     pub(crate) source: Option<Remote>,
+    /// The target, `-` for standard output.
     pub(crate) dest: PathBuf,
 }
 
 impl Operands {
-    /// What was typed. Refuses what is not done by this program, or not by these flags, with the line that does it.
+    /// Reads the operands of the command line.
+    ///
+    /// # Errors
+    /// Returns a usage error if an operand or a combination of flags is not valid, with the command to use instead as its hint.
     pub(crate) fn of(cli: &Cli) -> Result<Self, ReceiveError> {
         let refused = |word: &OsStr, what: &str, hint: String| {
             Err(ReceiveError::Word { word: word.into(), what: what.into(), hint: Some(hint) })
         };
-        let (source, dest) = match cli.words.as_slice() {
+        let (source, dest) = match cli.operands.as_slice() {
             [] => return Err(ReceiveError::Usage("DEST is missing".into())),
             [dest] => (None, dest),
             [source, dest] => (Some(source), dest),
@@ -31,7 +35,7 @@ impl Operands {
             }
         };
         if cli.converse {
-            // Another program's words: nothing in them means anything but a name.
+            // Another program passes DEST, which is always a local name.
             return match source {
                 Some(_) => Err(ReceiveError::Usage("--converse takes a DEST and nothing else".into())),
                 None if dest == "-" => {
@@ -40,7 +44,7 @@ impl Operands {
                 None => Ok(Self { source: None, dest: dest.into() }),
             };
         }
-        let dest = match (place(dest)?, source) {
+        let dest = match (parse_location(dest)?, source) {
             (Location::Stream, _) => PathBuf::from("-"),
             (Location::Local(path), _) => path,
             (Location::Remote(_), Some(source)) => {
@@ -56,7 +60,7 @@ impl Operands {
                 return refused(dest, "is on another machine", hint);
             }
         };
-        let source = match source.map(|word| place(word).map(|place| (word, place))).transpose()? {
+        let source = match source.map(|word| parse_location(word).map(|location| (word, location))).transpose()? {
             None => None,
             Some((_, Location::Remote(remote))) => Some(remote),
             Some((word, _)) => {
@@ -70,7 +74,7 @@ impl Operands {
             ));
         }
         if source.is_none() {
-            let given = cli.rsh.first_given().or((!cli.remote_option.is_empty()).then_some("--remote-option"));
+            let given = cli.ssh.first_given().or((!cli.remote_option.is_empty()).then_some("--remote-option"));
             if let Some(flag) = given.or(cli.no_hash.then_some("--no-hash")) {
                 return Err(ReceiveError::Usage(format!(
                     "{flag} is for another machine, and there is none: HOST:IMAGE"
@@ -80,7 +84,7 @@ impl Operands {
                 let what = "--delta, --remember and --no-resume are for an image from another machine: HOST:IMAGE";
                 return Err(ReceiveError::Usage(what.into()));
             }
-            if cli.rsh.bwlimit.is_some() {
+            if cli.ssh.bwlimit.is_some() {
                 return Err(ReceiveError::Usage("--bwlimit is for the sender of a stream to be told".into()));
             }
         } else if cli.target.remember && !cli.target.delta {
@@ -94,8 +98,10 @@ impl Operands {
     }
 }
 
+/// The hint for more than one image.
 const HINT: &str = "for IMAGE in a b; do recv-hole \"HOST:$IMAGE\" DIRECTORY/ || break; done";
 
-fn place(word: &OsStr) -> Result<Location, ReceiveError> {
+/// Parses an operand as a location.
+fn parse_location(word: &OsStr) -> Result<Location, ReceiveError> {
     Location::parse(word).map_err(|BadLocation { what, hint }| ReceiveError::Word { word: word.into(), what, hint })
 }

@@ -1,4 +1,4 @@
-//! One disk from another machine: `xfer-hole` sends it there, and is told what becomes of it.
+//! Pulls a disk from another machine, where `xfer-hole` sends it and reads the replies.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -19,23 +19,24 @@ use crate::stdio_session::StdioSession;
 use crate::stream_reader::{LinkLimits, StreamReader};
 use crate::{ReceiveContext, Received, offered_base};
 
-/// What sh says of a program that it can't find.
+/// The exit status of sh if a program is not found.
 const NOT_FOUND: i32 = 127;
 
-/// How restricted shells end that run no command: rbash, nologin and false, sftp-only accounts, git-shell. xfer-hole doesn't.
+/// Exit statuses of restricted shells that refuse a command: rbash, nologin, false, sftp-only accounts and git-shell. xfer-hole uses none
+/// of them.
 const REFUSED: [i32; 3] = [1, 126, 128];
 
-/// A pull.
+/// A pull of a remote image.
 pub(crate) struct Pull<'a> {
-    pub(crate) work: ReceiveContext<'a>,
+    pub(crate) context: ReceiveContext<'a>,
     pub(crate) remote: &'a Remote,
     pub(crate) dest: &'a Path,
 }
 
 impl Pull<'_> {
-    /// Receives the disk.
+    /// Connects and receives the disk.
     pub(crate) fn run(&self) -> Result<Received, ReceiveError> {
-        let ReceiveContext { cli, counters, signals, messages } = self.work;
+        let ReceiveContext { cli, counters, signals, messages } = self.context;
         if cli.no_hash && cli.target.read_back {
             return Err(ReceiveError::Usage("--read-back goes by digests, and --no-hash asks for none".into()));
         }
@@ -48,35 +49,35 @@ impl Pull<'_> {
         }
         let resumed = target.has_part() && !cli.target.no_resume && !cli.no_hash;
         let made = WrittenTarget { place: shown(target.path()), becomes: Some(target.becomes()), resumed };
-        let remote_path = cli.rsh.remote_path.as_deref();
-        let command = pull_command(remote_path, self.remote.is_in_home(), &self.words());
-        let command = cli.rsh.command(self.remote, &command).map_err(ReceiveError::Usage)?;
+        let remote_path = cli.ssh.remote_path.as_deref();
+        let command = pull_command(remote_path, self.remote.is_in_home(), &self.remote_args());
+        let command = cli.ssh.command(self.remote, &command).map_err(ReceiveError::Usage)?;
         counters.set_phase(Phase::Connecting);
         let started = RemoteProcess::start(command, self.remote.host.clone(), messages);
         let (process, to, from) =
-            started.map_err(|what| ReceiveError::Far { what, failure: Failure::Permanent, hint: None })?;
+            started.map_err(|what| ReceiveError::Remote { what, failure: Failure::Permanent, hint: None })?;
         signals.on_end(Box::new(process.stopper()));
-        let patience = cli.rsh.patience();
+        let patience = cli.ssh.patience();
         let replies = ReplyWriter::start(to, patience).map_err(ReceiveError::Thread)?;
-        let at_once = cli.rsh.counts_from_the_start();
+        let at_once = cli.ssh.counts_from_the_start();
         let link = LinkLimits { patience: Some(patience), noisy: true, at_once, answered: true, asks_source: true };
         let input = StreamReader::new(from, Dialect::V1, link, Arc::clone(counters));
-        let mut converse = StdioSession { input, replies };
+        let mut session = StdioSession { input, replies };
         let keeps = target.can_hold();
         let base: &[&str] = if keeps { &[Reply::BASE] } else { &[] };
-        converse.ready(&target, !cli.no_hash && !cli.target.dry_run, base);
-        let begun = converse.input.begin();
+        session.ready(&target, !cli.no_hash && !cli.target.dry_run, base);
+        let begun = session.input.begin();
         process.answered();
-        begun.map_err(|error| self.lost(&process, &converse.input, error))?;
+        begun.map_err(|error| self.explain(&process, &session.input, error))?;
         let path = target.path().to_owned();
         if cli.target.dry_run {
-            // That it can be read is known when it is offered.
-            let offered = converse.input.source().and_then(|facts| Ok((facts, converse.input.next()?)));
-            let (facts, offered) = offered.map_err(|error| self.lost(&process, &converse.input, error))?;
-            if let Some(Frame::Open(open)) = offered {
-                cli.rules().check(&open)?;
-                let base = offered_base(&mut converse.input, &open);
-                let base = base.map_err(|error| self.lost(&process, &converse.input, error))?;
+            // The header of the stream shows that the image can be read.
+            let announced = session.input.source().and_then(|facts| Ok((facts, session.input.next()?)));
+            let (facts, header) = announced.map_err(|error| self.explain(&process, &session.input, error))?;
+            if let Some(Frame::Open(open)) = header {
+                cli.receive_options().check(&open)?;
+                let base = offered_base(&mut session.input, &open);
+                let base = base.map_err(|error| self.explain(&process, &session.input, error))?;
                 let data = facts.and_then(|facts| facts.data);
                 target
                     .rehearse(ExpectedDisk { size: Some(open.size), data, delta: cli.target.delta, base }, read_base)?;
@@ -84,58 +85,58 @@ impl Pull<'_> {
             }
             return Ok((None, None));
         }
-        match converse.run(target, self.work) {
+        match session.run(target, self.context) {
             Ok(done) => {
-                drop(converse);
+                drop(session);
                 process.close();
-                Ok((self.work.tell(&path, &done), Some(made)))
+                Ok((self.context.print_result(&path, &done), Some(made)))
             }
             Err(error) => {
-                converse.fail(&error);
-                Err(self.lost(&process, &converse.input, error))
+                session.fail(&error);
+                Err(self.explain(&process, &session.input, error))
             }
         }
     }
 
-    /// What the sender there is told.
-    fn words(&self) -> Vec<OsString> {
+    /// Returns the arguments of the remote xfer-hole.
+    fn remote_args(&self) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec!["--converse".into()];
-        words.push(if self.work.cli.no_hash { "--no-hash" } else { "--hash" }.into());
-        words.push(format!("--timeout={}", self.work.cli.rsh.patience().as_secs()).into());
-        words.extend(self.work.cli.rsh.bwlimit.map(|rate| format!("--bwlimit={rate}B").into()));
-        words.extend(self.work.cli.target.delta.then(|| "--delta".into()));
-        words.extend(self.work.cli.target.remember.then(|| "--remember".into()));
-        words.extend(self.work.cli.target.no_resume.then(|| "--no-resume".into()));
-        words.extend(self.work.cli.target.direct.then(|| "--direct".into()));
-        words.extend(self.work.cli.remote_option.iter().cloned());
+        words.push(if self.context.cli.no_hash { "--no-hash" } else { "--hash" }.into());
+        words.push(format!("--timeout={}", self.context.cli.ssh.patience().as_secs()).into());
+        words.extend(self.context.cli.ssh.bwlimit.map(|rate| format!("--bwlimit={rate}B").into()));
+        words.extend(self.context.cli.target.delta.then(|| "--delta".into()));
+        words.extend(self.context.cli.target.remember.then(|| "--remember".into()));
+        words.extend(self.context.cli.target.no_resume.then(|| "--no-resume".into()));
+        words.extend(self.context.cli.target.direct.then(|| "--direct".into()));
+        words.extend(self.context.cli.remote_option.iter().cloned());
         words.extend(["--".into(), self.remote.path_there()]);
         words
     }
 
-    /// Where the stream ended too soon, what ended it is the reason.
-    fn lost(&self, process: &RemoteProcess, input: &StreamReader, error: ReceiveError) -> ReceiveError {
+    /// Replaces the error of a cut stream with the reason that the child process gives.
+    fn explain(&self, process: &RemoteProcess, input: &StreamReader, error: ReceiveError) -> ReceiveError {
         let host = &self.remote.host;
-        let process = match error.cause() {
+        let cause = match error.cause() {
             ReceiveError::Stream(stream) | ReceiveError::Lost(stream)
                 if matches!(stream.kind(), StreamErrorKind::Cut | StreamErrorKind::NotAStream) =>
             {
                 let LinkLoss { what, failure } = process.why(input.noise(), input.has_begun());
                 let refused = process.code().is_some_and(|code| REFUSED.contains(&code)) && !input.has_begun();
                 if let Some(what) = process.refusal(&what).filter(|_| refused) {
-                    ReceiveError::Far { what, failure, hint: Some(REFUSED_HINT) }
+                    ReceiveError::Remote { what, failure, hint: Some(REFUSED_HINT) }
                 } else if process.code() == Some(NOT_FOUND) {
                     let what = format!("{host}: xfer-hole is not installed there, or not found");
                     let hint = "a pull needs it at the other side, and a push does not; --remote-path says where it is";
-                    ReceiveError::Far { what, failure, hint: Some(hint) }
+                    ReceiveError::Remote { what, failure, hint: Some(hint) }
                 } else {
-                    ReceiveError::Far { what, failure, hint: None }
+                    ReceiveError::Remote { what, failure, hint: None }
                 }
             }
             cause @ (ReceiveError::Silent(_) | ReceiveError::Unsent(_)) => {
-                ReceiveError::Far { what: format!("{host}: {cause}"), failure: cause.failure(), hint: None }
+                ReceiveError::Remote { what: format!("{host}: {cause}"), failure: cause.failure(), hint: None }
             }
             _ => return error,
         };
-        error.because(process)
+        error.with_cause(cause)
     }
 }

@@ -1,12 +1,12 @@
-//! The request of a sender that reaches us by ssh: one fixed shape, read strictly.
+//! Parses push requests, which senders send by ssh. The format is fixed and checked strictly.
 //!
 //! ```text
 //! exec sh -c 'TEXT' recv-hole 1 LEN 'OPTION' ... -- 'DEST' 'NAME'
 //! ```
 //!
-//! One space stands between two words. TEXT is what a shell would run, and is ignored here, as are the LEN bytes of shell text, which a
-//! sender has for who asks for them. The quoted words behind LEN are coded: `A-Za-z0-9/._,+:@%=-` stand as they are, every other byte is
-//! `\0OOO`.
+//! Words are separated by one space. TEXT is the script that a shell would run; it is ignored here. LEN is the length in bytes of the
+//! recv-hole.sh text that the sender would send on request. The quoted words after LEN are encoded: `A-Za-z0-9/._,+:@%=-` are unchanged,
+//! every other byte is `\0OOO`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -20,26 +20,26 @@ use xfer_hole_ui::TargetArgs;
 use crate::LOCK;
 use crate::error::ReceiveError;
 
-/// The longest shell text that may be announced, in bytes.
+/// Maximum announced length of the recv-hole.sh text in bytes.
 const TEXT_MAX: u64 = 256 << 10;
-/// The longest path that the system takes, in bytes.
+/// Maximum length of a path in bytes.
 const PATH_MAX: usize = 4095;
-/// The longest patience with silence that may be asked for, in seconds.
+/// Maximum timeout that a request may set, in seconds.
 const WAIT_MAX: u64 = 24 * 60 * 60;
 
-/// Which receiver the sender wants.
+/// The receiver that the sender wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum WantedReceiver {
-    /// This program, else the script.
+    /// recv-hole if it is installed, else recv-hole.sh.
     #[default]
     Auto,
-    /// This program.
+    /// recv-hole.
     Binary,
-    /// The script.
+    /// recv-hole.sh.
     Sh,
 }
 
-/// What a sender asks for.
+/// A parsed push request. The flags are those of [`TargetArgs`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ReceivedRequest {
     pub(crate) receiver: WantedReceiver,
@@ -55,38 +55,47 @@ pub(crate) struct ReceivedRequest {
     pub(crate) force: bool,
     pub(crate) mkpath: bool,
     pub(crate) dry_run: bool,
-    /// A new file is for nobody but its owner.
+    /// Only the owner may read a new file.
     pub(crate) private: bool,
-    /// 0 to 0o7777.
+    /// Permissions of the file, 0 to 0o7777.
     pub(crate) chmod: Option<u32>,
-    /// As it was said: names are those of this machine.
+    /// Owner of the file as it was given; the names are those of this machine.
     pub(crate) chown: Option<String>,
-    /// The far end's patience with silence.
+    /// The time without data after which the sender takes the link for dead.
     pub(crate) max_wait: Option<Duration>,
-    /// What the image itself is called.
+    /// The name of the image itself.
     pub(crate) source: Option<OsString>,
-    /// DEST was a directory, and the file in it has the request's name.
+    /// True if DEST was a directory, so that the file has the name in the request.
     pub(crate) is_named: bool,
-    /// Of a dry run: the disk that would be sent.
+    /// The disk that would be sent, for a dry run.
     pub(crate) expected: ExpectedDisk,
-    /// Never empty.
+    /// The name of the file or directory; never empty.
     pub(crate) dest: OsString,
-    /// What to call the file if DEST is a directory: one component.
+    /// The name of the file if DEST is a directory: one path component.
     pub(crate) name: OsString,
 }
 
 impl ReceivedRequest {
-    /// Reads a request. Whatever isn't exactly one is refused.
+    /// Parses a request as a command of an ssh client.
+    ///
+    /// # Errors
+    /// Returns an error if the command is not exactly a push request.
     pub(crate) fn parse(request: &[u8]) -> Result<Self, ReceiveError> {
         Self::read(request).map_err(ReceiveError::Request)
     }
 
-    /// Reads the words of a request as its shell has them: behind `recv-hole`, without their quotes.
+    /// Parses the words of a request after `recv-hole`, from which a shell has removed the quotes.
+    ///
+    /// # Errors
+    /// Returns an error if the words are not exactly those of a push request.
     pub(crate) fn of_words(words: &[u8]) -> Result<Self, ReceiveError> {
         Self::of(words, |word| Some(word)).map_err(ReceiveError::Request)
     }
 
-    /// What is asked for the target. DEST may be a directory, in which the file has the request's name.
+    /// Returns the options of the target. If DEST is a directory, the file in it has the name in the request.
+    ///
+    /// # Errors
+    /// Returns an error if the owner is not valid.
     pub(crate) fn target_options(&self) -> Result<TargetOptions, ReceiveError> {
         let args = TargetArgs {
             in_place: self.in_place,
@@ -109,6 +118,7 @@ impl ReceivedRequest {
         Ok(TargetOptions { source: self.source.clone(), is_named: self.is_named, ..options })
     }
 
+    /// Parses a request as a command of an ssh client.
     fn read(request: &[u8]) -> Result<Self, &'static str> {
         if request.len() > REQUEST_MAX {
             return Err("it is too long");
@@ -119,7 +129,7 @@ impl ReceivedRequest {
         Self::of(rest, unquoted)
     }
 
-    /// Reads what stands behind `recv-hole`. `bare` takes the quotes off a word that has to have them.
+    /// Parses the words after `recv-hole`. `bare` removes the quotes of a word, or returns `None` if they are missing.
     fn of(words: &[u8], bare: impl Fn(&[u8]) -> Option<&[u8]>) -> Result<Self, &'static str> {
         let decoded = |word| bare(word).ok_or(NOT_CODED).and_then(decoded);
         let mut words = words.split(|&byte| byte == b' ');
@@ -128,30 +138,30 @@ impl ReceivedRequest {
         }
         let len = words.next().and_then(number).filter(|&len| len <= TEXT_MAX);
         len.ok_or("the length of its script is wrong")?;
-        let (mut asked, mut seen) = (Self::default(), Vec::new());
+        let (mut request, mut seen) = (Self::default(), Vec::new());
         loop {
             match words.next() {
                 Some(b"--") => break,
-                Some(word) => asked.option(&decoded(word)?, &mut seen)?,
+                Some(word) => request.option(&decoded(word)?, &mut seen)?,
                 None => return Err("it has no target"),
             }
         }
-        asked.dest = OsString::from_vec(decoded(words.next().ok_or("it has no target")?)?);
+        request.dest = OsString::from_vec(decoded(words.next().ok_or("it has no target")?)?);
         let name = decoded(words.next().ok_or("it has no name")?)?;
         if words.next().is_some() {
             return Err("something follows its last word");
         }
-        if asked.dest.len() > PATH_MAX {
+        if request.dest.len() > PATH_MAX {
             return Err("its target is too long");
         }
         if name.contains(&b'/') || [&b"."[..], b".."].contains(&&name[..]) {
             return Err("its name is no name of a file");
         }
-        asked.name = OsString::from_vec(name);
-        Ok(asked)
+        request.name = OsString::from_vec(name);
+        Ok(request)
     }
 
-    /// Takes note of an option: each at most once.
+    /// Parses an option. Each may be given once.
     fn option(&mut self, word: &[u8], seen: &mut Vec<Vec<u8>>) -> Result<(), &'static str> {
         let equals = word.iter().position(|&byte| byte == b'=');
         let (key, value) = equals.map_or((word, None), |at| (&word[..at], Some(&word[at + 1..])));
@@ -187,9 +197,9 @@ impl ReceivedRequest {
                 self.expected.base = Some((number(bytes).ok_or(WRONG)?, digest));
             }
             (b"base-digest", Some(text)) => {
-                let named = str::from_utf8(text).ok().and_then(Fingerprint::parse).ok_or(WRONG)?;
+                let fingerprint = str::from_utf8(text).ok().and_then(Fingerprint::parse).ok_or(WRONG)?;
                 let (size, _) = self.expected.base.ok_or(WRONG)?;
-                self.expected.base = Some((size, Some(named)));
+                self.expected.base = Some((size, Some(fingerprint)));
             }
             (b"private", None) => self.private = true,
             (b"chmod", Some(mode)) => {
@@ -209,7 +219,7 @@ impl ReceivedRequest {
     }
 }
 
-/// Decimal digits, without a leading zero.
+/// Parses a decimal number without leading zeros.
 fn number(word: &[u8]) -> Option<u64> {
     let digits = word.iter().all(u8::is_ascii_digit) && !word.is_empty() && (word.len() == 1 || word[0] != b'0');
     if digits { str::from_utf8(word).ok()?.parse().ok() } else { None }

@@ -1,7 +1,7 @@
-//! A receiver for a key of which little is trusted: it may write disks beneath one directory, and nothing else.
+//! `--restrict`: a receiver for an ssh key that may only write disks below one directory.
 //!
-//! The request comes by the environment, as sshd gives it where a forced command runs. DEST's directory is looked up so that it
-//! can't be left, and entered; what follows knows DEST by its bare name.
+//! The request is in the environment, where sshd puts it for a forced command. The directory of DEST is opened without leaving the
+//! allowed directory and becomes the working directory. All later code uses the bare name of DEST.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -16,38 +16,42 @@ use xfer_hole_transport::{components, original_command, relative};
 use crate::error::ReceiveError;
 use crate::request::{ReceivedRequest, WantedReceiver};
 
-/// What a key may do.
+/// The permissions of a restricted key.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyRestriction {
-    /// Everything is written beneath it.
+    /// The directory below which files may be written.
     pub(crate) dir: PathBuf,
-    /// What is there may be kept and told of.
+    /// Existing data may be kept, and its digests may be sent.
     pub(crate) allow_read: bool,
-    /// Nothing that is there is replaced or changed.
+    /// Existing files must not be replaced or changed.
     pub(crate) no_clobber: bool,
 }
 
 impl KeyRestriction {
-    /// Takes the request, and enters DEST's directory: the request's `dest` is `./NAME` afterwards. Nothing is written but the
-    /// directories that `mkpath` asks for.
+    /// Reads the request, checks it, and changes to the directory of DEST.
+    ///
+    /// The `dest` of the returned request is `./NAME`. Only the directories that `mkpath` requests are created.
+    ///
+    /// # Errors
+    /// Returns an error if there is no valid request, if the key does not allow it, or if the directory can't be entered.
     pub(crate) fn accept(&self) -> Result<ReceivedRequest, ReceiveError> {
         let command = original_command().ok_or(ReceiveError::NoRequest)?;
         let mut request = ReceivedRequest::parse(command.as_bytes())?;
-        self.judge(&request)?;
+        self.check(&request)?;
         request.no_clobber |= self.no_clobber;
         (request.dest, request.is_named) = self.enter(&request)?;
         Ok(request)
     }
 
-    /// How a target is written that was asked for so.
+    /// Returns the options of the target for a request that [`accept`](Self::accept) returned.
     pub(crate) fn target_options(request: &ReceivedRequest) -> Result<TargetOptions, ReceiveError> {
-        // The directories are there by now, unless nothing is to be written anyway.
+        // `accept` has created the directories, except in a dry run.
         let mkpath = request.mkpath && request.dry_run;
         Ok(TargetOptions { mkpath, name: None, confined: true, ..request.target_options()? })
     }
 
-    /// Refuses what this key may not ask for.
-    fn judge(&self, request: &ReceivedRequest) -> Result<(), ReceiveError> {
+    /// Refuses a request that the key does not allow.
+    fn check(&self, request: &ReceivedRequest) -> Result<(), ReceiveError> {
         let forbidden = |what| Err(ReceiveError::Forbidden(what));
         if request.receiver == WantedReceiver::Sh {
             return forbidden("--receiver sh: no script runs here, only recv-hole itself");
@@ -79,8 +83,9 @@ impl KeyRestriction {
         Ok(())
     }
 
-    /// Enters the directory that DEST lies in, and gives the name that is left; true if DEST is a directory. With `dry_run`,
-    /// missing directories are left in it.
+    /// Changes to the directory of DEST. Returns the remaining name, and true if DEST is a directory.
+    ///
+    /// In a dry run directories that do not exist remain in the name.
     fn enter(&self, request: &ReceivedRequest) -> Result<(OsString, bool), ReceiveError> {
         let failed = |source| xfer_hole_os::DiskError::io("the directory given by --restrict", "cannot open", source);
         let mut at = File::open(&self.dir).map_err(failed)?;
@@ -89,10 +94,10 @@ impl KeyRestriction {
         let slash = dest.ends_with(b"/") || dest.ends_with(b"/.");
         let last = if slash { None } else { parts.pop() };
         for (n, part) in parts.iter().enumerate() {
-            match step(&at, part, request)? {
+            match open_or_create_dir(&at, part, request)? {
                 Some(dir) => at = dir,
                 None => {
-                    sys::enter(&at).map_err(no_way)?;
+                    sys::enter(&at).map_err(cannot_enter)?;
                     let name = last.unwrap_or(&request.name);
                     let left = parts[n..].iter().copied().chain([name]);
                     let dest = [OsStr::new(".")].into_iter().chain(left).collect::<PathBuf>();
@@ -102,26 +107,26 @@ impl KeyRestriction {
         }
         let (name, is_named) = match last {
             None => (request.name.as_os_str(), true),
-            // A directory takes the file under the name that the sender gave.
+            // In a directory the file gets the name that the sender gave.
             Some(last) => match sys::open_dir_beneath(&at, Path::new(last)) {
                 Ok(dir) => {
                     at = dir;
                     (request.name.as_os_str(), true)
                 }
                 Err(error) => match error.raw_os_error() {
-                    // No directory: a link, too, is a name that a target has a look at.
+                    // Not a directory. The code for targets checks the name, which may be a symbolic link.
                     Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => (last, false),
-                    _ => return Err(no_way(error)),
+                    _ => return Err(cannot_enter(error)),
                 },
             },
         };
-        sys::enter(&at).map_err(no_way)?;
+        sys::enter(&at).map_err(cannot_enter)?;
         Ok((Path::new(".").join(name).into_os_string(), is_named))
     }
 }
 
-/// The directory of this name in another one, made if that was asked for; `None` if it would be made.
-fn step(at: &File, name: &OsStr, request: &ReceivedRequest) -> Result<Option<File>, ReceiveError> {
+/// Opens the directory `name` in `at`, and creates it with `mkpath`. Returns `None` if a dry run would create it.
+fn open_or_create_dir(at: &File, name: &OsStr, request: &ReceivedRequest) -> Result<Option<File>, ReceiveError> {
     let name = Path::new(name);
     match sys::open_dir_beneath(at, name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && request.mkpath => {
@@ -129,27 +134,27 @@ fn step(at: &File, name: &OsStr, request: &ReceivedRequest) -> Result<Option<Fil
                 return Ok(None);
             }
             match sys::make_dir_at(at, name) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(no_way(error)),
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(cannot_enter(error)),
                 _ => {}
             }
             if !request.no_sync {
-                at.sync_all().map_err(no_way)?;
+                at.sync_all().map_err(cannot_enter)?;
             }
-            sys::open_dir_beneath(at, name).map(Some).map_err(no_way)
+            sys::open_dir_beneath(at, name).map(Some).map_err(cannot_enter)
         }
-        opened => opened.map(Some).map_err(no_way),
+        opened => opened.map(Some).map_err(cannot_enter),
     }
 }
 
-/// Why DEST's directory can't be entered.
-fn no_way(error: io::Error) -> ReceiveError {
+/// Returns the error for a directory of DEST that can't be entered.
+fn cannot_enter(error: io::Error) -> ReceiveError {
     const DIR: &str = "the target's directory";
     let refused = |kind, what| xfer_hole_os::DiskError::new(kind, DIR, what).into();
     match error.raw_os_error() {
         Some(libc::ENOSYS) => {
             refused(DiskErrorKind::Unsupported, "cannot be kept within bounds: this system has no openat2")
         }
-        // One answer for all: what is there instead isn't told.
+        // The same error for all causes, so that it does not reveal what exists.
         Some(libc::ELOOP | libc::EXDEV | libc::ENOTDIR | libc::ENOENT | libc::EACCES) => {
             refused(DiskErrorKind::Refused, "is not there, or is no directory within bounds")
         }

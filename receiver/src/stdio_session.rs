@@ -1,5 +1,4 @@
-//! A receiver that answers: the stream comes in on one side of a link, and what becomes of it goes back on the other
-//! (SPEC.md, "The conversation").
+//! A conversation with a sender (SPEC.md, "The conversation"): the stream arrives on one direction of a link, replies go out on the other.
 
 use std::fs::File;
 use std::io;
@@ -20,17 +19,20 @@ use crate::error::ReceiveError;
 use crate::receive::ReceivedDisk;
 use crate::stream_reader::{LinkLimits, StreamReader};
 
-/// What READY says that we are.
+/// The name of this program in READY.
 const WORD: &str = "recv-hole";
 
-/// A stream that is answered.
+/// A stream and the replies to it.
 pub(crate) struct StdioSession {
     pub(crate) input: StreamReader,
     pub(crate) replies: ReplyWriter,
 }
 
 impl StdioSession {
-    /// By standard input and standard output.
+    /// Starts a conversation on standard input and standard output. `patience` is the longest time without data.
+    ///
+    /// # Errors
+    /// Returns an error if a descriptor or a thread is not available.
     pub(crate) fn stdio(patience: Duration, counters: &Arc<ProgressCounters>) -> Result<Self, ReceiveError> {
         let unwritable =
             |source| ReceiveError::Image(xfer_hole_os::DiskError::io("standard output", "cannot write", source));
@@ -41,24 +43,29 @@ impl StdioSession {
         Ok(Self { input, replies })
     }
 
-    /// Says that the target may be written, and, if the sender may know, what can be built on there.
+    /// Replies READY: the target can be written.
+    ///
+    /// `tells` is true if the sender may know whether a delta or resuming is possible. `more` has further words.
     pub(crate) fn ready(&self, target: &Target, tells: bool, more: &[&str]) {
-        let can = [
+        let capabilities = [
             (true, WORD),
             (target.is_device(), Reply::DEVICE),
             (tells && target.can_hold(), Reply::DELTA),
             (tells && target.has_part(), Reply::PART),
             (self.input.asks_source(), SourceFacts::ASKED),
         ];
-        let words = can.into_iter().filter(|(can, _)| *can).map(|(_, word)| word);
+        let words = capabilities.into_iter().filter(|(given, _)| *given).map(|(_, word)| word);
         let words = words.chain(more.iter().copied()).map(str::to_owned);
         self.replies.say(&Reply::Ready(words.collect()));
     }
 
-    /// Receives the disk, and says that it is there; a failure is the caller's to tell.
-    pub(crate) fn run(&mut self, target: Target, work: ReceiveContext<'_>) -> Result<ReceivedDisk, ReceiveError> {
+    /// Receives the disk and replies DONE. The caller reports a failure.
+    ///
+    /// # Errors
+    /// Returns why the disk was not received.
+    pub(crate) fn run(&mut self, target: Target, context: ReceiveContext<'_>) -> Result<ReceivedDisk, ReceiveError> {
         let dest = shown(target.path());
-        let done = work.apply(&mut self.input, target, Some(&self.replies)).map_err(ReceiveError::of_link)?;
+        let done = context.apply(&mut self.input, target, Some(&self.replies)).map_err(ReceiveError::of_link)?;
         for note in &done.notes {
             self.replies.say(&Reply::Note(FailReason::new(&format!("{dest}: {note}"))));
         }
@@ -66,15 +73,18 @@ impl StdioSession {
         Ok(done)
     }
 
-    /// The same after saying that the target may be written; a dry run ends there.
+    /// Replies READY, receives the disk and replies DONE. A dry run ends after READY and DONE.
+    ///
+    /// # Errors
+    /// Returns why the disk was not received.
     pub(crate) fn receive(
         &mut self,
         target: Target,
         dest: &Path,
         dry_run: bool,
-        work: ReceiveContext<'_>,
+        context: ReceiveContext<'_>,
     ) -> Result<Option<Fingerprint>, ReceiveError> {
-        let allowed = work.cli.rules().allow_base;
+        let allowed = context.cli.receive_options().allow_base;
         let mut words = Vec::new();
         if !target.is_confined() {
             words.extend(Some(target.becomes().word()).filter(|&word| word != Reply::DEVICE));
@@ -89,17 +99,17 @@ impl StdioSession {
             self.replies.say(&Reply::Done(None));
             return Ok(None);
         }
-        Ok(self.run(target, work)?.fingerprint)
+        Ok(self.run(target, context)?.fingerprint)
     }
 
-    /// Says that no disk will be there, and why.
+    /// Replies FAIL with the reason.
     pub(crate) fn fail(&self, error: &ReceiveError) {
         self.replies.say_last(&Reply::Fail(error.refusal()));
     }
 
-    /// The same, where nobody else is to be told.
-    pub(crate) fn tell(&self, error: &ReceiveError) -> ReceiveError {
+    /// Replies FAIL with the reason, and returns the error that prints nothing more.
+    pub(crate) fn report(&self, error: &ReceiveError) -> ReceiveError {
         self.fail(error);
-        ReceiveError::Told(error.failure())
+        ReceiveError::Reported(error.failure())
     }
 }

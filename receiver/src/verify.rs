@@ -1,4 +1,4 @@
-//! `recv-hole --verify`: whether DEST is the disk of the manifest on standard input, and where it isn't.
+//! `recv-hole --verify`: compares DEST with the manifest on standard input.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -13,7 +13,10 @@ use crate::ReceiveContext;
 use crate::error::ReceiveError;
 
 impl ReceiveContext<'_> {
-    /// Compares DEST, which is read as it is. What differs is listed if that was asked for.
+    /// Compares DEST, read as a raw disk, with the manifest. With `--list` the ranges that differ are printed.
+    ///
+    /// # Errors
+    /// Returns an error if DEST or the manifest can't be read, or if DEST is in use.
     pub(crate) fn verify(self, dest: &Path) -> Result<Verdict, ReceiveError> {
         if dest.as_os_str() == "-" {
             return Err(ReceiveError::Usage(
@@ -37,15 +40,18 @@ impl ReceiveContext<'_> {
             true => writeln!(out, "{at} {len}").map_err(unwritable),
             false => Ok(()),
         });
-        // What was found before a failure is true.
+        // Ranges that were found before a failure are valid.
         out.flush().map_err(unwritable)?;
         let verdict = compared?;
         disk.warnings().iter().chain(&disk.noticed()).for_each(|warning| self.messages.warn(warning));
         Ok(verdict)
     }
 
-    /// Says where it differs.
-    pub(crate) fn tell_verdict(self, dest: &Path, verdict: &Verdict) -> Result<(), ReceiveError> {
+    /// Prints whether and where DEST differs.
+    ///
+    /// # Errors
+    /// Returns an error if standard output can't be written.
+    pub(crate) fn print_verdict(self, dest: &Path, verdict: &Verdict) -> Result<(), ReceiveError> {
         if self.cli.list || self.cli.quiet {
             return Ok(());
         }
@@ -54,7 +60,7 @@ impl ReceiveContext<'_> {
     }
 }
 
-/// A refusal of a DEST that is in use, with the command that compares it all the same.
+/// Adds to the error of a DEST in use a hint with the command that compares it anyway.
 fn in_use(error: DiskError, dest: &Path) -> ReceiveError {
     let error = error.without_override();
     let Some(first) =
@@ -67,10 +73,10 @@ fn in_use(error: DiskError, dest: &Path) -> ReceiveError {
     error.hint(hint).into()
 }
 
-/// A failed write of what was found. That nobody reads on, as `head` doesn't, is no news to the user.
+/// Returns the error of a failed write to standard output. A closed pipe, as after `head`, prints nothing.
 fn unwritable(source: io::Error) -> ReceiveError {
     match source.kind() {
-        io::ErrorKind::BrokenPipe => ReceiveError::Told(Failure::Permanent),
+        io::ErrorKind::BrokenPipe => ReceiveError::Reported(Failure::Permanent),
         _ => xfer_hole_os::DiskError::io("standard output", "cannot write", source).into(),
     }
 }

@@ -1,4 +1,4 @@
-//! What a restricted key asks for (SPEC.md, "The request"): the command as sshd gives it, and names beneath a directory.
+//! Requests of a restricted ssh key (SPEC.md, "The request"): the original command, and names that stay below a directory.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -6,16 +6,21 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// What sshd calls the command that the client asked for.
+/// The environment variable in which sshd passes the command of the client.
 const COMMAND: &str = "SSH_ORIGINAL_COMMAND";
 
-/// The command that the client of sshd asked for; none if it wants a shell.
+/// Returns the command that the ssh client requested; `None` if it requested a shell.
 #[must_use]
 pub fn original_command() -> Option<OsString> {
     env::var_os(COMMAND)
 }
 
-/// A name without the directory's own in front of it, as it is given or as it truly is. What is left is looked up beneath it.
+/// Returns `name` relative to `dir`.
+///
+/// An absolute name must begin with `dir` or its canonical path. A relative name is returned unchanged.
+///
+/// # Errors
+/// Returns the reason if `name` is absolute and not below `dir`.
 pub fn relative<'a>(dir: &Path, name: &'a [u8]) -> Result<&'a [u8], &'static str> {
     if !name.starts_with(b"/") {
         return Ok(name);
@@ -30,7 +35,10 @@ pub fn relative<'a>(dir: &Path, name: &'a [u8]) -> Result<&'a [u8], &'static str
     rest.ok_or("a name that begins with a slash and isn't beneath the directory allowed here")
 }
 
-/// The components of a name, `.` left out; none if it is the directory itself.
+/// Returns the components of a relative name without `.`; empty if the name is the directory itself.
+///
+/// # Errors
+/// Returns the reason if a component is `..`.
 pub fn components(name: &[u8]) -> Result<Vec<&OsStr>, &'static str> {
     let parts: Vec<_> = name.split(|&byte| byte == b'/').filter(|part| !part.is_empty() && part != b".").collect();
     if parts.contains(&&b".."[..]) {

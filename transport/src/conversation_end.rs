@@ -1,4 +1,4 @@
-//! How a conversation with a receiver ended, as its sender heard it.
+//! How a conversation with a receiver ended, as the sender sees it.
 
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
@@ -6,22 +6,22 @@ use std::time::Duration;
 use xfer_hole_proto::{Digest, Refusal};
 use xfer_hole_ui::Failure;
 
-/// How a conversation ended.
+/// How a conversation with a receiver ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConversationEnd {
-    /// The image is there, durable, under its name; with the digest of its fingerprint, if the receiver told it.
+    /// The image is durable under its final name. The digest is that of its fingerprint, if the receiver sent one.
     Done(Option<Digest>),
-    /// The receiver gave up, and this is why.
+    /// The receiver gave up for this reason.
     Failed(Refusal),
-    /// What it says can't be taken, or can't be kept here.
+    /// The receiver sent something invalid, or the sender could not process it.
     Wrong(String),
-    /// The receiver went away without a word. What it said last that was no answer may tell why.
+    /// The receiver closed the connection without a result. The text is its last line that was not a reply.
     Closed(Option<String>),
-    /// Nothing moved, and nothing was heard, for so long.
+    /// No data moved and no reply arrived for this time.
     Silent(Duration),
 }
 
-/// Why there is no image, but for [`ConversationEnd::Done`], which came too early then.
+/// Formats the reason why there is no image. For [`ConversationEnd::Done`] that is a DONE before the end of the stream.
 impl Display for ConversationEnd {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
@@ -37,12 +37,14 @@ impl Display for ConversationEnd {
 }
 
 impl ConversationEnd {
-    /// It failed for a reason of ours.
+    /// Returns [`ConversationEnd::Wrong`] with a reason.
     pub fn failed(what: impl Into<String>) -> Self {
         Self::Wrong(what.into())
     }
 
-    /// Whether the same transfer may succeed later. Of [`ConversationEnd::Closed`] the program that held the link may know more.
+    /// Returns whether the same transfer may succeed later.
+    ///
+    /// For [`ConversationEnd::Closed`], [`RemoteProcess::why`](crate::RemoteProcess::why) is more precise.
     #[must_use]
     pub fn failure(&self) -> Failure {
         match self {

@@ -1,4 +1,4 @@
-//! The way to the other side of an xfer-hole transfer: ssh, requests and replies.
+//! The connection to the other side of an xfer-hole transfer: ssh, push and pull requests, and replies.
 
 mod beneath;
 mod conversation_end;

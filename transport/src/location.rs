@@ -1,4 +1,4 @@
-//! The words for where an image is or is to go, as scp has them: `-`, a local name, `HOST:PATH`, `ssh://HOST/PATH`.
+//! Locations of images on the command line, in the syntax of scp: `-`, a local name, `HOST:PATH`, `ssh://HOST/PATH`.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 
 use xfer_hole_os::shown;
 
-/// What names of images end in, and the names of their copies don't.
+/// Extensions of image names. A copy is named with `.img` instead.
 const IMAGES: [&str; 9] = ["img", "raw", "qcow2", "qcow", "vmdk", "vdi", "vhd", "vhdx", "qed"];
 
-/// Where an image is, or is to go.
+/// The location of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     /// `-`: a standard stream.
     Stream,
-    /// A name on this machine. A colon before the first slash would make it another's: `./a:b`.
+    /// A name on this machine. A name with a colon before its first slash must be written as `./a:b`.
     Local(PathBuf),
     /// A name on another machine.
     Remote(Remote),
@@ -23,22 +23,22 @@ pub enum Location {
 /// A name on another machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remote {
-    /// `USER`, if one was given.
+    /// The user, if one was given.
     pub user: Option<String>,
-    /// The name of the machine, as ssh is to take it.
+    /// The host name for ssh.
     pub host: String,
-    /// Only a URL has one.
+    /// The port, 1 to 65535. Only a URL can have one.
     pub port: Option<u16>,
-    /// The name there, as it was typed: `~` and `~/NAME` are in the home directory. "." for where a login begins.
+    /// The path on that machine, as it was typed. `~` and `~/NAME` are in the home directory; `.` is where a login begins.
     pub path: OsString,
 }
 
-/// Why a word is refused: one line without the word, and what to type instead.
+/// Why a location is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BadLocation {
-    /// What is wrong with it.
+    /// What is wrong: one line that does not repeat the location.
     pub what: String,
-    /// What to do about it.
+    /// What to type instead.
     pub hint: Option<String>,
 }
 
@@ -48,7 +48,7 @@ impl From<&str> for BadLocation {
     }
 }
 
-/// How URLs begin that are taken for a host by a colon, and what leads to a file by `ssh://`.
+/// URL schemes that are refused, and whether `ssh://` can reach the same file.
 const SCHEMES: [(&str, bool); 9] = [
     ("sftp", true),
     ("scp", true),
@@ -62,7 +62,10 @@ const SCHEMES: [(&str, bool); 9] = [
 ];
 
 impl Location {
-    /// Reads a word of the command line.
+    /// Parses a location from the command line.
+    ///
+    /// # Errors
+    /// Returns the reason if the host, user, port, path or URL scheme is not valid or not supported.
     pub fn parse(word: &OsStr) -> Result<Self, BadLocation> {
         let bytes = word.as_bytes();
         if bytes == b"-" {
@@ -83,19 +86,19 @@ impl Location {
 }
 
 impl Remote {
-    /// `[USER@]HOST`, as ssh takes it.
+    /// Returns `[USER@]HOST`, the destination argument of ssh.
     #[must_use]
     pub fn destination(&self) -> String {
         self.user.as_ref().map_or_else(|| self.host.clone(), |user| format!("{user}@{}", self.host))
     }
 
-    /// True if the path is relative to the home directory, by `~`.
+    /// Returns true if the path is `~` or begins with `~/`.
     #[must_use]
     pub fn is_in_home(&self) -> bool {
         self.path == "~" || self.path.as_bytes().starts_with(b"~/")
     }
 
-    /// The path without its `~/`.
+    /// Returns the path without a leading `~/`.
     #[must_use]
     pub fn path_there(&self) -> OsString {
         if !self.is_in_home() {
@@ -106,7 +109,7 @@ impl Remote {
         if rest.is_empty() { ".".into() } else { OsStr::from_bytes(rest).into() }
     }
 
-    /// Refuses another user's home directory.
+    /// Refuses a path in another user's home directory, `~USER`.
     fn checked(self) -> Result<Self, BadLocation> {
         let path = self.path.as_bytes();
         if !path.starts_with(b"~") || self.is_in_home() {
@@ -122,7 +125,7 @@ impl Remote {
     }
 }
 
-/// What a copy of this image is called in a directory: the image's own name, with `.img` for what names of images end in.
+/// Returns the name of a copy of `image` in a directory: its own name, with an image extension replaced by `.img`.
 #[must_use]
 pub fn copy_name(image: &Path) -> OsString {
     let is_image = |end: &OsStr| IMAGES.iter().any(|image| end.eq_ignore_ascii_case(image));
@@ -134,13 +137,15 @@ pub fn copy_name(image: &Path) -> OsString {
     name
 }
 
-/// What the image itself is called, without its directory.
+/// Returns the name of `image` without its directory.
 #[must_use]
 pub fn own_name(image: &Path) -> OsString {
     image.file_name().unwrap_or(OsStr::new("disk")).to_owned()
 }
 
-/// `HOST` and `PATH` around the colon that stands before any slash; a leading colon belongs to a name, and brackets to an address.
+/// Splits a word into host and path at the first colon before any slash.
+///
+/// A colon at the beginning belongs to a local name. A colon within brackets belongs to an IPv6 address.
 fn split(word: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut bracketed = false;
     for (at, byte) in word.iter().enumerate() {
@@ -156,7 +161,7 @@ fn split(word: &[u8]) -> Option<(&[u8], &[u8])> {
     None
 }
 
-/// Refuses `SCHEME://REST` of other programs.
+/// Refuses the URL `SCHEME://REST` if the scheme belongs to another protocol.
 fn check_scheme(scheme: &[u8], rest: &[u8]) -> Result<(), BadLocation> {
     let Some(&(scheme, by_ssh)) = SCHEMES.iter().find(|(name, _)| scheme.eq_ignore_ascii_case(name.as_bytes())) else {
         return Ok(());
@@ -170,6 +175,7 @@ fn check_scheme(scheme: &[u8], rest: &[u8]) -> Result<(), BadLocation> {
     Err(BadLocation { what: format!("{scheme}:// is not supported"), hint: Some(hint) })
 }
 
+/// Splits `[USER@]HOST` and removes the brackets of an IPv6 address.
 fn user_and_host(text: &[u8]) -> Result<(Option<String>, String), BadLocation> {
     let text = str::from_utf8(text).map_err(|_| "the name of the host is no text")?;
     let (user, host) = text.rsplit_once('@').map_or((None, text), |(user, host)| (Some(user.to_owned()), host));
@@ -181,7 +187,7 @@ fn user_and_host(text: &[u8]) -> Result<(Option<String>, String), BadLocation> {
     Ok((user, host.to_owned()))
 }
 
-/// What stands behind `ssh://`.
+/// Parses what follows `ssh://` in a URL.
 fn url(rest: &[u8]) -> Result<Remote, BadLocation> {
     let slash = rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
     let (authority, path) = rest.split_at(slash);
@@ -200,11 +206,12 @@ fn url(rest: &[u8]) -> Result<Remote, BadLocation> {
         b"" => b".".to_vec(),
         path => percent_decoded(path).ok_or("% stands before two hexadecimal digits, other than 00, in a URL")?,
     };
-    // As git has it: the path begins at /, but for ~ in its first place.
+    // As in git: the path is absolute, except that /~ is the home directory.
     let path = if path.starts_with(b"/~") { path[1..].to_vec() } else { path };
     Remote { user, host, port: port.transpose()?, path: OsString::from_vec(path) }.checked()
 }
 
+/// Decodes `%XX` in a URL. Returns `None` if a `%` is not followed by two hexadecimal digits other than 00.
 fn percent_decoded(text: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -237,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn names_without_a_colon_before_the_first_slash_are_local() {
+    fn names_with_no_colon_before_a_slash_are_local() {
         for word in ["disk.img", "./a:b", "/dev/vg0/disk", "a/b:c", ":a", "", "[::1]", "ssh:/x/y".split_at(3).0] {
             local(word);
         }
@@ -265,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tilde_is_the_home_directory_and_another_user_s_is_refused() {
+    fn a_tilde_is_home_and_that_of_another_user_is_refused() {
         let there = |word: &str| match Location::parse(OsStr::new(word)) {
             Ok(Location::Remote(remote)) => (remote.is_in_home(), remote.path_there()),
             other => panic!("{word}: {other:?}"),
@@ -292,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn other_programs_urls_are_refused_with_ours() {
+    fn urls_of_other_programs_are_refused_with_a_hint() {
         for (word, hint) in [
             ("sftp://me@host:2222/x", "ssh://me@host:2222/x "),
             ("SCP://host/x", "ssh://host/x "),
@@ -308,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_refused() {
+    fn invalid_hosts_are_refused() {
         for word in [
             "-oProxyCommand=x:y",
             "me@:x",
@@ -327,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_in_a_directory_has_the_name_of_its_image() {
+    fn a_copy_in_a_directory_is_named_after_its_image() {
         for (image, copy) in [
             ("/a/disk.qcow2", "disk.img"),
             ("disk.img", "disk.img"),

@@ -1,5 +1,4 @@
-//! What is asked of the other side's shell (SPEC.md, "The request"): one command of plain words that every login shell passes on
-//! as they are.
+//! The command that is sent to the shell of the other side (SPEC.md, "The request"): words that every login shell passes on unchanged.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
@@ -8,20 +7,21 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use xfer_hole_os::shown;
 use xfer_hole_proto::CONVERSATION;
 
-/// Where a program is looked for besides PATH, which sshd and a login shell that reads no profile leave short.
+/// Sets the remote PATH with more directories, because sshd and a shell without a profile set a short one.
 const PATHS: &str = "PATH=$PATH:$HOME/.cargo/bin:$HOME/.local/bin:/usr/local/bin:/usr/sbin:/sbin; ";
-/// Enters the home directory. Where HOME isn't set, a login begins there.
+/// Changes to the home directory. If HOME is not set, the working directory of the login is used.
 const HOME: &str = r#"cd "${HOME:-.}" 2>/dev/null || exec echo "FAIL there is no home directory: $HOME"; "#;
-/// The command of sh that becomes the recv-hole `$p` that is there, or asks for the sh text and takes it from standard input. No newline,
-/// no quote, and no `!` but before a space in it: csh minds. If the link stays silent meanwhile, a timer ends it, which the text puts an
-/// end to, and which doesn't outlive it. Where there is no dd, it is tried again to be heard.
+/// The sh script that executes the installed recv-hole `$p`, or requests the text of recv-hole.sh and reads it from standard input.
+///
+/// The script has no newline, no quote, and no `!` except before a space, because csh would change them. A timer ends the script if
+/// the text does not arrive; the text itself stops the timer. If dd is missing, it is run again so that its error message is printed.
 const TAKE: &str = r#"case " $* " in *" receiver=sh "*"-- "*) ;; *) "$p" --speaks "$1" </dev/null >/dev/null 2>&1 && exec "$p" --request "$*"; ELSE esac; (n=80; while sleep 1 && kill -0 $$; do n=$((n-1)); [ $n -gt 0 ] || kill -9 $$; done) </dev/null >/dev/null 2>&1 & w=$! ; echo XFER-HOLE-TEXT "$1"; eval "$(dd ibs=1 count=$2 2>/dev/null || echo exec dd count=0)""#;
-/// What TAKE does for ELSE where the user has named the program.
+/// The replacement of ELSE in [`TAKE`] if the user gave `--remote-path`.
 const NAMED: &str = "exec echo FAIL no recv-hole that speaks this version was found by --remote-path;";
-/// The same for a sender at the other side: words are decoded, and then it is run.
+/// The sh script that decodes its arguments and executes the sender `$p` with them.
 const RUN: &str = r#"n=$#; while [ $n -gt 0 ]; do w=$(printf %b_ "$1"); shift; set -- "$@" "${w%_}"; n=$((n-1)); done; exec "$p" "$@""#;
 
-/// What stands ahead of TAKE and RUN: makes `p` the program, and enters the directory that names are relative to.
+/// Returns the beginning of the script: it sets `p` to the program and changes to the directory that names are relative to.
 fn prologue(program: &str, remote_path: Option<&OsStr>, in_home: bool) -> String {
     let mut text = PATHS.to_owned();
     let _infallible = match remote_path.map(OsStr::as_bytes) {
@@ -37,14 +37,15 @@ fn prologue(program: &str, remote_path: Option<&OsStr>, in_home: bool) -> String
     text
 }
 
-/// True for bytes that stand for themselves in a request (SPEC.md, `plain`).
+/// Returns true for a byte that is not escaped in a request (SPEC.md, `plain`).
 #[must_use]
 pub(crate) fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/._,+:@%=-".contains(&byte)
 }
 
-/// A word as it stands in a request, without its quotes: bytes of `A-Za-z0-9/._,+:@%=-` as they are, every other as `\0` and three
-/// octal digits, which `printf %b` gives back.
+/// Encodes a word for a request, without quotes.
+///
+/// Bytes of `A-Za-z0-9/._,+:@%=-` stay as they are. Every other byte becomes `\0` and three octal digits, which `printf %b` decodes.
 #[must_use]
 pub fn coded(word: &OsStr) -> String {
     let mut text = String::with_capacity(word.len());
@@ -58,18 +59,21 @@ pub fn coded(word: &OsStr) -> String {
     text
 }
 
-/// The longest request, in bytes.
+/// Maximum length of a request in bytes.
 pub const REQUEST_MAX: usize = 64 << 10;
-/// Why a word is refused.
+/// The reason for refusing a word that is not encoded as [`coded`] does.
 pub const NOT_CODED: &str = "a word of it is not coded as it has to be";
 
-/// A word without its quotes.
+/// Returns a word without its single quotes, or `None` if it is not quoted.
 #[must_use]
 pub fn unquoted(word: &[u8]) -> Option<&[u8]> {
     word.strip_prefix(b"'")?.strip_suffix(b"'")
 }
 
-/// The bytes of a coded word. There is one way to code them; none of them is NUL, and there is at least one.
+/// Decodes a word that [`coded`] encoded. Each word has exactly one valid encoding.
+///
+/// # Errors
+/// Returns [`NOT_CODED`] if the encoding is not that one, if the word is empty, or if it contains NUL.
 pub fn decoded(word: &[u8]) -> Result<Vec<u8>, &'static str> {
     let mut bytes = Vec::with_capacity(word.len());
     let mut left = word;
@@ -89,7 +93,7 @@ pub fn decoded(word: &[u8]) -> Result<Vec<u8>, &'static str> {
     if bytes.is_empty() { Err(NOT_CODED) } else { Ok(bytes) }
 }
 
-/// True if a command is the request of a push, as far as its beginning tells.
+/// Returns true if the command begins like the request of a push.
 #[must_use]
 pub fn is_push(command: &[u8]) -> bool {
     let rest = command.strip_prefix(b"exec sh -c '").unwrap_or_default();
@@ -97,7 +101,10 @@ pub fn is_push(command: &[u8]) -> bool {
     rest[end..].starts_with(b"' recv-hole ")
 }
 
-/// The words of xfer-hole that [`pull_command`] has made a command of. Whatever isn't exactly one is refused.
+/// Returns the arguments of xfer-hole in a command that [`pull_command`] made.
+///
+/// # Errors
+/// Returns the reason if the command is not exactly such a command.
 pub fn pull_words(command: &[u8]) -> Result<Vec<OsString>, &'static str> {
     const NOT_ONE: &str = "it is no pull";
     if command.len() > REQUEST_MAX {
@@ -110,13 +117,13 @@ pub fn pull_words(command: &[u8]) -> Result<Vec<OsString>, &'static str> {
     words.map(|word| word.map(OsString::from_vec)).collect()
 }
 
-/// A text as one word of sh.
+/// Quotes a text as one word of sh.
 #[must_use]
 pub fn quoted_for_sh(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// A word as it can be typed, for hints.
+/// Formats a word for display in a hint, quoted if a shell requires it.
 #[must_use]
 pub fn shell_word(word: &OsStr) -> String {
     let text = shown(word.as_ref());
@@ -124,23 +131,23 @@ pub fn shell_word(word: &OsStr) -> String {
     if plain { text } else { quoted_for_sh(&text) }
 }
 
-/// The push that is asked for.
+/// The request of a push.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PushRequest {
-    /// The recv-hole there, if it isn't to be looked for; `~/` is the home directory.
+    /// The path of recv-hole on the other machine; `None` to search for it. A leading `~/` is the home directory.
     pub remote_path: Option<OsString>,
-    /// The name is relative to the home directory, wherever a login begins.
+    /// True if `dest` is relative to the home directory.
     pub in_home: bool,
     /// Options, such as `no-sync` and `chmod=600`.
     pub options: Vec<String>,
-    /// The name of the file to make, or of a directory.
+    /// The name of the file to create, or of a directory.
     pub dest: OsString,
-    /// The name of the file in that directory.
+    /// The name of the file if `dest` is a directory.
     pub name: OsString,
 }
 
 impl PushRequest {
-    /// The command; `bytes` of sh text are to follow on standard input, if they are asked for.
+    /// Returns the command. `bytes` is the length of the recv-hole.sh text that is sent if the other side requests it.
     #[must_use]
     pub fn command(&self, bytes: usize) -> String {
         let prologue = prologue("recv-hole", self.remote_path.as_deref(), self.in_home);
@@ -154,7 +161,9 @@ impl PushRequest {
     }
 }
 
-/// The command that runs `xfer-hole` with these words at the other side. `remote_path` and `in_home` are as in a [`PushRequest`].
+/// Returns the command that runs `xfer-hole` with the arguments `words` on the other machine.
+///
+/// `remote_path` and `in_home` are as in a [`PushRequest`].
 #[must_use]
 pub fn pull_command(remote_path: Option<&OsStr>, in_home: bool, words: &[OsString]) -> String {
     let prologue = prologue("xfer-hole", remote_path, in_home);
@@ -170,14 +179,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_coded_so_that_no_shell_sees_anything_in_them() {
+    fn words_are_coded_without_characters_special_to_a_shell() {
         assert_eq!(coded(OsStr::new("/srv/a-b_c.img")), "/srv/a-b_c.img");
         assert_eq!(coded(OsStr::new("it's $x!\\\n~")), r"it\0047s\0040\0044x\0041\0134\0012\0176");
         assert_eq!(coded(OsStr::from_bytes(&[0xff, 0xc3])), r"\0377\0303");
     }
 
     #[test]
-    fn a_request_has_one_shape() {
+    fn a_request_has_a_fixed_format() {
         let options = vec!["no-sync".into()];
         let request = PushRequest { options, dest: "a b".into(), name: "disk.img".into(), ..PushRequest::default() };
         let command = request.command(17);
@@ -187,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_have_nothing_in_them_that_csh_would_change() {
+    fn commands_have_no_characters_that_csh_would_change() {
         let remote_path = OsStr::new("~/it's here!/\\x\n");
         for command in [&prologue("x", None, true), &prologue("x", Some(remote_path), false), TAKE, NAMED, RUN] {
             let command = &command.replace("\\0", "");

@@ -1,12 +1,12 @@
-//! No more bytes a second than the user allows.
+//! Limits the bandwidth of a stream.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How far behind its rate a stream may fall and still make up for it: more would be a burst.
+/// The longest lag behind the rate that a stream may catch up. A longer one would cause a burst.
 const CREDIT: Duration = Duration::from_millis(100);
 
-/// Holds back a stream: whoever moves its bytes tells so, and is made to wait.
+/// Limits the rate of a stream by blocking the thread that moves its bytes.
 #[derive(Debug)]
 pub struct RateLimiter {
     bucket: TokenBucket,
@@ -14,19 +14,19 @@ pub struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// At most `rate` bytes a second; 0 is taken for 1.
+    /// Creates a limiter for `rate` bytes per second. A rate of 0 means 1.
     #[must_use]
     pub fn new(rate: u64) -> Self {
         Self { bucket: TokenBucket::new(rate), began: Instant::now() }
     }
 
-    /// The most bytes to move at once: those of about a tenth of a second.
+    /// Returns the maximum number of bytes to move at once: about a tenth of a second at the rate.
     #[must_use]
     pub fn piece(&self) -> u64 {
         self.bucket.piece()
     }
 
-    /// So many bytes were moved: comes back when the next may be.
+    /// Records that `bytes` were moved, and blocks until the next may be moved.
     pub fn passed(&mut self, bytes: u64) {
         let pause = self.bucket.passed(self.began.elapsed(), bytes);
         if !pause.is_zero() {
@@ -35,8 +35,7 @@ impl RateLimiter {
     }
 }
 
-/// Waits until then, however many signals come meanwhile: the system is given the time to wake up at, and not a length of time, which
-/// would begin again after each signal. No thread unparks this one.
+/// Blocks until `due`. The remaining time is computed again after each early wake-up, so that signals do not prolong it.
 fn wait_until(due: Instant) {
     loop {
         let left = due.saturating_duration_since(Instant::now());
@@ -47,11 +46,12 @@ fn wait_until(due: Instant) {
     }
 }
 
-/// The bucket, whose clock is its caller's.
+/// A token bucket. The caller supplies the time.
 #[derive(Debug)]
 struct TokenBucket {
+    /// Bytes per second.
     rate: u64,
-    /// When all bytes so far have had their time.
+    /// Time at which all bytes so far are within the rate.
     due: Duration,
 }
 
@@ -61,12 +61,12 @@ impl TokenBucket {
     }
 
     fn piece(&self) -> u64 {
-        // Small pieces cost more calls than they are worth; but one must not take longer than a quarter of a second.
+        // At least 4096 bytes, to limit the number of system calls, but at most a quarter of a second.
         let least = (self.rate / 4).clamp(1, 4096);
         (self.rate / 10).max(least)
     }
 
-    /// How long to wait at `now`, after these bytes.
+    /// Returns how long to wait at `now` after `bytes` were moved.
     fn passed(&mut self, now: Duration, bytes: u64) -> Duration {
         let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.rate);
         let time = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
@@ -79,8 +79,8 @@ impl TokenBucket {
 mod tests {
     use super::*;
 
-    /// Moves pieces for `time`, each of which takes `each` by itself: what was moved when.
-    fn pour(rate: u64, time: Duration, each: Duration) -> Vec<(Duration, u64)> {
+    /// Moves pieces for `time`. Each takes `each` without a limit. Returns the time and the bytes of each piece.
+    fn move_pieces(rate: u64, time: Duration, each: Duration) -> Vec<(Duration, u64)> {
         let mut bucket = TokenBucket::new(rate);
         let (mut now, mut moved) = (Duration::ZERO, Vec::new());
         while now < time {
@@ -97,7 +97,7 @@ mod tests {
     fn the_average_is_the_rate_within_five_percent() {
         for rate in RATES {
             for each in [Duration::ZERO, Duration::from_millis(1), Duration::from_millis(40)] {
-                let moved: u64 = pour(rate, Duration::from_secs(20), each).iter().map(|(_, bytes)| bytes).sum();
+                let moved: u64 = move_pieces(rate, Duration::from_secs(20), each).iter().map(|(_, bytes)| bytes).sum();
                 let wanted = rate * 20;
                 assert!(moved.abs_diff(wanted) <= wanted / 20, "{rate}, {each:?}: {moved} of {wanted}");
             }
@@ -105,9 +105,9 @@ mod tests {
     }
 
     #[test]
-    fn no_quarter_of_a_second_has_more_than_twice_its_share() {
+    fn no_quarter_second_has_more_than_twice_its_share() {
         for rate in RATES {
-            let moved = pour(rate, Duration::from_secs(5), Duration::from_micros(10));
+            let moved = move_pieces(rate, Duration::from_secs(5), Duration::from_micros(10));
             for (n, (from, _)) in moved.iter().enumerate() {
                 let window = moved[n..].iter().take_while(|(at, _)| *at < *from + Duration::from_millis(250));
                 let bytes: u64 = window.map(|(_, bytes)| bytes).sum();
@@ -117,14 +117,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_moved_while_the_stream_stood_still_is_not_made_up_for() {
+    fn idle_time_does_not_allow_a_burst() {
         let mut bucket = TokenBucket::new(1_000_000);
         assert_eq!(bucket.passed(Duration::from_secs(60), 100_000), Duration::ZERO);
         assert_eq!(bucket.passed(Duration::from_secs(60), 100_000), Duration::from_millis(100));
     }
 
     #[test]
-    fn pieces_are_a_tenth_of_a_second_and_never_nothing() {
+    fn a_piece_is_a_tenth_of_a_second_and_not_empty() {
         for (rate, piece) in
             [(0, 1), (1, 1), (1000, 250), (20_000, 4096), (1_000_000, 100_000), (u64::MAX, u64::MAX / 10)]
         {

@@ -1,4 +1,4 @@
-//! Records that wait their turn: in memory as long as they are few, else in a file without a name.
+//! A queue of manifest records: in memory while it is short, else in an unnamed temporary file.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -8,41 +8,42 @@ use std::{io, process};
 
 use xfer_hole_proto::{Digest, Record};
 
-/// Records that are held in memory on either side of the file.
+/// Maximum number of records in memory before the file, and again after it.
 const MEMORY: usize = 32 << 10;
-/// Bytes of a record in the file: its length, whether it has a digest, and that.
+/// Bytes of a record in the file: its length (8), whether it has a digest (1), and the digest.
 const BYTES: usize = 8 + 1 + Digest::BYTES;
 
-/// Records of a manifest, first in, first out.
+/// A first-in, first-out queue of manifest records that uses a bounded amount of memory.
 #[derive(Debug, Default)]
 pub struct RecordSpool {
-    /// What comes next.
+    /// The oldest records.
     head: VecDeque<Record>,
     file: Option<File>,
-    /// Records of the file: those that were taken, and all.
+    /// Records that were read from the file.
     taken: u64,
+    /// Records that were written to the file.
     put: u64,
-    /// What came last.
+    /// The newest records.
     tail: Vec<Record>,
 }
 
 impl RecordSpool {
-    /// How many wait.
+    /// Returns the number of records in the queue.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.head.len() as u64 + (self.put - self.taken) + self.tail.len() as u64
     }
 
-    /// True if none waits.
+    /// Returns true if the queue is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Takes in DATA with its digest, or HOLE.
+    /// Appends a record: DATA with its digest, or HOLE.
     ///
     /// # Errors
-    /// If there is no room in the folder for temporary files.
+    /// Returns an error if the temporary file can't be created or written.
     pub fn push(&mut self, record: Record) -> io::Result<()> {
         if self.put == self.taken && self.tail.is_empty() && self.head.len() < MEMORY {
             self.head.push_back(record);
@@ -55,7 +56,7 @@ impl RecordSpool {
         let bytes: Vec<u8> = self.tail.iter().flat_map(coded).collect();
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert(nameless()?),
+            none => none.insert(unnamed_file()?),
         };
         if self.taken == self.put {
             (self.taken, self.put) = (0, 0);
@@ -66,10 +67,10 @@ impl RecordSpool {
         Ok(())
     }
 
-    /// The next, if one waits.
+    /// Removes and returns the oldest record; `None` if the queue is empty.
     ///
     /// # Errors
-    /// If the file can't be read.
+    /// Returns an error if the temporary file can't be read.
     pub fn pop(&mut self) -> io::Result<Option<Record>> {
         if self.head.is_empty() {
             match &self.file {
@@ -87,6 +88,7 @@ impl RecordSpool {
     }
 }
 
+/// Encodes a record for the file.
 fn coded(record: &Record) -> [u8; BYTES] {
     let mut bytes = [0; BYTES];
     bytes[..8].copy_from_slice(&record.len().to_le_bytes());
@@ -97,6 +99,7 @@ fn coded(record: &Record) -> [u8; BYTES] {
     bytes
 }
 
+/// Decodes a record of the file.
 fn decoded(bytes: &[u8]) -> Option<Record> {
     let (len, rest) = bytes.split_first_chunk()?;
     let (kind, digest) = rest.split_first_chunk::<1>()?;
@@ -107,9 +110,9 @@ fn decoded(bytes: &[u8]) -> Option<Record> {
     })
 }
 
-/// A file that is gone when it is closed.
-fn nameless() -> io::Result<File> {
-    // It may be larger than what a folder in memory should take.
+/// Creates a temporary file without a name, which is deleted when it is closed.
+fn unnamed_file() -> io::Result<File> {
+    // Not /tmp by default: it may be in memory, and the file may be large.
     let folder = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
     let folder = if folder.is_dir() { folder } else { std::env::temp_dir() };
     let mut options = OpenOptions::new();
@@ -134,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn records_come_out_as_they_went_in_however_many_wait() {
+    fn records_leave_in_the_order_they_entered() {
         let mut spool = RecordSpool::default();
         let (mut put, mut taken) = (0, 0);
         let half = MEMORY as u64 / 2;

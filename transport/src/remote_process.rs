@@ -1,4 +1,4 @@
-//! The program that holds the link: ssh, as our child.
+//! The child process that holds the link: ssh or the program of `--rsh`.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,26 +12,27 @@ use nix::unistd::Pid;
 use xfer_hole_os::{reason, shown, sys};
 use xfer_hole_ui::{Failure, LentTerminal, Messages};
 
-/// How long a child that has no more to do may take to end.
+/// Time that a child may take to exit after the conversation.
 const LINGER: Duration = Duration::from_secs(5);
-/// How long a child that was told to end may take, before it is killed.
+/// Time between SIGTERM and SIGKILL.
 const TERMINATION: Duration = Duration::from_secs(2);
-/// How long what it says last may take to arrive once it has ended. Not until end of file: a master connection keeps it open.
-const LAST_WORDS: Duration = Duration::from_millis(300);
-/// How long a signal of the terminal may take to be heard by us, once it has ended the child.
-const OURS: Duration = Duration::from_millis(200);
-/// How long a line of the child is held back: the last before it ends is the reason, and needn't be said twice.
+/// Time to wait for the last lines of standard error after the child has exited. A control master may keep the pipe open, so that end of
+/// file can't be awaited.
+const LAST_LINES: Duration = Duration::from_millis(300);
+/// Time for this process to receive a signal from the terminal that ended the child.
+const OWN_SIGNAL: Duration = Duration::from_millis(200);
+/// Time for which a line of the child is held back. The last line before it exits becomes the error message and is not relayed.
 const HOLD: Duration = Duration::from_secs(1);
-/// Bytes of a line that are relayed.
+/// Maximum bytes of a relayed line.
 const LINE: usize = 1024;
-/// Lines that are relayed: more is a flood.
+/// Maximum number of relayed lines.
 const LINES: usize = 1000;
 
-/// The status with which OpenSSH ends when it failed itself, whatever the reason.
+/// The exit status of OpenSSH for any failure of its own.
 const SSH_FAILED: i32 = 255;
-/// What ssh says of a network or a server that doesn't answer now and may answer later. Its status is the same for all
-/// reasons, so there is nothing but its words to go by.
-const PASSING: [&str; 12] = [
+/// Texts in error messages of ssh that mean a temporary failure of the network or the server. The exit status of ssh is the same for all
+/// failures, so that only its messages tell.
+const TEMPORARY_ERRORS: [&str; 12] = [
     "Connection refused",
     "Connection reset by",
     "Host is down",
@@ -45,24 +46,25 @@ const PASSING: [&str; 12] = [
     "timed out",
     LOST,
 ];
-/// What it says of a login that will be refused again: it counts more than what else is said, as of the jump host behind which
-/// that happened.
-const LASTING: [&str; 3] = ["Host key verification failed", "Permission denied", "Too many authentication failures"];
-/// What is said of a connection that broke.
+/// Texts in error messages of ssh that mean a refused login. They take precedence over [`TEMPORARY_ERRORS`], which may come from a jump
+/// host.
+const PERMANENT_ERRORS: [&str; 3] =
+    ["Host key verification failed", "Permission denied", "Too many authentication failures"];
+/// The message for a connection that broke.
 const LOST: &str = "the connection was lost";
 
-/// The other side, as far as the program that holds the link to it tells.
+/// The child process that connects to the other side. Dropping it ends the child.
 pub struct RemoteProcess {
     host: String,
     program: String,
     shared: Arc<ProcessShared>,
-    /// Until the other side has answered the child may ask for a password, or whether a host is the right one.
-    asks: Mutex<Option<LentTerminal>>,
+    /// Present until the other side has answered: ssh may ask for a password or about a host key.
+    lent_terminal: Mutex<Option<LentTerminal>>,
 }
 
 struct ProcessShared {
-    /// `None` when the child has been waited for: its number may be another's then. Never held while something is said: whoever handles
-    /// a signal wants it.
+    /// `None` once the child has been waited for, because its number may then belong to another process. The lock is never held while a
+    /// message is printed, because a signal handler takes it.
     pid: Mutex<Option<Pid>>,
     state: Mutex<ProcessState>,
     changed: Condvar,
@@ -71,65 +73,76 @@ struct ProcessShared {
 }
 
 struct ProcessState {
+    /// True once the child has exited.
     ended: bool,
     status: Option<ExitStatus>,
-    /// A line that is held back.
+    /// The line that is held back.
     held: Option<String>,
-    /// Lines that were relayed.
+    /// Number of lines that were relayed.
     relayed: usize,
-    /// What its lines so far say of trying again.
+    /// Whether its messages so far mean a permanent or a temporary failure.
     failure: Option<Failure>,
-    /// It says no more.
-    deaf: bool,
+    /// True once its standard error has reached end of file.
+    stderr_closed: bool,
 }
 
-/// What to do where the account runs nothing of ours.
+/// The hint for an account whose login shell or key doesn't run the command.
 pub const REFUSED_HINT: &str = "the account needs a login shell that isn't restricted, such as /bin/sh (chsh -s /bin/sh USER, or usermod -s); \
                                 a key that may do nothing else is described in xfer-hole-restrict(7)";
 
 impl RemoteProcess {
-    /// Starts the child: with it come its standard input and its standard output. What it says on standard error is relayed with the
-    /// host's name. The error is one line.
+    /// Starts the child and returns it with its standard input and its standard output.
+    ///
+    /// Lines on its standard error are printed with the name of the host.
+    ///
+    /// # Errors
+    /// Returns a message of one line if the child, a pipe or a thread can't be created.
     pub fn start(mut command: Command, host: String, messages: Messages) -> Result<(Self, File, File), String> {
         let program = command.get_program().to_string_lossy().into_owned();
         let failed = |source: io::Error| format!("cannot start {}: {}", shown(program.as_ref()), reason(&source));
         let (to_child, to) = io::pipe().map_err(failed)?;
         let (from, from_child) = io::pipe().map_err(failed)?;
         let (errors, errors_of_child) = io::pipe().map_err(failed)?;
-        let asks = Mutex::new(Some(LentTerminal::begin()));
+        let lent_terminal = Mutex::new(Some(LentTerminal::begin()));
         let child = command.stdin(to_child).stdout(from_child).stderr(Stdio::from(errors_of_child)).spawn();
-        // Its own ends are the child's alone: else they would never be closed.
+        // Closes this process's copies of the child's pipe ends; otherwise end of file would never be seen.
         drop(command);
         let child = child.map_err(failed)?;
         let pid = Pid::from_raw(child.id().cast_signed());
-        let state =
-            Mutex::new(ProcessState { ended: false, status: None, held: None, relayed: 0, failure: None, deaf: false });
+        let state = Mutex::new(ProcessState {
+            ended: false,
+            status: None,
+            held: None,
+            relayed: 0,
+            failure: None,
+            stderr_closed: false,
+        });
         let (pid, changed) = (Mutex::new(Some(pid)), Condvar::new());
         let shared = Arc::new(ProcessShared { pid, state, changed, messages, host: host.clone() });
-        let (waiter, ear) = (Arc::clone(&shared), Arc::clone(&shared));
+        let (waiter, relay) = (Arc::clone(&shared), Arc::clone(&shared));
         let errors: File = OwnedFd::from(errors).into();
-        thread::Builder::new().spawn(move || ear.relay(&errors)).map_err(failed)?;
+        thread::Builder::new().spawn(move || relay.relay(&errors)).map_err(failed)?;
         thread::Builder::new().spawn(move || waiter.wait(child)).map_err(failed)?;
-        Ok((Self { host, program, shared, asks }, OwnedFd::from(to).into(), OwnedFd::from(from).into()))
+        Ok((Self { host, program, shared, lent_terminal }, OwnedFd::from(to).into(), OwnedFd::from(from).into()))
     }
 
-    /// What ends the child, from any thread, without waiting for that.
+    /// Returns a function that ends the child from any thread and does not wait for its exit.
     pub fn stopper(&self) -> impl Fn() + Send + Sync + use<> {
         let shared = Arc::clone(&self.shared);
         move || {
             shared.terminate();
             let killer = Arc::clone(&shared);
-            // Without a thread for it, whoever drops this kills it.
+            // If no thread can be started, dropping the RemoteProcess kills the child.
             let _later = thread::Builder::new().spawn(move || killer.end());
         }
     }
 
-    /// The other side has answered: the child asks nothing any more.
+    /// Records that the other side has answered, so that the child asks no more questions on the terminal.
     pub fn answered(&self) {
-        drop(self.asks.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.lent_terminal.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    /// All has been said: waits until the child has ended, and ends it if that takes too long.
+    /// Waits for the child to exit after the conversation, and ends it after 5 seconds.
     pub fn close(&self) {
         if self.shared.status(LINGER).is_none() {
             self.shared.end();
@@ -137,24 +150,26 @@ impl RemoteProcess {
         self.shared.release();
     }
 
-    /// Why the link was lost, as far as can be told: what the child said last, or how it ended. Once the program at the other end
-    /// has spoken (`begun`), it is the link that failed, whatever the child says. Ends it.
+    /// Ends the child and returns why the link was lost: its last message, or how it exited.
+    ///
+    /// `noise` is the last line of the other side that was not a reply. `begun` is true if the remote program has replied; then a failure
+    /// of ssh is a failure of the link.
     #[must_use]
     pub fn why(&self, noise: Option<&str>, begun: bool) -> LinkLoss {
         let status = self.shared.status(LINGER);
         self.shared.end();
-        // A signal that ended the child was for us too, and is the reason then.
-        thread::sleep(OURS);
-        let last = self.shared.last_words();
+        // A signal from the terminal that ended the child was sent to this process, too, and is then the reason.
+        thread::sleep(OWN_SIGNAL);
+        let last = self.shared.last_line();
         let Self { host, program, .. } = self;
         let program = shown(program.as_ref());
         let code = status.and_then(|status| status.code());
-        // Of a connection that broke ssh says nothing where its LogLevel is ERROR; of a login that is refused it does.
+        // With LogLevel=ERROR ssh prints nothing about a broken connection, but it does about a refused login.
         let said = self.shared.state().failure;
-        let passing = said == Some(Failure::Temporary) || (said.is_none() && last.is_none());
+        let temporary = said == Some(Failure::Temporary) || (said.is_none() && last.is_none());
         let failure = Failure::temporary_if(match code {
-            Some(SSH_FAILED) => begun || passing,
-            // The program at the other side ended by itself, and its status tells; one that was killed is the link's loss.
+            Some(SSH_FAILED) => begun || temporary,
+            // The remote program exited, and its status tells. If it was killed, the link counts as lost.
             Some(code) if code > 0 => code == i32::from(Failure::Temporary.status()) || (begun && code > 128),
             _ => begun,
         });
@@ -167,39 +182,40 @@ impl RemoteProcess {
         LinkLoss { what, failure }
     }
 
-    /// What [`RemoteProcess::why`] has given, where nothing of ours was started at the other side because the login shell or the key of the account
-    /// allows something else: what was to start it ended by itself, and not the link.
+    /// Returns a message if the remote account did not run the command, because its login shell or key allows other commands only.
+    ///
+    /// `why` is the text of the [`LinkLoss`] that [`RemoteProcess::why`] returned. The result is `None` if the link itself failed.
     #[must_use]
     pub fn refusal(&self, why: &str) -> Option<String> {
         self.code().filter(|&code| code != SSH_FAILED)?;
         let why = why.strip_prefix(&*format!("{}: ", self.host)).unwrap_or(why);
-        // Some say it with the whole command.
+        // Some shells print the whole command.
         let why = why.split_once("exec sh -c ").map_or(why.to_owned(), |(before, _)| format!("{before}exec sh -c ..."));
         Some(format!("{}: the account's shell or key there doesn't run the command: {why}", self.host))
     }
 
-    /// How the child ended, if it has.
+    /// Returns the exit status of the child; `None` if it runs or was killed.
     #[must_use]
     pub fn code(&self) -> Option<i32> {
         self.shared.state().status.and_then(|status| status.code())
     }
 }
 
-/// Why a link was lost, and whether it may be there again later.
+/// Why a link was lost, and whether a retry can succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkLoss {
-    /// One line that names the host.
+    /// The reason: one line that names the host.
     pub what: String,
-    /// Whether trying again can mend it.
+    /// Whether a retry can succeed.
     pub failure: Failure,
 }
 
-/// What is known of trying again when ssh has said this, too.
-fn later(line: &str, before: Option<Failure>) -> Option<Failure> {
-    let says = |words: &[&str]| words.iter().any(|words| line.contains(words));
+/// Returns the kind of failure after another line of ssh; `before` is the kind after the lines before.
+fn classify(line: &str, before: Option<Failure>) -> Option<Failure> {
+    let contains = |words: &[&str]| words.iter().any(|words| line.contains(words));
     match before {
-        _ if says(&LASTING) => Some(Failure::Permanent),
-        None if says(&PASSING) => Some(Failure::Temporary),
+        _ if contains(&PERMANENT_ERRORS) => Some(Failure::Permanent),
+        None if contains(&TEMPORARY_ERRORS) => Some(Failure::Temporary),
         before => before,
     }
 }
@@ -215,7 +231,7 @@ impl ProcessShared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the child: a signal that it can't ignore follows if it takes too long.
+    /// Ends the child with SIGTERM, and with SIGKILL after 2 seconds.
     fn end(&self) {
         self.terminate();
         let ended = self.until(TERMINATION, |state| state.ended).ended;
@@ -224,13 +240,13 @@ impl ProcessShared {
         }
     }
 
-    /// Tells the child to end. One that was stopped is to hear it.
+    /// Sends SIGTERM to the child, and SIGCONT in case it is stopped.
     fn terminate(&self) {
         self.signal(&[Signal::SIGTERM, Signal::SIGCONT]);
     }
 
     fn signal(&self, signals: &[Signal]) {
-        // Under the lock, so that it isn't waited for meanwhile and its number given to another.
+        // Under the lock, so that the child is not reaped and its number reused meanwhile.
         if let Some(pid) = *self.pid() {
             for &signal in signals {
                 let _gone = kill(pid, signal);
@@ -242,9 +258,10 @@ impl ProcessShared {
         self.pid.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits for the child to exit, and records its status.
     fn wait(&self, mut child: Child) {
-        // Seen, but not taken away yet: its number is still its own.
-        let _seen = nix::sys::wait::waitid(
+        // WNOWAIT leaves the child unreaped, so that its number stays reserved until the lock is taken.
+        let _exited = nix::sys::wait::waitid(
             nix::sys::wait::Id::Pid(Pid::from_raw(child.id().cast_signed())),
             nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT,
         );
@@ -258,29 +275,31 @@ impl ProcessShared {
         self.changed.notify_all();
     }
 
-    /// Waits for the child's end, so long at most.
+    /// Waits up to `most` for the child to exit, and returns its status.
     fn status(&self, most: Duration) -> Option<ExitStatus> {
         let state = self.until(most, |state| state.ended);
         state.status
     }
 
-    fn until(&self, most: Duration, so: impl Fn(&ProcessState) -> bool) -> MutexGuard<'_, ProcessState> {
+    /// Waits until `condition` holds, up to `most`.
+    fn until(&self, most: Duration, condition: impl Fn(&ProcessState) -> bool) -> MutexGuard<'_, ProcessState> {
         let over = Instant::now() + most;
         let mut state = self.state();
         loop {
             let left = over.saturating_duration_since(Instant::now());
-            if so(&state) || left.is_zero() {
+            if condition(&state) || left.is_zero() {
                 return state;
             }
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    fn last_words(&self) -> Option<String> {
-        self.until(LAST_WORDS, |state| state.deaf).held.take()
+    /// Takes the line that is held back, after waiting for the end of standard error.
+    fn last_line(&self) -> Option<String> {
+        self.until(LAST_LINES, |state| state.stderr_closed).held.take()
     }
 
-    /// Says the line that was held back.
+    /// Prints the line that was held back.
     fn release(&self) {
         let mut state = self.state();
         let line = state.held.take();
@@ -292,7 +311,7 @@ impl ProcessShared {
         }
     }
 
-    /// Relays lines, each when the next has come or a moment later.
+    /// Prints the lines of the child, each when the next arrives or after a second.
     fn relay(&self, errors: &File) {
         let mut line = Vec::new();
         let mut buffer = [0; 4096];
@@ -314,14 +333,15 @@ impl ProcessShared {
             }
         }
         self.hold(&mut line);
-        self.state().deaf = true;
+        self.state().stderr_closed = true;
         self.changed.notify_all();
     }
 
+    /// Prints the line that was held back, and holds this one back instead.
     fn hold(&self, line: &mut Vec<u8>) {
         let text = String::from_utf8_lossy(line);
         let text = match text.trim() {
-            // Which pipe broke is of interest to ssh alone.
+            // The details of a broken pipe do not help the user.
             text if text.starts_with("client_loop: send disconnect: ") => LOST,
             text => text,
         };
@@ -329,7 +349,7 @@ impl ProcessShared {
             self.release();
             let mut state = self.state();
             state.held = Some(shown(text.as_ref()));
-            state.failure = later(text, state.failure);
+            state.failure = classify(text, state.failure);
         }
         line.clear();
     }
@@ -339,17 +359,20 @@ impl ProcessShared {
 mod tests {
     use super::*;
 
-    /// What ssh says at the end of an attempt tells whether another may succeed.
-    fn said(lines: &[&str]) -> Option<Failure> {
-        lines.iter().fold(None, |before, line| later(line, before))
+    /// Returns the kind of failure that these lines of ssh mean.
+    fn kind_of(lines: &[&str]) -> Option<Failure> {
+        lines.iter().fold(None, |before, line| classify(line, before))
     }
 
     #[test]
-    fn a_refused_login_outweighs_what_the_connection_says() {
+    fn a_refused_login_outweighs_a_lost_connection() {
         let closed = "kex_exchange_identification: Connection closed by remote host";
-        assert_eq!(said(&["ssh: connect to host jump port 22: Connection refused", closed]), Some(Failure::Temporary));
-        assert_eq!(said(&["me@jump: Permission denied (publickey).", closed]), Some(Failure::Permanent));
-        assert_eq!(said(&[closed, "Host key verification failed."]), Some(Failure::Permanent));
-        assert_eq!(said(&["Could not resolve hostname nowhere: Name or service not known"]), None);
+        assert_eq!(
+            kind_of(&["ssh: connect to host jump port 22: Connection refused", closed]),
+            Some(Failure::Temporary)
+        );
+        assert_eq!(kind_of(&["me@jump: Permission denied (publickey).", closed]), Some(Failure::Permanent));
+        assert_eq!(kind_of(&[closed, "Host key verification failed."]), Some(Failure::Permanent));
+        assert_eq!(kind_of(&["Could not resolve hostname nowhere: Name or service not known"]), None);
     }
 }

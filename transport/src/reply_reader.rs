@@ -1,4 +1,4 @@
-//! What the receiver says back to a sender (SPEC.md, "The conversation"), heard by a thread while the stream flows.
+//! Reads the replies of a receiver (SPEC.md, "The conversation") on a thread of its own while the stream is sent.
 
 use std::fs::File;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,108 +13,115 @@ use xfer_hole_ui::Messages;
 
 use crate::{ConversationEnd, RecordSpool};
 
-/// How the lines begin that a receiver is known by: login noise may stand in front of them on the same line.
+/// Beginnings of the lines that identify a receiver. Login noise may precede them on the same line.
 const BEGINS: [&[u8]; 2] = [b"XFER-HOLE-READY ", b"XFER-HOLE-TEXT "];
-/// Why a link can't carry a disk whose lines come with a carriage return.
+/// The error message for reply lines that end with a carriage return: a terminal alters the bytes of the link.
 pub const TERMINAL: &str = "a terminal is in between, which changes bytes: leave -t out of --rsh, or use ssh -T";
-/// How long a receiver that has gone away may take to end.
+/// Time that the child may take to exit after the receiver closed its output.
 const LINGER: Duration = Duration::from_secs(5);
-/// Warnings of the receiver that are relayed: more is a flood.
+/// Maximum number of warnings of the receiver that are printed.
 const NOTES: usize = 100;
-/// Records of a manifest that may wait: some hundred megabytes, for the most part in a file.
+/// Maximum number of queued manifest records: some hundred megabytes, most of them in a temporary file.
 const RECORDS: u64 = if cfg!(test) { 64 } else { 4 << 20 };
-/// Records more that are taken in where nobody comes for those that wait: what stands in the link ahead of a reason to give up.
+/// Number of further records that are queued when none is taken, so that a FAIL line behind them can be read.
 const MORE: u64 = RECORDS / 8;
-/// After so long nobody seems to come: whoever sends may be waiting for a receiver that takes nothing any more.
+/// Time after which a full queue counts as stuck: the sending thread may itself be waiting for the receiver.
 const STUCK: Duration = Duration::from_secs(2);
-/// How long is waited at a time where nothing limits it.
+/// Length of one wait that has no limit.
 const LONG: Duration = Duration::from_secs(3600);
-/// How often silence is looked for.
+/// Interval at which silence is checked.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// What a receiver answers to WANT.
+/// The reply of a receiver to WANT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExistingOffer {
-    /// It has the fingerprint that is wanted.
+    /// The existing disk has the fingerprint of the request.
     Same,
-    /// It has this, and its records follow.
+    /// A manifest of the existing disk, whose records follow.
     Manifest(ManifestHeader),
 }
 
-/// What is known of a manifest that comes.
+/// The next part of a manifest that is being received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ManifestProgress {
-    /// The next of its records.
+    /// The next record.
     Record(Record),
-    /// Nothing yet.
+    /// No record has arrived within the time.
     Nothing,
-    /// All records have been told.
+    /// All records were taken.
     End,
 }
 
-/// The receiver's answers so far.
+/// The replies of the receiver so far. Clones share their state.
 #[derive(Clone)]
 pub struct ReplyReader(Arc<ReplyShared>);
 
 struct ReplyShared {
     state: Mutex<ReplyState>,
     changed: Condvar,
-    /// Whose warnings these are.
+    /// The host that is named in front of the warnings of the receiver.
     host: Option<String>,
     messages: Messages,
-    /// To be done when it ends otherwise than well: whoever writes has to be stopped.
+    /// Called when the conversation fails, to stop the thread that writes the stream.
     stop: Box<dyn Fn(&ConversationEnd) + Send + Sync>,
 }
 
 struct ReplyState {
-    /// A shell waits for the text of a receiver.
+    /// True if a shell waits for the text of recv-hole.sh.
     text: bool,
+    /// The words of READY, once it has arrived.
     ready: Option<Vec<String>>,
-    /// A receiver, and no login, has said something.
+    /// True once the receiver, and not a login, has sent something.
     begun: bool,
     ending: Option<ConversationEnd>,
-    heard: Instant,
+    /// When bytes arrived last.
+    last_read: Instant,
+    /// Number of warnings so far.
     notes: usize,
-    /// The last line of what was passed over before READY.
+    /// The last line that was skipped before READY.
     noise: Option<String>,
-    /// What was asked for by WANT.
+    /// The request of WANT, if it was sent.
     want: Option<ManifestRequest>,
     offer: Option<ExistingOffer>,
-    /// The manifest that comes, once its first line is there.
+    /// The manifest that is being received, once its first line has arrived.
     manifest: Option<ManifestReader>,
     records: RecordSpool,
-    /// The records are more than may wait: nothing is heard until some are taken.
+    /// True while the queue of records is full: no reply is read until some are taken.
     full: bool,
-    /// Nobody has come for any of them since they were full.
+    /// True if no record was taken for some time since the queue was full.
     stuck: bool,
-    /// The records are not wanted any more.
-    drains: bool,
-    /// The stream is being written, and may have to wait for the receiver.
+    /// True if the records are not needed any more and are discarded.
+    discards: bool,
+    /// True while the sending thread is in a write, which may block.
     writes: bool,
-    /// When the stream or the queue of records got on last: it counts while the queue is full and nothing is heard.
+    /// When a write began or ended or a record was taken last. It is checked while the queue is full and no reply is read.
     moved: Instant,
 }
 
 impl ReplyState {
-    /// Records that may wait now.
-    fn most(&self) -> u64 {
+    /// Returns the maximum number of queued records at this moment.
+    fn queue_limit(&self) -> u64 {
         if self.stuck { RECORDS + MORE } else { RECORDS }
     }
 
-    /// True if the manifest has come to its end.
-    fn has_told_all(&self) -> bool {
+    /// Returns true if the manifest is complete.
+    fn manifest_has_ended(&self) -> bool {
         self.manifest.as_ref().is_some_and(ManifestReader::has_ended)
     }
 
-    /// How it ended, asked once it has.
+    /// Returns how the conversation ended. Call it only after the end.
     fn ended(&self) -> ConversationEnd {
         self.ending.clone().unwrap_or(ConversationEnd::Closed(None))
     }
 }
 
 impl ReplyReader {
-    /// Begins to listen. `stop` is called when the conversation fails, from another thread. Warnings of the receiver are
-    /// relayed with the host's name.
+    /// Starts a thread that reads replies from `from`.
+    ///
+    /// `stop` is called on another thread when the conversation fails. Warnings of the receiver are printed with the name of `host`.
+    ///
+    /// # Errors
+    /// Returns an error if the thread can't be started.
     pub fn listen(
         from: File,
         host: Option<String>,
@@ -126,7 +133,7 @@ impl ReplyReader {
             ready: None,
             begun: false,
             ending: None,
-            heard: Instant::now(),
+            last_read: Instant::now(),
             notes: 0,
             noise: None,
             want: None,
@@ -135,53 +142,67 @@ impl ReplyReader {
             records: RecordSpool::default(),
             full: false,
             stuck: false,
-            drains: false,
+            discards: false,
             writes: false,
             moved: Instant::now(),
         };
         let shared =
             ReplyShared { state: Mutex::new(state), changed: Condvar::new(), host, messages, stop: Box::new(stop) };
-        let answers = Self(Arc::new(shared));
-        let ear = answers.clone();
-        thread::Builder::new().spawn(move || ear.hear(&from))?;
-        Ok(answers)
+        let replies = Self(Arc::new(shared));
+        let reader = replies.clone();
+        thread::Builder::new().spawn(move || reader.read_lines(&from))?;
+        Ok(replies)
     }
 
-    /// Takes `patience` without an answer for a dead link, once the receiver has said something, or `at_once`. Bytes that leave tell
-    /// nothing: pipes and sockets take some millions of them that never arrive. Only while no answer can be heard, since records of the
-    /// manifest wait to be taken, does a link count as dead when a write has been held up for so long.
+    /// Starts a thread that ends the conversation if no reply arrives for `patience`.
+    ///
+    /// The time counts from the first reply, or from now if `at_once` is set. Bytes that were written prove nothing, because pipes and
+    /// sockets buffer megabytes. While the queue of records is full, and therefore no reply is read, the link counts as dead if a write
+    /// is blocked for `patience`.
+    ///
+    /// # Errors
+    /// Returns an error if the thread can't be started.
     pub fn watch(&self, patience: Duration, at_once: bool) -> io::Result<()> {
-        let eye = self.clone();
-        eye.state().begun |= at_once;
-        thread::Builder::new().spawn(move || eye.look(patience))?;
+        let watcher = self.clone();
+        watcher.state().begun |= at_once;
+        thread::Builder::new().spawn(move || watcher.watch_silence(patience))?;
         Ok(())
     }
 
-    /// Waits until it is known whether a receiver is there, or only a shell that wants the text of one.
+    /// Waits until a receiver or a shell has replied. Returns true if it is a shell that needs the text of recv-hole.sh.
+    ///
+    /// # Errors
+    /// Returns how the conversation ended, if it ended before.
     pub fn wants_text(&self) -> Result<bool, ConversationEnd> {
         let known = |state: &ReplyState| state.text || state.ready.is_some();
         let state = self.wait(None, known);
         if known(&state) { Ok(state.text) } else { Err(state.ended()) }
     }
 
-    /// Waits for READY: its words.
+    /// Waits for READY and returns its words.
+    ///
+    /// # Errors
+    /// Returns how the conversation ended, if it ended before.
     pub fn ready(&self) -> Result<Vec<String>, ConversationEnd> {
         let state = self.wait(None, |state| state.ready.is_some());
         state.ready.clone().ok_or_else(|| state.ended())
     }
 
-    /// Takes note that WANT is about to be said.
+    /// Records that WANT is about to be sent.
     pub fn ask(&self, want: ManifestRequest) {
         self.state().want = Some(want);
     }
 
-    /// True if WANT was said.
+    /// Returns true if WANT was sent.
     #[must_use]
     pub fn was_asked(&self) -> bool {
         self.state().want.is_some()
     }
 
-    /// Waits for the answer to WANT, `most` at most: none if it hasn't come yet.
+    /// Waits up to `most` for the reply to WANT. Returns `None` if it has not arrived.
+    ///
+    /// # Errors
+    /// Returns how the conversation ended, if it ended before.
     pub fn offer(&self, most: Duration) -> Result<Option<ExistingOffer>, ConversationEnd> {
         let mut state = self.wait(Some(most), |state| state.offer.is_some());
         match (state.offer.take(), &state.ending) {
@@ -191,9 +212,12 @@ impl ReplyReader {
         }
     }
 
-    /// Waits for the next record of the manifest, `most` at most.
+    /// Waits up to `most` for the next record of the manifest.
+    ///
+    /// # Errors
+    /// Returns how the conversation ended, if it ended before, or that the temporary file of the queue can't be read.
     pub fn told(&self, most: Duration) -> Result<ManifestProgress, ConversationEnd> {
-        let mut state = self.wait(Some(most), |state| !state.records.is_empty() || state.has_told_all());
+        let mut state = self.wait(Some(most), |state| !state.records.is_empty() || state.manifest_has_ended());
         let unreadable =
             |error: io::Error| ConversationEnd::failed(format!("cannot read a temporary file: {}", reason(&error)));
         if let Some(record) = state.records.pop().map_err(unreadable)? {
@@ -207,28 +231,31 @@ impl ReplyReader {
             return Ok(ManifestProgress::Record(record));
         }
         match &state.ending {
-            _ if state.has_told_all() => Ok(ManifestProgress::End),
+            _ if state.manifest_has_ended() => Ok(ManifestProgress::End),
             Some(ending) => Err(ending.clone()),
             None => Ok(ManifestProgress::Nothing),
         }
     }
 
-    /// Waits until the manifest has been told to its end, `most` at most: true if it was.
+    /// Waits up to `most` until the manifest is complete. Returns true if it is.
+    ///
+    /// # Errors
+    /// Returns how the conversation ended, if it ended before, or that the queue of records is full.
     pub fn told_all(&self, most: Duration) -> Result<bool, ConversationEnd> {
-        let state = self.wait(Some(most), ReplyState::has_told_all);
+        let state = self.wait(Some(most), ReplyState::manifest_has_ended);
         match &state.ending {
-            _ if state.has_told_all() => Ok(true),
+            _ if state.manifest_has_ended() => Ok(true),
             _ if state.full => Err(ConversationEnd::failed("it has more records than can be kept here")),
             Some(ending) => Err(ending.clone()),
             None => Ok(false),
         }
     }
 
-    /// Waits, `most` at most if that is said, until it is so, or until it has ended.
-    fn wait(&self, most: Option<Duration>, so: impl Fn(&ReplyState) -> bool) -> MutexGuard<'_, ReplyState> {
+    /// Waits until `condition` holds, the conversation has ended, or `most` has passed.
+    fn wait(&self, most: Option<Duration>, condition: impl Fn(&ReplyState) -> bool) -> MutexGuard<'_, ReplyState> {
         let over = most.map(|most| Instant::now() + most);
         let mut state = self.state();
-        while !so(&state) && state.ending.is_none() {
+        while !condition(&state) && state.ending.is_none() {
             let left = over.map_or(LONG, |over| over.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 break;
@@ -238,23 +265,25 @@ impl ReplyReader {
         state
     }
 
-    /// True if no more is to be sent.
+    /// Returns true if the conversation has ended, so that nothing more must be sent.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.state().ending.is_some()
     }
 
-    /// Takes note that a piece of the stream is about to be written, or (`false`) was written.
+    /// Records that a write to the stream begins (`true`) or has ended (`false`).
     pub fn note_write(&self, begins: bool) {
         let mut state = self.state();
         state.writes = begins;
         state.moved = Instant::now();
     }
 
-    /// Waits until it ends; `None` if that takes longer than `most`. Nobody wants to know any more what the receiver has.
+    /// Waits for the end of the conversation. Returns `None` if that takes longer than `most`.
+    ///
+    /// Records of the manifest that arrive meanwhile are discarded.
     #[must_use]
     pub fn ending(&self, most: Option<Duration>) -> Option<ConversationEnd> {
-        self.state().drains = true;
+        self.state().discards = true;
         self.0.changed.notify_all();
         self.wait(most, |_| false).ending.clone()
     }
@@ -263,13 +292,13 @@ impl ReplyReader {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first ending stands.
+    /// Records how the conversation ended, unless it has ended already.
     fn end(&self, ending: ConversationEnd) {
         let mut state = self.state();
         if state.ending.is_some() {
             return;
         }
-        // Who has gone away may still say why, to others than us.
+        // After Closed the child may still print the reason, so that it is not stopped yet.
         let stops =
             matches!(ending, ConversationEnd::Failed(_) | ConversationEnd::Wrong(_) | ConversationEnd::Silent(_));
         state.ending = Some(ending.clone());
@@ -280,7 +309,8 @@ impl ReplyReader {
         }
     }
 
-    fn hear(&self, from: &File) {
+    /// Reads and processes lines until the conversation ends.
+    fn read_lines(&self, from: &File) {
         let mut line = Vec::new();
         let mut noise = 0;
         let mut buffer = [0; 4096];
@@ -294,19 +324,19 @@ impl ReplyReader {
             };
             let ready = {
                 let mut state = self.state();
-                state.heard = Instant::now();
+                state.last_read = Instant::now();
                 state.ready.is_some()
             };
             noise += if ready { 0 } else { bytes };
             for &byte in &buffer[..bytes] {
                 if byte != b'\n' {
-                    // Longer lines are no answers; noise may have them.
+                    // No reply is longer. Login noise may be, and is cut.
                     if line.len() < ANSWER_LINE_MAX {
                         line.push(byte);
                     }
                     continue;
                 }
-                if self.take(&line) {
+                if self.process_line(&line) {
                     return;
                 }
                 line.clear();
@@ -316,7 +346,7 @@ impl ReplyReader {
             }
         }
         if !line.is_empty() {
-            self.take(&line);
+            self.process_line(&line);
         }
         let noise = self.state().noise.take();
         let ending = ConversationEnd::Closed(noise);
@@ -325,8 +355,8 @@ impl ReplyReader {
         (self.0.stop)(&ending);
     }
 
-    /// Takes a line of the answer to WANT; none if it is none.
-    fn take_offer(&self, line: &[u8]) -> Option<Result<(), String>> {
+    /// Processes a line of the reply to WANT. Returns `None` if the line is not part of it.
+    fn process_offer(&self, line: &[u8]) -> Option<Result<(), String>> {
         let mut state = self.state();
         let want = state.want?;
         let Some(manifest) = &mut state.manifest else {
@@ -359,23 +389,24 @@ impl ReplyReader {
             Err(error) => return Some(Err(error.to_string())),
         };
         if let ManifestEntry::Record(record) = entry
-            && !state.drains
+            && !state.discards
         {
             if let Err(error) = state.records.push(record) {
                 return Some(Err(format!("cannot write a temporary file: {}", reason(&error))));
             }
-            // Who has told more than we can keep has to wait. But what comes behind it may be why it gives up.
-            while state.records.len() >= state.most() && state.ending.is_none() && !state.drains {
+            // A full queue makes the receiver wait. Some more records are accepted if it is stuck, because FAIL may follow them.
+            while state.records.len() >= state.queue_limit() && state.ending.is_none() && !state.discards {
                 if !std::mem::replace(&mut state.full, true) {
                     state.moved = Instant::now();
                 }
                 let before = state.records.len();
-                let woken = self.0.changed.wait_timeout(state, STUCK).unwrap_or_else(PoisonError::into_inner);
-                state = woken.0;
-                state.stuck |= woken.1.timed_out() && state.records.len() == before;
+                let (guard, timeout) =
+                    self.0.changed.wait_timeout(state, STUCK).unwrap_or_else(PoisonError::into_inner);
+                state = guard;
+                state.stuck |= timeout.timed_out() && state.records.len() == before;
             }
             if std::mem::take(&mut state.full) {
-                state.heard = Instant::now();
+                state.last_read = Instant::now();
             }
         }
         drop(state);
@@ -383,9 +414,9 @@ impl ReplyReader {
         Some(Ok(()))
     }
 
-    /// Takes a line; true if it is the last that matters.
-    fn take(&self, line: &[u8]) -> bool {
-        if let Some(taken) = self.take_offer(line) {
+    /// Processes a line. Returns true if it ends the conversation.
+    fn process_line(&self, line: &[u8]) -> bool {
+        if let Some(taken) = self.process_offer(line) {
             return match taken {
                 Ok(()) => false,
                 Err(what) => {
@@ -395,8 +426,8 @@ impl ReplyReader {
             };
         }
         let ready = self.state().ready.is_some();
-        let answer = match (Reply::parse(line), ready) {
-            (Ok(answer @ (Reply::Text | Reply::Ready(_) | Reply::Fail(_) | Reply::Wait)), false) => answer,
+        let reply = match (Reply::parse(line), ready) {
+            (Ok(reply @ (Reply::Text | Reply::Ready(_) | Reply::Fail(_) | Reply::Wait)), false) => reply,
             (_, false) => {
                 let begin = (0..line.len()).find(|&at| BEGINS.iter().any(|words| line[at..].starts_with(words)));
                 if begin.is_some() && line.ends_with(b"\r") {
@@ -404,7 +435,7 @@ impl ReplyReader {
                     return true;
                 }
                 match begin.map(|begin| Reply::parse(&line[begin..])) {
-                    Some(Ok(answer)) => answer,
+                    Some(Ok(reply)) => reply,
                     Some(Err(flaw)) => {
                         self.end(ConversationEnd::failed(flaw.to_string()));
                         return true;
@@ -417,14 +448,14 @@ impl ReplyReader {
                     }
                 }
             }
-            (Ok(answer), true) => answer,
+            (Ok(reply), true) => reply,
             (Err(flaw), true) => {
                 self.end(ConversationEnd::failed(flaw.to_string()));
                 return true;
             }
         };
         self.state().begun = true;
-        match answer {
+        match reply {
             Reply::Text => {
                 let again = std::mem::replace(&mut self.state().text, true);
                 if ready || again {
@@ -472,15 +503,16 @@ impl ReplyReader {
         false
     }
 
-    fn look(&self, patience: Duration) {
+    /// Ends the conversation after `patience` of silence.
+    fn watch_silence(&self, patience: Duration) {
         loop {
             thread::sleep(LOOK);
             let state = self.state();
             if state.ending.is_some() {
                 return;
             }
-            // While the queue is full nothing is heard of the link, alive or dead; whoever is to take from the queue may be writing.
-            let silence = if state.full { state.moved } else { state.heard }.elapsed();
+            // While the queue is full no reply is read. The thread that takes records may be blocked in a write.
+            let silence = if state.full { state.moved } else { state.last_read }.elapsed();
             let dead = state.begun && (!state.full || state.writes) && silence >= patience;
             drop(state);
             if dead {

@@ -1,4 +1,4 @@
-//! What a receiver says back (SPEC.md, "The conversation"), and that it is still there when it has nothing to say.
+//! Writes the replies of a receiver (SPEC.md, "The conversation"), and WAIT when there is nothing else to write.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -10,53 +10,60 @@ use std::{io, thread};
 use xfer_hole_os::sys;
 use xfer_hole_proto::{Reply, WAIT_SECONDS};
 
-/// The silence that WAIT breaks towards one who takes `patience` of it for a dead link: 15 seconds, and less for the impatient.
+/// Returns the time without a reply after which WAIT is written: 15 seconds, or a third of `patience` if that is less.
+///
+/// `patience` is the time without a reply after which the sender takes the link for dead.
 #[must_use]
 pub fn wait_after(patience: Duration) -> Duration {
     Duration::from_secs(WAIT_SECONDS).min(patience / 3)
 }
 
-/// How often one who waits to be heard looks whether that is still wanted.
+/// Interval at which a blocked write checks whether it was cancelled.
 const LOOK: Duration = Duration::from_millis(250);
-/// How long the last line may wait for a sender that takes nothing: with the default patience, a silent sender is given up within 90 seconds.
+/// Maximum time that the last line waits for a sender that reads nothing. With the default patience, a silent sender is given up within 90
+/// seconds.
 const LAST_LINE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 20 });
-/// Bytes that go at once: a pipe that takes anything takes so many.
+/// Maximum bytes of one write: a pipe that is writable takes as many.
 const PIECE: usize = 4096;
 
-/// The receiver's way back to the sender. Dropped, it falls silent and is closed.
+/// Writes replies to the sender. Dropping it closes the output.
 pub struct ReplyWriter(Arc<WriterShared>);
 
 struct WriterShared {
     pipe: Mutex<ReplyPipe>,
     over: Condvar,
-    /// The last line is to be said. Not behind the lock, which a thread may hold that waits for the sender.
+    /// True once the last line is to be written. Outside the lock, which a thread that waits for the sender may hold.
     is_last: Arc<AtomicBool>,
 }
 
 struct ReplyPipe {
-    /// `None` when all is said.
+    /// `None` once the output is closed.
     out: Option<File>,
-    said: Instant,
-    /// The silence that WAIT breaks.
+    /// When a line was written last.
+    written: Instant,
+    /// Time without a reply after which WAIT is written.
     wait: Duration,
-    /// How long a sender may not listen.
+    /// Maximum time that a write waits for the sender.
     patience: Duration,
     is_last: Arc<AtomicBool>,
 }
 
 impl ReplyWriter {
-    /// Begins to say WAIT whenever nothing else was said for long, where `patience` of silence is a dead link's.
+    /// Starts a thread that writes WAIT whenever no reply was written for [`wait_after`]`(patience)`.
+    ///
+    /// # Errors
+    /// Returns an error if the thread can't be started.
     pub fn start(out: File, patience: Duration) -> io::Result<Self> {
         let is_last = Arc::new(AtomicBool::new(false));
-        let (out, said, wait) = (Some(out), Instant::now(), wait_after(patience));
-        let pipe = Mutex::new(ReplyPipe { out, said, wait, patience, is_last: Arc::clone(&is_last) });
+        let (out, written, wait) = (Some(out), Instant::now(), wait_after(patience));
+        let pipe = Mutex::new(ReplyPipe { out, written, wait, patience, is_last: Arc::clone(&is_last) });
         let shared = Arc::new(WriterShared { pipe, over: Condvar::new(), is_last });
         let ticker = Arc::clone(&shared);
         thread::Builder::new().spawn(move || ticker.tick())?;
         Ok(Self(shared))
     }
 
-    /// Says these lines, each with its LF, to a sender that may take its time, until that is `over`.
+    /// Writes lines, each with its LF. The sender may read them slowly; the write is cancelled when `over` is set.
     pub fn say_lines(&self, mut lines: &str, over: &AtomicBool) {
         while !lines.is_empty() {
             let end = lines.as_bytes()[..lines.len().min(PIECE)].iter().rposition(|&byte| byte == b'\n');
@@ -68,17 +75,17 @@ impl ReplyWriter {
         }
     }
 
-    /// Says this. A sender that doesn't hear it any more is found out by reading from it.
-    pub fn say(&self, answer: &Reply) {
-        self.0.pipe().say(answer);
+    /// Writes a reply. A failed write is ignored, because reading the stream will report the lost sender.
+    pub fn say(&self, reply: &Reply) {
+        self.0.pipe().say(reply);
     }
 }
 
 impl ReplyWriter {
-    /// Says why there will be no disk, which is the last line: a sender that takes nothing isn't waited for as long as before.
-    pub fn say_last(&self, answer: &Reply) {
+    /// Writes the last reply. It waits at most 20 seconds for a sender that reads nothing.
+    pub fn say_last(&self, reply: &Reply) {
         self.0.is_last.store(true, Ordering::Relaxed);
-        self.0.pipe().say(answer);
+        self.0.pipe().say(reply);
     }
 }
 
@@ -94,10 +101,11 @@ impl WriterShared {
         self.pipe.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Writes WAIT when it is due, until the output is closed.
     fn tick(&self) {
         let mut pipe = self.pipe();
         while pipe.out.is_some() {
-            let left = pipe.wait.saturating_sub(pipe.said.elapsed());
+            let left = pipe.wait.saturating_sub(pipe.written.elapsed());
             if left.is_zero() {
                 pipe.say(&Reply::Wait);
                 continue;
@@ -108,12 +116,13 @@ impl WriterShared {
 }
 
 impl ReplyPipe {
-    fn say(&mut self, answer: &Reply) {
-        self.say_text(&answer.text(), None);
+    fn say(&mut self, reply: &Reply) {
+        self.say_text(&reply.text(), None);
     }
 
-    /// Says it as soon as the sender has room for it: false if it was called off before. One who makes no room for too long hears nothing
-    /// any more, unless something calls us off.
+    /// Writes `text` as soon as the sender has room for it. Returns false if `over` was set before.
+    ///
+    /// Without `over`, the output is closed if the sender has no room for too long.
     fn say_text(&mut self, text: &str, over: Option<&AtomicBool>) -> bool {
         let begun = Instant::now();
         while let Some(out) = &self.out {
@@ -121,7 +130,7 @@ impl ReplyPipe {
                 return false;
             }
             if sys::wait_writable(out.as_fd(), LOOK).unwrap_or(true) {
-                let _heard = sys::write_all(out, text.as_bytes());
+                let _written = sys::write_all(out, text.as_bytes());
                 break;
             }
             let is_last = self.is_last.load(Ordering::Relaxed);
@@ -130,7 +139,7 @@ impl ReplyPipe {
                 self.out = None;
             }
         }
-        self.said = Instant::now();
+        self.written = Instant::now();
         true
     }
 }
@@ -143,14 +152,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_impatient_hear_three_times_as_often_as_they_ask() {
+    fn wait_comes_three_times_within_a_short_patience() {
         assert_eq!(wait_after(Duration::from_secs(60)), Duration::from_secs(15));
         assert_eq!(wait_after(Duration::from_secs(6)), Duration::from_secs(2));
     }
 
     #[test]
-    fn the_last_line_does_not_wait_long_for_a_sender_that_takes_nothing() {
-        let (_heard, out) = pipe().unwrap();
+    fn the_last_line_waits_briefly_for_a_stuck_sender() {
+        let (_reader, out) = pipe().unwrap();
         let out = File::from(OwnedFd::from(out));
         while sys::wait_writable(out.as_fd(), Duration::ZERO).unwrap() {
             sys::write_all(&out, &[b'x'; PIECE]).unwrap();
@@ -163,15 +172,15 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_is_not_taken_does_not_hold_the_last_line_up() {
-        let (_heard, out) = pipe().unwrap();
+    fn a_blocked_wait_does_not_delay_the_last_line() {
+        let (_reader, out) = pipe().unwrap();
         let out = File::from(OwnedFd::from(out));
         while sys::wait_writable(out.as_fd(), Duration::ZERO).unwrap() {
             sys::write_all(&out, &[b'\n'; PIECE]).unwrap();
         }
         let replies = ReplyWriter::start(out, Duration::from_secs(600)).unwrap();
-        // It is time for WAIT: the thread that says it holds the lock while the pipe is full.
-        replies.0.pipe().said -= Duration::from_secs(WAIT_SECONDS);
+        // WAIT is due. Its thread holds the lock while the pipe is full.
+        replies.0.pipe().written -= Duration::from_secs(WAIT_SECONDS);
         let begun = Instant::now();
         while replies.0.pipe.try_lock().is_ok() {
             replies.0.over.notify_all();
@@ -184,19 +193,19 @@ mod tests {
     }
 
     #[test]
-    fn silence_of_fifteen_seconds_is_broken_by_wait_and_dropping_closes() {
-        let (mut heard, out) = pipe().unwrap();
+    fn wait_follows_15_seconds_of_silence_and_drop_closes() {
+        let (mut reader, out) = pipe().unwrap();
         let replies = ReplyWriter::start(OwnedFd::from(out).into(), Duration::from_secs(60)).unwrap();
         replies.say(&Reply::Ready(Vec::new()));
-        replies.0.pipe().said -= Duration::from_secs(WAIT_SECONDS);
+        replies.0.pipe().written -= Duration::from_secs(WAIT_SECONDS);
         replies.0.over.notify_all();
         let mut said = vec![0; b"XFER-HOLE-READY 1\nWAIT\n".len()];
-        heard.read_exact(&mut said).unwrap();
+        reader.read_exact(&mut said).unwrap();
         assert_eq!(said, b"XFER-HOLE-READY 1\nWAIT\n");
         replies.say(&Reply::Done(None));
         drop(replies);
         let mut rest = String::new();
-        heard.read_to_string(&mut rest).unwrap();
+        reader.read_to_string(&mut rest).unwrap();
         assert_eq!(rest, "DONE\n");
     }
 }

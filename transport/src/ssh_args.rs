@@ -1,4 +1,4 @@
-//! The way to another machine: the user's OpenSSH, or whatever else runs a command there.
+//! The command-line options for the connection to another machine, and the command that connects: OpenSSH or the program of `--rsh`.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -13,46 +13,51 @@ use xfer_hole_ui::{parse_seconds, parse_size};
 
 use crate::Remote;
 
-/// Seconds after which ssh asks whether the other side still lives, and after which it gives up connecting, where the user's
-/// configuration doesn't say. It asks three times.
+/// Seconds of silence after which ssh probes the connection (`ServerAliveInterval`), if the user's configuration sets none. ssh gives
+/// up after three probes without an answer.
 const ALIVE: u32 = 15;
+/// Seconds after which ssh gives up connecting (`ConnectTimeout`), if the user's configuration sets none.
 const CONNECT: u32 = 30;
 
-/// How the other side is reached.
+/// Options for the connection to another machine.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "How the other side is reached")]
+#[command(next_help_heading = "Connection")]
 pub struct SshArgs {
-    /// Run this program at the other side, recv-hole or xfer-hole, where it isn't found by itself: on PATH there, in ~/.cargo/bin,
-    /// ~/.local/bin or /usr/local/bin. ~/ is the home directory there
+    /// Run PROGRAM on the remote machine as xfer-hole or recv-hole
+    ///
+    /// By default the program is searched for in the remote PATH, ~/.cargo/bin, ~/.local/bin and /usr/local/bin. A leading ~/ is
+    /// the remote home directory.
     #[arg(long, value_name = "PROGRAM", value_parser = clap::builder::NonEmptyStringValueParser::new().map(OsString::from))]
     pub remote_path: Option<OsString>,
 
-    /// Run this instead of ssh: a program and its words, to which the options below, the host and the command are added. The options
-    /// are for OpenSSH
+    /// Connect with COMMAND (default: ssh)
+    ///
+    /// COMMAND is a program and its arguments; the host and the remote command are appended. The ssh options below are valid only if
+    /// the program is called ssh.
     #[arg(short = 'e', long, value_name = "COMMAND")]
     pub rsh: Option<String>,
 
-    /// Connect to this port
+    /// Connect to PORT (default: from the ssh configuration)
     #[arg(short = 'P', long, value_name = "PORT", value_parser = parse_port)]
     pub port: Option<u16>,
 
-    /// Log in with the private key in this file
+    /// Log in with the private key in file KEY
     #[arg(short = 'i', long, value_name = "KEY")]
     pub identity: Option<OsString>,
 
-    /// Connect through this host, or through several, with commas between them
+    /// Connect through the host JUMP, or several separated by commas
     #[arg(short = 'J', long, value_name = "JUMP")]
     pub jump: Option<String>,
 
-    /// Give ssh this option, as in its configuration file; can be repeated
+    /// Pass OPTION to ssh, as in ssh_config (repeatable)
     #[arg(short = 'o', long, value_name = "OPTION")]
     pub ssh_option: Vec<String>,
 
-    /// Let ssh read this configuration file
+    /// Read FILE as the ssh configuration (default: ~/.ssh/config)
     #[arg(short = 'F', long, value_name = "FILE")]
     pub ssh_config: Option<OsString>,
 
-    /// Let ssh compress what it carries
+    /// Compress the connection with ssh
     #[arg(short = 'C', long)]
     pub compress: bool,
 
@@ -64,18 +69,21 @@ pub struct SshArgs {
     #[arg(short = '6', long)]
     pub ipv6: bool,
 
-    /// Give up when nothing has moved for so long: seconds, or with m or h behind them minutes or hours; 60 if not given. It counts from
-    /// the far end's first answer on where ssh may ask for a password before, and from the start, if it was given, where ssh can't:
-    /// with -o BatchMode=yes, or without a terminal, SSH_ASKPASS and DISPLAY
+    /// Give up after TIME without data (seconds; m, h accepted; default: 60)
+    ///
+    /// The time counts from the first reply of the remote program, because ssh may ask for a password before. It counts from the start
+    /// if TIME is given and ssh cannot ask: with -o BatchMode=yes, or without a terminal, SSH_ASKPASS and DISPLAY.
     #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
     pub timeout: Option<u32>,
 
-    /// Limit bandwidth, in bytes per second: with K, M or G behind the number, or B
+    /// Limit bandwidth to RATE (bytes per second, with unit B, K, M or G)
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub bwlimit: Option<u64>,
 }
 
-/// A rate in bytes a second, as sizes are written, but never without a unit: rsync takes a bare number for KiB.
+/// Parses a rate in bytes per second, written as a size with a unit.
+///
+/// A number without a unit is refused, because rsync reads it as KiB per second.
 fn parse_rate(text: &str) -> Result<u64, String> {
     match parse_size(text)? {
         0 => Err("a rate of nothing moves nothing".into()),
@@ -86,25 +94,30 @@ fn parse_rate(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A version of the conversation.
+/// Parses a version number of the conversation (SPEC.md, "The conversation").
+///
+/// # Errors
+/// Returns a message of one line if `text` is not a number from 0 to 2^32-1.
 pub fn parse_version(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| "expected a version's number, such as 1".to_owned())
 }
 
-/// A port's number.
+/// Parses a port number, 1 to 65535.
 fn parse_port(text: &str) -> Result<u16, String> {
     let port = text.parse().ok().filter(|&port| port > 0);
     port.ok_or_else(|| "expected a number from 1 to 65535".to_owned())
 }
 
 impl SshArgs {
-    /// True if silence counts before the other side has said anything: a time was given, and no ssh may be asking for a password then.
+    /// Returns true if the timeout counts from the start instead of from the first reply of the other side.
+    ///
+    /// That is so if `--timeout` was given and ssh can't ask for a password.
     #[must_use]
     pub fn counts_from_the_start(&self) -> bool {
         self.timeout.is_some() && !self.may_ask()
     }
 
-    /// True if ssh may ask the user something, as far as can be told: it has a terminal or a program for it, and wasn't forbidden to.
+    /// Returns true if ssh may ask the user a question: it has a terminal or a graphical program to ask with, and BatchMode is off.
     fn may_ask(&self) -> bool {
         let words = self.rsh.as_deref().map_or(Ok(vec!["ssh".into()]), words).unwrap_or_default();
         let Some((program, rest)) = words.split_first() else { return true };
@@ -113,21 +126,21 @@ impl SshArgs {
         is_ssh(program) && !forbidden && (File::open("/dev/tty").is_ok() || graphical())
     }
 
-    /// The silence that is taken for a dead link.
+    /// Returns the longest time without data before the link counts as dead.
     #[must_use]
     pub fn patience(&self) -> Duration {
         Duration::from_secs(self.timeout.map_or(SILENCE_SECONDS, u64::from))
     }
 
-    /// The first of the flags that only make sense with another machine, as it is typed.
+    /// Returns the first given flag that requires another machine, as it is typed.
     #[must_use]
     pub fn first_given(&self) -> Option<&'static str> {
         let own = [(self.rsh.is_some(), "--rsh"), (self.remote_path.is_some(), "--remote-path")];
-        own.into_iter().find_map(|(given, flag)| given.then_some(flag)).or_else(|| self.first_of_ssh())
+        own.into_iter().find_map(|(given, flag)| given.then_some(flag)).or_else(|| self.first_ssh_flag())
     }
 
-    /// The first of those that are for OpenSSH alone.
-    fn first_of_ssh(&self) -> Option<&'static str> {
+    /// Returns the first given flag that only OpenSSH understands.
+    fn first_ssh_flag(&self) -> Option<&'static str> {
         let given = [
             (self.port.is_some(), "--port"),
             (self.identity.is_some(), "--identity"),
@@ -141,7 +154,11 @@ impl SshArgs {
         given.into_iter().find_map(|(given, flag)| given.then_some(flag))
     }
 
-    /// The command that runs `script` at the other side. The error is one line.
+    /// Returns the local command that runs `script` on the machine of `remote`.
+    ///
+    /// # Errors
+    /// Returns a message of one line if `--rsh` can't be split into words, or if it names a program other than ssh and a flag or port
+    /// for ssh was given.
     pub fn command(&self, remote: &Remote, script: &str) -> Result<Command, String> {
         let words = match &self.rsh {
             Some(rsh) => words(rsh)?,
@@ -151,15 +168,15 @@ impl SshArgs {
         let mut args: Vec<OsString> = rest.iter().map(Into::into).collect();
         if is_ssh(program) {
             args.extend(self.ssh_words(remote));
-            args.extend(alive_words(program, &args, remote));
-            // What a configuration may ask for besides: none of it belongs to a transfer.
+            args.extend(default_options(program, &args, remote));
+            // A configuration may set these for interactive sessions. A transfer must not use them.
             for option in ["RemoteCommand=none", "PermitLocalCommand=no", "ClearAllForwardings=yes"] {
                 args.push("-o".into());
                 args.push(option.into());
             }
-            // A terminal would change what is sent: -T takes back a -tt that stands before it, and what -o asks for.
+            // A terminal would alter the bytes of the stream. -T overrides an earlier -tt and an earlier -o RequestTTY.
             args.extend(["-T", "-x", "-a", "--"].map(Into::into));
-        } else if let Some(flag) = self.first_of_ssh() {
+        } else if let Some(flag) = self.first_ssh_flag() {
             return Err(format!("{flag} is for ssh, and --rsh names another program"));
         } else if let Some(port) = remote.port {
             return Err(format!("port {port} is for ssh, and --rsh names another program"));
@@ -193,7 +210,7 @@ impl SshArgs {
     }
 }
 
-/// True if this word of ssh's options forbids it to ask for anything.
+/// Returns true if `word`, an argument of ssh, turns BatchMode on.
 fn is_batch_mode(word: &str) -> bool {
     let option = word.strip_prefix("-o").unwrap_or(word).trim_start();
     let (name, value) = option.split_once(['=', ' ']).unwrap_or((option, ""));
@@ -205,11 +222,13 @@ fn is_ssh(program: &str) -> bool {
     Path::new(program).file_name().is_some_and(|name| name == "ssh")
 }
 
-/// The options that the user's configuration leaves to us, chiefly those that end a dead connection: ssh itself is asked what it would do.
-fn alive_words(program: &str, args: &[OsString], remote: &Remote) -> Vec<OsString> {
-    let asked = Command::new(program)
+/// Returns ssh options with defaults for what the user's configuration leaves unset, mainly the detection of a dead connection.
+///
+/// `ssh -G` prints the effective configuration.
+fn default_options(program: &str, args: &[OsString], remote: &Remote) -> Vec<OsString> {
+    let output = Command::new(program)
         .arg("-G")
-        // Debian's ssh takes BatchMode for a wish to wait a quarter of an hour for a dead link; the first to say so wins.
+        // With BatchMode=yes Debian's ssh sets ServerAliveInterval to 300 seconds itself. ssh uses the first value of an option.
         .args(["-o", "BatchMode=no"])
         .args(args)
         .arg("--")
@@ -217,14 +236,14 @@ fn alive_words(program: &str, args: &[OsString], remote: &Remote) -> Vec<OsStrin
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .output();
-    let said = asked.map(|asked| asked.stdout).unwrap_or_default();
-    let said = String::from_utf8_lossy(&said);
-    let has = |line: &str| said.lines().any(|said| said == line);
+    let config = output.map(|output| output.stdout).unwrap_or_default();
+    let config = String::from_utf8_lossy(&config);
+    let has = |line: &str| config.lines().any(|other| other == line);
     let mut words: Vec<OsString> = Vec::new();
     if has("serveraliveinterval 0") {
         words.extend(["-o".into(), format!("ServerAliveInterval={ALIVE}").into()]);
     }
-    // A master that ends with us takes with it all who ride on it. One that is there already is used nevertheless.
+    // A control master started by this process would end with it and cut all sessions that share it. An existing master is still used.
     if has("controlpersist no") {
         words.extend(["-o".into(), "ControlMaster=no".into()]);
     }
@@ -234,7 +253,7 @@ fn alive_words(program: &str, args: &[OsString], remote: &Remote) -> Vec<OsStrin
     words
 }
 
-/// The words of a command line, by blanks and quotes as in a shell; nothing else of a shell is in it.
+/// Splits a command line into words at blanks. Quotes and backslashes work as in a shell; expansions do not exist.
 fn words(text: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -274,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn another_program_gets_the_host_and_the_command_and_nothing_else() {
+    fn another_program_gets_only_host_and_command() {
         let args = SshArgs { rsh: Some("lxc-run 'a b' \"c\\\"d\" e\\ f".into()), ..SshArgs::default() };
         let command = args.command(&remote(), "true").unwrap();
         assert_eq!(line(&command), ["lxc-run", "a b", "c\"d", "e f", "me@host", "true"]);
@@ -284,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn batch_mode_is_known_however_it_is_written() {
+    fn batch_mode_is_recognised_in_every_notation() {
         for word in ["BatchMode=yes", "batchmode yes", "BatchMode = true", "-oBatchMode=yes", "-o BatchMode=YES"] {
             assert!(is_batch_mode(word), "{word}");
         }
@@ -294,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn ssh_gets_its_options_before_the_host_and_the_port_of_the_url_first() {
+    fn ssh_gets_options_before_the_host_and_the_url_port_wins() {
         let args = SshArgs { port: Some(1), ssh_option: vec!["User=you".into()], ipv4: true, ..SshArgs::default() };
         let command = args.command(&Remote { port: Some(2222), ..remote() }, "true").unwrap();
         let line = line(&command);

@@ -1,12 +1,12 @@
-//! The line that shows on a terminal how far a transfer is, as wide as there is room.
+//! Formats the progress bar line for a terminal of a given width.
 
 use crate::progress_snapshot::{ProgressSnapshot, seconds_text};
 use crate::size::size_text;
 
-/// The bar between its brackets, at least and at most.
+/// Minimum and maximum columns of the bar between its brackets.
 const BAR: (usize, usize) = (6, 40);
 
-/// One line of plain ASCII that is shorter than `columns`, in its fullest form that fits.
+/// Returns the progress line: plain ASCII, shorter than `columns`, with as much detail as fits.
 pub(crate) fn line(name: &str, status: &ProgressSnapshot, columns: usize) -> String {
     let room = columns.saturating_sub(1);
     let phase = status.phase.word();
@@ -39,22 +39,23 @@ pub(crate) fn line(name: &str, status: &ProgressSnapshot, columns: usize) -> Str
     forms.into_iter().find(|form| form.len() <= room).unwrap_or_default()
 }
 
-/// A phase without a measure, or a disk of unknown size: that something is done is seen by the time that passes.
+/// Returns the line for a phase without a percentage, or for a disk of unknown size: a spinner and the elapsed time.
 fn unmeasured(name: &str, status: &ProgressSnapshot, room: usize) -> String {
     let phase = status.phase.word();
-    let turn = ["|", "/", "-", "\\"][usize::try_from(status.elapsed.as_millis() / 200 % 4).unwrap_or_default()];
+    let spinner = ["|", "/", "-", "\\"][usize::try_from(status.elapsed.as_millis() / 200 % 4).unwrap_or_default()];
     let time = seconds_text(status.elapsed);
     let moved =
         format!("{} data, {} of disk, {}/s", size_text(status.data), size_text(status.disk), size_text(status.rate));
     let whole = if status.moves() {
-        format!("{name}: {phase} {turn} {moved}, {time}")
+        format!("{name}: {phase} {spinner} {moved}, {time}")
     } else {
-        format!("{name}: {phase} {turn} {time}")
+        format!("{name}: {phase} {spinner} {time}")
     };
-    let forms = [whole, format!("{phase} {turn} {time}"), format!("{phase} {turn}"), turn.to_owned()];
+    let forms = [whole, format!("{phase} {spinner} {time}"), format!("{phase} {spinner}"), spinner.to_owned()];
     forms.into_iter().find(|form| form.len() <= room).unwrap_or_default()
 }
 
+/// Returns the bar itself, `width` columns wide.
 fn bar_of(width: usize, percent: u64) -> String {
     let full = width * usize::try_from(percent).unwrap_or_default() / 100;
     let tip = if full < width { ">" } else { "" };
@@ -85,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wide_line_tells_all() {
+    fn a_wide_line_shows_every_figure() {
         assert_eq!(
             line("xfer-hole", &half_way(), 100),
             "xfer-hole: sending  50% [=========>         ] 4.00 GiB of 8 GiB, 300 MiB data, 335 MiB/s, 12 s left"
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_fits_into_any_window_and_names_the_phase_where_it_can() {
+    fn every_line_fits_its_width_and_names_the_phase() {
         let mut states = vec![half_way(), ProgressSnapshot::default()];
         let all = [
             Phase::Preparing,
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_phase_without_a_measure_turns_and_counts_the_time() {
+    fn a_phase_without_a_percentage_shows_spinner_and_time() {
         let mut status =
             ProgressSnapshot { phase: Phase::Syncing, size: Some(4096), disk: 4096, ..ProgressSnapshot::default() };
         let lines: Vec<_> = (0..3)

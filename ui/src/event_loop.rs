@@ -1,5 +1,5 @@
-//! The event loop: one thread for what comes from outside at any time: signals, timers, child processes, links. The data path is other
-//! threads, which block.
+//! The event loop: one tokio thread that handles signals, timers, child processes and links. Disk and stream I/O runs on other,
+//! blocking threads.
 
 use std::io;
 use std::thread::{self, JoinHandle};
@@ -7,7 +7,9 @@ use std::thread::{self, JoinHandle};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-/// A thread that runs tasks until this is dropped. A task must not block: all others would wait for it.
+/// A thread that runs asynchronous tasks until this value is dropped.
+///
+/// A task must not block, because all other tasks would wait for it.
 #[derive(Debug)]
 pub struct EventLoop {
     handle: Handle,
@@ -16,20 +18,23 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// Starts the thread. Fails where the system has none for us, or no descriptors.
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// Returns an error if the system provides no thread or no file descriptors.
     pub fn start() -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = thread::Builder::new().name("event loop".to_owned()).spawn(move || {
-            // Told to stop, or nobody is left to tell it: the same.
+            // A dropped sender means stop, too.
             let _stopped = runtime.block_on(stopped);
             runtime.shutdown_background();
         })?;
         Ok(Self { handle, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// What tasks are spawned on, from any thread.
+    /// Returns the handle that spawns tasks on this loop from any thread.
     #[must_use]
     pub fn handle(&self) -> &Handle {
         &self.handle
@@ -54,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tasks_run_while_the_event_loop_is_there_and_end_with_it() {
+    fn tasks_run_until_the_event_loop_is_dropped() {
         struct Held(mpsc::Sender<&'static str>);
         impl Drop for Held {
             fn drop(&mut self) {

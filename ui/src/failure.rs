@@ -1,25 +1,25 @@
-//! Failures that trying again can mend, and those that stay: the exit status tells them apart.
+//! Permanent and temporary failures, which the exit status tells apart.
 
 use std::process::ExitCode;
 
-/// Whether the same command can succeed later. It decides the exit status of a failure.
+/// Whether the same command can succeed later. It determines the exit status of a failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Failure {
-    /// It would fail again: exit status 2, as for wrong usage.
+    /// The command would fail again: exit status 2, as for wrong usage.
     #[default]
     Permanent,
-    /// It may succeed later, as after a cut link: exit status 75, which sysexits.h calls `EX_TEMPFAIL`.
+    /// The command may succeed later, as after a cut link: exit status 75, which sysexits.h calls `EX_TEMPFAIL`.
     Temporary,
 }
 
 impl Failure {
-    /// Temporary if this is so.
+    /// Returns [`Failure::Temporary`] if `is_temporary`, else [`Failure::Permanent`].
     #[must_use]
-    pub fn temporary_if(so: bool) -> Self {
-        if so { Self::Temporary } else { Self::Permanent }
+    pub fn temporary_if(is_temporary: bool) -> Self {
+        if is_temporary { Self::Temporary } else { Self::Permanent }
     }
 
-    /// The exit status.
+    /// Returns the exit status, 2 or 75.
     #[must_use]
     pub fn status(self) -> u8 {
         match self {
@@ -28,7 +28,7 @@ impl Failure {
         }
     }
 
-    /// The exit status, as `main` returns it.
+    /// Returns the exit status as the type that `main` returns.
     #[must_use]
     pub fn exit_code(self) -> ExitCode {
         ExitCode::from(self.status())

@@ -1,13 +1,13 @@
-//! What programs are told: one JSON object a line. The shape is documented in xfer-hole-progress(7).
+//! Messages and progress for programs: one JSON object per line, as documented in xfer-hole-progress(7).
 
 use serde::Serialize;
 
 use crate::progress_snapshot::{ProgressSnapshot, rate_of};
 
-/// The shape's version.
+/// The version of the JSON format.
 const VERSION: u32 = 1;
 
-/// How a transfer ended.
+/// The result of a command, as the last event reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Outcome {
@@ -39,7 +39,7 @@ struct EventTotals {
     kept: u64,
     percent: Option<u64>,
     wire: u64,
-    /// In seconds, to the millisecond.
+    /// Seconds, rounded to milliseconds.
     elapsed: f64,
     rate: u64,
 }
@@ -67,7 +67,7 @@ struct ProgressEvent<'a> {
     phase: &'a str,
     #[serde(flatten)]
     totals: EventTotals,
-    /// In whole seconds.
+    /// Whole seconds until the transfer is estimated to end.
     left: Option<u64>,
 }
 
@@ -87,17 +87,18 @@ fn head<'a>(program: &'a str, event: &'a str) -> EventHead<'a> {
     EventHead { version: VERSION, program, event }
 }
 
+/// Returns the object as one line with its newline.
 fn line(object: &impl Serialize) -> String {
-    // Strings and numbers can't fail to be written.
+    // Serializing strings and numbers can't fail.
     serde_json::to_string(object).unwrap_or_default() + "\n"
 }
 
-/// Something that is said in words: a warning, a hint, a note, an error, a result.
-pub(crate) fn said(program: &str, event: &str, text: &str) -> String {
+/// Returns the line of a text message: `event` is warning, hint, note, error or result.
+pub(crate) fn message(program: &str, event: &str, text: &str) -> String {
     line(&MessageEvent { head: head(program, event), text })
 }
 
-/// How far it is.
+/// Returns the line that reports progress.
 pub(crate) fn progress(program: &str, status: &ProgressSnapshot) -> String {
     line(&ProgressEvent {
         head: head(program, "progress"),
@@ -107,7 +108,7 @@ pub(crate) fn progress(program: &str, status: &ProgressSnapshot) -> String {
     })
 }
 
-/// How it ended: the last line. The rate is that of the whole.
+/// Returns the last line, which reports the result. Its rate is the average over the whole transfer.
 pub(crate) fn end(
     program: &str,
     status: &ProgressSnapshot,

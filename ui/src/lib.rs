@@ -1,4 +1,4 @@
-//! What the tools of xfer-hole show and take: arguments, messages, progress, signals.
+//! The user interface that xfer-hole and recv-hole share: arguments, messages, progress and signals.
 
 mod bar;
 mod event_loop;

@@ -1,10 +1,10 @@
-//! What is said, and where.
+//! Messages to the user.
 //!
-//! - Standard output belongs to the stream, or to what was asked for; messages go to standard error.
-//! - A message is one line, `name: what: why`, lower case, no full stop.
-//! - A hint has a line of its own.
-//! - Nothing is said of a success, unless it was asked for.
-//! - Where programs listen, each of them is a JSON object.
+//! - Messages go to standard error. Standard output carries the stream or the requested result.
+//! - A message is one line, `name: what: why`, in lower case, without a full stop.
+//! - A hint is a line of its own.
+//! - Success prints nothing, unless a flag requests it.
+//! - With `--progress=json` every message is a JSON object.
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use xfer_hole_os::reason;
 
 use crate::{Failure, json_events, stderr};
 
-/// Speaks to the user under the program's name.
+/// Prints messages that begin with the program's name.
 #[derive(Clone, Copy, Debug)]
 pub struct Messages {
     name: &'static str,
@@ -22,97 +22,101 @@ pub struct Messages {
 }
 
 impl Messages {
-    /// `name` stands at the beginning of each line.
+    /// Creates a printer. `name` begins each line; `verbose` is the number of `-v` flags.
     #[must_use]
     pub fn new(name: &'static str, verbose: u8) -> Self {
         Self { name, verbose, json: false }
     }
 
-    /// The same for programs, if `json`: each message is then a line of JSON, see xfer-hole-progress(7).
+    /// Sets whether each message is printed as a line of JSON, see xfer-hole-progress(7).
     #[must_use]
     pub fn json(self, json: bool) -> Self {
         Self { json, ..self }
     }
 
-    /// The program's name.
+    /// Returns the program's name.
     pub fn name(self) -> &'static str {
         self.name
     }
 
-    /// True if programs listen.
+    /// Returns true if messages are printed as JSON.
     pub fn is_json(self) -> bool {
         self.json
     }
 
-    /// A message as it is written: `event` for programs, `kind` for people.
+    /// Returns a message as it is printed, with its newline.
+    ///
+    /// JSON has `event` as the kind of the message. Plain text has `kind` as a prefix, such as `"warning: "`.
     pub fn line(self, event: &str, kind: &str, what: impl Display) -> String {
         if self.json {
-            json_events::said(self.name, event, &what.to_string())
+            json_events::message(self.name, event, &what.to_string())
         } else {
             format!("{}: {kind}{what}\n", self.name)
         }
     }
 
-    fn say(self, event: &str, kind: &str, what: impl Display) {
-        stderr::say(&self.line(event, kind, what));
+    fn print(self, event: &str, kind: &str, what: impl Display) {
+        stderr::print(&self.line(event, kind, what));
     }
 
-    /// Something that the user should know, though it works.
+    /// Prints a warning.
     pub fn warn(self, what: impl Display) {
-        self.say("warning", "warning: ", what);
+        self.print("warning", "warning: ", what);
     }
 
-    /// Something that the user should know, though it works, and what to do about it.
+    /// Prints a warning, and a hint about what to do.
     pub fn warn_with_hint(self, what: impl Display, hint: impl Display) {
         self.warn(what);
         self.hint(hint);
     }
 
-    /// What the other side said, under its name.
+    /// Prints a line that the program on `host` wrote.
     pub fn relay(self, host: &str, line: &str) {
         self.note(format_args!("{host}: {line}"));
     }
 
-    /// What to do about something that was warned of.
+    /// Prints a hint about what to do.
     pub fn hint(self, what: impl Display) {
-        self.say("hint", "hint: ", what);
+        self.print("hint", "hint: ", what);
     }
 
-    /// Something that belongs to what was done, and is said without being asked for.
+    /// Prints a plain message, at any verbosity.
     pub fn note(self, what: impl Display) {
-        self.say("note", "", what);
+        self.print("note", "", what);
     }
 
-    /// Something that was asked for with `-v`.
+    /// Prints a plain message if `-v` was given.
     pub fn verbose(self, what: impl Display) {
         if self.verbose > 0 {
             self.note(what);
         }
     }
 
-    /// Something that was asked for with `-vv`.
+    /// Prints a plain message if `-vv` was given.
     pub fn trace(self, what: impl Display) {
         if self.verbose > 1 {
             self.note(what);
         }
     }
 
-    /// True if `-vv` was asked for.
+    /// Returns true if `-vv` was given.
     #[must_use]
     pub fn traces(self) -> bool {
         self.verbose > 1
     }
 
-    /// A result that was asked for: a bare line, to be compared or cut out by programs.
+    /// Prints a requested result as a line without the program's name, so that scripts can compare it.
     pub fn result(self, what: impl Display) {
         if self.json {
-            self.say("result", "", what);
+            self.print("result", "", what);
         } else {
-            stderr::say(&format!("{what}\n"));
+            stderr::print(&format!("{what}\n"));
         }
     }
 
-    /// What the command line's parser has to say: help and version, or what is wrong with the words behind `command`, if there is one.
+    /// Prints what the argument parser returned, and returns the exit status.
+    ///
+    /// That is help, the version, or a usage error. `command` is the subcommand whose arguments were wrong.
     pub fn usage(self, error: &clap::Error, command: Option<&str>) -> ExitCode {
         if !error.use_stderr() {
             return match error.print() {
@@ -122,19 +126,19 @@ impl Messages {
             };
         }
         let (line, hints) = self.wrong_words(error, command);
-        self.say("error", "", line);
+        self.print("error", "", line);
         hints.iter().for_each(|hint| self.hint(hint));
         Failure::Permanent.exit_code()
     }
 
-    /// What is wrong with the words of a command line in one line, and its hints.
+    /// Returns a usage error as one line, and its hints.
     #[must_use]
     pub fn wrong_words(self, error: &clap::Error, command: Option<&str>) -> (String, Vec<String>) {
-        // The parser says it in several lines: what is wrong, tips, how it is called, and where more is said.
+        // The parser renders several paragraphs: the error, tips, usage, and a reference to --help.
         let text = error.render().to_string();
         let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
         let line = what.lines().map(str::trim).collect::<Vec<_>>().join(" ");
-        // How a flag is passed as something else is no help to who has mistyped one, and neither is a word that is only a little alike.
+        // Dropped are tips about passing a flag as a value, and suggestions of words that are not close to what was typed.
         let tips = rest.lines().filter_map(|line| line.trim().strip_prefix("tip: "));
         let tips = tips.filter(|tip| !tip.starts_with("to pass "));
         let wrong = quoted_words(&line).next().unwrap_or_default();
@@ -147,22 +151,22 @@ impl Messages {
         (line.strip_prefix("error: ").unwrap_or(&line).to_owned(), hints)
     }
 
-    /// A failure that the user knows of already.
+    /// Returns the exit status of a failure that was already reported.
     #[must_use]
     pub fn fail_quietly(self, failure: Failure) -> ExitCode {
         failure.exit_code()
     }
 
-    /// The one line of a permanent failure, and its hint.
+    /// Prints a permanent failure and its hint, and returns the exit status.
     #[must_use]
     pub fn fail(self, what: impl Display, hint: Option<&str>) -> ExitCode {
         self.fail_as(Failure::Permanent, what, hint)
     }
 
-    /// The one line of a failure, and its hint.
+    /// Prints a failure and its hint, and returns the exit status.
     #[must_use]
     pub fn fail_as(self, failure: Failure, what: impl Display, hint: Option<&str>) -> ExitCode {
-        self.say("error", "", what);
+        self.print("error", "", what);
         if let Some(hint) = hint {
             self.hint(hint);
         }
@@ -170,17 +174,19 @@ impl Messages {
     }
 }
 
-/// The words between quotes in a line of the parser.
+/// Returns the words between single quotes in a line of the parser's output.
 fn quoted_words(line: &str) -> impl Iterator<Item = &str> {
     line.split('\'').skip(1).step_by(2)
 }
 
-/// True if a word is probably the other, mistyped: few letters have to be changed, added or left out.
+/// Returns true if `wrong` is probably a mistyped `meant`.
+///
+/// The edit distance may be 1, and one more for every 4 letters of the shorter word.
 #[must_use]
 pub fn is_near(wrong: &str, meant: &str) -> bool {
     let letters = |word: &str| word.trim_start_matches('-').chars().collect::<Vec<_>>();
     let (wrong, meant) = (letters(wrong), letters(meant));
-    // The distance of Levenshtein, row by row.
+    // Levenshtein distance, row by row.
     let mut row: Vec<usize> = (0..=meant.len()).collect();
     for (n, letter) in wrong.iter().enumerate() {
         let mut before = std::mem::replace(&mut row[0], n + 1);

@@ -1,4 +1,4 @@
-//! A panic ends the process, in release and in development builds alike: no thread goes on without another.
+//! Ends the process when any thread panics, so that no thread continues without another.
 
 use std::any::Any;
 use std::io::{self, Write};
@@ -7,11 +7,12 @@ use std::process;
 
 use crate::Failure;
 
-/// From now on a panic in any thread prints one line under this name and ends the process with status 2. Nothing gets its final name
-/// afterwards.
+/// Installs a panic hook: a panic in any thread prints one line that begins with `name` and ends the process with status 2.
+///
+/// No file gets its final name after a panic.
 pub fn exit_on_panic(name: &'static str) {
     panic::set_hook(Box::new(move |info| {
-        // One write, without locks: the thread that panicked may hold them. The line of a bar stays above.
+        // One write without taking locks, because the panicking thread may hold them. A progress bar stays visible above.
         let _said = io::stderr().write_all(line(name, info).as_bytes());
         process::exit(i32::from(Failure::Permanent.status()));
     }));
@@ -34,7 +35,7 @@ mod tests {
 
     use super::*;
 
-    /// Set in the process that is to panic.
+    /// The environment variable that is set in the process that panics.
     const CHILD: &str = "XFER_HOLE_TEST_PANIC";
 
     #[test]
@@ -52,7 +53,7 @@ mod tests {
         let lines: Vec<_> = said.lines().filter(|line| line.starts_with("program: ")).collect();
         assert!(
             lines.len() == 1
-                && lines[0].starts_with(r"program: internal error: a count of 7\nis wrong (link/src/panics.rs:"),
+                && lines[0].starts_with(r"program: internal error: a count of 7\nis wrong (ui/src/panics.rs:"),
             "{said}"
         );
         assert!(!said.contains("the process goes on"), "{said}");

@@ -1,4 +1,4 @@
-//! How far a transfer is, while it runs and at its end: for people a line that is redrawn, for programs JSON.
+//! Progress of a transfer while it runs and its result at the end: a bar for people, JSON for programs.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal};
@@ -11,16 +11,17 @@ use tokio::time::{MissedTickBehavior, interval};
 use xfer_hole_pipeline::ProgressCounters;
 
 use crate::json_events::Outcome;
-use crate::progress_display::{ProgressDisplay, ProgressKind, TELL};
+use crate::progress_display::{ProgressDisplay, ProgressKind, REPORT};
 use crate::{EventLoop, Failure, Messages, Signals, Summary, WrittenTarget, stderr};
 
-/// How often the bar is drawn.
+/// Interval at which the bar is drawn.
 const DRAW: Duration = Duration::from_millis(200);
-/// How often it is looked for a new phase.
+/// Interval at which a new phase is looked for when progress is JSON.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Shows a transfer from its beginning to its end, which is told once, by whoever is first: [`done`](Self::done),
-/// [`fail`](Self::fail), or a signal.
+/// Shows the progress of a transfer until it ends.
+///
+/// The end is reported once, by the first of [`done`](Self::done), [`fail`](Self::fail) and a signal.
 pub struct Progress {
     shown: Arc<ProgressDisplay>,
     ticks: AbortHandle,
@@ -28,7 +29,9 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Begins to show what `counters` says. `messages` are JSON if `kind` is; signals end what is shown.
+    /// Starts to show the values of `counters`.
+    ///
+    /// `messages` must be JSON if `kind` is [`ProgressKind::Json`]. A signal that ends the process reports the end.
     #[must_use]
     pub fn start(
         event_loop: &EventLoop,
@@ -43,7 +46,7 @@ impl Progress {
             kind => kind,
         };
         let shown =
-            Arc::new(ProgressDisplay { kind, messages, counters, began: Instant::now(), course: Mutex::default() });
+            Arc::new(ProgressDisplay { kind, messages, counters, began: Instant::now(), task: Mutex::default() });
         if matches!(kind, ProgressKind::Bar | ProgressKind::Json) {
             shown.counters.ahead().want();
         }
@@ -53,8 +56,8 @@ impl Progress {
         let every = match kind {
             ProgressKind::Bar => DRAW,
             ProgressKind::Json => LOOK,
-            // Nothing is shown, but the rate is known when it is asked for.
-            ProgressKind::Auto | ProgressKind::None => TELL,
+            // Nothing is shown, but SIGUSR1 needs samples for the rate.
+            ProgressKind::Auto | ProgressKind::None => REPORT,
         };
         let ticks = event_loop.handle().spawn(async move {
             let mut clock = interval(every);
@@ -67,12 +70,15 @@ impl Progress {
         Self { shown, ticks: ticks.abort_handle(), ended: false }
     }
 
-    /// The disk is where it should be. The summary is said to people if `summary`, of what was `made`; `digest` is for programs.
+    /// Reports success and returns exit status 0.
+    ///
+    /// If `summary` is set and progress is not JSON, a summary is printed, with the name of the target if `made` is given. `digest` is
+    /// the fingerprint for the JSON end event.
     pub fn done(self, digest: Option<&str>, summary: bool, made: Option<WrittenTarget>) -> ExitCode {
         self.ended(0, digest, summary, made)
     }
 
-    /// All was compared, and two disks differ: exit status 1.
+    /// Reports that the comparison is complete and the disks differ, and returns exit status 1.
     pub fn differs(self, summary: bool) -> ExitCode {
         self.ended(1, None, summary, None)
     }
@@ -87,7 +93,7 @@ impl Progress {
         ExitCode::from(exit)
     }
 
-    /// It failed, for this reason.
+    /// Reports a failure with its message and hint, and returns the exit status.
     pub fn fail(mut self, failure: Failure, error: impl Display, hint: Option<&str>) -> ExitCode {
         self.close();
         let error = error.to_string();
@@ -96,14 +102,16 @@ impl Progress {
         code
     }
 
-    /// It failed, and whoever is to know why knows it.
+    /// Reports a failure whose message was already printed, and returns the exit status.
     pub fn fail_quietly(mut self, failure: Failure) -> ExitCode {
         self.close();
         self.end(Outcome::Failed, failure.status(), None, None);
         self.shown.messages.fail_quietly(failure)
     }
 
-    /// Nothing is drawn any more, so that other things can be printed. A signal that was faster ends the process here.
+    /// Stops drawing, so that other output can follow.
+    ///
+    /// Does not return if a signal is already ending the process.
     pub fn close(&mut self) {
         self.ended = true;
         self.ticks.abort();
@@ -112,7 +120,7 @@ impl Progress {
 
     fn end(&self, outcome: Outcome, exit: u8, error: Option<&str>, digest: Option<&str>) {
         if let Some(line) = self.shown.last_line(outcome, exit, error, digest) {
-            stderr::say(&line);
+            stderr::print(&line);
         }
     }
 }

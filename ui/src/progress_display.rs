@@ -1,4 +1,4 @@
-//! What is shown of a transfer while it runs: a bar for people, JSON for programs, and a line for whoever asks by a signal.
+//! What is shown of a running transfer: a bar for people, JSON for programs, and a status line on SIGUSR1.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,58 +9,60 @@ use crate::json_events::{self, Outcome};
 use crate::progress_snapshot::{ProgressMeter, ProgressSnapshot};
 use crate::{Messages, bar, stderr};
 
-/// How often programs are told, if the phase stays the same.
-pub(crate) const TELL: Duration = Duration::from_secs(1);
+/// Interval between JSON progress events while the phase stays the same.
+pub(crate) const REPORT: Duration = Duration::from_secs(1);
 
-/// Which progress is shown.
+/// The kind of progress output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ProgressKind {
     /// A bar if standard error is a terminal
     Auto,
-    /// A bar, wherever standard error goes
+    /// A bar, even if standard error is not a terminal
     Bar,
-    /// All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)
+    /// One JSON object per line for each message, and one per second for progress, see xfer-hole-progress(7)
     Json,
-    /// Nothing
+    /// No progress
     #[default]
     None,
 }
 
-/// What is shown, for all who show it.
+/// The state of the progress output, shared by the timer, signals and the end of the transfer.
 pub(crate) struct ProgressDisplay {
     pub(crate) kind: ProgressKind,
     pub(crate) messages: Messages,
     pub(crate) counters: Arc<ProgressCounters>,
     pub(crate) began: Instant,
-    pub(crate) course: Mutex<ProgressTask>,
+    pub(crate) task: Mutex<ProgressTask>,
 }
 
+/// The mutable state of the progress output.
 #[derive(Default)]
 pub(crate) struct ProgressTask {
     meter: ProgressMeter,
-    /// What programs were told last, and when.
-    told: Option<(Phase, Duration)>,
+    /// The phase of the last JSON event, and its time since the start.
+    reported: Option<(Phase, Duration)>,
 }
 
 impl ProgressDisplay {
-    fn course(&self) -> MutexGuard<'_, ProgressTask> {
-        self.course.lock().unwrap_or_else(PoisonError::into_inner)
+    fn task(&self) -> MutexGuard<'_, ProgressTask> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Shows what there is to be shown by now.
+    /// Draws the bar, or prints a JSON event if one is due.
     pub(crate) fn tick(&self) {
-        let mut course = self.course();
+        let mut task = self.task();
         let now = self.began.elapsed();
-        let status = course.meter.look(&self.counters, now);
+        let status = task.meter.snapshot(&self.counters, now);
         let name = self.messages.name();
         match self.kind {
-            // Nothing can be said of it, and the line belongs to what ssh asks.
+            // No figures exist yet, and ssh may ask a question on this line.
             ProgressKind::Bar if status.phase == Phase::Connecting => stderr::try_draw(String::new()),
             ProgressKind::Bar => stderr::try_draw(bar::line(name, &status, stderr::columns())),
             ProgressKind::Json => {
-                let due = course.told.is_none_or(|(phase, at)| phase != status.phase || now.saturating_sub(at) >= TELL);
-                if due && stderr::try_say(&json_events::progress(name, &status)) {
-                    course.told = Some((status.phase, now));
+                let due =
+                    task.reported.is_none_or(|(phase, at)| phase != status.phase || now.saturating_sub(at) >= REPORT);
+                if due && stderr::try_print(&json_events::progress(name, &status)) {
+                    task.reported = Some((status.phase, now));
                 }
             }
             ProgressKind::Auto | ProgressKind::None => {}
@@ -68,23 +70,25 @@ impl ProgressDisplay {
     }
 
     fn status(&self) -> ProgressSnapshot {
-        self.course().meter.look(&self.counters, self.began.elapsed())
+        self.task().meter.snapshot(&self.counters, self.began.elapsed())
     }
 
-    /// The line is asked for: true if what it tells is still being found out.
+    /// Prepares a status line that SIGUSR1 requested.
+    ///
+    /// Returns true while the amount of data is still being determined.
     pub(crate) fn is_pending(&self) -> bool {
         self.counters.ahead().want();
         self.counters.ahead().is_pending()
     }
 
-    /// Says the line that somebody asked for, if it can be said now: true if so.
-    pub(crate) fn asked(&self) -> bool {
+    /// Prints the status line that SIGUSR1 requested, and returns true, unless standard error would block.
+    pub(crate) fn print_status(&self) -> bool {
         let (name, status) = (self.messages.name(), self.status());
         let json = self.messages.is_json();
-        stderr::try_say(&if json { json_events::progress(name, &status) } else { format!("{name}: {status}\n") })
+        stderr::try_print(&if json { json_events::progress(name, &status) } else { format!("{name}: {status}\n") })
     }
 
-    /// The last line for programs, if they listen.
+    /// Returns the JSON end event, or `None` if messages are not JSON.
     pub(crate) fn last_line(
         &self,
         outcome: Outcome,
@@ -97,7 +101,7 @@ impl ProgressDisplay {
         }
         let mut status = self.status();
         if outcome == Outcome::Done {
-            // A disk of no bytes has a size too.
+            // The snapshot has no size for a disk of zero bytes.
             status.size = Some(self.counters.size());
             status.percent = Some(100);
         }

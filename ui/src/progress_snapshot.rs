@@ -1,4 +1,4 @@
-//! How far a transfer is, at a moment: what bar, JSON and status line tell, each in its way.
+//! The progress of a transfer at one moment, as the bar, JSON events and the status line show it.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Display, Formatter};
@@ -8,20 +8,20 @@ use xfer_hole_pipeline::{Phase, ProgressCounters};
 
 use crate::size::size_text;
 
-/// The rate is that of the last seconds.
+/// The rate is the average over this time.
 const WINDOW: Duration = Duration::from_secs(5);
-/// Samples of the counters are this far apart, at least.
+/// Minimum time between two samples of the counters.
 const STEP: Duration = Duration::from_millis(100);
-/// So long nothing is foretold.
+/// Time after the start of data before a remaining time is estimated.
 const EARLY: Duration = Duration::from_secs(1);
 
-/// Bytes moved in so much time, a second.
+/// Returns the rate in bytes per second of `bytes` moved in `time`.
 pub(crate) fn rate_of(bytes: u64, time: Duration) -> u64 {
     let micros = time.as_micros().max(1);
     u64::try_from(u128::from(bytes) * 1_000_000 / micros).unwrap_or(u64::MAX)
 }
 
-/// A length of time, as people read it.
+/// Formats a duration for people, with decimals below 10 seconds.
 pub(crate) fn time_text(time: Duration) -> String {
     let (seconds, millis) = (time.as_secs(), time.subsec_millis());
     match seconds {
@@ -31,7 +31,7 @@ pub(crate) fn time_text(time: Duration) -> String {
     }
 }
 
-/// The same in whole seconds, for what changes while it is read.
+/// Formats a duration for people, in whole seconds.
 pub(crate) fn seconds_text(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
@@ -41,43 +41,46 @@ pub(crate) fn seconds_text(time: Duration) -> String {
     }
 }
 
-/// Where a transfer is.
+/// The progress of a transfer at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ProgressSnapshot {
     pub phase: Phase,
-    /// The disk's bytes; `None` until they are known.
+    /// Size of the disk in bytes; `None` until it is known.
     pub size: Option<u64>,
-    /// Bytes of the disk that are done: never more than its size.
+    /// Bytes of the disk that are done; at most its size.
     pub disk: u64,
+    /// Bytes of data that were moved.
     pub data: u64,
-    /// The bytes of the disk that its extents call data; `None` if unknown.
+    /// Bytes of the disk that are allocated as data; `None` if unknown.
     pub data_size: Option<u64>,
-    /// Bytes of the disk that were kept as they were.
+    /// Bytes of the disk that the destination already had.
     pub kept: u64,
-    /// How far it is: by data where that is known, else by the disk's bytes. Never falls.
+    /// Percentage done, by data if the total is known, else by disk size. It never falls.
     pub percent: Option<u64>,
+    /// Bytes sent or received over the link.
     pub wire: u64,
+    /// Time since the start.
     pub elapsed: Duration,
-    /// Bytes of data a second, of late.
+    /// Bytes of data per second, averaged over the last 5 seconds.
     pub rate: u64,
-    /// Until the last byte is moved; `None` while nobody can tell.
+    /// Estimated time until the last byte is moved; `None` without an estimate.
     pub left: Option<Duration>,
 }
 
 impl ProgressSnapshot {
-    /// The data that was moved, and of how much, where that is known.
+    /// Formats the data moved, and its total if that is known.
     pub(crate) fn data_text(&self) -> String {
         let data = size_text(self.data);
         self.data_size.map_or_else(|| data.clone(), |size| format!("{data} of {}", size_text(size)))
     }
 
-    /// True in a phase in which the disk moves, so that there are a rate and an end in sight.
+    /// Returns true in a phase that moves data, so that a rate and a remaining time exist.
     pub(crate) fn moves(&self) -> bool {
         !matches!(self.phase, Phase::Preparing | Phase::Connecting | Phase::Syncing | Phase::ReadingBack)
     }
 }
 
-/// The line that SIGUSR1 asks for.
+/// Formats the status line that SIGUSR1 requests.
 impl Display for ProgressSnapshot {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.phase.word(), size_text(self.disk))?;
@@ -95,21 +98,21 @@ impl Display for ProgressSnapshot {
     }
 }
 
-/// Looks at a counters again and again. Its clock is its caller's.
+/// Takes snapshots of progress counters. The caller supplies the time.
 #[derive(Debug, Default)]
 pub(crate) struct ProgressMeter {
-    /// When it was looked at, and the data of then: as long as the window.
+    /// Time and data bytes of the samples in the window.
     seen: VecDeque<(Duration, u64)>,
-    /// When the disk began to move.
+    /// Time at which data began to move.
     moved: Option<Duration>,
-    /// What was told last.
+    /// The previous snapshot.
     last: ProgressSnapshot,
 }
 
 impl ProgressMeter {
-    /// What is to be told `elapsed` after the beginning.
-    pub(crate) fn look(&mut self, counters: &ProgressCounters, elapsed: Duration) -> ProgressSnapshot {
-        // The parts are read one after the other while they grow: what is part of another is read before it, and nothing falls.
+    /// Takes a snapshot of `counters`, `elapsed` after the start.
+    pub(crate) fn snapshot(&mut self, counters: &ProgressCounters, elapsed: Duration) -> ProgressSnapshot {
+        // The counters grow while they are read. A part is read before its whole, so that it never exceeds it.
         let phase = counters.phase();
         let (data, disk, wire, size) = (counters.data(), counters.disk(), counters.wire(), counters.size());
         let size = (size > 0).then_some(size);
@@ -141,7 +144,7 @@ impl ProgressMeter {
     }
 
     fn rate(&mut self, now: Duration, data: u64) -> u64 {
-        // The last sample that is older than the window stays, so that the window is full.
+        // The newest sample older than the window stays, so that the samples cover the whole window.
         while self.seen.get(1).is_some_and(|(at, _)| now.saturating_sub(*at) >= WINDOW) {
             self.seen.pop_front();
         }
@@ -153,17 +156,17 @@ impl ProgressMeter {
     }
 }
 
-/// How much is done, and of how much: data, if it is known how much there is, else the disk's bytes.
+/// Returns the bytes done and the total: of data if its total is known, else of the disk.
 fn share(status: &ProgressSnapshot, counters: &ProgressCounters) -> (u64, u64) {
     let size = status.size.unwrap_or_default();
     if status.disk >= size {
         return (size, size);
     }
-    if let Some(outlook) = counters.ahead().outlook().filter(|outlook| outlook.total() > 0) {
-        return (outlook.before(status.disk), outlook.total());
+    if let Some(estimate) = counters.ahead().outlook().filter(|estimate| estimate.total() > 0) {
+        return (estimate.before(status.disk), estimate.total());
     }
     match status.data_size {
-        // Zeros that were found in data, and what was kept, aren't counted as data: no more can follow than the rest of the disk.
+        // Zeros found in data are not counted as moved data. At most the rest of the disk can follow.
         Some(data_size) if status.kept == 0 => {
             let rest = data_size.saturating_sub(status.data).min(size - status.disk);
             (status.data, status.data.saturating_add(rest))
@@ -172,7 +175,7 @@ fn share(status: &ProgressSnapshot, counters: &ProgressCounters) -> (u64, u64) {
     }
 }
 
-/// Whole percents, 0 to 100.
+/// Returns the percentage done, 0 to 100.
 fn percent(done: u64, all: u64) -> u64 {
     if all == 0 {
         return 100;
@@ -180,7 +183,7 @@ fn percent(done: u64, all: u64) -> u64 {
     u64::try_from(u128::from(done) * 100 / u128::from(all)).unwrap_or(100).min(100)
 }
 
-/// The rest, as fast as it went so far.
+/// Estimates the remaining time from the average rate since data began to move.
 fn left((done, all): (u64, u64), moved: Duration) -> Option<Duration> {
     let rest = all.checked_sub(done)?;
     if moved < EARLY || (done == 0 && all > 0) {
@@ -201,19 +204,19 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_that_of_the_last_seconds_and_the_end_is_foretold_by_the_disk() {
+    fn rate_is_of_the_last_seconds_and_time_left_by_disk_size() {
         let (counters, mut meter) = (ProgressCounters::default(), ProgressMeter::default());
-        let first = meter.look(&counters, at(0));
+        let first = meter.snapshot(&counters, at(0));
         assert_eq!((first.size, first.percent, first.rate, first.left), (None, None, 0, None));
         counters.set_size(1000 * MIB);
         counters.set_phase(Phase::Sending);
-        assert_eq!(meter.look(&counters, at(3000)).left, None, "nothing has been moved");
+        assert_eq!(meter.snapshot(&counters, at(3000)).left, None, "nothing has been moved");
         for second in 1..=10 {
-            // Ten a second, and then a hundred.
+            // 10 MiB per second, then 100 MiB per second.
             let data = if second <= 4 { 10 * MIB } else { 100 * MIB };
             counters.add_data(data);
             counters.add_disk(data);
-            let status = meter.look(&counters, at(3000 + 1000 * second));
+            let status = meter.snapshot(&counters, at(3000 + 1000 * second));
             if second == 4 {
                 assert_eq!((status.rate, status.left), (10 * MIB, Some(Duration::from_secs(96))));
             }
@@ -223,26 +226,29 @@ mod tests {
             }
         }
         counters.set_phase(Phase::Syncing);
-        let last = meter.look(&counters, at(14_000));
+        let last = meter.snapshot(&counters, at(14_000));
         assert_eq!((last.rate, last.left), (0, None), "nothing moves while it is synced");
     }
 
     #[test]
-    fn nothing_is_ever_more_than_the_whole_or_less_than_before() {
+    fn figures_never_fall_and_never_exceed_the_total() {
         let (counters, mut meter) = (ProgressCounters::default(), ProgressMeter::default());
         counters.set_phase(Phase::Receiving);
-        // A size that is told at the end, and a disk that was counted twice.
+        // The size becomes known at the end, and is smaller than the bytes counted.
         counters.add_disk(5000);
-        assert_eq!(meter.look(&counters, at(10)).percent, None);
+        assert_eq!(meter.snapshot(&counters, at(10)).percent, None);
         counters.set_size(4000);
-        assert_eq!((meter.look(&counters, at(20)).disk, meter.look(&counters, at(20)).percent), (4000, Some(100)));
+        assert_eq!(
+            (meter.snapshot(&counters, at(20)).disk, meter.snapshot(&counters, at(20)).percent),
+            (4000, Some(100))
+        );
         let mut before = ProgressSnapshot::default();
         let (counters, mut meter) = (ProgressCounters::default(), ProgressMeter::default());
         counters.set_size(u64::MAX);
         for step in 0..100 {
             counters.add_disk(u64::MAX / 90);
             counters.add_data(7);
-            let status = meter.look(&counters, at(step));
+            let status = meter.snapshot(&counters, at(step));
             assert!(status.disk >= before.disk && status.data >= before.data && status.percent >= before.percent);
             before = status;
             if step == 88 {
@@ -252,40 +258,40 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_foretold_by_data_where_that_is_known_and_nothing_falls_when_it_becomes_known() {
+    fn time_left_is_by_data_once_its_total_is_known() {
         let (counters, mut meter) = (ProgressCounters::default(), ProgressMeter::default());
         counters.set_size(1000 * MIB);
         counters.set_phase(Phase::Receiving);
-        meter.look(&counters, at(0));
-        // A hundred of data at the beginning, then a hole: of the disk that is little.
+        meter.snapshot(&counters, at(0));
+        // 100 MiB of data at the beginning, then a hole.
         counters.expect_data(100 * MIB);
         for tenth in 1..=9 {
             counters.add_data(10 * MIB);
             counters.add_disk(10 * MIB);
-            let status = meter.look(&counters, at(2000 * tenth));
+            let status = meter.snapshot(&counters, at(2000 * tenth));
             assert_eq!((status.percent, status.left), (Some(10 * tenth), Some(Duration::from_secs(20 - 2 * tenth))));
         }
-        // There is less than was told, then more.
+        // The expected total shrinks, then grows.
         counters.expect_data(80 * MIB);
-        assert_eq!(meter.look(&counters, at(19_000)).percent, Some(100));
+        assert_eq!(meter.snapshot(&counters, at(19_000)).percent, Some(100));
         counters.expect_data(500 * MIB);
-        assert_eq!(meter.look(&counters, at(19_500)).percent, Some(100));
-        // Where zeros are found in data, the rest of the disk is the most that can follow.
+        assert_eq!(meter.snapshot(&counters, at(19_500)).percent, Some(100));
+        // Zeros were found in data: at most the rest of the disk can follow.
         let (counters, mut meter) = (ProgressCounters::default(), ProgressMeter::default());
         counters.set_size(1000 * MIB);
         counters.set_phase(Phase::Receiving);
         counters.expect_data(1000 * MIB);
         counters.add_data(100 * MIB);
         counters.add_disk(900 * MIB);
-        assert_eq!(meter.look(&counters, at(2000)).percent, Some(50));
-        // Parts that are kept come by no rate of data.
+        assert_eq!(meter.snapshot(&counters, at(2000)).percent, Some(50));
+        // Kept bytes are not counted as data, so the percentage is by disk size.
         counters.add_kept(50 * MIB);
         counters.add_disk(50 * MIB);
-        assert_eq!(meter.look(&counters, at(3000)).percent, Some(95));
+        assert_eq!(meter.snapshot(&counters, at(3000)).percent, Some(95));
     }
 
     #[test]
-    fn the_line_that_was_asked_for_says_all_in_words() {
+    fn the_status_line_shows_every_figure() {
         let mut status = ProgressSnapshot {
             phase: Phase::Sending,
             size: Some(8 << 30),
@@ -307,11 +313,11 @@ mod tests {
     }
 
     #[test]
-    fn times_are_told_as_people_read_them() {
+    fn durations_are_formatted_for_people() {
         let texts =
             [40, 999, 3250, 9999, 59_900, 60_000, 3_599_000, 3_600_000, 100_000_000].map(|ms| time_text(at(ms)));
-        let told =
+        let expected =
             ["0.04 s", "0.99 s", "3.2 s", "9.9 s", "59 s", "1 min 0 s", "59 min 59 s", "1 h 0 min", "27 h 46 min"];
-        assert_eq!(texts, told);
+        assert_eq!(texts, expected);
     }
 }

@@ -1,13 +1,16 @@
-//! Lengths of time as they are typed.
+//! Parses durations on the command line.
 
 use std::ops::RangeInclusive;
 
-/// Seconds that an option takes: three of them to a day.
+/// Valid values of an option, in seconds: 3 seconds to 24 hours.
 const RANGE: RangeInclusive<u64> = 3..=86_400;
-/// What a letter stands for, in seconds.
+/// Unit suffixes and their values in seconds.
 const UNITS: [(&str, u64); 4] = [("", 1), ("s", 1), ("m", 60), ("h", 3600)];
 
-/// Reads a length of time in seconds: `90`, `90s`, `1.5m`, `2h`.
+/// Parses a duration and returns it in seconds: `90`, `90s`, `1.5m`, `2h`.
+///
+/// # Errors
+/// Returns a message of one line if `text` is not a duration of whole seconds from 3 seconds to 24 hours.
 pub fn parse_seconds(text: &str) -> Result<u32, String> {
     let ends = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
     let (number, unit) = text.split_at(ends);
@@ -28,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_seconds_minutes_and_hours() {
+    fn durations_accept_seconds_minutes_and_hours() {
         for (text, seconds) in [
             ("3", 3),
             ("90", 90),

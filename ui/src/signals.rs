@@ -1,4 +1,4 @@
-//! Signals: some end the process, in order and with a word about what is left; one asks how far it is.
+//! Signal handling: SIGINT, SIGTERM and SIGHUP end the process with a message; SIGUSR1 prints the progress.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,15 +14,16 @@ use crate::json_events::Outcome;
 use crate::progress_display::ProgressDisplay;
 use crate::{EventLoop, Failure, Messages, stderr};
 
-/// How often the last words are tried while somebody else writes, and how many times: two seconds.
-const TRY: (Duration, u32) = (Duration::from_millis(20), 100);
+/// Interval and number of attempts to print while another thread writes to standard error: 2 seconds in all.
+const RETRY: (Duration, u32) = (Duration::from_millis(20), 100);
 
-/// How many times it is looked whether the disk's data is known by now: half a second.
-const KNOWN: u32 = 25;
+/// Number of attempts to wait for the amount of data to be known: half a second in all.
+const DATA_ATTEMPTS: u32 = 25;
 
+/// A function that runs before a signal ends the process.
 type ExitHook = Box<dyn FnOnce() + Send>;
 
-/// What is known to whoever handles a signal. Clones are of the same.
+/// Handles signals. Clones share their state.
 #[derive(Clone)]
 pub struct Signals {
     shared: Arc<SignalShared>,
@@ -31,11 +32,12 @@ pub struct Signals {
 
 struct SignalShared {
     messages: Messages,
-    /// The process is about to end.
+    /// True once the process is about to end.
     ending: AtomicBool,
+    /// A description of what is left behind.
     remains: Mutex<Option<String>>,
-    endings: Mutex<Vec<ExitHook>>,
-    shown: Mutex<Option<Arc<ProgressDisplay>>>,
+    exit_hooks: Mutex<Vec<ExitHook>>,
+    display: Mutex<Option<Arc<ProgressDisplay>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -43,35 +45,40 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Signals {
-    /// From now on SIGINT, SIGTERM and SIGHUP end the process with 128 and their number, after a message, but for those that were
-    /// ignored when it was started (as nohup has SIGHUP); SIGUSR1 prints how far it is. Fails where the system allows no handler.
+    /// Installs the signal handlers.
+    ///
+    /// SIGINT, SIGTERM and SIGHUP print a message and end the process with status 128 plus the signal number. SIGUSR1 prints the
+    /// progress. A signal that was ignored when the process started stays ignored, as nohup requires.
+    ///
+    /// # Errors
+    /// Returns an error if the system refuses a handler.
     pub fn watch(event_loop: &EventLoop, messages: Messages) -> io::Result<Self> {
         let shared = Arc::new(SignalShared {
             messages,
             ending: AtomicBool::new(false),
             remains: Mutex::default(),
-            endings: Mutex::default(),
-            shown: Mutex::default(),
+            exit_hooks: Mutex::default(),
+            display: Mutex::default(),
         });
-        // Handlers are set when the streams are made, which takes a runtime to belong to.
-        let _inside = event_loop.handle().enter();
+        // tokio installs a handler when its stream is created, which must happen within a runtime.
+        let _runtime = event_loop.handle().enter();
         let ask = SignalKind::user_defined1();
         if !sys::is_ignored(ask.as_raw_value()) {
             let mut asked = signal(ask)?;
             let shared = Arc::clone(&shared);
             event_loop.handle().spawn(async move {
                 while asked.recv().await.is_some() {
-                    for _ in 0..KNOWN {
-                        if lock(&shared.shown).as_ref().is_none_or(|shown| !shown.is_pending()) {
+                    for _ in 0..DATA_ATTEMPTS {
+                        if lock(&shared.display).as_ref().is_none_or(|display| !display.is_pending()) {
                             break;
                         }
-                        sleep(TRY.0).await;
+                        sleep(RETRY.0).await;
                     }
-                    for _ in 0..TRY.1 {
-                        if lock(&shared.shown).as_ref().is_some_and(|shown| shown.asked()) {
+                    for _ in 0..RETRY.1 {
+                        if lock(&shared.display).as_ref().is_some_and(|display| display.print_status()) {
                             break;
                         }
-                        sleep(TRY.0).await;
+                        sleep(RETRY.0).await;
                     }
                 }
             });
@@ -94,7 +101,7 @@ impl Signals {
                     if shared.ending.swap(true, Ordering::Relaxed) {
                         process::exit(code);
                     }
-                    // A task of its own, so that a second signal is heard.
+                    // A separate task, so that a second signal is still handled.
                     let error = shared.with_remains(format!("interrupted by {name}"));
                     tokio::spawn(end(Arc::clone(&shared), error, Outcome::Interrupted, code));
                 }
@@ -103,19 +110,19 @@ impl Signals {
         Ok(Self { shared, event_loop: event_loop.handle().clone() })
     }
 
-    /// What is left behind if a signal ends the process from now on: a half sentence, as `kept out.img.part`; `None` if nothing is
-    /// to be said of it.
+    /// Sets what to report as left behind if a signal ends the process, such as `kept out.img.part`. `None` reports nothing.
     pub fn set_remains(&self, remains: Option<String>) {
         *lock(&self.shared.remains) = remains;
     }
 
-    /// Called before a signal ends the process, on the event loop: it must not wait for anything.
-    pub fn on_end(&self, ending: ExitHook) {
-        lock(&self.shared.endings).push(ending);
+    /// Adds a function that runs on the event loop before a signal ends the process. The function must not block.
+    pub fn on_end(&self, hook: ExitHook) {
+        lock(&self.shared.exit_hooks).push(hook);
     }
 
-    /// It has failed, for this reason, and whoever moves bytes has been told. If the process hasn't come to its end by itself after
-    /// `grace`, it is held up where nothing reaches it, and is ended.
+    /// Ends the process after `grace`, with the message `error`, unless it has ended by itself before.
+    ///
+    /// For a failure after which the data threads were asked to stop: a thread may be blocked in a system call that can't be interrupted.
     pub fn give_up_after(&self, grace: Duration, failure: Failure, error: String) {
         let shared = Arc::clone(&self.shared);
         self.event_loop.spawn(async move {
@@ -126,25 +133,26 @@ impl Signals {
         });
     }
 
-    pub(crate) fn show(&self, shown: Arc<ProgressDisplay>) {
-        *lock(&self.shared.shown) = Some(shown);
+    /// Sets the progress output that SIGUSR1 and the last message use.
+    pub(crate) fn show(&self, display: Arc<ProgressDisplay>) {
+        *lock(&self.shared.display) = Some(display);
     }
 }
 
-/// Ends the process, unless it has come to its end by itself.
+/// Ends the process with a last message, unless the program is ending by itself.
 async fn end(shared: Arc<SignalShared>, error: String, outcome: Outcome, code: i32) {
     let mut ends = None;
-    for _ in 0..TRY.1 {
-        ends = stderr::try_seize(|| shared.last_words(&error, outcome, code));
+    for _ in 0..RETRY.1 {
+        ends = stderr::try_seize(|| shared.last_lines(&error, outcome, code));
         if ends.is_some() {
             break;
         }
-        sleep(TRY.0).await;
+        sleep(RETRY.0).await;
     }
-    // Where nobody takes our words, we end without them.
+    // If standard error stays blocked, the process ends without a message.
     if ends != Some(false) {
-        let endings = std::mem::take(&mut *lock(&shared.endings));
-        endings.into_iter().for_each(|ending| ending());
+        let hooks = std::mem::take(&mut *lock(&shared.exit_hooks));
+        hooks.into_iter().for_each(|hook| hook());
         process::exit(code);
     }
 }
@@ -154,11 +162,11 @@ impl SignalShared {
         lock(&self.remains).as_ref().map_or_else(|| error.clone(), |remains| format!("{error}; {remains}"))
     }
 
-    fn last_words(&self, error: &str, outcome: Outcome, code: i32) -> String {
+    fn last_lines(&self, error: &str, outcome: Outcome, code: i32) -> String {
         let mut lines = self.messages.line("error", "", error);
-        if let Some(shown) = &*lock(&self.shown) {
+        if let Some(display) = &*lock(&self.display) {
             let exit = u8::try_from(code).unwrap_or(u8::MAX);
-            lines.extend(shown.last_line(outcome, exit, Some(error), None));
+            lines.extend(display.last_line(outcome, exit, Some(error), None));
         }
         lines
     }

@@ -1,11 +1,13 @@
-//! Sizes, as coreutils take them and as people read them.
+//! Parses sizes as coreutils does, and formats them for people.
 
-/// The powers of 1024, or with a B behind them of 1000. Those beyond E are too large for any disk.
+/// Unit letters: powers of 1024, or of 1000 when followed by B. Units above E exceed 64 bits.
 const UNITS: &str = "KMGTPEZYRQ";
-/// Those that may be small letters. A small b is 512 bytes to coreutils, and an byte to others: it is refused.
+/// Units that are accepted in lower case. A lower-case b is refused: it is 512 bytes in coreutils and one byte elsewhere.
 const SMALL: &str = "kmgt";
 
-/// A number as it is typed, such as `64` or `1.5`, times `factor`, rounded down. `None` if it is no such number, or too large.
+/// Parses a decimal number such as `64` or `1.5` and returns it times `factor`, rounded down.
+///
+/// Returns `None` if the text is not such a number or the result is too large.
 pub(crate) fn scaled(number: &str, factor: u64) -> Option<u128> {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
@@ -17,7 +19,12 @@ pub(crate) fn scaled(number: &str, factor: u64) -> Option<u128> {
     Some(number.checked_mul(u128::from(factor))? / parts)
 }
 
-/// Reads a size in bytes: `4096`, `64K` and `64KiB` (1024), `64KB` (1000), and so on through `M`, `G`, `T`, `P`, `E`; `1.5M`, too.
+/// Parses a size and returns it in bytes: `4096`, `64K` or `64KiB` (1024), `64KB` (1000), `1.5M`.
+///
+/// The units are `K`, `M`, `G`, `T`, `P` and `E`.
+///
+/// # Errors
+/// Returns a message of one line if `text` is not a size or does not fit into 64 bits.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
     let (number, unit) = text.split_at(digits);
@@ -49,12 +56,12 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| "too large".to_owned())
 }
 
-/// A size in bytes as people read it: binary units, three figures, without decimals where it is exact.
+/// Formats a size in bytes for people: binary units, three figures, no decimals if it is exact.
 #[must_use]
 pub(crate) fn size_text(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let (mut place, mut unit) = (0, 1_u64);
-    // 1023.6 KiB would be written as 1024 KiB: that is a MiB.
+    // A value that would round up to 1024 of a unit uses the next unit.
     while place + 1 < UNITS.len() && u128::from(bytes) * 2 >= (u128::from(unit) << 11) - u128::from(unit) {
         place += 1;
         unit <<= 10;
@@ -68,7 +75,7 @@ pub(crate) fn size_text(bytes: u64) -> String {
         10..100 => 1,
         _ => 0,
     };
-    // Rounded to hundredths, tenths or ones; what rounds up to another figure loses a decimal.
+    // Rounded to hundredths, tenths or ones. A value that rounds up to one more figure loses a decimal.
     let power = 10_u128.pow(decimals);
     let scaled = (u128::from(bytes) * power + u128::from(unit) / 2) / u128::from(unit);
     match (scaled / power, decimals) {
@@ -85,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_told_by_three_figures_and_exact_ones_without_decimals() {
+    fn sizes_have_three_figures_and_exact_ones_no_decimals() {
         for (bytes, text) in [
             (0, "0 B"),
             (1, "1 B"),
@@ -110,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_what_coreutils_make_of_them() {
+    fn sizes_are_parsed_as_coreutils_does() {
         for (text, bytes) in [
             ("0", 0),
             ("4096", 4096),
@@ -142,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_refused() {
+    fn invalid_sizes_are_refused() {
         for text in [
             "",
             "K",

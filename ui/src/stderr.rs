@@ -1,4 +1,4 @@
-//! Standard error, which the process has one of: whole lines, and below them the one line that a bar redraws.
+//! Access to standard error: whole lines, and below them the line of the progress bar, which is redrawn.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,57 +6,58 @@ use std::thread;
 
 use xfer_hole_os::sys;
 
-/// Who has the last word.
+/// What ends the output on standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Last {
-    /// Nobody yet.
+    /// Nothing yet.
     Open,
-    /// The program, which has come to its end by itself.
+    /// The program is ending by itself.
     Program,
-    /// A signal.
+    /// A signal is ending the process.
     Signal,
 }
 
+/// The state of standard error.
 struct Stderr {
-    /// The line that is redrawn, and how many columns of it stand there.
+    /// The progress line that is displayed; empty if none is.
     line: String,
     last: Last,
-    /// How many want the terminal for what another program asks there.
+    /// Number of [`LentTerminal`] values: while it is not 0, no progress line is drawn.
     lent: usize,
 }
 
-static SCREEN: Mutex<Stderr> = Mutex::new(Stderr { line: String::new(), last: Last::Open, lent: 0 });
+static STDERR: Mutex<Stderr> = Mutex::new(Stderr { line: String::new(), last: Last::Open, lent: 0 });
 
-/// Columns, where nobody tells.
+/// Width of a terminal that does not report its own.
 const COLUMNS: usize = 80;
 
-/// How many columns there are.
+/// Returns the width of the terminal on standard error, in columns.
 pub(crate) fn columns() -> usize {
     sys::terminal_columns(io::stderr()).unwrap_or(COLUMNS)
 }
 
 impl Stderr {
     fn lock() -> MutexGuard<'static, Self> {
-        SCREEN.lock().unwrap_or_else(PoisonError::into_inner)
+        STDERR.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The screen, for the event loop: only if nobody else writes, and what is written won't have to wait.
+    /// Locks standard error for the event loop: `None` if another thread holds the lock or a write would block.
     fn try_lock() -> Option<MutexGuard<'static, Self>> {
-        let screen = match SCREEN.try_lock() {
-            Ok(screen) => screen,
+        let stderr = match STDERR.try_lock() {
+            Ok(stderr) => stderr,
             Err(std::sync::TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(std::sync::TryLockError::WouldBlock) => return None,
         };
-        sys::takes_writes(io::stderr()).then_some(screen)
+        sys::takes_writes(io::stderr()).then_some(stderr)
     }
 
-    /// What removes the line, so that something else can stand there.
+    /// Returns the bytes that erase the progress line.
     fn erased(&self) -> String {
         if self.line.is_empty() {
             return String::new();
         }
         if io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb") {
-            // A window that became narrower has wrapped it.
+            // The terminal may have become narrower and wrapped the line.
             let above = (self.line.len() - 1) / columns();
             let up = if above > 0 { format!("\x1b[{above}A") } else { String::new() };
             return format!("\r{up}\x1b[J");
@@ -64,12 +65,15 @@ impl Stderr {
         format!("\r{:1$}\r", "", self.line.len())
     }
 
-    /// Writes lines above the one that is redrawn. One write, so that lines of two programs on one terminal stay whole.
+    /// Writes lines above the progress line.
+    ///
+    /// One write, so that lines of two programs on one terminal are not mixed.
     fn write(&self, lines: &str) {
-        // If it can't be said, it can't be helped.
+        // A failed write to standard error can't be reported anywhere.
         let _said = io::stderr().write_all(format!("{}{lines}{}", self.erased(), self.line).as_bytes());
     }
 
+    /// Replaces the progress line.
     fn draw(&mut self, line: String) {
         let erased = self.erased();
         let _drawn = io::stderr().write_all(format!("{erased}{line}").as_bytes());
@@ -77,33 +81,32 @@ impl Stderr {
     }
 }
 
-/// Writes whole lines.
-pub(crate) fn say(lines: &str) {
-    let screen = Stderr::lock();
-    if screen.last == Last::Signal {
-        drop(screen);
-        wait_for_the_end();
+/// Writes whole lines. Does not return if a signal is ending the process.
+pub(crate) fn print(lines: &str) {
+    let stderr = Stderr::lock();
+    if stderr.last == Last::Signal {
+        drop(stderr);
+        wait_for_exit();
     }
-    screen.write(lines);
+    stderr.write(lines);
 }
 
-/// Writes whole lines from the event loop, if they needn't wait: true if so.
-pub(crate) fn try_say(lines: &str) -> bool {
-    let screen = Stderr::try_lock().filter(|screen| screen.last == Last::Open);
-    screen.inspect(|screen| screen.write(lines)).is_some()
+/// Writes whole lines from the event loop and returns true, unless the write would block.
+pub(crate) fn try_print(lines: &str) -> bool {
+    let stderr = Stderr::try_lock().filter(|stderr| stderr.last == Last::Open);
+    stderr.inspect(|stderr| stderr.write(lines)).is_some()
 }
 
-/// The terminal belongs to another program, which may ask something there: the line that is redrawn is gone, and comes back when
-/// this is dropped.
+/// Keeps the progress line off the terminal while another program, such as ssh, may ask a question there. Dropping it ends that.
 #[derive(Debug)]
 pub struct LentTerminal(());
 
 impl LentTerminal {
-    /// Removes the line, and waits until that is done.
+    /// Erases the progress line before it returns.
     pub fn begin() -> Self {
-        let mut screen = Stderr::lock();
-        screen.lent += 1;
-        screen.draw(String::new());
+        let mut stderr = Stderr::lock();
+        stderr.lent += 1;
+        stderr.draw(String::new());
         Self(())
     }
 }
@@ -114,40 +117,44 @@ impl Drop for LentTerminal {
     }
 }
 
-/// Draws the line that is redrawn, from the event loop, unless the terminal is lent: plain ASCII, shorter than [`columns`].
+/// Draws the progress line from the event loop, unless the terminal is lent or a write would block.
+///
+/// `line` is plain ASCII and shorter than [`columns`].
 pub(crate) fn try_draw(line: String) {
-    if let Some(mut screen) = Stderr::try_lock().filter(|screen| screen.last == Last::Open && screen.lent == 0) {
-        screen.draw(line);
+    if let Some(mut stderr) = Stderr::try_lock().filter(|stderr| stderr.last == Last::Open && stderr.lent == 0) {
+        stderr.draw(line);
     }
 }
 
-/// The program has come to its end by itself: the line is removed and stays so. Doesn't come back if a signal was faster, which
-/// ends the process.
+/// Erases the progress line for good, because the program is ending by itself.
+///
+/// Does not return if a signal is already ending the process.
 pub(crate) fn close() {
-    let mut screen = Stderr::lock();
-    if screen.last == Last::Signal {
-        drop(screen);
-        wait_for_the_end();
+    let mut stderr = Stderr::lock();
+    if stderr.last == Last::Signal {
+        drop(stderr);
+        wait_for_exit();
     }
-    screen.last = Last::Program;
-    screen.draw(String::new());
+    stderr.last = Last::Program;
+    stderr.draw(String::new());
 }
 
-/// A signal ends the process, with these lines as the last: whether that is so, or the program itself was faster. `None` if it has
-/// to be tried again, because somebody writes.
+/// Writes the last lines of a process that a signal ends, and blocks all later output.
+///
+/// Returns `Some(false)` if the program is already ending by itself, and `None` if the write would block: try again later.
 pub(crate) fn try_seize(lines: impl FnOnce() -> String) -> Option<bool> {
-    let mut screen = Stderr::try_lock()?;
-    if screen.last == Last::Program {
+    let mut stderr = Stderr::try_lock()?;
+    if stderr.last == Last::Program {
         return Some(false);
     }
-    screen.last = Last::Signal;
-    screen.draw(String::new());
-    screen.write(&lines());
+    stderr.last = Last::Signal;
+    stderr.draw(String::new());
+    stderr.write(&lines());
     Some(true)
 }
 
-/// The event loop ends the process: nothing that this thread could say or decide counts any more.
-fn wait_for_the_end() -> ! {
+/// Blocks until the event loop ends the process.
+fn wait_for_exit() -> ! {
     loop {
         thread::park();
     }

@@ -1,4 +1,4 @@
-//! What a transfer came to, in one line.
+//! The summary of a transfer, in one line.
 
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
@@ -9,42 +9,44 @@ use xfer_hole_target::TargetOutcome;
 use crate::progress_snapshot::{rate_of, time_text};
 use crate::size::size_text;
 
-/// What was made of a DEST.
+/// The target that a transfer wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrittenTarget {
-    /// Its name as it is shown, with the host's.
+    /// Its name for display, including the host.
     pub place: String,
-    /// What became of it; `None` if the receiver doesn't tell.
+    /// What happened to it; `None` if the receiver doesn't report it.
     pub becomes: Option<TargetOutcome>,
-    /// Part of it was there from an earlier transfer.
+    /// True if the transfer resumed an earlier one.
     pub resumed: bool,
 }
 
-/// `web.img: new raw image; disk 8 GiB, data 1 GiB, wire 1.00 GiB in 3.2 s, 320 MiB/s`: sizes by binary units, up to three figures,
-/// without decimals where they are exact. The rate is the data over the whole time, preparing and syncing included.
+/// The figures of a finished transfer, formatted as one line.
+///
+/// Example: `web.img: new raw image; disk 8 GiB, data 1 GiB, wire 1.00 GiB in 3.2 s, 320 MiB/s`. The rate is the data divided by the
+/// whole time, which includes preparing and syncing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     made: Option<WrittenTarget>,
     disk: u64,
     kept: u64,
     data: u64,
-    /// None where nothing went over a wire.
+    /// `None` if nothing was sent over a link.
     wire: Option<u64>,
     time: Duration,
 }
 
 impl Summary {
-    /// What this counters has come to in so much time.
+    /// Makes the summary of `counters` after `time`. `made` is the target, if there is one.
     #[must_use]
     pub fn of(counters: &ProgressCounters, time: Duration, made: Option<WrittenTarget>) -> Self {
         let wire = (counters.wire() > 0).then_some(counters.wire());
         Self { made, disk: counters.size(), kept: counters.kept(), data: counters.data(), wire, time }
     }
 
-    /// True if all of the disk was there before.
+    /// Returns true if the destination already had the whole disk.
     fn is_unchanged(&self) -> bool {
-        let there = |made: &WrittenTarget| !made.resumed && made.becomes.is_none_or(TargetOutcome::was_there);
-        self.kept == self.disk && self.disk > 0 && self.made.as_ref().is_some_and(there)
+        let existed = |made: &WrittenTarget| !made.resumed && made.becomes.is_none_or(TargetOutcome::was_there);
+        self.kept == self.disk && self.disk > 0 && self.made.as_ref().is_some_and(existed)
     }
 }
 
@@ -72,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_summary_has_sizes_time_and_the_rate_of_the_data() {
+    fn a_summary_shows_sizes_time_and_rate() {
         let counters = ProgressCounters::default();
         counters.set_size(8 << 30);
         counters.add_data(1 << 30);
@@ -90,7 +92,7 @@ mod tests {
         assert_eq!(said(Some(TargetOutcome::New), true), resumed);
         counters.add_kept(5 << 30);
         assert!(said(Some(TargetOutcome::Replaced), false).starts_with("web.img: unchanged; disk 8 GiB, data 1 GiB"));
-        // All of it was in a part that was there, and the old file may have been anything.
+        // A resumed transfer found the whole disk in DEST.part; the replaced file may have had other content.
         assert!(said(Some(TargetOutcome::Replaced), true).starts_with("web.img: raw image, replaced the old file; "));
         assert!(said(Some(TargetOutcome::New), false).starts_with("web.img: new raw image; "));
     }

@@ -1,4 +1,4 @@
-//! How a target is to be written: the flags that the receiver has, and the sender for it.
+//! The command-line options for writing a destination, shared by xfer-hole and recv-hole.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -6,84 +6,99 @@ use std::time::Duration;
 use clap::Args;
 use xfer_hole_target::{TargetOptions, parse_mode, parse_owner};
 
-/// How it is written.
+/// Options for writing a destination.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "How it is written")]
+#[command(next_help_heading = "Destination")]
 pub struct TargetArgs {
-    /// Update an existing file directly, without DEST.part; an interruption leaves it half old, half new. A file that isn't there
-    /// yet is made as without this flag
+    /// Update an existing file directly instead of writing DEST.part
+    ///
+    /// After an interruption the file is part old, part new. A file that does not exist is created by way of DEST.part.
     #[arg(long)]
     pub in_place: bool,
 
-    /// DEST, a block device, reads as zeros already: don't write its holes
+    /// Skip writing holes: the block device DEST already reads as zeros
     #[arg(long)]
     pub target_is_zero: bool,
 
-    /// DEST, a block device that gives back no space of what is zeroed, such as a thin volume: discard its holes, and read samples of them
-    /// back; what doesn't read as zeros then is zeroed
+    /// Discard holes on the block device DEST instead of zeroing them
+    ///
+    /// For devices that do not free space when zeros are written, such as thin volumes. Samples of discarded ranges are read back;
+    /// a range that does not read as zeros is zeroed.
     #[arg(long, conflicts_with = "target_is_zero")]
     pub discard: bool,
 
-    /// Don't wait until the disk is on stable storage; if the machine fails soon after, old and new may be lost
+    /// Skip waiting for stable storage (a crash may lose the old and the new disk)
     #[arg(long)]
     pub no_sync: bool,
 
-    /// Leave the page cache of the machine as it is, here and at the other side: read and write by O_DIRECT, and where that is not to be
-    /// had, drop from the cache what was moved
+    /// Bypass the page cache with O_DIRECT on both machines
+    ///
+    /// Where O_DIRECT is not available, transferred data is dropped from the cache.
     #[arg(long)]
     pub direct: bool,
 
-    /// Send only what differs from what DEST holds, interval by interval of 64 KiB; both sides read all of theirs
+    /// Send only the 64 KiB intervals that differ from DEST
+    ///
+    /// Both sides read their whole disk.
     #[arg(long)]
     pub delta: bool,
 
-    /// Believe the fingerprints that were noted when both disks were sent or written last, where nothing was touched since: with --delta, a
-    /// disk that DEST has already is found without reading
+    /// Trust cached fingerprints of disks unchanged since their last transfer
+    ///
+    /// With --delta, a DEST that already equals the image is then recognised without reading either of them.
     #[arg(long, conflicts_with = "no_sync")]
     pub remember: bool,
 
-    /// Start over where an earlier transfer was cut, instead of going on from its DEST.part
+    /// Start over instead of resuming from DEST.part
     #[arg(long, conflicts_with = "delta")]
     pub no_resume: bool,
 
-    /// Read the whole disk back once it is stored, past the page cache as far as that can be, and compare it with its digests before it is
-    /// given its name, or called done
+    /// Read the stored disk back and check its checksums before reporting success
+    ///
+    /// The page cache is bypassed where possible. A new file gets its final name only after this check.
     #[arg(long, conflicts_with = "no_sync")]
     pub read_back: bool,
 
-    /// If only changes are sent: refuse a stream that doesn't name the older disk. One that is named is always checked
+    /// Refuse an incremental stream that does not name its base disk
+    ///
+    /// A base that the stream names is always checked.
     #[arg(long)]
     pub check_base: bool,
 
-    /// Leave a DEST that is there already as it is, and fail
+    /// Fail if DEST already exists
     #[arg(long, conflicts_with = "in_place")]
     pub no_clobber: bool,
 
-    /// Write DEST although a virtual machine or a loop device uses it, although the file there came from another image, and although
-    /// DEST.part is another program's file
+    /// Write DEST even if it is in use or was made from another image
+    ///
+    /// In use means by a virtual machine or a loop device. A DEST.part that another program made is replaced too.
     #[arg(short, long)]
     pub force: bool,
 
-    /// Make the directories that DEST is to lie in
+    /// Create missing parent directories of DEST
     #[arg(long)]
     pub mkpath: bool,
 
-    /// Give the file these permissions, in octal
+    /// Set the permissions of the file to MODE, in octal
     #[arg(long, value_name = "MODE", value_parser = parse_mode)]
     pub chmod: Option<u32>,
 
-    /// Give the file this owner: USER, USER:GROUP or :GROUP
+    /// Set the owner of the file: USER, USER:GROUP or :GROUP
     #[arg(long, value_name = "OWNER")]
     pub chown: Option<String>,
 
-    /// Check all that can be checked, say what would be done, and write nothing
+    /// Check everything and print what would be done; write nothing
     #[arg(short = 'n', long)]
     pub dry_run: bool,
 }
 
 impl TargetArgs {
-    /// For a target on this machine. `name` is that of the file, if DEST is a directory; `patience` how long a lock is waited for.
-    /// The error is one line.
+    /// Makes the options for a target on this machine.
+    ///
+    /// `name` is the name of the file if DEST is a directory. `patience` is the longest time to wait for a lock.
+    ///
+    /// # Errors
+    /// Returns a message of one line if `--chown` is not a valid owner.
     pub fn options(&self, name: Option<OsString>, patience: Option<Duration>) -> Result<TargetOptions, String> {
         let owner = self.chown.as_deref().map(parse_owner).transpose().map_err(|error| format!("--chown: {error}"))?;
         Ok(TargetOptions {
@@ -108,7 +123,7 @@ impl TargetArgs {
         })
     }
 
-    /// For a target on another machine: the options of a request (SPEC.md, "The request").
+    /// Returns the options for a target on another machine, as the words of a push request (SPEC.md, "The request").
     #[must_use]
     pub fn words(&self) -> Vec<String> {
         let flags = [
@@ -132,7 +147,7 @@ impl TargetArgs {
         words
     }
 
-    /// The first of the flags that was given and is for a target alone, as it is typed.
+    /// Returns the first given flag that is only valid with a target, as it is typed. [`Self::direct`] is not one of them.
     #[must_use]
     pub fn first_given(&self) -> Option<&'static str> {
         let given = [

@@ -1,4 +1,4 @@
-//! Many hands do what one does, and tell of the first record that is wrong.
+//! Several workers write the same disk as one, and report the first wrong record.
 
 use std::io::{PipeWriter, Write, pipe};
 use std::os::fd::OwnedFd;
@@ -14,10 +14,10 @@ use super::*;
 use crate::stream_reader::LinkLimits;
 
 const INTERVAL: usize = 65_536;
-/// Records of data, each behind a hole of as many bytes.
+/// Number of data records, each after a hole of the same length.
 const RECORDS: usize = 40;
 
-/// A disk in memory. What is written late shows who writes beside whom.
+/// A disk in memory. Writes take different times, so that workers overtake each other.
 struct MemoryDisk(Mutex<Vec<u8>>);
 
 impl MemoryDisk {
@@ -51,13 +51,13 @@ impl DiskWriter for MemoryDisk {
     }
 }
 
-/// The disk, and a hashed stream of it: where in that each payload begins.
+/// Returns a disk, its stream with digests, and the offset of each payload in the stream.
 fn stream() -> (Vec<u8>, Vec<u8>, Vec<usize>) {
     let size = 2 * RECORDS * INTERVAL;
     let (mut disk, mut stream, mut places) = (vec![0; size], BytesMut::new(), Vec::new());
-    let sums = HashParams::new(INTERVAL as u64, 4096);
+    let hash_params = HashParams::new(INTERVAL as u64, 4096);
     let mut encoder = StreamEncoder::new(Dialect::V1);
-    encoder.encode(Frame::Open(StreamHeader { size: size as u64, sums }), &mut stream).unwrap();
+    encoder.encode(Frame::Open(StreamHeader { size: size as u64, sums: hash_params }), &mut stream).unwrap();
     for record in 0..RECORDS {
         let at = (2 * record + 1) * INTERVAL;
         let payload = &mut disk[at..at + INTERVAL];
@@ -72,29 +72,29 @@ fn stream() -> (Vec<u8>, Vec<u8>, Vec<usize>) {
     (disk, stream.to_vec(), places)
 }
 
-/// What so many hands make of bytes that come by a pipe. Whoever sends them keeps the pipe open for as long.
+/// Receives `bytes` from a pipe with `workers` threads. The pipe stays open for `silence` after them.
 fn received(workers: usize, bytes: &[u8], silence: Duration) -> (Vec<u8>, Result<(), ReceiveError>) {
     let (reader, mut writer) = pipe().unwrap();
     let counters = std::sync::Arc::new(ProgressCounters::default());
     let messages = Messages::new("recv-hole", 0);
     let event_loop = EventLoop::start().unwrap();
     let signals = Signals::watch(&event_loop, messages).unwrap();
-    let rules = ReceiveOptions { dialect: Dialect::V1, require_hash: true, max_size: None, allow_base: false };
+    let options = ReceiveOptions { dialect: Dialect::V1, require_hash: true, max_size: None, allow_base: false };
     let disk = MemoryDisk(Mutex::new(vec![0; 2 * RECORDS * INTERVAL]));
     let mut input =
         StreamReader::new(OwnedFd::from(reader).into(), Dialect::V1, LinkLimits::default(), Arc::clone(&counters));
     let ended = thread::scope(|scope| {
         scope.spawn(move || {
-            // A receiver that has given up doesn't take all.
+            // A receiver that has failed does not read all bytes.
             let _written = PipeWriter::write_all(&mut writer, bytes);
             thread::sleep(silence);
         });
         let first = input.next().unwrap();
         assert!(matches!(first, Some(Frame::Open(_))));
-        let applier = RecordApplier::new(&disk, &rules, &counters, &signals, messages);
+        let applier = RecordApplier::new(&disk, &options, &counters, &signals, messages);
         let begun = Instant::now();
         let ended = applier.run_by(workers, 4 * INTERVAL, &mut input, None, None);
-        assert!(silence.is_zero() || begun.elapsed() < silence, "it waited for a link that nobody needs any more");
+        assert!(silence.is_zero() || begun.elapsed() < silence, "it waited for a silent link after a failure");
         drop(input);
         ended
     });
@@ -102,17 +102,17 @@ fn received(workers: usize, bytes: &[u8], silence: Duration) -> (Vec<u8>, Result
 }
 
 #[test]
-fn many_hands_make_the_disk_that_one_makes() {
+fn several_workers_write_the_same_disk_as_one() {
     let (disk, stream, _) = stream();
     for workers in [1, 2, 4] {
         let (made, ended) = received(workers, &stream, Duration::ZERO);
-        assert!(ended.is_ok(), "{workers} hands: {}", ended.unwrap_err());
-        assert!(made == disk, "{workers} hands");
+        assert!(ended.is_ok(), "{workers} workers: {}", ended.unwrap_err());
+        assert!(made == disk, "{workers} workers");
     }
 }
 
 #[test]
-fn the_first_record_that_is_not_what_its_digest_says_is_told_and_not_written() {
+fn a_wrong_digest_is_reported_and_not_written() {
     let (disk, mut stream, places) = stream();
     stream[places[9] + 5] ^= 1;
     stream[places[10]] ^= 1;
@@ -122,34 +122,34 @@ fn the_first_record_that_is_not_what_its_digest_says_is_told_and_not_written() {
             let (made, ended) = received(workers, &stream, Duration::ZERO);
             let said = ended.unwrap_err().to_string();
             let place = format!("record {} at disk offset {}", 20, 19 * INTERVAL);
-            assert!(said.contains("doesn't have its digest") && said.contains(&place), "{workers} hands: {said}");
+            assert!(said.contains("doesn't have its digest") && said.contains(&place), "{workers} workers: {said}");
             for wrong in [9, 10, 21] {
                 let at = (2 * wrong + 1) * INTERVAL;
-                assert!(made[at..at + INTERVAL].iter().all(|&byte| byte == 0), "{workers} hands wrote {wrong}");
+                assert!(made[at..at + INTERVAL].iter().all(|&byte| byte == 0), "{workers} workers wrote {wrong}");
             }
-            // All before it were good.
-            assert!(made[..18 * INTERVAL] == disk[..18 * INTERVAL], "{workers} hands");
+            // All records before it are written.
+            assert!(made[..18 * INTERVAL] == disk[..18 * INTERVAL], "{workers} workers");
         }
     }
 }
 
 #[test]
-fn of_a_stream_that_is_cut_all_whole_payloads_are_written() {
+fn all_whole_payloads_of_a_cut_stream_are_written() {
     let (disk, stream, places) = stream();
     for workers in [1, 2, 4] {
         let (made, ended) = received(workers, &stream[..places[17] + 100], Duration::ZERO);
-        assert!(matches!(ended, Err(ReceiveError::Stream(_))), "{workers} hands");
+        assert!(matches!(ended, Err(ReceiveError::Stream(_))), "{workers} workers");
         let end = (2 * 16 + 2) * INTERVAL;
-        assert!(made[..end] == disk[..end] && made[end..].iter().all(|&byte| byte == 0), "{workers} hands");
+        assert!(made[..end] == disk[..end] && made[end..].iter().all(|&byte| byte == 0), "{workers} workers");
     }
 }
 
 #[test]
-fn a_wrong_payload_is_told_though_the_link_is_silent_behind_it() {
+fn a_wrong_payload_is_reported_while_the_link_is_silent() {
     let (_, mut stream, places) = stream();
     stream[places[3]] ^= 1;
     for workers in [2, 4] {
         let (_, ended) = received(workers, &stream[..places[9]], Duration::from_secs(6));
-        assert!(matches!(ended, Err(ReceiveError::Stream(_))), "{workers} hands");
+        assert!(matches!(ended, Err(ReceiveError::Stream(_))), "{workers} workers");
     }
 }

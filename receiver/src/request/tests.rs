@@ -1,4 +1,4 @@
-//! What a request says, and what is none.
+//! Tests of parsing push requests.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -7,12 +7,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A word as a sender codes and quotes it.
+/// Encodes and quotes a word as a sender does.
 fn coded(bytes: &[u8]) -> String {
     format!("'{}'", xfer_hole_transport::coded(OsStr::from_bytes(bytes)))
 }
 
-/// The bytes of a word as it stands in a request.
+/// Decodes a quoted word of a request.
 fn read(word: &[u8]) -> Result<Vec<u8>, &'static str> {
     unquoted(word).ok_or(NOT_CODED).and_then(decoded)
 }
@@ -20,11 +20,11 @@ fn read(word: &[u8]) -> Result<Vec<u8>, &'static str> {
 const PLAIN: &str = "exec sh -c '(echo; eval \"$(dd ibs=1 count=$2 2>/dev/null)\")' recv-hole 1 0 -- 'a' 'b'";
 
 #[test]
-fn a_request_says_what_is_asked_for() {
+fn every_option_of_a_request_is_parsed() {
     let words = "'receiver=binary' 'in-place' 'target-is-zero' 'discard' 'no-sync' 'direct' 'remember' 'read-back' 'check-base' 'no-clobber' 'force' 'mkpath' 'dry-run' 'private' 'chmod=0640' \
                  'chown=me:you' 'max-wait=90' 'source=web.qcow2' 'size=8589934592' 'data=0'";
     let text = format!("exec sh -c 'any;$(thing)\n' recv-hole 1 4096 {words} -- 'a/b\\0040c' '-n\\0047'");
-    let asked = ReceivedRequest::parse(text.as_bytes()).unwrap();
+    let request = ReceivedRequest::parse(text.as_bytes()).unwrap();
     let expected = ReceivedRequest {
         receiver: WantedReceiver::Binary,
         in_place: true,
@@ -49,17 +49,17 @@ fn a_request_says_what_is_asked_for() {
         dest: "a/b c".into(),
         name: "-n'".into(),
     };
-    assert_eq!(asked, expected);
+    assert_eq!(request, expected);
     let plain = ReceivedRequest::parse(PLAIN.as_bytes()).unwrap();
     assert_eq!(plain, ReceivedRequest { dest: "a".into(), name: "b".into(), ..ReceivedRequest::default() });
 }
 
 #[test]
-fn the_words_that_its_shell_has_say_the_same() {
+fn words_without_quotes_are_parsed_alike() {
     let quoted = "1 17 'no-sync' 'chown=me\\0040:you' -- 'a\\0040b' '-n'";
-    let said = ReceivedRequest::parse(format!("exec sh -c '' recv-hole {quoted}").as_bytes()).unwrap();
-    assert_eq!(ReceivedRequest::of_words(quoted.replace('\'', "").as_bytes()).unwrap(), said);
-    assert_eq!((said.dest, said.chown), ("a b".into(), Some("me :you".into())));
+    let parsed = ReceivedRequest::parse(format!("exec sh -c '' recv-hole {quoted}").as_bytes()).unwrap();
+    assert_eq!(ReceivedRequest::of_words(quoted.replace('\'', "").as_bytes()).unwrap(), parsed);
+    assert_eq!((parsed.dest, parsed.chown), ("a b".into(), Some("me :you".into())));
     for wrong in [
         "",
         "1",
@@ -77,7 +77,7 @@ fn the_words_that_its_shell_has_say_the_same() {
 }
 
 #[test]
-fn a_request_with_one_byte_less_or_another_one_is_another_or_none() {
+fn a_changed_request_is_refused_or_different() {
     let good = ReceivedRequest::parse(PLAIN.as_bytes()).unwrap();
     let script = PLAIN.find("(echo").unwrap()..PLAIN.find("' recv").unwrap();
     for at in 0..PLAIN.len() {
@@ -90,16 +90,16 @@ fn a_request_with_one_byte_less_or_another_one_is_another_or_none() {
         for byte in [b' ', b'\'', b'\\', b'\n', b'"', b'0', b'x', b';', 0xff] {
             let mut other = PLAIN.as_bytes().to_vec();
             other[at] = byte;
-            if let Ok(asked) = ReceivedRequest::parse(&other) {
+            if let Ok(request) = ReceivedRequest::parse(&other) {
                 let word = |byte: u8| byte.is_ascii_alphanumeric();
-                assert!(script.contains(&at) || asked == good || word(byte), "{byte:#x} at {at}: {asked:?}");
+                assert!(script.contains(&at) || request == good || word(byte), "{byte:#x} at {at}: {request:?}");
             }
         }
     }
 }
 
 #[test]
-fn there_is_one_way_to_code_a_word() {
+fn a_word_has_exactly_one_encoding() {
     for word in ["'a'", "'\\0040'", "'\\0377\\0001'", "'a\\0134b'", "'AZaz09/._,+:@%=-'"] {
         assert!(read(word.as_bytes()).is_ok(), "{word}");
     }
@@ -147,7 +147,7 @@ fn there_is_one_way_to_code_a_word() {
 
 proptest! {
     #[test]
-    fn coding_and_then_reading_gives_the_words_back(
+    fn encoding_and_parsing_returns_the_same_words(
         dest in prop::collection::vec(1_u8.., 1..300),
         name in prop::collection::vec(1_u8.., 1..60),
         text in 0..=TEXT_MAX,
@@ -155,16 +155,16 @@ proptest! {
     ) {
         let text = format!("exec sh -c '{script}' recv-hole 1 {text} -- {} {}", coded(&dest), coded(&name));
         match ReceivedRequest::parse(text.as_bytes()) {
-            Ok(asked) => {
-                prop_assert_eq!(asked.dest.as_bytes(), &dest[..]);
-                prop_assert_eq!(asked.name.as_bytes(), &name[..]);
+            Ok(request) => {
+                prop_assert_eq!(request.dest.as_bytes(), &dest[..]);
+                prop_assert_eq!(request.name.as_bytes(), &name[..]);
             }
             Err(_) => prop_assert!(name.contains(&b'/') || name == b"." || name == b".."),
         }
     }
 
     #[test]
-    fn what_is_decoded_was_coded_so(word in prop::collection::vec(any::<u8>(), 0..20)) {
+    fn decoding_and_encoding_returns_the_same_word(word in prop::collection::vec(any::<u8>(), 0..20)) {
         let quoted = [b"'", &word[..], b"'"].concat();
         if let Ok(bytes) = read(&quoted) {
             prop_assert_eq!(coded(&bytes).into_bytes(), quoted);
@@ -172,7 +172,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_fail_otherwise_than_by_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0..90_usize) {
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0..90_usize) {
         let _none = ReceivedRequest::parse(&bytes);
         let mixed = [&PLAIN.as_bytes()[..at.min(PLAIN.len())], &bytes[..]].concat();
         let _none = ReceivedRequest::parse(&mixed);
