@@ -1,4 +1,5 @@
-//! The command line: what the user typed ([`Cli`]), and what sending comes to ([`SendOptions`]).
+//! The command line of `xfer-hole` ([`Cli`]) and the options of a transfer that are derived from it
+//! ([`SendOptions`]).
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -24,27 +25,21 @@ use crate::incremental_args::IncrementalArgs;
 const EXAMPLES: &str = "\
 Examples:
   xfer-hole web.qcow2 hypervisor:/srv/images/
-  xfer-hole web.qcow2 ssh://me@hypervisor:2222/dev/vg0/web
-  xfer-hole -J jump --bwlimit 5M web.qcow2 inside:web.img
+  xfer-hole --delta web.qcow2 ssh://me@hypervisor:2222/srv/images/web.img
+  xfer-hole --since-snapshot monday web.qcow2 hypervisor:web.img
   xfer-hole web.qcow2 copy.img
   xfer-hole --hash disk.img | recv-hole copy.img
-  xfer-hole --since-snapshot monday web.qcow2 hypervisor:web.img
-  xfer-hole disk.img | ssh host sh recv-hole.sh disk.img
-  xfer-hole map disk.qcow2
-  xfer-hole info --output json disk.qcow2
-  xfer-hole manifest -o disk.manifest disk.qcow2
-  xfer-hole verify copy.img disk.manifest
-  xfer-hole fold volume-snap-2.img volume-snap-1.img
 
-A directory takes the image's name, with .img for what names of images end in: web.qcow2 becomes web.img. A file there
-that was made from an image of another name is replaced only by --force.
-HOST:~/PATH and ssh://HOST/~/PATH are in the home directory there. A local name with a colon is written ./a:b, and an image that is called as a command is, such as map, ./map.
-Sizes and rates take K, M, G, T (1024), KB, MB, GB, TB (1000), and fractions such as 1.5M.
-Exit status is 0 when the disk was sent, and for a DEST when it is whole there, synced and under its name; 75 where trying again can
-help: the link was cut or silent, the host doesn't answer, another transfer writes DEST; 2 for every other failure; 128 and its number
-for SIGINT, SIGTERM and SIGHUP.";
+If DEST is a directory, the new file takes the image's name, with .img instead of an extension such as .qcow2: web.qcow2
+becomes web.img. A file there that was made from an image of another name is replaced only with --force.
+HOST:~/PATH and ssh://HOST/~/PATH are in the home directory on HOST. Write ./a:b for a local file whose name has a colon, and
+./map for an image with the name of a command.
+Sizes and rates take K, M, G, T (powers of 1024), KB, MB, GB, TB (powers of 1000), and fractions such as 1.5M.
+Exit status is 0 if the disk was sent and, with a DEST, is complete, synced and under its final name; 75 if trying again can
+help: the connection was cut or silent, the host does not answer, or another transfer writes DEST; 2 for every other failure;
+128 plus the signal's number for SIGINT, SIGTERM and SIGHUP.";
 
-/// Sends a disk image as what is in it: data, and how long the holes are.
+/// Send a disk image: data as it is, a hole as its length
 #[derive(Clone, Debug, Parser)]
 #[command(name = "xfer-hole", version, after_help = EXAMPLES, max_term_width = 100)]
 #[command(override_usage = "xfer-hole [OPTIONS] IMAGE [DEST]\n       \
@@ -55,33 +50,38 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 
-    /// The disk to send: a raw or qcow2 image or a block device
+    /// The disk to send: a raw or qcow2 image, or a block device
     #[arg(required_unless_present_any = ["print_receiver", "speaks", "restrict"])]
     pub(crate) image: Option<PathBuf>,
 
-    /// Where to: HOST:PATH, USER@HOST:PATH or ssh://[USER@]HOST[:PORT]/PATH on another machine, or PATH on this one: a file to make or
-    /// replace, a directory to make it in, or a block device. "-" or nothing is standard output, for a pipe into recv-hole
-    // More than one is refused with what to do.
+    /// The destination: HOST:PATH, a local PATH, or - for standard output (default -)
+    ///
+    /// Another machine is HOST:PATH, USER@HOST:PATH or ssh://[USER@]HOST[:PORT]/PATH. PATH is a file to create or
+    /// replace, a directory to create the file in, or a block device. Without DEST the stream goes to standard
+    /// output, for a pipe into recv-hole.
+    // A second word is accepted here so that the refusal can name the command to type.
     pub(crate) dest: Vec<OsString>,
 
-    /// Send a SHA-256 with each interval, so that nothing arrives unverified. To another machine that is so without this flag
-    #[arg(long, help_heading = "What is sent")]
+    /// Send a SHA-256 with each interval of data, so that the receiver verifies it (always on for another machine)
+    #[arg(long, help_heading = "Data")]
     pub(crate) hash: bool,
 
     /// Send no SHA-256 to another machine
-    #[arg(long, conflicts_with = "hash", help_heading = "What is sent")]
+    #[arg(long, conflicts_with = "hash", help_heading = "Data")]
     pub(crate) no_hash: bool,
 
-    /// Interval of the digests: a power of two, 4K to 16M; 1M if not given
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "no_hash", help_heading = "What is sent")]
+    /// Set the interval of the digests: a power of two, 4K to 16M (default 1M)
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "no_hash", help_heading = "Data")]
     pub(crate) hash_interval: Option<u64>,
 
-    /// Send holes shorter than this as data; with --hash it is the grain: a power of two, 512 to the interval
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "What is sent")]
+    /// Send holes shorter than SIZE bytes as data (default 4K with digests, else every hole is sent)
+    ///
+    /// With digests, SIZE is the grain in which zeros are found: a power of two, 512 to the interval.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Data")]
     pub(crate) min_hole: Option<u64>,
 
-    /// Speak the dialect of 2014, which has no size, no end and no digests: a cut can't be seen
-    #[arg(long, conflicts_with = "hash", help_heading = "What is sent")]
+    /// Write the stream dialect of 2014, which has no size, no end mark and no digests: truncation goes unnoticed
+    #[arg(long, conflicts_with = "hash", help_heading = "Data")]
     pub(crate) classic: bool,
 
     #[command(flatten)]
@@ -93,91 +93,99 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) rsh: SshArgs,
 
-    /// What receives at the other side: binary is the recv-hole installed there, sh is recv-hole.sh, which is sent along and needs only
-    /// sh, auto is binary where it is installed, else sh; if not given, auto
-    #[arg(long, value_name = "KIND", value_enum, help_heading = "How the other side is reached")]
+    /// Choose the receiver on the other machine: auto, binary or sh (default auto)
+    ///
+    /// binary is the recv-hole installed there. sh is recv-hole.sh, which is sent along and needs only a POSIX shell.
+    /// auto is binary where it is installed, else sh.
+    #[arg(long, value_name = "KIND", value_enum, help_heading = "Connection")]
     pub(crate) receiver: Option<Receiver>,
 
-    /// For programs that hold both directions of a link: the receiver's answers come on standard input
-    #[arg(long, conflicts_with = "classic", help_heading = "How the other side is reached")]
+    /// Read the receiver's replies on standard input; for programs that hold both directions of a connection
+    #[arg(long, conflicts_with = "classic", help_heading = "Connection")]
     pub(crate) converse: bool,
 
-    /// For programs: end with 0 if this version of the conversation is spoken, else with 2
-    #[arg(long, value_name = "VERSION", value_parser = parse_version, exclusive = true, help_heading = "How the other side is reached")]
+    /// Exit 0 if this version of the conversation is supported, else 2; for programs
+    #[arg(long, value_name = "VERSION", value_parser = parse_version, exclusive = true, help_heading = "Connection")]
     pub(crate) speaks: Option<u32>,
 
-    /// For "command=" in authorized_keys: take the request of a pull from SSH_ORIGINAL_COMMAND, and read images beneath DIR only; see
-    /// xfer-hole-restrict(7)
-    #[arg(long, value_name = "DIR", exclusive = true, help_heading = "How the other side is reached")]
+    /// Serve one pull from SSH_ORIGINAL_COMMAND, reading images below DIR only
+    ///
+    /// For "command=" in authorized_keys; see xfer-hole-restrict(7).
+    #[arg(long, value_name = "DIR", exclusive = true, help_heading = "Connection")]
     pub(crate) restrict: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) source: ImageArgs,
 
-    /// Whether zeros in what the extents call data become holes; on if not given
-    #[arg(long, value_name = "WHEN", value_enum, help_heading = "How it is read")]
+    /// Look for zeros in allocated data and send them as holes: on or off (default on)
+    #[arg(long, value_name = "WHEN", value_enum, help_heading = "Source")]
     pub(crate) detect_zeroes: Option<Detect>,
 
-    /// Accept that the image changes while it is sent: what arrives is then not of one moment. Changes are noticed of files only,
-    /// not of block devices
-    #[arg(long, help_heading = "How it is read")]
+    /// Accept that the image changes while it is sent
+    ///
+    /// The destination is then not the disk at one point in time. Without this option a change of a file is an error;
+    /// a change of a block device can't be detected.
+    #[arg(long, help_heading = "Source")]
     pub(crate) live: bool,
 
-    /// Whether a copy shares its blocks with the image: auto does where that can be, if the image is raw and no flag has zeros
-    /// looked for; if not given, auto
-    #[arg(long, value_name = "WHEN", value_enum, help_heading = "How it is written")]
+    /// Share blocks between image and copy: auto, always or never (default auto)
+    ///
+    /// auto shares them if the image is a raw file, the file system can clone, and no option requires a search for
+    /// zeros. always fails if the file system can't clone.
+    #[arg(long, value_name = "WHEN", value_enum, help_heading = "Destination")]
     pub(crate) reflink: Option<Reflink>,
 
-    /// Show how far it is: auto is a bar if standard error is a terminal. If not given: auto, and none for a stream on standard
-    /// output
-    #[arg(long, value_name = "KIND", value_enum, help_heading = "What is said")]
+    /// Choose the progress display: auto, bar, json or none (default auto, none for a stream on standard output)
+    ///
+    /// auto shows a bar if standard error is a terminal.
+    #[arg(long, value_name = "KIND", value_enum, help_heading = "Output")]
     pub(crate) progress: Option<ProgressKind>,
 
-    /// Say nothing but warnings, and why it failed
-    #[arg(short, long, conflicts_with = "verbose", help_heading = "What is said")]
+    /// Print only warnings and errors
+    #[arg(short, long, conflicts_with = "verbose", help_heading = "Output")]
     pub(crate) quiet: bool,
 
     /// Print the disk's fingerprint on standard error, to compare it with the receiver's
-    #[arg(long, conflicts_with = "no_hash", help_heading = "What is said")]
+    #[arg(long, conflicts_with = "no_hash", help_heading = "Output")]
     pub(crate) print_digest: bool,
 
-    /// Write recv-hole.sh, the receiver that needs nothing but sh, to standard output
-    #[arg(long, exclusive = true, help_heading = "What is said")]
+    /// Write recv-hole.sh, the receiver that needs only a POSIX shell, to standard output
+    #[arg(long, exclusive = true, help_heading = "Output")]
     pub(crate) print_receiver: bool,
 }
 
-/// What is done with an image besides sending it.
+/// The subcommands.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Print what is where in an image, extent by extent
+    /// Print the extents of an image: what is data, zero or a hole
     Map(MapArgs),
-    /// Print what an image is, and what it lies on
+    /// Print the format, sizes, snapshots and backing files of an image
     Info(InfoArgs),
-    /// Put the data of a sparse raw file into its parent, the file below it in a chain
+    /// Copy the data of a sparse raw file into its parent, the next file down a chain
     Fold(FoldArgs),
-    /// Punch out of a sparse raw file what its child, the file above it in a chain, has itself
+    /// Punch holes into a sparse raw file where its child, the next file up a chain, has data
     Prune(PruneArgs),
-    /// Print the disk's record lines, with digests and without its bytes
+    /// Print the manifest of a disk: its extents with digests, without data
     Manifest(ManifestArgs),
-    /// Print the disk's fingerprint
+    /// Print the fingerprint of a disk
     Digest(DigestArgs),
     /// Compare a disk with a manifest
     Verify(VerifyArgs),
 }
 
-/// Whether zeros are looked for.
+/// The argument of `--detect-zeroes`: whether allocated data is searched for zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Detect {
-    /// In blocks of 4 KiB
+    /// Search in blocks of 4 KiB
     On,
-    /// Extents alone are trusted
+    /// Trust the extents
     Off,
 }
 
-/// What receives at the other side.
+/// The argument of `--receiver`: the program that receives on the other machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Receiver {
-    /// recv-hole if it is there, else the script
+    /// recv-hole if it is installed, else recv-hole.sh
     #[default]
     Auto,
     /// recv-hole
@@ -187,7 +195,7 @@ pub(crate) enum Receiver {
 }
 
 impl Receiver {
-    /// As it stands in a request.
+    /// The value of the request's `receiver` option.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -197,73 +205,74 @@ impl Receiver {
     }
 }
 
-/// Whom a disk is sent to.
+/// The kind of receiver. It decides the defaults of interval and grain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PeerKind {
-    /// Whoever reads standard output, or a file of this machine.
+    /// A local file or device, or an unknown reader of standard output.
     Unknown,
-    /// recv-hole at the other side.
+    /// `recv-hole` on another machine.
     Binary,
-    /// recv-hole.sh at the other side: each record costs it a process.
+    /// `recv-hole.sh` on another machine. It starts a process for each record.
     Sh,
-    /// The same, where a transfer was cut before: what it has finished is what it can go on from.
+    /// `recv-hole.sh` on another machine that holds part of an interrupted transfer. It can resume after a finished
+    /// record only, so records are shorter than for [`PeerKind::Sh`].
     ShAgain,
-    /// One that tells what it holds: by short intervals there is less to be sent again.
+    /// A receiver that sends a manifest of its existing data. Short intervals reduce the data to send.
     Holder,
 }
 
-/// Whether a copy shares its blocks with the image.
+/// The argument of `--reflink`: whether a copy shares blocks with the image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Reflink {
-    /// If it can
+    /// Share blocks if possible
     #[default]
     Auto,
-    /// Or it is refused
+    /// Fail if the file system can't clone
     Always,
-    /// All is copied
+    /// Copy all data
     Never,
 }
 
-/// A copy to be made on this machine, checked.
+/// The checked options of a local copy.
 #[derive(Clone, Debug)]
 pub(crate) struct Copying {
     pub(crate) job: SendOptions,
     pub(crate) options: TargetOptions,
     pub(crate) reflink: Reflink,
-    /// Zeros are to be looked for, or digests to be made: nothing is shared as it stands.
+    /// Zeros are searched for, or digests computed, so blocks can't be shared.
     pub(crate) looks: bool,
-    /// Shorter holes are to become data.
+    /// Short holes are written as data (`--min-hole`).
     pub(crate) fills: bool,
 }
 
-/// What is to be done, checked.
+/// The checked options of a transfer.
 #[derive(Clone, Debug)]
 pub(crate) struct SendOptions {
     pub(crate) dialect: Dialect,
     pub(crate) sums: Option<HashParams>,
     pub(crate) shape: ReadOptions,
     pub(crate) live: bool,
-    /// What the target has to be, if only changes are sent, and that is said.
+    /// The fingerprint's digest that the target must have, if only changes are sent and the target is checked.
     pub(crate) base: Option<Digest>,
 }
 
 impl SendOptions {
-    /// The same in canonical form with these parameters.
+    /// Replaces the parameters of the digests, and the read options by the canonical ones for them.
     pub(crate) fn cut(self, sums: HashParams) -> Self {
         Self { sums: Some(sums), shape: ReadOptions::canonical(sums), ..self }
     }
 }
 
-/// The interval where a receiver is asked what it holds, in bytes.
+/// The default interval for a delta, in bytes.
 const DELTA_INTERVAL: u64 = 64 << 10;
-/// Towards sh: records are long and holes are not short, in bytes.
+/// The default interval for recv-hole.sh, in bytes.
 const SH_INTERVAL: u64 = INTERVAL_MAX;
 const SH_HOLE: u64 = 64 << 10;
-/// Where only changes are sent, intervals are short: what changed is sent by whole ones.
+/// The default interval for an increment, in bytes. A changed interval is sent whole, so intervals are short.
 const SINCE_INTERVAL: u64 = 64 << 10;
 
 impl SendOptions {
-    /// The same where the target has to be this: digests are taken as it was.
+    /// Requires the target to have this fingerprint, and takes digests by its parameters.
     pub(crate) fn building_on(self, base: Option<Fingerprint>) -> Self {
         let Some(base) = base else { return self };
         match self.sums {
@@ -279,7 +288,7 @@ impl SendOptions {
 }
 
 impl Cli {
-    /// What was typed for a copy of `image` on this machine.
+    /// Derives the options of a local copy of `image`. Fails if two of the arguments exclude each other.
     pub(crate) fn copying(&self, image: &Path, job: SendOptions) -> Result<Copying, SendError> {
         let reflink = self.reflink.unwrap_or_default();
         let looks = self.hash || self.min_hole.is_some() || self.detect_zeroes == Some(Detect::On);
@@ -301,7 +310,8 @@ impl Cli {
         })
     }
 
-    /// What was typed, checked as far as that can be done without touching anything.
+    /// Derives the options of a transfer to a receiver of kind `peer`, without opening a file. Fails if two of the
+    /// arguments exclude each other.
     pub(crate) fn job(&self, peer: PeerKind) -> Result<SendOptions, SendError> {
         let detect = self.detect_zeroes != Some(Detect::Off);
         let hash = self.hash || (peer != PeerKind::Unknown && !self.no_hash);
@@ -349,7 +359,7 @@ impl Cli {
         })
     }
 
-    /// What holds back the bytes that leave.
+    /// The rate limiter for the connection, if `--bwlimit` was given.
     pub(crate) fn throttle(&self) -> Option<RateLimiter> {
         self.rsh.bwlimit.map(RateLimiter::new)
     }

@@ -1,4 +1,4 @@
-//! What only changes are sent since: the flags for an older state of the disk, and what the target has to be then.
+//! The options for an incremental transfer, and the fingerprint that the target must have for it.
 
 use std::ffi::OsStr;
 use std::panic::resume_unwind;
@@ -17,28 +17,33 @@ use xfer_hole_ui::TargetArgs;
 
 use crate::error::SendError;
 
-/// How often it is checked, while the older disk is read, whether that is still wanted.
+/// The interval between two checks whether the older disk is still to be read.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The older state that the target holds.
+/// The options that name the older state, which the target holds.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "What is sent")]
+#[command(next_help_heading = "Data")]
 pub(crate) struct IncrementalArgs {
-    /// Send only what changed since this internal snapshot of the image, found from its tables alone. The target must hold the
-    /// snapshot's disk: the rest of it is kept
+    /// Send only changes since this internal snapshot, whose disk the target must hold
+    ///
+    /// Changes are found from the image's tables alone. The rest of the target is kept.
     #[arg(long, value_name = "NAME|ID", conflicts_with_all = ["since_base", "bitmap", "classic"])]
     since_snapshot: Option<String>,
 
-    /// Send only what the images above this file of the backing chain have. The target must hold that file's disk
+    /// Send only the data of the layers above this file of the backing chain, whose disk the target must hold
     #[arg(long, value_name = "FILE", conflicts_with_all = ["bitmap", "classic"])]
     since_base: Option<PathBuf>,
 
-    /// Send only what this persistent bitmap of the image is set for. The target must hold the disk as it was when the bitmap was begun
+    /// Send only what this persistent bitmap marks as changed
+    ///
+    /// The target must hold the disk as it was when the bitmap was created.
     #[arg(long, value_name = "NAME", conflicts_with = "classic")]
     bitmap: Option<String>,
 
-    /// Name the older disk that the target must hold, which the receiver checks, by its fingerprint. Without it the older state is
-    /// read here, unless its fingerprint was noted
+    /// Set the fingerprint of the older disk that the target must hold
+    ///
+    /// The receiver checks the target against it. Without a value, or without this option, the older state is read on
+    /// this machine, unless its fingerprint is cached.
     #[arg(
         long,
         value_name = "FINGERPRINT",
@@ -49,17 +54,17 @@ pub(crate) struct IncrementalArgs {
     )]
     base_digest: Option<BaseDigest>,
 
-    /// Don't have the receiver check that the target holds the older disk: if it doesn't, the result is a disk that never was
+    /// Send changes without a check that the target holds the older disk (a wrong target is corrupted)
     #[arg(long, conflicts_with_all = ["base_digest", "check_base"])]
     trust_base: bool,
 }
 
-/// How the target's content is known.
+/// The argument of `--base-digest`.
 #[derive(Clone, Copy, Debug)]
 enum BaseDigest {
-    /// It is to be read here.
+    /// The fingerprint is computed on this machine.
     Read,
-    /// By the user.
+    /// The fingerprint is given.
     Named(Fingerprint),
 }
 
@@ -74,14 +79,14 @@ impl BaseDigest {
 }
 
 impl IncrementalArgs {
-    /// The older state that was asked for.
+    /// The older state that the options name, if any.
     pub(crate) fn wanted(&self) -> Option<IncrementalBase> {
         let snapshot = self.since_snapshot.clone().map(IncrementalBase::Snapshot);
         let base = || self.since_base.clone().map(IncrementalBase::Base);
         snapshot.or_else(base).or_else(|| self.bitmap.clone().map(IncrementalBase::Bitmap))
     }
 
-    /// What the user says that the target holds.
+    /// The fingerprint given with `--base-digest`, if any.
     pub(crate) fn named(&self) -> Option<Fingerprint> {
         match self.base_digest {
             Some(BaseDigest::Named(fingerprint)) => Some(fingerprint),
@@ -89,7 +94,7 @@ impl IncrementalArgs {
         }
     }
 
-    /// Refuses what makes no sense together.
+    /// Fails if the options exclude each other or lack one that they need.
     pub(crate) fn check(&self, image: &OsStr, target: &TargetArgs) -> Result<(), SendError> {
         let since = "--since-snapshot, --since-base or --bitmap";
         if self.base_digest.is_some() && image.to_str().is_some_and(|word| Fingerprint::parse(word).is_some()) {
@@ -127,7 +132,8 @@ impl IncrementalArgs {
         Ok(())
     }
 
-    /// Refuses a fingerprint with other parameters than these: those of the stream, or what a stream without digests stands for.
+    /// Fails if `--base-digest` has other parameters than `params`: those of the stream, or the default ones for a
+    /// stream without digests.
     pub(crate) fn check_sums(&self, sums: HashParams) -> Result<(), SendError> {
         match self.named() {
             Some(base) if base.sums != sums => Err(SendError::usage(format!(
@@ -141,8 +147,9 @@ impl IncrementalArgs {
         }
     }
 
-    /// What the target has to hold, as far as that is known without reading. The stream has these `sums`, or none, and others only
-    /// if they are not `fixed`; with `live` the image may change.
+    /// Determines the fingerprint that the target must have, without reading data. `params` are the stream's, if it
+    /// has digests; a cached fingerprint with other parameters is accepted only if they are not `fixed`. With `live`
+    /// the image may change while it is read.
     pub(crate) fn basis(&self, disk: &BackingChain, sums: Option<HashParams>, fixed: bool, live: bool) -> KnownBase {
         let sums = sums.map_or((HashParams::default(), true), |sums| (sums, fixed));
         match (self.named(), disk.before()) {
@@ -156,7 +163,7 @@ impl IncrementalArgs {
         }
     }
 
-    /// What was noted of the older disk, if it is a file of its own: a snapshot is not what the image's files are known by.
+    /// The cached fingerprint of the older disk, if that disk is a file of its own. A snapshot has no cache entry.
     fn noted(&self, before: &BackingChain, (sums, fixed): (HashParams, bool)) -> Option<Fingerprint> {
         self.since_base.as_ref()?;
         let noted = CacheKey::of_chain(before, SystemTime::now())?.recall_all();
@@ -170,12 +177,12 @@ fn fingerprints(text: &str) -> impl Iterator<Item = Fingerprint> {
     text.split([' ', ',', ';']).filter_map(Fingerprint::parse)
 }
 
-/// Whether a receiver that was to keep parts of an older disk tells the fingerprint of another disk.
+/// True if a failure's text names the fingerprint of another disk, during an incremental transfer.
 pub(crate) fn tells_disk(disk: &BackingChain, told: &str) -> bool {
     disk.older().is_some() && fingerprints(told).next().is_some()
 }
 
-/// Whether a target whose fingerprints stand in this text holds the disk already: our own fingerprint is computed by reading.
+/// True if one of the fingerprints in the text is that of the disk to send. Reads the whole disk.
 pub(crate) fn is_there_already(disk: &BackingChain, told: &str) -> bool {
     let whole = disk.whole();
     let is_it =
@@ -183,24 +190,24 @@ pub(crate) fn is_there_already(disk: &BackingChain, told: &str) -> bool {
     tells_disk(disk, told) && fingerprints(told).any(is_it)
 }
 
-/// What is known of the disk that the target has to hold, where only changes are sent.
+/// The state of the base of an incremental transfer: the disk that the target must hold.
 #[derive(Debug)]
 pub(crate) enum KnownBase {
-    /// Nothing is said of it.
+    /// The target is not checked.
     Unsaid,
-    /// It is this one.
+    /// The fingerprint is known.
     Known(Fingerprint),
-    /// It is this one, which has not been read yet.
+    /// The fingerprint is not known yet.
     Unread {
-        /// The disk.
+        /// The older disk, to be read.
         before: BackingChain,
-        /// Its files may change meanwhile: what is older in them doesn't.
+        /// The image's files may change while the older disk is read; its own data does not.
         live: bool,
     },
 }
 
 impl KnownBase {
-    /// What is known without reading.
+    /// The fingerprint, if it is known without reading.
     pub(crate) fn known(&self) -> Option<Fingerprint> {
         match self {
             Self::Known(fingerprint) => Some(*fingerprint),
@@ -208,7 +215,8 @@ impl KnownBase {
         }
     }
 
-    /// The fingerprint by these `sums`, read if it is unknown. `wait` is called each second meanwhile, and may call it off.
+    /// The fingerprint with these parameters, computed by reading the disk if it is unknown. `wait` is called once a
+    /// second meanwhile; an error from it stops the reading.
     pub(crate) fn read(
         &self,
         sums: Option<HashParams>,

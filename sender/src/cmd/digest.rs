@@ -1,4 +1,4 @@
-//! `xfer-hole digest`: the fingerprint of a disk, whatever it is stored in.
+//! `xfer-hole digest`: prints the fingerprint of a disk, which does not depend on the image format.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,11 +17,11 @@ Examples:
   xfer-hole digest disk.qcow2
   [ \"$(xfer-hole digest a.qcow2)\" = \"$(xfer-hole digest b.img)\" ] && echo equal
 
-What is printed is sha256:INTERVAL:GRAIN:DIGEST. It is the same for every image of the disk, raw, qcow2, compressed or a chain, and
-for --print-digest of those who send and receive it, where interval and grain are the same.
-Exit status is 0 when it was printed, 2 for every failure.";
+The output is sha256:INTERVAL:GRAIN:DIGEST. It is the same for every image of the disk, whether raw, qcow2, compressed or a
+chain, and is equal to what --print-digest prints for the same interval and grain.
+Exit status is 0 if the fingerprint was printed, 2 for every failure.";
 
-/// The words behind `digest`.
+/// The arguments of `digest`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = STATUS, max_term_width = 100)]
 pub(crate) struct DigestArgs {
@@ -35,7 +35,7 @@ pub(crate) struct DigestArgs {
     pub(crate) disk: DiskArgs,
 }
 
-/// Prints it.
+/// Runs `digest`.
 pub(crate) fn digest(args: &DigestArgs, messages: Messages) -> ExitCode {
     args.disk.watch(ProgressKind::Auto, messages, |watch| {
         let sums = args.sums.sums()?;

@@ -1,4 +1,4 @@
-//! What all commands have in common that read a whole disk.
+//! The options of all commands that read a whole disk.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,27 +12,30 @@ use crate::image_args::ImageArgs;
 use crate::run_command::{CommandContext, CommandResult, watch};
 use crate::warn_in_use;
 
-/// How the disk is read, and what is shown meanwhile.
+/// The options for reading a disk and for showing progress.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DiskArgs {
     #[command(flatten)]
     pub(crate) source: ImageArgs,
 
-    /// Leave the page cache as it is: read by O_DIRECT, and where that is not to be had, drop from the cache what was read
-    #[arg(long, help_heading = "How it is read")]
+    /// Read past the page cache with O_DIRECT; where that is unsupported, drop the pages that were read
+    #[arg(long, help_heading = "Source")]
     pub(crate) direct: bool,
 
-    /// Show how far it is: auto is a bar if standard error is a terminal. If not given: auto, and none for a manifest on standard output
-    #[arg(long, value_name = "KIND", value_enum, help_heading = "What is said")]
+    /// Choose the progress display: auto, bar, json or none (default auto, none for a manifest on standard output)
+    ///
+    /// auto shows a bar if standard error is a terminal.
+    #[arg(long, value_name = "KIND", value_enum, help_heading = "Output")]
     pub(crate) progress: Option<ProgressKind>,
 
-    /// Say nothing but warnings, and why it failed
-    #[arg(short, long, conflicts_with = "verbose", help_heading = "What is said")]
+    /// Print only warnings and errors
+    #[arg(short, long, conflicts_with = "verbose", help_heading = "Output")]
     pub(crate) quiet: bool,
 }
 
 impl DiskArgs {
-    /// Does the work, and prints what came of it. `usual` is shown if nothing else was asked for.
+    /// Runs `work` with progress and signal handling, and prints its result. `usual` is the progress display if none
+    /// was given.
     pub(crate) fn watch(
         &self,
         usual: ProgressKind,
@@ -44,7 +47,7 @@ impl DiskArgs {
         watch(self.progress.unwrap_or(usual), self.source.verbose > 0, messages, work)
     }
 
-    /// Opens the disk, and says what there is to know of it.
+    /// Opens the disk and prints its warnings.
     pub(crate) fn open(&self, image: &Path, messages: Messages) -> Result<BackingChain, SendError> {
         let disk = self.source.open(image, self.direct, messages)?;
         warn_in_use(&disk, messages);

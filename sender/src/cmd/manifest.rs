@@ -1,4 +1,4 @@
-//! `xfer-hole manifest`: the record lines of a disk, with their digests and without its bytes.
+//! `xfer-hole manifest`: prints the record lines of a disk with their digests, without data.
 
 use std::fs;
 use std::io::Write;
@@ -26,17 +26,17 @@ Examples:
   xfer-hole manifest disk.qcow2 | ssh host recv-hole --verify disk.img
   xfer-hole verify copy.img disk.manifest
 
-A manifest is text: what is where in the disk, with a SHA-256 of each interval of data; see xfer-hole-stream(7).
-Exit status is 0 when all of it was written, 2 for every failure: it has no END line then, and FILE is as it was.";
+A manifest is text that lists the disk's extents, with a SHA-256 for each interval of data; see xfer-hole-stream(7).
+Exit status is 0 if the whole manifest was written, 2 for every failure: it then has no END line, and FILE is unchanged.";
 
-/// The words behind `manifest`.
+/// The arguments of `manifest`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = STATUS, max_term_width = 100)]
 pub(crate) struct ManifestArgs {
     /// The image or block device
     pub(crate) image: PathBuf,
 
-    /// The file to make or replace; if not given, standard output
+    /// The file to create or replace (default standard output)
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 
@@ -47,7 +47,7 @@ pub(crate) struct ManifestArgs {
     pub(crate) disk: DiskArgs,
 }
 
-/// Writes it.
+/// Runs `manifest`.
 pub(crate) fn manifest(args: &ManifestArgs, messages: Messages) -> ExitCode {
     let file = args.output.as_deref().filter(|file| file.as_os_str() != "-");
     let usual = if file.is_some() { ProgressKind::Auto } else { ProgressKind::None };
@@ -65,7 +65,7 @@ pub(crate) fn manifest(args: &ManifestArgs, messages: Messages) -> ExitCode {
     })
 }
 
-/// All lines, as they come.
+/// Passes all lines of the manifest to `write` while the disk is read.
 fn lines(
     disk: &BackingChain,
     sums: HashParams,
@@ -77,19 +77,19 @@ fn lines(
     watch.ahead_of(disk, Plan::whole(disk), || record_lines(disk, sums, false, watch.counters, tell))
 }
 
-/// Whoever reads standard output has each line soon, and hears why there are no more.
+/// Writes the manifest to standard output. Each line is flushed at once, and a read error becomes a FAIL line.
 fn to_stdout(disk: &BackingChain, sums: HashParams, watch: &CommandContext<'_>) -> Result<Fingerprint, SendError> {
     let mut out = Output::stdout()?;
     let mut tell = |lines: &str| out.write_all(lines.as_bytes()).and_then(|()| out.flush()).map_err(failed);
     let written = lines(disk, sums, watch, &mut tell);
     if let Err(SendError::Image(error)) = &written {
-        // If this can't be said either, the missing END says enough.
+        // If this write fails too, the missing END marks the manifest as incomplete.
         let _said = tell(&format!("FAIL {}\n", FailReason::new(&error.to_string())));
     }
     written
 }
 
-/// A file is whole, and stored, before it has its name.
+/// Writes the manifest to a file, which gets its name when it is complete and synced.
 fn to_file(
     disk: &BackingChain,
     sums: HashParams,
@@ -101,7 +101,7 @@ fn to_file(
         return Err(SendError::Word { word: file.into(), what: what.into(), hint: None });
     }
     if disk.is_private() {
-        // Whoever may not read the disk may not know its digests.
+        // A user without access to the disk must not learn its digests.
         sys::keep_private();
     }
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists());
@@ -127,7 +127,7 @@ fn to_file(
             Ok(fingerprint)
         }
         Err(error) => {
-            // A part of a manifest is nothing to go on with.
+            // An incomplete manifest is not kept.
             sink.give_up();
             Err(error)
         }

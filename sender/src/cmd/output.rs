@@ -1,4 +1,4 @@
-//! Standard output, for what was asked for.
+//! Buffered standard output for the results of commands.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -9,20 +9,20 @@ use xfer_hole_os::sys;
 
 use crate::error::SendError;
 
-/// How something is printed.
+/// The argument of `--output`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OutputKind {
-    /// For people
+    /// A table for people
     #[default]
     Human,
-    /// JSON, with qemu-img's names for what both tell
+    /// JSON, with the field names of qemu-img
     Json,
 }
 
-/// Bytes that are gathered before they are written.
+/// The size of the output buffer, in bytes.
 const GATHER: usize = 64 << 10;
 
-/// Standard output, past the runtime's own buffer, which would be flushed line by line.
+/// Standard output without the runtime's buffer, which is flushed after each line.
 pub(crate) struct Output(File);
 
 impl Output {
@@ -43,7 +43,7 @@ impl Write for Output {
     }
 }
 
-/// A failed write of what was asked for. That nobody reads on, as `head` doesn't, is no news to the user.
+/// Converts a failed write of a result. A broken pipe, as from `head`, is reported without a message.
 pub(crate) fn failed(source: io::Error) -> SendError {
     match source.kind() {
         io::ErrorKind::BrokenPipe => SendError::Unread,
