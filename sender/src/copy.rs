@@ -1,4 +1,4 @@
-//! A copy on this machine: a disk goes from its image into a file or device, without a stream between them.
+//! Copies a disk into a file or device of this machine, without a stream.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -24,17 +24,17 @@ use crate::error::SendError;
 use crate::image_args::{check_content, data_of};
 use crate::incremental_args::is_there_already;
 
-/// What came of a copy: the disk's fingerprint, if it was asked for, and what the user should know of the target.
+/// The disk's fingerprint, if digests were computed, and notes about the target for the user.
 type Copied = (Option<Fingerprint>, Vec<String>);
 
-/// A copy: what it needs besides the disk.
+/// A copy, with everything that it needs besides the disk.
 pub(crate) struct Copy<'a> {
     pub(crate) cli: &'a Cli,
     pub(crate) image: &'a Path,
-    /// What the image is known by, if a note of it is to be believed.
+    /// The image's cache key, if cached fingerprints may be used.
     pub(crate) identity: Option<&'a CacheKey>,
     pub(crate) dest: &'a Path,
-    /// What DEST has to be, if only changes are copied, and that was said.
+    /// The fingerprint that DEST must have, if only changes are copied and DEST is checked.
     pub(crate) base: Option<Fingerprint>,
     pub(crate) counters: &'a ProgressCounters,
     pub(crate) signals: &'a Signals,
@@ -58,7 +58,7 @@ impl Copy<'_> {
             self.messages.warn_with_hint(what, hint);
         }
         if self.cli.target.dry_run {
-            // Blocks that are shared take no room.
+            // Shared blocks take no space.
             let can_share = || disk.plain().is_some_and(|host| target.can_share(host.file()));
             let data = if shares && can_share() { None } else { Some(data_of(disk, 1)?.0) };
             let base = disk.older().map(|older| (older.size(), self.base));
@@ -78,7 +78,7 @@ impl Copy<'_> {
         Ok((fingerprint, Some(made)))
     }
 
-    /// Whether it may be tried to share the image's blocks as they stand.
+    /// True if sharing the image's blocks is to be tried.
     fn shares(&self, copying: &Copying, disk: &BackingChain, target: &Target) -> Result<bool, SendError> {
         let why = match copying.reflink {
             Reflink::Never => return Ok(false),
@@ -96,14 +96,14 @@ impl Copy<'_> {
         SendError::Reflink { image: self.image.to_owned(), why: why.into() }
     }
 
-    /// Writes the target, and gives it its name once the disk is found to be what it was.
+    /// Writes the target and commits it if the disk has not changed.
     fn copy(&self, disk: &BackingChain, copying: &Copying, target: Target, shares: bool) -> Result<Copied, SendError> {
         let size = disk.size();
         let counters = self.counters;
         if self.cli.target.delta {
             let sums = copying.job.sums.unwrap_or_default();
             let known = self.identity.and_then(|identity| identity.recall(sums));
-            // What is to be read back is read.
+            // With --read-back the disk is read, even if the cache says that it is unchanged.
             if let Some(digest) = known.filter(|_| !copying.options.read_back)
                 && let Some(held) = target.hold_unchanged(|| recall_target(&target, size, sums) == Some(digest))?
             {
@@ -126,7 +126,7 @@ impl Copy<'_> {
         let noting = TargetNote::of(&target);
         let opened = target.open(Some(size), disk.older().map(ChangeTracker::size));
         let sink = opened.map_err(|error| self.already(disk, error))?;
-        // What isn't hashed has no fingerprint.
+        // Without digests there is no fingerprint to cache.
         let noting = copying.job.sums.map(|_| noting.of_sink(sink.as_ref()));
         self.signals.set_remains(Some(sink.leftover_message()));
         counters.ahead().expected().into_iter().for_each(|data| sink.announce(data));
@@ -154,7 +154,7 @@ impl Copy<'_> {
         Ok((fingerprint, notes))
     }
 
-    /// Says so where DEST is not the older disk because it is the one that was to be copied.
+    /// Replaces the error for a DEST that is not the older disk, if DEST is already the disk to copy.
     fn already(&self, disk: &BackingChain, error: ImageError) -> SendError {
         let told = error.other_disk().map(|found| found.to_string());
         if told.is_some_and(|told| is_there_already(disk, &told)) {
@@ -164,7 +164,7 @@ impl Copy<'_> {
         error.into()
     }
 
-    /// All is poured, or it failed: gives the target its name if the disk is what it was.
+    /// Commits the target if all data was copied and the disk has not changed.
     fn finish(
         &self,
         disk: &BackingChain,
@@ -192,7 +192,7 @@ impl Copy<'_> {
     }
 }
 
-/// The system's reason why blocks can't be shared, in words that fit.
+/// The reason why blocks can't be shared.
 fn why_not(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::CrossesDevices => "the copy would be on another file system".into(),
@@ -202,15 +202,15 @@ fn why_not(error: &io::Error) -> String {
 }
 
 fn workers(disk: &BackingChain) -> usize {
-    // What waits for a device needs no processor.
+    // Direct reads wait for the device, so threads may outnumber processors.
     if disk.is_direct() {
         return COPY_THREADS_MAX;
     }
     copy_threads()
 }
 
-/// Pours from the disk's beginning to its end, where the order counts: for digests, for holes that are too short for one, for
-/// pipes. The encoder judges the records, as it does for a stream that nobody reads.
+/// Copies from the disk's start to its end, where the order matters: for digests, for `--min-hole`, and for pipes. A
+/// [`StreamEncoder`] checks the records as it does for a stream.
 fn in_order(
     disk: &BackingChain,
     copying: &Copying,
@@ -224,7 +224,7 @@ fn in_order(
         encoder.encode(Frame::Base(Base { size: older.size(), digest: None }), &mut lines)?;
     }
     thread::scope(|scope| {
-        // What was hashed is written, and not what is fetched anew.
+        // The bytes that were hashed are written from memory, and are not read again.
         let shape = job.shape.held(true);
         let blocks = ParallelReader::start(scope, disk, shape, workers(disk)).map_err(SendError::Thread)?;
         let pieces = Coalescer::new(blocks, &shape).map(|piece| piece.map_err(SendError::from));
@@ -238,7 +238,7 @@ fn in_order(
     Ok(encoder.fingerprint())
 }
 
-/// Puts pieces where they belong, one behind the other, each after `look` at its record.
+/// Writes pieces to the target in order. `check` is called with the record of each piece before it is written.
 fn put_all(
     disk: &BackingChain,
     pieces: impl Iterator<Item = Result<Piece, SendError>>,
@@ -265,7 +265,7 @@ fn put_all(
     Ok(())
 }
 
-/// Pours what differs from what the target holds; both are hashed at a time.
+/// Copies the ranges that differ from the target's existing data. Both disks are hashed in parallel.
 fn differing(
     disk: &BackingChain,
     copying: &Copying,
@@ -274,7 +274,7 @@ fn differing(
 ) -> Result<Fingerprint, SendError> {
     let (sink, size) = (holding.sink.as_ref(), disk.size());
     let sums = copying.job.sums.unwrap_or_default();
-    // What was hashed is kept, or written, and not what is fetched anew.
+    // The bytes that were hashed are compared or written from memory, and are not read again.
     let shape = copying.job.shape.held(true);
     let lines = DiskLines::new(size, sums);
     thread::scope(|scope| {

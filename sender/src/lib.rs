@@ -1,4 +1,4 @@
-//! `xfer-hole` decides what flows: a disk's extents become records on standard output.
+//! The program `xfer-hole`: arguments, subcommands, and the sending side of a transfer.
 
 mod cli;
 mod cmd;
@@ -45,19 +45,20 @@ use crate::send::Sending;
 use crate::stdio_session::EarlyReplies;
 use crate::stream_writer::StreamWriter;
 
-/// The receiver in POSIX sh, as this program carries it to where none is installed.
+/// The text of recv-hole.sh, the receiver in POSIX sh, which is sent to a machine without recv-hole.
 pub const RECV_HOLE_SH: &str = include_str!("../recv-hole.sh");
 
-/// How the program calls itself.
+/// The program's name in messages.
 const NAME: &str = "xfer-hole";
 
-/// The command line, for man pages and tests.
+/// The definition of the command line, for man pages, completions and tests.
 #[must_use]
 pub fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }
 
-/// The program: 0 if the whole disk was sent, 75 if trying again can mend what went wrong, else 2.
+/// Runs the program with these arguments, the program's name first. The exit code is 0 on success, 75 if trying again
+/// can help, 1 if two compared disks differ, and 2 for every other failure.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     exit_on_panic(NAME);
     let words = with_help(args.into_iter().collect());
@@ -82,7 +83,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         None if cli.restrict.is_some() => {
             return match restrict::asked(cli.restrict.as_deref().unwrap_or_else(|| Path::new("."))) {
                 Ok(asked) => transfer(&asked, messages),
-                // Whoever asks for a transfer hears answers; a login has a user who reads.
+                // The program that asks for a transfer gets the error as a reply; a login gets it as text.
                 Err(error) if is_request() => messages.fail_quietly(stdio_session::refuse(&error).failure()),
                 Err(error) => messages.fail(&error, error.hint()),
             };
@@ -109,12 +110,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// True if a transfer was asked for by ssh, however wrongly.
+/// True if SSH_ORIGINAL_COMMAND looks like the request of a transfer, valid or not.
 fn is_request() -> bool {
     original_command().is_some_and(|command| command.as_bytes().starts_with(b"exec sh -c '"))
 }
 
-/// Says what is wrong with the command line: to the other side, if that is to be answered.
+/// Reports an invalid command line: as a reply with `--converse`, else on standard error.
 fn wrong_words(error: &clap::Error, words: &[OsString]) -> ExitCode {
     let messages = Messages::new(NAME, 0);
     let command = words.get(1).and_then(|word| word.to_str()).filter(|word| command().find_subcommand(word).is_some());
@@ -127,7 +128,7 @@ fn wrong_words(error: &clap::Error, words: &[OsString]) -> ExitCode {
     messages.usage(error, command)
 }
 
-/// `xfer-hole help` and `xfer-hole help COMMAND` as the flag that they stand for. An image that is called so is `./help`.
+/// Replaces `xfer-hole help` and `xfer-hole help COMMAND` by the option `--help`. An image of that name is `./help`.
 fn with_help(words: Vec<OsString>) -> Vec<OsString> {
     let names = |word: &OsString| word.to_str().is_some_and(|word| command().find_subcommand(word).is_some());
     match words.as_slice() {
@@ -147,10 +148,10 @@ fn print(text: &str) -> Result<(), SendError> {
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(SendError::output)
 }
 
-/// A disk goes somewhere, and that is shown.
+/// Sends or copies a disk with progress and signal handling.
 fn transfer(cli: &Cli, messages: Messages) -> ExitCode {
     let words = Operands::of(cli);
-    // Whoever reads the stream is the one to show something.
+    // The reader of a stream on standard output shows progress itself.
     let streams = words.as_ref().is_ok_and(|words| matches!(words.dest, Location::Stream));
     let kind = if streams || cli.quiet { ProgressKind::None } else { ProgressKind::Auto };
     let summary = if streams { cli.source.verbose > 0 } else { !cli.quiet && !cli.target.dry_run };
@@ -161,10 +162,10 @@ fn transfer(cli: &Cli, messages: Messages) -> ExitCode {
     })
 }
 
-/// What came of moving a disk: its fingerprint, if there are digests, and what was made of DEST, if there is one.
+/// The disk's fingerprint, if digests were computed, and the target that was written, if there is a DEST.
 type Moved = (Option<Fingerprint>, Option<WrittenTarget>);
 
-/// Moves the disk. A receiver that hears us is told what fails.
+/// Sends or copies the disk. With `--converse` a failure is also reported to the receiver.
 fn go(cli: &Cli, words: &Operands, watch: &CommandContext<'_>) -> Result<Moved, SendError> {
     let messages = watch.messages;
     let peer = match words.dest {
@@ -197,7 +198,7 @@ fn go(cli: &Cli, words: &Operands, watch: &CommandContext<'_>) -> Result<Moved, 
     }
 }
 
-/// Opens the disk and moves it. What is said `ahead` of a stream ends where the stream begins.
+/// Opens the disk, and sends or copies it. `early` sends WAIT replies until the stream begins.
 fn transmit(
     cli: &Cli,
     words: &Operands,
@@ -207,7 +208,7 @@ fn transmit(
 ) -> Result<Moved, SendError> {
     let CommandContext { counters, signals, messages } = *watch;
     let begun = SystemTime::now();
-    // A snapshot is not what the image's files are known by, and a disk that may change is not known at all.
+    // The cache is keyed by the image's files, so a snapshot has no entry. A disk that may change has none either.
     let noted = job.sums.is_some() && !job.live && cli.source.snapshot.is_none() && cli.source.bounds.is_none();
     let since = cli.since.wanted();
     let flush = noted || matches!(since, Some(IncrementalBase::Base(_)));
@@ -251,7 +252,7 @@ fn transmit(
         && let Err(error) = identity.note(fingerprint)
     {
         let what = format!("{}: cannot note its fingerprint: {}", shown(&words.image), reason(&error));
-        // It is missed only by those who have asked for it.
+        // Only users of --remember depend on the cache.
         if cli.target.remember { messages.warn(what) } else { messages.verbose(what) }
     }
     if let Some(fingerprint) = &fingerprint {
@@ -265,7 +266,7 @@ fn transmit(
     Ok((fingerprint, made))
 }
 
-/// Warns of devices that may change while they are read.
+/// Warns of devices that are mounted or in use, since changes to them can't be detected.
 fn warn_in_use(disk: &BackingChain, messages: Messages) {
     for host in disk.files().filter(|host| host.is_in_use()) {
         messages.warn(format_args!(

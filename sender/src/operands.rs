@@ -1,4 +1,4 @@
-//! The words for the image and its destination, and what can't be had with them.
+//! The arguments IMAGE and DEST, and the checks of options that depend on them.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use xfer_hole_ui::is_near;
 use crate::cli::{Cli, Receiver};
 use crate::error::SendError;
 
-/// What is to go where.
+/// The checked arguments.
 #[derive(Debug)]
 pub(crate) struct Operands {
     pub(crate) image: PathBuf,
@@ -17,7 +17,8 @@ pub(crate) struct Operands {
 }
 
 impl Operands {
-    /// What was typed. Refuses what is not done by this program, or not by these flags, with the line that does it.
+    /// Parses the arguments. Fails if the transfer is not supported with these options; the error's hint names the
+    /// command that does it.
     pub(crate) fn of(cli: &Cli) -> Result<Self, SendError> {
         let dest = cli.dest.first().map_or(OsStr::new("-"), OsString::as_os_str);
         let image = cli.image.clone().unwrap_or_default();
@@ -58,7 +59,7 @@ impl Operands {
         if let Some(flag) = given {
             return Err(SendError::usage(format!("{flag} is for another machine, and there is none: HOST:PATH")));
         }
-        // A receiver that answers can be asked what it has.
+        // A receiver that replies can be asked for a manifest.
         let given = cli
             .target
             .first_given()
@@ -89,7 +90,7 @@ impl Operands {
     }
 }
 
-/// What to type instead of a word that is probably a command, mistyped, or one that other programs have.
+/// A hint for an argument that resembles a command of this program, or is one of other programs.
 fn mistyped(word: &str) -> Option<String> {
     const OTHERS: [(&str, &str); 6] = [
         ("push", "xfer-hole IMAGE HOST:PATH"),

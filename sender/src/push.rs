@@ -1,4 +1,4 @@
-//! One disk to another machine: one connection, and the receiver's word that the image is there.
+//! Pushes one disk to another machine over one connection, and waits until the receiver confirms that it is stored.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -25,47 +25,47 @@ use crate::send::{self, Known, Ready};
 use crate::stream_writer::StreamWriter;
 use crate::{Moved, RECV_HOLE_SH};
 
-/// What has recv-hole.sh go on from what a transfer that was cut has left.
+/// The shell functions that let recv-hole.sh resume an interrupted transfer.
 const RESUME_SH: &str = include_str!("../resume.sh");
-/// What runs the receiver at the other side, and speaks for recv-hole.sh.
+/// The shell text that starts the receiver on the other machine and sends the replies of recv-hole.sh.
 const FAR_END_SH: &str = include_str!("../far-end.sh");
-/// How long the receiver may take to say why it doesn't take any more.
+/// The time that the receiver gets to send its error after the stream broke.
 const LAST_WORD: Duration = Duration::from_secs(10);
-/// How long we may take to end by ourselves when all is lost.
+/// The time that this program gets to end by itself after the connection failed.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// The text of sh that goes ahead of the stream where no recv-hole is installed.
+/// The shell text that precedes the stream if recv-hole is not installed on the other machine.
 fn preamble() -> String {
     format!("script={}\n{RESUME_SH}{FAR_END_SH}", quoted_for_sh(RECV_HOLE_SH))
 }
 
-/// How long a receiver may take from READY to DONE in a dry run.
+/// The time limit from READY to DONE in a dry run.
 const DRY_RUN_DONE: Duration = Duration::from_secs(10);
 
-/// A push: what it needs besides the disk.
+/// A push, with everything that it needs besides the disk.
 pub(crate) struct Push<'a> {
     pub(crate) cli: &'a Cli,
     pub(crate) image: &'a Path,
-    /// What the image is known by, if a note of it is to be believed.
+    /// The image's cache key, if cached fingerprints may be used.
     pub(crate) identity: Option<&'a CacheKey>,
     pub(crate) remote: &'a Remote,
-    /// What the target has to hold, if only changes are sent.
+    /// The disk that the target must hold, if only changes are sent.
     pub(crate) basis: &'a KnownBase,
     pub(crate) counters: &'a Arc<ProgressCounters>,
     pub(crate) signals: &'a Signals,
     pub(crate) messages: Messages,
 }
 
-/// The other side on the line, and ready.
+/// A connected receiver that has sent READY.
 struct ReadyPeer {
     process: RemoteProcess,
-    /// Where the stream goes.
+    /// The pipe to the remote process, for the stream.
     to: File,
     ready: Ready,
 }
 
 impl Push<'_> {
-    /// Sends the disk, and waits until it is durable under its final name.
+    /// Sends the disk, and waits until it is synced under its final name.
     pub(crate) fn run(&self, disk: &BackingChain) -> Result<Moved, SendError> {
         let path = Path::new(&self.remote.path);
         let place = format!("{}:{}", self.remote.destination(), shown(path));
@@ -80,7 +80,7 @@ impl Push<'_> {
             self.counters.set_size(disk.size());
             send::check_names_base(self.basis, &call.ready.words)?;
             send::asks_there(disk, self.cli, &call.ready, self.messages)?;
-            // What it warns of comes behind READY, and DONE behind that.
+            // The receiver's warnings follow READY, and DONE follows them.
             if let Some(ending @ (ConversationEnd::Failed(_) | ConversationEnd::Wrong(_))) =
                 call.ready.answers.ending(Some(DRY_RUN_DONE))
             {
@@ -110,7 +110,7 @@ impl Push<'_> {
         sent.map(|fingerprint| (fingerprint, Some(made)))
     }
 
-    /// What is made there, as far as the receiver tells by the words of READY.
+    /// The target that will be written, as far as the words of READY describe it.
     fn made(&self, words: &[String]) -> WrittenTarget {
         let says = |word: &str| words.iter().any(|said| said == word);
         let mut path = PathBuf::from(&self.remote.path);
@@ -122,7 +122,7 @@ impl Push<'_> {
         WrittenTarget { place: format!("{}:{}", self.remote.destination(), shown(&path)), becomes, resumed }
     }
 
-    /// What is at the target when the transfer fails, for a receiver that has said what it writes.
+    /// The state of the target after a failure, for a receiver that has sent READY.
     fn kept(&self, becomes: Option<TargetOutcome>, is_device: bool) -> String {
         let (host, dest) = (&self.remote.host, shown(self.remote.path.as_ref()));
         match becomes {
@@ -134,12 +134,12 @@ impl Push<'_> {
         }
     }
 
-    /// True if what has arrived when the link is cut can be gone on from.
+    /// True if an interrupted transfer can be resumed.
     fn goes_on(&self) -> bool {
         !self.cli.no_hash && !self.cli.target.no_resume && !self.cli.target.dry_run
     }
 
-    /// Has the receiver started, and waits until it is ready.
+    /// Starts the receiver on the other machine, and waits for READY.
     fn call(&self, disk: &BackingChain, expected: Option<(u64, u64)>) -> Result<ReadyPeer, SendError> {
         let Self { cli, remote, messages, .. } = self;
         let patience = cli.rsh.patience();
@@ -175,7 +175,7 @@ impl Push<'_> {
         let (stopper, signals, name) = (process.stopper(), self.signals.clone(), host.clone());
         let stop = move |ending: &ConversationEnd| {
             stopper();
-            // A write that somebody holds the other end of, and nobody takes, would hold us up for ever.
+            // A blocked write, whose reader holds the pipe open without reading, would otherwise never end.
             signals.give_up_after(GRACE, ending.failure(), format!("{name}: {ending}"));
         };
         let answers = ReplyReader::listen(from, Some(host), *messages, stop).map_err(SendError::Thread)?;
@@ -193,7 +193,7 @@ impl Push<'_> {
         let wants_text = answers.wants_text();
         process.answered();
         if wants_text.map_err(nothing)? {
-            // If it isn't taken, the answer says why.
+            // If this write fails, the reply tells why.
             let _taken = sys::write_all(&to, preamble.as_bytes());
         }
         let words = answers.ready().map_err(|ending| self.failed(&process, &ending, false))?;
@@ -216,14 +216,14 @@ impl Push<'_> {
             let what = format!("all of it was sent, and {}:{dest} may be the new disk by now", self.remote.host);
             self.signals.set_remains(Some(what));
         }
-        // The end of the stream, which sh waits for.
+        // Closing the stream is the end of input, which recv-hole.sh waits for.
         drop(wire);
         let ending = match &sent {
             Ok(_) => {
                 self.counters.set_phase(Phase::Syncing);
                 answers.ending(None)
             }
-            // It hears why, and ends by itself.
+            // The receiver sees why the stream ended, and ends by itself.
             Err(_) => answers.ending(Some(LAST_WORD)),
         };
         match (sent, ending.unwrap_or(ConversationEnd::Closed(None))) {
@@ -256,10 +256,10 @@ impl Push<'_> {
         }
     }
 
-    /// What a FAIL tells of the target that doesn't say what is left there.
+    /// The state of the target after a FAIL whose text does not state it.
     fn left(&self, ready: &Ready, failure: Failure) -> Left {
         match ready.peer {
-            // A shell that was ended, or waited in vain, doesn't say whether it had begun.
+            // A terminated or timed-out recv-hole.sh does not tell whether it had written to the target.
             PeerKind::Sh if failure == Failure::Temporary => Left::Unknown,
             PeerKind::Sh if ready.is_device() || self.cli.target.in_place => Left::Said,
             PeerKind::Sh => Left::Unknown,
@@ -267,7 +267,7 @@ impl Push<'_> {
         }
     }
 
-    /// How much would be sent, and how much would be kept there.
+    /// The bytes of data that would be sent, and the bytes that would be kept on the target.
     fn expected(&self, disk: &BackingChain) -> Result<(u64, u64), SendError> {
         data_of(
             disk,
@@ -275,7 +275,7 @@ impl Push<'_> {
         )
     }
 
-    /// Says what a dry run has found.
+    /// Prints the result of a dry run.
     fn would_send(&self, disk: &BackingChain, made: &WrittenTarget, data: u64, kept: u64) {
         let kept = disk.older().map_or(String::new(), |_| format!(", {kept} to be kept there"));
         let (image, size, place) = (shown(self.image), disk.size(), &made.place);
@@ -285,7 +285,7 @@ impl Push<'_> {
         self.messages.note(what);
     }
 
-    /// Why there is no disk at the other side, once a receiver there was `ready` or before.
+    /// The error for a conversation that ended without DONE. `ready` tells whether READY was received before.
     fn failed(&self, process: &RemoteProcess, ending: &ConversationEnd, ready: bool) -> SendError {
         let what = format!("{}: {ending}", self.remote.host);
         match ending {

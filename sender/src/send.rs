@@ -1,4 +1,4 @@
-//! One disk, one way: from its extents to END.
+//! Sends one disk as a stream of records.
 
 use std::cell::RefCell;
 use std::num::NonZero;
@@ -21,21 +21,21 @@ use crate::error::SendError;
 use crate::incremental_args::KnownBase;
 use crate::stream_writer::StreamWriter;
 
-/// Threads that read, at most: more would wait for the one that writes.
+/// The maximum number of reading threads. More of them would wait for the one that writes.
 const WORKERS: usize = 6;
 
-/// A disk to be sent, and how.
+/// A disk to send, with the options.
 pub(crate) struct Sending<'a> {
     pub(crate) disk: &'a dyn Disk,
     pub(crate) job: &'a SendOptions,
-    /// What the receiver has, if it was asked.
+    /// The receiver's existing data, if its manifest was requested.
     pub(crate) holds: Option<ExistingDisk>,
     pub(crate) counters: &'a ProgressCounters,
     pub(crate) messages: Messages,
 }
 
 impl Sending<'_> {
-    /// Sends the disk. A disk that can't be read, or that changed, ends the stream with FAIL.
+    /// Sends the disk as a stream. If the disk can't be read or has changed, the stream ends with FAIL.
     pub(crate) fn run(&self, wire: &mut StreamWriter) -> Result<Option<Fingerprint>, SendError> {
         let Self { disk, job, .. } = self;
         self.counters.set_size(disk.size());
@@ -46,17 +46,17 @@ impl Sending<'_> {
                 None => disk.older().map(|older| Base { size: older.size(), digest: job.base }),
             };
             base.map_or(Ok(()), |base| wire.line(Frame::Base(base)))?;
-            // The receiver can refuse its size, or that it has no digests, while we look for its first data.
+            // The header is flushed, so that the receiver can refuse size or parameters while the first data is read.
             wire.flush()?;
         }
         match self.records(wire) {
             Ok(result) => wire.end(result),
             Err(SendError::Image(error)) => {
-                // If this can't be said either, the missing END says enough.
+                // If this write fails too, the missing END marks the stream as incomplete.
                 let _said = wire.give_up(FailReason::new(&error.to_string()));
                 Err(error.into())
             }
-            // A receiver that met bytes without their digest has ended: this is why.
+            // A receiver closes the stream when bytes don't match their digest, which happens if the disk changed.
             Err(error) if error.is_of_output() && job.sums.is_some() => {
                 Err(disk.check_unchanged(job.live).err().map_or(error, Into::into))
             }
@@ -64,15 +64,16 @@ impl Sending<'_> {
         }
     }
 
-    /// All records: the digest of the whole disk's lines, where some of it is kept.
+    /// Sends all records. With a delta, the result is the digest of the whole disk's manifest lines.
     fn records(&self, wire: &mut StreamWriter) -> Result<Option<Digest>, SendError> {
         let Self { disk, job, .. } = self;
         let result = thread::scope(|scope| {
-            // Blocks are read and judged ahead of what is written. Dropping `blocks` ends the reading.
+            // Batches are read and searched for zeros ahead of writing. Dropping `batches` ends the reading threads.
             let all = thread::available_parallelism().map_or(1, NonZero::get);
-            // Hashing takes the receiver as long as us: it may be here, too. Inflating takes us longer.
+            // The receiver may run on this machine and hashes as fast as the sender does, so hashing takes half the
+            // processors. Decompression runs here only.
             let workers = if job.sums.is_some() && disk.chunk() == 1 { (all / 2).max(1) } else { all }.min(WORKERS);
-            // What waits for a device needs no processor.
+            // Direct reads wait for the device, so threads may outnumber processors.
             let workers = if disk.is_direct() { WORKERS } else { workers };
             let shape = job.shape.held(job.live || !wire.splices() || is_on_device(*disk));
             let blocks = ParallelReader::start(scope, *disk, shape, workers).map_err(SendError::Thread)?;
@@ -81,16 +82,17 @@ impl Sending<'_> {
                 self.pieces(Coalescer::new(blocks.map(|block| block.map_err(SendError::from)), &shape), &wire)?;
                 return Ok::<_, SendError>(None);
             };
-            // What passes is put together to the lines of the whole disk, and held against what the receiver tells.
+            // The manifest lines of the whole disk are computed from the batches, which are compared with the
+            // receiver's records.
             let lines = DiskLines::new(disk.size(), sums);
             let passing = blocks.map(|block| block.and_then(|block| lines.pass(&block).map(|()| block)));
             let entries = || holds.next(&wire);
             self.pieces(Coalescer::new(Differing::new(passing, entries, disk.size(), sums), &shape), &wire)?;
-            // It has to come to its end, too: whether all of it was right is known then.
+            // The receiver's manifest is read to its end, since its validity is known only then.
             while holds.next(&wire)?.is_some() {}
             Ok(Some(lines.digest()?))
         })?;
-        // The last payload has to be gone before the question makes sense.
+        // Spliced pages must have left the pipe before the check for changes is meaningful.
         wire.drain()?;
         disk.check_unchanged(job.live)?;
         Ok(result)
@@ -102,7 +104,7 @@ impl Sending<'_> {
         I: Iterator<Item = Result<SegmentBatch, SendError>>,
     {
         let Self { disk, counters, messages, .. } = self;
-        // Zeros, and what is kept, are counted as they are seen: what is nothing but these has to show that it gets on.
+        // Zeros and unchanged ranges are counted when they are read, so that progress advances within a long one.
         let (mut seen, mut at) = (0, 0);
         while let Some(piece) = coalescer.next() {
             let piece = piece?;
@@ -120,7 +122,7 @@ impl Sending<'_> {
             }
             at += record.len();
             match piece {
-                // The wire counts its bytes as they go.
+                // The stream writer counts data as it is written.
                 Piece::Data(payload, _) => wire.data(record, payload, *disk)?,
                 Piece::Hole(len) | Piece::Keep(len) => {
                     wire.line(Frame::Record(record))?;
@@ -135,16 +137,16 @@ impl Sending<'_> {
     }
 }
 
-/// What is known of the disk before anybody is asked.
+/// What is known of the disk before the receiver is asked.
 #[derive(Clone, Copy)]
 pub(crate) struct Known<'a> {
-    /// What its image is known by, if a note of it is to be believed.
+    /// The image's cache key, if cached fingerprints may be used.
     pub(crate) identity: Option<&'a CacheKey>,
-    /// What the receiver has to hold, if only changes are sent.
+    /// The disk that the receiver must hold, if only changes are sent.
     pub(crate) basis: &'a KnownBase,
 }
 
-/// A receiver that answers, and is ready.
+/// A receiver that has sent READY.
 pub(crate) struct Ready {
     pub(crate) answers: ReplyReader,
     pub(crate) peer: PeerKind,
@@ -153,7 +155,8 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    /// Fails if DONE doesn't name the disk that was sent. Without a digest it is taken only from a shell that wasn't asked what it has.
+    /// Fails if DONE does not carry the digest of the disk that was sent. Without a digest, DONE is accepted only
+    /// from recv-hole.sh that was not asked for a manifest.
     pub(crate) fn check_done(&self, sent: Option<Fingerprint>, written: Option<Digest>) -> Result<(), &'static str> {
         let names_disk =
             written.is_some() || self.answers.was_asked() || !self.words.iter().any(|word| word == Reply::SH);
@@ -166,7 +169,7 @@ impl Ready {
     }
 }
 
-/// Sends the disk to a receiver that is ready: all of it, or what differs from what is there.
+/// Sends the disk to a receiver that has sent READY: all of it, or what differs from the receiver's existing data.
 pub(crate) fn to_receiver(
     disk: &dyn Disk,
     known: Known<'_>,
@@ -196,7 +199,7 @@ pub(crate) fn to_receiver(
                 return same(wire, StreamHeader { size: disk.size(), sums: Some(sums) }, digest);
             }
             DeltaAnswer::Holds(told) => {
-                // One that can't cut it as we would is taken at its own.
+                // The parameters of the receiver's manifest are used, since it may not support the requested ones.
                 job = job.cut(told.manifest.sums);
                 holds = Some(told);
             }
@@ -205,10 +208,11 @@ pub(crate) fn to_receiver(
     Sending { disk, job: &job, holds, counters, messages }.run(wire)
 }
 
-/// Whether the receiver is to be asked what it has. Warns where that was wanted, and can't be.
+/// True if the receiver is to be asked for a manifest of its existing data. Warns if --delta was given and the
+/// receiver can't send one.
 pub(crate) fn asks_there(disk: &dyn Disk, cli: &Cli, ready: &Ready, messages: Messages) -> Result<bool, SendError> {
     let hashed = cli.job(ready.peer)?.sums.is_some();
-    // What changed is known without asking, where there is an older state.
+    // The changes since an older state are known without a manifest.
     let asked = hashed && disk.older().is_none() && asks(&ready.words, cli.target.delta, !cli.target.no_resume);
     if cli.target.delta && !asked {
         messages.warn(
@@ -225,7 +229,8 @@ impl Ready {
     }
 }
 
-/// The disk that the receiver has to hold, where it is to check that: read if it is unknown, while the receiver waits.
+/// The fingerprint that the receiver must check its data against. It is computed if it is unknown, while WAIT is sent
+/// to the receiver.
 fn base(
     basis: &KnownBase,
     sums: Option<HashParams>,
@@ -237,7 +242,7 @@ fn base(
     basis.read(sums, counters, || wire.idle_ahead())
 }
 
-/// Fails if the target has to be checked, and the receiver with these words of READY can't.
+/// Fails if the target must be checked and the receiver's READY lacks support for it.
 pub(crate) fn check_names_base(basis: &KnownBase, words: &[String]) -> Result<(), SendError> {
     let says = |word| words.iter().any(|said| said == word);
     match basis {
@@ -254,7 +259,7 @@ pub(crate) fn check_names_base(basis: &KnownBase, words: &[String]) -> Result<()
     }
 }
 
-/// The stream of a disk that the receiver has.
+/// Sends the stream for a disk that the receiver holds already: one KEEP of the whole size.
 fn same(wire: &mut StreamWriter, open: StreamHeader, digest: Digest) -> Result<Option<Fingerprint>, SendError> {
     wire.line(Frame::Open(open))?;
     wire.line(Frame::Base(Base { size: open.size, digest: Some(digest) }))?;
@@ -264,7 +269,8 @@ fn same(wire: &mut StreamWriter, open: StreamHeader, digest: Digest) -> Result<O
     wire.end(Some(digest))
 }
 
-/// True if part of the disk lies on a device: nothing tells when that changes, so what was hashed has to be what is sent.
+/// True if a layer is on a block device. Changes of a device can't be detected, so the bytes that were hashed must be
+/// the bytes sent.
 fn is_on_device(disk: &dyn Disk) -> bool {
     (0..).map_while(|depth| disk.host(depth)).any(ImageFile::is_device)
 }

@@ -1,4 +1,4 @@
-//! One disk to whoever holds both ends of us: the stream on standard output, the receiver's answers on standard input.
+//! Sends one disk on standard output, with the receiver's replies on standard input (`--converse`).
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -21,32 +21,32 @@ use crate::incremental_args::{IncrementalArgs, KnownBase};
 use crate::send::{self, Known, Ready};
 use crate::stream_writer::StreamWriter;
 
-/// How long the receiver may take to say why it doesn't take any more.
+/// The time that the receiver gets to send its error after the stream broke.
 const LAST_WORD: Duration = Duration::from_secs(5);
 
-/// How long the disk's data may be counted before the first byte. What isn't counted by then is estimated.
+/// The time limit for counting the disk's data before the first byte. The rest is estimated.
 const COUNT: Duration = Duration::from_millis(100);
 
-/// What a receiver that hears us is told ahead of the stream: that we are still here, or why there will be none.
+/// Sends WAIT replies ahead of the stream, while the disk is opened, or the reason why there is no stream.
 pub(crate) struct EarlyReplies(ReplyWriter);
 
 impl EarlyReplies {
-    /// Begins to say WAIT on standard output, to a receiver with so much patience.
+    /// Starts to write WAIT on standard output, often enough for a receiver with this patience.
     pub(crate) fn start(patience: Duration) -> Result<Self, SendError> {
         let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(SendError::output)?;
         Ok(Self(ReplyWriter::start(stdout.into(), patience).map_err(SendError::Thread)?))
     }
 
-    /// Says why there will be no stream.
+    /// Writes FAIL with the error in place of the stream.
     pub(crate) fn fail(self, error: &SendError) -> SendError {
         self.0.say(&refusal(error));
         SendError::Told(error.failure())
     }
 }
 
-/// Says on standard output why there will be no stream, where nothing has been said yet.
+/// Writes FAIL with the error on standard output, before anything else was written.
 pub(crate) fn refuse(error: &SendError) -> SendError {
-    // A receiver that hears nothing any more is gone.
+    // If the write fails, the receiver is gone.
     let _heard = sys::write_all(io::stdout(), refusal(error).text().as_bytes());
     SendError::Told(error.failure())
 }
@@ -56,7 +56,8 @@ fn refusal(error: &SendError) -> Reply {
     Reply::Fail(Refusal::new(&[], &format!("{error}{hint}")))
 }
 
-/// A hint as the user of a pull can type it: options that only the sender has are passed on by `-M`, in one word with their value.
+/// Rewrites a hint for the user of a pull: options that only the sender has are passed with `-M`, in one word with
+/// their value.
 fn hint_for_pull(hint: &str) -> String {
     let flags = IncrementalArgs::augment_args(ImageArgs::augment_args(clap::Command::new("")));
     let mut text = String::new();
@@ -85,7 +86,7 @@ fn hint_for_pull(hint: &str) -> String {
     text
 }
 
-/// Sends the disk when the receiver is ready, and waits until it is done.
+/// Waits for READY, sends the disk, and waits for DONE.
 pub(crate) fn converse(
     disk: &BackingChain,
     identity: Option<&CacheKey>,
@@ -96,7 +97,7 @@ pub(crate) fn converse(
     messages: Messages,
 ) -> Result<Option<Fingerprint>, SendError> {
     let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(SendError::input)?;
-    // A sender has nothing to lose, and may be held up in a write that nobody takes.
+    // The sender can exit at once, since it has written no file; a blocked write could otherwise hold it up.
     let stop = |ending: &ConversationEnd| process::exit(i32::from(ending.failure().status()));
     let answers = ReplyReader::listen(stdin.into(), None, messages, stop).map_err(SendError::Thread)?;
     let patience = cli.rsh.patience();
@@ -124,7 +125,7 @@ pub(crate) fn converse(
             ending => Err(ended(ending.unwrap_or(ConversationEnd::Closed(None)))),
         },
         Err(error) if error.is_of_output() => Err(answers.ending(Some(LAST_WORD)).map_or(error, ended)),
-        // The receiver has our reason, and tells its user.
+        // The receiver has the reason from FAIL, and prints it.
         Err(error) if wire.has_said_why() => Err(SendError::Told(error.failure())),
         Err(error) => Err(error),
     }
@@ -132,7 +133,7 @@ pub(crate) fn converse(
 
 fn ended(ending: ConversationEnd) -> SendError {
     match ending {
-        // It tells its user itself.
+        // The receiver prints the reason itself.
         ConversationEnd::Failed(_) | ConversationEnd::Wrong(_) | ConversationEnd::Closed(_) => {
             SendError::Told(ending.failure())
         }

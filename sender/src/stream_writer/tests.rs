@@ -1,4 +1,4 @@
-//! What goes out is what was meant, whatever way it takes.
+//! The bytes of the stream are correct for each way of writing: buffered, direct, read and spliced.
 
 use std::io::{Read, pipe};
 use std::os::fd::OwnedFd;
@@ -61,7 +61,7 @@ fn named(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("xfer-hole-wire-{}-{name}", std::process::id()))
 }
 
-/// A disk of a hundred thousand bytes, no two neighbours alike.
+/// A disk of 100,000 bytes, no two adjacent bytes equal.
 fn disk(name: &str) -> (BackingChain, Vec<u8>) {
     let bytes: Vec<u8> = (0..100_000_u32).map(|at| at.to_be_bytes()[3] ^ at.to_be_bytes()[2]).collect();
     let path = named(name);
@@ -75,7 +75,7 @@ fn range(at: u64, len: u64) -> PayloadPart {
     PayloadPart::Range { depth: 0, at, len }
 }
 
-/// Large and small parts of both kinds, the last of which goes on behind the end of the file.
+/// A payload of large and small parts of both kinds, the last of which extends past the end of the file.
 fn parts(bytes: &[u8]) -> (Payload, Vec<u8>) {
     let behind = [&bytes[90_000..], &[0; 50_000]].concat();
     let memory = Bytes::copy_from_slice(bytes);
@@ -102,7 +102,7 @@ fn a_payload_is_its_parts_one_behind_the_other_in_one_record() {
         wire.end(None)
     };
     let expected = [format!("XFER-HOLE 1 {len}\nDATA {len}\n").as_bytes(), &expected, b"END\n"].concat();
-    // Into a pipe.
+    // To a pipe, which supports splicing.
     let (mut reader, writer) = pipe().unwrap();
     let reading = thread::spawn(move || {
         let mut said = Vec::new();
@@ -115,7 +115,7 @@ fn a_payload_is_its_parts_one_behind_the_other_in_one_record() {
     drop(wire);
     assert!(reading.join().unwrap().unwrap() == expected);
     assert_eq!(counters.wire(), expected.len() as u64);
-    // Into what can't be spliced to.
+    // To a file, which does not.
     let path = named("out");
     let mut wire = StreamWriter::new(File::create(&path).unwrap(), Dialect::V1, Arc::default(), None);
     talk(&mut wire).unwrap();
