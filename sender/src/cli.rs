@@ -13,7 +13,7 @@ use xfer_hole_ui::{ProgressKind, TargetArgs, parse_size};
 
 use crate::cmd::digest::DigestArgs;
 use crate::cmd::fold_prune::{FoldArgs, PruneArgs};
-use crate::cmd::hash_args::sums;
+use crate::cmd::hash_args::checked_params;
 use crate::cmd::info::InfoArgs;
 use crate::cmd::manifest::ManifestArgs;
 use crate::cmd::map::MapArgs;
@@ -85,13 +85,13 @@ pub(crate) struct Cli {
     pub(crate) classic: bool,
 
     #[command(flatten)]
-    pub(crate) since: IncrementalArgs,
+    pub(crate) incremental: IncrementalArgs,
 
     #[command(flatten)]
     pub(crate) target: TargetArgs,
 
     #[command(flatten)]
-    pub(crate) rsh: SshArgs,
+    pub(crate) ssh: SshArgs,
 
     /// Choose the receiver on the other machine: auto, binary or sh (default auto)
     ///
@@ -138,19 +138,19 @@ pub(crate) struct Cli {
     /// Choose the progress display: auto, bar, json or none (default auto, none for a stream on standard output)
     ///
     /// auto shows a bar if standard error is a terminal.
-    #[arg(long, value_name = "KIND", value_enum, help_heading = "Output")]
+    #[arg(long, value_name = "KIND", value_enum, help_heading = "Messages")]
     pub(crate) progress: Option<ProgressKind>,
 
     /// Print only warnings and errors
-    #[arg(short, long, conflicts_with = "verbose", help_heading = "Output")]
+    #[arg(short, long, conflicts_with = "verbose", help_heading = "Messages")]
     pub(crate) quiet: bool,
 
     /// Print the disk's fingerprint on standard error, to compare it with the receiver's
-    #[arg(long, conflicts_with = "no_hash", help_heading = "Output")]
+    #[arg(long, conflicts_with = "no_hash", help_heading = "Messages")]
     pub(crate) print_digest: bool,
 
     /// Write recv-hole.sh, the receiver that needs only a POSIX shell, to standard output
-    #[arg(long, exclusive = true, help_heading = "Output")]
+    #[arg(long, exclusive = true, help_heading = "Connection")]
     pub(crate) print_receiver: bool,
 }
 
@@ -216,9 +216,9 @@ pub(crate) enum PeerKind {
     Sh,
     /// `recv-hole.sh` on another machine that holds part of an interrupted transfer. It can resume after a finished
     /// record only, so records are shorter than for [`PeerKind::Sh`].
-    ShAgain,
+    ShResume,
     /// A receiver that sends a manifest of its existing data. Short intervals reduce the data to send.
-    Holder,
+    Delta,
 }
 
 /// The argument of `--reflink`: whether a copy shares blocks with the image.
@@ -235,22 +235,22 @@ pub(crate) enum Reflink {
 
 /// The checked options of a local copy.
 #[derive(Clone, Debug)]
-pub(crate) struct Copying {
+pub(crate) struct CopyOptions {
     pub(crate) job: SendOptions,
     pub(crate) options: TargetOptions,
     pub(crate) reflink: Reflink,
     /// Zeros are searched for, or digests computed, so blocks can't be shared.
-    pub(crate) looks: bool,
+    pub(crate) searches_zeros: bool,
     /// Short holes are written as data (`--min-hole`).
-    pub(crate) fills: bool,
+    pub(crate) fills_holes: bool,
 }
 
 /// The checked options of a transfer.
 #[derive(Clone, Debug)]
 pub(crate) struct SendOptions {
     pub(crate) dialect: Dialect,
-    pub(crate) sums: Option<HashParams>,
-    pub(crate) shape: ReadOptions,
+    pub(crate) params: Option<HashParams>,
+    pub(crate) read_options: ReadOptions,
     pub(crate) live: bool,
     /// The fingerprint's digest that the target must have, if only changes are sent and the target is checked.
     pub(crate) base: Option<Digest>,
@@ -258,8 +258,8 @@ pub(crate) struct SendOptions {
 
 impl SendOptions {
     /// Replaces the parameters of the digests, and the read options by the canonical ones for them.
-    pub(crate) fn cut(self, sums: HashParams) -> Self {
-        Self { sums: Some(sums), shape: ReadOptions::canonical(sums), ..self }
+    pub(crate) fn with_params(self, params: HashParams) -> Self {
+        Self { params: Some(params), read_options: ReadOptions::canonical(params), ..self }
     }
 }
 
@@ -273,12 +273,12 @@ const SINCE_INTERVAL: u64 = 64 << 10;
 
 impl SendOptions {
     /// Requires the target to have this fingerprint, and takes digests by its parameters.
-    pub(crate) fn building_on(self, base: Option<Fingerprint>) -> Self {
+    pub(crate) fn with_base(self, base: Option<Fingerprint>) -> Self {
         let Some(base) = base else { return self };
-        match self.sums {
+        match self.params {
             Some(_) => Self {
-                sums: Some(base.sums),
-                shape: ReadOptions::canonical(base.sums),
+                params: Some(base.sums),
+                read_options: ReadOptions::canonical(base.sums),
                 base: Some(base.digest),
                 ..self
             },
@@ -289,24 +289,24 @@ impl SendOptions {
 
 impl Cli {
     /// Derives the options of a local copy of `image`. Fails if two of the arguments exclude each other.
-    pub(crate) fn copying(&self, image: &Path, job: SendOptions) -> Result<Copying, SendError> {
+    pub(crate) fn copying(&self, image: &Path, job: SendOptions) -> Result<CopyOptions, SendError> {
         let reflink = self.reflink.unwrap_or_default();
-        let looks = self.hash || self.min_hole.is_some() || self.detect_zeroes == Some(Detect::On);
-        if looks && reflink == Reflink::Always {
+        let searches_zeros = self.hash || self.min_hole.is_some() || self.detect_zeroes == Some(Detect::On);
+        if searches_zeros && reflink == Reflink::Always {
             let flags = "--hash, --min-hole or --detect-zeroes on";
             return Err(SendError::usage(format!(
                 "--reflink always copies as it stands, and can't be had with {flags}"
             )));
         }
-        Ok(Copying {
+        Ok(CopyOptions {
             job,
             options: TargetOptions {
                 source: Some(own_name(image)),
                 ..self.target.options(Some(copy_name(image)), None).map_err(SendError::Usage)?
             },
             reflink,
-            looks,
-            fills: self.min_hole.is_some_and(|bytes| bytes > 1),
+            searches_zeros,
+            fills_holes: self.min_hole.is_some_and(|bytes| bytes > 1),
         })
     }
 
@@ -335,16 +335,16 @@ impl Cli {
                 "--delta needs --hash"
             }));
         }
-        let sums = hash.then(|| self.sums(peer)).transpose()?;
-        if sums.is_none() {
-            self.since.check_sums(HashParams::default())?;
+        let params = hash.then(|| self.hash_params(peer)).transpose()?;
+        if params.is_none() {
+            self.incremental.check_params(HashParams::default())?;
         }
-        let shape = match sums {
+        let read_options = match params {
             Some(_) if !detect => {
                 let what = "--detect-zeroes=off can't be had with digests, which go by content";
                 return Err(SendError::usage(if self.hash { what.into() } else { format!("{what}: add --no-hash") }));
             }
-            Some(sums) => ReadOptions::canonical(sums),
+            Some(params) => ReadOptions::canonical(params),
             None => ReadOptions::plain(detect, self.min_hole.unwrap_or(if peer == PeerKind::Sh { SH_HOLE } else { 1 })),
         };
         if self.min_hole.is_some_and(|bytes| bytes > UNIT) {
@@ -352,33 +352,33 @@ impl Cli {
         }
         Ok(SendOptions {
             dialect: if self.classic { Dialect::Classic } else { Dialect::V1 },
-            sums,
-            shape,
+            params,
+            read_options,
             live: self.live,
             base: None,
         })
     }
 
     /// The rate limiter for the connection, if `--bwlimit` was given.
-    pub(crate) fn throttle(&self) -> Option<RateLimiter> {
-        self.rsh.bwlimit.map(RateLimiter::new)
+    pub(crate) fn rate_limiter(&self) -> Option<RateLimiter> {
+        self.ssh.bwlimit.map(RateLimiter::new)
     }
 
-    fn sums(&self, peer: PeerKind) -> Result<HashParams, SendError> {
+    fn hash_params(&self, peer: PeerKind) -> Result<HashParams, SendError> {
         let (interval, grain) = match peer {
             PeerKind::Sh => (SH_INTERVAL, SH_HOLE),
-            PeerKind::ShAgain => (INTERVAL_DEFAULT, SH_HOLE),
+            PeerKind::ShResume => (INTERVAL_DEFAULT, SH_HOLE),
             PeerKind::Unknown | PeerKind::Binary => (INTERVAL_DEFAULT, GRAIN_DEFAULT),
-            PeerKind::Holder => (DELTA_INTERVAL, GRAIN_DEFAULT),
+            PeerKind::Delta => (DELTA_INTERVAL, GRAIN_DEFAULT),
         };
-        let interval = if self.since.wanted().is_some() { SINCE_INTERVAL } else { interval };
-        let (interval, grain) = match self.since.named() {
+        let interval = if self.incremental.wanted().is_some() { SINCE_INTERVAL } else { interval };
+        let (interval, grain) = match self.incremental.given() {
             Some(base) => (base.sums.interval(), base.sums.grain()),
             None => (interval, grain),
         };
         let interval = self.hash_interval.unwrap_or(interval);
-        let sums = sums(interval, self.min_hole.unwrap_or(grain.min(interval)))?;
-        self.since.check_sums(sums)?;
-        Ok(sums)
+        let params = checked_params(interval, self.min_hole.unwrap_or(grain.min(interval)))?;
+        self.incremental.check_params(params)?;
+        Ok(params)
     }
 }

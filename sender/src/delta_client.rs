@@ -13,11 +13,11 @@ use crate::error::SendError;
 use crate::stream_writer::StreamWriter;
 
 /// The maximum time of one wait for a reply.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_secs(1);
 
 /// The receiver's existing data, as its manifest describes it.
 pub(crate) struct ExistingDisk {
-    answers: ReplyReader,
+    replies: ReplyReader,
     pub(crate) manifest: ManifestHeader,
 }
 
@@ -26,30 +26,30 @@ pub(crate) enum DeltaAnswer {
     /// The receiver holds the disk with the digest of the request.
     Same(Digest),
     /// The receiver sends a manifest.
-    Holds(ExistingDisk),
+    Manifest(ExistingDisk),
 }
 
 impl ExistingDisk {
     /// Requests a manifest and waits for its header. If `first` is set, waits for the whole manifest, for a receiver
     /// that reads its data before it receives.
     pub(crate) fn ask(
-        wire: &mut StreamWriter,
-        answers: &ReplyReader,
+        stream: &mut StreamWriter,
+        replies: &ReplyReader,
         want: ManifestRequest,
         first: bool,
     ) -> Result<DeltaAnswer, SendError> {
-        answers.ask(want);
-        wire.ask(&want)?;
+        replies.ask(want);
+        stream.request_manifest(&want)?;
         let offer = loop {
-            if let Some(offer) = answers.offer(LOOK).map_err(|_| SendError::BrokenPipe)? {
+            if let Some(offer) = replies.offer(POLL).map_err(|_| SendError::BrokenPipe)? {
                 break offer;
             }
         };
-        let answers = answers.clone();
+        let replies = replies.clone();
         match offer {
             ExistingOffer::Manifest(manifest) => {
-                while first && !answers.told_all(LOOK).map_err(|_| SendError::BrokenPipe)? {}
-                Ok(DeltaAnswer::Holds(Self { answers, manifest }))
+                while first && !replies.told_all(POLL).map_err(|_| SendError::BrokenPipe)? {}
+                Ok(DeltaAnswer::Manifest(Self { replies, manifest }))
             }
             // This reply is invalid if the request named no digest.
             ExistingOffer::Same => Ok(DeltaAnswer::Same(want.digest.ok_or(SendError::BrokenPipe)?)),
@@ -58,17 +58,17 @@ impl ExistingDisk {
 
     /// The next record of the manifest, or `None` at its end. The stream is flushed before a wait, since the receiver
     /// may need its data to proceed.
-    pub(crate) fn next(&self, wire: &RefCell<&mut StreamWriter>) -> Result<Option<Record>, SendError> {
+    pub(crate) fn next(&self, stream: &RefCell<&mut StreamWriter>) -> Result<Option<Record>, SendError> {
         let mut patience = Duration::ZERO;
         loop {
-            match self.answers.told(patience).map_err(|_| SendError::BrokenPipe)? {
+            match self.replies.told(patience).map_err(|_| SendError::BrokenPipe)? {
                 ManifestProgress::Record(record) => return Ok(Some(record)),
                 ManifestProgress::End => return Ok(None),
                 ManifestProgress::Nothing => {
-                    let mut wire = wire.borrow_mut();
-                    wire.flush()?;
-                    wire.idle()?;
-                    patience = LOOK;
+                    let mut stream = stream.borrow_mut();
+                    stream.flush()?;
+                    stream.keep_alive()?;
+                    patience = POLL;
                 }
             }
         }
@@ -87,18 +87,18 @@ pub(crate) struct DiskLines(RefCell<ManifestWriter>);
 
 impl DiskLines {
     /// Starts the manifest of a disk of `size` bytes.
-    pub(crate) fn new(size: u64, sums: HashParams) -> Self {
-        Self(RefCell::new(ManifestWriter::new(ManifestHeader::whole(size, sums))))
+    pub(crate) fn new(size: u64, params: HashParams) -> Self {
+        Self(RefCell::new(ManifestWriter::new(ManifestHeader::whole(size, params))))
     }
 
     /// Adds the lines of a batch. Batches must be passed in order.
-    pub(crate) fn pass(&self, block: &SegmentBatch) -> Result<(), ImageError> {
+    pub(crate) fn pass(&self, batch: &SegmentBatch) -> Result<(), ImageError> {
         let broken =
             |error: xfer_hole_proto::StreamError| ImageError::new(DiskErrorKind::Io, "records", error.to_string());
         let (mut lines, mut writer) = (String::new(), self.0.borrow_mut());
-        for run in &block.runs {
+        for segment in &batch.runs {
             lines.clear();
-            writer.record(&run.record(), &mut lines).map_err(broken)?;
+            writer.record(&segment.record(), &mut lines).map_err(broken)?;
         }
         Ok(())
     }

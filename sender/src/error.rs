@@ -34,22 +34,22 @@ pub(crate) enum SendError {
     },
     /// The remote process or the connection failed.
     #[error("{what}")]
-    Far {
+    Remote {
         /// The message, one line.
         what: String,
-        /// Whether trying again can mend it.
+        /// Whether trying again can help.
         failure: Failure,
         /// The command or action that helps.
         hint: Option<&'static str>,
         /// The state of the target.
-        left: Left,
+        target: TargetState,
     },
     /// The receiver has the error as a reply, and its user sees it there.
     #[error("the other side was told")]
-    Told(Failure),
+    Reported(Failure),
     /// The request is not allowed for a restricted key.
     #[error("the request is refused: {0}")]
-    Asked(String),
+    RequestRefused(String),
     /// The target does not hold the disk that the changes are relative to.
     #[error("{0}")]
     OtherBase(String),
@@ -72,7 +72,7 @@ pub(crate) enum SendError {
     BrokenPipe,
     /// The reader of a result closed the pipe; no message is printed.
     #[error("broken pipe: nobody reads on")]
-    Unread,
+    ReaderGone,
     /// A write to the stream failed.
     #[error("standard output: cannot write: {}", reason(.0))]
     Output(io::Error),
@@ -108,11 +108,11 @@ pub(crate) enum SendError {
 
 /// The state of the target after a failure on the receiver's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Left {
+pub(crate) enum TargetState {
     /// The message states it, or the target does not matter.
-    Said,
+    Stated,
     /// The target is unchanged.
-    Untouched,
+    Unchanged,
     /// The state is unknown.
     Unknown,
 }
@@ -124,13 +124,13 @@ impl SendError {
 
     /// A permanent failure of the remote process or the connection.
     pub(crate) fn remote(what: impl Into<String>) -> Self {
-        Self::Far { what: what.into(), failure: Failure::Permanent, hint: None, left: Left::Unknown }
+        Self::Remote { what: what.into(), failure: Failure::Permanent, hint: None, target: TargetState::Unknown }
     }
 
-    /// Whether trying again can mend it.
+    /// Whether trying again can help.
     pub(crate) fn failure(&self) -> Failure {
         match self {
-            Self::Far { failure, .. } | Self::Told(failure) => *failure,
+            Self::Remote { failure, .. } | Self::Reported(failure) => *failure,
             Self::Image(error) => Failure::temporary_if(error.kind() == DiskErrorKind::Busy),
             Self::Begun { error, .. } => error.failure(),
             _ => Failure::Permanent,
@@ -168,14 +168,14 @@ impl SendError {
             Self::Image(error) => error.hint_text(),
             Self::Begun { error, .. } => error.hint(),
             Self::Reflink { .. } => Some("leave --reflink out to have it copied where it can't be shared"),
-            Self::Far { hint, .. } => *hint,
-            Self::Told(_)
-            | Self::Asked(_)
+            Self::Remote { hint, .. } => *hint,
+            Self::Reported(_)
+            | Self::RequestRefused(_)
             | Self::Input(_)
             | Self::Closed
             | Self::Thread(_)
             | Self::BrokenPipe
-            | Self::Unread
+            | Self::ReaderGone
             | Self::Output(_)
             | Self::Stream(_) => None,
         }
@@ -184,6 +184,6 @@ impl SendError {
 
 impl From<LinkLoss> for SendError {
     fn from(LinkLoss { what, failure }: LinkLoss) -> Self {
-        Self::Far { what, failure, hint: None, left: Left::Unknown }
+        Self::Remote { what, failure, hint: None, target: TargetState::Unknown }
     }
 }

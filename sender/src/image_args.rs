@@ -49,7 +49,7 @@ pub(crate) struct ImageArgs {
     pub(crate) extents: Option<ExtentsArg>,
 
     /// Print what is done; repeat it to print each record sent
-    #[arg(short, long, action = ArgAction::Count, help_heading = "Output")]
+    #[arg(short, long, action = ArgAction::Count, help_heading = "Messages")]
     pub(crate) verbose: u8,
 
     /// The directory that confines the image's name, for a restricted key.

@@ -18,7 +18,7 @@ use xfer_hole_ui::TargetArgs;
 use crate::error::SendError;
 
 /// The interval between two checks whether the older disk is still to be read.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_secs(1);
 
 /// The options that name the older state, which the target holds.
 #[derive(Clone, Debug, Args)]
@@ -65,7 +65,7 @@ enum BaseDigest {
     /// The fingerprint is computed on this machine.
     Read,
     /// The fingerprint is given.
-    Named(Fingerprint),
+    Given(Fingerprint),
 }
 
 impl BaseDigest {
@@ -74,7 +74,7 @@ impl BaseDigest {
             return Ok(Self::Read);
         }
         let wrong = || "a fingerprint is sha256:INTERVAL:GRAIN:DIGEST, as --print-digest prints it".to_owned();
-        Fingerprint::parse(text).map(Self::Named).ok_or_else(wrong)
+        Fingerprint::parse(text).map(Self::Given).ok_or_else(wrong)
     }
 }
 
@@ -87,9 +87,9 @@ impl IncrementalArgs {
     }
 
     /// The fingerprint given with `--base-digest`, if any.
-    pub(crate) fn named(&self) -> Option<Fingerprint> {
+    pub(crate) fn given(&self) -> Option<Fingerprint> {
         match self.base_digest {
-            Some(BaseDigest::Named(fingerprint)) => Some(fingerprint),
+            Some(BaseDigest::Given(fingerprint)) => Some(fingerprint),
             Some(BaseDigest::Read) | None => None,
         }
     }
@@ -119,7 +119,7 @@ impl IncrementalArgs {
                 return Err(SendError::usage(format!("{flag} needs {since}")));
             }
         }
-        if self.bitmap.is_some() && self.named().is_none() && !self.trust_base {
+        if self.bitmap.is_some() && self.given().is_none() && !self.trust_base {
             let what = "tells what changed, but not what the disk was before, which the target must hold";
             return Err(SendError::Word {
                 word: "--bitmap".into(),
@@ -134,14 +134,14 @@ impl IncrementalArgs {
 
     /// Fails if `--base-digest` has other parameters than `params`: those of the stream, or the default ones for a
     /// stream without digests.
-    pub(crate) fn check_sums(&self, sums: HashParams) -> Result<(), SendError> {
-        match self.named() {
-            Some(base) if base.sums != sums => Err(SendError::usage(format!(
+    pub(crate) fn check_params(&self, params: HashParams) -> Result<(), SendError> {
+        match self.given() {
+            Some(base) if base.sums != params => Err(SendError::usage(format!(
                 "--base-digest is of intervals of {} and a grain of {} bytes, and the stream's are {} and {}",
                 base.sums.interval(),
                 base.sums.grain(),
-                sums.interval(),
-                sums.grain()
+                params.interval(),
+                params.grain()
             ))),
             _ => Ok(()),
         }
@@ -150,25 +150,31 @@ impl IncrementalArgs {
     /// Determines the fingerprint that the target must have, without reading data. `params` are the stream's, if it
     /// has digests; a cached fingerprint with other parameters is accepted only if they are not `fixed`. With `live`
     /// the image may change while it is read.
-    pub(crate) fn basis(&self, disk: &BackingChain, sums: Option<HashParams>, fixed: bool, live: bool) -> KnownBase {
-        let sums = sums.map_or((HashParams::default(), true), |sums| (sums, fixed));
-        match (self.named(), disk.before()) {
-            _ if self.trust_base => KnownBase::Unsaid,
+    pub(crate) fn known_base(
+        &self,
+        disk: &BackingChain,
+        params: Option<HashParams>,
+        fixed: bool,
+        live: bool,
+    ) -> KnownBase {
+        let params = params.map_or((HashParams::default(), true), |params| (params, fixed));
+        match (self.given(), disk.before()) {
+            _ if self.trust_base => KnownBase::NoCheck,
             (Some(named), _) => KnownBase::Known(named),
-            (None, None) => KnownBase::Unsaid,
-            (None, Some(before)) => match self.noted(&before, sums) {
-                Some(noted) => KnownBase::Known(noted),
+            (None, None) => KnownBase::NoCheck,
+            (None, Some(before)) => match self.cached(&before, params) {
+                Some(cached) => KnownBase::Known(cached),
                 None => KnownBase::Unread { before, live },
             },
         }
     }
 
     /// The cached fingerprint of the older disk, if that disk is a file of its own. A snapshot has no cache entry.
-    fn noted(&self, before: &BackingChain, (sums, fixed): (HashParams, bool)) -> Option<Fingerprint> {
+    fn cached(&self, before: &BackingChain, (params, fixed): (HashParams, bool)) -> Option<Fingerprint> {
         self.since_base.as_ref()?;
-        let noted = CacheKey::of_chain(before, SystemTime::now())?.recall_all();
-        let fits = noted.into_iter().filter(|noted| !fixed || noted.sums == sums);
-        fits.min_by_key(|noted| (noted.sums != sums, noted.sums.interval(), noted.sums.grain()))
+        let cached = CacheKey::of_chain(before, SystemTime::now())?.recall_all();
+        let fits = cached.into_iter().filter(|cached| !fixed || cached.sums == params);
+        fits.min_by_key(|cached| (cached.sums != params, cached.sums.interval(), cached.sums.grain()))
     }
 }
 
@@ -178,23 +184,23 @@ fn fingerprints(text: &str) -> impl Iterator<Item = Fingerprint> {
 }
 
 /// True if a failure's text names the fingerprint of another disk, during an incremental transfer.
-pub(crate) fn tells_disk(disk: &BackingChain, told: &str) -> bool {
+pub(crate) fn names_disk(disk: &BackingChain, told: &str) -> bool {
     disk.older().is_some() && fingerprints(told).next().is_some()
 }
 
 /// True if one of the fingerprints in the text is that of the disk to send. Reads the whole disk.
-pub(crate) fn is_there_already(disk: &BackingChain, told: &str) -> bool {
+pub(crate) fn is_disk_to_send(disk: &BackingChain, told: &str) -> bool {
     let whole = disk.whole();
     let is_it =
         |told: Fingerprint| fingerprint(&whole, told.sums, &ProgressCounters::default()).is_ok_and(|disk| disk == told);
-    tells_disk(disk, told) && fingerprints(told).any(is_it)
+    names_disk(disk, told) && fingerprints(told).any(is_it)
 }
 
 /// The state of the base of an incremental transfer: the disk that the target must hold.
 #[derive(Debug)]
 pub(crate) enum KnownBase {
     /// The target is not checked.
-    Unsaid,
+    NoCheck,
     /// The fingerprint is known.
     Known(Fingerprint),
     /// The fingerprint is not known yet.
@@ -211,7 +217,7 @@ impl KnownBase {
     pub(crate) fn known(&self) -> Option<Fingerprint> {
         match self {
             Self::Known(fingerprint) => Some(*fingerprint),
-            Self::Unsaid | Self::Unread { .. } => None,
+            Self::NoCheck | Self::Unread { .. } => None,
         }
     }
 
@@ -219,7 +225,7 @@ impl KnownBase {
     /// second meanwhile; an error from it stops the reading.
     pub(crate) fn read(
         &self,
-        sums: Option<HashParams>,
+        params: Option<HashParams>,
         counters: &ProgressCounters,
         mut wait: impl FnMut() -> Result<(), SendError>,
     ) -> Result<Option<Fingerprint>, SendError> {
@@ -228,13 +234,14 @@ impl KnownBase {
         let (over, (done, ended)) = (AtomicBool::new(false), channel::<()>());
         let go_on = || if over.load(Ordering::Relaxed) { Err(SendError::BrokenPipe) } else { Ok(()) };
         let read = || {
-            let read = record_lines(before, sums.unwrap_or_default(), *live, &ProgressCounters::default(), |_| go_on());
+            let read =
+                record_lines(before, params.unwrap_or_default(), *live, &ProgressCounters::default(), |_| go_on());
             drop(done);
             read
         };
         thread::scope(|scope| {
             let reading = thread::Builder::new().spawn_scoped(scope, read).map_err(SendError::Thread)?;
-            while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+            while ended.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
                 wait().inspect_err(|_| over.store(true, Ordering::Relaxed))?;
             }
             let read = reading.join().unwrap_or_else(|panic| resume_unwind(panic));

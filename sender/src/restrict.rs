@@ -45,8 +45,8 @@ const FLAGS: [&str; 10] = [
 
 /// Parses the requested pull. The result equals what the parser gives for the same options typed locally, confined to
 /// `dir`. Fails if the request is not an allowed pull.
-pub(crate) fn asked(dir: &Path) -> Result<Cli, SendError> {
-    let refused = |what: &str| SendError::Asked(what.to_owned());
+pub(crate) fn parse_request(dir: &Path) -> Result<Cli, SendError> {
+    let refused = |what: &str| SendError::RequestRefused(what.to_owned());
     let command =
         original_command().ok_or_else(|| refused("SSH_ORIGINAL_COMMAND is not set, and no pull was asked for"))?;
     let words = pull_words(command.as_bytes()).map_err(|what| match is_push(command.as_bytes()) {
@@ -83,7 +83,7 @@ pub(crate) fn asked(dir: &Path) -> Result<Cli, SendError> {
 
 /// The image's name relative to the directory. Fails if the name leads outside.
 fn name(dir: &Path, image: &OsStr) -> Result<OsString, SendError> {
-    let refused = |what| SendError::Asked(format!("it asks for {what}"));
+    let refused = |what| SendError::RequestRefused(format!("it asks for {what}"));
     let rest = relative(dir, image.as_bytes()).map_err(refused)?;
     let parts = components(rest).map_err(refused)?;
     Ok([OsStr::new(".")].into_iter().chain(parts).collect::<PathBuf>().into_os_string())

@@ -22,7 +22,7 @@ pub(crate) struct CommandResult {
     /// The disk's fingerprint, for progress in JSON.
     pub(crate) fingerprint: Option<Fingerprint>,
     /// The target that was written.
-    pub(crate) made: Option<WrittenTarget>,
+    pub(crate) written: Option<WrittenTarget>,
 }
 
 /// The means that a command gets to run.
@@ -36,13 +36,13 @@ pub(crate) struct CommandContext<'a> {
 impl CommandContext<'_> {
     /// Runs `work` on this disk. If progress is shown, the data to move is estimated meanwhile from the extents of
     /// the plan.
-    pub(crate) fn ahead_of<T>(&self, disk: &BackingChain, plan: Plan<'_>, work: impl FnOnce() -> T) -> T {
+    pub(crate) fn estimate_during<T>(&self, disk: &BackingChain, plan: Plan<'_>, work: impl FnOnce() -> T) -> T {
         self.counters.ahead().of_disk(disk, plan, work)
     }
 }
 
 /// Runs `work` and reports its result. With `summary`, a summary line is printed.
-pub(crate) fn watch(
+pub(crate) fn run_command(
     kind: ProgressKind,
     summary: bool,
     messages: Messages,
@@ -64,8 +64,10 @@ pub(crate) fn watch(
     });
     match found {
         Ok(CommandResult { differs: true, .. }) => progress.differs(summary),
-        Ok(found) => progress.done(found.fingerprint.map(|digest| digest.to_string()).as_deref(), summary, found.made),
-        Err(error @ (SendError::Unread | SendError::Told(_))) => progress.fail_quietly(error.failure()),
+        Ok(found) => {
+            progress.done(found.fingerprint.map(|digest| digest.to_string()).as_deref(), summary, found.written)
+        }
+        Err(error @ (SendError::ReaderGone | SendError::Reported(_))) => progress.fail_quietly(error.failure()),
         Err(error) => progress.fail(error.failure(), &error, error.hint()),
     }
 }

@@ -5,9 +5,7 @@ use std::num::NonZero;
 use std::thread;
 
 use xfer_hole_image::{Disk, ImageFile};
-use xfer_hole_pipeline::{
-    BaseMatcher as Differing, Coalescer, ParallelReader, Phase, Piece, ProgressCounters, SegmentBatch,
-};
+use xfer_hole_pipeline::{BaseMatcher, Coalescer, ParallelReader, Phase, Piece, ProgressCounters, SegmentBatch};
 use xfer_hole_proto::{
     Base, Dialect, Digest, FailReason, Fingerprint, Frame, HashParams, ManifestRequest, Record, Reply, StreamHeader,
 };
@@ -22,42 +20,42 @@ use crate::incremental_args::KnownBase;
 use crate::stream_writer::StreamWriter;
 
 /// The maximum number of reading threads. More of them would wait for the one that writes.
-const WORKERS: usize = 6;
+const THREADS_MAX: usize = 6;
 
 /// A disk to send, with the options.
-pub(crate) struct Sending<'a> {
+pub(crate) struct DiskSender<'a> {
     pub(crate) disk: &'a dyn Disk,
     pub(crate) job: &'a SendOptions,
     /// The receiver's existing data, if its manifest was requested.
-    pub(crate) holds: Option<ExistingDisk>,
+    pub(crate) existing: Option<ExistingDisk>,
     pub(crate) counters: &'a ProgressCounters,
     pub(crate) messages: Messages,
 }
 
-impl Sending<'_> {
+impl DiskSender<'_> {
     /// Sends the disk as a stream. If the disk can't be read or has changed, the stream ends with FAIL.
-    pub(crate) fn run(&self, wire: &mut StreamWriter) -> Result<Option<Fingerprint>, SendError> {
+    pub(crate) fn run(&self, stream: &mut StreamWriter) -> Result<Option<Fingerprint>, SendError> {
         let Self { disk, job, .. } = self;
         self.counters.set_size(disk.size());
         if job.dialect == Dialect::V1 {
-            wire.line(Frame::Open(StreamHeader { size: disk.size(), sums: job.sums }))?;
-            let base = match &self.holds {
-                Some(holds) => Some(Base { size: holds.manifest.offered, digest: None }),
+            stream.write_frame(Frame::Open(StreamHeader { size: disk.size(), sums: job.params }))?;
+            let base = match &self.existing {
+                Some(existing) => Some(Base { size: existing.manifest.offered, digest: None }),
                 None => disk.older().map(|older| Base { size: older.size(), digest: job.base }),
             };
-            base.map_or(Ok(()), |base| wire.line(Frame::Base(base)))?;
+            base.map_or(Ok(()), |base| stream.write_frame(Frame::Base(base)))?;
             // The header is flushed, so that the receiver can refuse size or parameters while the first data is read.
-            wire.flush()?;
+            stream.flush()?;
         }
-        match self.records(wire) {
-            Ok(result) => wire.end(result),
+        match self.write_records(stream) {
+            Ok(result) => stream.end(result),
             Err(SendError::Image(error)) => {
                 // If this write fails too, the missing END marks the stream as incomplete.
-                let _said = wire.give_up(FailReason::new(&error.to_string()));
+                let _said = stream.write_fail(FailReason::new(&error.to_string()));
                 Err(error.into())
             }
             // A receiver closes the stream when bytes don't match their digest, which happens if the disk changed.
-            Err(error) if error.is_of_output() && job.sums.is_some() => {
+            Err(error) if error.is_of_output() && job.params.is_some() => {
                 Err(disk.check_unchanged(job.live).err().map_or(error, Into::into))
             }
             Err(error) => Err(error),
@@ -65,41 +63,48 @@ impl Sending<'_> {
     }
 
     /// Sends all records. With a delta, the result is the digest of the whole disk's manifest lines.
-    fn records(&self, wire: &mut StreamWriter) -> Result<Option<Digest>, SendError> {
+    fn write_records(&self, stream: &mut StreamWriter) -> Result<Option<Digest>, SendError> {
         let Self { disk, job, .. } = self;
         let result = thread::scope(|scope| {
             // Batches are read and searched for zeros ahead of writing. Dropping `batches` ends the reading threads.
             let all = thread::available_parallelism().map_or(1, NonZero::get);
             // The receiver may run on this machine and hashes as fast as the sender does, so hashing takes half the
             // processors. Decompression runs here only.
-            let workers = if job.sums.is_some() && disk.chunk() == 1 { (all / 2).max(1) } else { all }.min(WORKERS);
+            let threads =
+                if job.params.is_some() && disk.chunk() == 1 { (all / 2).max(1) } else { all }.min(THREADS_MAX);
             // Direct reads wait for the device, so threads may outnumber processors.
-            let workers = if disk.is_direct() { WORKERS } else { workers };
-            let shape = job.shape.held(job.live || !wire.splices() || is_on_device(*disk));
-            let blocks = ParallelReader::start(scope, *disk, shape, workers).map_err(SendError::Thread)?;
-            let wire = RefCell::new(&mut *wire);
-            let (Some(holds), Some(sums)) = (&self.holds, job.sums) else {
-                self.pieces(Coalescer::new(blocks.map(|block| block.map_err(SendError::from)), &shape), &wire)?;
+            let threads = if disk.is_direct() { THREADS_MAX } else { threads };
+            let read_options = job.read_options.held(job.live || !stream.splices() || is_on_device(*disk));
+            let batches = ParallelReader::start(scope, *disk, read_options, threads).map_err(SendError::Thread)?;
+            let stream = RefCell::new(&mut *stream);
+            let (Some(existing), Some(params)) = (&self.existing, job.params) else {
+                self.write_pieces(
+                    Coalescer::new(batches.map(|batch| batch.map_err(SendError::from)), &read_options),
+                    &stream,
+                )?;
                 return Ok::<_, SendError>(None);
             };
             // The manifest lines of the whole disk are computed from the batches, which are compared with the
             // receiver's records.
-            let lines = DiskLines::new(disk.size(), sums);
-            let passing = blocks.map(|block| block.and_then(|block| lines.pass(&block).map(|()| block)));
-            let entries = || holds.next(&wire);
-            self.pieces(Coalescer::new(Differing::new(passing, entries, disk.size(), sums), &shape), &wire)?;
+            let lines = DiskLines::new(disk.size(), params);
+            let hashed = batches.map(|batch| batch.and_then(|batch| lines.pass(&batch).map(|()| batch)));
+            let next_record = || existing.next(&stream);
+            self.write_pieces(
+                Coalescer::new(BaseMatcher::new(hashed, next_record, disk.size(), params), &read_options),
+                &stream,
+            )?;
             // The receiver's manifest is read to its end, since its validity is known only then.
-            while holds.next(&wire)?.is_some() {}
+            while existing.next(&stream)?.is_some() {}
             Ok(Some(lines.digest()?))
         })?;
         // Spliced pages must have left the pipe before the check for changes is meaningful.
-        wire.drain()?;
+        stream.drain()?;
         disk.check_unchanged(job.live)?;
         Ok(result)
     }
 
     /// Writes a record for each piece.
-    fn pieces<I>(&self, mut coalescer: Coalescer<I>, wire: &RefCell<&mut StreamWriter>) -> Result<(), SendError>
+    fn write_pieces<I>(&self, mut coalescer: Coalescer<I>, stream: &RefCell<&mut StreamWriter>) -> Result<(), SendError>
     where
         I: Iterator<Item = Result<SegmentBatch, SendError>>,
     {
@@ -108,13 +113,13 @@ impl Sending<'_> {
         let (mut seen, mut at) = (0, 0);
         while let Some(piece) = coalescer.next() {
             let piece = piece?;
-            let mut wire = wire.borrow_mut();
+            let mut stream = stream.borrow_mut();
             counters.set_phase(Phase::Sending);
             let pending = coalescer.pending();
             counters.add_disk(pending.saturating_sub(seen));
             let Some(record) = piece.record() else {
                 seen = pending;
-                wire.idle()?;
+                stream.keep_alive()?;
                 continue;
             };
             if messages.traces() {
@@ -123,9 +128,9 @@ impl Sending<'_> {
             at += record.len();
             match piece {
                 // The stream writer counts data as it is written.
-                Piece::Data(payload, _) => wire.data(record, payload, *disk)?,
+                Piece::Data(payload, _) => stream.write_data(record, payload, *disk)?,
                 Piece::Hole(len) | Piece::Keep(len) => {
-                    wire.line(Frame::Record(record))?;
+                    stream.write_frame(Frame::Record(record))?;
                     counters.add_disk(len.saturating_sub(seen));
                     counters.add_kept(if matches!(record, Record::Keep { .. }) { len } else { 0 });
                     seen = 0;
@@ -141,14 +146,14 @@ impl Sending<'_> {
 #[derive(Clone, Copy)]
 pub(crate) struct Known<'a> {
     /// The image's cache key, if cached fingerprints may be used.
-    pub(crate) identity: Option<&'a CacheKey>,
+    pub(crate) cache_key: Option<&'a CacheKey>,
     /// The disk that the receiver must hold, if only changes are sent.
-    pub(crate) basis: &'a KnownBase,
+    pub(crate) known_base: &'a KnownBase,
 }
 
 /// A receiver that has sent READY.
 pub(crate) struct Ready {
-    pub(crate) answers: ReplyReader,
+    pub(crate) replies: ReplyReader,
     pub(crate) peer: PeerKind,
     /// The words of READY.
     pub(crate) words: Vec<String>,
@@ -159,7 +164,7 @@ impl Ready {
     /// from recv-hole.sh that was not asked for a manifest.
     pub(crate) fn check_done(&self, sent: Option<Fingerprint>, written: Option<Digest>) -> Result<(), &'static str> {
         let names_disk =
-            written.is_some() || self.answers.was_asked() || !self.words.iter().any(|word| word == Reply::SH);
+            written.is_some() || self.replies.was_asked() || !self.words.iter().any(|word| word == Reply::SH);
         match sent {
             Some(sent) if names_disk && written != Some(sent.digest) => {
                 Err("says that it has written another disk than was sent")
@@ -175,51 +180,51 @@ pub(crate) fn to_receiver(
     known: Known<'_>,
     cli: &Cli,
     ready: &Ready,
-    wire: &mut StreamWriter,
+    stream: &mut StreamWriter,
     counters: &ProgressCounters,
     messages: Messages,
 ) -> Result<Option<Fingerprint>, SendError> {
-    let Ready { answers, peer, words } = ready;
+    let Ready { replies, peer, words } = ready;
     let job = cli.job(*peer)?;
-    let base = base(known.basis, job.sums, words, wire, counters)?;
-    let mut job = job.building_on(base);
-    let asked = asks_there(disk, cli, ready, messages)?;
-    let mut holds = None;
-    if asked {
-        job = cli.job(if *peer == PeerKind::Sh { PeerKind::ShAgain } else { PeerKind::Holder })?;
-        let sums = job.sums.unwrap_or_default();
-        let digest = known.identity.and_then(|identity| identity.recall(sums));
+    let base = base(known.known_base, job.params, words, stream, counters)?;
+    let mut job = job.with_base(base);
+    let wants = wants_manifest(disk, cli, ready, messages)?;
+    let mut existing = None;
+    if wants {
+        job = cli.job(if *peer == PeerKind::Sh { PeerKind::ShResume } else { PeerKind::Delta })?;
+        let params = job.params.unwrap_or_default();
+        let digest = known.cache_key.and_then(|cache_key| cache_key.recall(params));
         let first = words.iter().any(|word| word == Reply::FIRST);
-        match ExistingDisk::ask(wire, answers, ManifestRequest { size: disk.size(), sums, digest }, first)? {
+        match ExistingDisk::ask(stream, replies, ManifestRequest { size: disk.size(), sums: params, digest }, first)? {
             DeltaAnswer::Same(digest) => {
                 counters.set_size(disk.size());
                 disk.check_unchanged(false)?;
                 counters.add_disk(disk.size());
                 counters.add_kept(disk.size());
-                return same(wire, StreamHeader { size: disk.size(), sums: Some(sums) }, digest);
+                return send_same(stream, StreamHeader { size: disk.size(), sums: Some(params) }, digest);
             }
-            DeltaAnswer::Holds(told) => {
+            DeltaAnswer::Manifest(offered) => {
                 // The parameters of the receiver's manifest are used, since it may not support the requested ones.
-                job = job.cut(told.manifest.sums);
-                holds = Some(told);
+                job = job.with_params(offered.manifest.sums);
+                existing = Some(offered);
             }
         }
     }
-    Sending { disk, job: &job, holds, counters, messages }.run(wire)
+    DiskSender { disk, job: &job, existing, counters, messages }.run(stream)
 }
 
 /// True if the receiver is to be asked for a manifest of its existing data. Warns if --delta was given and the
 /// receiver can't send one.
-pub(crate) fn asks_there(disk: &dyn Disk, cli: &Cli, ready: &Ready, messages: Messages) -> Result<bool, SendError> {
-    let hashed = cli.job(ready.peer)?.sums.is_some();
+pub(crate) fn wants_manifest(disk: &dyn Disk, cli: &Cli, ready: &Ready, messages: Messages) -> Result<bool, SendError> {
+    let hashed = cli.job(ready.peer)?.params.is_some();
     // The changes since an older state are known without a manifest.
-    let asked = hashed && disk.older().is_none() && asks(&ready.words, cli.target.delta, !cli.target.no_resume);
-    if cli.target.delta && !asked {
+    let wants = hashed && disk.older().is_none() && asks(&ready.words, cli.target.delta, !cli.target.no_resume);
+    if cli.target.delta && !wants {
         messages.warn(
             "the receiver can't tell what it has, and everything is sent: that takes a recv-hole there, with --allow-read if it is restricted",
         );
     }
-    Ok(asked)
+    Ok(wants)
 }
 
 impl Ready {
@@ -232,21 +237,21 @@ impl Ready {
 /// The fingerprint that the receiver must check its data against. It is computed if it is unknown, while WAIT is sent
 /// to the receiver.
 fn base(
-    basis: &KnownBase,
-    sums: Option<HashParams>,
+    known_base: &KnownBase,
+    params: Option<HashParams>,
     words: &[String],
-    wire: &mut StreamWriter,
+    stream: &mut StreamWriter,
     counters: &ProgressCounters,
 ) -> Result<Option<Fingerprint>, SendError> {
-    check_names_base(basis, words)?;
-    basis.read(sums, counters, || wire.idle_ahead())
+    check_can_verify(known_base, words)?;
+    known_base.read(params, counters, || stream.keep_alive_before_stream())
 }
 
 /// Fails if the target must be checked and the receiver's READY lacks support for it.
-pub(crate) fn check_names_base(basis: &KnownBase, words: &[String]) -> Result<(), SendError> {
+pub(crate) fn check_can_verify(known_base: &KnownBase, words: &[String]) -> Result<(), SendError> {
     let says = |word| words.iter().any(|said| said == word);
-    match basis {
-        KnownBase::Unsaid => Ok(()),
+    match known_base {
+        KnownBase::NoCheck => Ok(()),
         _ if says(Reply::BASE) => Ok(()),
         _ if says(Reply::SH) => Err(SendError::Unchecked {
             what: "the receiver is recv-hole.sh, which can't read what is there",
@@ -260,13 +265,13 @@ pub(crate) fn check_names_base(basis: &KnownBase, words: &[String]) -> Result<()
 }
 
 /// Sends the stream for a disk that the receiver holds already: one KEEP of the whole size.
-fn same(wire: &mut StreamWriter, open: StreamHeader, digest: Digest) -> Result<Option<Fingerprint>, SendError> {
-    wire.line(Frame::Open(open))?;
-    wire.line(Frame::Base(Base { size: open.size, digest: Some(digest) }))?;
+fn send_same(stream: &mut StreamWriter, open: StreamHeader, digest: Digest) -> Result<Option<Fingerprint>, SendError> {
+    stream.write_frame(Frame::Open(open))?;
+    stream.write_frame(Frame::Base(Base { size: open.size, digest: Some(digest) }))?;
     if open.size > 0 {
-        wire.line(Frame::Record(Record::Keep { len: open.size }))?;
+        stream.write_frame(Frame::Record(Record::Keep { len: open.size }))?;
     }
-    wire.end(Some(digest))
+    stream.end(Some(digest))
 }
 
 /// True if a layer is on a block device. Changes of a device can't be detected, so the bytes that were hashed must be

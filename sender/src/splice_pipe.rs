@@ -16,8 +16,8 @@ pub(crate) const PIPE: i32 = 1 << 20;
 /// A private pipe. All bytes that were put in must be spliced out before anything is written to the stream directly.
 #[derive(Debug)]
 pub(crate) struct SplicePipe {
-    upper: PipeWriter,
-    lower: PipeReader,
+    write_end: PipeWriter,
+    read_end: PipeReader,
 }
 
 impl SplicePipe {
@@ -27,31 +27,31 @@ impl SplicePipe {
     /// Creates the pipe. Fails if it can hold one page only, since lines must be followed by pages of a file before
     /// they are spliced out.
     pub(crate) fn new() -> io::Result<Self> {
-        let (lower, upper) = io::pipe()?;
-        sys::enlarge_pipe(upper.as_fd(), PIPE);
-        Self::of(lower, upper)
+        let (read_end, write_end) = io::pipe()?;
+        sys::enlarge_pipe(write_end.as_fd(), PIPE);
+        Self::of(read_end, write_end)
     }
 
-    fn of(lower: PipeReader, upper: PipeWriter) -> io::Result<Self> {
-        if sys::pipe_size(upper.as_fd())? <= sys::page() {
+    fn of(read_end: PipeReader, write_end: PipeWriter) -> io::Result<Self> {
+        if sys::pipe_size(write_end.as_fd())? <= sys::page() {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        Ok(Self { upper, lower })
+        Ok(Self { write_end, read_end })
     }
 
     /// Writes bytes from memory, at most [`LINES`](SplicePipe::LINES), into the empty pipe.
-    pub(crate) fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.upper.write_all(bytes)
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_end.write_all(bytes)
     }
 
     /// Splices up to `len` bytes of a file into the pipe, as far as there is room.
-    pub(crate) fn fetch(&mut self, file: &File, at: u64, len: u64) -> io::Result<Spliced> {
-        sys::splice_to_pipe(file, at, self.upper.as_fd(), len)
+    pub(crate) fn fill(&mut self, file: &File, at: u64, len: u64) -> io::Result<Spliced> {
+        sys::splice_to_pipe(file, at, self.write_end.as_fd(), len)
     }
 
     /// Splices up to `len` bytes of the pipe into `out`, and returns their number.
-    pub(crate) fn pour(&mut self, out: &File, len: u64) -> io::Result<u64> {
-        sys::splice_out(self.lower.as_fd(), out.as_fd(), len)
+    pub(crate) fn drain_to(&mut self, out: &File, len: u64) -> io::Result<u64> {
+        sys::splice_out(self.read_end.as_fd(), out.as_fd(), len)
     }
 }
 
@@ -60,11 +60,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pipe_of_one_page_is_not_taken_since_it_would_never_have_room_for_a_file() {
+    fn a_pipe_of_one_page_is_refused() {
         let pipe = |bytes| {
-            let (lower, upper) = io::pipe().unwrap();
-            sys::enlarge_pipe(upper.as_fd(), bytes);
-            SplicePipe::of(lower, upper)
+            let (read_end, write_end) = io::pipe().unwrap();
+            sys::enlarge_pipe(write_end.as_fd(), bytes);
+            SplicePipe::of(read_end, write_end)
         };
         assert!(pipe(1).is_err());
         assert!(pipe(8192).is_ok());

@@ -40,7 +40,7 @@ impl EarlyReplies {
     /// Writes FAIL with the error in place of the stream.
     pub(crate) fn fail(self, error: &SendError) -> SendError {
         self.0.say(&refusal(error));
-        SendError::Told(error.failure())
+        SendError::Reported(error.failure())
     }
 }
 
@@ -48,7 +48,7 @@ impl EarlyReplies {
 pub(crate) fn refuse(error: &SendError) -> SendError {
     // If the write fails, the receiver is gone.
     let _heard = sys::write_all(io::stdout(), refusal(error).text().as_bytes());
-    SendError::Told(error.failure())
+    SendError::Reported(error.failure())
 }
 
 fn refusal(error: &SendError) -> Reply {
@@ -89,8 +89,8 @@ fn hint_for_pull(hint: &str) -> String {
 /// Waits for READY, sends the disk, and waits for DONE.
 pub(crate) fn converse(
     disk: &BackingChain,
-    identity: Option<&CacheKey>,
-    basis: &KnownBase,
+    cache_key: Option<&CacheKey>,
+    known_base: &KnownBase,
     job: &SendOptions,
     cli: &Cli,
     counters: &Arc<ProgressCounters>,
@@ -99,34 +99,34 @@ pub(crate) fn converse(
     let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(SendError::input)?;
     // The sender can exit at once, since it has written no file; a blocked write could otherwise hold it up.
     let stop = |ending: &ConversationEnd| process::exit(i32::from(ending.failure().status()));
-    let answers = ReplyReader::listen(stdin.into(), None, messages, stop).map_err(SendError::Thread)?;
-    let patience = cli.rsh.patience();
-    answers.watch(patience, true).map_err(SendError::Thread)?;
-    let words = answers.ready().map_err(ended)?;
-    let ready = Ready { answers, peer: PeerKind::Unknown, words };
+    let replies = ReplyReader::listen(stdin.into(), None, messages, stop).map_err(SendError::Thread)?;
+    let patience = cli.ssh.patience();
+    replies.watch(patience, true).map_err(SendError::Thread)?;
+    let words = replies.ready().map_err(ended)?;
+    let ready = Ready { replies, peer: PeerKind::Unknown, words };
     check_content(disk, ready.is_device(), messages)?;
-    let answers = &ready.answers;
+    let replies = &ready.replies;
     let asked = ready.words.iter().any(|word| word == SourceFacts::ASKED);
-    let mut wire = StreamWriter::stdout(job.dialect, Arc::clone(counters), cli.throttle())?;
-    wire.heed(answers.clone(), patience);
+    let mut stream = StreamWriter::stdout(job.dialect, Arc::clone(counters), cli.rate_limiter())?;
+    stream.watch_replies(replies.clone(), patience);
     if asked {
-        let plan = Plan::changed(disk, job.sums.map_or(1, HashParams::interval));
-        let data = DataEstimate::within(plan, COUNT).map_or_else(|| disk.allocated(), |outlook| outlook.total());
-        wire.tell(SourceFacts { private: disk.is_private(), data: Some(data) })?;
+        let plan = Plan::changed(disk, job.params.map_or(1, HashParams::interval));
+        let data = DataEstimate::within(plan, COUNT).map_or_else(|| disk.allocated(), |estimate| estimate.total());
+        stream.write_facts(SourceFacts { private: disk.is_private(), data: Some(data) })?;
     }
-    let known = Known { identity, basis };
-    let sent = send::to_receiver(disk, known, cli, &ready, &mut wire, counters, messages);
+    let known = Known { cache_key, known_base };
+    let sent = send::to_receiver(disk, known, cli, &ready, &mut stream, counters, messages);
     match sent {
-        Ok(fingerprint) => match answers.ending(None) {
+        Ok(fingerprint) => match replies.ending(None) {
             Some(ConversationEnd::Done(digest)) => {
                 let checked = ready.check_done(fingerprint, digest);
                 checked.map(|()| fingerprint).map_err(|what| SendError::remote(format!("the receiver {what}")))
             }
             ending => Err(ended(ending.unwrap_or(ConversationEnd::Closed(None)))),
         },
-        Err(error) if error.is_of_output() => Err(answers.ending(Some(LAST_WORD)).map_or(error, ended)),
+        Err(error) if error.is_of_output() => Err(replies.ending(Some(LAST_WORD)).map_or(error, ended)),
         // The receiver has the reason from FAIL, and prints it.
-        Err(error) if wire.has_said_why() => Err(SendError::Told(error.failure())),
+        Err(error) if stream.has_written_fail() => Err(SendError::Reported(error.failure())),
         Err(error) => Err(error),
     }
 }
@@ -135,7 +135,7 @@ fn ended(ending: ConversationEnd) -> SendError {
     match ending {
         // The receiver prints the reason itself.
         ConversationEnd::Failed(_) | ConversationEnd::Wrong(_) | ConversationEnd::Closed(_) => {
-            SendError::Told(ending.failure())
+            SendError::Reported(ending.failure())
         }
         ConversationEnd::Done(_) => SendError::remote("the receiver said that it was done before it was"),
         ConversationEnd::Silent(_) => LinkLoss { what: ending.to_string(), failure: ending.failure() }.into(),
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hint_names_the_sender_s_options_as_a_pull_passes_them_on() {
+    fn hints_for_a_pull_pass_options_by_m() {
         for (hint, said) in [
             (
                 "--format qcow2 if it is a qcow2 image of yours, --format raw if it is the disk of a guest, as it is",

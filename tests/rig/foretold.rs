@@ -1,11 +1,11 @@
-//! How well a transfer foretells its own end.
+//! Checks the estimates of a transfer's remaining time.
 
 use serde_json::Value;
 
 use crate::Outcome;
 
-/// Fails unless a quiet transfer of so many bytes of data, which said its progress as JSON, has foretold its end within a fifth
-/// once a tenth of the data was there, and its percentages are those of the data, never fell, and never passed 100.
+/// Fails unless the JSON progress of a transfer of `data` bytes estimated its end within a fifth of the total time,
+/// once a tenth of the data was moved. Percentages must match the data moved, never fall, and never exceed 100.
 #[track_caller]
 pub fn foretold(outcome: &Outcome, data: u64) {
     let said = &outcome.err;
@@ -18,13 +18,13 @@ pub fn foretold(outcome: &Outcome, data: u64) {
         last = percent;
         let moved = event["data"].as_u64().expect(said);
         let Some(left) = event["left"].as_u64().filter(|_| moved >= data / 10) else { continue };
-        // Where extents aren't counted ahead, it is an estimate.
+        // The data size is an estimate if extents are not counted in advance.
         let data_size = event["data_size"].as_u64().expect(said);
         assert!(data_size.abs_diff(data) <= data / 50, "{data_size} of {data}: {said}");
         let share = 100 * moved / data;
         assert!(percent.abs_diff(share) <= 2, "{percent} % where {share} % of the data has moved: {said}");
         let foretold = event["elapsed"].as_f64().expect(said) + left as f64;
-        // It is told in whole seconds.
+        // Remaining time is reported in whole seconds.
         assert!((foretold - took).abs() <= took / 5.0 + 1.0, "{foretold} s foretold of {took}: {said}");
         seen += 1;
     }

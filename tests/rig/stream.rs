@@ -1,4 +1,4 @@
-//! A stream taken apart again: its lines as items.
+//! Decodes a stream into frames.
 
 use bytes::BytesMut;
 use tokio_util::codec::Decoder;
@@ -6,7 +6,7 @@ use xfer_hole_proto::{Dialect, Frame, Record, StreamDecoder};
 
 use crate::Hole;
 
-/// The items of a stream that must be good, without payloads.
+/// The frames of a valid stream, without payloads.
 #[track_caller]
 pub fn items(stream: &[u8], dialect: Dialect) -> Vec<Frame> {
     let mut decoder = StreamDecoder::new(dialect);
@@ -25,15 +25,15 @@ pub fn items(stream: &[u8], dialect: Dialect) -> Vec<Frame> {
     }
 }
 
-/// The records of a stream that must be good.
+/// The records of a valid stream.
 #[track_caller]
 pub fn records(stream: &[u8]) -> Vec<Record> {
     let record = |item| if let Frame::Record(record) = item { Some(record) } else { None };
     items(stream, Dialect::V1).into_iter().filter_map(record).collect()
 }
 
-/// The holes that these records leave in a file on a file system with blocks of `block` bytes: whole blocks, and a last one up to
-/// the file's end.
+/// The holes that these records leave in a file on a file system with blocks of `block` bytes: whole blocks, and a
+/// partial last block at the file's end.
 pub fn holes_of(records: &[Record], block: u64) -> Vec<Hole> {
     let size: u64 = records.iter().map(Record::len).sum();
     let (mut at, mut bare) = (0, Vec::<(u64, u64)>::new());
@@ -54,7 +54,7 @@ pub fn holes_of(records: &[Record], block: u64) -> Vec<Hole> {
     bare.into_iter().filter_map(whole).collect()
 }
 
-/// Fails unless each of `holes` lies within one of `found`.
+/// Fails unless each of `holes` is within one of `found`.
 #[track_caller]
 pub fn assert_holes_within(holes: &[Hole], found: &[Hole], what: &str) {
     for &(start, len) in holes {

@@ -29,7 +29,7 @@ pub(crate) struct DigestArgs {
     pub(crate) image: PathBuf,
 
     #[command(flatten)]
-    pub(crate) sums: HashArgs,
+    pub(crate) hash: HashArgs,
 
     #[command(flatten)]
     pub(crate) disk: DiskArgs,
@@ -37,13 +37,13 @@ pub(crate) struct DigestArgs {
 
 /// Runs `digest`.
 pub(crate) fn digest(args: &DigestArgs, messages: Messages) -> ExitCode {
-    args.disk.watch(ProgressKind::Auto, messages, |watch| {
-        let sums = args.sums.sums()?;
-        let disk = args.disk.open(&args.image, watch.messages)?;
-        watch.counters.set_size(disk.size());
-        let made = || fingerprint(&disk, sums, watch.counters);
-        let fingerprint = watch.ahead_of(&disk, Plan::whole(&disk), made)?;
-        disk.noticed().iter().for_each(|noticed| watch.messages.warn(noticed));
+    args.disk.run(ProgressKind::Auto, messages, |context| {
+        let params = args.hash.params()?;
+        let disk = args.disk.open(&args.image, context.messages)?;
+        context.counters.set_size(disk.size());
+        let compute = || fingerprint(&disk, params, context.counters);
+        let fingerprint = context.estimate_during(&disk, Plan::whole(&disk), compute)?;
+        disk.noticed().iter().for_each(|noticed| context.messages.warn(noticed));
         Ok(CommandResult {
             text: format!("{fingerprint}\n"),
             fingerprint: Some(fingerprint),

@@ -9,7 +9,7 @@ use xfer_hole_ui::{Messages, ProgressKind};
 
 use crate::error::SendError;
 use crate::image_args::ImageArgs;
-use crate::run_command::{CommandContext, CommandResult, watch};
+use crate::run_command::{CommandContext, CommandResult, run_command};
 use crate::warn_in_use;
 
 /// The options for reading a disk and for showing progress.
@@ -25,18 +25,18 @@ pub(crate) struct DiskArgs {
     /// Choose the progress display: auto, bar, json or none (default auto, none for a manifest on standard output)
     ///
     /// auto shows a bar if standard error is a terminal.
-    #[arg(long, value_name = "KIND", value_enum, help_heading = "Output")]
+    #[arg(long, value_name = "KIND", value_enum, help_heading = "Messages")]
     pub(crate) progress: Option<ProgressKind>,
 
     /// Print only warnings and errors
-    #[arg(short, long, conflicts_with = "verbose", help_heading = "Output")]
+    #[arg(short, long, conflicts_with = "verbose", help_heading = "Messages")]
     pub(crate) quiet: bool,
 }
 
 impl DiskArgs {
     /// Runs `work` with progress and signal handling, and prints its result. `usual` is the progress display if none
     /// was given.
-    pub(crate) fn watch(
+    pub(crate) fn run(
         &self,
         usual: ProgressKind,
         messages: Messages,
@@ -44,7 +44,7 @@ impl DiskArgs {
     ) -> ExitCode {
         let messages = messages.json(self.progress == Some(ProgressKind::Json));
         let usual = if self.quiet { ProgressKind::None } else { usual };
-        watch(self.progress.unwrap_or(usual), self.source.verbose > 0, messages, work)
+        run_command(self.progress.unwrap_or(usual), self.source.verbose > 0, messages, work)
     }
 
     /// Opens the disk and prints its warnings.

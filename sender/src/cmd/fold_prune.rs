@@ -10,7 +10,7 @@ use xfer_hole_transfer::{LayerPair, LayerPairOptions, ParentCoverage, copy_threa
 use xfer_hole_ui::{Messages, ProgressKind};
 
 use crate::error::SendError;
-use crate::run_command::{CommandContext, CommandResult, watch};
+use crate::run_command::{CommandContext, CommandResult, run_command};
 
 const FOLD_STATUS: &str = "\
 Examples:
@@ -82,15 +82,15 @@ pub(crate) struct PairArgs {
     /// Choose the progress display: auto, bar, json or none
     ///
     /// auto shows a bar if standard error is a terminal.
-    #[arg(long, value_name = "KIND", value_enum, default_value = "auto", help_heading = "Output")]
+    #[arg(long, value_name = "KIND", value_enum, default_value = "auto", help_heading = "Messages")]
     pub(crate) progress: ProgressKind,
 
     /// Print only warnings and errors
-    #[arg(short, long, conflicts_with = "verbose", help_heading = "Output")]
+    #[arg(short, long, conflicts_with = "verbose", help_heading = "Messages")]
     pub(crate) quiet: bool,
 
     /// Print what is done
-    #[arg(short, long, action = ArgAction::Count, help_heading = "Output")]
+    #[arg(short, long, action = ArgAction::Count, help_heading = "Messages")]
     pub(crate) verbose: u8,
 }
 
@@ -128,11 +128,11 @@ impl PairCommand<'_> {
         let args = self.args;
         let kind = if args.quiet && args.progress == ProgressKind::Auto { ProgressKind::None } else { args.progress };
         let summary = !args.quiet && !args.dry_run;
-        watch(kind, summary, messages, |watch| self.work(watch).map(|()| CommandResult::default()))
+        run_command(kind, summary, messages, |context| self.work(context).map(|()| CommandResult::default()))
     }
 
-    fn work(&self, watch: &CommandContext<'_>) -> Result<(), SendError> {
-        let (args, CommandContext { counters, signals, messages }) = (self.args, *watch);
+    fn work(&self, context: &CommandContext<'_>) -> Result<(), SendError> {
+        let (args, CommandContext { counters, signals, messages }) = (self.args, *context);
         let options = LayerPairOptions { any_format: args.format == PairFormat::Raw, no_sync: args.no_sync };
         let mut pair = LayerPair::open(self.child, self.parent, options)?;
         if let Some(method) = pair.method() {

@@ -20,14 +20,14 @@ pub(crate) struct HashArgs {
 }
 
 impl HashArgs {
-    pub(crate) fn sums(&self) -> Result<HashParams, SendError> {
+    pub(crate) fn params(&self) -> Result<HashParams, SendError> {
         let interval = self.hash_interval.unwrap_or(INTERVAL_DEFAULT);
-        sums(interval, self.min_hole.unwrap_or(GRAIN_DEFAULT.min(interval)))
+        checked_params(interval, self.min_hole.unwrap_or(GRAIN_DEFAULT.min(interval)))
     }
 }
 
 /// Checks an interval and a grain, both in bytes.
-pub(crate) fn sums(interval: u64, grain: u64) -> Result<HashParams, SendError> {
+pub(crate) fn checked_params(interval: u64, grain: u64) -> Result<HashParams, SendError> {
     HashParams::new(interval, grain).ok_or_else(|| {
         SendError::usage(format!(
             "--hash-interval must be a power of two from {INTERVAL_MIN} to {INTERVAL_MAX}, \

@@ -92,7 +92,7 @@ impl Serialize for BackingLayers {
                     list.serialize_element(&ImageInfo::of(&info))?;
                 }
                 Err(error) => {
-                    unopened(&error, self.messages);
+                    warn_unopened(&error, self.messages);
                     list.serialize_element(&UnopenedLayer { error: error.to_string() })?;
                 }
             }
@@ -111,7 +111,7 @@ fn json(out: &mut dyn Write, info: &Info, layers: BackingFiles, messages: Messag
     writeln!(out)
 }
 
-fn unopened(error: &xfer_hole_os::DiskError, messages: Messages) {
+fn warn_unopened(error: &xfer_hole_os::DiskError, messages: Messages) {
     messages.warn(error);
     if let Some(hint) = error.hint_text() {
         messages.hint(hint);
@@ -132,7 +132,7 @@ fn human(out: &mut dyn Write, info: &Info, layers: BackingFiles, messages: Messa
             }
             Err(error) => {
                 out.flush()?;
-                unopened(&error, messages);
+                warn_unopened(&error, messages);
             }
         }
     }
@@ -288,11 +288,11 @@ mod tests {
     }
 
     #[test]
-    fn all_that_there_is_to_tell_is_told_under_the_names_of_qemu_img() {
+    fn fields_have_the_names_of_qemu_img() {
         let (dir, how) = (tempfile::tempdir().unwrap(), DiskOptions::default());
-        let (told, table) = printed(&image(&dir, "o.qcow2", &how));
+        let (json, table) = printed(&image(&dir, "o.qcow2", &how));
         assert_eq!(
-            told,
+            json,
             serde_json::json!({
                 "filename": "o.qcow2", "format": "raw", "virtual-size": 512, "actual-size": 4096, "cluster-size": 65536,
                 "dirty-flag": true,
@@ -333,36 +333,36 @@ bitmaps:
     }
 
     #[test]
-    fn a_layer_is_told_of_in_the_same_form_and_one_that_cannot_be_opened_with_its_reason() {
+    fn layers_below_are_listed_or_their_error() {
         let (dir, how) = (tempfile::tempdir().unwrap(), DiskOptions::default());
         let mut info = image(&dir, "o.qcow2", &how);
         info.path = dir.path().join("o.qcow2");
         fs::write(dir.path().join("base"), [0; 1024]).unwrap();
         info.backing = Some(BackingRef { name: "base".into(), format: Some("raw".into()) });
-        let (told, table) = printed(&info);
+        let (json, table) = printed(&info);
         let base = dir.path().join("base").to_str().unwrap().to_owned();
-        assert_eq!(told["backing-filename"], "base");
-        assert_eq!(told["backing-filename-format"], "raw");
-        assert_eq!(told["full-backing-filename"], *base);
-        assert_eq!(told["chain"][0]["filename"], *base);
-        assert_eq!((&told["chain"][0]["virtual-size"], told["chain"].as_array().unwrap().len()), (&1024.into(), 1));
+        assert_eq!(json["backing-filename"], "base");
+        assert_eq!(json["backing-filename-format"], "raw");
+        assert_eq!(json["full-backing-filename"], *base);
+        assert_eq!(json["chain"][0]["filename"], *base);
+        assert_eq!((&json["chain"][0]["virtual-size"], json["chain"].as_array().unwrap().len()), (&1024.into(), 1));
         assert!(table.contains("backing file:   base\nbacking format: raw\n"), "{table}");
         assert!(table.contains(&format!("\n\nimage:          {base}\nformat:         raw\n")), "{table}");
 
         info.backing = Some(BackingRef { name: "gone".into(), format: Some("raw".into()) });
-        let (told, table) = printed(&info);
-        let error = told["chain"][0]["error"].as_str().unwrap();
+        let (json, table) = printed(&info);
+        let error = json["chain"][0]["error"].as_str().unwrap();
         assert!(error.ends_with("o.qcow2: backing file \"gone\": no such file or directory"), "{error}");
         assert!(!table.contains("\n\n"), "{table}");
 
         info.backing = Some(BackingRef { name: "o.qcow2".into(), format: Some("raw".into()) });
-        let (told, _) = printed(&info);
-        let error = told["chain"][0]["error"].as_str().unwrap();
+        let (json, _) = printed(&info);
+        let error = json["chain"][0]["error"].as_str().unwrap();
         assert!(error.ends_with("is below itself: its backing files go in a circle"), "{error}");
     }
 
     #[test]
-    fn dates_are_those_of_the_calendar() {
+    fn dates_follow_the_calendar() {
         for (seconds, date) in [
             (0, "1970-01-01 00:00:00"),
             (951_782_399, "2000-02-28 23:59:59"),

@@ -166,7 +166,7 @@ fn human(out: &mut dyn Write, image: &dyn Disk, end: u64) -> Result<(), SendErro
         extents += 1;
         totals[word] += extent.len;
         // An unallocated extent is in no file.
-        let file = image.host(extent.depth).filter(|_| extent.present).map(|host| shown(host.path()));
+        let file = image.host(extent.depth).filter(|_| extent.present).map(|file| shown(file.path()));
         let (start, len, depth, word) = (extent.start, extent.len, extent.depth, WORDS[word]);
         let file = file.unwrap_or_else(|| "-".into());
         writeln!(out, "{start:>width$}  {len:>width$}  {word:<12}  {depth:>5}  {file}").map_err(failed)?;
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_one_where_qemu_img_makes_them_one() {
+    fn extents_are_merged_as_qemu_img_does() {
         for (kinds, lens) in [
             ("ddd", vec![3]),
             ("dDd", vec![1, 1, 1]),

@@ -20,7 +20,7 @@ pub(crate) enum OutputKind {
 }
 
 /// The size of the output buffer, in bytes.
-const GATHER: usize = 64 << 10;
+const BUFFER_SIZE: usize = 64 << 10;
 
 /// Standard output without the runtime's buffer, which is flushed after each line.
 pub(crate) struct Output(File);
@@ -28,7 +28,7 @@ pub(crate) struct Output(File);
 impl Output {
     pub(crate) fn stdout() -> Result<BufWriter<Self>, SendError> {
         let out = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
-        Ok(BufWriter::with_capacity(GATHER, Self(out.into())))
+        Ok(BufWriter::with_capacity(BUFFER_SIZE, Self(out.into())))
     }
 }
 
@@ -46,7 +46,7 @@ impl Write for Output {
 /// Converts a failed write of a result. A broken pipe, as from `head`, is reported without a message.
 pub(crate) fn failed(source: io::Error) -> SendError {
     match source.kind() {
-        io::ErrorKind::BrokenPipe => SendError::Unread,
+        io::ErrorKind::BrokenPipe => SendError::ReaderGone,
         _ => SendError::Output(source),
     }
 }

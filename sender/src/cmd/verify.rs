@@ -49,11 +49,11 @@ pub(crate) struct VerifyArgs {
 
 /// Runs `verify`.
 pub(crate) fn verify(args: &VerifyArgs, messages: Messages) -> ExitCode {
-    args.disk.watch(ProgressKind::Auto, messages, |watch| found(args, watch))
+    args.disk.run(ProgressKind::Auto, messages, |context| compare_and_print(args, context))
 }
 
-fn found(args: &VerifyArgs, watch: &CommandContext<'_>) -> Result<CommandResult, SendError> {
-    let mut disk = args.disk.open(&args.image, watch.messages)?;
+fn compare_and_print(args: &VerifyArgs, context: &CommandContext<'_>) -> Result<CommandResult, SendError> {
+    let mut disk = args.disk.open(&args.image, context.messages)?;
     let mut manifest = ManifestInput::open(&args.manifest).map_err(|error| match error.hint_text() {
         Some(hint) => {
             let hint = hint.replace("verify IMAGE", &format!("verify {}", shell_word(args.image.as_os_str())));
@@ -63,20 +63,21 @@ fn found(args: &VerifyArgs, watch: &CommandContext<'_>) -> Result<CommandResult,
     })?;
     let tail = disk.limit_device(manifest.manifest().size);
     if tail > 0 {
-        watch
+        context
             .messages
             .warn(format_args!("{}: the last {tail} bytes of the device aren't compared", shown(&args.image)));
     }
     let mut out = Output::stdout()?;
-    let tell = |at, len| match args.list {
+    let report = |at, len| match args.list {
         true => writeln!(out, "{at} {len}").map_err(failed),
         false => Ok(()),
     };
-    let compared = watch.ahead_of(&disk, Plan::whole(&disk), || compare(&disk, &mut manifest, watch.counters, tell));
+    let compared =
+        context.estimate_during(&disk, Plan::whole(&disk), || compare(&disk, &mut manifest, context.counters, report));
     // The ranges that were found before a failure are valid.
     out.flush().map_err(failed)?;
     let verdict = compared?;
-    disk.noticed().iter().for_each(|noticed| watch.messages.warn(noticed));
+    disk.noticed().iter().for_each(|noticed| context.messages.warn(noticed));
     let text = if args.list || args.disk.quiet { String::new() } else { verdict.text(&shown(&args.image)) };
     Ok(CommandResult { differs: !verdict.is_equal(), text, ..CommandResult::default() })
 }
