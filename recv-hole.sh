@@ -200,7 +200,7 @@ broke() {
 	bad "$1: $why"
 }
 
-# missing: the space that is needed and not free
+# missing: add to why how much space is missing
 missing() {
 	# the fields after the seven words of the heading
 	# shellcheck disable=SC2046,SC2312
@@ -708,7 +708,7 @@ begin() {
 	left="; $show is not whole now"
 }
 
-# next: read the next line, empty if it is truncated; or return the last one again
+# next: read the next line, or return the last one again; fail at a truncation
 next() {
 	[ -z "$again" ] || {
 		again=''

@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # shellcheck disable=SC2250,SC2249 # size: no idle braces, no empty cases
 # shellcheck disable=SC2154,SC2034,SC2317 # the script, in front as `script`, sets, reads and calls the rest
-# shellcheck disable=SC2015 # what stands before || may fail either way
+# shellcheck disable=SC2015 # each command before || may fail
 # far-end.sh: receives an image by the sender's request, and sends replies.
 #
 # It is used where recv-hole is not installed. The shell reads it from standard

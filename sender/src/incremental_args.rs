@@ -184,16 +184,17 @@ fn fingerprints(text: &str) -> impl Iterator<Item = Fingerprint> {
 }
 
 /// True if a failure's text names the fingerprint of another disk, during an incremental transfer.
-pub(crate) fn names_disk(disk: &BackingChain, told: &str) -> bool {
-    disk.older().is_some() && fingerprints(told).next().is_some()
+pub(crate) fn names_disk(disk: &BackingChain, text: &str) -> bool {
+    disk.older().is_some() && fingerprints(text).next().is_some()
 }
 
 /// True if one of the fingerprints in the text is that of the disk to send. Reads the whole disk.
-pub(crate) fn is_disk_to_send(disk: &BackingChain, told: &str) -> bool {
+pub(crate) fn is_disk_to_send(disk: &BackingChain, text: &str) -> bool {
     let whole = disk.whole();
-    let is_it =
-        |told: Fingerprint| fingerprint(&whole, told.sums, &ProgressCounters::default()).is_ok_and(|disk| disk == told);
-    names_disk(disk, told) && fingerprints(told).any(is_it)
+    let is_it = |named: Fingerprint| {
+        fingerprint(&whole, named.sums, &ProgressCounters::default()).is_ok_and(|disk| disk == named)
+    };
+    names_disk(disk, text) && fingerprints(text).any(is_it)
 }
 
 /// The state of the base of an incremental transfer: the disk that the target must hold.

@@ -9,12 +9,12 @@
 mod account;
 mod bytes;
 mod commands;
+mod compare_qemu;
 mod completion;
 mod disk;
+mod estimates;
 mod far_end;
 mod filesystem;
-mod foretold;
-mod judge;
 mod layers;
 mod machine;
 mod network;
@@ -38,11 +38,11 @@ pub use filesystem::{Filesystem, Frozen, Fs, LoopDevice};
 mod toolbox;
 pub use account::{Account, Belongings};
 pub use bytes::{Field, l1_entry, l2_entry, peek, poke, stretch_header, write_at};
-pub use far_end::FarEnd;
-pub use foretold::foretold;
-pub use judge::{
+pub use compare_qemu::{
     Mapped, assert_as, assert_as_qemu, assert_refused, by_tables, gone_back, merged, our_map, qemu_disk, qemu_map,
 };
+pub use estimates::foretold;
+pub use far_end::FarEnd;
 pub use layers::Layers;
 pub use machine::{Machine, RECIPE_DOCUMENTS, recipes};
 pub use network::Network;

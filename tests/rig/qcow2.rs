@@ -209,8 +209,8 @@ impl Qcow2 {
                 let commands = batch.drain(..).flat_map(|command| ["-c".into(), command]);
                 let args: Vec<String> =
                     ["-f", "qcow2", "-d", "unmap"].map(String::from).into_iter().chain(commands).collect();
-                let (done, said) = ran("qemu-io", path, &[&args[..], &[name.into()]].concat());
-                assert!(self.forgiving || (done && said.is_empty()), "{args:?}: {said}");
+                let (done, text) = ran("qemu-io", path, &[&args[..], &[name.into()]].concat());
+                assert!(self.forgiving || (done && text.is_empty()), "{args:?}: {text}");
             }
         };
         for step in &self.steps {
@@ -237,15 +237,15 @@ fn ran(program: &str, image: &Path, args: &[String]) -> (bool, String) {
     let found = find(program).unwrap_or_else(|| panic!("{program} is not installed"));
     let folder = image.parent().unwrap();
     let output = Command::new(found).args(args).current_dir(folder).stdin(Stdio::null()).output().unwrap();
-    let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
-    (output.status.success(), said.concat())
+    let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    (output.status.success(), text.concat())
 }
 
 #[track_caller]
 fn qemu(program: &str, image: &Path, args: &[String]) -> String {
-    let (done, said) = ran(program, image, args);
-    assert!(done, "{program} {args:?}: {said}");
-    said
+    let (done, text) = ran(program, image, args);
+    assert!(done, "{program} {args:?}: {text}");
+    text
 }
 
 /// Runs `qemu-img ARGS IMAGE`, which must succeed, and returns its standard output.

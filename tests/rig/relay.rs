@@ -70,20 +70,20 @@ impl Flowed {
         if self.want().is_some() {
             decoder.agree();
         }
-        let (mut left, mut items) = (BytesMut::from(self.stream()), Vec::new());
-        while let Some(item) = decoder.decode(&mut left).unwrap() {
-            if !matches!(item, Frame::Payload(_)) {
-                items.push(item);
+        let (mut left, mut frames) = (BytesMut::from(self.stream()), Vec::new());
+        while let Some(frame) = decoder.decode(&mut left).unwrap() {
+            if !matches!(frame, Frame::Payload(_)) {
+                frames.push(frame);
             }
         }
-        items
+        frames
     }
 
     /// The records of the stream, with the disk offset of each.
     #[track_caller]
     pub fn records(&self) -> Vec<(u64, Record)> {
         let mut at = 0;
-        let record = |item| if let Frame::Record(record) = item { Some(record) } else { None };
+        let record = |frame| if let Frame::Record(record) = frame { Some(record) } else { None };
         let mut placed = |record: Record| {
             at += record.len();
             (at - record.len(), record)
@@ -121,29 +121,29 @@ pub fn converse(
 ) -> (Outcome, Outcome, Flowed) {
     let mut sender = guarded(&tools.xfer_hole, &[&["--converse", "--hash"], send].concat(), image);
     let mut receiver = guarded(&tools.recv_hole, &[&["--converse"], receive].concat(), dest);
-    let (mut stream, mut asked) = (sender.stdout.take().unwrap(), sender.stdin.take().unwrap());
-    let (mut answers, mut taken) = (receiver.stdout.take().unwrap(), receiver.stdin.take().unwrap());
-    let gone = AtomicBool::new(false);
+    let (mut stream, mut sender_stdin) = (sender.stdout.take().unwrap(), sender.stdin.take().unwrap());
+    let (mut replies, mut receiver_stdin) = (receiver.stdout.take().unwrap(), receiver.stdin.take().unwrap());
+    let disconnected = AtomicBool::new(false);
     let (up, down) = thread::scope(|scope| {
-        let hearing = scope.spawn(|| {
+        let reply_thread = scope.spawn(|| {
             let (mut down, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
-            while let Ok(bytes @ 1..) = answers.read(&mut buffer) {
-                if gone.load(Ordering::Relaxed) {
+            while let Ok(bytes @ 1..) = replies.read(&mut buffer) {
+                if disconnected.load(Ordering::Relaxed) {
                     continue;
                 }
                 down.extend_from_slice(&buffer[..bytes]);
-                let _gone = asked.write_all(&buffer[..bytes]);
+                let _closed = sender_stdin.write_all(&buffer[..bytes]);
             }
-            drop(asked);
+            drop(sender_stdin);
             down
         });
         let (mut up, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
         while let Ok(bytes @ 1..) = stream.read(&mut buffer) {
             let bytes = bytes.min(cut.after() - up.len());
             up.extend_from_slice(&buffer[..bytes]);
-            let _gone = taken.write_all(&buffer[..bytes]);
+            let _closed = receiver_stdin.write_all(&buffer[..bytes]);
             if up.len() == cut.after() {
-                gone.store(true, Ordering::Relaxed);
+                disconnected.store(true, Ordering::Relaxed);
                 match cut {
                     Cut::Sender(_) => end(&sender),
                     Cut::Receiver(_) => end(&receiver),
@@ -152,8 +152,8 @@ pub fn converse(
                 break;
             }
         }
-        drop((taken, stream));
-        (up, hearing.join().unwrap())
+        drop((receiver_stdin, stream));
+        (up, reply_thread.join().unwrap())
     });
     let outcome = |child: Child| {
         let output = child.wait_with_output().unwrap();

@@ -140,13 +140,13 @@ pub fn send_to(tools: &Tools, args: &[&str], image: &Path, receiver: Receiver, d
         .unwrap();
     let mut err = String::new();
     let mut sender_err = sender.stderr.take().unwrap();
-    let said = thread::spawn(move || {
+    let messages = thread::spawn(move || {
         let _text = sender_err.read_to_string(&mut err);
         err
     });
     let received = receiver.wait_with_output().unwrap();
     let sent = sender.wait().unwrap();
-    let sent = Outcome { code: sent.code(), out: Vec::new(), err: said.join().unwrap() };
+    let sent = Outcome { code: sent.code(), out: Vec::new(), err: messages.join().unwrap() };
     let err = String::from_utf8_lossy(&received.stderr).into_owned();
     (sent, Outcome { code: received.status.code(), out: received.stdout, err })
 }

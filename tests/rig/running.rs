@@ -19,7 +19,7 @@ use crate::Outcome;
 pub struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
-    said: Option<JoinHandle<(Vec<u8>, String)>>,
+    output: Option<JoinHandle<(Vec<u8>, String)>>,
 }
 
 impl Running {
@@ -36,7 +36,7 @@ impl Running {
         let mut child = started.unwrap();
         let stdin = child.stdin.take();
         let (mut out, mut err) = (child.stdout.take(), child.stderr.take().unwrap());
-        let said = thread::spawn(move || {
+        let output = thread::spawn(move || {
             let errors = thread::spawn(move || {
                 let mut text = Vec::new();
                 let _read = err.read_to_end(&mut text);
@@ -46,7 +46,7 @@ impl Running {
             let _read = out.as_mut().map(|out| out.read_to_end(&mut bytes));
             (bytes, errors.join().unwrap())
         });
-        Self { child, stdin, said: Some(said) }
+        Self { child, stdin, output: Some(output) }
     }
 
     /// Writes to the program's standard input. A program that has ended is ignored.
@@ -97,14 +97,14 @@ impl Running {
     fn outcome(&mut self) -> Outcome {
         drop(self.stdin.take());
         let code = self.child.wait().unwrap().code();
-        let (out, err) = self.said.take().unwrap().join().unwrap();
+        let (out, err) = self.output.take().unwrap().join().unwrap();
         Outcome { code, out, err }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.said.is_some() {
+        if self.output.is_some() {
             let _gone = killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL);
             let _reaped = self.child.wait();
         }

@@ -43,7 +43,7 @@ pub struct Sshd {
     server: Child,
     port: u16,
     host: String,
-    said: Arc<Mutex<Vec<String>>>,
+    log: Arc<Mutex<Vec<String>>>,
     folder: TempDir,
 }
 
@@ -66,7 +66,7 @@ impl Sshd {
         }
         fs::copy(at("user_key.pub"), at("authorized_keys")).unwrap();
         fs::create_dir(at("keys")).unwrap();
-        let (server, port, said) =
+        let (server, port, log) =
             (0..10).find_map(|_| listen(folder.path(), setup)).expect("sshd listens on none of ten ports");
         let key = fs::read_to_string(at("host_key.pub")).unwrap();
         let address = setup.network.map_or("127.0.0.1", Network::address);
@@ -82,7 +82,7 @@ impl Sshd {
             host = setup.host,
         );
         fs::write(at("ssh_config"), client).unwrap();
-        Self { server, port, host: setup.host.to_owned(), said, folder }
+        Self { server, port, host: setup.host.to_owned(), log, folder }
     }
 
     /// The path of the client's configuration: `ssh -F CONFIG far-end`.
@@ -140,7 +140,7 @@ impl Sshd {
 
     /// The number of log lines that contain this text.
     pub fn said(&self, text: &str) -> usize {
-        self.said.lock().unwrap().iter().filter(|line| line.contains(text)).count()
+        self.log.lock().unwrap().iter().filter(|line| line.contains(text)).count()
     }
 
     /// Replaces the host key that the client expects by another one.
@@ -161,10 +161,10 @@ impl Drop for Sshd {
 }
 
 /// The lines of a server's log.
-type Said = Arc<Mutex<Vec<String>>>;
+type Log = Arc<Mutex<Vec<String>>>;
 
 /// Starts a server on a port that was free a moment ago; `None` if the port is taken.
-fn listen(folder: &Path, setup: Setup<'_>) -> Option<(Child, u16, Said)> {
+fn listen(folder: &Path, setup: Setup<'_>) -> Option<(Child, u16, Log)> {
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
     let address = setup.network.map_or("127.0.0.1", Network::address);
     let config = folder.join("sshd_config");
@@ -194,9 +194,9 @@ fn listen(folder: &Path, setup: Setup<'_>) -> Option<(Child, u16, Said)> {
         let _reaped = server.wait();
         return None;
     }
-    let said = Said::default();
-    let saying = Arc::clone(&said);
+    let log = Log::default();
+    let log_writer = Arc::clone(&log);
     // The thread ends when the server does.
-    thread::spawn(move || lines.for_each(|line| saying.lock().unwrap().push(line)));
-    Some((server, port, said))
+    thread::spawn(move || lines.for_each(|line| log_writer.lock().unwrap().push(line)));
+    Some((server, port, log))
 }

@@ -11,16 +11,16 @@ use crate::Hole;
 pub fn items(stream: &[u8], dialect: Dialect) -> Vec<Frame> {
     let mut decoder = StreamDecoder::new(dialect);
     let mut left = BytesMut::from(stream);
-    let mut items = Vec::new();
+    let mut frames = Vec::new();
     loop {
-        let item = match decoder.decode(&mut left).unwrap() {
+        let frame = match decoder.decode(&mut left).unwrap() {
             None => decoder.decode_eof(&mut left).unwrap(),
             some => some,
         };
-        match item {
+        match frame {
             Some(Frame::Payload(_)) => {}
-            Some(item) => items.push(item),
-            None => return items,
+            Some(frame) => frames.push(frame),
+            None => return frames,
         }
     }
 }
@@ -28,7 +28,7 @@ pub fn items(stream: &[u8], dialect: Dialect) -> Vec<Frame> {
 /// The records of a valid stream.
 #[track_caller]
 pub fn records(stream: &[u8]) -> Vec<Record> {
-    let record = |item| if let Frame::Record(record) = item { Some(record) } else { None };
+    let record = |frame| if let Frame::Record(record) = frame { Some(record) } else { None };
     items(stream, Dialect::V1).into_iter().filter_map(record).collect()
 }
 
@@ -36,14 +36,14 @@ pub fn records(stream: &[u8]) -> Vec<Record> {
 /// partial last block at the file's end.
 pub fn holes_of(records: &[Record], block: u64) -> Vec<Hole> {
     let size: u64 = records.iter().map(Record::len).sum();
-    let (mut at, mut bare) = (0, Vec::<(u64, u64)>::new());
+    let (mut at, mut holes) = (0, Vec::<(u64, u64)>::new());
     for record in records {
         let (start, end) = (at, at + record.len());
         at = end;
-        match bare.last_mut() {
+        match holes.last_mut() {
             _ if record.payload_len() > 0 => {}
             Some(last) if last.1 == start => last.1 = end,
-            _ => bare.push((start, end)),
+            _ => holes.push((start, end)),
         }
     }
     let whole = |(start, end): (u64, u64)| {
@@ -51,7 +51,7 @@ pub fn holes_of(records: &[Record], block: u64) -> Vec<Hole> {
         let end = if end == size { size } else { end / block * block };
         (start < end).then(|| (start, end - start))
     };
-    bare.into_iter().filter_map(whole).collect()
+    holes.into_iter().filter_map(whole).collect()
 }
 
 /// Fails unless each of `holes` is within one of `found`.

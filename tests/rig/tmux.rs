@@ -18,24 +18,24 @@ impl Tmux {
     /// Runs `command`, a line for sh, in a window of this size.
     pub fn start(columns: u16, rows: u16, command: &str) -> Self {
         requires(&["tmux"]);
-        let started = Self { folder: tempfile::tempdir().unwrap() };
-        fs::write(started.file("run"), format!("echo $$ > '{}'\n{command}\n", started.file("pid").display())).unwrap();
-        fs::write(started.file("conf"), "set -g status off\n").unwrap();
+        let window = Self { folder: tempfile::tempdir().unwrap() };
+        fs::write(window.file("run"), format!("echo $$ > '{}'\n{command}\n", window.file("pid").display())).unwrap();
+        fs::write(window.file("conf"), "set -g status off\n").unwrap();
         // The shell records the exit code, since tmux may miss the end of the program.
         let line = format!(
             "trap : INT; sh '{0}/run'; echo $? > '{0}/new'; mv '{0}/new' '{0}/exit'; exec sleep 1000",
-            started.folder.path().display()
+            window.folder.path().display()
         );
-        let (conf, columns, rows) = (started.file("conf"), columns.to_string(), rows.to_string());
-        started.say(&["-f", conf.to_str().unwrap(), "new-session", "-d", "-x", &columns, "-y", &rows, &line]);
-        started
+        let (conf, columns, rows) = (window.file("conf"), columns.to_string(), rows.to_string());
+        window.run(&["-f", conf.to_str().unwrap(), "new-session", "-d", "-x", &columns, "-y", &rows, &line]);
+        window
     }
 
     fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn say(&self, words: &[&str]) -> String {
+    fn run(&self, words: &[&str]) -> String {
         tool("tmux", &[&["-S", self.file("socket").to_str().unwrap()], words].concat())
     }
 
@@ -46,7 +46,7 @@ impl Tmux {
 
     /// The nonempty lines on the screen.
     pub fn screen(&self) -> Vec<String> {
-        let screen = self.say(&["capture-pane", "-p"]);
+        let screen = self.run(&["capture-pane", "-p"]);
         screen.lines().map(|line| line.trim_end().to_owned()).filter(|line| !line.is_empty()).collect()
     }
 
@@ -63,12 +63,12 @@ impl Tmux {
 
     /// Presses a key, named as in tmux.
     pub fn press(&self, key: &str) {
-        self.say(&["send-keys", key]);
+        self.run(&["send-keys", key]);
     }
 
     /// Resizes the window to this many columns.
     pub fn resize(&self, columns: u16) {
-        self.say(&["resize-window", "-x", &columns.to_string()]);
+        self.run(&["resize-window", "-x", &columns.to_string()]);
     }
 
     /// The program's exit code, if it has ended.

@@ -55,9 +55,9 @@ impl Toolbox {
     #[must_use]
     pub fn script(self, name: &str, text: &str) -> Self {
         let (path, calls) = (self.folder.path().join(name), self.folder.path().join(".calls"));
-        let said = format!("#!/bin/sh\nprintf '%s\\n' \"{name} $*\" >>'{}'\n{text}\n", calls.display());
+        let script = format!("#!/bin/sh\nprintf '%s\\n' \"{name} $*\" >>'{}'\n{text}\n", calls.display());
         let _other = fs::remove_file(&path);
-        fs::write(&path, said).unwrap();
+        fs::write(&path, script).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         self
     }

@@ -104,11 +104,11 @@ pub fn assert_as_qemu(tools: &Tools, image: &Path, args: &[&str]) {
     assert_eq!(assert_as(tools, image, args, image), "", "{} {args:?}", image.display());
 }
 
-/// Fails unless `xfer-hole ARGS IMAGE | recv-hole` rebuilds the disk that qemu-img reads in the image `judged`, with
+/// Fails unless `xfer-hole ARGS IMAGE | recv-hole` rebuilds the disk that qemu-img reads in the image `reference`, with
 /// the same holes. Returns the sender's messages.
 #[track_caller]
-pub fn assert_as(tools: &Tools, image: &Path, args: &[&str], judged: &Path) -> String {
-    let (disk, dest) = (qemu_disk(judged), image.with_extension("ours"));
+pub fn assert_as(tools: &Tools, image: &Path, args: &[&str], reference: &Path) -> String {
+    let (disk, dest) = (qemu_disk(reference), image.with_extension("ours"));
     let what = format!("{} {args:?}", image.display());
     let _not_there = fs::remove_file(&dest);
     let (sent, received) = send_to(tools, args, image, Receiver::Binary, &dest);
@@ -116,8 +116,8 @@ pub fn assert_as(tools: &Tools, image: &Path, args: &[&str], judged: &Path) -> S
     assert_eq!((received.code, received.err.as_str()), (Some(0), ""), "{what}");
     assert_same(&disk, &dest);
     assert_holes_within(&holes_within(&disk, 4096), &holes(&dest), &what);
-    let (ours, theirs) = (our_map(tools, args, image), qemu_map(judged));
-    if judged == image {
+    let (ours, theirs) = (our_map(tools, args, image), qemu_map(reference));
+    if reference == image {
         assert_eq!(merged(&ours), merged(&theirs), "{what}");
     } else {
         assert_eq!(by_tables(&ours), by_tables(&theirs), "{what}");
@@ -138,9 +138,9 @@ pub fn assert_refused(tools: &Tools, image: &Path, args: &[&str], words: &[&str]
         run(guarded.args(["-s", "KILL", "20"]).arg(&tools.xfer_hole).args(command).args(args).arg(image), b"")
     };
     let sent = ours(&[]).refused(&["xfer-hole: "]);
-    let said = sent.complaints()[0].to_lowercase();
+    let message = sent.complaints()[0].to_lowercase();
     for word in words {
-        assert!(said.contains(&word.to_lowercase()), "\"{word}\" is not in: {}", sent.err);
+        assert!(message.contains(&word.to_lowercase()), "\"{word}\" is not in: {}", sent.err);
     }
     let mapped = ours(&["map"]).refused(&[]);
     assert_eq!(mapped.err, sent.err, "map and send give the same reason");
