@@ -289,7 +289,7 @@ impl SendOptions {
 
 impl Cli {
     /// Derives the options of a local copy of `image`. Fails if two of the arguments exclude each other.
-    pub(crate) fn copying(&self, image: &Path, job: SendOptions) -> Result<CopyOptions, SendError> {
+    pub(crate) fn copy_options(&self, image: &Path, job: SendOptions) -> Result<CopyOptions, SendError> {
         let reflink = self.reflink.unwrap_or_default();
         let searches_zeros = self.hash || self.min_hole.is_some() || self.detect_zeroes == Some(Detect::On);
         if searches_zeros && reflink == Reflink::Always {
@@ -312,7 +312,7 @@ impl Cli {
 
     /// Derives the options of a transfer to a receiver of kind `peer`, without opening a file. Fails if two of the
     /// arguments exclude each other.
-    pub(crate) fn job(&self, peer: PeerKind) -> Result<SendOptions, SendError> {
+    pub(crate) fn send_options(&self, peer: PeerKind) -> Result<SendOptions, SendError> {
         let detect = self.detect_zeroes != Some(Detect::Off);
         let hash = self.hash || (peer != PeerKind::Unknown && !self.no_hash);
         let needing = [

@@ -17,7 +17,7 @@ use xfer_hole_transfer::{
 };
 use xfer_hole_ui::{Messages, Signals, WrittenTarget};
 
-use crate::Moved;
+use crate::TransferResult;
 use crate::cli::{Cli, CopyOptions, Reflink, SendOptions};
 use crate::delta_client::DiskLines;
 use crate::error::SendError;
@@ -43,8 +43,8 @@ pub(crate) struct Copy<'a> {
 
 impl Copy<'_> {
     /// Copies the disk.
-    pub(crate) fn run(&self, disk: &BackingChain, job: SendOptions) -> Result<Moved, SendError> {
-        let copying = self.cli.copying(self.image, job)?;
+    pub(crate) fn run(&self, disk: &BackingChain, job: SendOptions) -> Result<TransferResult, SendError> {
+        let copying = self.cli.copy_options(self.image, job)?;
         if disk.is_private() {
             sys::keep_private();
         }
@@ -163,8 +163,8 @@ impl Copy<'_> {
 
     /// Replaces the error for a DEST that is not the older disk, if DEST is already the disk to copy.
     fn explain_other_base(&self, disk: &BackingChain, error: ImageError) -> SendError {
-        let told = error.other_disk().map(|found| found.to_string());
-        if told.is_some_and(|told| is_disk_to_send(disk, &told)) {
+        let fingerprint = error.other_disk().map(|found| found.to_string());
+        if fingerprint.is_some_and(|fingerprint| is_disk_to_send(disk, &fingerprint)) {
             let what = "is the disk that was to be copied already, and not the older one: there is nothing to be done";
             return ImageError::new(DiskErrorKind::Refused, self.dest, what).into();
         }

@@ -77,9 +77,9 @@ impl ExistingDisk {
 
 /// True if a receiver with these words of READY is to be asked for a manifest: for a delta, or because part of this
 /// disk may be there from an interrupted transfer.
-pub(crate) fn asks(words: &[String], delta: bool, resume: bool) -> bool {
-    let says = |word: &str| words.iter().any(|said| said == word);
-    says(Reply::DELTA) && (delta || (resume && says(Reply::PART)))
+pub(crate) fn offers_manifest(words: &[String], delta: bool, resume: bool) -> bool {
+    let has = |word: &str| words.iter().any(|token| token == word);
+    has(Reply::DELTA) && (delta || (resume && has(Reply::PART)))
 }
 
 /// Computes the manifest lines of the whole disk from the batches that are read.

@@ -163,17 +163,18 @@ fn transfer(cli: &Cli, messages: Messages) -> ExitCode {
 }
 
 /// The disk's fingerprint, if digests were computed, and the target that was written, if there is a DEST.
-type Moved = (Option<Fingerprint>, Option<WrittenTarget>);
+type TransferResult = (Option<Fingerprint>, Option<WrittenTarget>);
 
 /// Sends or copies the disk. With `--converse` a failure is also reported to the receiver.
-fn send_or_copy(cli: &Cli, operands: &Operands, context: &CommandContext<'_>) -> Result<Moved, SendError> {
+fn send_or_copy(cli: &Cli, operands: &Operands, context: &CommandContext<'_>) -> Result<TransferResult, SendError> {
     let messages = context.messages;
     let peer = match operands.dest {
         Location::Remote(_) => PeerKind::Binary,
         Location::Local(_) if cli.target.delta => PeerKind::Delta,
         _ => PeerKind::Unknown,
     };
-    let job = cli.job(peer).map_err(|error| if cli.converse { stdio_session::refuse(&error) } else { error })?;
+    let job =
+        cli.send_options(peer).map_err(|error| if cli.converse { stdio_session::refuse(&error) } else { error })?;
     if matches!(operands.dest, Location::Stream) {
         if sys::was_closed(io::stdout()) {
             return Err(SendError::Closed);
@@ -191,10 +192,10 @@ fn send_or_copy(cli: &Cli, operands: &Operands, context: &CommandContext<'_>) ->
         }
     }
     let mut early_replies = if cli.converse { Some(EarlyReplies::start(cli.ssh.patience())?) } else { None };
-    let moved = transmit(cli, operands, context, job, &mut early_replies);
+    let result = transmit(cli, operands, context, job, &mut early_replies);
     match early_replies {
-        Some(early_replies) => moved.map_err(|error| early_replies.fail(&error)),
-        None => moved,
+        Some(early_replies) => result.map_err(|error| early_replies.fail(&error)),
+        None => result,
     }
 }
 
@@ -205,7 +206,7 @@ fn transmit(
     context: &CommandContext<'_>,
     job: SendOptions,
     early_replies: &mut Option<EarlyReplies>,
-) -> Result<Moved, SendError> {
+) -> Result<TransferResult, SendError> {
     let CommandContext { counters, signals, messages } = *context;
     let begun = SystemTime::now();
     // The cache is keyed by the image's files, so a snapshot has no entry. A disk that may change has none either.

@@ -23,7 +23,7 @@ use crate::image_args::{check_content, data_of};
 use crate::incremental_args::{KnownBase, is_disk_to_send, names_disk};
 use crate::send::{self, Known, Ready};
 use crate::stream_writer::StreamWriter;
-use crate::{Moved, RECV_HOLE_SH};
+use crate::{RECV_HOLE_SH, TransferResult};
 
 /// The shell functions that let recv-hole.sh resume an interrupted transfer.
 const RESUME_SH: &str = include_str!("../resume.sh");
@@ -66,7 +66,7 @@ struct ReadyPeer {
 
 impl Push<'_> {
     /// Sends the disk, and waits until it is synced under its final name.
-    pub(crate) fn run(&self, disk: &BackingChain) -> Result<Moved, SendError> {
+    pub(crate) fn run(&self, disk: &BackingChain) -> Result<TransferResult, SendError> {
         let path = Path::new(&self.remote.path);
         let place = format!("{}:{}", self.remote.destination(), shown(path));
         if let Some(FormatWarning { what, hint }) = FormatWarning::of_name(path, &place) {
@@ -91,7 +91,7 @@ impl Push<'_> {
             self.would_send(disk, &written, data, kept);
             return Ok((None, None));
         }
-        let kept = self.kept(written.becomes, ready_peer.ready.is_device());
+        let kept = self.state_after_failure(written.becomes, ready_peer.ready.is_device());
         let untouched = format!("{}:{} is as it was", self.remote.host, shown(path));
         let remains = |failure: Failure| match failure {
             Failure::Temporary if self.goes_on() => format!("{kept}; run it again to go on"),
@@ -115,18 +115,18 @@ impl Push<'_> {
 
     /// The target that will be written, as far as the words of READY describe it.
     fn written_target(&self, words: &[String]) -> WrittenTarget {
-        let says = |word: &str| words.iter().any(|said| said == word);
+        let has = |word: &str| words.iter().any(|token| token == word);
         let mut path = PathBuf::from(&self.remote.path);
-        if says(Reply::DIRECTORY) {
+        if has(Reply::DIRECTORY) {
             path.push(copy_name(self.image));
         }
         let becomes = words.iter().find_map(|word| TargetOutcome::of_word(word));
-        let resumed = says(Reply::PART) && self.goes_on();
+        let resumed = has(Reply::PART) && self.goes_on();
         WrittenTarget { place: format!("{}:{}", self.remote.destination(), shown(&path)), becomes, resumed }
     }
 
     /// The state of the target after a failure, for a receiver that has sent READY.
-    fn kept(&self, becomes: Option<TargetOutcome>, is_device: bool) -> String {
+    fn state_after_failure(&self, becomes: Option<TargetOutcome>, is_device: bool) -> String {
         let (host, dest) = (&self.remote.host, shown(self.remote.path.as_ref()));
         match becomes {
             Some(TargetOutcome::New | TargetOutcome::Replaced) => format!("{host}:{dest} is as it was"),
@@ -157,7 +157,8 @@ impl Push<'_> {
             options.extend(cli.target.delta.then(|| "delta".to_owned()));
             if let Some(older) = disk.older() {
                 options.push(format!("base={}", older.size()));
-                let named = self.known_base.read(cli.job(PeerKind::Binary)?.params, self.counters, || Ok(()))?;
+                let named =
+                    self.known_base.read(cli.send_options(PeerKind::Binary)?.params, self.counters, || Ok(()))?;
                 options.extend(named.map(|named| format!("base-digest={named}")));
             }
         }
@@ -277,7 +278,11 @@ impl Push<'_> {
     fn expected(&self, disk: &BackingChain) -> Result<(u64, u64), SendError> {
         data_of(
             disk,
-            self.cli.job(PeerKind::Binary)?.with_base(self.known_base.known()).params.map_or(1, HashParams::interval),
+            self.cli
+                .send_options(PeerKind::Binary)?
+                .with_base(self.known_base.known())
+                .params
+                .map_or(1, HashParams::interval),
         )
     }
 

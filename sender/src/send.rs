@@ -14,7 +14,7 @@ use xfer_hole_transport::ReplyReader;
 use xfer_hole_ui::Messages;
 
 use crate::cli::{Cli, PeerKind, SendOptions};
-use crate::delta_client::{DeltaAnswer, DiskLines, ExistingDisk, asks};
+use crate::delta_client::{DeltaAnswer, DiskLines, ExistingDisk, offers_manifest};
 use crate::error::SendError;
 use crate::incremental_args::KnownBase;
 use crate::stream_writer::StreamWriter;
@@ -110,15 +110,15 @@ impl DiskSender<'_> {
     {
         let Self { disk, counters, messages, .. } = self;
         // Zeros and unchanged ranges are counted when they are read, so that progress advances within a long one.
-        let (mut seen, mut at) = (0, 0);
+        let (mut counted, mut at) = (0, 0);
         while let Some(piece) = coalescer.next() {
             let piece = piece?;
             let mut stream = stream.borrow_mut();
             counters.set_phase(Phase::Sending);
             let pending = coalescer.pending();
-            counters.add_disk(pending.saturating_sub(seen));
+            counters.add_disk(pending.saturating_sub(counted));
             let Some(record) = piece.record() else {
-                seen = pending;
+                counted = pending;
                 stream.keep_alive()?;
                 continue;
             };
@@ -131,9 +131,9 @@ impl DiskSender<'_> {
                 Piece::Data(payload, _) => stream.write_data(record, payload, *disk)?,
                 Piece::Hole(len) | Piece::Keep(len) => {
                     stream.write_frame(Frame::Record(record))?;
-                    counters.add_disk(len.saturating_sub(seen));
+                    counters.add_disk(len.saturating_sub(counted));
                     counters.add_kept(if matches!(record, Record::Keep { .. }) { len } else { 0 });
-                    seen = 0;
+                    counted = 0;
                 }
                 Piece::Nothing => {}
             }
@@ -185,13 +185,13 @@ pub(crate) fn to_receiver(
     messages: Messages,
 ) -> Result<Option<Fingerprint>, SendError> {
     let Ready { replies, peer, words } = ready;
-    let job = cli.job(*peer)?;
+    let job = cli.send_options(*peer)?;
     let base = base(known.known_base, job.params, words, stream, counters)?;
     let mut job = job.with_base(base);
     let wants = wants_manifest(disk, cli, ready, messages)?;
     let mut existing = None;
     if wants {
-        job = cli.job(if *peer == PeerKind::Sh { PeerKind::ShResume } else { PeerKind::Delta })?;
+        job = cli.send_options(if *peer == PeerKind::Sh { PeerKind::ShResume } else { PeerKind::Delta })?;
         let params = job.params.unwrap_or_default();
         let digest = known.cache_key.and_then(|cache_key| cache_key.recall(params));
         let first = words.iter().any(|word| word == Reply::FIRST);
@@ -216,9 +216,10 @@ pub(crate) fn to_receiver(
 /// True if the receiver is to be asked for a manifest of its existing data. Warns if --delta was given and the
 /// receiver can't send one.
 pub(crate) fn wants_manifest(disk: &dyn Disk, cli: &Cli, ready: &Ready, messages: Messages) -> Result<bool, SendError> {
-    let hashed = cli.job(ready.peer)?.params.is_some();
+    let hashed = cli.send_options(ready.peer)?.params.is_some();
     // The changes since an older state are known without a manifest.
-    let wants = hashed && disk.older().is_none() && asks(&ready.words, cli.target.delta, !cli.target.no_resume);
+    let wants =
+        hashed && disk.older().is_none() && offers_manifest(&ready.words, cli.target.delta, !cli.target.no_resume);
     if cli.target.delta && !wants {
         messages.warn(
             "the receiver can't tell what it has, and everything is sent: that takes a recv-hole there, with --allow-read if it is restricted",
@@ -249,11 +250,11 @@ fn base(
 
 /// Fails if the target must be checked and the receiver's READY lacks support for it.
 pub(crate) fn check_can_verify(known_base: &KnownBase, words: &[String]) -> Result<(), SendError> {
-    let says = |word| words.iter().any(|said| said == word);
+    let has = |word| words.iter().any(|token| token == word);
     match known_base {
         KnownBase::NoCheck => Ok(()),
-        _ if says(Reply::BASE) => Ok(()),
-        _ if says(Reply::SH) => Err(SendError::Unchecked {
+        _ if has(Reply::BASE) => Ok(()),
+        _ if has(Reply::SH) => Err(SendError::Unchecked {
             what: "the receiver is recv-hole.sh, which can't read what is there",
             hint: "--trust-base sends without a check; or have recv-hole installed there, which checks, and takes --delta",
         }),

@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn hints_for_a_pull_pass_options_by_m() {
-        for (hint, said) in [
+        for (hint, expected) in [
             (
                 "--format qcow2 if it is a qcow2 image of yours, --format raw if it is the disk of a guest, as it is",
                 "-M --format=qcow2 if it is a qcow2 image of yours, -M --format=raw if it is the disk of a guest, as it is",
@@ -173,7 +173,7 @@ mod tests {
             ),
             ("free some space", "free some space"),
         ] {
-            assert_eq!(hint_for_pull(hint), said);
+            assert_eq!(hint_for_pull(hint), expected);
         }
     }
 }

@@ -20,41 +20,41 @@ fn written_by(dialect: Dialect, write: impl FnOnce(&mut StreamWriter) -> Result<
     }
     write(&mut stream).unwrap();
     drop(stream);
-    let mut said = String::new();
-    reader.read_to_string(&mut said).unwrap();
-    said
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    text
 }
 
 #[test]
 fn wait_is_written_after_fifteen_seconds_of_silence() {
-    let said = written_by(Dialect::V1, |stream| {
+    let text = written_by(Dialect::V1, |stream| {
         stream.keep_alive()?;
         stream.last_write -= WAIT;
         stream.keep_alive()?;
         stream.keep_alive()
     });
-    assert_eq!(said, "XFER-HOLE 1 8192\nWAIT\n");
+    assert_eq!(text, "XFER-HOLE 1 8192\nWAIT\n");
 }
 
 #[test]
 fn fail_is_written_between_records_only() {
     let reason = || FailReason::new("disk.img: cannot read");
-    let said = written_by(Dialect::V1, |stream| stream.write_fail(reason()));
-    assert_eq!(said, "XFER-HOLE 1 8192\nFAIL disk.img: cannot read\n");
-    let said = written_by(Dialect::V1, |stream| {
+    let text = written_by(Dialect::V1, |stream| stream.write_fail(reason()));
+    assert_eq!(text, "XFER-HOLE 1 8192\nFAIL disk.img: cannot read\n");
+    let text = written_by(Dialect::V1, |stream| {
         stream.write_frame(Frame::Record(Record::Data { len: 4096, digest: None }))?;
         stream.write_fail(reason())
     });
-    assert_eq!(said, "XFER-HOLE 1 8192\nDATA 4096\n");
+    assert_eq!(text, "XFER-HOLE 1 8192\nDATA 4096\n");
 }
 
 #[test]
 fn failing_a_classic_stream_leaves_it_truncated() {
-    let said = written_by(Dialect::Classic, |stream| {
+    let text = written_by(Dialect::Classic, |stream| {
         stream.write_frame(Frame::Record(Record::Hole { len: 4096 }))?;
         stream.write_fail(FailReason::new("disk.img: cannot read"))
     });
-    assert_eq!(said, "HOLE\n4096\nDATA\n1\n");
+    assert_eq!(text, "HOLE\n4096\nDATA\n1\n");
 }
 
 fn named(name: &str) -> PathBuf {
@@ -105,8 +105,8 @@ fn a_payload_of_several_parts_is_one_record() {
     // To a pipe, which supports splicing.
     let (mut reader, writer) = pipe().unwrap();
     let reading = thread::spawn(move || {
-        let mut said = Vec::new();
-        reader.read_to_end(&mut said).map(|_| said)
+        let mut text = Vec::new();
+        reader.read_to_end(&mut text).map(|_| text)
     });
     let counters = Arc::new(ProgressCounters::default());
     let mut stream = StreamWriter::new(OwnedFd::from(writer).into(), Dialect::V1, Arc::clone(&counters), None);
@@ -146,11 +146,11 @@ fn fail_follows_an_unreadable_small_payload() {
     let raw = BackingChain::open(&path, &DiskOptions::default()).unwrap();
     File::options().write(true).open(&path).unwrap().set_len(5000).unwrap();
     fs::remove_file(path).unwrap();
-    let said = written_by(Dialect::V1, |stream| {
+    let text = written_by(Dialect::V1, |stream| {
         let payload = Payload::from(vec![PayloadPart::Bytes(Bytes::from_static(b"here")), range(4000, 4092)]);
         let failed = stream.write_data(Record::Data { len: 4096, digest: None }, payload, &raw);
         assert!(matches!(failed, Err(SendError::Image(_))));
         stream.write_fail(FailReason::new("short"))
     });
-    assert_eq!(said, "XFER-HOLE 1 8192\nFAIL short\n");
+    assert_eq!(text, "XFER-HOLE 1 8192\nFAIL short\n");
 }
