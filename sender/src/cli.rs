@@ -54,7 +54,7 @@ pub(crate) struct Cli {
     #[arg(required_unless_present_any = ["print_receiver", "speaks", "restrict"])]
     pub(crate) image: Option<PathBuf>,
 
-    /// The destination: HOST:PATH, a local PATH, or - for standard output (default -)
+    /// The destination: HOST:PATH, a local PATH, or "-" for standard output (default: "-")
     ///
     /// Another machine is HOST:PATH, USER@HOST:PATH or ssh://[USER@]HOST[:PORT]/PATH. PATH is a file to create or
     /// replace, a directory to create the file in, or a block device. Without DEST the stream goes to standard
@@ -62,25 +62,31 @@ pub(crate) struct Cli {
     // A second word is accepted here so that the refusal can name the command to type.
     pub(crate) dest: Vec<OsString>,
 
-    /// Send a SHA-256 with each interval of data, so that the receiver verifies it (always on for another machine)
+    /// Send SHA-256 checksums, which the receiver verifies (default: only to another machine)
     #[arg(long, help_heading = "Data")]
     pub(crate) hash: bool,
 
-    /// Send no SHA-256 to another machine
+    /// Send no checksums to another machine (default: with checksums)
     #[arg(long, conflicts_with = "hash", help_heading = "Data")]
     pub(crate) no_hash: bool,
 
-    /// Set the interval of the digests: a power of two, 4K to 16M (default 1M)
+    /// Set the interval of the checksums: a power of two from 4K to 16M bytes (default: 1M)
+    ///
+    /// A receiver verifies data interval by interval. The default is 64K with --delta and for increments, and 16M for
+    /// recv-hole.sh.
     #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "no_hash", help_heading = "Data")]
     pub(crate) hash_interval: Option<u64>,
 
-    /// Send holes shorter than SIZE bytes as data (default 4K with digests, else every hole is sent)
+    /// Send holes shorter than SIZE bytes as data (default: 4K with checksums, else 1)
     ///
-    /// With digests, SIZE is the grain in which zeros are found: a power of two, 512 to the interval.
+    /// With checksums, SIZE is the grain in which zeros are found: a power of two from 512 to the interval. The
+    /// default is 64K for recv-hole.sh.
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Data")]
     pub(crate) min_hole: Option<u64>,
 
-    /// Write the stream dialect of 2014, which has no size, no end mark and no digests: truncation goes unnoticed
+    /// Write the 2014 stream format, in which truncation can't be detected
+    ///
+    /// That format has no disk size, no end record and no checksums.
     #[arg(long, conflicts_with = "hash", help_heading = "Data")]
     pub(crate) classic: bool,
 
@@ -93,31 +99,29 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) ssh: SshArgs,
 
-    /// Choose the receiver on the other machine: auto, binary or sh (default auto)
-    ///
-    /// binary is the recv-hole installed there. sh is recv-hole.sh, which is sent along and needs only a POSIX shell.
-    /// auto is binary where it is installed, else sh.
+    /// Choose the receiver on the other machine (default: auto)
     #[arg(long, value_name = "KIND", value_enum, help_heading = "Connection")]
     pub(crate) receiver: Option<Receiver>,
 
-    /// Read the receiver's replies on standard input; for programs that hold both directions of a connection
+    /// Read replies from standard input, for programs that hold both directions of a link
     #[arg(long, conflicts_with = "classic", help_heading = "Connection")]
     pub(crate) converse: bool,
 
-    /// Exit 0 if this version of the conversation is supported, else 2; for programs
+    /// Exit with 0 if conversation VERSION is supported, else with 2 (for programs)
     #[arg(long, value_name = "VERSION", value_parser = parse_version, exclusive = true, help_heading = "Connection")]
     pub(crate) speaks: Option<u32>,
 
-    /// Serve one pull from SSH_ORIGINAL_COMMAND, reading images below DIR only
+    /// Serve requests for images below DIR only, as the forced command of an ssh key
     ///
-    /// For "command=" in authorized_keys; see xfer-hole-restrict(7).
+    /// For command="..." in authorized_keys. The request is read from SSH_ORIGINAL_COMMAND. See
+    /// xfer-hole-restrict(7).
     #[arg(long, value_name = "DIR", exclusive = true, help_heading = "Connection")]
     pub(crate) restrict: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) source: ImageArgs,
 
-    /// Look for zeros in allocated data and send them as holes: on or off (default on)
+    /// Look for zeros in allocated data and send them as holes (default: on)
     #[arg(long, value_name = "WHEN", value_enum, help_heading = "Source")]
     pub(crate) detect_zeroes: Option<Detect>,
 
@@ -128,24 +132,21 @@ pub(crate) struct Cli {
     #[arg(long, help_heading = "Source")]
     pub(crate) live: bool,
 
-    /// Share blocks between image and copy: auto, always or never (default auto)
-    ///
-    /// auto shares them if the image is a raw file, the file system can clone, and no option requires a search for
-    /// zeros. always fails if the file system can't clone.
+    /// Share blocks between image and copy (default: auto)
     #[arg(long, value_name = "WHEN", value_enum, help_heading = "Destination")]
     pub(crate) reflink: Option<Reflink>,
 
-    /// Choose the progress display: auto, bar, json or none (default auto, none for a stream on standard output)
-    ///
-    /// auto shows a bar if standard error is a terminal.
+    /// Show progress (default: auto, or none for a stream on standard output)
     #[arg(long, value_name = "KIND", value_enum, help_heading = "Messages")]
     pub(crate) progress: Option<ProgressKind>,
 
-    /// Print only warnings and errors
+    /// Print warnings and errors only
     #[arg(short, long, conflicts_with = "verbose", help_heading = "Messages")]
     pub(crate) quiet: bool,
 
-    /// Print the disk's fingerprint on standard error, to compare it with the receiver's
+    /// Print the fingerprint of the disk on standard error
+    ///
+    /// The receiver prints the same fingerprint for the same disk.
     #[arg(long, conflicts_with = "no_hash", help_heading = "Messages")]
     pub(crate) print_digest: bool,
 
@@ -185,12 +186,12 @@ pub(crate) enum Detect {
 /// The argument of `--receiver`: the program that receives on the other machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Receiver {
-    /// recv-hole if it is installed, else recv-hole.sh
+    /// recv-hole if it is installed there, else recv-hole.sh
     #[default]
     Auto,
-    /// recv-hole
+    /// recv-hole, which must be installed there
     Binary,
-    /// recv-hole.sh
+    /// recv-hole.sh, which is sent along and needs only a POSIX shell
     Sh,
 }
 
@@ -224,10 +225,10 @@ pub(crate) enum PeerKind {
 /// The argument of `--reflink`: whether a copy shares blocks with the image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Reflink {
-    /// Share blocks if possible
+    /// Share blocks if the image is raw, no option requires a search for zeros, and the file system can clone
     #[default]
     Auto,
-    /// Fail if the file system can't clone
+    /// Fail if blocks can't be shared
     Always,
     /// Copy all data
     Never,

@@ -16,15 +16,14 @@ use crate::error::SendError;
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Source")]
 pub(crate) struct ImageArgs {
-    /// Set the image format: auto, raw or qcow2
+    /// Set the format of the image
     ///
-    /// auto treats a block device as raw and detects the format of a file from its content. A backing file or data
-    /// file is then opened only if the image's name ends in .qcow2. raw reads the file as it is, whatever its
-    /// content.
+    /// A backing file or data file is opened only if the format is declared with this option, or the image's name
+    /// ends in .qcow2.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) format: FormatArg,
 
-    /// Set the format of backing files whose format is not declared: raw or qcow2 (never detected)
+    /// Set the format of backing files whose format is not declared (default: refuse them)
     #[arg(long, value_name = "FORMAT", value_enum)]
     pub(crate) backing_format: Option<BackingFormatArg>,
 
@@ -44,11 +43,11 @@ pub(crate) struct ImageArgs {
     #[arg(short = 'U', long)]
     pub(crate) force_share: bool,
 
-    /// Find the extents of raw images by seek, fiemap or scan (default seek, or scan if seek is unsupported)
+    /// Find the data of raw images by this method (default: seek, or scan where that is unsupported)
     #[arg(long, value_name = "HOW", value_enum)]
     pub(crate) extents: Option<ExtentsArg>,
 
-    /// Print what is done; repeat it to print each record sent
+    /// Print each step; given twice, each record sent too
     #[arg(short, long, action = ArgAction::Count, help_heading = "Messages")]
     pub(crate) verbose: u8,
 
@@ -71,10 +70,10 @@ pub(crate) struct ReadPurpose {
 /// The argument of `--format`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FormatArg {
-    /// Raw for a block device, detected for a file
+    /// Raw for a block device; detected from the content for a file
     #[default]
     Auto,
-    /// Raw: the file is the disk
+    /// The file or device is the disk itself, whatever its content
     Raw,
     /// QEMU's qcow2
     Qcow2,

@@ -18,17 +18,17 @@ pub(crate) struct DiskArgs {
     #[command(flatten)]
     pub(crate) source: ImageArgs,
 
-    /// Read past the page cache with O_DIRECT; where that is unsupported, drop the pages that were read
+    /// Bypass the page cache with O_DIRECT
+    ///
+    /// Where O_DIRECT is not available, the data that was read is dropped from the cache.
     #[arg(long, help_heading = "Source")]
     pub(crate) direct: bool,
 
-    /// Choose the progress display: auto, bar, json or none (default auto, none for a manifest on standard output)
-    ///
-    /// auto shows a bar if standard error is a terminal.
+    /// Show progress (default: auto, or none for a manifest on standard output)
     #[arg(long, value_name = "KIND", value_enum, help_heading = "Messages")]
     pub(crate) progress: Option<ProgressKind>,
 
-    /// Print only warnings and errors
+    /// Print warnings and errors only
     #[arg(short, long, conflicts_with = "verbose", help_heading = "Messages")]
     pub(crate) quiet: bool,
 }

@@ -66,30 +66,27 @@ pub(crate) struct PruneArgs {
 /// The options of both commands.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct PairArgs {
-    /// Set the format of both files: auto refuses a file that looks like another image format, raw accepts any
-    /// content
+    /// Set the format of both files
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) format: PairFormat,
 
-    /// Check everything, print how much would be done, and write nothing
+    /// Check everything and print what would be done; write nothing
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
 
-    /// Don't wait for stable storage; after a crash of the machine, changes may be lost
+    /// Skip waiting for stable storage; a crash soon after may lose changes
     #[arg(long)]
     pub(crate) no_sync: bool,
 
-    /// Choose the progress display: auto, bar, json or none
-    ///
-    /// auto shows a bar if standard error is a terminal.
+    /// Show progress
     #[arg(long, value_name = "KIND", value_enum, default_value = "auto", help_heading = "Messages")]
     pub(crate) progress: ProgressKind,
 
-    /// Print only warnings and errors
+    /// Print warnings and errors only
     #[arg(short, long, conflicts_with = "verbose", help_heading = "Messages")]
     pub(crate) quiet: bool,
 
-    /// Print what is done
+    /// Print each step
     #[arg(short, long, action = ArgAction::Count, help_heading = "Messages")]
     pub(crate) verbose: u8,
 }
@@ -97,7 +94,7 @@ pub(crate) struct PairArgs {
 /// The argument of `--format`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PairFormat {
-    /// Raw, unless the content looks like another format
+    /// Raw; a file that looks like another image format is refused
     #[default]
     Auto,
     /// Raw, whatever the content

@@ -10,11 +10,11 @@ use crate::error::SendError;
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Hashing")]
 pub(crate) struct HashArgs {
-    /// Set the interval of the digests: a power of two, 4K to 16M (default 1M)
+    /// Set the interval of the checksums: a power of two from 4K to 16M bytes (default: 1M)
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) hash_interval: Option<u64>,
 
-    /// Set the grain in which zeros are found: a power of two, 512 to the interval (default 4K)
+    /// Set the grain in which zeros are found: a power of two from 512 bytes to the interval (default: 4K)
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) min_hole: Option<u64>,
 }
