@@ -23,15 +23,17 @@ pub(crate) struct ImageArgs {
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) format: FormatArg,
 
-    /// Set the format of backing files whose format is not declared (default: refuse them)
+    /// Set the format of backing files that declare none (default: refuse them)
     #[arg(long, value_name = "FORMAT", value_enum)]
     pub(crate) backing_format: Option<BackingFormatArg>,
 
-    /// Read this internal snapshot, in the snapshot's size, instead of the current state
+    /// Read an internal snapshot, in its own size, instead of the current state
     #[arg(long, value_name = "NAME|ID")]
     pub(crate) snapshot: Option<String>,
 
-    /// Allow backing files and data files below DIR, besides the image's own directory (repeatable)
+    /// Allow backing files and data files below DIR (repeatable)
+    ///
+    /// Files below the image's own directory are always allowed.
     #[arg(long, value_name = "DIR")]
     pub(crate) allow: Vec<PathBuf>,
 

@@ -24,26 +24,29 @@ const POLL: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Data")]
 pub(crate) struct IncrementalArgs {
-    /// Send only changes since this internal snapshot, whose disk the target must hold
+    /// Send only changes since an internal snapshot of the image
     ///
-    /// Changes are found from the image's tables alone. The rest of the target is kept.
+    /// The target must hold the disk of that snapshot, the base disk. Changes are found from the image's tables
+    /// alone; the rest of the target is kept.
     #[arg(long, value_name = "NAME|ID", conflicts_with_all = ["since_base", "bitmap", "classic"])]
     since_snapshot: Option<String>,
 
-    /// Send only the data of the layers above this file of the backing chain, whose disk the target must hold
+    /// Send only the data of the layers above FILE in the backing chain
+    ///
+    /// The target must hold the disk of FILE, the base disk.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["bitmap", "classic"])]
     since_base: Option<PathBuf>,
 
-    /// Send only what this persistent bitmap marks as changed
+    /// Send only the ranges that a persistent bitmap of the image marks as changed
     ///
-    /// The target must hold the disk as it was when the bitmap was created.
+    /// The target must hold the disk as it was when the bitmap was created, the base disk.
     #[arg(long, value_name = "NAME", conflicts_with = "classic")]
     bitmap: Option<String>,
 
-    /// Set the fingerprint of the older disk that the target must hold
+    /// Set the fingerprint of the base disk, which the receiver checks
     ///
-    /// The receiver checks the target against it. Without a value, or without this option, the older state is read on
-    /// this machine, unless its fingerprint is cached.
+    /// Without a value, or without this option, the base disk is read on this machine, unless its fingerprint is
+    /// cached.
     #[arg(
         long,
         value_name = "FINGERPRINT",
@@ -54,7 +57,9 @@ pub(crate) struct IncrementalArgs {
     )]
     base_digest: Option<BaseDigest>,
 
-    /// Send changes without a check that the target holds the older disk (a wrong target is corrupted)
+    /// Skip the check that the target holds the base disk
+    ///
+    /// If the target holds another disk, it is corrupted without an error.
     #[arg(long, conflicts_with_all = ["base_digest", "check_base"])]
     trust_base: bool,
 }
