@@ -166,7 +166,7 @@ pub(crate) enum Command {
     Fold(FoldArgs),
     /// Punch holes into a sparse raw file where its child, the next file up a chain, has data
     Prune(PruneArgs),
-    /// Print the manifest of a disk: its extents with digests, without data
+    /// Print the manifest of a disk: its extents with checksums, without data
     Manifest(ManifestArgs),
     /// Print the fingerprint of a disk
     Digest(DigestArgs),

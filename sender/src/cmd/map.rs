@@ -33,7 +33,7 @@ pub(crate) struct MapArgs {
     /// The image or block device
     pub(crate) image: PathBuf,
 
-    /// Set the output format: human or json
+    /// Set the output format
     #[arg(long, value_name = "KIND", value_enum, default_value_t)]
     pub(crate) output: OutputKind,
 
