@@ -24,12 +24,12 @@ function __fish_xfer_hole_using_subcommand
     contains -- $cmd[1] $argv
 end
 
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l hash-interval -d 'Set the interval of the digests: a power of two, 4K to 16M (default 1M)' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l min-hole -d 'Send holes shorter than SIZE bytes as data (default 4K with digests, else every hole is sent)' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l since-snapshot -d 'Send only changes since this internal snapshot, whose disk the target must hold' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l since-base -d 'Send only the data of the layers above this file of the backing chain, whose disk the target must hold' -r -F
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l bitmap -d 'Send only what this persistent bitmap marks as changed' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l base-digest -d 'Set the fingerprint of the older disk that the target must hold' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l hash-interval -d 'Set the interval of the checksums: a power of two from 4K to 16M bytes (default: 1M)' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l min-hole -d 'Send holes shorter than SIZE bytes as data (default: 4K with checksums, else 1)' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l since-snapshot -d 'Send only changes since an internal snapshot of the image' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l since-base -d 'Send only the data of the layers above FILE in the backing chain' -r -F
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l bitmap -d 'Send only the ranges that a persistent bitmap of the image marks as changed' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l base-digest -d 'Set the fingerprint of the base disk, which the receiver checks' -r
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l chmod -d 'Give the file these permissions, in octal' -r
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l chown -d 'Give the file this owner: USER, USER:GROUP or :GROUP' -r
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l remote-path -d 'Run this program at the other side, recv-hole or xfer-hole, where it isn\'t found by itself: on PATH there, in ~/.cargo/bin, ~/.local/bin or /usr/local/bin. ~/ is the home directory there' -r
@@ -41,34 +41,34 @@ complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold pr
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s F -l ssh-config -d 'Let ssh read this configuration file' -r
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l timeout -d 'Give up when nothing has moved for so long: seconds, or with m or h behind them minutes or hours; 60 if not given. It counts from the far end\'s first answer on where ssh may ask for a password before, and from the start, if it was given, where ssh can\'t: with -o BatchMode=yes, or without a terminal, SSH_ASKPASS and DISPLAY' -r
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l bwlimit -d 'Limit bandwidth, in bytes per second: with K, M or G behind the number, or B' -r
-complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l receiver -d 'Choose the receiver on the other machine: auto, binary or sh (default auto)' -r -f -a "auto\t'recv-hole if it is installed, else recv-hole.sh'
-binary\t'recv-hole'
-sh\t'recv-hole.sh'"
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l speaks -d 'Exit 0 if this version of the conversation is supported, else 2; for programs' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l restrict -d 'Serve one pull from SSH_ORIGINAL_COMMAND, reading images below DIR only' -r -F
-complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l format -d 'Set the image format: auto, raw or qcow2' -r -f -a "auto\t'Raw for a block device, detected for a file'
-raw\t'Raw: the file is the disk'
+complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l receiver -d 'Choose the receiver on the other machine (default: auto)' -r -f -a "auto\t'recv-hole if it is installed there, else recv-hole.sh'
+binary\t'recv-hole, which must be installed there'
+sh\t'recv-hole.sh, which is sent along and needs only a POSIX shell'"
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l speaks -d 'Exit with 0 if conversation VERSION is supported, else with 2 (for programs)' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l restrict -d 'Serve requests for images below DIR only, as the forced command of an ssh key' -r -F
+complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l format -d 'Set the format of the image' -r -f -a "auto\t'Raw for a block device; detected from the content for a file'
+raw\t'The file or device is the disk itself, whatever its content'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l backing-format -d 'Set the format of backing files whose format is not declared: raw or qcow2 (never detected)' -r -f -a "raw\t'Raw: the file is the disk'
+complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l backing-format -d 'Set the format of backing files that declare none (default: refuse them)' -r -f -a "raw\t'Raw: the file is the disk'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l snapshot -d 'Read this internal snapshot, in the snapshot\'s size, instead of the current state' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l allow -d 'Allow backing files and data files below DIR, besides the image\'s own directory (repeatable)' -r -F
-complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l extents -d 'Find the extents of raw images by seek, fiemap or scan (default seek, or scan if seek is unsupported)' -r -f -a "seek\t'Use SEEK_DATA and SEEK_HOLE'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l snapshot -d 'Read an internal snapshot, in its own size, instead of the current state' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l allow -d 'Allow backing files and data files below DIR (repeatable)' -r -F
+complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l extents -d 'Find the data of raw images by this method (default: seek, or scan where that is unsupported)' -r -f -a "seek\t'Use SEEK_DATA and SEEK_HOLE'
 fiemap\t'Use FIEMAP'
 scan\t'Read all data'"
-complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l detect-zeroes -d 'Look for zeros in allocated data and send them as holes: on or off (default on)' -r -f -a "on\t'Search in blocks of 4 KiB'
+complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l detect-zeroes -d 'Look for zeros in allocated data and send them as holes (default: on)' -r -f -a "on\t'Search in blocks of 4 KiB'
 off\t'Trust the extents'"
-complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l reflink -d 'Share blocks between image and copy: auto, always or never (default auto)' -r -f -a "auto\t'Share blocks if possible'
-always\t'Fail if the file system can\'t clone'
+complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l reflink -d 'Share blocks between image and copy (default: auto)' -r -f -a "auto\t'Share blocks if the image is raw, no option requires a search for zeros, and the file system can clone'
+always\t'Fail if blocks can\'t be shared'
 never\t'Copy all data'"
-complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l progress -d 'Choose the progress display: auto, bar, json or none (default auto, none for a stream on standard output)' -r -f -a "auto\t'A bar if standard error is a terminal'
+complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l progress -d 'Show progress (default: auto, or none for a stream on standard output)' -r -f -a "auto\t'A bar if standard error is a terminal'
 bar\t'A bar, wherever standard error goes'
 json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'
 none\t'Nothing'"
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l hash -d 'Send a SHA-256 with each interval of data, so that the receiver verifies it (always on for another machine)'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l no-hash -d 'Send no SHA-256 to another machine'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l classic -d 'Write the stream dialect of 2014, which has no size, no end mark and no digests: truncation goes unnoticed'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l trust-base -d 'Send changes without a check that the target holds the older disk (a wrong target is corrupted)'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l hash -d 'Send SHA-256 checksums, which the receiver verifies (default: only to another machine)'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l no-hash -d 'Send no checksums to another machine (default: with checksums)'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l classic -d 'Write the 2014 stream format, in which truncation can\'t be detected'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l trust-base -d 'Skip the check that the target holds the base disk'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l in-place -d 'Update an existing file directly, without DEST.part; an interruption leaves it half old, half new. A file that isn\'t there yet is made as without this flag'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l target-is-zero -d 'DEST, a block device, reads as zeros already: don\'t write its holes'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l discard -d 'DEST, a block device that gives back no space of what is zeroed, such as a thin volume: discard its holes, and read samples of them back; what doesn\'t read as zeros then is zeroed'
@@ -86,13 +86,13 @@ complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold pr
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s C -l compress -d 'Let ssh compress what it carries'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s 4 -l ipv4 -d 'Use IPv4 only'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s 6 -l ipv6 -d 'Use IPv6 only'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l converse -d 'Read the receiver\'s replies on standard input; for programs that hold both directions of a connection'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l converse -d 'Read replies from standard input, for programs that hold both directions of a link'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l no-backing -d 'Refuse an image that needs a backing file or data file'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s U -l force-share -d 'Read an image even if another program, such as a running QEMU, has it open for writing'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s v -l verbose -d 'Print what is done; repeat it to print each record sent'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s v -l verbose -d 'Print each step; given twice, each record sent too'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l live -d 'Accept that the image changes while it is sent'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s q -l quiet -d 'Print only warnings and errors'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l print-digest -d 'Print the disk\'s fingerprint on standard error, to compare it with the receiver\'s'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s q -l quiet -d 'Print warnings and errors only'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l print-digest -d 'Print the fingerprint of the disk on standard error'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l print-receiver -d 'Write recv-hole.sh, the receiver that needs only a POSIX shell, to standard output'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s V -l version -d 'Print version'
@@ -100,126 +100,126 @@ complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold pr
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "info" -d 'Print the format, sizes, snapshots and backing files of an image'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "fold" -d 'Copy the data of a sparse raw file into its parent, the next file down a chain'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "prune" -d 'Punch holes into a sparse raw file where its child, the next file up a chain, has data'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "manifest" -d 'Print the manifest of a disk: its extents with digests, without data'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "manifest" -d 'Print the manifest of a disk: its extents with checksums, without data'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "digest" -d 'Print the fingerprint of a disk'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "verify" -d 'Compare a disk with a manifest'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l output -d 'Set the output format: human or json' -r -f -a "human\t'A table for people'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l output -d 'Set the output format' -r -f -a "human\t'A table for people'
 json\t'JSON, with the field names of qemu-img'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l format -d 'Set the image format: auto, raw or qcow2' -r -f -a "auto\t'Raw for a block device, detected for a file'
-raw\t'Raw: the file is the disk'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l format -d 'Set the format of the image' -r -f -a "auto\t'Raw for a block device; detected from the content for a file'
+raw\t'The file or device is the disk itself, whatever its content'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l backing-format -d 'Set the format of backing files whose format is not declared: raw or qcow2 (never detected)' -r -f -a "raw\t'Raw: the file is the disk'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l backing-format -d 'Set the format of backing files that declare none (default: refuse them)' -r -f -a "raw\t'Raw: the file is the disk'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l snapshot -d 'Read this internal snapshot, in the snapshot\'s size, instead of the current state' -r
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l allow -d 'Allow backing files and data files below DIR, besides the image\'s own directory (repeatable)' -r -F
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l extents -d 'Find the extents of raw images by seek, fiemap or scan (default seek, or scan if seek is unsupported)' -r -f -a "seek\t'Use SEEK_DATA and SEEK_HOLE'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l snapshot -d 'Read an internal snapshot, in its own size, instead of the current state' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l allow -d 'Allow backing files and data files below DIR (repeatable)' -r -F
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l extents -d 'Find the data of raw images by this method (default: seek, or scan where that is unsupported)' -r -f -a "seek\t'Use SEEK_DATA and SEEK_HOLE'
 fiemap\t'Use FIEMAP'
 scan\t'Read all data'"
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l no-backing -d 'Refuse an image that needs a backing file or data file'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -s U -l force-share -d 'Read an image even if another program, such as a running QEMU, has it open for writing'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -s v -l verbose -d 'Print what is done; repeat it to print each record sent'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -s v -l verbose -d 'Print each step; given twice, each record sent too'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l output -d 'Set the output format: human or json' -r -f -a "human\t'A table for people'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l output -d 'Set the output format' -r -f -a "human\t'A table for people'
 json\t'JSON, with the field names of qemu-img'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l format -d 'Set the image format: auto, raw or qcow2' -r -f -a "auto\t'Raw for a block device, detected for a file'
-raw\t'Raw: the file is the disk'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l format -d 'Set the format of the image' -r -f -a "auto\t'Raw for a block device; detected from the content for a file'
+raw\t'The file or device is the disk itself, whatever its content'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l backing-format -d 'Set the format of backing files whose format is not declared: raw or qcow2 (never detected)' -r -f -a "raw\t'Raw: the file is the disk'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l backing-format -d 'Set the format of backing files that declare none (default: refuse them)' -r -f -a "raw\t'Raw: the file is the disk'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l snapshot -d 'Read this internal snapshot, in the snapshot\'s size, instead of the current state' -r
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l allow -d 'Allow backing files and data files below DIR, besides the image\'s own directory (repeatable)' -r -F
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l extents -d 'Find the extents of raw images by seek, fiemap or scan (default seek, or scan if seek is unsupported)' -r -f -a "seek\t'Use SEEK_DATA and SEEK_HOLE'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l snapshot -d 'Read an internal snapshot, in its own size, instead of the current state' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l allow -d 'Allow backing files and data files below DIR (repeatable)' -r -F
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l extents -d 'Find the data of raw images by this method (default: seek, or scan where that is unsupported)' -r -f -a "seek\t'Use SEEK_DATA and SEEK_HOLE'
 fiemap\t'Use FIEMAP'
 scan\t'Read all data'"
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l no-backing -d 'Refuse an image that needs a backing file or data file'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -s U -l force-share -d 'Read an image even if another program, such as a running QEMU, has it open for writing'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -s v -l verbose -d 'Print what is done; repeat it to print each record sent'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -s v -l verbose -d 'Print each step; given twice, each record sent too'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -l format -d 'Set the format of both files: auto refuses a file that looks like another image format, raw accepts any content' -r -f -a "auto\t'Raw, unless the content looks like another format'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -l format -d 'Set the format of both files' -r -f -a "auto\t'Raw; a file that looks like another image format is refused'
 raw\t'Raw, whatever the content'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -l progress -d 'Choose the progress display: auto, bar, json or none' -r -f -a "auto\t'A bar if standard error is a terminal'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -l progress -d 'Show progress' -r -f -a "auto\t'A bar if standard error is a terminal'
 bar\t'A bar, wherever standard error goes'
 json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'
 none\t'Nothing'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -s n -l dry-run -d 'Check everything, print how much would be done, and write nothing'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -l no-sync -d 'Don\'t wait for stable storage; after a crash of the machine, changes may be lost'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -s q -l quiet -d 'Print only warnings and errors'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -s v -l verbose -d 'Print what is done'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -s n -l dry-run -d 'Check everything and print what would be done; write nothing'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -l no-sync -d 'Skip waiting for stable storage; a crash soon after may lose changes'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -s q -l quiet -d 'Print warnings and errors only'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -s v -l verbose -d 'Print each step'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -l format -d 'Set the format of both files: auto refuses a file that looks like another image format, raw accepts any content' -r -f -a "auto\t'Raw, unless the content looks like another format'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -l format -d 'Set the format of both files' -r -f -a "auto\t'Raw; a file that looks like another image format is refused'
 raw\t'Raw, whatever the content'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -l progress -d 'Choose the progress display: auto, bar, json or none' -r -f -a "auto\t'A bar if standard error is a terminal'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -l progress -d 'Show progress' -r -f -a "auto\t'A bar if standard error is a terminal'
 bar\t'A bar, wherever standard error goes'
 json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'
 none\t'Nothing'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -s n -l dry-run -d 'Check everything, print how much would be done, and write nothing'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -l no-sync -d 'Don\'t wait for stable storage; after a crash of the machine, changes may be lost'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -s q -l quiet -d 'Print only warnings and errors'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -s v -l verbose -d 'Print what is done'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -s n -l dry-run -d 'Check everything and print what would be done; write nothing'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -l no-sync -d 'Skip waiting for stable storage; a crash soon after may lose changes'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -s q -l quiet -d 'Print warnings and errors only'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -s v -l verbose -d 'Print each step'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s o -l output -d 'The file to create or replace (default standard output)' -r -F
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l hash-interval -d 'Set the interval of the digests: a power of two, 4K to 16M (default 1M)' -r
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l min-hole -d 'Set the grain in which zeros are found: a power of two, 512 to the interval (default 4K)' -r
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l format -d 'Set the image format: auto, raw or qcow2' -r -f -a "auto\t'Raw for a block device, detected for a file'
-raw\t'Raw: the file is the disk'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l hash-interval -d 'Set the interval of the checksums: a power of two from 4K to 16M bytes (default: 1M)' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l min-hole -d 'Set the grain in which zeros are found: a power of two from 512 bytes to the interval (default: 4K)' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l format -d 'Set the format of the image' -r -f -a "auto\t'Raw for a block device; detected from the content for a file'
+raw\t'The file or device is the disk itself, whatever its content'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l backing-format -d 'Set the format of backing files whose format is not declared: raw or qcow2 (never detected)' -r -f -a "raw\t'Raw: the file is the disk'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l backing-format -d 'Set the format of backing files that declare none (default: refuse them)' -r -f -a "raw\t'Raw: the file is the disk'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l snapshot -d 'Read this internal snapshot, in the snapshot\'s size, instead of the current state' -r
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l allow -d 'Allow backing files and data files below DIR, besides the image\'s own directory (repeatable)' -r -F
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l extents -d 'Find the extents of raw images by seek, fiemap or scan (default seek, or scan if seek is unsupported)' -r -f -a "seek\t'Use SEEK_DATA and SEEK_HOLE'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l snapshot -d 'Read an internal snapshot, in its own size, instead of the current state' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l allow -d 'Allow backing files and data files below DIR (repeatable)' -r -F
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l extents -d 'Find the data of raw images by this method (default: seek, or scan where that is unsupported)' -r -f -a "seek\t'Use SEEK_DATA and SEEK_HOLE'
 fiemap\t'Use FIEMAP'
 scan\t'Read all data'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l progress -d 'Choose the progress display: auto, bar, json or none (default auto, none for a manifest on standard output)' -r -f -a "auto\t'A bar if standard error is a terminal'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l progress -d 'Show progress (default: auto, or none for a manifest on standard output)' -r -f -a "auto\t'A bar if standard error is a terminal'
 bar\t'A bar, wherever standard error goes'
 json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'
 none\t'Nothing'"
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l no-backing -d 'Refuse an image that needs a backing file or data file'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s U -l force-share -d 'Read an image even if another program, such as a running QEMU, has it open for writing'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s v -l verbose -d 'Print what is done; repeat it to print each record sent'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l direct -d 'Read past the page cache with O_DIRECT; where that is unsupported, drop the pages that were read'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s q -l quiet -d 'Print only warnings and errors'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s v -l verbose -d 'Print each step; given twice, each record sent too'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l direct -d 'Bypass the page cache with O_DIRECT'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s q -l quiet -d 'Print warnings and errors only'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l hash-interval -d 'Set the interval of the digests: a power of two, 4K to 16M (default 1M)' -r
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l min-hole -d 'Set the grain in which zeros are found: a power of two, 512 to the interval (default 4K)' -r
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l format -d 'Set the image format: auto, raw or qcow2' -r -f -a "auto\t'Raw for a block device, detected for a file'
-raw\t'Raw: the file is the disk'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l hash-interval -d 'Set the interval of the checksums: a power of two from 4K to 16M bytes (default: 1M)' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l min-hole -d 'Set the grain in which zeros are found: a power of two from 512 bytes to the interval (default: 4K)' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l format -d 'Set the format of the image' -r -f -a "auto\t'Raw for a block device; detected from the content for a file'
+raw\t'The file or device is the disk itself, whatever its content'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l backing-format -d 'Set the format of backing files whose format is not declared: raw or qcow2 (never detected)' -r -f -a "raw\t'Raw: the file is the disk'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l backing-format -d 'Set the format of backing files that declare none (default: refuse them)' -r -f -a "raw\t'Raw: the file is the disk'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l snapshot -d 'Read this internal snapshot, in the snapshot\'s size, instead of the current state' -r
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l allow -d 'Allow backing files and data files below DIR, besides the image\'s own directory (repeatable)' -r -F
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l extents -d 'Find the extents of raw images by seek, fiemap or scan (default seek, or scan if seek is unsupported)' -r -f -a "seek\t'Use SEEK_DATA and SEEK_HOLE'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l snapshot -d 'Read an internal snapshot, in its own size, instead of the current state' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l allow -d 'Allow backing files and data files below DIR (repeatable)' -r -F
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l extents -d 'Find the data of raw images by this method (default: seek, or scan where that is unsupported)' -r -f -a "seek\t'Use SEEK_DATA and SEEK_HOLE'
 fiemap\t'Use FIEMAP'
 scan\t'Read all data'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l progress -d 'Choose the progress display: auto, bar, json or none (default auto, none for a manifest on standard output)' -r -f -a "auto\t'A bar if standard error is a terminal'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l progress -d 'Show progress (default: auto, or none for a manifest on standard output)' -r -f -a "auto\t'A bar if standard error is a terminal'
 bar\t'A bar, wherever standard error goes'
 json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'
 none\t'Nothing'"
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l no-backing -d 'Refuse an image that needs a backing file or data file'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -s U -l force-share -d 'Read an image even if another program, such as a running QEMU, has it open for writing'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -s v -l verbose -d 'Print what is done; repeat it to print each record sent'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l direct -d 'Read past the page cache with O_DIRECT; where that is unsupported, drop the pages that were read'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -s q -l quiet -d 'Print only warnings and errors'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -s v -l verbose -d 'Print each step; given twice, each record sent too'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l direct -d 'Bypass the page cache with O_DIRECT'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -s q -l quiet -d 'Print warnings and errors only'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l format -d 'Set the image format: auto, raw or qcow2' -r -f -a "auto\t'Raw for a block device, detected for a file'
-raw\t'Raw: the file is the disk'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l format -d 'Set the format of the image' -r -f -a "auto\t'Raw for a block device; detected from the content for a file'
+raw\t'The file or device is the disk itself, whatever its content'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l backing-format -d 'Set the format of backing files whose format is not declared: raw or qcow2 (never detected)' -r -f -a "raw\t'Raw: the file is the disk'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l backing-format -d 'Set the format of backing files that declare none (default: refuse them)' -r -f -a "raw\t'Raw: the file is the disk'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l snapshot -d 'Read this internal snapshot, in the snapshot\'s size, instead of the current state' -r
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l allow -d 'Allow backing files and data files below DIR, besides the image\'s own directory (repeatable)' -r -F
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l extents -d 'Find the extents of raw images by seek, fiemap or scan (default seek, or scan if seek is unsupported)' -r -f -a "seek\t'Use SEEK_DATA and SEEK_HOLE'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l snapshot -d 'Read an internal snapshot, in its own size, instead of the current state' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l allow -d 'Allow backing files and data files below DIR (repeatable)' -r -F
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l extents -d 'Find the data of raw images by this method (default: seek, or scan where that is unsupported)' -r -f -a "seek\t'Use SEEK_DATA and SEEK_HOLE'
 fiemap\t'Use FIEMAP'
 scan\t'Read all data'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l progress -d 'Choose the progress display: auto, bar, json or none (default auto, none for a manifest on standard output)' -r -f -a "auto\t'A bar if standard error is a terminal'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l progress -d 'Show progress (default: auto, or none for a manifest on standard output)' -r -f -a "auto\t'A bar if standard error is a terminal'
 bar\t'A bar, wherever standard error goes'
 json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'
 none\t'Nothing'"
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l list -d 'Print only the ranges that differ: offset and length in bytes, one range per line'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l no-backing -d 'Refuse an image that needs a backing file or data file'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -s U -l force-share -d 'Read an image even if another program, such as a running QEMU, has it open for writing'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -s v -l verbose -d 'Print what is done; repeat it to print each record sent'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l direct -d 'Read past the page cache with O_DIRECT; where that is unsupported, drop the pages that were read'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -s q -l quiet -d 'Print only warnings and errors'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -s v -l verbose -d 'Print each step; given twice, each record sent too'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l direct -d 'Bypass the page cache with O_DIRECT'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -s q -l quiet -d 'Print warnings and errors only'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -s h -l help -d 'Print help (see more with \'--help\')'
