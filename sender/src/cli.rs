@@ -30,13 +30,14 @@ Examples:
   xfer-hole web.qcow2 copy.img
   xfer-hole --hash disk.img | recv-hole copy.img
 
-If DEST is a directory, the new file takes the image's name, with .img instead of an extension such as .qcow2: web.qcow2
+If DEST is a directory, the new file takes the image's name, with .img instead of an extension such as .qcow2: web.qcow2 \
 becomes web.img. A file there that was made from an image of another name is replaced only with --force.
-HOST:~/PATH and ssh://HOST/~/PATH are in the home directory on HOST. Write ./a:b for a local file whose name has a colon, and
+HOST:~/PATH and ssh://HOST/~/PATH are in the home directory on HOST. Write ./a:b for a local file whose name has a colon, and \
 ./map for an image with the name of a command.
 Sizes and rates take K, M, G, T (powers of 1024), KB, MB, GB, TB (powers of 1000), and fractions such as 1.5M.
-Exit status is 0 if the disk was sent and, with a DEST, is complete, synced and under its final name; 75 if trying again can
-help: the connection was cut or silent, the host does not answer, or another transfer writes DEST; 2 for every other failure;
+
+Exit status is 0 if the disk was sent and, with a DEST, is complete, synced and under its final name; 75 if trying again can \
+help: the connection was cut or silent, the host does not answer, or another transfer writes DEST; 2 for every other failure; \
 128 plus the signal's number for SIGINT, SIGTERM and SIGHUP.";
 
 /// Send a disk image: data as it is, a hole as its length

@@ -17,8 +17,9 @@ Examples:
   xfer-hole digest disk.qcow2
   [ \"$(xfer-hole digest a.qcow2)\" = \"$(xfer-hole digest b.img)\" ] && echo equal
 
-The output is sha256:INTERVAL:GRAIN:DIGEST. It is the same for every image of the disk, whether raw, qcow2, compressed or a
+The output is sha256:INTERVAL:GRAIN:DIGEST. It is the same for every image of the disk, whether raw, qcow2, compressed or a \
 chain, and is equal to what --print-digest prints for the same interval and grain.
+
 Exit status is 0 if the fingerprint was printed, 2 for every failure.";
 
 /// The arguments of `digest`.

@@ -17,11 +17,12 @@ Examples:
   xfer-hole fold volume-snap-2.img volume-snap-1.img
   xfer-hole fold --dry-run volume-snap-2.img volume-snap-1.img
 
-PARENT is changed only where CHILD has data; CHILD is not changed. Space that is allocated in CHILD but was never written counts
-as a hole; written zeros count as data. A PARENT that is smaller grows to CHILD's size; one that is larger is refused. If PARENT
-has a parent itself, its file system must not have larger blocks than CHILD's: a block that is written in part hides all of that
+PARENT is changed only where CHILD has data; CHILD is not changed. Space that is allocated in CHILD but was never written counts \
+as a hole; written zeros count as data. A PARENT that is smaller grows to CHILD's size; one that is larger is refused. If PARENT \
+has a parent itself, its file system must not have larger blocks than CHILD's: a block that is written in part hides all of that \
 block in the files below. If fold is interrupted, run it again.
-Exit status is 0 if PARENT has all of CHILD's data and is synced, 2 for every failure, 128 plus the signal's number for SIGINT,
+
+Exit status is 0 if PARENT has all of CHILD's data and is synced, 2 for every failure, 128 plus the signal's number for SIGINT, \
 SIGTERM and SIGHUP.";
 
 const PRUNE_STATUS: &str = "\
@@ -29,10 +30,11 @@ Examples:
   xfer-hole prune volume-snap-1.img volume-snap-2.img
   xfer-hole prune --dry-run volume-snap-1.img volume-snap-2.img
 
-What is read through CHILD stays the same. PARENT alone loses data: don't prune a file that has other children or is read on its
+What is read through CHILD stays the same. PARENT alone loses data: don't prune a file that has other children or is read on its \
 own. CHILD is synced first and not changed. A PARENT that is smaller grows to CHILD's size; one that is larger is refused.
 If prune is interrupted, run it again.
-Exit status is 0 if all holes were punched and PARENT is synced, 2 for every failure, 128 plus the signal's number for SIGINT,
+
+Exit status is 0 if all holes were punched and PARENT is synced, 2 for every failure, 128 plus the signal's number for SIGINT, \
 SIGTERM and SIGHUP.";
 
 /// The arguments of `fold`.

@@ -22,6 +22,7 @@ Examples:
   xfer-hole info --output json --allow /srv/golden overlay.qcow2
 
 A backing file that can't be opened causes a warning.
+
 Exit status is 0 if IMAGE itself was read, 2 for every failure.";
 
 /// The arguments of `info`.

@@ -27,6 +27,7 @@ Examples:
   xfer-hole verify copy.img disk.manifest
 
 A manifest is text that lists the disk's extents, with a SHA-256 for each interval of data; see xfer-hole-stream(7).
+
 Exit status is 0 if the whole manifest was written, 2 for every failure: it then has no END line, and FILE is unchanged.";
 
 /// The arguments of `manifest`.

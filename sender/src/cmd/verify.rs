@@ -22,9 +22,10 @@ Examples:
   ssh host xfer-hole manifest disk.qcow2 | xfer-hole verify copy.img -
   xfer-hole verify --list disk.img disk.manifest | while read -r offset length; do ...; done
 
-Interval and grain are those of the manifest. If the sizes differ, the range after the end of the smaller disk counts as
+Interval and grain are those of the manifest. If the sizes differ, the range after the end of the smaller disk counts as \
 different. The space after the disk on a larger block device is not compared.
 A manifest that is truncated, or does not cover the whole disk, is a failure.
+
 Exit status is 0 if the disk matches the manifest, 1 if it differs, 2 for every failure, as in cmp(1) and diff(1).";
 
 /// The arguments of `verify`.
