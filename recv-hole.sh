@@ -2,25 +2,25 @@
 # recv-hole.sh: write the disk that xfer-hole sends on standard input.
 # shellcheck disable=SC2250,SC2249 # size: no idle braces, no empty cases
 code=2 tmp='' left=''
-# Any way out but receive's last line fails, a cut-off copy's too.
+# Only the last line of receive succeeds; a truncated copy of this file fails.
 trap '[ -z "$tmp" ] || rm -rf -- "$tmp"; exit "$code"' EXIT
 
 # Definitions
-#   part   DEST.part, renamed after END
-#   place  DEST written directly: --in-place, or a device
+#   part   a new file, written as DEST.part and renamed after END
+#   place  DEST written in place: --in-place, or a device
 #   pipe   DEST takes bytes in order: -, a fifo, a character device
-#   spool  an unlinked file, where a hashed payload waits for its check
+#   spool  an unlinked file that holds a payload until its digest is checked
 #
 # Design
-#   `read` takes one byte at a time from a pipe: it can share standard input
-#   with dd. Descriptor 3 carries the disk offset: the next dd seeks over what
-#   pends. Numbers are text, checked before arithmetic and added in limbs
-#   below g, nine digits, as a shell may count in 32 bits.
+#   `read` reads single bytes from a pipe, so it can share standard input with
+#   dd. The offset of descriptor 3 is the disk offset; the next dd seeks over
+#   pending bytes. Numbers are text, checked before arithmetic and added in
+#   limbs of nine digits, since a shell may have 32-bit integers.
 #
 # Variables
-#   kind dest part show  what is written, its name
-#   fd                   what descriptor 3 has open, for a program whose 0 it is
-#   size ival grain      the open line's
+#   kind dest part show  what is written, and its name in messages
+#   fd                   the path of descriptor 3, as 0 of a program
+#   size ival grain      from the header line
 #   rec off pend prev    record, disk offset, bytes to seek over, last word
 
 help='usage: recv-hole.sh [OPTION..] DEST < STREAM
@@ -42,7 +42,7 @@ say() {
 	printf 'recv-hole.sh: %s\n' "$1" >&2
 }
 
-# warn TEXT: a terminal is to obey none of it
+# warn TEXT: print it, with control characters replaced
 warn() {
 	t=$1 m=''
 	while x=${t%%[!\ -~]*} && [ "$x" != "$t" ]; do
@@ -64,7 +64,7 @@ have() {
 	command -v "$1" >/dev/null 2>&1
 }
 
-# number TEXT: is it 1 .. 2^63-1, exactly so?
+# number TEXT: succeed if it is a number from 1 to 2^63-1 in canonical form
 number() {
 	case $1 in
 	'' | 0* | *[!0-9]*) return 1 ;;
@@ -72,7 +72,7 @@ number() {
 	esac
 }
 
-# split N: limbs l2 l1 l0. A 1 in front keeps zeros from meaning octal.
+# split N: limbs l2 l1 l0. A leading 1 avoids octal numbers.
 split() {
 	l2=0 l1=0 l0=$1
 	[ "${#1}" -gt 9 ] || return 0
@@ -83,7 +83,7 @@ split() {
 	l1=$((1${l1#"$l2"} - g))
 }
 
-# both A B: limbs l of A, m of B
+# both A B: limbs l of A, limbs m of B
 both() {
 	split "$2"
 	m2=$l2 m1=$l1 m0=$l0
@@ -129,14 +129,14 @@ kib() {
 	done
 }
 
-# modulo N M: rest=N mod M, a power of two up to 2^24. Wrapped arithmetic of
-# 32 bits has these bits right.
+# modulo N M: rest=N mod M, a power of two up to 2^24. These bits are correct
+# even if 32-bit arithmetic overflows.
 modulo() {
 	split "$1"
 	rest=$((((l2 * g + l1) * g + l0) & ($2 - 1)))
 }
 
-# power N MIN MAX: is N a power of two between them?
+# power N MIN MAX: succeed if N is a power of two from MIN to MAX
 power() {
 	number "$1" && le "$2" "$1" && le "$1" "$3" && [ "$(($1 & ($1 - 1)))" -eq 0 ]
 }
@@ -146,26 +146,26 @@ digest() {
 	case $1 in *[!0-9a-f]*) return 1 ;; esac
 }
 
-# look [-L] FILE: what it is
+# look [-L] FILE: read its type, owner, size and so on from ls
 look() {
 	# shellcheck disable=SC2046,SC2312 # to be fields, under set -f
 	set -- $(ls -lind "$@" 2>/dev/null) '' '' '' '' '' '' ''
-	# a device has major, minor where others have a length
+	# a device has major, minor in place of the length
 	ino=$1 mode=$2 links=$3 uid=$4 gid=$5 length=$6 minor=$7
 }
 
-# here NAME: is it what descriptor 3 has open?
+# here NAME: succeed if descriptor 3 is this file
 here() {
 	# shellcheck disable=SC3013 # the shells that are tested have -ef
 	[ "$1" -ef /proc/self/fd/3 ]
 }
 
-# stamp: now=what changes when DEST does
+# stamp: now=metadata of DEST that changes when DEST does
 stamp() {
 	now=$(stat -c '%d %i %s %z' "$dest" || ls -lindc "$dest")
 } 2>/dev/null
 
-# scratch: a private directory, gone once its files are open
+# scratch: make a private directory, removed once its files are open
 scratch() {
 	for t in "${TMPDIR:-/dev/shm}" /dev/shm /tmp "${dest%/*}"; do
 		t=$t/recv-hole.$$
@@ -178,13 +178,13 @@ scratch() {
 		$quick >"$tmp/sum" 2>/dev/null <"$tmp/lines" &
 		exec 5>"$tmp/lines" 7<"$tmp/sum"
 	fi
-	# without /proc, names stay until the end
+	# without /proc, the names are kept until the end
 	[ -e /proc/self/fd/6 ] || return 0
 	spool=/proc/self/fd/4 err=/proc/self/fd/6
 	rm -rf -- "$tmp" && tmp=''
 }
 
-# broke MESSAGE: the last dd or mv failed, and why
+# broke MESSAGE: fail with the error of the last dd or mv
 broke() {
 	why=unknown
 	while read -r t; do
@@ -200,9 +200,9 @@ broke() {
 	bad "$1: $why"
 }
 
-# missing: how much room what comes may need besides
+# missing: add to why how much space is missing
 missing() {
-	# the fields behind the seven words of the heading
+	# the fields after the seven words of the heading
 	# shellcheck disable=SC2046,SC2312
 	set -- $(df -Pk "${dest%/*}/" 2>/dev/null)
 	number "${11-}" || set -- 1 2 3 4 5 6 7 8 9 10 0
@@ -215,7 +215,7 @@ missing() {
 	[ "$kind" != part ] || why="$why ($show.part may be removed)"
 }
 
-# moved N: did the last dd move N bytes? Short input is no error to it.
+# moved N: check that the last dd moved N bytes, since it ignores short input
 moved() {
 	x=/proc/self/fdinfo/3 d=$ahead
 	[ "$kind" != pipe ] || x=$err d=$1
@@ -229,7 +229,7 @@ moved() {
 	[ "$d" = "$e" ]
 } 2>/dev/null
 
-# pour N [operand..]: N bytes of standard input to DEST
+# pour N [operand..]: copy N bytes of standard input to DEST
 pour() {
 	t=$1
 	shift
@@ -238,31 +238,31 @@ pour() {
 	pend=0
 }
 
-# resize N: what descriptor 3 has open
+# resize N: set the size of the file open as 3
 resize() {
 	dd bs=1 count=0 seek="$1" of="$fd" 0>&3 2>"$err" ||
 		broke "can't make $show $1 bytes large"
 }
 
-# durable: wait until all is on stable storage
+# durable: wait until all data is on stable storage
 durable() {
 	[ -n "$nosync" ] || dd count=0 conv=fsync,notrunc </dev/null >&3 2>"$err" || broke "can't sync $show"
 }
 
-# pass N: leave N bytes of DEST as they are
+# pass N: skip N bytes of DEST
 pass() {
 	add "$pend" "$1"
 	pend=$total
 }
 
-# zero N: bytes of what may hold old ones
+# zero N: write zeros over N bytes that may hold old data
 zero() {
 	if [ -n "$dev" ]; then
 		zero_device "$1"
 		return
 	fi
 	if [ -n "$zap" ]; then
-		# the disk's last block is to go whole
+		# the disk's last block is freed as a whole
 		total=$1
 		[ "$ahead" != "$size" ] || add "$1" 65536
 		for t in "$total" "$1"; do
@@ -273,7 +273,7 @@ zero() {
 	pour "$1" if=/dev/zero
 }
 
-# zero_device N: what can be unmapped is whole blocks, and some at a time
+# zero_device N: unmap whole blocks, a limited number at a time
 zero_device() {
 	at=$off rest_of=$1
 	modulo "$at" 4096
@@ -290,7 +290,7 @@ zero_device() {
 	[ "$rest_of" = 0 ] || blank "$rest_of"
 }
 
-# blank N [whole]: zeros at `at`. Punching unmaps, blkdiscard -z may not.
+# blank N [whole]: zero N bytes at `at`. Punching frees space, blkdiscard -z may not.
 blank() {
 	piece=$1
 	le "$piece" "$rest_of" || piece=$rest_of
@@ -312,7 +312,7 @@ blank() {
 	rest_of=$total
 }
 
-# held MAJOR:MINOR: is it mounted, swapped to, or part of another?
+# held MAJOR:MINOR: succeed if it is mounted, in use for swap, or part of another device
 held() {
 	while read -r x y t z; do
 		[ "$t" != "$1" ] || return 0
@@ -327,7 +327,7 @@ held() {
 		[ "$x" != DEVNAME ] || z=${y##*/}
 	done <"/sys/dev/block/$1/uevent"
 	set +f
-	# btrfs hides its devices in mountinfo
+	# mountinfo does not show the devices of btrfs
 	set -- /sys/dev/block/"$1"/holders/* /sys/fs/btrfs/*/devices/"$z"
 	set -f
 	for x; do
@@ -336,7 +336,7 @@ held() {
 	return 1
 } 2>/dev/null
 
-# device: had=its length. Refused if it is in use, or its disk or a part.
+# device: had=its length. Refuse it if it, its disk or a partition is in use.
 device() {
 	look "$dest"
 	t=/sys/dev/block/${length%,}:$minor
@@ -359,7 +359,7 @@ device() {
 	done
 }
 
-# mount_id: id=that of the mount that descriptor 3's file is in
+# mount_id: id=the mount id of the file open as 3
 mount_id() {
 	id=''
 	while read -r x y; do
@@ -368,9 +368,9 @@ mount_id() {
 	[ -n "$id" ]
 } 2>/dev/null
 
-# guest: does a running QEMU write to DEST? Descriptor 3 is in DEST's mount. QEMU
-# locks byte 100 + n for each permission n that it uses: 0 is reading, 1 to 3
-# change the file. Readers are disturbed if DEST is written in place.
+# guest: succeed if a running QEMU writes to DEST. Descriptor 3 is in the same
+# mount. QEMU locks byte 100 + n for each permission n that it uses: 0 is to
+# read, 1 to 3 are to change the file. For a write in place, readers count too.
 guest() {
 	mount_id || return 1
 	z=none
@@ -380,7 +380,7 @@ guest() {
 	look "$dest"
 	id=$(printf '%02x:%02x:%s' "${z%:*}" "${z#*:}" "$ino")
 	while read -r x y t t t z; do
-		# neighbours are one line
+		# adjacent locks are one line
 		case "$y $z" in
 		"OFDLCK $id 10"[1-3]' '* | "OFDLCK $id 100 10"[1-7]) return 0 ;;
 		"OFDLCK $id "[12]0[0-7]' '*) [ "$kind" != place ] || return 0 ;;
@@ -389,9 +389,9 @@ guest() {
 	return 1
 } 2>/dev/null
 
-# writer: has another program DEST open for writing? why=which one. One grep
-# looks through what /proc shows of others; nothing of theirs is touched that
-# isn't DEST, or on old systems in its mount.
+# writer: succeed if another program has DEST open for writing; why=its name. One
+# grep searches /proc. No other file is opened, except in DEST's mount on old
+# systems.
 writer() {
 	t=''
 	{
@@ -405,7 +405,7 @@ writer() {
 	set -f
 	y=$IFS IFS='
 '
-	# shellcheck disable=SC2086 # to be lines
+	# shellcheck disable=SC2086 # to be split into lines
 	set -- $t
 	IFS=$y
 	for t; do
@@ -413,7 +413,7 @@ writer() {
 		x=${x%%/*}
 		# shellcheck disable=SC3013
 		[ "$dest" -ef "/proc/$x/fd/${t##*/}" ] || continue
-		# what was started from here may have it from here
+		# children of this shell inherit it
 		z=$x
 		while [ "$z" != "$self" ] && [ "$z" -gt 1 ]; do
 			read -r y <"/proc/$z/stat" || break
@@ -434,7 +434,7 @@ writer() {
 	return 1
 } 2>/dev/null
 
-# used: who writes to DEST besides? why=the answer
+# used: succeed if another program writes to DEST; why=which one
 used() {
 	if [ "$kind" = place ]; then
 		why='in use by a running QEMU'
@@ -460,15 +460,15 @@ used() {
 		# shellcheck disable=SC3013
 		[ ! "$dest" -ef "$t" ] || return 0
 	done
-	# that name may be another mount's, or too old
+	# the name may be of another mount, or outdated
 	t=$(losetup -j "$dest" 2>/dev/null)
 	why="attached as the loop device ${t%%:*}"
 	[ -z "$t" ] || return 0
-	# another receiver's last words take a moment
+	# another receiver may be about to end
 	[ -f "$dest" ] && writer && sleep 1 && writer
 }
 
-# unused: refuse a DEST that another program writes to, or that can't be replaced
+# unused: refuse a DEST that is being written to or that can't be replaced
 unused() {
 	if [ "$kind" = part ] && [ -e "$dest" ]; then
 		t=''
@@ -479,7 +479,7 @@ unused() {
 	[ -n "$force" ] || ! used || die "$show is $why (--force writes it all the same)"
 }
 
-# resolve: what is DEST? Links are followed.
+# resolve: determine the kind of DEST, following links
 resolve() {
 	show=$dest
 	case $dest in
@@ -515,7 +515,7 @@ resolve() {
 	former
 }
 
-# former: what the file has that is there
+# former: read the attributes of the existing DEST
 former() {
 	old='' others=''
 	[ -f "$dest" ] || return 0
@@ -524,8 +524,8 @@ former() {
 	[ "$links" = 1 ] || others=1
 }
 
-# becomes: becomes=what is made of DEST, and t=the same for people
-# shellcheck disable=SC2034 # far-end.sh says it
+# becomes: becomes=the outcome for DEST as a word, t=as text
+# shellcheck disable=SC2034 # far-end.sh sends it
 becomes() {
 	case $kind$dev$old in
 	part) becomes=new t='a new raw image' ;;
@@ -536,12 +536,12 @@ becomes() {
 	esac
 }
 
-# folder: refuse a DEST whose directory isn't there
+# folder: refuse a DEST whose directory does not exist
 folder() {
 	[ "$kind" != part ] || [ -d "${dest%/*}/" ] || die "no such directory: ${dest%/*}/"
 }
 
-# odd: refuse a .part that is no file, forced or not
+# odd: refuse a .part that is no regular file, even with --force
 odd() {
 	case $mode in
 	'' | -*) return 0 ;;
@@ -554,11 +554,11 @@ odd() {
 	die "$show.part is a $t, where the new file is written first: remove or rename it"
 }
 
-# leftover: refuse a .part that no receiver has left. Ours has lines that begin
-# with a word of ours and its inode, or recv-hole's attribute.
+# leftover: refuse a .part that was not left by a receiver. A receiver marks it by
+# .part.lines, which begins with a fixed word and the inode, or by an attribute.
 leftover() {
 	look "$part"
-	# an empty one is no loss
+	# an empty file can be replaced
 	odd
 	case ${force}$mode:$length in
 	-*:0) return 0 ;;
@@ -572,7 +572,7 @@ leftover() {
 	[ "${t%% *}" = 1 ] || die "$show.part is another program's file: remove it (--force replaces it)"
 }
 
-# mark: .part is ours
+# mark: mark .part as a receiver's
 mark() {
 	unmark
 	# noclobber minds files alone, and would follow a link to a device
@@ -590,7 +590,7 @@ unmark() {
 	done
 }
 
-# same: is .part what descriptor 3 has open?
+# same: fail unless .part is the file open as 3
 same() {
 	look "$part"
 	case ${mode}:$links in
@@ -602,7 +602,7 @@ same() {
 lock() {
 	fd=/proc/self/fd/0 tries=0
 	[ -e /proc/self/fd/3 ] || fd=$x
-	# without flock(1) two receivers are not kept apart
+	# without flock(1), two receivers do not exclude each other
 	! have flock || until flock -n 0 0>&3 2>/dev/null; do
 		# udev locks a device for a moment
 		tries=$((tries + 1))
@@ -610,7 +610,7 @@ lock() {
 		[ "$tries" -lt 3 ] || fault=again die "$t is in use by another receiver, or a reader"
 		sleep 1
 	done
-	# what was seen before the lock may have changed
+	# DEST may have changed before it was locked
 	[ "$kind" != part ] || same
 }
 
@@ -627,7 +627,7 @@ grab() {
 	lock
 }
 
-# uncreated: why can't .part be created?
+# uncreated: fail with the reason why .part can't be created
 uncreated() {
 	x=$(mkdir -- "$part" 2>&1 && rmdir -- "$part" 2>&1)
 	t="can't create $show.part: ${x##*: }"
@@ -649,7 +649,7 @@ target() {
 	part)
 		part=$dest.part
 		t=$show.part x=$part
-		# a leftover may be others'
+		# the leftover may belong to another user
 		look "$part"
 		case $mode in
 		-*)
@@ -661,17 +661,17 @@ target() {
 		esac
 		odd
 		t=$show.part x=$part
-		# noclobber takes no link, no other's file
+		# noclobber follows no link and opens no existing file
 		set -C
 		{ [ -z "$mode" ] && command exec 3>"$part"; } 2>/dev/null || uncreated
 		set +C
 		lock
 		left="; kept $show.part"
-		# another may have had it, and be gone
+		# another receiver may have had it, and have ended
 		[ "$length" = 0 ] || resize 0
 		chmod 600 "$fd" 0>&3
 		mark
-		# what was seen of DEST before the lock may have changed
+		# DEST may have changed before .part was locked
 		former
 		[ -z "$old" ] || nocow
 		resize "$size"
@@ -685,7 +685,7 @@ target() {
 	[ -z "$dev" ] || le "$size" "$had" || bad "$show is too small: $had bytes for a disk of $size"
 }
 
-# claim: is what is open to be written in place? had=its length
+# claim: check that the open DEST may be written in place; had=its length
 claim() {
 	[ "$fd" != "$dest" ] || die "$show can't be written in place: needs /proc"
 	look -L "$fd" 0>&3
@@ -700,7 +700,7 @@ claim() {
 	have flock || warn "needs flock to keep readers and other receivers away from $show"
 }
 
-# begin: what is written in place changes from here on
+# begin: a DEST written in place changes from here on
 begin() {
 	[ "$kind$begun" = place ] || return 0
 	begun=1
@@ -708,7 +708,7 @@ begin() {
 	left="; $show is not whole now"
 }
 
-# next: the next line, cut off if it has no newline; or the last one again
+# next: read the next line, or return the last one again; fail at a truncation
 next() {
 	[ -z "$again" ] || {
 		again=''
@@ -755,7 +755,7 @@ basis() {
 	rec=1
 }
 
-# cover WORD N: check a record's length and place
+# cover WORD N: check the length and offset of a record
 cover() {
 	number "$2" || bad "$1 with a bad length"
 	add "$off" "$2"
@@ -769,7 +769,7 @@ cover() {
 	[ -z "$ival" ] || canonical "$@"
 	begin
 	[ -n "$hashed" ] || return 0
-	# in bundles, as printf may be a process
+	# buffered, since printf may be a process
 	log="$log$line
 "
 	[ "${#log}" -lt 4000 ] || flush
@@ -810,7 +810,7 @@ data() {
 		return
 	fi
 	$take count="$n" >"$spool" 2>"$err" || broke "can't write a temporary file"
-	# openssl starts slower, and wins from 1 MB on
+	# openssl starts more slowly, and is faster from 1 MB on
 	t=$quick
 	[ "${#n}" -lt 7 ] || t=${strong:-"$quick"}
 	t=$($t <"$spool" 2>/dev/null)
@@ -901,7 +901,7 @@ publish() {
 	place) le "$had" "$size" || resize "$size" ;;
 	place1) [ "$had" = "$size" ] || warn "$show is larger: what is behind $size bytes was left" ;;
 	esac
-	# data first: from the final mode on, nothing is missing
+	# sync the data before the final mode is set
 	durable
 	if [ "$kind" = place ]; then
 		here "$dest" || die "$show was replaced or removed while it was written"
@@ -921,8 +921,8 @@ publish() {
 	clear
 }
 
-# clear: remove the side files. With the rename the lock of .part is gone, and
-# they may be another receiver's by now, unless .part can be had again.
+# clear: remove the side files. The rename has released the lock of .part, so they
+# may belong to another receiver, unless .part can be locked again.
 clear() {
 	[ -e "$part.lines" ] || [ -e "$part.next" ] || return 0
 	t=1
@@ -936,13 +936,13 @@ clear() {
 	rm -f -- "$part" 2>/dev/null
 }
 
-# whole: is .part ours, and of the disk's size?
+# whole: fail unless .part is the file open as 3, with the disk's size
 whole() {
 	same
 	[ "$length" = "$size" ] || die "$show.part has not the disk's size"
 }
 
-# give: part the old DEST's owner and mode
+# give: set the owner and mode of the old DEST on .part
 give() {
 	whole
 	oct='=rw'
@@ -951,7 +951,7 @@ give() {
 		chown "$old" "$fd" 0>&3 2>/dev/null || {
 			warn "can't give $show its old owner $old"
 			most=0
-			# the old group's bits are not for another
+			# another group does not get the old group's permissions
 			chown ":${old#*:}" "$fd" 0>&3 2>/dev/null || group=0
 		}
 		inherit
@@ -959,7 +959,7 @@ give() {
 			case $x in r*) b=4 ;; *) b=0 ;; esac
 			case $x in ?w*) b=$((b + 2)) ;; esac
 			case $x in ??[xst]*) b=$((b + 1)) ;; esac
-			# who was the owner or in the group is one of the others now
+			# the old owner and group members count as others now
 			case $oct in
 			'') most=$((most | b)) ;;
 			?)
@@ -976,12 +976,12 @@ give() {
 	chmod "$oct" "$fd" 0>&3 2>/dev/null || die "can't set the mode of $show.part"
 }
 
-# exact: does $take read what it is to and no more from a pipe, and seek from
-# where descriptor 3 is?
+# exact: check that $take reads the exact number of bytes from a pipe, and seeks
+# relative to the offset of descriptor 3
 exact() {
 	t=$(printf abcd | { $take seek=0 count=1 && $take seek=0 count=2; } 2>/dev/null)
 	[ "$t" = abc ] || return 1
-	# without /proc, it isn't known
+	# unknown without /proc
 	{ command exec 3</proc/self/exe; } 2>/dev/null || return 0
 	$take seek=3 count=0 </dev/null 1<&3 2>/dev/null
 	$take seek=4 count=0 </dev/null 1<&3 2>/dev/null
@@ -990,7 +990,7 @@ exact() {
 	[ "$x" = 7 ]
 }
 
-# inherit: the old DEST's ACL, attributes and label. No rights are added.
+# inherit: copy ACL, attributes and label of the old DEST, adding no permissions
 inherit() {
 	lost='' x=/proc/self/fd/9
 	[ "$fd" != "$part" ] || x=$part
@@ -998,14 +998,14 @@ inherit() {
 		t=$(getfacl -cpnE "$dest" 2>/dev/null)
 		case $t in
 		*mask:*) printf '%s\n' "$t" | setfacl --set-file=- "$x" 9>&3 ;;
-		# the directory may have given one
+		# it may have one from the directory
 		*) setfacl -b "$x" 9>&3 || : ;;
 		esac 2>/dev/null || lost=' ACL (its group gets no rights)'
 	else
 		look "$part"
 		case $perm$mode in *+*) lost=' ACL (its group gets no rights)' ;; esac
 	fi
-	# it may have kept somebody out
+	# the ACL may have denied access
 	[ -z "$lost" ] || group=0 others=0
 	if have getfattr && have setfattr && [ "$x" != "$part" ]; then
 		t=$(getfattr -d -e hex -m '^(user[.]|security[.]selinux$)' --absolute-names "$dest" 2>/dev/null)
@@ -1017,7 +1017,7 @@ inherit() {
 	[ -z "$lost" ] || warn "can't give $show what it had:$lost"
 }
 
-# attributes: those that getfattr tells, for another file, but for our notes
+# attributes: getfattr's output for another file, without xfer-hole's own
 attributes() {
 	printf '# file: %s\n' "$x"
 	while read -r t; do
@@ -1028,7 +1028,7 @@ attributes() {
 	done
 }
 
-# nocow: as DEST is, as long as .part is empty
+# nocow: copy the nocow flag of DEST while .part is empty
 nocow() {
 	t=$(lsattr -d "$dest" 2>/dev/null)
 	case ${t%% *} in
@@ -1044,7 +1044,7 @@ tools() {
 	for t in $PATH; do
 		case $t in /*) x=$x:$t/dd ;; esac
 	done
-	# shellcheck disable=SC2086 # to be words between colons
+	# shellcheck disable=SC2086 # to be split at colons
 	set -- $x
 	IFS=$y
 	for dd in "$@" ''; do
@@ -1076,11 +1076,11 @@ ready() {
 	unset BLOCK_SIZE BLOCKSIZE LS_BLOCK_SIZE
 	LC_ALL=C IFS=$(printf ' \t')
 	export LC_ALL
-	# an endless line must not eat the machine
-	# shellcheck disable=SC3045 # no -v, no limit
+	# limit the memory that an endless line can take
+	# shellcheck disable=SC3045 # without -v there is no limit
 	{ ulimit -v 524288; } 2>/dev/null || :
 	exec 3>/dev/null
-	# dd is to say why
+	# dd reports the reason
 	trap '' XFSZ
 	force='' others='' dry='' again='' locked=''
 	inplace='' skip='' nosync='' dev='' old='' had='' also=: move='mv -f'
@@ -1089,19 +1089,19 @@ ready() {
 receive() {
 	opening
 	rec=1
-	# found before the stream goes on
+	# checked before the stream goes on
 	part=$dest.part
 	[ "$kind" != part ] || [ -w "${dest%/*}/" ] || uncreated
 	next
 	n=${line#* }
-	# BASE is judged before anything is made
+	# BASE is checked before a file is created
 	case $kind$line in
 	partBASE*) basis ;;
 	*) again=1 ;;
 	esac
 	scratch
 	target
-	# sync with a name tells of failure
+	# sync with a name reports errors
 	dir=${dest%/*}/
 	[ "$nosync$kind" != part ] || sync "$dir" 2>/dev/null || dir=''
 	records
@@ -1110,7 +1110,7 @@ receive() {
 	code=0
 }
 
-# option WORD: what it, or its first letter, asks for
+# option WORD: apply it, or its first letter
 option() {
 	case $1 in
 	--in-place) inplace=place ;;
@@ -1129,13 +1129,13 @@ option() {
 	esac
 }
 
-# misused TEXT
+# misused TEXT: fail with a usage error
 misused() {
 	printf '%s\n\n' "$help" >&2
 	die "$1"
 }
 
-# formats: a name that promises another format than raw
+# formats: warn if the name is of another format than raw
 formats() {
 	case $kind$dest in
 	part*.qcow2 | part*.qcow | part*.qed | part*.vmdk | part*.vdi | part*.vhdx | part*.vhd | part*.vpc)
@@ -1144,7 +1144,7 @@ formats() {
 	esac
 }
 
-# rehearse: find what receive would, before a stream is there
+# rehearse: dry run: make the checks of receive without a stream
 rehearse() {
 	case $kind in
 	pipe) ;;
@@ -1183,7 +1183,7 @@ main() {
 		option "$1"
 		case $1 in
 		-[!-]?*)
-			# letters in one word
+			# combined letters
 			t=-${1#-?}
 			shift
 			set -- "$t" "$@"

@@ -24,12 +24,12 @@ function __fish_xfer_hole_using_subcommand
     contains -- $cmd[1] $argv
 end
 
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l hash-interval -d 'Interval of the digests: a power of two, 4K to 16M; 1M if not given' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l min-hole -d 'Send holes shorter than this as data; with --hash it is the grain: a power of two, 512 to the interval' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l since-snapshot -d 'Send only what changed since this internal snapshot of the image, found from its tables alone. The target must hold the snapshot\'s disk: the rest of it is kept' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l since-base -d 'Send only what the images above this file of the backing chain have. The target must hold that file\'s disk' -r -F
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l bitmap -d 'Send only what this persistent bitmap of the image is set for. The target must hold the disk as it was when the bitmap was begun' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l base-digest -d 'Name the older disk that the target must hold, which the receiver checks, by its fingerprint. Without it the older state is read here, unless its fingerprint was noted' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l hash-interval -d 'Set the interval of the checksums: a power of two from 4K to 16M bytes (default: 1M)' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l min-hole -d 'Send holes shorter than SIZE bytes as data (default: 4K with checksums, else 1)' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l since-snapshot -d 'Send only changes since an internal snapshot of the image' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l since-base -d 'Send only the data of the layers above FILE in the backing chain' -r -F
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l bitmap -d 'Send only the ranges that a persistent bitmap of the image marks as changed' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l base-digest -d 'Set the fingerprint of the base disk, which the receiver checks' -r
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l chmod -d 'Give the file these permissions, in octal' -r
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l chown -d 'Give the file this owner: USER, USER:GROUP or :GROUP' -r
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l remote-path -d 'Run this program at the other side, recv-hole or xfer-hole, where it isn\'t found by itself: on PATH there, in ~/.cargo/bin, ~/.local/bin or /usr/local/bin. ~/ is the home directory there' -r
@@ -41,34 +41,34 @@ complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold pr
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s F -l ssh-config -d 'Let ssh read this configuration file' -r
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l timeout -d 'Give up when nothing has moved for so long: seconds, or with m or h behind them minutes or hours; 60 if not given. It counts from the far end\'s first answer on where ssh may ask for a password before, and from the start, if it was given, where ssh can\'t: with -o BatchMode=yes, or without a terminal, SSH_ASKPASS and DISPLAY' -r
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l bwlimit -d 'Limit bandwidth, in bytes per second: with K, M or G behind the number, or B' -r
-complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l receiver -d 'What receives at the other side: binary is the recv-hole installed there, sh is recv-hole.sh, which is sent along and needs only sh, auto is binary where it is installed, else sh; if not given, auto' -r -f -a "auto\t'recv-hole if it is there, else the script'
-binary\t'recv-hole'
-sh\t'recv-hole.sh'"
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l speaks -d 'For programs: end with 0 if this version of the conversation is spoken, else with 2' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l restrict -d 'For "command=" in authorized_keys: take the request of a pull from SSH_ORIGINAL_COMMAND, and read images beneath DIR only; see xfer-hole-restrict(7)' -r -F
-complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l format -d 'The image\'s format. auto: a block device is raw; a file is read as what its content says, but opens no backing file and no data file unless it is named *.qcow2, too. raw: the file as it is, whatever is in it' -r -f -a "auto\t'Raw for a block device, by content for a file'
-raw\t'The disk itself'
+complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l receiver -d 'Choose the receiver on the other machine (default: auto)' -r -f -a "auto\t'recv-hole if it is installed there, else recv-hole.sh'
+binary\t'recv-hole, which must be installed there'
+sh\t'recv-hole.sh, which is sent along and needs only a POSIX shell'"
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l speaks -d 'Exit with 0 if conversation VERSION is supported, else with 2 (for programs)' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l restrict -d 'Serve requests for images below DIR only, as the forced command of an ssh key' -r -F
+complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l format -d 'Set the format of the image' -r -f -a "auto\t'Raw for a block device; detected from the content for a file'
+raw\t'The file or device is the disk itself, whatever its content'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l backing-format -d 'The format of backing files that are not declared to have one; it is never looked for in them' -r -f -a "raw\t'The disk itself'
+complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l backing-format -d 'Set the format of backing files that declare none (default: refuse them)' -r -f -a "raw\t'Raw: the file is the disk'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l snapshot -d 'Read this internal snapshot, in its own size, not the present state' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l allow -d 'Files that an image names may lie below this directory, too, and not only below the image\'s own; can be repeated' -r -F
-complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l extents -d 'How the extents of raw images are found; if not given, seek, and scan where that is not to be had' -r -f -a "seek\t'By SEEK_DATA and SEEK_HOLE'
-fiemap\t'By FIEMAP'
-scan\t'By reading everything'"
-complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l detect-zeroes -d 'Whether zeros in what the extents call data become holes; on if not given' -r -f -a "on\t'In blocks of 4 KiB'
-off\t'Extents alone are trusted'"
-complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l reflink -d 'Whether a copy shares its blocks with the image: auto does where that can be, if the image is raw and no flag has zeros looked for; if not given, auto' -r -f -a "auto\t'If it can'
-always\t'Or it is refused'
-never\t'All is copied'"
-complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l progress -d 'Show how far it is: auto is a bar if standard error is a terminal. If not given: auto, and none for a stream on standard output' -r -f -a "auto\t'A bar if standard error is a terminal'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l snapshot -d 'Read an internal snapshot, in its own size, instead of the current state' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l allow -d 'Allow backing files and data files below DIR (repeatable)' -r -F
+complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l extents -d 'Find the data of raw images by this method (default: seek, or scan where that is unsupported)' -r -f -a "seek\t'Use SEEK_DATA and SEEK_HOLE'
+fiemap\t'Use FIEMAP'
+scan\t'Read all data'"
+complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l detect-zeroes -d 'Look for zeros in allocated data and send them as holes (default: on)' -r -f -a "on\t'Search in blocks of 4 KiB'
+off\t'Trust the extents'"
+complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l reflink -d 'Share blocks between image and copy (default: auto)' -r -f -a "auto\t'Share blocks if the image is raw, no option requires a search for zeros, and the file system can clone'
+always\t'Fail if blocks can\'t be shared'
+never\t'Copy all data'"
+complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l progress -d 'Show progress (default: auto, or none for a stream on standard output)' -r -f -a "auto\t'A bar if standard error is a terminal'
 bar\t'A bar, wherever standard error goes'
 json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'
 none\t'Nothing'"
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l hash -d 'Send a SHA-256 with each interval, so that nothing arrives unverified. To another machine that is so without this flag'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l no-hash -d 'Send no SHA-256 to another machine'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l classic -d 'Speak the dialect of 2014, which has no size, no end and no digests: a cut can\'t be seen'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l trust-base -d 'Don\'t have the receiver check that the target holds the older disk: if it doesn\'t, the result is a disk that never was'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l hash -d 'Send SHA-256 checksums, which the receiver verifies (default: only to another machine)'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l no-hash -d 'Send no checksums to another machine (default: with checksums)'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l classic -d 'Write the 2014 stream format, in which truncation can\'t be detected'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l trust-base -d 'Skip the check that the target holds the base disk'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l in-place -d 'Update an existing file directly, without DEST.part; an interruption leaves it half old, half new. A file that isn\'t there yet is made as without this flag'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l target-is-zero -d 'DEST, a block device, reads as zeros already: don\'t write its holes'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l discard -d 'DEST, a block device that gives back no space of what is zeroed, such as a thin volume: discard its holes, and read samples of them back; what doesn\'t read as zeros then is zeroed'
@@ -86,140 +86,140 @@ complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold pr
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s C -l compress -d 'Let ssh compress what it carries'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s 4 -l ipv4 -d 'Use IPv4 only'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s 6 -l ipv6 -d 'Use IPv6 only'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l converse -d 'For programs that hold both directions of a link: the receiver\'s answers come on standard input'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l no-backing -d 'Open no file that an image names: an image that needs another is refused'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s U -l force-share -d 'Read an image that another program, such as a running QEMU, may be writing to'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s v -l verbose -d 'Say what is done; twice, when a disk is sent: each record'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l live -d 'Accept that the image changes while it is sent: what arrives is then not of one moment. Changes are noticed of files only, not of block devices'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s q -l quiet -d 'Say nothing but warnings, and why it failed'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l print-digest -d 'Print the disk\'s fingerprint on standard error, to compare it with the receiver\'s'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l print-receiver -d 'Write recv-hole.sh, the receiver that needs nothing but sh, to standard output'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l converse -d 'Read replies from standard input, for programs that hold both directions of a link'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l no-backing -d 'Refuse an image that needs a backing file or data file'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s U -l force-share -d 'Read an image even if another program, such as a running QEMU, has it open for writing'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s v -l verbose -d 'Print each step; given twice, each record sent too'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l live -d 'Accept that the image changes while it is sent'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s q -l quiet -d 'Print warnings and errors only'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l print-digest -d 'Print the fingerprint of the disk on standard error'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l print-receiver -d 'Write recv-hole.sh, the receiver that needs only a POSIX shell, to standard output'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s V -l version -d 'Print version'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "map" -d 'Print what is where in an image, extent by extent'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "info" -d 'Print what an image is, and what it lies on'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "fold" -d 'Put the data of a sparse raw file into its parent, the file below it in a chain'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "prune" -d 'Punch out of a sparse raw file what its child, the file above it in a chain, has itself'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "manifest" -d 'Print the disk\'s record lines, with digests and without its octets'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "digest" -d 'Print the disk\'s fingerprint'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "map" -d 'Print the extents of an image: what is data, zero or a hole'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "info" -d 'Print the format, sizes, snapshots and backing files of an image'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "fold" -d 'Copy the data of a sparse raw file into its parent, the next file down a chain'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "prune" -d 'Punch holes into a sparse raw file where its child, the next file up a chain, has data'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "manifest" -d 'Print the manifest of a disk: its extents with checksums, without data'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "digest" -d 'Print the fingerprint of a disk'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -a "verify" -d 'Compare a disk with a manifest'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l output -d 'How it is printed' -r -f -a "human\t'For people'
-json\t'JSON, with qemu-img\'s names for what both tell'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l format -d 'The image\'s format. auto: a block device is raw; a file is read as what its content says, but opens no backing file and no data file unless it is named *.qcow2, too. raw: the file as it is, whatever is in it' -r -f -a "auto\t'Raw for a block device, by content for a file'
-raw\t'The disk itself'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l output -d 'Set the output format' -r -f -a "human\t'A table for people'
+json\t'JSON, with the field names of qemu-img'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l format -d 'Set the format of the image' -r -f -a "auto\t'Raw for a block device; detected from the content for a file'
+raw\t'The file or device is the disk itself, whatever its content'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l backing-format -d 'The format of backing files that are not declared to have one; it is never looked for in them' -r -f -a "raw\t'The disk itself'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l backing-format -d 'Set the format of backing files that declare none (default: refuse them)' -r -f -a "raw\t'Raw: the file is the disk'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l snapshot -d 'Read this internal snapshot, in its own size, not the present state' -r
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l allow -d 'Files that an image names may lie below this directory, too, and not only below the image\'s own; can be repeated' -r -F
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l extents -d 'How the extents of raw images are found; if not given, seek, and scan where that is not to be had' -r -f -a "seek\t'By SEEK_DATA and SEEK_HOLE'
-fiemap\t'By FIEMAP'
-scan\t'By reading everything'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l no-backing -d 'Open no file that an image names: an image that needs another is refused'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -s U -l force-share -d 'Read an image that another program, such as a running QEMU, may be writing to'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -s v -l verbose -d 'Say what is done; twice, when a disk is sent: each record'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l snapshot -d 'Read an internal snapshot, in its own size, instead of the current state' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l allow -d 'Allow backing files and data files below DIR (repeatable)' -r -F
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l extents -d 'Find the data of raw images by this method (default: seek, or scan where that is unsupported)' -r -f -a "seek\t'Use SEEK_DATA and SEEK_HOLE'
+fiemap\t'Use FIEMAP'
+scan\t'Read all data'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -l no-backing -d 'Refuse an image that needs a backing file or data file'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -s U -l force-share -d 'Read an image even if another program, such as a running QEMU, has it open for writing'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -s v -l verbose -d 'Print each step; given twice, each record sent too'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand map" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l output -d 'How it is printed' -r -f -a "human\t'For people'
-json\t'JSON, with qemu-img\'s names for what both tell'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l format -d 'The image\'s format. auto: a block device is raw; a file is read as what its content says, but opens no backing file and no data file unless it is named *.qcow2, too. raw: the file as it is, whatever is in it' -r -f -a "auto\t'Raw for a block device, by content for a file'
-raw\t'The disk itself'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l output -d 'Set the output format' -r -f -a "human\t'A table for people'
+json\t'JSON, with the field names of qemu-img'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l format -d 'Set the format of the image' -r -f -a "auto\t'Raw for a block device; detected from the content for a file'
+raw\t'The file or device is the disk itself, whatever its content'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l backing-format -d 'The format of backing files that are not declared to have one; it is never looked for in them' -r -f -a "raw\t'The disk itself'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l backing-format -d 'Set the format of backing files that declare none (default: refuse them)' -r -f -a "raw\t'Raw: the file is the disk'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l snapshot -d 'Read this internal snapshot, in its own size, not the present state' -r
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l allow -d 'Files that an image names may lie below this directory, too, and not only below the image\'s own; can be repeated' -r -F
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l extents -d 'How the extents of raw images are found; if not given, seek, and scan where that is not to be had' -r -f -a "seek\t'By SEEK_DATA and SEEK_HOLE'
-fiemap\t'By FIEMAP'
-scan\t'By reading everything'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l no-backing -d 'Open no file that an image names: an image that needs another is refused'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -s U -l force-share -d 'Read an image that another program, such as a running QEMU, may be writing to'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -s v -l verbose -d 'Say what is done; twice, when a disk is sent: each record'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l snapshot -d 'Read an internal snapshot, in its own size, instead of the current state' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l allow -d 'Allow backing files and data files below DIR (repeatable)' -r -F
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l extents -d 'Find the data of raw images by this method (default: seek, or scan where that is unsupported)' -r -f -a "seek\t'Use SEEK_DATA and SEEK_HOLE'
+fiemap\t'Use FIEMAP'
+scan\t'Read all data'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -l no-backing -d 'Refuse an image that needs a backing file or data file'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -s U -l force-share -d 'Read an image even if another program, such as a running QEMU, has it open for writing'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -s v -l verbose -d 'Print each step; given twice, each record sent too'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -l format -d 'What both are: auto refuses files that begin as images of other formats do, raw takes them as they are' -r -f -a "auto\t'Raw, as far as their beginnings show'
-raw\t'Raw, whatever is in them'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -l progress -d 'Show how far it is: auto is a bar if standard error is a terminal' -r -f -a "auto\t'A bar if standard error is a terminal'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -l format -d 'Set the format of both files' -r -f -a "auto\t'Raw; a file that looks like another image format is refused'
+raw\t'Raw, whatever the content'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -l progress -d 'Show progress' -r -f -a "auto\t'A bar if standard error is a terminal'
 bar\t'A bar, wherever standard error goes'
 json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'
 none\t'Nothing'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -s n -l dry-run -d 'Check all that can be checked, say how much would be done, and write nothing'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -l no-sync -d 'Don\'t wait until it is on stable storage; if the machine fails soon after, it may be lost'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -s q -l quiet -d 'Say nothing but warnings, and why it failed'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -s v -l verbose -d 'Say what is done'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -s n -l dry-run -d 'Check everything and print what would be done; write nothing'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -l no-sync -d 'Skip waiting for stable storage; a crash soon after may lose changes'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -s q -l quiet -d 'Print warnings and errors only'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -s v -l verbose -d 'Print each step'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -l format -d 'What both are: auto refuses files that begin as images of other formats do, raw takes them as they are' -r -f -a "auto\t'Raw, as far as their beginnings show'
-raw\t'Raw, whatever is in them'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -l progress -d 'Show how far it is: auto is a bar if standard error is a terminal' -r -f -a "auto\t'A bar if standard error is a terminal'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -l format -d 'Set the format of both files' -r -f -a "auto\t'Raw; a file that looks like another image format is refused'
+raw\t'Raw, whatever the content'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -l progress -d 'Show progress' -r -f -a "auto\t'A bar if standard error is a terminal'
 bar\t'A bar, wherever standard error goes'
 json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'
 none\t'Nothing'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -s n -l dry-run -d 'Check all that can be checked, say how much would be done, and write nothing'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -l no-sync -d 'Don\'t wait until it is on stable storage; if the machine fails soon after, it may be lost'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -s q -l quiet -d 'Say nothing but warnings, and why it failed'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -s v -l verbose -d 'Say what is done'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -s n -l dry-run -d 'Check everything and print what would be done; write nothing'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -l no-sync -d 'Skip waiting for stable storage; a crash soon after may lose changes'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -s q -l quiet -d 'Print warnings and errors only'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -s v -l verbose -d 'Print each step'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s o -l output -d 'The file to make or replace; if not given, standard output' -r -F
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l hash-interval -d 'Interval of the digests: a power of two, 4K to 16M; 1M if not given' -r
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l min-hole -d 'The grain: zeros are found in blocks of this size, a power of two, 512 to the interval; 4K if not given' -r
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l format -d 'The image\'s format. auto: a block device is raw; a file is read as what its content says, but opens no backing file and no data file unless it is named *.qcow2, too. raw: the file as it is, whatever is in it' -r -f -a "auto\t'Raw for a block device, by content for a file'
-raw\t'The disk itself'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s o -l output -d 'The file to create or replace (default standard output)' -r -F
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l hash-interval -d 'Set the interval of the checksums: a power of two from 4K to 16M bytes (default: 1M)' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l min-hole -d 'Set the grain in which zeros are found: a power of two from 512 bytes to the interval (default: 4K)' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l format -d 'Set the format of the image' -r -f -a "auto\t'Raw for a block device; detected from the content for a file'
+raw\t'The file or device is the disk itself, whatever its content'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l backing-format -d 'The format of backing files that are not declared to have one; it is never looked for in them' -r -f -a "raw\t'The disk itself'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l backing-format -d 'Set the format of backing files that declare none (default: refuse them)' -r -f -a "raw\t'Raw: the file is the disk'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l snapshot -d 'Read this internal snapshot, in its own size, not the present state' -r
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l allow -d 'Files that an image names may lie below this directory, too, and not only below the image\'s own; can be repeated' -r -F
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l extents -d 'How the extents of raw images are found; if not given, seek, and scan where that is not to be had' -r -f -a "seek\t'By SEEK_DATA and SEEK_HOLE'
-fiemap\t'By FIEMAP'
-scan\t'By reading everything'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l progress -d 'Show how far it is: auto is a bar if standard error is a terminal. If not given: auto, and none for a manifest on standard output' -r -f -a "auto\t'A bar if standard error is a terminal'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l snapshot -d 'Read an internal snapshot, in its own size, instead of the current state' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l allow -d 'Allow backing files and data files below DIR (repeatable)' -r -F
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l extents -d 'Find the data of raw images by this method (default: seek, or scan where that is unsupported)' -r -f -a "seek\t'Use SEEK_DATA and SEEK_HOLE'
+fiemap\t'Use FIEMAP'
+scan\t'Read all data'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l progress -d 'Show progress (default: auto, or none for a manifest on standard output)' -r -f -a "auto\t'A bar if standard error is a terminal'
 bar\t'A bar, wherever standard error goes'
 json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'
 none\t'Nothing'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l no-backing -d 'Open no file that an image names: an image that needs another is refused'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s U -l force-share -d 'Read an image that another program, such as a running QEMU, may be writing to'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s v -l verbose -d 'Say what is done; twice, when a disk is sent: each record'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l direct -d 'Leave the page cache as it is: read by O_DIRECT, and where that is not to be had, drop from the cache what was read'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s q -l quiet -d 'Say nothing but warnings, and why it failed'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l no-backing -d 'Refuse an image that needs a backing file or data file'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s U -l force-share -d 'Read an image even if another program, such as a running QEMU, has it open for writing'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s v -l verbose -d 'Print each step; given twice, each record sent too'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l direct -d 'Bypass the page cache with O_DIRECT'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s q -l quiet -d 'Print warnings and errors only'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l hash-interval -d 'Interval of the digests: a power of two, 4K to 16M; 1M if not given' -r
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l min-hole -d 'The grain: zeros are found in blocks of this size, a power of two, 512 to the interval; 4K if not given' -r
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l format -d 'The image\'s format. auto: a block device is raw; a file is read as what its content says, but opens no backing file and no data file unless it is named *.qcow2, too. raw: the file as it is, whatever is in it' -r -f -a "auto\t'Raw for a block device, by content for a file'
-raw\t'The disk itself'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l hash-interval -d 'Set the interval of the checksums: a power of two from 4K to 16M bytes (default: 1M)' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l min-hole -d 'Set the grain in which zeros are found: a power of two from 512 bytes to the interval (default: 4K)' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l format -d 'Set the format of the image' -r -f -a "auto\t'Raw for a block device; detected from the content for a file'
+raw\t'The file or device is the disk itself, whatever its content'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l backing-format -d 'The format of backing files that are not declared to have one; it is never looked for in them' -r -f -a "raw\t'The disk itself'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l backing-format -d 'Set the format of backing files that declare none (default: refuse them)' -r -f -a "raw\t'Raw: the file is the disk'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l snapshot -d 'Read this internal snapshot, in its own size, not the present state' -r
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l allow -d 'Files that an image names may lie below this directory, too, and not only below the image\'s own; can be repeated' -r -F
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l extents -d 'How the extents of raw images are found; if not given, seek, and scan where that is not to be had' -r -f -a "seek\t'By SEEK_DATA and SEEK_HOLE'
-fiemap\t'By FIEMAP'
-scan\t'By reading everything'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l progress -d 'Show how far it is: auto is a bar if standard error is a terminal. If not given: auto, and none for a manifest on standard output' -r -f -a "auto\t'A bar if standard error is a terminal'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l snapshot -d 'Read an internal snapshot, in its own size, instead of the current state' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l allow -d 'Allow backing files and data files below DIR (repeatable)' -r -F
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l extents -d 'Find the data of raw images by this method (default: seek, or scan where that is unsupported)' -r -f -a "seek\t'Use SEEK_DATA and SEEK_HOLE'
+fiemap\t'Use FIEMAP'
+scan\t'Read all data'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l progress -d 'Show progress (default: auto, or none for a manifest on standard output)' -r -f -a "auto\t'A bar if standard error is a terminal'
 bar\t'A bar, wherever standard error goes'
 json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'
 none\t'Nothing'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l no-backing -d 'Open no file that an image names: an image that needs another is refused'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -s U -l force-share -d 'Read an image that another program, such as a running QEMU, may be writing to'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -s v -l verbose -d 'Say what is done; twice, when a disk is sent: each record'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l direct -d 'Leave the page cache as it is: read by O_DIRECT, and where that is not to be had, drop from the cache what was read'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -s q -l quiet -d 'Say nothing but warnings, and why it failed'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l no-backing -d 'Refuse an image that needs a backing file or data file'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -s U -l force-share -d 'Read an image even if another program, such as a running QEMU, has it open for writing'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -s v -l verbose -d 'Print each step; given twice, each record sent too'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l direct -d 'Bypass the page cache with O_DIRECT'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -s q -l quiet -d 'Print warnings and errors only'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l format -d 'The image\'s format. auto: a block device is raw; a file is read as what its content says, but opens no backing file and no data file unless it is named *.qcow2, too. raw: the file as it is, whatever is in it' -r -f -a "auto\t'Raw for a block device, by content for a file'
-raw\t'The disk itself'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l format -d 'Set the format of the image' -r -f -a "auto\t'Raw for a block device; detected from the content for a file'
+raw\t'The file or device is the disk itself, whatever its content'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l backing-format -d 'The format of backing files that are not declared to have one; it is never looked for in them' -r -f -a "raw\t'The disk itself'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l backing-format -d 'Set the format of backing files that declare none (default: refuse them)' -r -f -a "raw\t'Raw: the file is the disk'
 qcow2\t'QEMU\'s qcow2'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l snapshot -d 'Read this internal snapshot, in its own size, not the present state' -r
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l allow -d 'Files that an image names may lie below this directory, too, and not only below the image\'s own; can be repeated' -r -F
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l extents -d 'How the extents of raw images are found; if not given, seek, and scan where that is not to be had' -r -f -a "seek\t'By SEEK_DATA and SEEK_HOLE'
-fiemap\t'By FIEMAP'
-scan\t'By reading everything'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l progress -d 'Show how far it is: auto is a bar if standard error is a terminal. If not given: auto, and none for a manifest on standard output' -r -f -a "auto\t'A bar if standard error is a terminal'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l snapshot -d 'Read an internal snapshot, in its own size, instead of the current state' -r
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l allow -d 'Allow backing files and data files below DIR (repeatable)' -r -F
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l extents -d 'Find the data of raw images by this method (default: seek, or scan where that is unsupported)' -r -f -a "seek\t'Use SEEK_DATA and SEEK_HOLE'
+fiemap\t'Use FIEMAP'
+scan\t'Read all data'"
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l progress -d 'Show progress (default: auto, or none for a manifest on standard output)' -r -f -a "auto\t'A bar if standard error is a terminal'
 bar\t'A bar, wherever standard error goes'
 json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'
 none\t'Nothing'"
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l list -d 'Print all ranges that differ, and nothing else: offset and length in octets, a line each, whole intervals joined'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l no-backing -d 'Open no file that an image names: an image that needs another is refused'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -s U -l force-share -d 'Read an image that another program, such as a running QEMU, may be writing to'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -s v -l verbose -d 'Say what is done; twice, when a disk is sent: each record'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l direct -d 'Leave the page cache as it is: read by O_DIRECT, and where that is not to be had, drop from the cache what was read'
-complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -s q -l quiet -d 'Say nothing but warnings, and why it failed'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l list -d 'Print only the ranges that differ: offset and length in bytes, one range per line'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l no-backing -d 'Refuse an image that needs a backing file or data file'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -s U -l force-share -d 'Read an image even if another program, such as a running QEMU, has it open for writing'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -s v -l verbose -d 'Print each step; given twice, each record sent too'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l direct -d 'Bypass the page cache with O_DIRECT'
+complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -s q -l quiet -d 'Print warnings and errors only'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -s h -l help -d 'Print help (see more with \'--help\')'

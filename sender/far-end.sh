@@ -1,13 +1,13 @@
 # shellcheck shell=sh
 # shellcheck disable=SC2250,SC2249 # size: no idle braces, no empty cases
 # shellcheck disable=SC2154,SC2034,SC2317 # the script, in front as `script`, sets, reads and calls the rest
-# shellcheck disable=SC2015 # what stands before || may fail either way
-# far-end.sh: receives an image as the sender's request asks for, and answers.
+# shellcheck disable=SC2015 # each command before || may fail
+# far-end.sh: receives an image by the sender's request, and sends replies.
 #
-# It is read from standard input, behind which the stream follows, where no
-# recv-hole is installed. It becomes three processes: the first waits for the
-# others and says how it ended; `work` receives, by the functions of the script;
-# `watch` says WAIT, and ends a dead link. What they leave to each other:
+# It is used where recv-hole is not installed. The shell reads it from standard
+# input, and the stream follows. It runs as three processes: the first waits for
+# the others and reports the result; `work` receives, by the functions of
+# recv-hole.sh; `watch` sends WAIT, and ends a dead connection. They share:
 #   asked own bits patience   the request's options
 #   target                    DEST, or the name in it
 
@@ -16,7 +16,7 @@ fail() {
 	exit 2
 }
 
-# decode CODED: word=what it stands for, newlines at its end too
+# decode CODED: word=the decoded text, including newlines at its end
 decode() {
 	case $1 in *[!A-Za-z0-9/._,+:@%=\\-]*) fail "a word of the request is not coded" ;; esac
 	word=$(printf %bx "$1")
@@ -27,7 +27,7 @@ asked() {
 	case $asked in *" $1 "*) ;; *) return 1 ;; esac
 }
 
-# request 1 LEN OPTION.. -- DEST NAME: what is wanted
+# request 1 LEN OPTION.. -- DEST NAME: parse the request
 request() {
 	[ "$1" = 1 ] || fail "the request is of another version"
 	shift 2
@@ -67,9 +67,9 @@ request() {
 	! asked check-base || fail "recv-hole.sh can't read what is there: --check-base needs recv-hole"
 }
 
-# former: what the file has that is there. In a directory, one that was made from
-# an image of another name stays, and one of which nothing is known, unless its
-# name is the image's. Where attributes can't be read nothing is known.
+# former: read the attributes of the existing file. In a directory, a file that
+# was made from an image of another name is refused, and so is one whose origin
+# is unknown (no attributes can be read), unless it has the image's name.
 former() {
 	plain_former
 	[ -n "$inside" ] && [ -n "$source" ] && [ -n "$old" ] && ! asked force || return 0
@@ -80,7 +80,7 @@ former() {
 	die "$show is there already, and $t: name the file instead of its directory, or use --force"
 }
 
-# fell PID: a process and its children
+# fell PID: kill a process and its children
 fell() {
 	kill -STOP "$1" || return 0
 	kids=''
@@ -91,15 +91,15 @@ fell() {
 	kill -KILL "$1"
 } 2>/dev/null
 
-# cease TEXT
+# cease TEXT: end the transfer with this failure
 cease() {
 	fell "$work"
 	fell "$watch"
 	fail "$1"
 }
 
-# family PID: its descendants, and in now what all have read so far, and how
-# they are: their state, and the processor time that they took
+# family PID: list its descendants; now=the bytes that they have read, their
+# states and the processor time that they used
 family() {
 	kids='' n='' t=''
 	read -r x n <"/proc/$1/io"
@@ -112,8 +112,9 @@ family() {
 	done
 } 2>/dev/null
 
-# silent: does `work` wait for bytes, and none come? Its dd reads what it has
-# open itself; what else it started works on the disk, but for the lines' hasher.
+# silent: succeed if `work` waits for bytes of the stream. Its dd then reads from
+# the pipe that `work` has open. Its other children work on the disk, except the
+# one that hashes the lines.
 silent() {
 	[ -r "/proc/$work/io" ] && [ -r "/proc/$work/task/$work/children" ] || return 1
 	all='' now=''
@@ -122,7 +123,7 @@ silent() {
 		before=$now
 		return 1
 	}
-	# shellcheck disable=SC2012 # a link's target stands at the end, be the rest as it may
+	# shellcheck disable=SC2012 # the link's target is at the end of the line
 	pipe=$(ls -l "/proc/$work/fd/0") busy=''
 	for x in $all; do
 		# shellcheck disable=SC2012
@@ -137,7 +138,7 @@ silent() {
 	[ -z "$busy" ]
 } 2>/dev/null
 
-# halted: is `work` stopped, or anything that it has started?
+# halted: succeed if `work` or a descendant is stopped
 halted() {
 	for x in $work $all; do
 		what=''
@@ -147,7 +148,7 @@ halted() {
 	return 1
 } 2>/dev/null
 
-# waits: why `work` hears nothing
+# waits: the message for the silence
 waits() {
 	x=''
 	read -r x <"/proc/$work/wchan"
@@ -157,7 +158,7 @@ waits() {
 	esac
 } 2>/dev/null
 
-# orphan: is the first process gone? (That a signal can be sent proves nothing.)
+# orphan: succeed if the first process has ended. (Its pid may be in use again.)
 orphan() {
 	what=") ? $$ "
 	read -r what </proc/self/stat
@@ -170,12 +171,12 @@ watch() {
 	[ "$patience" -ge 30 ] || tick=1
 	often=15
 	[ "$patience" -ge 45 ] || often=$((patience / 3))
-	# nothing of the link is left to a sleep that outlives this
+	# a sleep that outlives this must not hold the connection open
 	while sleep "$tick" >/dev/null 2>&1 && ! orphan; do
 		still=$((still + tick)) said=$((said + tick)) halt=$((halt + tick))
 		silent || still=0
 		if halted; then
-			# nothing gets on, and nothing is said of it until it does
+			# without progress no WAIT is sent
 			still=0
 			[ "$halt" -lt "$patience" ] || kill -USR2 "$$"
 			continue
@@ -190,21 +191,21 @@ watch() {
 	fell "$work"
 }
 
-# adorn: the owner and mode that were asked for, before .part has its name
+# adorn: set the requested owner and mode, before .part is renamed
 adorn() {
 	[ -z "$own" ] || x=$(chown -- "$own" "$fd" 0>&3 2>&1) || die "can't give $show to $own: ${x#*: }"
 	[ -z "$source" ] || setfattr -n user.xfer-hole.source -v "$source" "$fd" 0>&3 2>/dev/null
 	oct=${bits:-$oct}
 }
 
-# settle -- PART DEST: a rename that replaces nothing
+# settle -- PART DEST: rename without replacing a file
 settle() {
 	ln -- "$2" "$3" 2>/dev/null && rm -f -- "$2" && return
 	{ [ ! -e "$3" ] && [ ! -h "$3" ]; } || die "$show is there already"
 	mv -n "$@" && [ ! -e "$2" ]
 }
 
-# path: make DEST's directory, or see where it could be made
+# path: create DEST's directory, or in a dry run check that it can be created
 path() {
 	dir=${dest%/*}/
 	case $dest in */*) ;; *) dir=./ ;; esac
@@ -220,12 +221,12 @@ path() {
 	fi
 }
 
-# room: is there room for the data that a dry run was told of?
+# room: in a dry run, check the free space for the expected data
 room() {
 	have df && number "$data" || return 0
 	free=$(df -P -k -- "$dir" 2>/dev/null | { read -r y && IFS=' ' read -r y y y y z && printf %s "$y"; })
 	case $free in '' | *[!0-9]*) return 0 ;; esac
-	# what an earlier transfer has left is gone on with
+	# an interrupted transfer would be resumed
 	x=$(du -k -- "$dest.part" 2>/dev/null)
 	x=${x%%[!0-9]*}
 	add "$free" "${x:-0}"
@@ -233,7 +234,7 @@ room() {
 	le "$data" "$total" || die "$dir has $total bytes of free space, and the disk has $data bytes of data"
 }
 
-# known: are there the user and group that DEST would belong to?
+# known: check that the requested user and group exist
 known() {
 	have find && [ -n "$own" ] || return 0
 	x=${own%%:*}
@@ -243,7 +244,7 @@ known() {
 	esac
 }
 
-# probe: can DEST be written? It is as it was afterwards.
+# probe: check that DEST can be written, without changing it
 probe() {
 	if [ "$kind" != part ]; then
 		[ -z "$own$bits" ] || [ "$kind$dev" = place ] || die "$show is a device: it keeps its owner and mode"
@@ -265,7 +266,7 @@ probe() {
 		[ -w "$dir" ] && [ -x "$dir" ] || die "can't write in $dir"
 		room
 		known
-		# root's -w may not see a read-only file system; nothing is there to be removed
+		# -w may succeed for root on a read-only file system; no file is left
 		[ -e "$part" ] || [ -h "$part" ] || x=$(rmdir -- "$part" 2>&1) || case $x in
 		*[Rr]ead-only*) die "can't write in $dir: read-only file system" ;;
 		esac
@@ -283,13 +284,13 @@ probe() {
 	fi
 }
 
-# queue: lock what another receiver may have, which is descriptor 3 from here to
-# the end. It waits for one whose link is dead, and refuses if one is alive. It
-# fails if what has been seen of DEST may have changed since.
+# queue: lock the file that another receiver may be writing; it stays open as 3.
+# It waits for a receiver with a dead connection, and refuses if one is active.
+# It returns false if DEST may have changed since it was examined.
 queue() {
 	file=${part:-"$dest"} waited=''
 	have flock && [ -e "$file" ] && [ "$kind" != pipe ] || return 0
-	# what stands in place of .part is refused later, and not opened
+	# anything but a file as .part is refused later, and not opened
 	[ -z "$part" ] || { [ -f "$file" ] && [ ! -h "$file" ]; } || return 0
 	{ command exec 3<>"$file"; } 2>/dev/null || return 0
 	until flock -n 0 0>&3 2>/dev/null; do
@@ -305,11 +306,11 @@ queue() {
 	done
 	locked=1
 	[ -z "$waited" ] || return 1
-	# without /proc, it isn't known
+	# unknown without /proc
 	[ ! -e /proc/self/fd/3 ] || here "$file"
 }
 
-# examine: look at DEST, before and after it is waited for
+# examine: examine DEST, before and after waiting for the lock
 examine() {
 	dest=$target show=$target dev='' had='' locked='' part=''
 	if asked no-clobber && { [ -e "$dest" ] || [ -h "$dest" ]; }; then
@@ -327,8 +328,8 @@ examine() {
 	probe
 }
 
-# script: all of recv-hole.sh above the line that says so. What resume.sh stands
-# before gets other names.
+# script: load recv-hole.sh up to its marker line. The functions that resume.sh
+# replaces are renamed.
 script() {
 	set -f
 	text='' IFS='
@@ -348,7 +349,7 @@ work() {
 	die() {
 		answer=FAIL t=${1%" (--skip-hash skips them)"}
 		[ "$t" = "$1" ] || set -- "$t (--no-hash sends none)"
-		# the kinds of FAIL: what a program is to know
+		# FAIL starts with its kinds, for programs
 		fault=$fault${left:+ left}
 		case $fault$1 in "("*) fault=none ;; esac
 		[ -z "$fault" ] || set -- "(${fault# }) $1"
@@ -404,7 +405,7 @@ work() {
 far_end() {
 	LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
 	export LC_ALL PATH
-	# from here on silence is a dead link's, and the request's timer has done its work
+	# from here on silence means a dead connection; the request's timer ends
 	printf 'WAIT\n'
 	if [ -n "${w:-}" ]; then
 		fell "$w"
@@ -421,7 +422,7 @@ far_end() {
 	trap 'waits && cease "(again) $why"' USR1
 	trap 'cease "(again) the receiver has been stopped for $patience seconds"' USR2
 	trap : PIPE
-	# some shells tell of one that is only stopped, to be killed
+	# in some shells, wait returns for a stopped process, which is then killed
 	while
 		wait "$work" 2>/dev/null
 		x=$?

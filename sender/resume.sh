@@ -1,28 +1,29 @@
 # shellcheck shell=sh
 # shellcheck disable=SC2250,SC2249 # as in the script
 # shellcheck disable=SC2154,SC2034,SC2317 # the script, and far-end.sh behind this, set, read and call the rest
-# resume.sh: goes on from what a transfer that was cut has left of a new file.
+# resume.sh: resumes an interrupted transfer of a new file.
 #
-# The functions at the end stand before those of the script of the same name,
-# which far-end.sh has renamed: `plain_hole` is the script's `hole`.
+# The functions at the end replace those of the same name in recv-hole.sh,
+# which far-end.sh has renamed: `plain_hole` is the original `hole`.
 #
-# DEST.part.lines has the lines of the hashed records that are in DEST.part: the
-# first is `XFER-HOLE-PART size interval grain inode N`, then come DATA and HOLE, each when its
-# record has been written. Nothing is believed of them: a digest is read back
-# before it is offered, a hole is punched again.
+# DEST.part.lines lists the hashed records that are stored in DEST.part. The
+# first line is `XFER-HOLE-PART size interval grain inode N`. A DATA or HOLE
+# line follows when its record has been written. The lines are not trusted:
+# data is read back and compared with its digest before it is offered, and a
+# hole is punched again.
 #
-#   wanted   what the sender has asked for, and is to send: size interval grain
-#   offered  bytes from the disk's beginning that it may have kept
-#   behind   the stream hasn't passed them yet: they are in DEST.part, and the
-#            lines, which 9 reads, stay as they are until it has
-#   journal  the lines of what comes, which 8 writes
-#   gap      bytes of zeros at their end
-#   spare    what is left of the line that 9 has read
+#   wanted   the parameters that the sender asked for: size interval grain
+#   offered  bytes from the disk's start that the sender may keep
+#   behind   set until the stream has passed the offered bytes. They are in
+#            DEST.part, and the lines, open as 9, are not changed before then
+#   journal  the file for the lines of new records, open as 8
+#   gap      bytes of zeros at the end of these lines
+#   spare    the unused rest of the line that was read from 9
 #   result   the digest of all lines
 wanted='' offered=0 behind='' journal='' gap=0 spare='' result=''
 wrapped=' opening target mark data hole keep ending former '
 
-# ours FILE: is it a plain file of one link, and of this user?
+# ours FILE: succeed if it is a regular file with one link, owned by this user
 ours() {
 	look "$1"
 	case $mode:$links:$uid in
@@ -31,14 +32,14 @@ ours() {
 	esac
 }
 
-# rewind: 9 reads the lines from the first record's on
+# rewind: open the lines as 9, and read the first one, the header
 rewind() {
 	spare=''
 	{ command exec 9<"$part.lines"; } 2>/dev/null &&
 		read -r y had_size had_ival had_grain z had_ino x <&9
 }
 
-# remains: is there a part of a new file, and its lines?
+# remains: succeed if there are a DEST.part and its lines
 remains() {
 	[ "$kind" = part ] && [ -n "$quick" ] || return 1
 	part=$dest.part me=$(id -u)
@@ -47,7 +48,7 @@ remains() {
 		power "$had_ival" 4096 16777216 && power "$had_grain" 512 "$had_ival"
 }
 
-# empty: does DEST.part have zeros from off on, N bytes? It has then.
+# empty: punch N bytes at off in DEST.part, or succeed if they are zeros
 empty() {
 	! $zap -o "$off" -l "$n" "$fd" 0>&3 >/dev/null 2>&1 || return 0
 	zap=''
@@ -56,7 +57,7 @@ empty() {
 	[ "$x" -eq 0 ]
 }
 
-# intact: does DEST.part have these bytes from off on?
+# intact: succeed if the N bytes at off in DEST.part have the digest d
 intact() {
 	t=$quick
 	[ "${#n}" -lt 7 ] || t=${strong:-"$quick"}
@@ -64,11 +65,11 @@ intact() {
 	[ "${t%% *}" = "$d" ]
 }
 
-# review: offered=how much is there as the lines have it, in whole intervals.
-# They end where one of them is torn.
+# review: offered=the bytes, in whole intervals, for which DEST.part matches the
+# lines. A truncated line ends the list.
 review() {
 	offered=0 off=0 prev=''
-	# a name may come to be another's
+	# the name may be replaced meanwhile
 	file=/proc/self/fd/3
 	[ -e "$file" ] || file=$part
 	while read -r line <&9; do
@@ -95,7 +96,7 @@ review() {
 	done
 }
 
-# pull N COMMAND: gives it the lines of the next N bytes
+# pull N COMMAND: run COMMAND with each of the lines for the next N bytes
 pull() {
 	left_over=$1
 	while [ "$left_over" != 0 ]; do
@@ -106,7 +107,7 @@ pull() {
 			sub "$left_over" "$x"
 			left_over=$total x=$spare spare=''
 		else
-			# half a DATA is passed over, never kept
+			# part of a DATA is skipped, never kept
 			sub "$x" "$left_over"
 			spare="$line_kind $total" x="$line_kind $left_over" left_over=0
 		fi
@@ -114,7 +115,7 @@ pull() {
 	done
 }
 
-# tell LINE: to the sender, in bundles that WAIT doesn't get into
+# tell LINE: send a line, buffered, so that WAIT is not inserted into it
 tell() {
 	log="$log$1
 "
@@ -126,8 +127,8 @@ answer_lines() {
 	log=''
 }
 
-# offer: answers WANT with the manifest of what is there, which is locked, as 3,
-# from here on
+# offer: reply to WANT with the manifest of DEST.part, which stays open and
+# locked as 3
 offer() {
 	sought="$ival $grain" zap='fallocate -p'
 	if remains && [ "$had_size" = "$size" ]; then
@@ -139,7 +140,7 @@ offer() {
 		fi
 	fi
 	if [ "$offered" = 0 ]; then
-		# it is made anew, under the same lock
+		# DEST.part is created again, under the same lock
 		locked=1
 		ival=${sought% *} grain=${sought#* }
 		head="0 sha256 $ival $grain"
@@ -159,7 +160,7 @@ offer() {
 	rewind
 }
 
-# note LINE: the next of the result's lines; holes are joined
+# note LINE: add a line of the result; adjacent holes are joined
 note() {
 	case $1 in
 	"HOLE "*)
@@ -173,12 +174,12 @@ note() {
 	[ -z "$1" ] || put "$1"
 }
 
-# put LINE: mksh has echo, and no printf
+# put LINE: write to the journal by echo, since printf is no builtin in mksh
 put() {
 	{ echo "$1" >&8; } 2>/dev/null || die "can't write $show.part.lines"
 }
 
-# passed: a record is in DEST.part
+# passed: the record is stored in DEST.part
 passed() {
 	[ -n "$journal" ] || return 0
 	if [ -n "$behind" ]; then
@@ -201,7 +202,7 @@ opening() {
 	again=1
 	case $kind:$quick:$line in
 	part:?*:"WANT "*)
-		# shellcheck disable=SC2086 # words
+		# shellcheck disable=SC2086 # to be split
 		set -- $line
 		case $#$* in
 		"5$line") ;;
@@ -227,13 +228,13 @@ mark() {
 	record
 }
 
-# record: the lines of what comes go to journal
+# record: create the journal for the lines of new records
 record() {
 	set -C
-	# noclobber minds files alone, and would follow a link to a device
+	# noclobber protects regular files only, and follows a link to a device
 	{ [ ! -e "$journal" ] && [ ! -h "$journal" ] && command exec 8>"$journal" && [ -f "$journal" ]; } 2>/dev/null || {
 		[ -z "$behind" ] || die "can't create $journal"
-		# too long a name, say: nothing can be gone on from
+		# such as a name that is too long: the transfer can not be resumed
 		journal=''
 	}
 	set +C
@@ -246,7 +247,7 @@ target() {
 		return
 	fi
 	same
-	# cut behind what is kept, then a hole
+	# truncate after the kept bytes, and extend by a hole
 	resize "$offered"
 	resize "$size"
 	journal=$part.next
@@ -283,7 +284,7 @@ keep() {
 		pass "$n"
 	else
 		plain_keep
-		# DEST's bytes have no line
+		# bytes of DEST have no line
 		journal=''
 	fi
 	passed
@@ -301,6 +302,6 @@ ending() {
 	note ''
 	x=$({ read -r x && $quick; } <"$part.lines")
 	[ "${x%% *}" = "$result" ] || bad "what came and what was kept are not the sender's disk"
-	# it was no part of DEST
+	# DEST.part was complete
 	kept=''
 }

@@ -1,4 +1,5 @@
-//! The command line: what the user typed ([`Cli`]), and what sending comes to ([`SendOptions`]).
+//! The command line of `xfer-hole` ([`Cli`]) and the options of a transfer that are derived from it
+//! ([`SendOptions`]).
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use xfer_hole_ui::{ProgressKind, TargetArgs, parse_size};
 
 use crate::cmd::digest::DigestArgs;
 use crate::cmd::fold_prune::{FoldArgs, PruneArgs};
-use crate::cmd::hash_args::sums;
+use crate::cmd::hash_args::checked_params;
 use crate::cmd::info::InfoArgs;
 use crate::cmd::manifest::ManifestArgs;
 use crate::cmd::map::MapArgs;
@@ -24,27 +25,22 @@ use crate::incremental_args::IncrementalArgs;
 const EXAMPLES: &str = "\
 Examples:
   xfer-hole web.qcow2 hypervisor:/srv/images/
-  xfer-hole web.qcow2 ssh://me@hypervisor:2222/dev/vg0/web
-  xfer-hole -J jump --bwlimit 5M web.qcow2 inside:web.img
+  xfer-hole --delta web.qcow2 ssh://me@hypervisor:2222/srv/images/web.img
+  xfer-hole --since-snapshot monday web.qcow2 hypervisor:web.img
   xfer-hole web.qcow2 copy.img
   xfer-hole --hash disk.img | recv-hole copy.img
-  xfer-hole --since-snapshot monday web.qcow2 hypervisor:web.img
-  xfer-hole disk.img | ssh host sh recv-hole.sh disk.img
-  xfer-hole map disk.qcow2
-  xfer-hole info --output json disk.qcow2
-  xfer-hole manifest -o disk.manifest disk.qcow2
-  xfer-hole verify copy.img disk.manifest
-  xfer-hole fold volume-snap-2.img volume-snap-1.img
 
-A directory takes the image's name, with .img for what names of images end in: web.qcow2 becomes web.img. A file there
-that was made from an image of another name is replaced only by --force.
-HOST:~/PATH and ssh://HOST/~/PATH are in the home directory there. A local name with a colon is written ./a:b, and an image that is called as a command is, such as map, ./map.
-Sizes and rates take K, M, G, T (1024), KB, MB, GB, TB (1000), and fractions such as 1.5M.
-Exit status is 0 when the disk was sent, and for a DEST when it is whole there, synced and under its name; 75 where trying again can
-help: the link was cut or silent, the host doesn't answer, another transfer writes DEST; 2 for every other failure; 128 and its number
-for SIGINT, SIGTERM and SIGHUP.";
+If DEST is a directory, the new file takes the image's name, with .img instead of an extension such as .qcow2: web.qcow2 \
+becomes web.img. A file there that was made from an image of another name is replaced only with --force.
+HOST:~/PATH and ssh://HOST/~/PATH are in the home directory on HOST. Write ./a:b for a local file whose name has a colon, and \
+./map for an image with the name of a command.
+Sizes and rates take K, M, G, T (powers of 1024), KB, MB, GB, TB (powers of 1000), and fractions such as 1.5M.
 
-/// Sends a disk image as what is in it: data, and how long the holes are.
+Exit status is 0 if the disk was sent and, with a DEST, is complete, synced and under its final name; 75 if trying again can \
+help: the connection was cut or silent, the host does not answer, or another transfer writes DEST; 2 for every other failure; \
+128 plus the signal's number for SIGINT, SIGTERM and SIGHUP.";
+
+/// Send a disk image: data as it is, a hole as its length
 #[derive(Clone, Debug, Parser)]
 #[command(name = "xfer-hole", version, after_help = EXAMPLES, max_term_width = 100)]
 #[command(override_usage = "xfer-hole [OPTIONS] IMAGE [DEST]\n       \
@@ -55,139 +51,153 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 
-    /// The disk to send: a raw or qcow2 image or a block device
+    /// The disk to send: a raw or qcow2 image, or a block device
     #[arg(required_unless_present_any = ["print_receiver", "speaks", "restrict"])]
     pub(crate) image: Option<PathBuf>,
 
-    /// Where to: HOST:PATH, USER@HOST:PATH or ssh://[USER@]HOST[:PORT]/PATH on another machine, or PATH on this one: a file to make or
-    /// replace, a directory to make it in, or a block device. "-" or nothing is standard output, for a pipe into recv-hole
-    // More than one is refused with what to do.
+    /// The destination: HOST:PATH, a local PATH, or "-" for standard output (default: "-")
+    ///
+    /// Another machine is HOST:PATH, USER@HOST:PATH or ssh://[USER@]HOST[:PORT]/PATH. PATH is a file to create or
+    /// replace, a directory to create the file in, or a block device. Without DEST the stream goes to standard
+    /// output, for a pipe into recv-hole.
+    // A second word is accepted here so that the refusal can name the command to type.
     pub(crate) dest: Vec<OsString>,
 
-    /// Send a SHA-256 with each interval, so that nothing arrives unverified. To another machine that is so without this flag
-    #[arg(long, help_heading = "What is sent")]
+    /// Send SHA-256 checksums, which the receiver verifies (default: only to another machine)
+    #[arg(long, help_heading = "Data")]
     pub(crate) hash: bool,
 
-    /// Send no SHA-256 to another machine
-    #[arg(long, conflicts_with = "hash", help_heading = "What is sent")]
+    /// Send no checksums to another machine (default: with checksums)
+    #[arg(long, conflicts_with = "hash", help_heading = "Data")]
     pub(crate) no_hash: bool,
 
-    /// Interval of the digests: a power of two, 4K to 16M; 1M if not given
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "no_hash", help_heading = "What is sent")]
+    /// Set the interval of the checksums: a power of two from 4K to 16M bytes (default: 1M)
+    ///
+    /// A receiver verifies data interval by interval. The default is 64K with --delta and for increments, and 16M for
+    /// recv-hole.sh.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "no_hash", help_heading = "Data")]
     pub(crate) hash_interval: Option<u64>,
 
-    /// Send holes shorter than this as data; with --hash it is the grain: a power of two, 512 to the interval
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "What is sent")]
+    /// Send holes shorter than SIZE bytes as data (default: 4K with checksums, else 1)
+    ///
+    /// With checksums, SIZE is the grain in which zeros are found: a power of two from 512 to the interval. The
+    /// default is 64K for recv-hole.sh.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Data")]
     pub(crate) min_hole: Option<u64>,
 
-    /// Speak the dialect of 2014, which has no size, no end and no digests: a cut can't be seen
-    #[arg(long, conflicts_with = "hash", help_heading = "What is sent")]
+    /// Write the 2014 stream format, in which truncation can't be detected
+    ///
+    /// That format has no disk size, no end record and no checksums.
+    #[arg(long, conflicts_with = "hash", help_heading = "Data")]
     pub(crate) classic: bool,
 
     #[command(flatten)]
-    pub(crate) since: IncrementalArgs,
+    pub(crate) incremental: IncrementalArgs,
 
     #[command(flatten)]
     pub(crate) target: TargetArgs,
 
     #[command(flatten)]
-    pub(crate) rsh: SshArgs,
+    pub(crate) ssh: SshArgs,
 
-    /// What receives at the other side: binary is the recv-hole installed there, sh is recv-hole.sh, which is sent along and needs only
-    /// sh, auto is binary where it is installed, else sh; if not given, auto
-    #[arg(long, value_name = "KIND", value_enum, help_heading = "How the other side is reached")]
+    /// Choose the receiver on the other machine (default: auto)
+    #[arg(long, value_name = "KIND", value_enum, help_heading = "Connection")]
     pub(crate) receiver: Option<Receiver>,
 
-    /// For programs that hold both directions of a link: the receiver's answers come on standard input
-    #[arg(long, conflicts_with = "classic", help_heading = "How the other side is reached")]
+    /// Read replies from standard input, for programs that hold both directions of a link
+    #[arg(long, conflicts_with = "classic", help_heading = "Connection")]
     pub(crate) converse: bool,
 
-    /// For programs: end with 0 if this version of the conversation is spoken, else with 2
-    #[arg(long, value_name = "VERSION", value_parser = parse_version, exclusive = true, help_heading = "How the other side is reached")]
+    /// Exit with 0 if conversation VERSION is supported, else with 2 (for programs)
+    #[arg(long, value_name = "VERSION", value_parser = parse_version, exclusive = true, help_heading = "Connection")]
     pub(crate) speaks: Option<u32>,
 
-    /// For "command=" in authorized_keys: take the request of a pull from SSH_ORIGINAL_COMMAND, and read images beneath DIR only; see
-    /// xfer-hole-restrict(7)
-    #[arg(long, value_name = "DIR", exclusive = true, help_heading = "How the other side is reached")]
+    /// Serve requests for images below DIR only, as the forced command of an ssh key
+    ///
+    /// For command="..." in authorized_keys. The request is read from SSH_ORIGINAL_COMMAND. See
+    /// xfer-hole-restrict(7).
+    #[arg(long, value_name = "DIR", exclusive = true, help_heading = "Connection")]
     pub(crate) restrict: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) source: ImageArgs,
 
-    /// Whether zeros in what the extents call data become holes; on if not given
-    #[arg(long, value_name = "WHEN", value_enum, help_heading = "How it is read")]
+    /// Look for zeros in allocated data and send them as holes (default: on)
+    #[arg(long, value_name = "WHEN", value_enum, help_heading = "Source")]
     pub(crate) detect_zeroes: Option<Detect>,
 
-    /// Accept that the image changes while it is sent: what arrives is then not of one moment. Changes are noticed of files only,
-    /// not of block devices
-    #[arg(long, help_heading = "How it is read")]
+    /// Accept that the image changes while it is sent
+    ///
+    /// The destination is then not the disk at one point in time. Without this option a change of a file is an error;
+    /// a change of a block device can't be detected.
+    #[arg(long, help_heading = "Source")]
     pub(crate) live: bool,
 
-    /// Whether a copy shares its blocks with the image: auto does where that can be, if the image is raw and no flag has zeros
-    /// looked for; if not given, auto
-    #[arg(long, value_name = "WHEN", value_enum, help_heading = "How it is written")]
+    /// Share blocks between image and copy (default: auto)
+    #[arg(long, value_name = "WHEN", value_enum, help_heading = "Destination")]
     pub(crate) reflink: Option<Reflink>,
 
-    /// Show how far it is: auto is a bar if standard error is a terminal. If not given: auto, and none for a stream on standard
-    /// output
-    #[arg(long, value_name = "KIND", value_enum, help_heading = "What is said")]
+    /// Show progress (default: auto, or none for a stream on standard output)
+    #[arg(long, value_name = "KIND", value_enum, help_heading = "Messages")]
     pub(crate) progress: Option<ProgressKind>,
 
-    /// Say nothing but warnings, and why it failed
-    #[arg(short, long, conflicts_with = "verbose", help_heading = "What is said")]
+    /// Print warnings and errors only
+    #[arg(short, long, conflicts_with = "verbose", help_heading = "Messages")]
     pub(crate) quiet: bool,
 
-    /// Print the disk's fingerprint on standard error, to compare it with the receiver's
-    #[arg(long, conflicts_with = "no_hash", help_heading = "What is said")]
+    /// Print the fingerprint of the disk on standard error
+    ///
+    /// The receiver prints the same fingerprint for the same disk.
+    #[arg(long, conflicts_with = "no_hash", help_heading = "Messages")]
     pub(crate) print_digest: bool,
 
-    /// Write recv-hole.sh, the receiver that needs nothing but sh, to standard output
-    #[arg(long, exclusive = true, help_heading = "What is said")]
+    /// Write recv-hole.sh, the receiver that needs only a POSIX shell, to standard output
+    #[arg(long, exclusive = true, help_heading = "Connection")]
     pub(crate) print_receiver: bool,
 }
 
-/// What is done with an image besides sending it.
+/// The subcommands.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Print what is where in an image, extent by extent
+    /// Print the extents of an image: what is data, zero or a hole
     Map(MapArgs),
-    /// Print what an image is, and what it lies on
+    /// Print the format, sizes, snapshots and backing files of an image
     Info(InfoArgs),
-    /// Put the data of a sparse raw file into its parent, the file below it in a chain
+    /// Copy the data of a sparse raw file into its parent, the next file down a chain
     Fold(FoldArgs),
-    /// Punch out of a sparse raw file what its child, the file above it in a chain, has itself
+    /// Punch holes into a sparse raw file where its child, the next file up a chain, has data
     Prune(PruneArgs),
-    /// Print the disk's record lines, with digests and without its bytes
+    /// Print the manifest of a disk: its extents with checksums, without data
     Manifest(ManifestArgs),
-    /// Print the disk's fingerprint
+    /// Print the fingerprint of a disk
     Digest(DigestArgs),
     /// Compare a disk with a manifest
     Verify(VerifyArgs),
 }
 
-/// Whether zeros are looked for.
+/// The argument of `--detect-zeroes`: whether allocated data is searched for zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Detect {
-    /// In blocks of 4 KiB
+    /// Search in blocks of 4 KiB
     On,
-    /// Extents alone are trusted
+    /// Trust the extents
     Off,
 }
 
-/// What receives at the other side.
+/// The argument of `--receiver`: the program that receives on the other machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Receiver {
-    /// recv-hole if it is there, else the script
+    /// recv-hole if it is installed there, else recv-hole.sh
     #[default]
     Auto,
-    /// recv-hole
+    /// recv-hole, which must be installed there
     Binary,
-    /// recv-hole.sh
+    /// recv-hole.sh, which is sent along and needs only a POSIX shell
     Sh,
 }
 
 impl Receiver {
-    /// As it stands in a request.
+    /// The value of the request's `receiver` option.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -197,79 +207,80 @@ impl Receiver {
     }
 }
 
-/// Whom a disk is sent to.
+/// The kind of receiver. It decides the defaults of interval and grain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PeerKind {
-    /// Whoever reads standard output, or a file of this machine.
+    /// A local file or device, or an unknown reader of standard output.
     Unknown,
-    /// recv-hole at the other side.
+    /// `recv-hole` on another machine.
     Binary,
-    /// recv-hole.sh at the other side: each record costs it a process.
+    /// `recv-hole.sh` on another machine. It starts a process for each record.
     Sh,
-    /// The same, where a transfer was cut before: what it has finished is what it can go on from.
-    ShAgain,
-    /// One that tells what it holds: by short intervals there is less to be sent again.
-    Holder,
+    /// `recv-hole.sh` on another machine that holds part of an interrupted transfer. It can resume after a finished
+    /// record only, so records are shorter than for [`PeerKind::Sh`].
+    ShResume,
+    /// A receiver that sends a manifest of its existing data. Short intervals reduce the data to send.
+    Delta,
 }
 
-/// Whether a copy shares its blocks with the image.
+/// The argument of `--reflink`: whether a copy shares blocks with the image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Reflink {
-    /// If it can
+    /// Share blocks if the image is raw, no option requires a search for zeros, and the file system can clone
     #[default]
     Auto,
-    /// Or it is refused
+    /// Fail if blocks can't be shared
     Always,
-    /// All is copied
+    /// Copy all data
     Never,
 }
 
-/// A copy to be made on this machine, checked.
+/// The checked options of a local copy.
 #[derive(Clone, Debug)]
-pub(crate) struct Copying {
+pub(crate) struct CopyOptions {
     pub(crate) job: SendOptions,
     pub(crate) options: TargetOptions,
     pub(crate) reflink: Reflink,
-    /// Zeros are to be looked for, or digests to be made: nothing is shared as it stands.
-    pub(crate) looks: bool,
-    /// Shorter holes are to become data.
-    pub(crate) fills: bool,
+    /// Zeros are searched for, or digests computed, so blocks can't be shared.
+    pub(crate) searches_zeros: bool,
+    /// Short holes are written as data (`--min-hole`).
+    pub(crate) fills_holes: bool,
 }
 
-/// What is to be done, checked.
+/// The checked options of a transfer.
 #[derive(Clone, Debug)]
 pub(crate) struct SendOptions {
     pub(crate) dialect: Dialect,
-    pub(crate) sums: Option<HashParams>,
-    pub(crate) shape: ReadOptions,
+    pub(crate) params: Option<HashParams>,
+    pub(crate) read_options: ReadOptions,
     pub(crate) live: bool,
-    /// What the target has to be, if only changes are sent, and that is said.
+    /// The fingerprint's digest that the target must have, if only changes are sent and the target is checked.
     pub(crate) base: Option<Digest>,
 }
 
 impl SendOptions {
-    /// The same in canonical form with these parameters.
-    pub(crate) fn cut(self, sums: HashParams) -> Self {
-        Self { sums: Some(sums), shape: ReadOptions::canonical(sums), ..self }
+    /// Replaces the parameters of the digests, and the read options by the canonical ones for them.
+    pub(crate) fn with_params(self, params: HashParams) -> Self {
+        Self { params: Some(params), read_options: ReadOptions::canonical(params), ..self }
     }
 }
 
-/// The interval where a receiver is asked what it holds, in bytes.
+/// The default interval for a delta, in bytes.
 const DELTA_INTERVAL: u64 = 64 << 10;
-/// Towards sh: records are long and holes are not short, in bytes.
+/// The default interval for recv-hole.sh, in bytes.
 const SH_INTERVAL: u64 = INTERVAL_MAX;
 const SH_HOLE: u64 = 64 << 10;
-/// Where only changes are sent, intervals are short: what changed is sent by whole ones.
+/// The default interval for an increment, in bytes. A changed interval is sent whole, so intervals are short.
 const SINCE_INTERVAL: u64 = 64 << 10;
 
 impl SendOptions {
-    /// The same where the target has to be this: digests are taken as it was.
-    pub(crate) fn building_on(self, base: Option<Fingerprint>) -> Self {
+    /// Requires the target to have this fingerprint, and takes digests by its parameters.
+    pub(crate) fn with_base(self, base: Option<Fingerprint>) -> Self {
         let Some(base) = base else { return self };
-        match self.sums {
+        match self.params {
             Some(_) => Self {
-                sums: Some(base.sums),
-                shape: ReadOptions::canonical(base.sums),
+                params: Some(base.sums),
+                read_options: ReadOptions::canonical(base.sums),
                 base: Some(base.digest),
                 ..self
             },
@@ -279,30 +290,31 @@ impl SendOptions {
 }
 
 impl Cli {
-    /// What was typed for a copy of `image` on this machine.
-    pub(crate) fn copying(&self, image: &Path, job: SendOptions) -> Result<Copying, SendError> {
+    /// Derives the options of a local copy of `image`. Fails if two of the arguments exclude each other.
+    pub(crate) fn copy_options(&self, image: &Path, job: SendOptions) -> Result<CopyOptions, SendError> {
         let reflink = self.reflink.unwrap_or_default();
-        let looks = self.hash || self.min_hole.is_some() || self.detect_zeroes == Some(Detect::On);
-        if looks && reflink == Reflink::Always {
+        let searches_zeros = self.hash || self.min_hole.is_some() || self.detect_zeroes == Some(Detect::On);
+        if searches_zeros && reflink == Reflink::Always {
             let flags = "--hash, --min-hole or --detect-zeroes on";
             return Err(SendError::usage(format!(
                 "--reflink always copies as it stands, and can't be had with {flags}"
             )));
         }
-        Ok(Copying {
+        Ok(CopyOptions {
             job,
             options: TargetOptions {
                 source: Some(own_name(image)),
                 ..self.target.options(Some(copy_name(image)), None).map_err(SendError::Usage)?
             },
             reflink,
-            looks,
-            fills: self.min_hole.is_some_and(|bytes| bytes > 1),
+            searches_zeros,
+            fills_holes: self.min_hole.is_some_and(|bytes| bytes > 1),
         })
     }
 
-    /// What was typed, checked as far as that can be done without touching anything.
-    pub(crate) fn job(&self, peer: PeerKind) -> Result<SendOptions, SendError> {
+    /// Derives the options of a transfer to a receiver of kind `peer`, without opening a file. Fails if two of the
+    /// arguments exclude each other.
+    pub(crate) fn send_options(&self, peer: PeerKind) -> Result<SendOptions, SendError> {
         let detect = self.detect_zeroes != Some(Detect::Off);
         let hash = self.hash || (peer != PeerKind::Unknown && !self.no_hash);
         let needing = [
@@ -325,16 +337,16 @@ impl Cli {
                 "--delta needs --hash"
             }));
         }
-        let sums = hash.then(|| self.sums(peer)).transpose()?;
-        if sums.is_none() {
-            self.since.check_sums(HashParams::default())?;
+        let params = hash.then(|| self.hash_params(peer)).transpose()?;
+        if params.is_none() {
+            self.incremental.check_params(HashParams::default())?;
         }
-        let shape = match sums {
+        let read_options = match params {
             Some(_) if !detect => {
                 let what = "--detect-zeroes=off can't be had with digests, which go by content";
                 return Err(SendError::usage(if self.hash { what.into() } else { format!("{what}: add --no-hash") }));
             }
-            Some(sums) => ReadOptions::canonical(sums),
+            Some(params) => ReadOptions::canonical(params),
             None => ReadOptions::plain(detect, self.min_hole.unwrap_or(if peer == PeerKind::Sh { SH_HOLE } else { 1 })),
         };
         if self.min_hole.is_some_and(|bytes| bytes > UNIT) {
@@ -342,33 +354,33 @@ impl Cli {
         }
         Ok(SendOptions {
             dialect: if self.classic { Dialect::Classic } else { Dialect::V1 },
-            sums,
-            shape,
+            params,
+            read_options,
             live: self.live,
             base: None,
         })
     }
 
-    /// What holds back the bytes that leave.
-    pub(crate) fn throttle(&self) -> Option<RateLimiter> {
-        self.rsh.bwlimit.map(RateLimiter::new)
+    /// The rate limiter for the connection, if `--bwlimit` was given.
+    pub(crate) fn rate_limiter(&self) -> Option<RateLimiter> {
+        self.ssh.bwlimit.map(RateLimiter::new)
     }
 
-    fn sums(&self, peer: PeerKind) -> Result<HashParams, SendError> {
+    fn hash_params(&self, peer: PeerKind) -> Result<HashParams, SendError> {
         let (interval, grain) = match peer {
             PeerKind::Sh => (SH_INTERVAL, SH_HOLE),
-            PeerKind::ShAgain => (INTERVAL_DEFAULT, SH_HOLE),
+            PeerKind::ShResume => (INTERVAL_DEFAULT, SH_HOLE),
             PeerKind::Unknown | PeerKind::Binary => (INTERVAL_DEFAULT, GRAIN_DEFAULT),
-            PeerKind::Holder => (DELTA_INTERVAL, GRAIN_DEFAULT),
+            PeerKind::Delta => (DELTA_INTERVAL, GRAIN_DEFAULT),
         };
-        let interval = if self.since.wanted().is_some() { SINCE_INTERVAL } else { interval };
-        let (interval, grain) = match self.since.named() {
+        let interval = if self.incremental.wanted().is_some() { SINCE_INTERVAL } else { interval };
+        let (interval, grain) = match self.incremental.given() {
             Some(base) => (base.sums.interval(), base.sums.grain()),
             None => (interval, grain),
         };
         let interval = self.hash_interval.unwrap_or(interval);
-        let sums = sums(interval, self.min_hole.unwrap_or(grain.min(interval)))?;
-        self.since.check_sums(sums)?;
-        Ok(sums)
+        let params = checked_params(interval, self.min_hole.unwrap_or(grain.min(interval)))?;
+        self.incremental.check_params(params)?;
+        Ok(params)
     }
 }

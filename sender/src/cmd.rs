@@ -1,4 +1,4 @@
-//! The commands besides sending.
+//! The subcommands.
 
 pub(crate) mod digest;
 mod disk_args;

@@ -1,4 +1,4 @@
-//! A copy on this machine: a disk goes from its image into a file or device, without a stream between them.
+//! Copies a disk into a file or device of this machine, without a stream.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -17,24 +17,24 @@ use xfer_hole_transfer::{
 };
 use xfer_hole_ui::{Messages, Signals, WrittenTarget};
 
-use crate::Moved;
-use crate::cli::{Cli, Copying, Reflink, SendOptions};
+use crate::TransferResult;
+use crate::cli::{Cli, CopyOptions, Reflink, SendOptions};
 use crate::delta_client::DiskLines;
 use crate::error::SendError;
 use crate::image_args::{check_content, data_of};
-use crate::incremental_args::is_there_already;
+use crate::incremental_args::is_disk_to_send;
 
-/// What came of a copy: the disk's fingerprint, if it was asked for, and what the user should know of the target.
+/// The disk's fingerprint, if digests were computed, and notes about the target for the user.
 type Copied = (Option<Fingerprint>, Vec<String>);
 
-/// A copy: what it needs besides the disk.
+/// A copy, with everything that it needs besides the disk.
 pub(crate) struct Copy<'a> {
     pub(crate) cli: &'a Cli,
     pub(crate) image: &'a Path,
-    /// What the image is known by, if a note of it is to be believed.
-    pub(crate) identity: Option<&'a CacheKey>,
+    /// The image's cache key, if cached fingerprints may be used.
+    pub(crate) cache_key: Option<&'a CacheKey>,
     pub(crate) dest: &'a Path,
-    /// What DEST has to be, if only changes are copied, and that was said.
+    /// The fingerprint that DEST must have, if only changes are copied and DEST is checked.
     pub(crate) base: Option<Fingerprint>,
     pub(crate) counters: &'a ProgressCounters,
     pub(crate) signals: &'a Signals,
@@ -43,24 +43,24 @@ pub(crate) struct Copy<'a> {
 
 impl Copy<'_> {
     /// Copies the disk.
-    pub(crate) fn run(&self, disk: &BackingChain, job: SendOptions) -> Result<Moved, SendError> {
-        let copying = self.cli.copying(self.image, job)?;
+    pub(crate) fn run(&self, disk: &BackingChain, job: SendOptions) -> Result<TransferResult, SendError> {
+        let copying = self.cli.copy_options(self.image, job)?;
         if disk.is_private() {
             sys::keep_private();
         }
         let target = Target::find_apart(self.dest, copying.options.clone(), &disk.storages())?;
         check_content(disk, target.is_device(), self.messages)?;
         let target = if disk.older().is_some() { target.builds_on(self.base, read_base)? } else { target };
-        let shares = self.shares(&copying, disk, &target)?;
+        let shareable = self.shareable(&copying, disk, &target)?;
         let dest = shown(target.path());
-        let made = WrittenTarget { place: dest.clone(), becomes: Some(target.becomes()), resumed: false };
+        let written = WrittenTarget { place: dest.clone(), becomes: Some(target.becomes()), resumed: false };
         if let Some(FormatWarning { what, hint }) = FormatWarning::of_target(&target) {
             self.messages.warn_with_hint(what, hint);
         }
         if self.cli.target.dry_run {
-            // Blocks that are shared take no room.
-            let can_share = || disk.plain().is_some_and(|host| target.can_share(host.file()));
-            let data = if shares && can_share() { None } else { Some(data_of(disk, 1)?.0) };
+            // Shared blocks take no space.
+            let can_share = || disk.plain().is_some_and(|file| target.can_share(file.file()));
+            let data = if shareable && can_share() { None } else { Some(data_of(disk, 1)?.0) };
             let base = disk.older().map(|older| (older.size(), self.base));
             target.rehearse(
                 ExpectedDisk { size: Some(disk.size()), data, delta: self.cli.target.delta, base },
@@ -71,20 +71,20 @@ impl Copy<'_> {
             return Ok((None, None));
         }
         self.counters.set_size(disk.size());
-        let (fingerprint, notes) = self.copy(disk, &copying, target, shares)?;
+        let (fingerprint, notes) = self.copy(disk, &copying, target, shareable)?;
         for note in notes {
             self.messages.warn(format_args!("{dest}: {note}"));
         }
-        Ok((fingerprint, Some(made)))
+        Ok((fingerprint, Some(written)))
     }
 
-    /// Whether it may be tried to share the image's blocks as they stand.
-    fn shares(&self, copying: &Copying, disk: &BackingChain, target: &Target) -> Result<bool, SendError> {
+    /// True if sharing the image's blocks is to be tried.
+    fn shareable(&self, copying: &CopyOptions, disk: &BackingChain, target: &Target) -> Result<bool, SendError> {
         let why = match copying.reflink {
             Reflink::Never => return Ok(false),
             _ if disk.plain().is_none() => "only a raw image in a regular file can be shared as it stands",
             _ if !target.is_new_file() => "only a new file can take them",
-            _ => return Ok(!copying.looks),
+            _ => return Ok(!copying.searches_zeros),
         };
         match copying.reflink {
             Reflink::Always => Err(self.cannot_share(why)),
@@ -96,92 +96,99 @@ impl Copy<'_> {
         SendError::Reflink { image: self.image.to_owned(), why: why.into() }
     }
 
-    /// Writes the target, and gives it its name once the disk is found to be what it was.
-    fn copy(&self, disk: &BackingChain, copying: &Copying, target: Target, shares: bool) -> Result<Copied, SendError> {
+    /// Writes the target and commits it if the disk has not changed.
+    fn copy(
+        &self,
+        disk: &BackingChain,
+        copying: &CopyOptions,
+        target: Target,
+        shareable: bool,
+    ) -> Result<Copied, SendError> {
         let size = disk.size();
         let counters = self.counters;
         if self.cli.target.delta {
-            let sums = copying.job.sums.unwrap_or_default();
-            let known = self.identity.and_then(|identity| identity.recall(sums));
-            // What is to be read back is read.
+            let params = copying.job.params.unwrap_or_default();
+            let known = self.cache_key.and_then(|cache_key| cache_key.recall(params));
+            // With --read-back the disk is read, even if the cache says that it is unchanged.
             if let Some(digest) = known.filter(|_| !copying.options.read_back)
-                && let Some(held) = target.hold_unchanged(|| recall_target(&target, size, sums) == Some(digest))?
+                && let Some(held) = target.hold_unchanged(|| recall_target(&target, size, params) == Some(digest))?
             {
                 disk.check_unchanged(false)?;
                 held.check()?;
                 counters.add_disk(size);
                 counters.add_kept(size);
-                return Ok((Some(Fingerprint { sums, digest }), Vec::new()));
+                return Ok((Some(Fingerprint { sums: params, digest }), Vec::new()));
             }
-            let noting = TargetNote::of(&target);
-            let holding = DeltaTarget::open(target, size, false)?;
-            let noting = noting.of_sink(holding.sink.as_ref());
-            self.signals.set_remains(Some(holding.sink.leftover_message()));
+            let target_note = TargetNote::of(&target);
+            let delta_target = DeltaTarget::open(target, size, false)?;
+            let target_note = target_note.of_sink(delta_target.sink.as_ref());
+            self.signals.set_remains(Some(delta_target.sink.leftover_message()));
             counters.set_phase(Phase::Copying);
-            let poured = differing(disk, copying, &holding, counters).map(Some);
-            let (fingerprint, mut notes) = self.finish(disk, copying, holding.sink, poured)?;
-            notes.extend(noting.note(fingerprint.as_ref()));
+            let copied = copy_differing(disk, copying, &delta_target, counters).map(Some);
+            let (fingerprint, mut notes) = self.finish(disk, copying, delta_target.sink, copied)?;
+            notes.extend(target_note.note(fingerprint.as_ref()));
             return Ok((fingerprint, notes));
         }
-        let noting = TargetNote::of(&target);
+        let target_note = TargetNote::of(&target);
         let opened = target.open(Some(size), disk.older().map(ChangeTracker::size));
-        let sink = opened.map_err(|error| self.already(disk, error))?;
-        // What isn't hashed has no fingerprint.
-        let noting = copying.job.sums.map(|_| noting.of_sink(sink.as_ref()));
-        self.signals.set_remains(Some(sink.leftover_message()));
-        counters.ahead().expected().into_iter().for_each(|data| sink.announce(data));
+        let writer = opened.map_err(|error| self.explain_other_base(disk, error))?;
+        // Without digests there is no fingerprint to cache.
+        let target_note = copying.job.params.map(|_| target_note.of_sink(writer.as_ref()));
+        self.signals.set_remains(Some(writer.leftover_message()));
+        counters.ahead().expected().into_iter().for_each(|data| writer.announce(data));
         counters.set_phase(Phase::Copying);
-        let shared = match disk.plain().filter(|_| shares).map(|host| sink.share(host.file())) {
+        let shared = match disk.plain().filter(|_| shareable).map(|file| writer.share(file.file())) {
             Some(Err(error)) if copying.reflink == Reflink::Always => {
-                sink.give_up();
+                writer.give_up();
                 return Err(self.cannot_share(why_not(&error)));
             }
             Some(Ok(())) => true,
             Some(Err(_)) | None => false,
         };
-        let poured = if shared {
+        let copied = if shared {
             counters.add_disk(size);
             Ok(None)
-        } else if copying.job.sums.is_some() || copying.fills || !sink.is_positional() {
-            in_order(disk, copying, sink.as_ref(), counters)
+        } else if copying.job.params.is_some() || copying.fills_holes || !writer.is_positional() {
+            copy_in_order(disk, copying, writer.as_ref(), counters)
         } else {
             let share = copying.reflink != Reflink::Never;
-            let pour = ParallelCopy { image: disk, shape: copying.job.shape, sink: sink.as_ref(), share, counters };
-            pour.all(workers(disk)).map(|()| None).map_err(SendError::from)
+            let copy =
+                ParallelCopy { image: disk, shape: copying.job.read_options, sink: writer.as_ref(), share, counters };
+            copy.all(thread_count(disk)).map(|()| None).map_err(SendError::from)
         };
-        let (fingerprint, mut notes) = self.finish(disk, copying, sink, poured)?;
-        notes.extend(noting.and_then(|noting| noting.note(fingerprint.as_ref())));
+        let (fingerprint, mut notes) = self.finish(disk, copying, writer, copied)?;
+        notes.extend(target_note.and_then(|target_note| target_note.note(fingerprint.as_ref())));
         Ok((fingerprint, notes))
     }
 
-    /// Says so where DEST is not the older disk because it is the one that was to be copied.
-    fn already(&self, disk: &BackingChain, error: ImageError) -> SendError {
-        let told = error.other_disk().map(|found| found.to_string());
-        if told.is_some_and(|told| is_there_already(disk, &told)) {
+    /// Replaces the error for a DEST that is not the older disk, if DEST is already the disk to copy.
+    fn explain_other_base(&self, disk: &BackingChain, error: ImageError) -> SendError {
+        let fingerprint = error.other_disk().map(|found| found.to_string());
+        if fingerprint.is_some_and(|fingerprint| is_disk_to_send(disk, &fingerprint)) {
             let what = "is the disk that was to be copied already, and not the older one: there is nothing to be done";
             return ImageError::new(DiskErrorKind::Refused, self.dest, what).into();
         }
         error.into()
     }
 
-    /// All is poured, or it failed: gives the target its name if the disk is what it was.
+    /// Commits the target if all data was copied and the disk has not changed.
     fn finish(
         &self,
         disk: &BackingChain,
-        copying: &Copying,
-        sink: Box<dyn DiskWriter>,
-        poured: Result<Option<Fingerprint>, SendError>,
+        copying: &CopyOptions,
+        writer: Box<dyn DiskWriter>,
+        copied: Result<Option<Fingerprint>, SendError>,
     ) -> Result<Copied, SendError> {
-        let remains = sink.leftover_message();
-        let copied = poured.and_then(|fingerprint| {
+        let remains = writer.leftover_message();
+        let copied = copied.and_then(|fingerprint| {
             disk.check_unchanged(copying.job.live)?;
             if let Some(said) = fingerprint.filter(|_| copying.options.read_back) {
-                read_back(sink.as_ref(), disk.size(), said, self.counters)?;
+                read_back(writer.as_ref(), disk.size(), said, self.counters)?;
             }
             if !copying.options.no_sync {
                 self.counters.set_phase(Phase::Syncing);
             }
-            let notes = sink.commit(disk.size())?;
+            let notes = writer.commit(disk.size())?;
             self.signals.set_remains(Some("the whole disk was copied".to_owned()));
             Ok((fingerprint, notes))
         });
@@ -192,7 +199,7 @@ impl Copy<'_> {
     }
 }
 
-/// The system's reason why blocks can't be shared, in words that fit.
+/// The reason why blocks can't be shared.
 fn why_not(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::CrossesDevices => "the copy would be on another file system".into(),
@@ -201,34 +208,35 @@ fn why_not(error: &io::Error) -> String {
     }
 }
 
-fn workers(disk: &BackingChain) -> usize {
-    // What waits for a device needs no processor.
+fn thread_count(disk: &BackingChain) -> usize {
+    // Direct reads wait for the device, so threads may outnumber processors.
     if disk.is_direct() {
         return COPY_THREADS_MAX;
     }
     copy_threads()
 }
 
-/// Pours from the disk's beginning to its end, where the order counts: for digests, for holes that are too short for one, for
-/// pipes. The encoder judges the records, as it does for a stream that nobody reads.
-fn in_order(
+/// Copies from the disk's start to its end, where the order matters: for digests, for `--min-hole`, and for pipes. A
+/// [`StreamEncoder`] checks the records as it does for a stream.
+fn copy_in_order(
     disk: &BackingChain,
-    copying: &Copying,
-    sink: &dyn DiskWriter,
+    copying: &CopyOptions,
+    writer: &dyn DiskWriter,
     counters: &ProgressCounters,
 ) -> Result<Option<Fingerprint>, SendError> {
     let (job, size) = (&copying.job, disk.size());
     let (mut encoder, mut lines) = (StreamEncoder::new(Dialect::V1), BytesMut::new());
-    encoder.encode(Frame::Open(StreamHeader { size, sums: job.sums }), &mut lines)?;
+    encoder.encode(Frame::Open(StreamHeader { size, sums: job.params }), &mut lines)?;
     if let Some(older) = disk.older() {
         encoder.encode(Frame::Base(Base { size: older.size(), digest: None }), &mut lines)?;
     }
     thread::scope(|scope| {
-        // What was hashed is written, and not what is fetched anew.
-        let shape = job.shape.held(true);
-        let blocks = ParallelReader::start(scope, disk, shape, workers(disk)).map_err(SendError::Thread)?;
-        let pieces = Coalescer::new(blocks, &shape).map(|piece| piece.map_err(SendError::from));
-        put_all(disk, pieces, sink, counters, |record| {
+        // The bytes that were hashed are written from memory, and are not read again.
+        let read_options = job.read_options.held(true);
+        let batches =
+            ParallelReader::start(scope, disk, read_options, thread_count(disk)).map_err(SendError::Thread)?;
+        let pieces = Coalescer::new(batches, &read_options).map(|piece| piece.map_err(SendError::from));
+        write_pieces(disk, pieces, writer, counters, |record| {
             lines.clear();
             encoder.encode(Frame::Record(record), &mut lines)?;
             Ok(encoder.payload_passed(record.payload_len())?)
@@ -238,23 +246,23 @@ fn in_order(
     Ok(encoder.fingerprint())
 }
 
-/// Puts pieces where they belong, one behind the other, each after `look` at its record.
-fn put_all(
+/// Writes pieces to the target in order. `check` is called with the record of each piece before it is written.
+fn write_pieces(
     disk: &BackingChain,
     pieces: impl Iterator<Item = Result<Piece, SendError>>,
-    sink: &dyn DiskWriter,
+    writer: &dyn DiskWriter,
     counters: &ProgressCounters,
-    mut look: impl FnMut(Record) -> Result<(), SendError>,
+    mut check: impl FnMut(Record) -> Result<(), SendError>,
 ) -> Result<(), SendError> {
     let (mut at, mut buffer) = (0, Vec::new());
     for piece in pieces {
         let piece = piece?;
         let Some(record) = piece.record() else { continue };
-        look(record)?;
+        check(record)?;
         match piece {
-            Piece::Data(payload, _) => put(disk, &payload, sink, at, &mut buffer)?,
-            Piece::Hole(len) => sink.zero_range(at, len)?,
-            Piece::Keep(len) => sink.keep_existing(at, len)?,
+            Piece::Data(payload, _) => put(disk, &payload, writer, at, &mut buffer)?,
+            Piece::Hole(len) => writer.zero_range(at, len)?,
+            Piece::Keep(len) => writer.keep_existing(at, len)?,
             Piece::Nothing => {}
         }
         at += record.len();
@@ -265,37 +273,44 @@ fn put_all(
     Ok(())
 }
 
-/// Pours what differs from what the target holds; both are hashed at a time.
-fn differing(
+/// Copies the ranges that differ from the target's existing data. Both disks are hashed in parallel.
+fn copy_differing(
     disk: &BackingChain,
-    copying: &Copying,
-    holding: &DeltaTarget,
+    copying: &CopyOptions,
+    delta_target: &DeltaTarget,
     counters: &ProgressCounters,
 ) -> Result<Fingerprint, SendError> {
-    let (sink, size) = (holding.sink.as_ref(), disk.size());
-    let sums = copying.job.sums.unwrap_or_default();
-    // What was hashed is kept, or written, and not what is fetched anew.
-    let shape = copying.job.shape.held(true);
-    let lines = DiskLines::new(size, sums);
+    let (writer, size) = (delta_target.sink.as_ref(), disk.size());
+    let params = copying.job.params.unwrap_or_default();
+    // The bytes that were hashed are compared or written from memory, and are not read again.
+    let read_options = copying.job.read_options.held(true);
+    let lines = DiskLines::new(size, params);
     thread::scope(|scope| {
-        let own = ParallelReader::start(scope, disk, shape, workers(disk)).map_err(SendError::Thread)?;
-        let mut theirs =
-            ParallelReader::start(scope, &holding.image, shape, workers(&holding.image)).map_err(SendError::Thread)?;
-        let (mut records, mut surveyed) = (VecDeque::new(), 0);
-        let entries = || loop {
+        let source = ParallelReader::start(scope, disk, read_options, thread_count(disk)).map_err(SendError::Thread)?;
+        let mut existing =
+            ParallelReader::start(scope, &delta_target.image, read_options, thread_count(&delta_target.image))
+                .map_err(SendError::Thread)?;
+        let (mut records, mut offset) = (VecDeque::new(), 0);
+        let next_record = || loop {
             if let Some(record) = records.pop_front() {
                 return Ok(Some(record));
             }
-            let Some(block) = theirs.next() else { return Ok(None) };
-            let block = block?;
-            holding.bring(surveyed, &block)?;
-            for run in block.runs {
-                surveyed += run.len();
-                records.push_back(run.record());
+            let Some(batch) = existing.next() else { return Ok(None) };
+            let batch = batch?;
+            delta_target.bring(offset, &batch)?;
+            for segment in batch.runs {
+                offset += segment.len();
+                records.push_back(segment.record());
             }
         };
-        let own = own.map(|block| block.and_then(|block| lines.pass(&block).map(|()| block)));
-        put_all(disk, Coalescer::new(BaseMatcher::new(own, entries, size, sums), &shape), sink, counters, |_| Ok(()))
+        let source = source.map(|batch| batch.and_then(|batch| lines.pass(&batch).map(|()| batch)));
+        write_pieces(
+            disk,
+            Coalescer::new(BaseMatcher::new(source, next_record, size, params), &read_options),
+            writer,
+            counters,
+            |_| Ok(()),
+        )
     })?;
-    Ok(Fingerprint { sums, digest: lines.digest()? })
+    Ok(Fingerprint { sums: params, digest: lines.digest()? })
 }

@@ -1,4 +1,5 @@
-//! A stream that builds on what the receiver holds: it is asked before, and answers while we read (SPEC.md, "WANT").
+//! Requests and reads the manifest of the receiver's existing data, which arrives while the disk is read (SPEC.md,
+//! "WANT").
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -11,96 +12,98 @@ use xfer_hole_transport::{ExistingOffer, ManifestProgress, ReplyReader};
 use crate::error::SendError;
 use crate::stream_writer::StreamWriter;
 
-/// How long an answer is waited for at a time.
-const LOOK: Duration = Duration::from_secs(1);
+/// The maximum time of one wait for a reply.
+const POLL: Duration = Duration::from_secs(1);
 
-/// What the receiver holds, as it tells.
+/// The receiver's existing data, as its manifest describes it.
 pub(crate) struct ExistingDisk {
-    answers: ReplyReader,
+    replies: ReplyReader,
     pub(crate) manifest: ManifestHeader,
 }
 
-/// What a receiver answers that was asked what it has.
+/// The reply to a request for a manifest.
 pub(crate) enum DeltaAnswer {
-    /// The very disk.
+    /// The receiver holds the disk with the digest of the request.
     Same(Digest),
-    /// This.
-    Holds(ExistingDisk),
+    /// The receiver sends a manifest.
+    Manifest(ExistingDisk),
 }
 
 impl ExistingDisk {
-    /// Asks the receiver, and waits until it begins to tell; to one that tells first, until it has told all.
+    /// Requests a manifest and waits for its header. If `first` is set, waits for the whole manifest, for a receiver
+    /// that reads its data before it receives.
     pub(crate) fn ask(
-        wire: &mut StreamWriter,
-        answers: &ReplyReader,
+        stream: &mut StreamWriter,
+        replies: &ReplyReader,
         want: ManifestRequest,
         first: bool,
     ) -> Result<DeltaAnswer, SendError> {
-        answers.ask(want);
-        wire.ask(&want)?;
+        replies.ask(want);
+        stream.request_manifest(&want)?;
         let offer = loop {
-            if let Some(offer) = answers.offer(LOOK).map_err(|_| SendError::BrokenPipe)? {
+            if let Some(offer) = replies.offer(POLL).map_err(|_| SendError::BrokenPipe)? {
                 break offer;
             }
         };
-        let answers = answers.clone();
+        let replies = replies.clone();
         match offer {
             ExistingOffer::Manifest(manifest) => {
-                while first && !answers.told_all(LOOK).map_err(|_| SendError::BrokenPipe)? {}
-                Ok(DeltaAnswer::Holds(Self { answers, manifest }))
+                while first && !replies.told_all(POLL).map_err(|_| SendError::BrokenPipe)? {}
+                Ok(DeltaAnswer::Manifest(Self { replies, manifest }))
             }
-            // It is no answer where nothing was named.
+            // This reply is invalid if the request named no digest.
             ExistingOffer::Same => Ok(DeltaAnswer::Same(want.digest.ok_or(SendError::BrokenPipe)?)),
         }
     }
 
-    /// The next record that it tells; none behind the last. What was gathered goes out before anything is waited for: the receiver
-    /// may need it to get on.
-    pub(crate) fn next(&self, wire: &RefCell<&mut StreamWriter>) -> Result<Option<Record>, SendError> {
+    /// The next record of the manifest, or `None` at its end. The stream is flushed before a wait, since the receiver
+    /// may need its data to proceed.
+    pub(crate) fn next(&self, stream: &RefCell<&mut StreamWriter>) -> Result<Option<Record>, SendError> {
         let mut patience = Duration::ZERO;
         loop {
-            match self.answers.told(patience).map_err(|_| SendError::BrokenPipe)? {
+            match self.replies.told(patience).map_err(|_| SendError::BrokenPipe)? {
                 ManifestProgress::Record(record) => return Ok(Some(record)),
                 ManifestProgress::End => return Ok(None),
                 ManifestProgress::Nothing => {
-                    let mut wire = wire.borrow_mut();
-                    wire.flush()?;
-                    wire.idle()?;
-                    patience = LOOK;
+                    let mut stream = stream.borrow_mut();
+                    stream.flush()?;
+                    stream.keep_alive()?;
+                    patience = POLL;
                 }
             }
         }
     }
 }
 
-/// Whether a receiver with these words of READY is to be asked: for a delta, or because a part of this disk may be there.
-pub(crate) fn asks(words: &[String], delta: bool, resume: bool) -> bool {
-    let says = |word: &str| words.iter().any(|said| said == word);
-    says(Reply::DELTA) && (delta || (resume && says(Reply::PART)))
+/// True if a receiver with these words of READY is to be asked for a manifest: for a delta, or because part of this
+/// disk may be there from an interrupted transfer.
+pub(crate) fn offers_manifest(words: &[String], delta: bool, resume: bool) -> bool {
+    let has = |word: &str| words.iter().any(|token| token == word);
+    has(Reply::DELTA) && (delta || (resume && has(Reply::PART)))
 }
 
-/// The record lines of the whole disk, put together from its blocks as they pass.
+/// Computes the manifest lines of the whole disk from the batches that are read.
 pub(crate) struct DiskLines(RefCell<ManifestWriter>);
 
 impl DiskLines {
-    /// Of a disk of this size in bytes.
-    pub(crate) fn new(size: u64, sums: HashParams) -> Self {
-        Self(RefCell::new(ManifestWriter::new(ManifestHeader::whole(size, sums))))
+    /// Starts the manifest of a disk of `size` bytes.
+    pub(crate) fn new(size: u64, params: HashParams) -> Self {
+        Self(RefCell::new(ManifestWriter::new(ManifestHeader::whole(size, params))))
     }
 
-    /// Takes note of a block.
-    pub(crate) fn pass(&self, block: &SegmentBatch) -> Result<(), ImageError> {
+    /// Adds the lines of a batch. Batches must be passed in order.
+    pub(crate) fn pass(&self, batch: &SegmentBatch) -> Result<(), ImageError> {
         let broken =
             |error: xfer_hole_proto::StreamError| ImageError::new(DiskErrorKind::Io, "records", error.to_string());
         let (mut lines, mut writer) = (String::new(), self.0.borrow_mut());
-        for run in &block.runs {
+        for segment in &batch.runs {
             lines.clear();
-            writer.record(&run.record(), &mut lines).map_err(broken)?;
+            writer.record(&segment.record(), &mut lines).map_err(broken)?;
         }
         Ok(())
     }
 
-    /// The digest of the disk's fingerprint, once all blocks have passed.
+    /// The digest of the disk's fingerprint, once all batches were passed.
     pub(crate) fn digest(self) -> Result<Digest, SendError> {
         Ok(self.0.into_inner().end(&mut String::new())?)
     }

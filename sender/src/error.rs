@@ -1,4 +1,4 @@
-//! Why a disk wasn't sent.
+//! The errors of `xfer-hole`.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,112 +8,112 @@ use xfer_hole_os::{DiskErrorKind, reason, shown};
 use xfer_hole_transport::LinkLoss;
 use xfer_hole_ui::Failure;
 
-/// Each is one line; the hint stands apart.
+/// An error of `xfer-hole`. Its text is one line; the hint is separate.
 #[derive(Debug, Error)]
 pub(crate) enum SendError {
-    /// Wrong words on the command line.
+    /// The options or arguments are wrong.
     #[error("{0}")]
     Usage(String),
-    /// Words that the parser of the command line refuses.
+    /// The argument parser refused the command line.
     #[error("{what}")]
     Words {
-        /// One line.
+        /// The message, one line.
         what: String,
-        /// What to do about it.
+        /// The command or action that helps.
         hint: Option<String>,
     },
-    /// A word that is none for an image or a destination.
+    /// An argument is no valid image or destination.
     #[error("{}: {what}", shown(.word))]
     Word {
-        /// As it was typed.
+        /// The argument.
         word: PathBuf,
         /// What is wrong with it.
         what: String,
-        /// What to do about it.
+        /// The command or action that helps.
         hint: Option<String>,
     },
-    /// The other side, or the way to it, failed.
+    /// The remote process or the connection failed.
     #[error("{what}")]
-    Far {
-        /// One line.
+    Remote {
+        /// The message, one line.
         what: String,
-        /// Whether trying again can mend it.
+        /// Whether trying again can help.
         failure: Failure,
-        /// What to do about it.
+        /// The command or action that helps.
         hint: Option<&'static str>,
-        /// What is known of the target.
-        left: Left,
+        /// The state of the target.
+        target: TargetState,
     },
-    /// The other side has been told.
+    /// The receiver has the error as a reply, and its user sees it there.
     #[error("the other side was told")]
-    Told(Failure),
-    /// A pull that a restricted key may not ask for.
+    Reported(Failure),
+    /// The request is not allowed for a restricted key.
     #[error("the request is refused: {0}")]
-    Asked(String),
-    /// The target holds another disk than the one that the changes are for.
+    RequestRefused(String),
+    /// The target does not hold the disk that the changes are relative to.
     #[error("{0}")]
     OtherBase(String),
-    /// The receiver doesn't check what the target holds, and parts of that would be kept.
+    /// The receiver can't check the target, parts of which would be kept.
     #[error("{what}, so it can't be told whether DEST holds the older disk")]
     Unchecked {
-        /// Who it is.
+        /// The receiver and the reason.
         what: &'static str,
-        /// What to do about it.
+        /// The command or action that helps.
         hint: &'static str,
     },
-    /// Nobody wants a disk on the screen.
+    /// Standard output is a terminal.
     #[error("standard output is a terminal, which a disk is not written to")]
     Terminal,
-    /// We were started without one.
+    /// Standard output was closed when the program started.
     #[error("standard output is closed")]
     Closed,
-    /// The receiver went away.
+    /// The reader of the stream closed it.
     #[error("broken pipe: the receiver ended before the whole disk was sent")]
     BrokenPipe,
-    /// Whoever read what we print has had enough, and knows why.
+    /// The reader of a result closed the pipe; no message is printed.
     #[error("broken pipe: nobody reads on")]
-    Unread,
-    /// The stream can't be written.
+    ReaderGone,
+    /// A write to the stream failed.
     #[error("standard output: cannot write: {}", reason(.0))]
     Output(io::Error),
-    /// The receiver's answers can't be read.
+    /// A read of the receiver's replies failed.
     #[error("standard input: cannot read: {}", reason(.0))]
     Input(io::Error),
-    /// The system has no thread for us.
+    /// A thread could not be started.
     #[error("cannot start a thread: {}", reason(.0))]
     Thread(io::Error),
-    /// A failure after writing of a copy began.
+    /// A copy failed after the target was written to.
     #[error("{error}; {remains}")]
     Begun {
-        /// What went wrong.
+        /// The cause.
         error: Box<SendError>,
-        /// What is left behind.
+        /// The state of the target.
         remains: String,
     },
-    /// Blocks were to be shared, and can't be.
+    /// `--reflink always` was given and blocks can't be shared.
     #[error("{}: cannot share its blocks, as --reflink always wants it: {why}", shown(.image))]
     Reflink {
-        /// The disk.
+        /// The image.
         image: PathBuf,
-        /// Half a sentence.
+        /// The reason.
         why: String,
     },
-    /// The disk can't be read, or the copy not be written.
+    /// The disk can't be read, or the copy can't be written.
     #[error(transparent)]
     Image(#[from] xfer_hole_os::DiskError),
-    /// We were about to write a stream that the receiver would refuse.
+    /// The encoder refused a frame that would make the stream invalid.
     #[error(transparent)]
     Stream(#[from] xfer_hole_proto::StreamError),
 }
 
-/// What a failure of the other side tells of the target.
+/// The state of the target after a failure on the receiver's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Left {
-    /// The line says it, or there is nothing to be said.
-    Said,
-    /// Nothing was begun there.
-    Untouched,
-    /// It isn't told.
+pub(crate) enum TargetState {
+    /// The message states it, or the target does not matter.
+    Stated,
+    /// The target is unchanged.
+    Unchanged,
+    /// The state is unknown.
     Unknown,
 }
 
@@ -122,27 +122,27 @@ impl SendError {
         Self::Usage(text.into())
     }
 
-    /// The other side, or the way to it, failed for good.
+    /// A permanent failure of the remote process or the connection.
     pub(crate) fn remote(what: impl Into<String>) -> Self {
-        Self::Far { what: what.into(), failure: Failure::Permanent, hint: None, left: Left::Unknown }
+        Self::Remote { what: what.into(), failure: Failure::Permanent, hint: None, target: TargetState::Unknown }
     }
 
-    /// Whether trying again can mend it.
+    /// Whether trying again can help.
     pub(crate) fn failure(&self) -> Failure {
         match self {
-            Self::Far { failure, .. } | Self::Told(failure) => *failure,
+            Self::Remote { failure, .. } | Self::Reported(failure) => *failure,
             Self::Image(error) => Failure::temporary_if(error.kind() == DiskErrorKind::Busy),
             Self::Begun { error, .. } => error.failure(),
             _ => Failure::Permanent,
         }
     }
 
-    /// A failed read of the answers.
+    /// Converts a failed read of the receiver's replies.
     pub(crate) fn input(source: io::Error) -> Self {
         Self::Input(source)
     }
 
-    /// A failed write of the stream.
+    /// Converts a failed write of the stream.
     pub(crate) fn output(source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::BrokenPipe => Self::BrokenPipe,
@@ -150,12 +150,12 @@ impl SendError {
         }
     }
 
-    /// True if it was the receiver, or the way to it, that didn't take the stream.
+    /// True if writing the stream failed.
     pub(crate) fn is_of_output(&self) -> bool {
         matches!(self, Self::BrokenPipe | Self::Output(_))
     }
 
-    /// What to do about it, where that is known.
+    /// The command or action that helps, if there is one.
     pub(crate) fn hint(&self) -> Option<&str> {
         match self {
             Self::Usage(_) => Some("see xfer-hole --help"),
@@ -168,14 +168,14 @@ impl SendError {
             Self::Image(error) => error.hint_text(),
             Self::Begun { error, .. } => error.hint(),
             Self::Reflink { .. } => Some("leave --reflink out to have it copied where it can't be shared"),
-            Self::Far { hint, .. } => *hint,
-            Self::Told(_)
-            | Self::Asked(_)
+            Self::Remote { hint, .. } => *hint,
+            Self::Reported(_)
+            | Self::RequestRefused(_)
             | Self::Input(_)
             | Self::Closed
             | Self::Thread(_)
             | Self::BrokenPipe
-            | Self::Unread
+            | Self::ReaderGone
             | Self::Output(_)
             | Self::Stream(_) => None,
         }
@@ -184,6 +184,6 @@ impl SendError {
 
 impl From<LinkLoss> for SendError {
     fn from(LinkLoss { what, failure }: LinkLoss) -> Self {
-        Self::Far { what, failure, hint: None, left: Left::Unknown }
+        Self::Remote { what, failure, hint: None, target: TargetState::Unknown }
     }
 }

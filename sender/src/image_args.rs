@@ -1,4 +1,4 @@
-//! The image that a command reads: the flags that all commands have for it, and its opening.
+//! The options of all commands that read an image, and the opening of the image.
 
 use std::path::{Path, PathBuf};
 
@@ -12,93 +12,97 @@ use xfer_hole_ui::Messages;
 
 use crate::error::SendError;
 
-/// How the image is read, whatever is done with it.
+/// The options for reading an image.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "How it is read")]
+#[command(next_help_heading = "Source")]
 pub(crate) struct ImageArgs {
-    /// The image's format. auto: a block device is raw; a file is read as what its content says, but opens no backing file and no data file
-    /// unless it is named *.qcow2, too. raw: the file as it is, whatever is in it
+    /// Set the format of the image
+    ///
+    /// A backing file or data file is opened only if the format is declared with this option, or the image's name
+    /// ends in .qcow2.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) format: FormatArg,
 
-    /// The format of backing files that are not declared to have one; it is never looked for in them
+    /// Set the format of backing files that declare none (default: refuse them)
     #[arg(long, value_name = "FORMAT", value_enum)]
     pub(crate) backing_format: Option<BackingFormatArg>,
 
-    /// Read this internal snapshot, in its own size, not the present state
+    /// Read an internal snapshot, in its own size, instead of the current state
     #[arg(long, value_name = "NAME|ID")]
     pub(crate) snapshot: Option<String>,
 
-    /// Files that an image names may lie below this directory, too, and not only below the image's own; can be repeated
+    /// Allow backing files and data files below DIR (repeatable)
+    ///
+    /// Files below the image's own directory are always allowed.
     #[arg(long, value_name = "DIR")]
     pub(crate) allow: Vec<PathBuf>,
 
-    /// Open no file that an image names: an image that needs another is refused
+    /// Refuse an image that needs a backing file or data file
     #[arg(long, conflicts_with = "allow")]
     pub(crate) no_backing: bool,
 
-    /// Read an image that another program, such as a running QEMU, may be writing to
+    /// Read an image even if another program, such as a running QEMU, has it open for writing
     #[arg(short = 'U', long)]
     pub(crate) force_share: bool,
 
-    /// How the extents of raw images are found; if not given, seek, and scan where that is not to be had
+    /// Find the data of raw images by this method (default: seek, or scan where that is unsupported)
     #[arg(long, value_name = "HOW", value_enum)]
     pub(crate) extents: Option<ExtentsArg>,
 
-    /// Say what is done; twice, when a disk is sent: each record
-    #[arg(short, long, action = ArgAction::Count, help_heading = "What is said")]
+    /// Print each step; given twice, each record sent too
+    #[arg(short, long, action = ArgAction::Count, help_heading = "Messages")]
     pub(crate) verbose: u8,
 
-    /// The image is looked up beneath this directory.
+    /// The directory that confines the image's name, for a restricted key.
     #[arg(skip)]
     pub(crate) bounds: Option<ConfinedDir>,
 }
 
-/// What is done with an image besides reading it.
+/// What an image is opened for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ReadPurpose {
-    /// It is compared with this older state.
+    /// The older state that the changes are relative to.
     pub(crate) since: Option<IncrementalBase>,
-    /// The disk's bytes are read past the page cache.
+    /// Data is read with O_DIRECT, past the page cache.
     pub(crate) direct: bool,
-    /// Its fingerprint is to be noted.
+    /// Dirty data is flushed on opening, since the fingerprint will be cached.
     pub(crate) flush: bool,
 }
 
-/// What the image is.
+/// The argument of `--format`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FormatArg {
-    /// Raw for a block device, by content for a file
+    /// Raw for a block device; detected from the content for a file
     #[default]
     Auto,
-    /// The disk itself
+    /// The file or device is the disk itself, whatever its content
     Raw,
     /// QEMU's qcow2
     Qcow2,
 }
 
-/// What backing files are.
+/// The argument of `--backing-format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BackingFormatArg {
-    /// The disk itself
+    /// Raw: the file is the disk
     Raw,
     /// QEMU's qcow2
     Qcow2,
 }
 
-/// How extents are found.
+/// The argument of `--extents`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ExtentsArg {
-    /// By SEEK_DATA and SEEK_HOLE
+    /// Use SEEK_DATA and SEEK_HOLE
     Seek,
-    /// By FIEMAP
+    /// Use FIEMAP
     Fiemap,
-    /// By reading everything
+    /// Read all data
     Scan,
 }
 
 impl ImageArgs {
-    /// What was typed, for the image crate. The directories that are allowed must be there.
+    /// Derives the options for opening a disk. Fails if an allowed directory does not exist.
     pub(crate) fn opening(&self) -> Result<DiskOptions, SendError> {
         Ok(DiskOptions {
             format: match self.format {
@@ -124,16 +128,16 @@ impl ImageArgs {
         })
     }
 
-    /// Opens the image and all that it lies on, `direct` if its bytes are to be read past the page cache, and says what there is to
-    /// know of it.
+    /// Opens the image with its chain, prints its warnings, and warns if the content is not a disk. With `direct`,
+    /// data is read with O_DIRECT.
     pub(crate) fn open(&self, image: &Path, direct: bool, messages: Messages) -> Result<BackingChain, SendError> {
         let chain = self.open_as(image, ReadPurpose { direct, ..ReadPurpose::default() }, messages)?;
         check_content(&chain, false, messages)?;
         Ok(chain)
     }
 
-    /// Opens it as [`Self::open`] does, to be read in this way. What it holds if that is no disk, is the caller's to check, who knows
-    /// where it goes.
+    /// Opens the image with its chain and prints its warnings. The caller must call [`check_content`] once the
+    /// destination is known.
     pub(crate) fn open_as(
         &self,
         image: &Path,
@@ -165,8 +169,8 @@ impl ImageArgs {
     }
 }
 
-/// How many bytes of the disk are data by its extents, of which zeros may still be found; and how many an older state has, too. What changed
-/// is counted by multiples of `align`.
+/// Counts, by extents alone, the bytes of data and the bytes that are unchanged since the older state. Changed ranges
+/// are rounded to multiples of `align` bytes.
 pub(crate) fn data_of(disk: &BackingChain, align: u64) -> Result<(u64, u64), SendError> {
     let (mut data, mut kept) = (0, 0);
     for step in Plan::changed(disk, align) {
@@ -180,7 +184,7 @@ pub(crate) fn data_of(disk: &BackingChain, align: u64) -> Result<(u64, u64), Sen
     Ok((data, kept))
 }
 
-/// Warns of bytes that are no disk, or refuses them where they would go to a block device.
+/// Warns if the image's content is not a disk. Fails instead if the destination is a block device.
 pub(crate) fn check_content(disk: &BackingChain, to_device: bool, messages: Messages) -> Result<(), SendError> {
     let Some((content, host)) = disk.content().zip(disk.host(0)) else { return Ok(()) };
     if to_device {
@@ -190,14 +194,14 @@ pub(crate) fn check_content(disk: &BackingChain, to_device: bool, messages: Mess
     Ok(())
 }
 
-/// True for names that promise something else than a raw disk: of other formats, or compressed.
+/// True if the file name's extension means another format or a compressed file.
 fn is_named_as_image(image: &Path) -> bool {
     const NAMES: [&str; 13] =
         ["qcow", "qcow2", "qed", "vmdk", "vdi", "vhd", "vhdx", "vpc", "gz", "xz", "bz2", "zst", "zip"];
     image.extension().is_some_and(|extension| NAMES.iter().any(|name| extension.eq_ignore_ascii_case(name)))
 }
 
-/// Adds a hint for those who take `-` for standard input.
+/// Adds a hint if the image's name is `-`, which is not supported.
 pub(crate) fn no_pipe(image: &Path, error: ImageError) -> ImageError {
     match image.to_str() {
         Some("-") => error.hint("a disk can't be read from a pipe: name the file or device"),

@@ -1,4 +1,4 @@
-//! What only changes are sent since: the flags for an older state of the disk, and what the target has to be then.
+//! The options for an incremental transfer, and the fingerprint that the target must have for it.
 
 use std::ffi::OsStr;
 use std::panic::resume_unwind;
@@ -17,28 +17,36 @@ use xfer_hole_ui::TargetArgs;
 
 use crate::error::SendError;
 
-/// How often it is checked, while the older disk is read, whether that is still wanted.
-const LOOK: Duration = Duration::from_secs(1);
+/// The interval between two checks whether the older disk is still to be read.
+const POLL: Duration = Duration::from_secs(1);
 
-/// The older state that the target holds.
+/// The options that name the older state, which the target holds.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "What is sent")]
+#[command(next_help_heading = "Data")]
 pub(crate) struct IncrementalArgs {
-    /// Send only what changed since this internal snapshot of the image, found from its tables alone. The target must hold the
-    /// snapshot's disk: the rest of it is kept
+    /// Send only changes since an internal snapshot of the image
+    ///
+    /// The target must hold the disk of that snapshot, the base disk. Changes are found from the image's tables
+    /// alone; the rest of the target is kept.
     #[arg(long, value_name = "NAME|ID", conflicts_with_all = ["since_base", "bitmap", "classic"])]
     since_snapshot: Option<String>,
 
-    /// Send only what the images above this file of the backing chain have. The target must hold that file's disk
+    /// Send only the data of the layers above FILE in the backing chain
+    ///
+    /// The target must hold the disk of FILE, the base disk.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["bitmap", "classic"])]
     since_base: Option<PathBuf>,
 
-    /// Send only what this persistent bitmap of the image is set for. The target must hold the disk as it was when the bitmap was begun
+    /// Send only the ranges that a persistent bitmap of the image marks as changed
+    ///
+    /// The target must hold the disk as it was when the bitmap was created, the base disk.
     #[arg(long, value_name = "NAME", conflicts_with = "classic")]
     bitmap: Option<String>,
 
-    /// Name the older disk that the target must hold, which the receiver checks, by its fingerprint. Without it the older state is
-    /// read here, unless its fingerprint was noted
+    /// Set the fingerprint of the base disk, which the receiver checks
+    ///
+    /// Without a value, or without this option, the base disk is read on this machine, unless its fingerprint is
+    /// cached.
     #[arg(
         long,
         value_name = "FINGERPRINT",
@@ -49,18 +57,20 @@ pub(crate) struct IncrementalArgs {
     )]
     base_digest: Option<BaseDigest>,
 
-    /// Don't have the receiver check that the target holds the older disk: if it doesn't, the result is a disk that never was
+    /// Skip the check that the target holds the base disk
+    ///
+    /// If the target holds another disk, it is corrupted without an error.
     #[arg(long, conflicts_with_all = ["base_digest", "check_base"])]
     trust_base: bool,
 }
 
-/// How the target's content is known.
+/// The argument of `--base-digest`.
 #[derive(Clone, Copy, Debug)]
 enum BaseDigest {
-    /// It is to be read here.
+    /// The fingerprint is computed on this machine.
     Read,
-    /// By the user.
-    Named(Fingerprint),
+    /// The fingerprint is given.
+    Given(Fingerprint),
 }
 
 impl BaseDigest {
@@ -69,27 +79,27 @@ impl BaseDigest {
             return Ok(Self::Read);
         }
         let wrong = || "a fingerprint is sha256:INTERVAL:GRAIN:DIGEST, as --print-digest prints it".to_owned();
-        Fingerprint::parse(text).map(Self::Named).ok_or_else(wrong)
+        Fingerprint::parse(text).map(Self::Given).ok_or_else(wrong)
     }
 }
 
 impl IncrementalArgs {
-    /// The older state that was asked for.
+    /// The older state that the options name, if any.
     pub(crate) fn wanted(&self) -> Option<IncrementalBase> {
         let snapshot = self.since_snapshot.clone().map(IncrementalBase::Snapshot);
         let base = || self.since_base.clone().map(IncrementalBase::Base);
         snapshot.or_else(base).or_else(|| self.bitmap.clone().map(IncrementalBase::Bitmap))
     }
 
-    /// What the user says that the target holds.
-    pub(crate) fn named(&self) -> Option<Fingerprint> {
+    /// The fingerprint given with `--base-digest`, if any.
+    pub(crate) fn given(&self) -> Option<Fingerprint> {
         match self.base_digest {
-            Some(BaseDigest::Named(fingerprint)) => Some(fingerprint),
+            Some(BaseDigest::Given(fingerprint)) => Some(fingerprint),
             Some(BaseDigest::Read) | None => None,
         }
     }
 
-    /// Refuses what makes no sense together.
+    /// Fails if the options exclude each other or lack one that they need.
     pub(crate) fn check(&self, image: &OsStr, target: &TargetArgs) -> Result<(), SendError> {
         let since = "--since-snapshot, --since-base or --bitmap";
         if self.base_digest.is_some() && image.to_str().is_some_and(|word| Fingerprint::parse(word).is_some()) {
@@ -114,7 +124,7 @@ impl IncrementalArgs {
                 return Err(SendError::usage(format!("{flag} needs {since}")));
             }
         }
-        if self.bitmap.is_some() && self.named().is_none() && !self.trust_base {
+        if self.bitmap.is_some() && self.given().is_none() && !self.trust_base {
             let what = "tells what changed, but not what the disk was before, which the target must hold";
             return Err(SendError::Word {
                 word: "--bitmap".into(),
@@ -127,41 +137,49 @@ impl IncrementalArgs {
         Ok(())
     }
 
-    /// Refuses a fingerprint with other parameters than these: those of the stream, or what a stream without digests stands for.
-    pub(crate) fn check_sums(&self, sums: HashParams) -> Result<(), SendError> {
-        match self.named() {
-            Some(base) if base.sums != sums => Err(SendError::usage(format!(
+    /// Fails if `--base-digest` has other parameters than `params`: those of the stream, or the default ones for a
+    /// stream without digests.
+    pub(crate) fn check_params(&self, params: HashParams) -> Result<(), SendError> {
+        match self.given() {
+            Some(base) if base.sums != params => Err(SendError::usage(format!(
                 "--base-digest is of intervals of {} and a grain of {} bytes, and the stream's are {} and {}",
                 base.sums.interval(),
                 base.sums.grain(),
-                sums.interval(),
-                sums.grain()
+                params.interval(),
+                params.grain()
             ))),
             _ => Ok(()),
         }
     }
 
-    /// What the target has to hold, as far as that is known without reading. The stream has these `sums`, or none, and others only
-    /// if they are not `fixed`; with `live` the image may change.
-    pub(crate) fn basis(&self, disk: &BackingChain, sums: Option<HashParams>, fixed: bool, live: bool) -> KnownBase {
-        let sums = sums.map_or((HashParams::default(), true), |sums| (sums, fixed));
-        match (self.named(), disk.before()) {
-            _ if self.trust_base => KnownBase::Unsaid,
+    /// Determines the fingerprint that the target must have, without reading data. `params` are the stream's, if it
+    /// has digests; a cached fingerprint with other parameters is accepted only if they are not `fixed`. With `live`
+    /// the image may change while it is read.
+    pub(crate) fn known_base(
+        &self,
+        disk: &BackingChain,
+        params: Option<HashParams>,
+        fixed: bool,
+        live: bool,
+    ) -> KnownBase {
+        let params = params.map_or((HashParams::default(), true), |params| (params, fixed));
+        match (self.given(), disk.before()) {
+            _ if self.trust_base => KnownBase::NoCheck,
             (Some(named), _) => KnownBase::Known(named),
-            (None, None) => KnownBase::Unsaid,
-            (None, Some(before)) => match self.noted(&before, sums) {
-                Some(noted) => KnownBase::Known(noted),
+            (None, None) => KnownBase::NoCheck,
+            (None, Some(before)) => match self.cached(&before, params) {
+                Some(cached) => KnownBase::Known(cached),
                 None => KnownBase::Unread { before, live },
             },
         }
     }
 
-    /// What was noted of the older disk, if it is a file of its own: a snapshot is not what the image's files are known by.
-    fn noted(&self, before: &BackingChain, (sums, fixed): (HashParams, bool)) -> Option<Fingerprint> {
+    /// The cached fingerprint of the older disk, if that disk is a file of its own. A snapshot has no cache entry.
+    fn cached(&self, before: &BackingChain, (params, fixed): (HashParams, bool)) -> Option<Fingerprint> {
         self.since_base.as_ref()?;
-        let noted = CacheKey::of_chain(before, SystemTime::now())?.recall_all();
-        let fits = noted.into_iter().filter(|noted| !fixed || noted.sums == sums);
-        fits.min_by_key(|noted| (noted.sums != sums, noted.sums.interval(), noted.sums.grain()))
+        let cached = CacheKey::of_chain(before, SystemTime::now())?.recall_all();
+        let fits = cached.into_iter().filter(|cached| !fixed || cached.sums == params);
+        fits.min_by_key(|cached| (cached.sums != params, cached.sums.interval(), cached.sums.grain()))
     }
 }
 
@@ -170,48 +188,50 @@ fn fingerprints(text: &str) -> impl Iterator<Item = Fingerprint> {
     text.split([' ', ',', ';']).filter_map(Fingerprint::parse)
 }
 
-/// Whether a receiver that was to keep parts of an older disk tells the fingerprint of another disk.
-pub(crate) fn tells_disk(disk: &BackingChain, told: &str) -> bool {
-    disk.older().is_some() && fingerprints(told).next().is_some()
+/// True if a failure's text names the fingerprint of another disk, during an incremental transfer.
+pub(crate) fn names_disk(disk: &BackingChain, text: &str) -> bool {
+    disk.older().is_some() && fingerprints(text).next().is_some()
 }
 
-/// Whether a target whose fingerprints stand in this text holds the disk already: our own fingerprint is computed by reading.
-pub(crate) fn is_there_already(disk: &BackingChain, told: &str) -> bool {
+/// True if one of the fingerprints in the text is that of the disk to send. Reads the whole disk.
+pub(crate) fn is_disk_to_send(disk: &BackingChain, text: &str) -> bool {
     let whole = disk.whole();
-    let is_it =
-        |told: Fingerprint| fingerprint(&whole, told.sums, &ProgressCounters::default()).is_ok_and(|disk| disk == told);
-    tells_disk(disk, told) && fingerprints(told).any(is_it)
+    let is_it = |named: Fingerprint| {
+        fingerprint(&whole, named.sums, &ProgressCounters::default()).is_ok_and(|disk| disk == named)
+    };
+    names_disk(disk, text) && fingerprints(text).any(is_it)
 }
 
-/// What is known of the disk that the target has to hold, where only changes are sent.
+/// The state of the base of an incremental transfer: the disk that the target must hold.
 #[derive(Debug)]
 pub(crate) enum KnownBase {
-    /// Nothing is said of it.
-    Unsaid,
-    /// It is this one.
+    /// The target is not checked.
+    NoCheck,
+    /// The fingerprint is known.
     Known(Fingerprint),
-    /// It is this one, which has not been read yet.
+    /// The fingerprint is not known yet.
     Unread {
-        /// The disk.
+        /// The older disk, to be read.
         before: BackingChain,
-        /// Its files may change meanwhile: what is older in them doesn't.
+        /// The image's files may change while the older disk is read; its own data does not.
         live: bool,
     },
 }
 
 impl KnownBase {
-    /// What is known without reading.
+    /// The fingerprint, if it is known without reading.
     pub(crate) fn known(&self) -> Option<Fingerprint> {
         match self {
             Self::Known(fingerprint) => Some(*fingerprint),
-            Self::Unsaid | Self::Unread { .. } => None,
+            Self::NoCheck | Self::Unread { .. } => None,
         }
     }
 
-    /// The fingerprint by these `sums`, read if it is unknown. `wait` is called each second meanwhile, and may call it off.
+    /// The fingerprint with these parameters, computed by reading the disk if it is unknown. `wait` is called once a
+    /// second meanwhile; an error from it stops the reading.
     pub(crate) fn read(
         &self,
-        sums: Option<HashParams>,
+        params: Option<HashParams>,
         counters: &ProgressCounters,
         mut wait: impl FnMut() -> Result<(), SendError>,
     ) -> Result<Option<Fingerprint>, SendError> {
@@ -220,13 +240,14 @@ impl KnownBase {
         let (over, (done, ended)) = (AtomicBool::new(false), channel::<()>());
         let go_on = || if over.load(Ordering::Relaxed) { Err(SendError::BrokenPipe) } else { Ok(()) };
         let read = || {
-            let read = record_lines(before, sums.unwrap_or_default(), *live, &ProgressCounters::default(), |_| go_on());
+            let read =
+                record_lines(before, params.unwrap_or_default(), *live, &ProgressCounters::default(), |_| go_on());
             drop(done);
             read
         };
         thread::scope(|scope| {
             let reading = thread::Builder::new().spawn_scoped(scope, read).map_err(SendError::Thread)?;
-            while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+            while ended.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
                 wait().inspect_err(|_| over.store(true, Ordering::Relaxed))?;
             }
             let read = reading.join().unwrap_or_else(|panic| resume_unwind(panic));

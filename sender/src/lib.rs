@@ -1,4 +1,4 @@
-//! `xfer-hole` decides what flows: a disk's extents become records on standard output.
+//! The program `xfer-hole`: arguments, subcommands, and the sending side of a transfer.
 
 mod cli;
 mod cmd;
@@ -40,30 +40,31 @@ use crate::error::SendError;
 use crate::image_args::{ReadPurpose, check_content};
 use crate::operands::Operands;
 use crate::push::Push;
-use crate::run_command::{CommandContext, CommandResult, watch};
-use crate::send::Sending;
+use crate::run_command::{CommandContext, CommandResult, run_command};
+use crate::send::DiskSender;
 use crate::stdio_session::EarlyReplies;
 use crate::stream_writer::StreamWriter;
 
-/// The receiver in POSIX sh, as this program carries it to where none is installed.
+/// The text of recv-hole.sh, the receiver in POSIX sh, which is sent to a machine without recv-hole.
 pub const RECV_HOLE_SH: &str = include_str!("../recv-hole.sh");
 
-/// How the program calls itself.
+/// The program's name in messages.
 const NAME: &str = "xfer-hole";
 
-/// The command line, for man pages and tests.
+/// The definition of the command line, for man pages, completions and tests.
 #[must_use]
 pub fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }
 
-/// The program: 0 if the whole disk was sent, 75 if trying again can mend what went wrong, else 2.
+/// Runs the program with these arguments, the program's name first. The exit code is 0 on success, 75 if trying again
+/// can help, 1 if two compared disks differ, and 2 for every other failure.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     exit_on_panic(NAME);
     let words = with_help(args.into_iter().collect());
     let cli = match Cli::try_parse_from(&words) {
         Ok(cli) => cli,
-        Err(error) => return wrong_words(&error, &words),
+        Err(error) => return report_usage(&error, &words),
     };
     let (verbose, progress) = match &cli.command {
         None => (cli.source.verbose, cli.progress),
@@ -78,11 +79,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     sys::ignore_file_size_signal();
     let messages = Messages::new(NAME, verbose).json(progress == Some(ProgressKind::Json));
-    let told = match &cli.command {
+    let outcome = match &cli.command {
         None if cli.restrict.is_some() => {
-            return match restrict::asked(cli.restrict.as_deref().unwrap_or_else(|| Path::new("."))) {
+            return match restrict::parse_request(cli.restrict.as_deref().unwrap_or_else(|| Path::new("."))) {
                 Ok(asked) => transfer(&asked, messages),
-                // Whoever asks for a transfer hears answers; a login has a user who reads.
+                // The program that asks for a transfer gets the error as a reply; a login gets it as text.
                 Err(error) if is_request() => messages.fail_quietly(stdio_session::refuse(&error).failure()),
                 Err(error) => messages.fail(&error, error.hint()),
             };
@@ -91,7 +92,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         None => match cli.speaks {
             None => return transfer(&cli, messages),
             Some(CONVERSATION) => Ok(()),
-            Some(_) => Err(SendError::Unread),
+            Some(_) => Err(SendError::ReaderGone),
         },
         Some(Command::Fold(args)) => return cmd::fold_prune::fold(args, messages),
         Some(Command::Prune(args)) => return cmd::fold_prune::prune(args, messages),
@@ -102,20 +103,20 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Digest(args)) => return cmd::digest::digest(args, messages),
         Some(Command::Verify(args)) => return cmd::verify::verify(args, messages),
     };
-    match told {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(SendError::Unread) => messages.fail_quietly(Failure::Permanent),
+        Err(SendError::ReaderGone) => messages.fail_quietly(Failure::Permanent),
         Err(error) => messages.fail_as(error.failure(), &error, error.hint()),
     }
 }
 
-/// True if a transfer was asked for by ssh, however wrongly.
+/// True if SSH_ORIGINAL_COMMAND looks like the request of a transfer, valid or not.
 fn is_request() -> bool {
     original_command().is_some_and(|command| command.as_bytes().starts_with(b"exec sh -c '"))
 }
 
-/// Says what is wrong with the command line: to the other side, if that is to be answered.
-fn wrong_words(error: &clap::Error, words: &[OsString]) -> ExitCode {
+/// Reports an invalid command line: as a reply with `--converse`, else on standard error.
+fn report_usage(error: &clap::Error, words: &[OsString]) -> ExitCode {
     let messages = Messages::new(NAME, 0);
     let command = words.get(1).and_then(|word| word.to_str()).filter(|word| command().find_subcommand(word).is_some());
     let converses = words.iter().skip(1).take_while(|&word| word != "--").any(|word| word == "--converse");
@@ -127,7 +128,7 @@ fn wrong_words(error: &clap::Error, words: &[OsString]) -> ExitCode {
     messages.usage(error, command)
 }
 
-/// `xfer-hole help` and `xfer-hole help COMMAND` as the flag that they stand for. An image that is called so is `./help`.
+/// Replaces `xfer-hole help` and `xfer-hole help COMMAND` by the option `--help`. An image of that name is `./help`.
 fn with_help(words: Vec<OsString>) -> Vec<OsString> {
     let names = |word: &OsString| word.to_str().is_some_and(|word| command().find_subcommand(word).is_some());
     match words.as_slice() {
@@ -147,33 +148,34 @@ fn print(text: &str) -> Result<(), SendError> {
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(SendError::output)
 }
 
-/// A disk goes somewhere, and that is shown.
+/// Sends or copies a disk with progress and signal handling.
 fn transfer(cli: &Cli, messages: Messages) -> ExitCode {
-    let words = Operands::of(cli);
-    // Whoever reads the stream is the one to show something.
-    let streams = words.as_ref().is_ok_and(|words| matches!(words.dest, Location::Stream));
+    let operands = Operands::of(cli);
+    // The reader of a stream on standard output shows progress itself.
+    let streams = operands.as_ref().is_ok_and(|operands| matches!(operands.dest, Location::Stream));
     let kind = if streams || cli.quiet { ProgressKind::None } else { ProgressKind::Auto };
     let summary = if streams { cli.source.verbose > 0 } else { !cli.quiet && !cli.target.dry_run };
-    watch(cli.progress.unwrap_or(kind), summary, messages, |watch| {
+    run_command(cli.progress.unwrap_or(kind), summary, messages, |context| {
         let early = |error: SendError| if cli.converse { stdio_session::refuse(&error) } else { error };
-        let (fingerprint, made) = go(cli, &words.map_err(early)?, watch)?;
-        Ok(CommandResult { fingerprint, made, ..CommandResult::default() })
+        let (fingerprint, written) = send_or_copy(cli, &operands.map_err(early)?, context)?;
+        Ok(CommandResult { fingerprint, written, ..CommandResult::default() })
     })
 }
 
-/// What came of moving a disk: its fingerprint, if there are digests, and what was made of DEST, if there is one.
-type Moved = (Option<Fingerprint>, Option<WrittenTarget>);
+/// The disk's fingerprint, if digests were computed, and the target that was written, if there is a DEST.
+type TransferResult = (Option<Fingerprint>, Option<WrittenTarget>);
 
-/// Moves the disk. A receiver that hears us is told what fails.
-fn go(cli: &Cli, words: &Operands, watch: &CommandContext<'_>) -> Result<Moved, SendError> {
-    let messages = watch.messages;
-    let peer = match words.dest {
+/// Sends or copies the disk. With `--converse` a failure is also reported to the receiver.
+fn send_or_copy(cli: &Cli, operands: &Operands, context: &CommandContext<'_>) -> Result<TransferResult, SendError> {
+    let messages = context.messages;
+    let peer = match operands.dest {
         Location::Remote(_) => PeerKind::Binary,
-        Location::Local(_) if cli.target.delta => PeerKind::Holder,
+        Location::Local(_) if cli.target.delta => PeerKind::Delta,
         _ => PeerKind::Unknown,
     };
-    let job = cli.job(peer).map_err(|error| if cli.converse { stdio_session::refuse(&error) } else { error })?;
-    if matches!(words.dest, Location::Stream) {
+    let job =
+        cli.send_options(peer).map_err(|error| if cli.converse { stdio_session::refuse(&error) } else { error })?;
+    if matches!(operands.dest, Location::Stream) {
         if sys::was_closed(io::stdout()) {
             return Err(SendError::Closed);
         }
@@ -189,69 +191,76 @@ fn go(cli: &Cli, words: &Operands, watch: &CommandContext<'_>) -> Result<Moved, 
             );
         }
     }
-    let mut ahead = if cli.converse { Some(EarlyReplies::start(cli.rsh.patience())?) } else { None };
-    let moved = transmit(cli, words, watch, job, &mut ahead);
-    match ahead {
-        Some(ahead) => moved.map_err(|error| ahead.fail(&error)),
-        None => moved,
+    let mut early_replies = if cli.converse { Some(EarlyReplies::start(cli.ssh.patience())?) } else { None };
+    let result = transmit(cli, operands, context, job, &mut early_replies);
+    match early_replies {
+        Some(early_replies) => result.map_err(|error| early_replies.fail(&error)),
+        None => result,
     }
 }
 
-/// Opens the disk and moves it. What is said `ahead` of a stream ends where the stream begins.
+/// Opens the disk, and sends or copies it. `early` sends WAIT replies until the stream begins.
 fn transmit(
     cli: &Cli,
-    words: &Operands,
-    watch: &CommandContext<'_>,
+    operands: &Operands,
+    context: &CommandContext<'_>,
     job: SendOptions,
-    ahead: &mut Option<EarlyReplies>,
-) -> Result<Moved, SendError> {
-    let CommandContext { counters, signals, messages } = *watch;
+    early_replies: &mut Option<EarlyReplies>,
+) -> Result<TransferResult, SendError> {
+    let CommandContext { counters, signals, messages } = *context;
     let begun = SystemTime::now();
-    // A snapshot is not what the image's files are known by, and a disk that may change is not known at all.
-    let noted = job.sums.is_some() && !job.live && cli.source.snapshot.is_none() && cli.source.bounds.is_none();
-    let since = cli.since.wanted();
-    let flush = noted || matches!(since, Some(IncrementalBase::Base(_)));
+    // The cache is keyed by the image's files, so a snapshot has no entry. A disk that may change has none either.
+    let cacheable = job.params.is_some() && !job.live && cli.source.snapshot.is_none() && cli.source.bounds.is_none();
+    let since = cli.incremental.wanted();
+    let flush = cacheable || matches!(since, Some(IncrementalBase::Base(_)));
     let how = ReadPurpose { since, direct: cli.target.direct, flush };
-    let disk = cli.source.open_as(&words.image, how, messages)?;
+    let disk = cli.source.open_as(&operands.image, how, messages)?;
     if !job.live {
         warn_in_use(&disk, messages);
     }
-    let identity = if noted { CacheKey::of_chain(&disk, begun) } else { None };
-    let believed = identity.as_ref().filter(|_| cli.target.remember);
+    let cache_key = if cacheable { CacheKey::of_chain(&disk, begun) } else { None };
+    let usable_key = cache_key.as_ref().filter(|_| cli.target.remember);
     let fixed = cli.hash_interval.is_some() || cli.min_hole.is_some();
-    let basis = cli.since.basis(&disk, job.sums, fixed, job.live);
-    let known = || basis.read(job.sums, counters, || Ok(()));
-    let plan = Plan::changed(&disk, job.sums.map_or(1, HashParams::interval));
-    let (fingerprint, made) = watch.ahead_of(&disk, plan, || match &words.dest {
+    let known_base = cli.incremental.known_base(&disk, job.params, fixed, job.live);
+    let known = || known_base.read(job.params, counters, || Ok(()));
+    let plan = Plan::changed(&disk, job.params.map_or(1, HashParams::interval));
+    let (fingerprint, written) = context.estimate_during(&disk, plan, || match &operands.dest {
         Location::Stream if cli.converse => {
-            drop(ahead.take());
-            let sent = stdio_session::converse(&disk, believed, &basis, &job, cli, counters, messages);
+            drop(early_replies.take());
+            let sent = stdio_session::converse(&disk, usable_key, &known_base, &job, cli, counters, messages);
             sent.map(|fingerprint| (fingerprint, None))
         }
         Location::Stream => {
             check_content(&disk, false, messages)?;
-            let job = job.clone().building_on(known()?);
-            let mut wire = StreamWriter::stdout(job.dialect, Arc::clone(counters), cli.throttle())?;
-            let sending = Sending { disk: &disk, job: &job, holds: None, counters, messages };
-            sending.run(&mut wire).map(|fingerprint| (fingerprint, None))
+            let job = job.clone().with_base(known()?);
+            let mut stream = StreamWriter::stdout(job.dialect, Arc::clone(counters), cli.rate_limiter())?;
+            let sender = DiskSender { disk: &disk, job: &job, existing: None, counters, messages };
+            sender.run(&mut stream).map(|fingerprint| (fingerprint, None))
         }
-        Location::Remote(remote) => {
-            Push { cli, image: &words.image, identity: believed, remote, basis: &basis, counters, signals, messages }
-                .run(&disk)
+        Location::Remote(remote) => Push {
+            cli,
+            image: &operands.image,
+            cache_key: usable_key,
+            remote,
+            known_base: &known_base,
+            counters,
+            signals,
+            messages,
         }
+        .run(&disk),
         Location::Local(dest) => {
             let base = known()?;
-            Copy { cli, image: &words.image, identity: believed, dest, base, counters, signals, messages }
-                .run(&disk, job.clone().building_on(base))
+            Copy { cli, image: &operands.image, cache_key: usable_key, dest, base, counters, signals, messages }
+                .run(&disk, job.clone().with_base(base))
         }
     })?;
     disk.noticed().iter().for_each(|noticed| messages.warn(noticed));
-    if let (Some(identity), Some(fingerprint)) = (&identity, &fingerprint)
-        && identity.recall(fingerprint.sums) != Some(fingerprint.digest)
-        && let Err(error) = identity.note(fingerprint)
+    if let (Some(cache_key), Some(fingerprint)) = (&cache_key, &fingerprint)
+        && cache_key.recall(fingerprint.sums) != Some(fingerprint.digest)
+        && let Err(error) = cache_key.note(fingerprint)
     {
-        let what = format!("{}: cannot note its fingerprint: {}", shown(&words.image), reason(&error));
-        // It is missed only by those who have asked for it.
+        let what = format!("{}: cannot note its fingerprint: {}", shown(&operands.image), reason(&error));
+        // Only users of --remember depend on the cache.
         if cli.target.remember { messages.warn(what) } else { messages.verbose(what) }
     }
     if let Some(fingerprint) = &fingerprint {
@@ -262,15 +271,15 @@ fn transmit(
     } else if cli.print_digest && !cli.target.dry_run {
         messages.warn("a disk of which parts are kept is not read whole, and so has no fingerprint");
     }
-    Ok((fingerprint, made))
+    Ok((fingerprint, written))
 }
 
-/// Warns of devices that may change while they are read.
+/// Warns of devices that are mounted or in use, since changes to them can't be detected.
 fn warn_in_use(disk: &BackingChain, messages: Messages) {
-    for host in disk.files().filter(|host| host.is_in_use()) {
+    for file in disk.files().filter(|file| file.is_in_use()) {
         messages.warn(format_args!(
             "{}: is mounted or in use; if it changes while it is read, nothing will tell",
-            shown(host.path())
+            shown(file.path())
         ));
     }
 }

@@ -1,4 +1,4 @@
-//! `xfer-hole`: see the library.
+//! The binary `xfer-hole`; all code is in the library.
 fn main() -> std::process::ExitCode {
     xfer_hole::run(std::env::args_os())
 }

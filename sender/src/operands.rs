@@ -1,4 +1,4 @@
-//! The words for the image and its destination, and what can't be had with them.
+//! The arguments IMAGE and DEST, and the checks of options that depend on them.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use xfer_hole_ui::is_near;
 use crate::cli::{Cli, Receiver};
 use crate::error::SendError;
 
-/// What is to go where.
+/// The checked arguments.
 #[derive(Debug)]
 pub(crate) struct Operands {
     pub(crate) image: PathBuf,
@@ -17,7 +17,8 @@ pub(crate) struct Operands {
 }
 
 impl Operands {
-    /// What was typed. Refuses what is not done by this program, or not by these flags, with the line that does it.
+    /// Parses the arguments. Fails if the transfer is not supported with these options; the error's hint names the
+    /// command that does it.
     pub(crate) fn of(cli: &Cli) -> Result<Self, SendError> {
         let dest = cli.dest.first().map_or(OsStr::new("-"), OsString::as_os_str);
         let image = cli.image.clone().unwrap_or_default();
@@ -29,16 +30,16 @@ impl Operands {
             let hint = format!("a command comes before all options: xfer-hole {command} ...");
             return refused(image.as_os_str(), "there is no image of this name", Some(hint));
         }
-        if let Some(meant) = missing.and_then(mistyped) {
+        if let Some(meant) = missing.and_then(suggestion) {
             return refused(image.as_os_str(), "there is no image or command of this name", Some(meant));
         }
         if let Some(more) = cli.dest.get(1) {
             let hint = "for IMAGE in *.qcow2; do xfer-hole \"$IMAGE\" HOST:DIRECTORY/ || break; done";
             return refused(more, "one image is sent at a time, and this would be the third word", Some(hint.into()));
         }
-        cli.since.check(image.as_os_str(), &cli.target)?;
-        let from = place(image.as_os_str())?;
-        let to = place(dest)?;
+        cli.incremental.check(image.as_os_str(), &cli.target)?;
+        let from = parse_location(image.as_os_str())?;
+        let to = parse_location(dest)?;
         match (&from, &to) {
             (Location::Remote(there), Location::Remote(_)) => {
                 let (host, path) = (there.destination(), shell_word(&there.path));
@@ -54,11 +55,11 @@ impl Operands {
             _ => {}
         }
         let remote = matches!(to, Location::Remote(_));
-        let given = cli.rsh.first_given().filter(|_| !remote);
+        let given = cli.ssh.first_given().filter(|_| !remote);
         if let Some(flag) = given {
             return Err(SendError::usage(format!("{flag} is for another machine, and there is none: HOST:PATH")));
         }
-        // A receiver that answers can be asked what it has.
+        // A receiver that replies can be asked for a manifest.
         let given = cli
             .target
             .first_given()
@@ -73,10 +74,10 @@ impl Operands {
         if cli.receiver.is_some() && !remote {
             return Err(SendError::usage("--receiver is for another machine, and there is none: HOST:PATH"));
         }
-        if cli.rsh.remote_path.is_some() && cli.receiver == Some(Receiver::Sh) {
+        if cli.ssh.remote_path.is_some() && cli.receiver == Some(Receiver::Sh) {
             return Err(SendError::usage("--remote-path names a recv-hole, and --receiver sh runs none"));
         }
-        if cli.rsh.bwlimit.is_some() && matches!(to, Location::Local(_)) {
+        if cli.ssh.bwlimit.is_some() && matches!(to, Location::Local(_)) {
             return Err(SendError::usage("--bwlimit is for what leaves this machine"));
         }
         if cli.converse && !matches!(to, Location::Stream) {
@@ -89,8 +90,8 @@ impl Operands {
     }
 }
 
-/// What to type instead of a word that is probably a command, mistyped, or one that other programs have.
-fn mistyped(word: &str) -> Option<String> {
+/// A hint for an argument that resembles a command of this program, or is one of other programs.
+fn suggestion(word: &str) -> Option<String> {
     const OTHERS: [(&str, &str); 6] = [
         ("push", "xfer-hole IMAGE HOST:PATH"),
         ("send", "xfer-hole IMAGE HOST:PATH"),
@@ -107,6 +108,6 @@ fn mistyped(word: &str) -> Option<String> {
     near.map(|name| format!("xfer-hole {name} ...")).or_else(other).map(|line| format!("did you mean: {line}"))
 }
 
-fn place(word: &OsStr) -> Result<Location, SendError> {
+fn parse_location(word: &OsStr) -> Result<Location, SendError> {
     Location::parse(word).map_err(|BadLocation { what, hint }| SendError::Word { word: word.into(), what, hint })
 }

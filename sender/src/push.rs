@@ -1,4 +1,4 @@
-//! One disk to another machine: one connection, and the receiver's word that the image is there.
+//! Pushes one disk to another machine over one connection, and waits until the receiver confirms that it is stored.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -18,112 +18,115 @@ use xfer_hole_transport::{
 use xfer_hole_ui::{Failure, Messages, Signals, WrittenTarget};
 
 use crate::cli::{Cli, PeerKind};
-use crate::error::{Left, SendError};
+use crate::error::{SendError, TargetState};
 use crate::image_args::{check_content, data_of};
-use crate::incremental_args::{KnownBase, is_there_already, tells_disk};
+use crate::incremental_args::{KnownBase, is_disk_to_send, names_disk};
 use crate::send::{self, Known, Ready};
 use crate::stream_writer::StreamWriter;
-use crate::{Moved, RECV_HOLE_SH};
+use crate::{RECV_HOLE_SH, TransferResult};
 
-/// What has recv-hole.sh go on from what a transfer that was cut has left.
+/// The shell functions that let recv-hole.sh resume an interrupted transfer.
 const RESUME_SH: &str = include_str!("../resume.sh");
-/// What runs the receiver at the other side, and speaks for recv-hole.sh.
+/// The shell text that starts the receiver on the other machine and sends the replies of recv-hole.sh.
 const FAR_END_SH: &str = include_str!("../far-end.sh");
-/// How long the receiver may take to say why it doesn't take any more.
+/// The time that the receiver gets to send its error after the stream broke.
 const LAST_WORD: Duration = Duration::from_secs(10);
-/// How long we may take to end by ourselves when all is lost.
+/// The time that this program gets to end by itself after the connection failed.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// The text of sh that goes ahead of the stream where no recv-hole is installed.
+/// The shell text that precedes the stream if recv-hole is not installed on the other machine.
 fn preamble() -> String {
     format!("script={}\n{RESUME_SH}{FAR_END_SH}", quoted_for_sh(RECV_HOLE_SH))
 }
 
-/// How long a receiver may take from READY to DONE in a dry run.
+/// The time limit from READY to DONE in a dry run.
 const DRY_RUN_DONE: Duration = Duration::from_secs(10);
 
-/// A push: what it needs besides the disk.
+/// A push, with everything that it needs besides the disk.
 pub(crate) struct Push<'a> {
     pub(crate) cli: &'a Cli,
     pub(crate) image: &'a Path,
-    /// What the image is known by, if a note of it is to be believed.
-    pub(crate) identity: Option<&'a CacheKey>,
+    /// The image's cache key, if cached fingerprints may be used.
+    pub(crate) cache_key: Option<&'a CacheKey>,
     pub(crate) remote: &'a Remote,
-    /// What the target has to hold, if only changes are sent.
-    pub(crate) basis: &'a KnownBase,
+    /// The disk that the target must hold, if only changes are sent.
+    pub(crate) known_base: &'a KnownBase,
     pub(crate) counters: &'a Arc<ProgressCounters>,
     pub(crate) signals: &'a Signals,
     pub(crate) messages: Messages,
 }
 
-/// The other side on the line, and ready.
+/// A connected receiver that has sent READY.
 struct ReadyPeer {
     process: RemoteProcess,
-    /// Where the stream goes.
+    /// The pipe to the remote process, for the stream.
     to: File,
     ready: Ready,
 }
 
 impl Push<'_> {
-    /// Sends the disk, and waits until it is durable under its final name.
-    pub(crate) fn run(&self, disk: &BackingChain) -> Result<Moved, SendError> {
+    /// Sends the disk, and waits until it is synced under its final name.
+    pub(crate) fn run(&self, disk: &BackingChain) -> Result<TransferResult, SendError> {
         let path = Path::new(&self.remote.path);
         let place = format!("{}:{}", self.remote.destination(), shown(path));
         if let Some(FormatWarning { what, hint }) = FormatWarning::of_name(path, &place) {
             self.messages.warn_with_hint(what, hint);
         }
         let expected = self.cli.target.dry_run.then(|| self.expected(disk)).transpose()?;
-        let call = self.call(disk, expected)?;
-        check_content(disk, call.ready.is_device(), self.messages)?;
-        let made = self.made(&call.ready.words);
+        let ready_peer = self.connect(disk, expected)?;
+        check_content(disk, ready_peer.ready.is_device(), self.messages)?;
+        let written = self.written_target(&ready_peer.ready.words);
         if let Some((data, kept)) = expected {
             self.counters.set_size(disk.size());
-            send::check_names_base(self.basis, &call.ready.words)?;
-            send::asks_there(disk, self.cli, &call.ready, self.messages)?;
-            // What it warns of comes behind READY, and DONE behind that.
+            send::check_can_verify(self.known_base, &ready_peer.ready.words)?;
+            send::wants_manifest(disk, self.cli, &ready_peer.ready, self.messages)?;
+            // The receiver's warnings follow READY, and DONE follows them.
             if let Some(ending @ (ConversationEnd::Failed(_) | ConversationEnd::Wrong(_))) =
-                call.ready.answers.ending(Some(DRY_RUN_DONE))
+                ready_peer.ready.replies.ending(Some(DRY_RUN_DONE))
             {
-                return Err(self.failed(&call.process, &ending, false));
+                return Err(self.failed(&ready_peer.process, &ending, false));
             }
-            drop(call.to);
-            call.process.close();
-            self.would_send(disk, &made, data, kept);
+            drop(ready_peer.to);
+            ready_peer.process.close();
+            self.would_send(disk, &written, data, kept);
             return Ok((None, None));
         }
-        let kept = self.kept(made.becomes, call.ready.is_device());
+        let kept = self.state_after_failure(written.becomes, ready_peer.ready.is_device());
         let untouched = format!("{}:{} is as it was", self.remote.host, shown(path));
         let remains = |failure: Failure| match failure {
             Failure::Temporary if self.goes_on() => format!("{kept}; run it again to go on"),
             _ => kept.clone(),
         };
         self.signals.set_remains(Some(remains(Failure::Temporary)));
-        let sent = self.send(disk, call).map_err(|error| match error {
-            SendError::Far { what, failure, hint, left: Left::Unknown } => {
-                SendError::Far { what: format!("{what}; {}", remains(failure)), failure, hint, left: Left::Said }
-            }
-            SendError::Far { what, failure, hint, left: Left::Untouched } => {
-                SendError::Far { what: format!("{what}; {untouched}"), failure, hint, left: Left::Said }
+        let sent = self.send(disk, ready_peer).map_err(|error| match error {
+            SendError::Remote { what, failure, hint, target: TargetState::Unknown } => SendError::Remote {
+                what: format!("{what}; {}", remains(failure)),
+                failure,
+                hint,
+                target: TargetState::Stated,
+            },
+            SendError::Remote { what, failure, hint, target: TargetState::Unchanged } => {
+                SendError::Remote { what: format!("{what}; {untouched}"), failure, hint, target: TargetState::Stated }
             }
             error => error,
         });
-        sent.map(|fingerprint| (fingerprint, Some(made)))
+        sent.map(|fingerprint| (fingerprint, Some(written)))
     }
 
-    /// What is made there, as far as the receiver tells by the words of READY.
-    fn made(&self, words: &[String]) -> WrittenTarget {
-        let says = |word: &str| words.iter().any(|said| said == word);
+    /// The target that will be written, as far as the words of READY describe it.
+    fn written_target(&self, words: &[String]) -> WrittenTarget {
+        let has = |word: &str| words.iter().any(|token| token == word);
         let mut path = PathBuf::from(&self.remote.path);
-        if says(Reply::DIRECTORY) {
+        if has(Reply::DIRECTORY) {
             path.push(copy_name(self.image));
         }
         let becomes = words.iter().find_map(|word| TargetOutcome::of_word(word));
-        let resumed = says(Reply::PART) && self.goes_on();
+        let resumed = has(Reply::PART) && self.goes_on();
         WrittenTarget { place: format!("{}:{}", self.remote.destination(), shown(&path)), becomes, resumed }
     }
 
-    /// What is at the target when the transfer fails, for a receiver that has said what it writes.
-    fn kept(&self, becomes: Option<TargetOutcome>, is_device: bool) -> String {
+    /// The state of the target after a failure, for a receiver that has sent READY.
+    fn state_after_failure(&self, becomes: Option<TargetOutcome>, is_device: bool) -> String {
         let (host, dest) = (&self.remote.host, shown(self.remote.path.as_ref()));
         match becomes {
             Some(TargetOutcome::New | TargetOutcome::Replaced) => format!("{host}:{dest} is as it was"),
@@ -134,15 +137,15 @@ impl Push<'_> {
         }
     }
 
-    /// True if what has arrived when the link is cut can be gone on from.
+    /// True if an interrupted transfer can be resumed.
     fn goes_on(&self) -> bool {
         !self.cli.no_hash && !self.cli.target.no_resume && !self.cli.target.dry_run
     }
 
-    /// Has the receiver started, and waits until it is ready.
-    fn call(&self, disk: &BackingChain, expected: Option<(u64, u64)>) -> Result<ReadyPeer, SendError> {
+    /// Starts the receiver on the other machine, and waits for READY.
+    fn connect(&self, disk: &BackingChain, expected: Option<(u64, u64)>) -> Result<ReadyPeer, SendError> {
         let Self { cli, remote, messages, .. } = self;
-        let patience = cli.rsh.patience();
+        let patience = cli.ssh.patience();
         let mut options = vec![format!("receiver={}", cli.receiver.unwrap_or_default().word())];
         options.push(format!("max-wait={}", patience.as_secs()));
         options.extend(disk.is_private().then(|| "private".to_owned()));
@@ -154,19 +157,20 @@ impl Push<'_> {
             options.extend(cli.target.delta.then(|| "delta".to_owned()));
             if let Some(older) = disk.older() {
                 options.push(format!("base={}", older.size()));
-                let named = self.basis.read(cli.job(PeerKind::Binary)?.sums, self.counters, || Ok(()))?;
+                let named =
+                    self.known_base.read(cli.send_options(PeerKind::Binary)?.params, self.counters, || Ok(()))?;
                 options.extend(named.map(|named| format!("base-digest={named}")));
             }
         }
         let request = PushRequest {
-            remote_path: cli.rsh.remote_path.clone(),
+            remote_path: cli.ssh.remote_path.clone(),
             in_home: remote.is_in_home(),
             options,
             dest: remote.path_there(),
             name: copy_name(self.image),
         };
         let preamble = preamble();
-        let command = cli.rsh.command(remote, &request.command(preamble.len())).map_err(SendError::Usage)?;
+        let command = cli.ssh.command(remote, &request.command(preamble.len())).map_err(SendError::Usage)?;
         messages.verbose(format_args!("runs {}", command.get_program().to_string_lossy()));
         self.counters.set_phase(Phase::Connecting);
         let host = remote.host.clone();
@@ -175,56 +179,58 @@ impl Push<'_> {
         let (stopper, signals, name) = (process.stopper(), self.signals.clone(), host.clone());
         let stop = move |ending: &ConversationEnd| {
             stopper();
-            // A write that somebody holds the other end of, and nobody takes, would hold us up for ever.
+            // A blocked write, whose reader holds the pipe open without reading, would otherwise never end.
             signals.give_up_after(GRACE, ending.failure(), format!("{name}: {ending}"));
         };
-        let answers = ReplyReader::listen(from, Some(host), *messages, stop).map_err(SendError::Thread)?;
-        answers.watch(patience, cli.rsh.counts_from_the_start()).map_err(SendError::Thread)?;
+        let replies = ReplyReader::listen(from, Some(host), *messages, stop).map_err(SendError::Thread)?;
+        replies.watch(patience, cli.ssh.counts_from_the_start()).map_err(SendError::Thread)?;
         let nothing = |ending: ConversationEnd| match &ending {
             ConversationEnd::Closed(noise) => {
                 let LinkLoss { what, failure } = process.why(noise.as_deref(), false);
                 match process.refusal(&what) {
-                    Some(what) => SendError::Far { what, failure, hint: Some(REFUSED_HINT), left: Left::Unknown },
+                    Some(what) => {
+                        SendError::Remote { what, failure, hint: Some(REFUSED_HINT), target: TargetState::Unknown }
+                    }
                     None => LinkLoss { what, failure }.into(),
                 }
             }
             _ => self.failed(&process, &ending, false),
         };
-        let wants_text = answers.wants_text();
+        let wants_text = replies.wants_text();
         process.answered();
         if wants_text.map_err(nothing)? {
-            // If it isn't taken, the answer says why.
+            // If this write fails, the reply tells why.
             let _taken = sys::write_all(&to, preamble.as_bytes());
         }
-        let words = answers.ready().map_err(|ending| self.failed(&process, &ending, false))?;
+        let words = replies.ready().map_err(|ending| self.failed(&process, &ending, false))?;
         self.counters.set_phase(Phase::Preparing);
         messages.verbose(format_args!("{}: receives by {}", remote.host, words.join(" ")));
         let peer = if words.iter().any(|word| word == Reply::SH) { PeerKind::Sh } else { PeerKind::Binary };
-        Ok(ReadyPeer { process, to, ready: Ready { answers, peer, words } })
+        Ok(ReadyPeer { process, to, ready: Ready { replies, peer, words } })
     }
 
-    fn send(&self, disk: &BackingChain, call: ReadyPeer) -> Result<Option<Fingerprint>, SendError> {
-        let ReadyPeer { process, to, ready } = call;
-        let answers = &ready.answers;
-        let mut wire = StreamWriter::new(to, Dialect::V1, Arc::clone(self.counters), self.cli.throttle());
-        wire.heed(answers.clone(), self.cli.rsh.patience());
+    fn send(&self, disk: &BackingChain, ready_peer: ReadyPeer) -> Result<Option<Fingerprint>, SendError> {
+        let ReadyPeer { process, to, ready } = ready_peer;
+        let replies = &ready.replies;
+        let mut stream = StreamWriter::new(to, Dialect::V1, Arc::clone(self.counters), self.cli.rate_limiter());
+        stream.watch_replies(replies.clone(), self.cli.ssh.patience());
         let Self { cli, counters, messages, .. } = self;
-        let known = Known { identity: self.identity, basis: self.basis };
-        let sent = send::to_receiver(disk, known, cli, &ready, &mut wire, counters, *messages);
+        let known = Known { cache_key: self.cache_key, known_base: self.known_base };
+        let sent = send::to_receiver(disk, known, cli, &ready, &mut stream, counters, *messages);
         if sent.is_ok() {
             let dest = shown(self.remote.path.as_ref());
             let what = format!("all of it was sent, and {}:{dest} may be the new disk by now", self.remote.host);
             self.signals.set_remains(Some(what));
         }
-        // The end of the stream, which sh waits for.
-        drop(wire);
+        // Closing the stream is the end of input, which recv-hole.sh waits for.
+        drop(stream);
         let ending = match &sent {
             Ok(_) => {
                 self.counters.set_phase(Phase::Syncing);
-                answers.ending(None)
+                replies.ending(None)
             }
-            // It hears why, and ends by itself.
-            Err(_) => answers.ending(Some(LAST_WORD)),
+            // The receiver sees why the stream ended, and ends by itself.
+            Err(_) => replies.ending(Some(LAST_WORD)),
         };
         match (sent, ending.unwrap_or(ConversationEnd::Closed(None))) {
             (Err(error), _) if !error.is_of_output() => Err(error),
@@ -232,14 +238,14 @@ impl Push<'_> {
                 ready.check_done(fingerprint, digest).map_err(|what| {
                     let (host, dest) = (&self.remote.host, shown(self.remote.path.as_ref()));
                     let what = format!("{host}: {what}; {host}:{dest} isn't to be relied on");
-                    SendError::Far { what, failure: Failure::Permanent, hint: None, left: Left::Said }
+                    SendError::Remote { what, failure: Failure::Permanent, hint: None, target: TargetState::Stated }
                 })?;
                 process.close();
                 Ok(fingerprint)
             }
-            (_, ConversationEnd::Failed(why)) if tells_disk(disk, &why.reason().to_string()) => {
+            (_, ConversationEnd::Failed(why)) if names_disk(disk, &why.reason().to_string()) => {
                 let (host, why) = (&self.remote.host, why.reason().to_string());
-                let already = is_there_already(disk, &why);
+                let already = is_disk_to_send(disk, &why);
                 let what = "; it is the disk that was to be sent already, and there is nothing to be done";
                 Err(if already {
                     SendError::remote(format!("{host}: {why}{what}"))
@@ -248,55 +254,60 @@ impl Push<'_> {
                 })
             }
             (_, ending) => Err(match (self.failed(&process, &ending, true), &ending) {
-                (SendError::Far { what, failure, hint, left: Left::Unknown }, ConversationEnd::Failed(_)) => {
-                    SendError::Far { what, failure, hint, left: self.left(&ready, failure) }
-                }
+                (
+                    SendError::Remote { what, failure, hint, target: TargetState::Unknown },
+                    ConversationEnd::Failed(_),
+                ) => SendError::Remote { what, failure, hint, target: self.target_state(&ready, failure) },
                 (error, _) => error,
             }),
         }
     }
 
-    /// What a FAIL tells of the target that doesn't say what is left there.
-    fn left(&self, ready: &Ready, failure: Failure) -> Left {
+    /// The state of the target after a FAIL whose text does not state it.
+    fn target_state(&self, ready: &Ready, failure: Failure) -> TargetState {
         match ready.peer {
-            // A shell that was ended, or waited in vain, doesn't say whether it had begun.
-            PeerKind::Sh if failure == Failure::Temporary => Left::Unknown,
-            PeerKind::Sh if ready.is_device() || self.cli.target.in_place => Left::Said,
-            PeerKind::Sh => Left::Unknown,
-            _ => Left::Untouched,
+            // A terminated or timed-out recv-hole.sh does not tell whether it had written to the target.
+            PeerKind::Sh if failure == Failure::Temporary => TargetState::Unknown,
+            PeerKind::Sh if ready.is_device() || self.cli.target.in_place => TargetState::Stated,
+            PeerKind::Sh => TargetState::Unknown,
+            _ => TargetState::Unchanged,
         }
     }
 
-    /// How much would be sent, and how much would be kept there.
+    /// The bytes of data that would be sent, and the bytes that would be kept on the target.
     fn expected(&self, disk: &BackingChain) -> Result<(u64, u64), SendError> {
         data_of(
             disk,
-            self.cli.job(PeerKind::Binary)?.building_on(self.basis.known()).sums.map_or(1, HashParams::interval),
+            self.cli
+                .send_options(PeerKind::Binary)?
+                .with_base(self.known_base.known())
+                .params
+                .map_or(1, HashParams::interval),
         )
     }
 
-    /// Says what a dry run has found.
-    fn would_send(&self, disk: &BackingChain, made: &WrittenTarget, data: u64, kept: u64) {
+    /// Prints the result of a dry run.
+    fn would_send(&self, disk: &BackingChain, written: &WrittenTarget, data: u64, kept: u64) {
         let kept = disk.older().map_or(String::new(), |_| format!(", {kept} to be kept there"));
-        let (image, size, place) = (shown(self.image), disk.size(), &made.place);
-        let becomes = made.becomes.map_or("a raw image", TargetOutcome::plan);
+        let (image, size, place) = (shown(self.image), disk.size(), &written.place);
+        let becomes = written.becomes.map_or("a raw image", TargetOutcome::plan);
         let what =
             format!("would send {image}, a disk of {size} bytes with {data} of data{kept}, to {place}, {becomes}");
         self.messages.note(what);
     }
 
-    /// Why there is no disk at the other side, once a receiver there was `ready` or before.
+    /// The error for a conversation that ended without DONE. `ready` tells whether READY was received before.
     fn failed(&self, process: &RemoteProcess, ending: &ConversationEnd, ready: bool) -> SendError {
         let what = format!("{}: {ending}", self.remote.host);
         match ending {
             ConversationEnd::Closed(noise) => process.why(noise.as_deref(), ready).into(),
-            ConversationEnd::Failed(why) => SendError::Far {
+            ConversationEnd::Failed(why) => SendError::Remote {
                 what,
                 failure: ending.failure(),
                 hint: why.is(Refusal::MKPATH).then_some("--mkpath makes the directories that lead to it"),
-                left: if why.is(Refusal::LEFT) { Left::Said } else { Left::Unknown },
+                target: if why.is(Refusal::LEFT) { TargetState::Stated } else { TargetState::Unknown },
             },
-            _ => SendError::Far { what, failure: ending.failure(), hint: None, left: Left::Unknown },
+            _ => SendError::Remote { what, failure: ending.failure(), hint: None, target: TargetState::Unknown },
         }
     }
 }

@@ -1,7 +1,7 @@
-//! A sender for a key of which little is trusted: it may read disks beneath one directory, and nothing else.
+//! Serves pulls for a restricted ssh key, which may read disks below one directory and do nothing else.
 //!
-//! The request comes by the environment, as sshd gives it where a forced command runs. Its words are held to a list of what a pull may
-//! ask for; the image, and all that it names, is looked up so that the directory can't be left ([`ConfinedDir`]).
+//! The request is in SSH_ORIGINAL_COMMAND, which sshd sets for a forced command. Its options are checked against a
+//! list; the image and all files that it names are opened below the directory only ([`ConfinedDir`]).
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -15,7 +15,7 @@ use crate::NAME;
 use crate::cli::Cli;
 use crate::error::SendError;
 
-/// What a pull may ask for: the flags that have a value, and those that have none. `--remember` is heard, and nothing is noted.
+/// The options with a value that a pull may use.
 const VALUES: [&str; 12] = [
     "--timeout",
     "--bwlimit",
@@ -43,9 +43,10 @@ const FLAGS: [&str; 10] = [
     "--base-digest",
 ];
 
-/// The pull that was asked for, from beneath this directory: as if it had been typed here.
-pub(crate) fn asked(dir: &Path) -> Result<Cli, SendError> {
-    let refused = |what: &str| SendError::Asked(what.to_owned());
+/// Parses the requested pull. The result equals what the parser gives for the same options typed locally, confined to
+/// `dir`. Fails if the request is not an allowed pull.
+pub(crate) fn parse_request(dir: &Path) -> Result<Cli, SendError> {
+    let refused = |what: &str| SendError::RequestRefused(what.to_owned());
     let command =
         original_command().ok_or_else(|| refused("SSH_ORIGINAL_COMMAND is not set, and no pull was asked for"))?;
     let words = pull_words(command.as_bytes()).map_err(|what| match is_push(command.as_bytes()) {
@@ -80,9 +81,9 @@ pub(crate) fn asked(dir: &Path) -> Result<Cli, SendError> {
     Ok(cli)
 }
 
-/// The image's name relative to the directory.
+/// The image's name relative to the directory. Fails if the name leads outside.
 fn name(dir: &Path, image: &OsStr) -> Result<OsString, SendError> {
-    let refused = |what| SendError::Asked(format!("it asks for {what}"));
+    let refused = |what| SendError::RequestRefused(format!("it asks for {what}"));
     let rest = relative(dir, image.as_bytes()).map_err(refused)?;
     let parts = components(rest).map_err(refused)?;
     Ok([OsStr::new(".")].into_iter().chain(parts).collect::<PathBuf>().into_os_string())

@@ -1,4 +1,4 @@
-//! Work that takes its time: how far it is is shown, signals end it in order, and what came of it is told at its end.
+//! Runs a command with progress display and signal handling, and reports its result.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -12,20 +12,20 @@ use xfer_hole_ui::{EventLoop, Messages, Progress, ProgressKind, Signals, Written
 use crate::cmd::output::{Output, failed};
 use crate::error::SendError;
 
-/// What came of it.
+/// The result of a command.
 #[derive(Debug, Default)]
 pub(crate) struct CommandResult {
-    /// Two disks were compared, and aren't equal.
+    /// The two disks that were compared differ.
     pub(crate) differs: bool,
-    /// For standard output.
+    /// The text for standard output.
     pub(crate) text: String,
-    /// The disk's, for programs that listen.
+    /// The disk's fingerprint, for progress in JSON.
     pub(crate) fingerprint: Option<Fingerprint>,
-    /// What was made of DEST.
-    pub(crate) made: Option<WrittenTarget>,
+    /// The target that was written.
+    pub(crate) written: Option<WrittenTarget>,
 }
 
-/// What the work is given.
+/// The means that a command gets to run.
 #[derive(Clone, Copy)]
 pub(crate) struct CommandContext<'a> {
     pub(crate) counters: &'a Arc<ProgressCounters>,
@@ -34,14 +34,15 @@ pub(crate) struct CommandContext<'a> {
 }
 
 impl CommandContext<'_> {
-    /// Does the work on this disk, and counts its data meanwhile by the extents of the plan, if progress is shown.
-    pub(crate) fn ahead_of<T>(&self, disk: &BackingChain, plan: Plan<'_>, work: impl FnOnce() -> T) -> T {
+    /// Runs `work` on this disk. If progress is shown, the data to move is estimated meanwhile from the extents of
+    /// the plan.
+    pub(crate) fn estimate_during<T>(&self, disk: &BackingChain, plan: Plan<'_>, work: impl FnOnce() -> T) -> T {
         self.counters.ahead().of_disk(disk, plan, work)
     }
 }
 
-/// Does the work, and prints what came of it. With `summary`, what it came to is said.
-pub(crate) fn watch(
+/// Runs `work` and reports its result. With `summary`, a summary line is printed.
+pub(crate) fn run_command(
     kind: ProgressKind,
     summary: bool,
     messages: Messages,
@@ -63,8 +64,10 @@ pub(crate) fn watch(
     });
     match found {
         Ok(CommandResult { differs: true, .. }) => progress.differs(summary),
-        Ok(found) => progress.done(found.fingerprint.map(|digest| digest.to_string()).as_deref(), summary, found.made),
-        Err(error @ (SendError::Unread | SendError::Told(_))) => progress.fail_quietly(error.failure()),
+        Ok(found) => {
+            progress.done(found.fingerprint.map(|digest| digest.to_string()).as_deref(), summary, found.written)
+        }
+        Err(error @ (SendError::ReaderGone | SendError::Reported(_))) => progress.fail_quietly(error.failure()),
         Err(error) => progress.fail(error.failure(), &error, error.hint()),
     }
 }

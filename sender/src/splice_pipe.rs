@@ -1,7 +1,8 @@
-//! From a file's pages to the stream by way of a pipe of our own: what is announced and the pages behind it go out in one move.
+//! Splices file ranges into the stream through a private pipe, so that a record's line and the pages after it are
+//! written by one system call.
 //!
-//! Whoever reads the stream holds its pipe for as long as it copies what lies in there. Meanwhile pages of the file are fetched
-//! here, and no line goes out alone, for which the reader would wake, and wait again.
+//! The reader of the stream holds its pipe's lock while it copies data out. The private pipe is filled with pages
+//! meanwhile, and no line is written alone, which would wake the reader for a few bytes.
 
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Write};
@@ -9,48 +10,48 @@ use std::os::fd::AsFd;
 
 use xfer_hole_os::sys::{self, Spliced};
 
-/// The pipe we ask for: fewer switches between the two ends.
+/// The requested size of the pipe in bytes. A large pipe causes fewer context switches.
 pub(crate) const PIPE: i32 = 1 << 20;
 
-/// Bytes on their way, in order. All that was put in is to be poured out before anything is written past it.
+/// A private pipe. All bytes that were put in must be spliced out before anything is written to the stream directly.
 #[derive(Debug)]
 pub(crate) struct SplicePipe {
-    upper: PipeWriter,
-    lower: PipeReader,
+    write_end: PipeWriter,
+    read_end: PipeReader,
 }
 
 impl SplicePipe {
-    /// The most bytes that are [put](Lift::put) at a time: they take one page of the pipe.
+    /// The maximum size in bytes of lines that are written at a time: one page of the pipe.
     pub(crate) const LINES: usize = 4096;
 
-    /// An empty one. Fails if there is none to be had with room for more than one page: what is put in has to be followed by something
-    /// before anybody takes it out.
+    /// Creates the pipe. Fails if it can hold one page only, since lines must be followed by pages of a file before
+    /// they are spliced out.
     pub(crate) fn new() -> io::Result<Self> {
-        let (lower, upper) = io::pipe()?;
-        sys::enlarge_pipe(upper.as_fd(), PIPE);
-        Self::of(lower, upper)
+        let (read_end, write_end) = io::pipe()?;
+        sys::enlarge_pipe(write_end.as_fd(), PIPE);
+        Self::of(read_end, write_end)
     }
 
-    fn of(lower: PipeReader, upper: PipeWriter) -> io::Result<Self> {
-        if sys::pipe_size(upper.as_fd())? <= sys::page() {
+    fn of(read_end: PipeReader, write_end: PipeWriter) -> io::Result<Self> {
+        if sys::pipe_size(write_end.as_fd())? <= sys::page() {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        Ok(Self { upper, lower })
+        Ok(Self { write_end, read_end })
     }
 
-    /// Puts in some bytes that are in memory, at most [`LINES`](Lift::LINES), while it is empty.
-    pub(crate) fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.upper.write_all(bytes)
+    /// Writes bytes from memory, at most [`LINES`](SplicePipe::LINES), into the empty pipe.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_end.write_all(bytes)
     }
 
-    /// Puts in up to `len` bytes of a file, as many as there is room for.
-    pub(crate) fn fetch(&mut self, file: &File, at: u64, len: u64) -> io::Result<Spliced> {
-        sys::splice_to_pipe(file, at, self.upper.as_fd(), len)
+    /// Splices up to `len` bytes of a file into the pipe, as far as there is room.
+    pub(crate) fn fill(&mut self, file: &File, at: u64, len: u64) -> io::Result<Spliced> {
+        sys::splice_to_pipe(file, at, self.write_end.as_fd(), len)
     }
 
-    /// Pours up to `len` bytes out, of those that were put in: how many.
-    pub(crate) fn pour(&mut self, out: &File, len: u64) -> io::Result<u64> {
-        sys::splice_out(self.lower.as_fd(), out.as_fd(), len)
+    /// Splices up to `len` bytes of the pipe into `out`, and returns their number.
+    pub(crate) fn drain_to(&mut self, out: &File, len: u64) -> io::Result<u64> {
+        sys::splice_out(self.read_end.as_fd(), out.as_fd(), len)
     }
 }
 
@@ -59,11 +60,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pipe_of_one_page_is_not_taken_since_it_would_never_have_room_for_a_file() {
+    fn a_pipe_of_one_page_is_refused() {
         let pipe = |bytes| {
-            let (lower, upper) = io::pipe().unwrap();
-            sys::enlarge_pipe(upper.as_fd(), bytes);
-            SplicePipe::of(lower, upper)
+            let (read_end, write_end) = io::pipe().unwrap();
+            sys::enlarge_pipe(write_end.as_fd(), bytes);
+            SplicePipe::of(read_end, write_end)
         };
         assert!(pipe(1).is_err());
         assert!(pipe(8192).is_ok());

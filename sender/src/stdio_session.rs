@@ -1,4 +1,4 @@
-//! One disk to whoever holds both ends of us: the stream on standard output, the receiver's answers on standard input.
+//! Sends one disk on standard output, with the receiver's replies on standard input (`--converse`).
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -21,34 +21,34 @@ use crate::incremental_args::{IncrementalArgs, KnownBase};
 use crate::send::{self, Known, Ready};
 use crate::stream_writer::StreamWriter;
 
-/// How long the receiver may take to say why it doesn't take any more.
+/// The time that the receiver gets to send its error after the stream broke.
 const LAST_WORD: Duration = Duration::from_secs(5);
 
-/// How long the disk's data may be counted before the first byte. What isn't counted by then is estimated.
+/// The time limit for counting the disk's data before the first byte. The rest is estimated.
 const COUNT: Duration = Duration::from_millis(100);
 
-/// What a receiver that hears us is told ahead of the stream: that we are still here, or why there will be none.
+/// Sends WAIT replies ahead of the stream, while the disk is opened, or the reason why there is no stream.
 pub(crate) struct EarlyReplies(ReplyWriter);
 
 impl EarlyReplies {
-    /// Begins to say WAIT on standard output, to a receiver with so much patience.
+    /// Starts to write WAIT on standard output, often enough for a receiver with this patience.
     pub(crate) fn start(patience: Duration) -> Result<Self, SendError> {
         let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(SendError::output)?;
         Ok(Self(ReplyWriter::start(stdout.into(), patience).map_err(SendError::Thread)?))
     }
 
-    /// Says why there will be no stream.
+    /// Writes FAIL with the error in place of the stream.
     pub(crate) fn fail(self, error: &SendError) -> SendError {
         self.0.say(&refusal(error));
-        SendError::Told(error.failure())
+        SendError::Reported(error.failure())
     }
 }
 
-/// Says on standard output why there will be no stream, where nothing has been said yet.
+/// Writes FAIL with the error on standard output, before anything else was written.
 pub(crate) fn refuse(error: &SendError) -> SendError {
-    // A receiver that hears nothing any more is gone.
+    // If the write fails, the receiver is gone.
     let _heard = sys::write_all(io::stdout(), refusal(error).text().as_bytes());
-    SendError::Told(error.failure())
+    SendError::Reported(error.failure())
 }
 
 fn refusal(error: &SendError) -> Reply {
@@ -56,7 +56,8 @@ fn refusal(error: &SendError) -> Reply {
     Reply::Fail(Refusal::new(&[], &format!("{error}{hint}")))
 }
 
-/// A hint as the user of a pull can type it: options that only the sender has are passed on by `-M`, in one word with their value.
+/// Rewrites a hint for the user of a pull: options that only the sender has are passed with `-M`, in one word with
+/// their value.
 fn hint_for_pull(hint: &str) -> String {
     let flags = IncrementalArgs::augment_args(ImageArgs::augment_args(clap::Command::new("")));
     let mut text = String::new();
@@ -85,56 +86,56 @@ fn hint_for_pull(hint: &str) -> String {
     text
 }
 
-/// Sends the disk when the receiver is ready, and waits until it is done.
+/// Waits for READY, sends the disk, and waits for DONE.
 pub(crate) fn converse(
     disk: &BackingChain,
-    identity: Option<&CacheKey>,
-    basis: &KnownBase,
+    cache_key: Option<&CacheKey>,
+    known_base: &KnownBase,
     job: &SendOptions,
     cli: &Cli,
     counters: &Arc<ProgressCounters>,
     messages: Messages,
 ) -> Result<Option<Fingerprint>, SendError> {
     let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(SendError::input)?;
-    // A sender has nothing to lose, and may be held up in a write that nobody takes.
+    // The sender can exit at once, since it has written no file; a blocked write could otherwise hold it up.
     let stop = |ending: &ConversationEnd| process::exit(i32::from(ending.failure().status()));
-    let answers = ReplyReader::listen(stdin.into(), None, messages, stop).map_err(SendError::Thread)?;
-    let patience = cli.rsh.patience();
-    answers.watch(patience, true).map_err(SendError::Thread)?;
-    let words = answers.ready().map_err(ended)?;
-    let ready = Ready { answers, peer: PeerKind::Unknown, words };
+    let replies = ReplyReader::listen(stdin.into(), None, messages, stop).map_err(SendError::Thread)?;
+    let patience = cli.ssh.patience();
+    replies.watch(patience, true).map_err(SendError::Thread)?;
+    let words = replies.ready().map_err(ended)?;
+    let ready = Ready { replies, peer: PeerKind::Unknown, words };
     check_content(disk, ready.is_device(), messages)?;
-    let answers = &ready.answers;
+    let replies = &ready.replies;
     let asked = ready.words.iter().any(|word| word == SourceFacts::ASKED);
-    let mut wire = StreamWriter::stdout(job.dialect, Arc::clone(counters), cli.throttle())?;
-    wire.heed(answers.clone(), patience);
+    let mut stream = StreamWriter::stdout(job.dialect, Arc::clone(counters), cli.rate_limiter())?;
+    stream.watch_replies(replies.clone(), patience);
     if asked {
-        let plan = Plan::changed(disk, job.sums.map_or(1, HashParams::interval));
-        let data = DataEstimate::within(plan, COUNT).map_or_else(|| disk.allocated(), |outlook| outlook.total());
-        wire.tell(SourceFacts { private: disk.is_private(), data: Some(data) })?;
+        let plan = Plan::changed(disk, job.params.map_or(1, HashParams::interval));
+        let data = DataEstimate::within(plan, COUNT).map_or_else(|| disk.allocated(), |estimate| estimate.total());
+        stream.write_facts(SourceFacts { private: disk.is_private(), data: Some(data) })?;
     }
-    let known = Known { identity, basis };
-    let sent = send::to_receiver(disk, known, cli, &ready, &mut wire, counters, messages);
+    let known = Known { cache_key, known_base };
+    let sent = send::to_receiver(disk, known, cli, &ready, &mut stream, counters, messages);
     match sent {
-        Ok(fingerprint) => match answers.ending(None) {
+        Ok(fingerprint) => match replies.ending(None) {
             Some(ConversationEnd::Done(digest)) => {
                 let checked = ready.check_done(fingerprint, digest);
                 checked.map(|()| fingerprint).map_err(|what| SendError::remote(format!("the receiver {what}")))
             }
             ending => Err(ended(ending.unwrap_or(ConversationEnd::Closed(None)))),
         },
-        Err(error) if error.is_of_output() => Err(answers.ending(Some(LAST_WORD)).map_or(error, ended)),
-        // The receiver has our reason, and tells its user.
-        Err(error) if wire.has_said_why() => Err(SendError::Told(error.failure())),
+        Err(error) if error.is_of_output() => Err(replies.ending(Some(LAST_WORD)).map_or(error, ended)),
+        // The receiver has the reason from FAIL, and prints it.
+        Err(error) if stream.has_written_fail() => Err(SendError::Reported(error.failure())),
         Err(error) => Err(error),
     }
 }
 
 fn ended(ending: ConversationEnd) -> SendError {
     match ending {
-        // It tells its user itself.
+        // The receiver prints the reason itself.
         ConversationEnd::Failed(_) | ConversationEnd::Wrong(_) | ConversationEnd::Closed(_) => {
-            SendError::Told(ending.failure())
+            SendError::Reported(ending.failure())
         }
         ConversationEnd::Done(_) => SendError::remote("the receiver said that it was done before it was"),
         ConversationEnd::Silent(_) => LinkLoss { what: ending.to_string(), failure: ending.failure() }.into(),
@@ -146,8 +147,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hint_names_the_sender_s_options_as_a_pull_passes_them_on() {
-        for (hint, said) in [
+    fn hints_for_a_pull_pass_options_by_m() {
+        for (hint, expected) in [
             (
                 "--format qcow2 if it is a qcow2 image of yours, --format raw if it is the disk of a guest, as it is",
                 "-M --format=qcow2 if it is a qcow2 image of yours, -M --format=raw if it is the disk of a guest, as it is",
@@ -172,7 +173,7 @@ mod tests {
             ),
             ("free some space", "free some space"),
         ] {
-            assert_eq!(hint_for_pull(hint), said);
+            assert_eq!(hint_for_pull(hint), expected);
         }
     }
 }

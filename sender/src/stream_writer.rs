@@ -1,4 +1,4 @@
-//! Records on their way out: lines and small payloads are gathered, large payloads go past the gathering.
+//! Writes the stream. Lines and small payloads are buffered; large payloads bypass the buffer.
 
 use std::fs::File;
 use std::io;
@@ -22,129 +22,130 @@ use xfer_hole_transport::{RateLimiter, ReplyReader, wait_after};
 use crate::error::SendError;
 use crate::splice_pipe::{PIPE, SplicePipe};
 
-/// Bytes that are gathered before they are written.
-const GATHER: usize = 256 << 10;
-/// Payloads, and parts of them in memory, of this many bytes are not gathered: writing them from where they are is cheaper than
-/// copying them.
+/// The fill level at which the buffer is written, in bytes.
+const BUFFER_SIZE: usize = 256 << 10;
+/// The size in bytes from which payloads, and parts of them in memory, bypass the buffer, since writing them in place
+/// is cheaper than copying them.
 const LARGE: usize = 32 << 10;
-/// Ranges of this many bytes in a large payload are spliced.
+/// The size in bytes from which a range of a file is spliced.
 const SPLICE: u64 = 16 << 10;
-/// Bytes that are written at once where the link is watched.
-const NOTED: usize = 256 << 10;
-/// Bytes that are read and written at once where they can't be spliced.
+/// The maximum size of one write in bytes while the connection is watched for silence.
+const WATCHED_WRITE: usize = 256 << 10;
+/// The size in bytes of one read and write for ranges that can't be spliced.
 const COPY: u64 = 256 << 10;
-/// The silence that WAIT breaks where nobody says how patient the receiver is.
+/// The default silence after which WAIT is written, if the receiver's patience is unknown.
 const WAIT: Duration = Duration::from_secs(WAIT_SECONDS);
 
-/// The stream, on its way to a descriptor.
+/// Encodes frames and writes them to a file descriptor.
 pub(crate) struct StreamWriter {
     out: File,
     dialect: Dialect,
     encoder: StreamEncoder,
-    gathered: BytesMut,
-    /// For what can't be spliced.
+    buffered: BytesMut,
+    /// The read buffer for ranges that can't be spliced.
     buffer: Vec<u8>,
-    /// `out` is a pipe, and no file has been met that can't be spliced from.
+    /// `out` is a pipe, and splicing from a file has not failed yet.
     splices: bool,
-    /// What is spliced goes by here, once something was.
-    lift: Option<SplicePipe>,
-    /// Something was spliced.
+    /// The pipe through which ranges are spliced, once splicing was used.
+    splice_pipe: Option<SplicePipe>,
+    /// A range was spliced.
     spliced: bool,
-    /// When something was written last.
-    said: Instant,
-    /// The silence that WAIT breaks.
+    /// The time of the last write.
+    last_write: Instant,
+    /// The silence after which WAIT is written.
     wait: Duration,
-    /// Where the receiver answers: nothing is sent to one that has given up.
-    answers: Option<ReplyReader>,
-    /// FAIL was said.
-    gave_up: bool,
+    /// The receiver's replies. Nothing is sent after a final reply.
+    replies: Option<ReplyReader>,
+    /// FAIL was written.
+    fail_written: bool,
     counters: Arc<ProgressCounters>,
-    throttle: Option<RateLimiter>,
+    rate_limiter: Option<RateLimiter>,
 }
 
 impl StreamWriter {
-    /// A stream to standard output, held back by `throttle`.
+    /// Writes to standard output, at the rate of `rate_limiter`.
     pub(crate) fn stdout(
         dialect: Dialect,
         counters: Arc<ProgressCounters>,
-        throttle: Option<RateLimiter>,
+        rate_limiter: Option<RateLimiter>,
     ) -> Result<Self, SendError> {
         let out = io::stdout().as_fd().try_clone_to_owned().map_err(SendError::output)?;
         sys::enlarge_pipe(out.as_fd(), PIPE);
-        Ok(Self::new(out.into(), dialect, counters, throttle))
+        Ok(Self::new(out.into(), dialect, counters, rate_limiter))
     }
 
-    /// A stream to this pipe or file, which stays as it is: a larger pipe makes ssh slower.
+    /// Writes to this pipe or file. The pipe's size is unchanged, since ssh is slower with a larger one.
     pub(crate) fn new(
         out: File,
         dialect: Dialect,
         counters: Arc<ProgressCounters>,
-        throttle: Option<RateLimiter>,
+        rate_limiter: Option<RateLimiter>,
     ) -> Self {
-        // What lies in a pipe can be told to be gone; what a socket holds can't.
+        // It can be determined when a pipe is drained, but not when a socket is. Only a pipe is spliced to.
         let splices = out.metadata().is_ok_and(|stat| stat.file_type().is_fifo());
         Self {
             out,
             dialect,
             encoder: StreamEncoder::new(dialect),
-            gathered: BytesMut::with_capacity(2 * GATHER),
+            buffered: BytesMut::with_capacity(2 * BUFFER_SIZE),
             buffer: Vec::new(),
             splices,
-            lift: None,
+            splice_pipe: None,
             spliced: false,
-            said: Instant::now(),
+            last_write: Instant::now(),
             wait: WAIT,
-            answers: None,
-            gave_up: false,
+            replies: None,
+            fail_written: false,
             counters,
-            throttle,
+            rate_limiter,
         }
     }
 
-    /// Takes the receiver's last answer for the end of the stream; it takes `patience` of silence for a dead link.
-    pub(crate) fn heed(&mut self, answers: ReplyReader, patience: Duration) {
-        self.answers = Some(answers);
+    /// Ends the stream when the receiver sends its final reply. The receiver takes a silence of `patience` for a dead
+    /// connection, so WAIT is written in time.
+    pub(crate) fn watch_replies(&mut self, replies: ReplyReader, patience: Duration) {
+        self.replies = Some(replies);
         self.wait = wait_after(patience);
     }
 
-    /// Tells the receiver of the image, ahead of all else.
-    pub(crate) fn tell(&mut self, facts: SourceFacts) -> Result<(), SendError> {
-        self.gathered.extend_from_slice(format!("{facts}\n").as_bytes());
+    /// Writes facts about the image, ahead of the stream.
+    pub(crate) fn write_facts(&mut self, facts: SourceFacts) -> Result<(), SendError> {
+        self.buffered.extend_from_slice(format!("{facts}\n").as_bytes());
         self.flush()
     }
 
-    /// Says WAIT ahead of the stream, if nothing has been said for long, to a receiver that passes over it there.
-    pub(crate) fn idle_ahead(&mut self) -> Result<(), SendError> {
-        if self.answers.as_ref().is_some_and(ReplyReader::has_ended) {
+    /// Writes WAIT ahead of the stream after a long silence. Fails if the receiver has sent its final reply.
+    pub(crate) fn keep_alive_before_stream(&mut self) -> Result<(), SendError> {
+        if self.replies.as_ref().is_some_and(ReplyReader::has_ended) {
             return Err(SendError::BrokenPipe);
         }
-        if self.said.elapsed() >= self.wait {
-            self.gathered.extend_from_slice(b"WAIT\n");
+        if self.last_write.elapsed() >= self.wait {
+            self.buffered.extend_from_slice(b"WAIT\n");
             self.flush()?;
         }
         Ok(())
     }
 
-    /// Asks the receiver what it has. The stream begins behind that.
-    pub(crate) fn ask(&mut self, want: &ManifestRequest) -> Result<(), SendError> {
+    /// Requests a manifest of the receiver's existing data. The stream begins after that.
+    pub(crate) fn request_manifest(&mut self, want: &ManifestRequest) -> Result<(), SendError> {
         self.encoder.agree();
-        self.gathered.extend_from_slice(format!("{want}\n").as_bytes());
+        self.buffered.extend_from_slice(format!("{want}\n").as_bytes());
         self.flush()
     }
 
-    /// A line without payload.
-    pub(crate) fn line(&mut self, item: Frame) -> Result<(), SendError> {
-        self.encoder.encode(item, &mut self.gathered)?;
-        self.flush_if(GATHER)
+    /// Writes a frame without payload.
+    pub(crate) fn write_frame(&mut self, frame: Frame) -> Result<(), SendError> {
+        self.encoder.encode(frame, &mut self.buffered)?;
+        self.flush_if(BUFFER_SIZE)
     }
 
-    /// A record and its payload, of which ranges are fetched from the files of the disk's layers.
-    pub(crate) fn data(&mut self, record: Record, payload: Payload, disk: &dyn Disk) -> Result<(), SendError> {
+    /// Writes a record and its payload. Ranges of the payload are read from the files of the disk's layers.
+    pub(crate) fn write_data(&mut self, record: Record, payload: Payload, disk: &dyn Disk) -> Result<(), SendError> {
         let all = payload.len();
-        let read_first =
+        let reads_first =
             all < LARGE as u64 && payload.parts().iter().any(|part| matches!(part, PayloadPart::Range { .. }));
-        if read_first {
-            // Read before its line is written: if it can't be, FAIL can still be said.
+        if reads_first {
+            // A small payload is read before its line is written, so that FAIL can follow a read error.
             self.buffer.clear();
             for part in payload.parts() {
                 match part {
@@ -153,45 +154,45 @@ impl StreamWriter {
                 }
             }
         }
-        self.encoder.encode(Frame::Record(record), &mut self.gathered)?;
-        if read_first {
-            self.gathered.extend_from_slice(&self.buffer);
-            self.passed(all)?;
-            return self.flush_if(GATHER);
+        self.encoder.encode(Frame::Record(record), &mut self.buffered)?;
+        if reads_first {
+            self.buffered.extend_from_slice(&self.buffer);
+            self.count_payload(all)?;
+            return self.flush_if(BUFFER_SIZE);
         }
         for part in payload.parts() {
             match part {
                 PayloadPart::Bytes(bytes) if bytes.len() < LARGE => {
-                    self.encoder.encode(Frame::Payload(bytes.clone()), &mut self.gathered)?;
-                    self.count(bytes.len() as u64);
-                    self.flush_if(GATHER)?;
+                    self.encoder.encode(Frame::Payload(bytes.clone()), &mut self.buffered)?;
+                    self.count_disk(bytes.len() as u64);
+                    self.flush_if(BUFFER_SIZE)?;
                 }
                 PayloadPart::Bytes(bytes) => {
                     self.flush()?;
-                    for piece in bytes.chunks(usize::try_from(self.piece()).unwrap_or(usize::MAX)) {
+                    for piece in bytes.chunks(usize::try_from(self.max_write()).unwrap_or(usize::MAX)) {
                         self.write(piece)?;
-                        self.passed(piece.len() as u64)?;
+                        self.count_payload(piece.len() as u64)?;
                     }
                 }
                 PayloadPart::Range { depth, at, len } if *len < SPLICE => {
                     self.buffer.clear();
                     read(&mut self.buffer, file(disk, *depth)?, *at, *len)?;
-                    self.gathered.extend_from_slice(&self.buffer);
-                    self.passed(*len)?;
-                    self.flush_if(GATHER)?;
+                    self.buffered.extend_from_slice(&self.buffer);
+                    self.count_payload(*len)?;
+                    self.flush_if(BUFFER_SIZE)?;
                 }
-                PayloadPart::Range { depth, at, len } => self.range(file(disk, *depth)?, *at, *len)?,
+                PayloadPart::Range { depth, at, len } => self.write_range(file(disk, *depth)?, *at, *len)?,
             }
         }
         Ok(())
     }
 
-    /// A large range: from the page cache into the pipe where that can be, else by reading and writing.
-    fn range(&mut self, file: &ImageFile, mut at: u64, len: u64) -> Result<(), SendError> {
+    /// Writes a large range of a file: spliced from the page cache into the pipe if possible, else read and written.
+    fn write_range(&mut self, file: &ImageFile, mut at: u64, len: u64) -> Result<(), SendError> {
         let end = at + len;
         while self.splices && at < end {
-            // Nothing of the file: reading says whether there should be something.
-            let bytes @ 1.. = self.lift(file.file(), at, end - at)? else { break };
+            // Nothing was spliced: reading will find the error or the end of the file.
+            let bytes @ 1.. = self.splice_range(file.file(), at, end - at)? else { break };
             at += bytes;
         }
         self.flush()?;
@@ -203,163 +204,166 @@ impl StreamWriter {
             self.write(&buffer)?;
             self.buffer = buffer;
             at += bytes;
-            self.passed(bytes)?;
+            self.count_payload(bytes)?;
         }
         Ok(())
     }
 
-    /// Moves what was gathered, and up to `len` bytes of a file behind it: how many. None where that can't be had, or there is nothing
-    /// more in the file: then nothing was moved.
-    fn lift(&mut self, file: &File, at: u64, len: u64) -> Result<u64, SendError> {
-        if self.gathered.len() > SplicePipe::LINES {
+    /// Splices the buffered bytes and up to `len` bytes of a file, and returns the number of bytes of the file. The
+    /// number is 0, and nothing is written, if splicing is unsupported or the file ends at `at`.
+    fn splice_range(&mut self, file: &File, at: u64, len: u64) -> Result<u64, SendError> {
+        if self.buffered.len() > SplicePipe::LINES {
             self.flush()?;
         }
-        let Some(mut lift) = self.lift.take().or_else(|| SplicePipe::new().ok()) else {
+        let Some(mut splice_pipe) = self.splice_pipe.take().or_else(|| SplicePipe::new().ok()) else {
             self.splices = false;
             return Ok(0);
         };
-        let ahead = self.gathered.split();
-        lift.put(&ahead).map_err(SendError::output)?;
-        let bytes = match lift.fetch(file, at, len.min(self.piece())) {
+        let ahead = self.buffered.split();
+        splice_pipe.push(&ahead).map_err(SendError::output)?;
+        let bytes = match splice_pipe.fill(file, at, len.min(self.max_write())) {
             Ok(Spliced::Moved(bytes)) if bytes > 0 => bytes,
-            // Not to be had here, or it failed: reading says why, or goes on without.
+            // Splicing is unsupported or failed. Reading will report the error, or work.
             refused => {
                 self.splices = matches!(refused, Ok(Spliced::Moved(_)));
-                self.gathered.unsplit(ahead);
+                self.buffered.unsplit(ahead);
                 return Ok(0);
             }
         };
         let mut left = ahead.len() as u64 + bytes;
         while left > 0 {
-            let poured = self.noted(|out| lift.pour(out, left))?;
-            self.wrote(poured);
-            left -= poured;
+            let moved = self.watched(|out| splice_pipe.drain_to(out, left))?;
+            self.count_written(moved);
+            left -= moved;
         }
-        self.lift = Some(lift);
+        self.splice_pipe = Some(splice_pipe);
         self.spliced = true;
-        self.passed(bytes)?;
+        self.count_payload(bytes)?;
         Ok(bytes)
     }
 
-    /// True as long as payload that lies in a file goes out from there.
+    /// True while ranges of files are spliced.
     pub(crate) fn splices(&self) -> bool {
         self.splices
     }
 
-    /// END, with the digest of the result's fingerprint where the receiver was asked what it has, and all that was gathered.
+    /// Writes END and flushes. `result` is the digest of the result's fingerprint, if a manifest was requested from
+    /// the receiver. Returns the disk's fingerprint, if there are digests.
     pub(crate) fn end(&mut self, result: Option<Digest>) -> Result<Option<Fingerprint>, SendError> {
-        self.line(Frame::End(Trailer { result, ..self.encoder.end() }))?;
+        self.write_frame(Frame::End(Trailer { result, ..self.encoder.end() }))?;
         self.flush()?;
-        let built = result.zip(self.encoder.sums()).map(|(digest, sums)| Fingerprint { sums, digest });
+        let built = result.zip(self.encoder.sums()).map(|(digest, params)| Fingerprint { sums: params, digest });
         Ok(built.or(self.encoder.fingerprint()))
     }
 
-    /// Says that no more comes, and why. Inside a payload nothing can be said: the stream just ends there.
-    pub(crate) fn give_up(&mut self, reason: FailReason) -> Result<(), SendError> {
+    /// Ends the stream early, with FAIL and its reason. Inside a payload no line can be written, and the stream ends
+    /// there.
+    pub(crate) fn write_fail(&mut self, reason: FailReason) -> Result<(), SendError> {
         if self.encoder.payload_left() == 0 {
-            self.line(match self.dialect {
+            self.write_frame(match self.dialect {
                 Dialect::V1 => Frame::Fail(reason),
-                // A stream that ends between two records is whole there. One that ends inside a payload isn't.
+                // In this dialect a stream that ends between two records is complete. One that ends inside a payload
+                // is not.
                 Dialect::Classic => Frame::Record(Record::Data { len: 1, digest: None }),
             })?;
             self.flush()?;
-            self.gave_up = self.dialect == Dialect::V1;
+            self.fail_written = self.dialect == Dialect::V1;
         }
         self.flush()
     }
 
-    /// True if the receiver was told why no more comes.
-    pub(crate) fn has_said_why(&self) -> bool {
-        self.gave_up
+    /// True if FAIL was written.
+    pub(crate) fn has_written_fail(&self) -> bool {
+        self.fail_written
     }
 
-    /// Says WAIT, if nothing else has been said for long.
-    pub(crate) fn idle(&mut self) -> Result<(), SendError> {
-        if self.answers.as_ref().is_some_and(ReplyReader::has_ended) {
+    /// Writes WAIT after a long silence. Fails if the receiver has sent its final reply.
+    pub(crate) fn keep_alive(&mut self) -> Result<(), SendError> {
+        if self.replies.as_ref().is_some_and(ReplyReader::has_ended) {
             return Err(SendError::BrokenPipe);
         }
-        if self.dialect == Dialect::V1 && self.said.elapsed() >= self.wait {
-            self.line(Frame::Wait)?;
+        if self.dialect == Dialect::V1 && self.last_write.elapsed() >= self.wait {
+            self.write_frame(Frame::Wait)?;
             self.flush()?;
         }
         Ok(())
     }
 
-    /// Writes what was gathered, and waits until the reader has taken what was spliced: until then it is the file's own pages that lie
-    /// in the pipe, and a change to the file is a change to them.
+    /// Flushes, and waits until the reader has taken all spliced bytes. Until then the pipe refers to pages of the
+    /// file, and a change of the file changes them.
     pub(crate) fn drain(&mut self) -> Result<(), SendError> {
         self.flush()?;
-        if self.spliced { self.noted(|out| sys::drain_pipe(out.as_fd())) } else { Ok(()) }
+        if self.spliced { self.watched(|out| sys::drain_pipe(out.as_fd())) } else { Ok(()) }
     }
 
-    /// Writes what was gathered.
+    /// Writes the buffered bytes.
     pub(crate) fn flush(&mut self) -> Result<(), SendError> {
-        if self.gathered.is_empty() {
+        if self.buffered.is_empty() {
             return Ok(());
         }
-        let gathered = self.gathered.split();
-        let written = self.write(&gathered);
-        drop(gathered);
-        self.gathered.reserve(2 * GATHER);
+        let buffered = self.buffered.split();
+        let written = self.write(&buffered);
+        drop(buffered);
+        self.buffered.reserve(2 * BUFFER_SIZE);
         written
     }
 
     fn flush_if(&mut self, full: usize) -> Result<(), SendError> {
-        if self.gathered.len() >= full { self.flush() } else { Ok(()) }
+        if self.buffered.len() >= full { self.flush() } else { Ok(()) }
     }
 
-    /// The most bytes to move at once.
-    fn piece(&self) -> u64 {
-        self.throttle.as_ref().map_or(u64::MAX, RateLimiter::piece)
+    /// The maximum size of one write under the rate limit, in bytes.
+    fn max_write(&self) -> u64 {
+        self.rate_limiter.as_ref().map_or(u64::MAX, RateLimiter::piece)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), SendError> {
-        // Pieces that are not too large: that one of them doesn't go out for long is the sign of a dead link.
-        let most = if self.answers.is_some() { NOTED } else { usize::MAX };
-        for piece in bytes.chunks(usize::try_from(self.piece()).unwrap_or(usize::MAX).min(most)) {
-            self.noted(|out| sys::write_all(out, piece))?;
-            self.wrote(piece.len() as u64);
+        // Writes are limited in size, since a write that blocks for long is the sign of a dead connection.
+        let most = if self.replies.is_some() { WATCHED_WRITE } else { usize::MAX };
+        for piece in bytes.chunks(usize::try_from(self.max_write()).unwrap_or(usize::MAX).min(most)) {
+            self.watched(|out| sys::write_all(out, piece))?;
+            self.count_written(piece.len() as u64);
         }
         Ok(())
     }
 
-    /// Writes, which whoever watches the link knows meanwhile.
-    fn noted<T>(&self, write: impl FnOnce(&File) -> io::Result<T>) -> Result<T, SendError> {
-        let note = |begins: bool| self.answers.iter().for_each(|answers| answers.note_write(begins));
-        note(true);
+    /// Runs a write that the watchdog of the replies knows of.
+    fn watched<T>(&self, write: impl FnOnce(&File) -> io::Result<T>) -> Result<T, SendError> {
+        let report = |begins: bool| self.replies.iter().for_each(|replies| replies.note_write(begins));
+        report(true);
         let written = write(&self.out);
-        note(false);
+        report(false);
         written.map_err(SendError::output)
     }
 
-    fn wrote(&mut self, bytes: u64) {
+    fn count_written(&mut self, bytes: u64) {
         self.counters.add_wire(bytes);
-        self.said = Instant::now();
-        if let Some(throttle) = &mut self.throttle {
-            throttle.passed(bytes);
+        self.last_write = Instant::now();
+        if let Some(rate_limiter) = &mut self.rate_limiter {
+            rate_limiter.passed(bytes);
         }
     }
 
-    /// Payload that has been written or gathered.
-    fn passed(&mut self, bytes: u64) -> Result<(), SendError> {
+    /// Accounts for payload that was written or buffered.
+    fn count_payload(&mut self, bytes: u64) -> Result<(), SendError> {
         self.encoder.payload_passed(bytes)?;
-        self.count(bytes);
+        self.count_disk(bytes);
         Ok(())
     }
 
-    fn count(&self, bytes: u64) {
+    fn count_disk(&self, bytes: u64) {
         self.counters.add_disk(bytes);
         self.counters.add_data(bytes);
     }
 }
 
-/// The file that a range is of.
+/// The file of a layer.
 fn file(disk: &dyn Disk, depth: u32) -> Result<&ImageFile, SendError> {
     let no_file = || xfer_hole_os::DiskError::new(DiskErrorKind::Io, "extents", format!("layer {depth} has no file"));
     Ok(disk.host(depth).ok_or_else(no_file)?)
 }
 
-/// Appends a range of a file.
+/// Appends a range of a file to the buffer. Bytes after the file's end read as zeros.
 fn read(buffer: &mut Vec<u8>, file: &ImageFile, at: u64, len: u64) -> Result<(), SendError> {
     let from = buffer.len();
     buffer.resize(from + usize::try_from(len).unwrap_or_default(), 0);

@@ -1,4 +1,4 @@
-//! A user of this machine, made for a test: with a login shell, an empty home, and nothing installed.
+//! A user account made for a test: it has a login shell and an empty home directory, and nothing is installed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -14,10 +14,10 @@ use tempfile::TempDir;
 use crate::run::find;
 use crate::{Process, requires, requires_root, tool};
 
-/// Names of accounts begin so; then comes the test's process.
+/// The prefix of account names; the test's process id follows.
 const PREFIX: &str = "xfer-hole-";
 
-/// An account, removed with its home and its processes when dropped.
+/// An account, removed with its home directory and its processes when dropped.
 #[derive(Debug)]
 pub struct Account {
     name: String,
@@ -26,17 +26,17 @@ pub struct Account {
 }
 
 impl Account {
-    /// Makes one that logs in with this program; `busybox` is called as `sh`.
+    /// Creates an account with this login shell; `busybox` is run under the name `sh`.
     pub fn new(shell: &str) -> Self {
         Self::within(shell, &std::env::temp_dir())
     }
 
-    /// The same, with its home below this folder, which everybody can enter.
+    /// Creates an account with this login shell and a home directory below `folder`, which all users can enter.
     pub fn within(shell: &str, folder: &Path) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         requires_root();
         requires(&["useradd", "userdel", shell]);
-        // Its own things are its own, the way to them is everybody's.
+        // The home directory is private; the directory above it is readable by all users.
         let folder = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir_in(folder);
         let folder = folder.unwrap();
         let home = folder.path().join("home");
@@ -52,7 +52,7 @@ impl Account {
         {
             let _alone = alone();
             sweep();
-            // A password of "*" fits nothing, and locks nothing.
+            // The password "*" matches no input, and does not lock the account.
             let settings = ["-r", "-l", "-M", "-N", "-g", "nogroup", "-p", "*"];
             tool("useradd", &[&settings[..], &["-d", home_name, "-s", login, &name]].concat());
         }
@@ -61,28 +61,28 @@ impl Account {
         Self { name, uid, folder }
     }
 
-    /// What it is called.
+    /// The account's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The number that its files are known by.
+    /// The account's user id.
     pub fn uid(&self) -> u32 {
         self.uid
     }
 
-    /// A name in its home, or for "" the home.
+    /// A path in the home directory; "" is the home directory itself.
     pub fn home(&self, name: &str) -> PathBuf {
         let home = self.folder.path().join("home");
         if name.is_empty() { home } else { home.join(name) }
     }
 
-    /// What runs in its name: sessions of sshd, shells, receivers.
+    /// The account's processes: sessions of sshd, shells, receivers.
     pub fn processes(&self) -> Vec<Process> {
         Process::of_user(self.uid)
     }
 
-    /// All files in its home, and all that it owns where temporary files go.
+    /// All files in the home directory, and all files of the account in the directories for temporary files.
     pub fn belongings(&self) -> Belongings {
         let mut found = BTreeMap::new();
         walk(&self.home(""), &|_| true, &mut found);
@@ -108,13 +108,13 @@ impl Drop for Account {
     }
 }
 
-/// Files by name, with what of them changes when they do: inode, mode, length, blocks, and time of the last change. Of folders: inode
-/// and mode.
+/// Files by path, with the metadata that changes when a file does: inode, mode, length, blocks and modification time.
+/// For directories: inode and mode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Belongings(BTreeMap<PathBuf, (u64, u32, u64, u64, i64, i64)>);
 
 impl Belongings {
-    /// The names of what came, went or changed since `before`, but for notes of fingerprints.
+    /// The paths that were created, removed or changed since `before`, except cached fingerprints.
     pub fn changed_since(&self, before: &Self) -> Vec<PathBuf> {
         let names: BTreeSet<_> = self.0.keys().chain(before.0.keys()).collect();
         let is_note = |name: &Path| {
@@ -128,7 +128,7 @@ impl Belongings {
     }
 }
 
-/// What is in a folder and in those below, of the owners that are asked for. What vanishes meanwhile is others' business.
+/// Collects the files below a directory whose owner matches. A file that vanishes meanwhile is ignored.
 fn walk(folder: &Path, of: &dyn Fn(u32) -> bool, found: &mut BTreeMap<PathBuf, (u64, u32, u64, u64, i64, i64)>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -144,14 +144,15 @@ fn walk(folder: &Path, of: &dyn Fn(u32) -> bool, found: &mut BTreeMap<PathBuf, (
     }
 }
 
-/// Held while accounts are made or removed: the tools for it fail where another holds the files.
+/// Takes the lock for creating and removing accounts, since the system's tools fail if another process holds the
+/// account files.
 fn alone() -> File {
     let file = File::create("/run/xfer-hole-tests.lock").unwrap();
     file.lock().unwrap();
     file
 }
 
-/// Removes what tests left that were killed.
+/// Removes accounts that killed tests left behind.
 fn sweep() {
     for line in fs::read_to_string("/etc/passwd").unwrap().lines() {
         let name = line.split(':').next().unwrap();
@@ -163,7 +164,7 @@ fn sweep() {
 }
 
 fn remove(name: &str) {
-    // It warns of a home that is not to be removed, and of mail that isn't there.
+    // userdel warns about the home directory, which it does not remove, and about a missing mail spool.
     let mut userdel = process::Command::new(find("userdel").unwrap());
     let _removed = userdel.arg("-f").arg(name).stderr(process::Stdio::null()).status();
 }

@@ -1,4 +1,4 @@
-//! The numbers inside an image, read and changed in place. Names are those of the qcow2 specification.
+//! Reads and changes fields of a qcow2 image in place. Names are those of the qcow2 specification.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -51,12 +51,12 @@ pub fn write_at(image: &Path, at: u64, bytes: &[u8]) {
     File::options().write(true).open(image).unwrap().write_all_at(bytes, at).unwrap();
 }
 
-/// Where the first entry of the active L1 table lies, as a field.
+/// An entry of the active L1 table, as a field.
 pub fn l1_entry(image: &Path, index: u64) -> Field {
     Field(peek(image, Field::L1_OFFSET) + 8 * index, 8)
 }
 
-/// Where an entry of the L2 table behind an L1 entry lies, as a field. Extended entries have their bitmap behind them.
+/// An entry of the L2 table of an L1 entry, as a field. An extended entry's bitmap follows it.
 pub fn l2_entry(image: &Path, l1: u64, index: u64) -> Field {
     let table = peek(image, l1_entry(image, l1)) & 0x00ff_ffff_ffff_fe00;
     assert_ne!(table, 0, "no L2 table there");
@@ -64,7 +64,8 @@ pub fn l2_entry(image: &Path, l1: u64, index: u64) -> Field {
     Field(table + width * index, 8)
 }
 
-/// Puts extensions in front of those that a header has, and makes it so many bytes long. For images without a backing file.
+/// Inserts header extensions before the existing ones, and sets the header's length to `header` bytes. The image must
+/// have no backing file.
 pub fn stretch_header(image: &Path, header: u64, extensions: &[(u32, &[u8])]) {
     assert_eq!(peek(image, Field::BACKING_OFFSET), 0);
     let old = peek(image, Field::HEADER_LENGTH);
@@ -79,7 +80,7 @@ pub fn stretch_header(image: &Path, header: u64, extensions: &[(u32, &[u8])]) {
         area.resize(area.len().next_multiple_of(8), 0);
     }
     area.extend(old_extensions);
-    // What is cut off is the end of the cluster, which is empty.
+    // The end of the cluster is cut off, which must be empty.
     let room = cluster - usize::try_from(header).unwrap();
     assert!(area[room..].iter().all(|&byte| byte == 0), "no room for these extensions");
     write_at(image, old, &vec![0; usize::try_from(header - old).unwrap()]);
@@ -87,7 +88,8 @@ pub fn stretch_header(image: &Path, header: u64, extensions: &[(u32, &[u8])]) {
     poke(image, Field::HEADER_LENGTH, header);
 }
 
-/// Gives an image a backing file without a declared format, as old programs did. Its header has no extension then that counts.
+/// Writes a backing file's name without a format into an image, as old programs did. The header extensions are
+/// overwritten.
 pub(crate) fn name_backing(image: &Path, name: &str) {
     let cluster = 1u64 << peek(image, Field::CLUSTER_BITS);
     let at = cluster - 1 - u64::try_from(name.len()).unwrap();

@@ -1,15 +1,15 @@
-//! The tools' commands by their definitions, and the files of the checkout that are made of those.
+//! The tools' command definitions, and the files of the repository that are generated from them.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-/// A file of the checkout.
+/// The path of a file in the repository.
 pub fn checkout(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
 }
 
-/// Fails unless the file in the checkout is what the code makes; with UPDATE_DOCS set it becomes that.
+/// Fails unless the file in the repository equals `made`. With UPDATE_DOCS set, the file is written first.
 #[track_caller]
 pub fn assert_kept(file: &str, made: &str) {
     let path = checkout(file);
@@ -20,15 +20,15 @@ pub fn assert_kept(file: &str, made: &str) {
     assert!(made == kept, "{file} is not what the code makes: run UPDATE_DOCS=1 ./check tests");
 }
 
-/// The programs.
+/// The programs with their command definitions.
 pub fn programs() -> [(&'static str, clap::Command); 2] {
     [("xfer-hole", xfer_hole::command()), ("recv-hole", recv_hole::command())]
 }
 
-/// Every command that has flags of its own: the words that call it, and its definition under its whole name.
+/// All commands with options of their own: the words that call them, and the definition under the full name.
 pub fn commands() -> [(&'static [&'static str], clap::Command); 9] {
     let mut sender = xfer_hole::command();
-    // So that the commands know their whole names.
+    // Building sets the full names of the subcommands.
     sender.build();
     let of_sender = |name: &str| {
         let command = sender.find_subcommand(name).unwrap().clone();
@@ -48,7 +48,7 @@ pub fn commands() -> [(&'static [&'static str], clap::Command); 9] {
     ]
 }
 
-/// The flags of a command, as `-v` and `--verbose`: those that its user is told of, or `hidden` ones too.
+/// The options of a command, such as `-v` and `--verbose`; with `hidden`, hidden ones too.
 pub fn flags(command: &clap::Command, hidden: bool) -> BTreeSet<String> {
     let mut command = command.clone();
     command.build();
@@ -60,7 +60,7 @@ pub fn flags(command: &clap::Command, hidden: bool) -> BTreeSet<String> {
     .collect()
 }
 
-/// The words of a text that look like flags.
+/// The words of a text that look like options.
 pub fn flags_named(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
     words.filter(|word| word.starts_with('-') && word.len() > 1).map(str::to_owned).collect()

@@ -1,12 +1,12 @@
-//! Completions for bash, zsh and fish, made of the definitions of the command lines.
+//! Completions for bash, zsh and fish, generated from the command definitions.
 //!
-//! What `clap_complete` makes is right for programs that always have a command. `xfer-hole` has an image there more often:
-//! its flags must be offered behind one, and an image must not be taken for a command.
+//! `clap_complete` assumes that a subcommand is given. `xfer-hole` usually has an image in that place, so options
+//! must be completed after an image, and an image must not be taken for a subcommand.
 
 use clap::Command;
 pub use clap_complete::Shell;
 
-/// The completion of a program for a shell.
+/// The completion script of a program for a shell.
 pub fn completion(shell: Shell, name: &str, command: &Command) -> String {
     let made = match shell {
         Shell::Zsh if command.has_subcommands() => zsh(name, command),
@@ -14,7 +14,7 @@ pub fn completion(shell: Shell, name: &str, command: &Command) -> String {
         Shell::Bash => bash(name, command),
         _ => generated(shell, name, command),
     };
-    // Two colons would have zsh take what follows for words of another command, without flags.
+    // With two colons zsh would take the following words for those of another command, without options.
     format!("{}\n", made.trim_end().replace("'*::", "'*:"))
 }
 
@@ -24,18 +24,18 @@ fn generated(shell: Shell, name: &str, command: &Command) -> String {
     String::from_utf8(made).unwrap()
 }
 
-/// The names of the commands, with a word between two.
+/// The names of the subcommands, joined by `between`.
 fn names(command: &Command, between: &str) -> String {
     command.get_subcommands().map(Command::get_name).collect::<Vec<_>>().join(between)
 }
 
-/// The generator takes the dash of the program's name for a command at one place, and for none at the other.
+/// The generator replaces the dash in the program's name in two different ways; both are made equal.
 fn bash(name: &str, command: &Command) -> String {
     let [whole, split] = ["__", "__subcmd__"].map(|dash| name.replace('-', dash));
     generated(Shell::Bash, name, command).replace(&split, &whole)
 }
 
-/// The program's own flags are offered unless there is a command: an image may stand there as well.
+/// The program's own options are offered unless a subcommand was given, since an image may be there.
 fn fish(name: &str, command: &Command) -> String {
     let function = format!("__fish_{}", name.replace('-', "_"));
     let without = format!("-n \"{function}_needs_command\" -");
@@ -44,7 +44,7 @@ fn fish(name: &str, command: &Command) -> String {
     generated(Shell::Fish, name, command).lines().map(offer).collect::<Vec<_>>().join("\n")
 }
 
-/// A function for the program without a command, one for each command, and one that chooses.
+/// One function for the program without a subcommand, one for each subcommand, and one that selects among them.
 fn zsh(name: &str, command: &Command) -> String {
     let alone = Command::new("alone").args(command.get_arguments().cloned()).version("0");
     let mut functions = zsh_function(&format!("{name}-alone"), &alone);

@@ -1,4 +1,4 @@
-//! Disks as test cases: what is data, what is hole, and the file made of it.
+//! Test disks: their data and holes, and the files made from them.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,12 +10,12 @@ use xfer_hole_os::sys;
 /// A hole: start and length in bytes.
 pub type Hole = (u64, u64);
 
-/// A disk to be made: its size, and its data as (start, length, seed) in bytes. A seed of 0 writes zeros.
+/// A test disk: its size, and its data as (start, length, seed) in bytes. Seed 0 writes zeros.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TestDisk {
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// What is written.
+    /// The ranges of data: start, length, seed.
     pub data: Vec<(u64, u64, u8)>,
 }
 
@@ -25,14 +25,14 @@ impl TestDisk {
         Self { size, data: Vec::new() }
     }
 
-    /// Writes `len` bytes at `at`, none of which is zero unless the seed is.
+    /// Adds `len` bytes of data at `at`. No byte is zero unless the seed is 0.
     #[must_use]
     pub fn with(mut self, at: u64, len: u64, seed: u8) -> Self {
         self.data.push((at, len, seed));
         self
     }
 
-    /// Makes the file anew.
+    /// Creates the file, replacing an existing one.
     pub fn make(&self, path: &Path) {
         let _not_there = fs::remove_file(path);
         let file = File::create(path).unwrap();
@@ -41,7 +41,7 @@ impl TestDisk {
         file.sync_all().unwrap();
     }
 
-    /// All its bytes, which have to be few.
+    /// All bytes of the disk, which must be small.
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; usize::try_from(self.size).unwrap()];
         for &(start, len, seed) in &self.data {
@@ -52,7 +52,7 @@ impl TestDisk {
         bytes
     }
 
-    /// Writes the data into what is there.
+    /// Writes the data ranges into an existing file.
     pub fn write(&self, file: &File) {
         for &(start, len, seed) in &self.data {
             let mut at = start;
@@ -66,23 +66,23 @@ impl TestDisk {
     }
 }
 
-/// What stands at a place: zero for seed 0, else never zero, and different from place to place.
+/// The byte at an offset: zero for seed 0, else a nonzero byte that varies with the offset.
 fn byte(at: u64, seed: u8) -> u8 {
     let mixed = at.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23) ^ u64::from(seed).wrapping_mul(0x1000_0001b3);
     if seed == 0 { 0 } else { u8::try_from(mixed % 255).unwrap() + 1 }
 }
 
-/// The holes of a file, as SEEK_HOLE tells them.
+/// The holes of a file by SEEK_HOLE: start and length in bytes.
 pub fn holes(path: &Path) -> Vec<Hole> {
     gaps(path).unwrap().0
 }
 
-/// The data of a file, as SEEK_DATA tells it.
+/// The data ranges of a file by SEEK_DATA: start and length in bytes.
 pub fn extents(path: &Path) -> Vec<(u64, u64)> {
     gaps(path).unwrap().1
 }
 
-/// Holes, and data.
+/// The holes and the data ranges of a file.
 type Gaps = (Vec<Hole>, Vec<(u64, u64)>);
 
 fn gaps(path: &Path) -> io::Result<Gaps> {
@@ -104,8 +104,8 @@ fn gaps(path: &Path) -> io::Result<Gaps> {
     Ok((holes, extents))
 }
 
-/// The canonical holes of a file's content: maximal runs of `grain`-sized zero blocks, found by reading. Each of them must be a
-/// hole in what a receiver made.
+/// The canonical holes of a file's content: maximal runs of zero blocks of `grain` bytes, found by reading. A
+/// receiver must make each of them a hole.
 pub fn holes_within(path: &Path, grain: u64) -> Vec<Hole> {
     let file = File::open(path).unwrap();
     let size = file.metadata().unwrap().len();
@@ -118,7 +118,7 @@ pub fn holes_within(path: &Path, grain: u64) -> Vec<Hole> {
     let mut at = 0;
     let mut block = vec![0; usize::try_from(grain).unwrap()];
     while at < size {
-        // Holes need no reading.
+        // Holes of the file are not read.
         let data = sys::seek_data(&file, at).unwrap().unwrap_or(size);
         let skip = if data == size { size } else { data / grain * grain };
         if skip > at {

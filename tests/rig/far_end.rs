@@ -1,4 +1,4 @@
-//! Another machine as a user meets one: a server, a fresh account there, and images at this end.
+//! A remote machine: a server, a new account on it, and a local directory for images.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -8,40 +8,41 @@ use tempfile::TempDir;
 
 use crate::{Account, Belongings, HOST, Outcome, Setup, Sshd, TestDisk, Tools, run};
 
-/// A fresh account on a server of its own, and a folder at this end.
+/// A new account on a server of its own, and a local directory.
 #[derive(Debug)]
 pub struct FarEnd {
-    /// Who logs in.
+    /// The account.
     pub account: Account,
-    /// Where to.
+    /// The server.
     pub sshd: Sshd,
     folder: TempDir,
     tools: Tools,
 }
 
 impl FarEnd {
-    /// An account with this login shell, and nothing of ours installed.
+    /// Creates a server and an account with this login shell, without recv-hole installed.
     pub fn new(tools: Tools, shell: &str) -> Self {
         Self::with(tools, shell, Setup::default())
     }
 
-    /// The same on a server that is set up so.
+    /// Creates a server with this setup, and an account with this login shell.
     pub fn with(tools: Tools, shell: &str, setup: Setup<'_>) -> Self {
         Self::within(tools, shell, setup, &std::env::temp_dir())
     }
 
-    /// The same, with the account's home and the folder at this end below this one, which everybody can enter.
+    /// Creates server and account, with the home directory and the local directory below `folder`, which all users
+    /// can enter.
     pub fn within(tools: Tools, shell: &str, setup: Setup<'_>, folder: &Path) -> Self {
         let (sshd, account) = (Sshd::with(setup), Account::within(shell, folder));
         Self { account, sshd, folder: tempfile::tempdir_in(folder).unwrap(), tools }
     }
 
-    /// A name in the folder at this end.
+    /// A path in the local directory.
     pub fn near(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// An image at this end.
+    /// Makes an image in the local directory.
     pub fn image(&self, name: &str, disk: &TestDisk) -> PathBuf {
         let image = self.near(name);
         disk.make(&image);
@@ -55,27 +56,27 @@ impl FarEnd {
         place
     }
 
-    /// `xfer-hole -F CONFIG`, to which more words are yet to be added.
+    /// The command `xfer-hole -F CONFIG`, to which the caller adds arguments.
     pub fn sender(&self) -> Command {
         self.sshd.reach(&self.tools.xfer_hole)
     }
 
-    /// `recv-hole -F CONFIG`
+    /// The command `recv-hole -F CONFIG`, to which the caller adds arguments.
     pub fn receiver(&self) -> Command {
         self.sshd.reach(&self.tools.recv_hole)
     }
 
-    /// `xfer-hole ARGS IMAGE ACCOUNT@far-end:PATH`
+    /// Runs `xfer-hole ARGS IMAGE ACCOUNT@far-end:PATH`.
     pub fn push(&self, args: &[&str], image: &Path, path: impl AsRef<Path>) -> Outcome {
         run(self.sender().args(args).arg(image).arg(self.place(path)), b"")
     }
 
-    /// `recv-hole ARGS ACCOUNT@far-end:PATH DEST`
+    /// Runs `recv-hole ARGS ACCOUNT@far-end:PATH DEST`.
     pub fn pull(&self, args: &[&str], path: impl AsRef<Path>, dest: &Path) -> Outcome {
         run(self.receiver().args(args).arg(self.place(path)).arg(dest), b"")
     }
 
-    /// What the account has, once it has logged in for the first time: some shells make files then.
+    /// The account's files after a first login, since some shells create files then.
     pub fn belongings(&self) -> Belongings {
         run(self.sshd.ssh_as(&self.account).arg("true"), b"").ok();
         self.account.belongings()
@@ -83,14 +84,15 @@ impl FarEnd {
 }
 
 impl Outcome {
-    /// Fails unless it exited 2, all that was said is ours, and the last line (but for its hint) is the reason: it names the host, and
-    /// holds all of `words` (capitals don't count). Nothing blames a pipe.
+    /// Fails unless the exit code is 2, all messages are from the tools, and the last one (except its hint) names the
+    /// host and contains all of `words`, ignoring case. No message may mention a broken pipe.
     #[track_caller]
     pub fn blamed(self, host: &str, words: &[&str]) -> Self {
         self.blamed_as(2, host, words)
     }
 
-    /// Fails unless it exited 75, which says that trying again can help, and all is as [`blamed`](Self::blamed) has it.
+    /// Fails unless the exit code is 75 (trying again can help); the messages are checked as in
+    /// [`blamed`](Self::blamed).
     #[track_caller]
     pub fn blamed_for_now(self, host: &str, words: &[&str]) -> Self {
         self.blamed_as(75, host, words)
@@ -109,7 +111,7 @@ impl Outcome {
         self
     }
 
-    /// The fingerprint that it said: interval, grain, and the whole.
+    /// The fingerprint in the messages: interval, grain, and the whole text.
     #[track_caller]
     pub fn fingerprint(&self) -> (String, String, String) {
         let found = self.err.split_whitespace().find(|word| word.starts_with("sha256:"));

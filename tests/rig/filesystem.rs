@@ -1,4 +1,4 @@
-//! Real file systems on loop devices, and loop devices as disks.
+//! File systems on loop devices, and loop devices as destination disks.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,40 +10,40 @@ use crate::{requires, requires_root, tool};
 /// A kind of file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fs {
-    /// mkfs.ext4
+    /// ext4, made by mkfs.ext4.
     Ext4,
-    /// mkfs.xfs
+    /// XFS, made by mkfs.xfs.
     Xfs,
-    /// mkfs.btrfs
+    /// btrfs, made by mkfs.btrfs.
     Btrfs,
-    /// In memory.
+    /// tmpfs, in memory.
     Tmpfs,
-    /// In memory, without extended attributes and without an account of holes.
+    /// ramfs, in memory, without extended attributes and without holes.
     Ramfs,
 }
 
 impl Fs {
-    /// Those that disks lie on.
+    /// The file systems that disk images are usually on.
     pub const ALL: [Self; 4] = [Self::Ext4, Self::Xfs, Self::Btrfs, Self::Tmpfs];
 }
 
-/// A mounted file system of its own, unmounted and deleted when dropped.
+/// A mounted file system, unmounted and deleted when dropped.
 #[derive(Debug)]
 pub struct Filesystem {
     mount: PathBuf,
     mounted: bool,
     image: PathBuf,
-    /// Last, so that it is removed after the unmounting.
+    /// The last field, so that it is dropped after the unmount.
     _folder: TempDir,
 }
 
 impl Filesystem {
-    /// Makes and mounts one of this size in bytes. The image behind it is sparse.
+    /// Creates and mounts a file system of `size` bytes. The image behind it is sparse.
     pub fn new(kind: Fs, size: u64) -> Self {
         Self::with_options(kind, size, &[])
     }
 
-    /// The same, with more options for its mkfs.
+    /// Creates and mounts a file system of `size` bytes, with more options for mkfs.
     pub fn with_options(kind: Fs, size: u64, options: &[&str]) -> Self {
         requires_root();
         requires(&["mount", "umount", "mkfs.ext4", "mkfs.xfs", "mkfs.btrfs"]);
@@ -74,41 +74,41 @@ impl Filesystem {
         made
     }
 
-    /// Where it is.
+    /// The mount point.
     pub fn path(&self) -> &Path {
         &self.mount
     }
 
-    /// A name in it.
+    /// A path in the file system.
     pub fn join(&self, name: &str) -> PathBuf {
         self.mount.join(name)
     }
 
-    /// The file behind it; none behind a tmpfs.
+    /// The image file behind the file system; tmpfs has none.
     pub fn backing(&self) -> &Path {
         &self.image
     }
 
-    /// Unmounts it.
+    /// Unmounts the file system.
     pub fn unmount(&mut self) {
         if std::mem::take(&mut self.mounted) {
             drop(tool("umount", &[self.mount.to_str().unwrap()]));
         }
     }
 
-    /// Mounts it again from its image.
+    /// Mounts the file system from its image.
     pub fn mount(&mut self) {
         drop(tool("mount", &["-o", "loop", self.image.to_str().unwrap(), self.mount.to_str().unwrap()]));
         self.mounted = true;
     }
 }
 
-/// A file system that takes no changes: whoever makes one waits until this is dropped.
+/// A frozen file system: writers block until this is dropped.
 #[derive(Debug)]
 pub struct Frozen<'a>(&'a Filesystem);
 
 impl<'a> Frozen<'a> {
-    /// Freezes it, after all that was written has been stored.
+    /// Flushes the file system and freezes it.
     pub fn new(filesystem: &'a Filesystem) -> Self {
         requires(&["fsfreeze"]);
         drop(tool("fsfreeze", &["-f", filesystem.mount.to_str().unwrap()]));
@@ -125,7 +125,7 @@ impl Drop for Frozen<'_> {
 impl Drop for Filesystem {
     fn drop(&mut self) {
         if self.mounted {
-            // Lazily, so that a failed test's open files don't leave it behind.
+            // The unmount is lazy, so that open files of a failed test don't prevent it.
             let _unmounted = std::process::Command::new("umount").arg("-l").arg(&self.mount).status();
         }
     }
@@ -140,7 +140,7 @@ pub struct LoopDevice {
 }
 
 impl LoopDevice {
-    /// One over this file.
+    /// Attaches a loop device to this file.
     pub fn over(image: &Path) -> Self {
         requires_root();
         requires(&["losetup"]);
@@ -148,7 +148,7 @@ impl LoopDevice {
         Self { path: out.trim().into(), image: image.into(), folder: None }
     }
 
-    /// One of this size in bytes, every byte of which is `old`.
+    /// Creates a loop device of `size` bytes, all of which are `old`.
     pub fn filled(size: u64, old: u8) -> Self {
         requires_root();
         requires(&["losetup"]);
@@ -167,12 +167,12 @@ impl LoopDevice {
         device
     }
 
-    /// The file behind it.
+    /// The file behind the device.
     pub fn backing(&self) -> PathBuf {
         self.image.clone()
     }
 
-    /// Its name in /dev.
+    /// The device's path in /dev.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -1,4 +1,4 @@
-//! A child and its parent, two sparse raw files of a chain, and what must become of them by what was written into each.
+//! A child and its parent, two sparse raw files of a chain, and the expected results of fold and prune.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,25 +7,25 @@ use std::path::{Path, PathBuf};
 
 use crate::{TestDisk, extents, tool};
 
-/// Both files, and what they were made of.
+/// Both files, and the test disks they were made from.
 #[derive(Debug)]
 pub struct Layers {
-    /// `child.img`
+    /// The path of `child.img`.
     pub child: PathBuf,
-    /// `parent.img`
+    /// The path of `parent.img`.
     pub parent: PathBuf,
     made: [TestDisk; 2],
-    /// Bytes of a block of their file systems, the child's first.
+    /// The block sizes of their file systems in bytes, the child's first.
     blocks: [u64; 2],
 }
 
 impl Layers {
-    /// Makes both in a folder.
+    /// Makes both files in one directory.
     pub fn make(folder: &Path, child: &TestDisk, parent: &TestDisk) -> Self {
         Self::apart([folder, folder], child, parent)
     }
 
-    /// Makes each in a folder of its own, the child's first.
+    /// Makes each file in its own directory, the child's first.
     pub fn apart(folders: [&Path; 2], child: &TestDisk, parent: &TestDisk) -> Self {
         let paths = [folders[0].join("child.img"), folders[1].join("parent.img")];
         child.make(&paths[0]);
@@ -35,24 +35,24 @@ impl Layers {
         Self { child: child_path, parent: parent_path, made: [child.clone(), parent.clone()], blocks }
     }
 
-    /// Makes both of letters, one for each block of 4096 bytes: D for data, H for a hole.
+    /// Makes both files from letters, one for each block of 4096 bytes: D for data, H for a hole.
     pub fn of_letters(folder: &Path, child: &str, parent: &str) -> Self {
         Self::make(folder, &lettered(child, 1), &lettered(parent, 2))
     }
 
-    /// Allocates space in the child that nobody has written to, and reads all of the child.
+    /// Allocates unwritten space in the child, and reads the whole child.
     pub fn preallocate(&self, at: u64, len: u64) {
         let (at, len) = (at.to_string(), len.to_string());
         drop(tool("fallocate", &["-n", "-o", &at, "-l", &len, self.child.to_str().unwrap()]));
         drop(fs::read(&self.child).unwrap());
     }
 
-    /// What is read through the child, as the files were made.
+    /// The bytes that are read through the child, as the files were made.
     pub fn overlay(&self) -> Vec<u8> {
         self.over(self.made[1].bytes())
     }
 
-    /// The child over these bytes of a parent.
+    /// The bytes that are read through the child, with these bytes in the parent.
     fn over(&self, mut below: Vec<u8>) -> Vec<u8> {
         let bytes = self.made[0].bytes();
         below.resize(bytes.len(), 0);
@@ -60,7 +60,7 @@ impl Layers {
         below
     }
 
-    /// Calls with each range that the child has of its first bytes.
+    /// Calls `each` with the child's data ranges within its first `bytes` bytes.
     fn each_of_child(&self, bytes: usize, mut each: impl FnMut(std::ops::Range<usize>)) {
         let block = self.blocks[0];
         for index in blocks_of(&self.made[0], block) {
@@ -72,7 +72,7 @@ impl Layers {
         }
     }
 
-    /// Fails unless the parent has all, and nothing that neither had.
+    /// Fails unless the parent holds the data of both files and nothing else.
     #[track_caller]
     pub fn folded(&self, what: &str) {
         assert!(fs::read(&self.parent).unwrap() == self.overlay(), "other bytes: {what}");
@@ -82,7 +82,7 @@ impl Layers {
         }
     }
 
-    /// Fails unless the parent has lost what the child has, and nothing else.
+    /// Fails unless the parent lost the ranges that the child has, and nothing else.
     #[track_caller]
     pub fn pruned(&self, what: &str) {
         let mut expected = self.made[1].bytes();
@@ -109,7 +109,7 @@ fn lettered(letters: &str, seed: u8) -> TestDisk {
     data.fold(TestDisk::empty(size), |disk, (index, _)| disk.with(index * 4096, 4096, seed))
 }
 
-/// The blocks of a file system that these bytes lie in.
+/// The indexes of the file system blocks that a range covers.
 fn touched(at: u64, len: u64, block: u64) -> std::ops::Range<u64> {
     at / block..(at + len).div_ceil(block)
 }

@@ -1,19 +1,20 @@
-//! What the tests stand on: temporary file systems and disks, the tools as processes, shells, and what they left behind.
+//! The test rig: file systems, disks, servers, networks and terminals, and the tools as processes.
 //!
-//! Nothing here is a stand-in: disks are files on mounted file systems and loop devices, receivers are processes, judges are
-//! the system's own tools. What a test needs and the machine lacks is named by [`requires`], and fails the test.
+//! Nothing is mocked: disks are files on mounted file systems and loop devices, receivers are processes, and results
+//! are checked with the system's own tools. A test names what it needs with [`requires`], which fails if the machine
+//! lacks it.
 
 #![allow(clippy::unwrap_used, reason = "in a test's rig a panic is the message")]
 
 mod account;
 mod bytes;
 mod commands;
+mod compare_qemu;
 mod completion;
 mod disk;
+mod estimates;
 mod far_end;
 mod filesystem;
-mod foretold;
-mod judge;
 mod layers;
 mod machine;
 mod network;
@@ -37,11 +38,11 @@ pub use filesystem::{Filesystem, Frozen, Fs, LoopDevice};
 mod toolbox;
 pub use account::{Account, Belongings};
 pub use bytes::{Field, l1_entry, l2_entry, peek, poke, stretch_header, write_at};
-pub use far_end::FarEnd;
-pub use foretold::foretold;
-pub use judge::{
+pub use compare_qemu::{
     Mapped, assert_as, assert_as_qemu, assert_refused, by_tables, gone_back, merged, our_map, qemu_disk, qemu_map,
 };
+pub use estimates::foretold;
+pub use far_end::FarEnd;
 pub use layers::Layers;
 pub use machine::{Machine, RECIPE_DOCUMENTS, recipes};
 pub use network::Network;
@@ -59,13 +60,13 @@ pub use tmux::Tmux;
 pub use toolbox::Toolbox;
 pub use vectors::{Bad, Dest, Dialects, Good, Index, vector};
 
-/// Fails, naming what is missing, unless all these programs are installed and we are root where that is needed.
+/// Fails with a list of missing programs unless all of these are installed.
 pub fn requires(programs: &[&str]) {
     let missing: Vec<_> = programs.iter().filter(|program| run::find(program).is_none()).collect();
     assert!(missing.is_empty(), "these programs are required and not installed: {missing:?}; ./check installs them");
 }
 
-/// Fails unless we are root: mounts and loop devices need it.
+/// Fails unless the test runs as root, which mounts and loop devices need.
 pub fn requires_root() {
     assert!(nix::unistd::geteuid().is_root(), "this test mounts file systems and must run as root");
 }

@@ -1,5 +1,5 @@
-//! A machine as the README and doc/*.md have it, so that their recipes can be run as they stand there: its hosts, folders and devices, in
-//! mounts of one process's own.
+//! The machine that the README and doc/*.md describe, with their hosts, directories and devices, so that their
+//! recipes run unchanged. It is in a mount namespace of the test's process.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -12,22 +12,23 @@ use crate::{
 };
 
 const MIB: u64 = 1 << 20;
-/// Bytes of the disk that the recipes send. A hole at its beginning, so that stale bytes of a device would be seen.
+/// The size in bytes of the disk that the recipes send. It starts with a hole, so that stale bytes of a device would
+/// be noticed.
 const SIZE: u64 = 48 * MIB;
-/// Set in the process that has mounts of its own.
+/// The environment variable that is set in the process with its own mount namespace.
 const INSIDE: &str = "XFER_HOLE_RECIPES_INSIDE";
 
-/// What stands in a document's fences of that kind, without LF at their ends.
+/// The contents of a document's code blocks of this kind, without the final newline.
 fn fenced(document: &str, kind: &str) -> Vec<String> {
     let text = fs::read_to_string(checkout(document)).unwrap();
     let fence = format!("```{kind}\n");
     text.split(&fence).skip(1).map(|rest| rest.split_once("```").unwrap().0.trim_end().to_owned()).collect()
 }
 
-/// The documents that have recipes. A test runs every recipe of each.
+/// The documents with recipes. A test runs every recipe of each.
 pub const RECIPE_DOCUMENTS: [&str; 3] = ["README.md", "doc/sync.md", "doc/restricted-receivers.md"];
 
-/// The recipes of a document, in order; there must be that many.
+/// The recipes of a document, in order. Fails unless there are `COUNT`.
 #[track_caller]
 pub fn recipes<const COUNT: usize>(document: &str) -> [String; COUNT] {
     assert!(RECIPE_DOCUMENTS.contains(&document), "{document} is no document with recipes");
@@ -36,24 +37,25 @@ pub fn recipes<const COUNT: usize>(document: &str) -> [String; COUNT] {
         .unwrap_or_else(|found: Vec<String>| panic!("{document} has {} recipes, not {COUNT}", found.len()))
 }
 
-/// A machine as the documents have it: folders in /srv, a device in /dev/vg0, ssh that knows the hosts' names. All of it in
-/// mounts of this process's own.
+/// The machine of the documents: directories in /srv, a device in /dev/vg0, and an ssh configuration with the hosts'
+/// names.
 #[derive(Debug)]
 pub struct Machine {
-    /// All the hosts are this server.
+    /// The server, which stands for all hosts.
     pub sshd: Sshd,
-    /// The way to it, where it isn't this machine.
+    /// The network to the server, if it is not on the loopback interface.
     pub network: Option<Network>,
     _srv: Filesystem,
-    /// What /dev/vg0/web is: a disk full of old bytes.
+    /// The device behind /dev/vg0/web, filled with old bytes.
     pub device: LoopDevice,
     tools: Tools,
-    /// Where the user is, and the user's tools are installed; on the same file system as /srv.
+    /// The user's directory, which contains the installed tools; it is on the same file system as /srv.
     home: PathBuf,
 }
 
 impl Machine {
-    /// True in a process that has mounts of its own; elsewhere it runs this test in one, which must succeed.
+    /// True in a process with its own mount namespace. Elsewhere this runs the test in such a process, which must
+    /// succeed, and returns false.
     #[track_caller]
     pub fn inside(test: &str) -> bool {
         requires_root();
@@ -68,12 +70,12 @@ impl Machine {
         false
     }
 
-    /// The hosts are this machine.
+    /// Creates the machine with the server on the loopback interface.
     pub fn alone(tools: Tools) -> Self {
         Self::new(tools, None)
     }
 
-    /// The hosts are at the far end of a cable.
+    /// Creates the machine with the server behind a network.
     pub fn apart(tools: Tools) -> Self {
         Self::new(tools, Some(Network::new()))
     }
@@ -85,7 +87,7 @@ impl Machine {
             fs::create_dir(Path::new("/srv").join(name)).unwrap();
         }
         let device = device_in_vg0();
-        // What is installed for all, such as at the far end: nothing at first.
+        // The directory for programs of all users, which is empty at first.
         tool("mount", &["-t", "tmpfs", "tmpfs", "/usr/local/bin"]);
         let home = srv.join("home");
         fs::create_dir_all(home.join("work")).unwrap();
@@ -99,7 +101,7 @@ impl Machine {
         machine
     }
 
-    /// A name in the folder where the user is: web.qcow2 lies there, and its disk as `raw`.
+    /// A path in the user's work directory, which contains web.qcow2 and its disk as `raw`.
     pub fn work(&self, name: &str) -> PathBuf {
         self.home.join("work").join(name)
     }
@@ -111,12 +113,12 @@ impl Machine {
         tool("qemu-img", &["convert", "-f", "raw", "-O", "qcow2", "-c", &raw, image.to_str().unwrap()]);
     }
 
-    /// From now on the tools are installed at the far end.
+    /// Installs the tools on the hosts.
     pub fn equip_hosts(&self) {
         self.install(Path::new("/usr/local/bin"));
     }
 
-    /// Copies the tools that cargo built.
+    /// Copies the tools that cargo built into a directory.
     fn install(&self, folder: &Path) {
         fs::create_dir_all(folder).unwrap();
         for (name, built) in [("xfer-hole", &self.tools.xfer_hole), ("recv-hole", &self.tools.recv_hole)] {
@@ -124,10 +126,10 @@ impl Machine {
         }
     }
 
-    /// A recipe, to be run as its user would.
+    /// The command that runs a recipe as the user.
     pub fn following(&self, recipe: &str) -> Command {
         let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.home.join("bin").display());
-        // Two minutes are a hang.
+        // A recipe that takes two minutes is taken for hung.
         let mut shell = Command::new("timeout");
         shell.args(["-s", "KILL", "120", "sh", "-e", "-c", recipe]);
         if let Some(network) = &self.network {
@@ -143,7 +145,7 @@ impl Machine {
     }
 }
 
-/// A device called /dev/vg0/web, full of old bytes, in a /dev of this process's own.
+/// Creates the device /dev/vg0/web, filled with old bytes, in a private /dev.
 fn device_in_vg0() -> LoopDevice {
     let device = LoopDevice::filled(SIZE, 0xa5);
     let node = fs::canonicalize(device.path()).unwrap();
@@ -164,8 +166,8 @@ fn device_in_vg0() -> LoopDevice {
     device
 }
 
-/// What ssh knows of the documents' hosts, all of which are one server. `inside` lets nobody in who doesn't come through `jump`;
-/// `jump` is a way only; `vault` is locked down as doc/restricted-receivers.md says.
+/// The ssh client configuration for the documents' hosts, all of which are one server. `inside` accepts connections
+/// through `jump` only; `jump` only forwards; `vault` is restricted as doc/restricted-receivers.md describes.
 fn hosts(sshd: &Sshd, address: &str) -> String {
     let client = fs::read_to_string(sshd.config()).unwrap();
     let value = |name: &str| {
@@ -189,7 +191,7 @@ fn hosts(sshd: &Sshd, address: &str) -> String {
     let vault = admit("vault_key", locked_down);
     fs::write(folder.join("authorized_keys"), authorized).unwrap();
     let hosts = [("hypervisor backup node-b", hypervisor), ("jump", jump), ("inside", inside), ("vault", vault)];
-    // The server's key is known by its address, whatever it is called.
+    // The server's key is stored under one alias for all host names.
     let common = format!(
         " HostName {address}\n Port {}\n HostKeyAlias the-server\n User root\n IdentitiesOnly yes\n IdentityAgent none\n \
          UserKnownHostsFile {}\n GlobalKnownHostsFile none\n StrictHostKeyChecking yes\n BatchMode yes\n LogLevel ERROR\n",

@@ -1,4 +1,4 @@
-//! Two machines and a cable between them: network namespaces, joined by a link that can be slowed and cut.
+//! Two network namespaces, joined by a link that can be slowed and cut.
 
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -6,17 +6,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::run::find;
 use crate::{requires, requires_root, tool};
 
-/// The addresses of the near and of the far end, the same in every network: nobody else sees them.
+/// The addresses of the near and the far end. They are the same in every network, since namespaces are separate.
 const ADDRESSES: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 
-/// Two ends and a link, gone when dropped.
+/// A pair of network namespaces with a link, removed when dropped.
 #[derive(Debug)]
 pub struct Network {
     names: [String; 2],
 }
 
 impl Network {
-    /// Lays the cable.
+    /// Creates the namespaces and the link.
     pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         requires_root();
@@ -42,32 +42,32 @@ impl Network {
         ADDRESSES[1]
     }
 
-    /// Runs a program at the near end.
+    /// Returns the command that runs `command` in the near namespace.
     pub fn near(&self, command: &Command) -> Command {
         within(&self.names[0], command)
     }
 
-    /// Runs a program at the far end.
+    /// Returns the command that runs `command` in the far namespace.
     pub fn far(&self, command: &Command) -> Command {
         within(&self.names[1], command)
     }
 
-    /// From now on nothing arrives, in either direction, and nobody is told.
+    /// Drops all packets in both directions, silently.
     pub fn cut(&self) {
         self.queue(&["blackhole"]);
     }
 
-    /// From now on it carries so much, in each direction: a rate as tc takes it, such as `20mbit`.
+    /// Limits the rate in each direction, in the notation of tc, such as `20mbit`.
     pub fn slow(&self, rate: &str) {
         self.queue(&["tbf", "rate", rate, "burst", "64kb", "latency", "100ms"]);
     }
 
-    /// It is as it was at first.
+    /// Removes the limits.
     pub fn restore(&self) {
         self.queue(&["pfifo"]);
     }
 
-    /// Bytes that have left the near end so far, headers included.
+    /// The number of bytes sent by the near end so far, including headers.
     pub fn carried(&self) -> u64 {
         let count = tool("ip", &["netns", "exec", &self.names[0], "cat", "/sys/class/net/cable/statistics/tx_bytes"]);
         count.trim().parse().unwrap()
@@ -89,7 +89,7 @@ impl Default for Network {
 impl Drop for Network {
     fn drop(&mut self) {
         for name in &self.names {
-            // The cable goes with the first end.
+            // The link is deleted with the first namespace.
             let _deleted = Command::new(find("ip").unwrap()).args(["netns", "del", name]).status();
         }
     }

@@ -1,13 +1,14 @@
-//! Covering arrays: rows of a table of choices in which every two values of two choices meet, without being every row there is.
+//! Covering arrays: rows of a table of choices that contain every pair of values of two choices, without being all
+//! rows.
 
 use std::collections::BTreeSet;
 
-/// Two choices and the values that meet: first choice, its value, second choice, its value.
+/// Two choices and their values: first choice, its value, second choice, its value.
 type Pair = (usize, usize, usize, usize);
 
-/// Rows of values, one a choice, such that every allowed pair of values stands in one of them. `counts` says how many values
-/// each choice has; `allowed` whether two values (choice and value each) may meet; among rows that are as good, the cheaper by
-/// `cost` is taken.
+/// Returns rows with one value per choice, such that every allowed pair of values is in a row. `counts` are the
+/// numbers of values of the choices; `allowed` tells whether two values (as choice and value) may be combined; among
+/// equally good rows, the one with the lowest `cost` is taken.
 pub fn pairwise(
     counts: &[usize],
     allowed: impl Fn((usize, usize), (usize, usize)) -> bool,
@@ -28,7 +29,7 @@ pub fn pairwise(
     chosen
 }
 
-/// All pairs that stand in a row.
+/// All pairs of a row.
 pub fn pairs(row: &[usize]) -> Vec<Pair> {
     let second = |first: usize| (first + 1..row.len()).map(move |second| (first, row[first], second, row[second]));
     (0..row.len()).flat_map(second).collect()
@@ -38,7 +39,7 @@ fn may(allowed: impl Fn((usize, usize), (usize, usize)) -> bool, pair: &Pair) ->
     allowed((pair.0, pair.1), (pair.2, pair.3))
 }
 
-/// Every row there is.
+/// All rows.
 pub fn product(counts: &[usize]) -> Vec<Vec<usize>> {
     let longer = |rows: Vec<Vec<usize>>, &count: &usize| {
         let with = |row: &Vec<usize>, value| row.iter().copied().chain([value]).collect::<Vec<_>>();

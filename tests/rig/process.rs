@@ -1,4 +1,4 @@
-//! What runs on this machine, as /proc tells: a program's children, an account's sessions.
+//! Processes of this machine, read from /proc.
 
 use std::fs;
 use std::path::Path;
@@ -6,29 +6,29 @@ use std::path::Path;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// A process that hasn't ended.
+/// A running process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     pid: i32,
     parent: i32,
     uid: u32,
-    /// Its command line with spaces between the words.
+    /// The command line, with spaces between the words.
     pub argv: String,
 }
 
 impl Process {
-    /// All that there are, but for those that only wait to be reaped.
+    /// All processes except zombies.
     pub fn all() -> Vec<Self> {
         let entries = fs::read_dir("/proc").unwrap().flatten();
         entries.filter_map(|entry| Self::read(&entry.path())).collect()
     }
 
-    /// Those that run in the name of an account.
+    /// The processes of a user.
     pub fn of_user(uid: u32) -> Vec<Self> {
         Self::all().into_iter().filter(|process| process.uid == uid).collect()
     }
 
-    /// Those that a process has started, and those that they have, and so on.
+    /// The descendants of a process.
     pub fn below(pid: u32) -> Vec<Self> {
         let mut all = Self::all();
         let mut found: Vec<Self> = Vec::new();
@@ -42,7 +42,7 @@ impl Process {
         found
     }
 
-    /// `None` if it is gone, as it may be at any time.
+    /// Reads one process; `None` if it has ended.
     fn read(folder: &Path) -> Option<Self> {
         let pid = folder.file_name()?.to_str()?.parse().ok()?;
         let status = fs::read_to_string(folder.join("status")).ok()?;
@@ -56,7 +56,7 @@ impl Process {
         (!ended).then_some(Self { pid, parent: field("PPid:")?.parse().ok()?, uid: field("Uid:")?.parse().ok()?, argv })
     }
 
-    /// Sends it a signal; one that is gone is none the worse for it.
+    /// Sends a signal. A process that has ended is ignored.
     pub fn signal(&self, signal: Signal) {
         let _gone = kill(Pid::from_raw(self.pid), signal);
     }

@@ -1,4 +1,4 @@
-//! Images as test cases: what qemu-img creates and qemu-io writes, step by step.
+//! qcow2 test images, created by qemu-img and written by qemu-io.
 
 use std::fs;
 use std::path::Path;
@@ -6,34 +6,34 @@ use std::process::{Command, Stdio};
 
 use crate::run::find;
 
-/// What is written.
+/// The bytes of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fill {
-    /// One byte, again and again.
+    /// One byte, repeated.
     Same(u8),
-    /// Bytes that no compression makes smaller, by a seed.
+    /// Incompressible bytes, from a seed.
     Noise(u64),
-    /// Bytes that compression makes some three times smaller, by a seed.
+    /// Bytes that compress to about a third, from a seed.
     Text(u64),
 }
 
-/// One thing that qemu-io does to an image. Offsets and lengths are in bytes.
+/// One operation of qemu-io on an image. Offsets and lengths are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Writes.
     Write(u64, u64, Fill),
     /// Writes compressed clusters: offset and length are multiples of the cluster size.
     Compressed(u64, u64, Fill),
-    /// Writes zeros, and keeps the place.
+    /// Writes zeros and keeps the allocation.
     Zero(u64, u64),
-    /// Writes zeros, and gives the place up.
+    /// Writes zeros and frees the allocation.
     Unmap(u64, u64),
     /// Discards.
     Discard(u64, u64),
 }
 
 impl Op {
-    /// As a command of qemu-io, which finds its fills in `folder`.
+    /// The command of qemu-io, which reads its data from files in `folder`.
     fn command(self, folder: &Path) -> String {
         let filled = |fill: Fill, len| match fill {
             Fill::Same(byte) => format!("-P {byte}"),
@@ -49,11 +49,11 @@ impl Op {
     }
 }
 
-/// How much of a fill is without repetition.
+/// The length in bytes after which a fill repeats.
 const PERIOD: usize = (1 << 20) + 4096;
 
 impl Fill {
-    /// The file that qemu-io takes it from.
+    /// The path of a file with the fill's bytes, for qemu-io.
     fn file(self, folder: &Path, len: u64) -> String {
         let len = usize::try_from(len).unwrap().min(PERIOD);
         let path = folder.join(format!("{self:?}{len}"));
@@ -63,7 +63,7 @@ impl Fill {
         path.to_str().unwrap().to_owned()
     }
 
-    /// So many bytes of it.
+    /// The first `len` bytes of the fill.
     pub fn bytes(self, len: usize) -> Vec<u8> {
         let (mut state, share) = match self {
             Self::Same(byte) => return vec![byte; len],
@@ -80,17 +80,17 @@ impl Fill {
     }
 }
 
-/// A step of an image's life.
+/// A step in making an image.
 #[derive(Clone, Debug)]
 enum Step {
     Op(Op),
     /// An internal snapshot of this name.
     Snapshot(String),
-    /// To another size in bytes.
+    /// A resize to this size in bytes.
     Resize(u64),
 }
 
-/// An image to be made.
+/// The description of an image.
 #[derive(Clone, Debug)]
 pub struct Qcow2 {
     size: Option<u64>,
@@ -106,33 +106,34 @@ impl Qcow2 {
         Self { size: Some(size), options: Vec::new(), backing: None, steps: Vec::new(), forgiving: false }
     }
 
-    /// An image of the size of its backing file, in this format.
+    /// An image with a backing file in this format, of the same size.
     pub fn over(backing: &str, format: &str) -> Self {
         Self { size: None, ..Self::new(0) }.backing(backing, Some(format))
     }
 
-    /// An option of `qemu-img create -o`: "cluster_size=4k"; several may be given at once, with commas.
+    /// Adds an option of `qemu-img create -o`, such as "cluster_size=4k", or several with commas.
     #[must_use]
     pub fn option(mut self, option: &str) -> Self {
         self.options.extend((!option.is_empty()).then(|| option.to_owned()));
         self
     }
 
-    /// A backing file by the name that is written into the image, and its declared format, if any. It need not be there.
+    /// Sets the backing file's name as written into the image, and its declared format, if any. The file need not
+    /// exist.
     #[must_use]
     pub fn backing(mut self, name: &str, format: Option<&str>) -> Self {
         self.backing = Some((name.into(), format.map(Into::into)));
         self
     }
 
-    /// One thing more that qemu-io does.
+    /// Adds an operation of qemu-io.
     #[must_use]
     pub fn op(mut self, op: Op) -> Self {
         self.steps.push(Step::Op(op));
         self
     }
 
-    /// Things more that qemu-io does.
+    /// Adds operations of qemu-io.
     #[must_use]
     pub fn ops(self, ops: impl IntoIterator<Item = Op>) -> Self {
         ops.into_iter().fold(self, Self::op)
@@ -144,27 +145,27 @@ impl Qcow2 {
         self.op(Op::Write(at, len, fill))
     }
 
-    /// Goes on where qemu-io can't do something, as writing compressed what is there already.
+    /// Ignores errors of qemu-io, as for a compressed write to an allocated cluster.
     #[must_use]
     pub fn forgiving(self) -> Self {
         Self { forgiving: true, ..self }
     }
 
-    /// Takes a snapshot.
+    /// Adds an internal snapshot.
     #[must_use]
     pub fn snapshot(mut self, name: &str) -> Self {
         self.steps.push(Step::Snapshot(name.into()));
         self
     }
 
-    /// Makes it larger or smaller.
+    /// Adds a resize to this size in bytes.
     #[must_use]
     pub fn resize(mut self, size: u64) -> Self {
         self.steps.push(Step::Resize(size));
         self
     }
 
-    /// Makes the file, anew.
+    /// Creates the image, replacing an existing file.
     #[track_caller]
     pub fn make(&self, path: &Path) {
         let _not_there = fs::remove_file(path);
@@ -174,14 +175,14 @@ impl Qcow2 {
             args.extend(["-o".into(), self.options.join(",")]);
         }
         if let Some((backing, _)) = &self.backing {
-            // One whose size is given is not looked for.
+            // With -u, a backing file is not opened if the size is given.
             args.extend(["-b".into(), backing.clone()]);
             args.extend(self.size.is_some().then(|| "-u".into()));
         }
         if let Some((_, Some(format))) = &self.backing {
             args.extend(["-F".into(), format.clone()]);
         }
-        // A backing file without a format can't be given here any more: it is written in afterwards.
+        // qemu-img does not accept a backing file without a format, so it is written into the image afterwards.
         let bare = self.backing.as_ref().is_some_and(|(_, format)| format.is_none());
         if bare {
             args.retain(|arg| arg != "-u");
@@ -197,7 +198,7 @@ impl Qcow2 {
         }
     }
 
-    /// Does the steps alone, to an image that is there.
+    /// Applies the steps to an existing image.
     #[track_caller]
     pub fn live(&self, path: &Path) {
         let fills = tempfile::tempdir().unwrap();
@@ -208,8 +209,8 @@ impl Qcow2 {
                 let commands = batch.drain(..).flat_map(|command| ["-c".into(), command]);
                 let args: Vec<String> =
                     ["-f", "qcow2", "-d", "unmap"].map(String::from).into_iter().chain(commands).collect();
-                let (done, said) = ran("qemu-io", path, &[&args[..], &[name.into()]].concat());
-                assert!(self.forgiving || (done && said.is_empty()), "{args:?}: {said}");
+                let (done, text) = ran("qemu-io", path, &[&args[..], &[name.into()]].concat());
+                assert!(self.forgiving || (done && text.is_empty()), "{args:?}: {text}");
             }
         };
         for step in &self.steps {
@@ -230,24 +231,24 @@ impl Qcow2 {
     }
 }
 
-/// Runs one of QEMU's programs in the folder of an image, from where it looks for data files. Gives whether that went well, and
-/// what it said on both outputs.
+/// Runs a QEMU program in the directory of an image, since it looks for data files there. Returns whether it
+/// succeeded, and both of its outputs.
 fn ran(program: &str, image: &Path, args: &[String]) -> (bool, String) {
     let found = find(program).unwrap_or_else(|| panic!("{program} is not installed"));
     let folder = image.parent().unwrap();
     let output = Command::new(found).args(args).current_dir(folder).stdin(Stdio::null()).output().unwrap();
-    let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
-    (output.status.success(), said.concat())
+    let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    (output.status.success(), text.concat())
 }
 
 #[track_caller]
 fn qemu(program: &str, image: &Path, args: &[String]) -> String {
-    let (done, said) = ran(program, image, args);
-    assert!(done, "{program} {args:?}: {said}");
-    said
+    let (done, text) = ran(program, image, args);
+    assert!(done, "{program} {args:?}: {text}");
+    text
 }
 
-/// `qemu-img ARGS IMAGE`, which must succeed: its standard output.
+/// Runs `qemu-img ARGS IMAGE`, which must succeed, and returns its standard output.
 #[track_caller]
 pub fn qemu_img(args: &[&str], image: &Path) -> String {
     let name = image.file_name().unwrap().to_str().unwrap();

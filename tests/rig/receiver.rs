@@ -20,12 +20,12 @@ pub const SHELLS: [&[&str]; 7] = [
     &["zsh", "--emulate", "sh"],
 ];
 
-/// Who receives.
+/// A receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Receiver {
-    /// `recv-hole`
+    /// The binary `recv-hole`.
     Binary,
-    /// `recv-hole.sh` under this shell.
+    /// The script `recv-hole.sh` under this shell.
     Script(&'static [&'static str]),
 }
 
@@ -40,7 +40,7 @@ impl Receiver {
         [Self::Binary, Self::Script(SHELLS[0])]
     }
 
-    /// The command that receives into `dest`; `in_place` and `no_sync` are flags of both.
+    /// The command that receives into `dest`; `in_place` and `no_sync` add options that both receivers have.
     pub fn command(self, tools: &Tools, dest: &Path, in_place: bool, no_sync: bool) -> Command {
         let mut args: Vec<OsString> = Vec::new();
         let mut command = match self {
@@ -60,12 +60,12 @@ impl Receiver {
     }
 }
 
-/// `recv-hole.sh` in this checkout.
+/// The path of `recv-hole.sh` in the repository.
 pub fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../recv-hole.sh")
 }
 
-/// The sh text that goes ahead of a pushed stream.
+/// The shell text that precedes a pushed stream.
 pub fn preamble() -> String {
     let text = |path: &str| fs::read_to_string(script().with_file_name(path)).unwrap();
     let script = quoted_for_sh(&text("recv-hole.sh"));

@@ -1,4 +1,4 @@
-//! Programs as processes: what they said, how they ended, what flowed between them.
+//! Runs programs and collects their results.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -8,38 +8,39 @@ use std::thread;
 
 use crate::Receiver;
 
-/// How a program ended, and what it said.
+/// The result of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// Exit code; `None` if a signal ended it.
+    /// The exit code; `None` if a signal ended the program.
     pub code: Option<i32>,
-    /// Standard output.
+    /// Its standard output.
     pub out: Vec<u8>,
-    /// Standard error.
+    /// Its standard error.
     pub err: String,
 }
 
 impl Outcome {
-    /// Fails unless it exited 0.
+    /// Fails unless the exit code is 0.
     #[track_caller]
     pub fn ok(self) -> Self {
         assert_eq!(self.code, Some(0), "{}", self.err);
         self
     }
 
-    /// The lines it said, but for hints, and for the warning that each use of the 2014 dialect brings.
+    /// The lines on standard error, except hints and the warning about the dialect of 2014.
     pub fn complaints(&self) -> Vec<&str> {
         let aside = |line: &&str| line.contains(": hint: ") || line.contains(": warning: the dialect of 2014 ");
         self.err.lines().filter(|line| !aside(line)).collect()
     }
 
-    /// Fails unless it exited 2, with one line (and maybe its hint) that holds all of `words`.
+    /// Fails unless the exit code is 2, with one message (and possibly its hint) that contains all of `words`.
     #[track_caller]
     pub fn refused(self, words: &[&str]) -> Self {
         self.failed(2, words)
     }
 
-    /// Fails unless it exited 75, which says that trying again can help, with one line (and maybe its hint) that holds all of `words`.
+    /// Fails unless the exit code is 75 (trying again can help), with one message (and possibly its hint) that
+    /// contains all of `words`.
     #[track_caller]
     pub fn retryable(self, words: &[&str]) -> Self {
         self.failed(75, words)
@@ -57,12 +58,12 @@ impl Outcome {
     }
 }
 
-/// The tools as cargo built them.
+/// The tools that cargo built.
 #[derive(Clone, Debug)]
 pub struct Tools {
-    /// `xfer-hole`
+    /// The path of `xfer-hole`.
     pub xfer_hole: PathBuf,
-    /// `recv-hole`
+    /// The path of `recv-hole`.
     pub recv_hole: PathBuf,
 }
 
@@ -77,7 +78,7 @@ macro_rules! tools {
     };
 }
 
-/// Where a program is installed.
+/// The path of an installed program.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<_> = std::env::split_paths(&path).collect();
@@ -85,7 +86,7 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     folders.into_iter().map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-/// Runs a system tool that must succeed, and gives its standard output.
+/// Runs a system tool, which must succeed, and returns its standard output.
 #[track_caller]
 pub fn tool(program: &str, args: &[&str]) -> String {
     let found = find(program).unwrap_or_else(|| panic!("{program} is not installed"));
@@ -95,7 +96,7 @@ pub fn tool(program: &str, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Runs a command with these bytes as its standard input. A command that stops reading is none the worse for it.
+/// Runs a command with these bytes as its standard input. A command that stops reading early is no error.
 pub fn run(command: &mut Command, input: &[u8]) -> Outcome {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -119,7 +120,7 @@ pub fn pour(tools: &Tools, args: &[&str], image: &Path) -> Vec<u8> {
     outcome.ok().out
 }
 
-/// `xfer-hole ARGS IMAGE | RECEIVER DEST` by a real pipe: how both ended (the receiver's second).
+/// Runs `xfer-hole ARGS IMAGE | RECEIVER DEST` and returns both outcomes, the sender's first.
 pub fn send_to(tools: &Tools, args: &[&str], image: &Path, receiver: Receiver, dest: &Path) -> (Outcome, Outcome) {
     let mut sender = Command::new(&tools.xfer_hole)
         .args(args)
@@ -139,18 +140,18 @@ pub fn send_to(tools: &Tools, args: &[&str], image: &Path, receiver: Receiver, d
         .unwrap();
     let mut err = String::new();
     let mut sender_err = sender.stderr.take().unwrap();
-    let said = thread::spawn(move || {
+    let messages = thread::spawn(move || {
         let _text = sender_err.read_to_string(&mut err);
         err
     });
     let received = receiver.wait_with_output().unwrap();
     let sent = sender.wait().unwrap();
-    let sent = Outcome { code: sent.code(), out: Vec::new(), err: said.join().unwrap() };
+    let sent = Outcome { code: sent.code(), out: Vec::new(), err: messages.join().unwrap() };
     let err = String::from_utf8_lossy(&received.stderr).into_owned();
     (sent, Outcome { code: received.status.code(), out: received.stdout, err })
 }
 
-/// Fails unless two files have the same size and the same bytes; holes are not read.
+/// Fails unless two files have the same size and the same bytes. Holes are not read.
 #[track_caller]
 pub fn assert_same(expected: &Path, found: &Path) {
     let sizes = [expected, found].map(|path| File::open(path).unwrap().metadata().unwrap().len());

@@ -1,4 +1,4 @@
-//! Programs while they run: held by their standard input, waited for, killed with all that they started.
+//! Running programs, which are controlled through standard input and signals, and killed with their children.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -14,29 +14,29 @@ use nix::unistd::Pid;
 
 use crate::Outcome;
 
-/// A program that lives until its input ends, in a process group of its own.
+/// A running program in its own process group, which ends when its input does.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
-    said: Option<JoinHandle<(Vec<u8>, String)>>,
+    output: Option<JoinHandle<(Vec<u8>, String)>>,
 }
 
 impl Running {
-    /// Starts it with a pipe as its standard input.
+    /// Starts a program with a pipe as standard input.
     pub fn start(command: &mut Command) -> Self {
         Self::between(Stdio::piped(), command, Stdio::piped())
     }
 
-    /// Starts it with this standard input and output.
+    /// Starts a program with this standard input and output.
     pub fn between(stdin: impl Into<Stdio>, command: &mut Command, stdout: impl Into<Stdio>) -> Self {
         let started = command.stdin(stdin).stdout(stdout).stderr(Stdio::piped()).process_group(0).spawn();
-        // The command's own ends of pipes are closed, so that these can end.
+        // The command's copies of the pipe ends are closed, so that readers see their end.
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = started.unwrap();
         let stdin = child.stdin.take();
         let (mut out, mut err) = (child.stdout.take(), child.stderr.take().unwrap());
-        let said = thread::spawn(move || {
+        let output = thread::spawn(move || {
             let errors = thread::spawn(move || {
                 let mut text = Vec::new();
                 let _read = err.read_to_end(&mut text);
@@ -46,26 +46,26 @@ impl Running {
             let _read = out.as_mut().map(|out| out.read_to_end(&mut bytes));
             (bytes, errors.join().unwrap())
         });
-        Self { child, stdin, said: Some(said) }
+        Self { child, stdin, output: Some(output) }
     }
 
-    /// Writes to its standard input; one that is gone is none the worse for it.
+    /// Writes to the program's standard input. A program that has ended is ignored.
     pub fn say(&mut self, bytes: &[u8]) {
         let _broken_pipe = self.stdin.as_mut().unwrap().write_all(bytes);
     }
 
-    /// Ends its input, and waits until it has ended.
+    /// Closes the program's input and waits for its end.
     pub fn end(mut self) -> Outcome {
         self.outcome()
     }
 
-    /// `kill -9` of the program and of all that it started.
+    /// Kills the program's process group with SIGKILL.
     pub fn kill(mut self) -> Outcome {
         killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL).unwrap();
         self.outcome()
     }
 
-    /// Sends it a signal, once it handles it.
+    /// Sends a signal once the program handles it.
     pub fn signal(&mut self, signal: Signal) {
         let status = format!("/proc/{}/status", self.child.id());
         wait_until("the signal is handled", || {
@@ -76,12 +76,12 @@ impl Running {
         kill(self.pid(), signal).unwrap();
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().cast_signed())
     }
 
-    /// Waits until it has ended, though its input hasn't.
+    /// Waits for the program's end while its input stays open.
     pub fn outlived(mut self) -> Outcome {
         let stdin = self.stdin.take();
         let outcome = self.outcome();
@@ -89,7 +89,7 @@ impl Running {
         outcome
     }
 
-    /// True while it hasn't ended.
+    /// True while the program runs.
     pub fn lives(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
@@ -97,21 +97,21 @@ impl Running {
     fn outcome(&mut self) -> Outcome {
         drop(self.stdin.take());
         let code = self.child.wait().unwrap().code();
-        let (out, err) = self.said.take().unwrap().join().unwrap();
+        let (out, err) = self.output.take().unwrap().join().unwrap();
         Outcome { code, out, err }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.said.is_some() {
+        if self.output.is_some() {
             let _gone = killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL);
             let _reaped = self.child.wait();
         }
     }
 }
 
-/// Waits until this is so; a minute is a hang.
+/// Waits until `so` returns true, for a minute at most.
 #[track_caller]
 pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -121,7 +121,7 @@ pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
-/// A file as it was, to be held against what it is later.
+/// A file's bytes and metadata, for a later comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Before {
     path: PathBuf,
@@ -130,7 +130,7 @@ pub struct Before {
 }
 
 impl Before {
-    /// What stands there now.
+    /// Reads the file's present state.
     pub fn of(path: &Path) -> Self {
         let mut bytes = Vec::new();
         let mut file = File::open(path).unwrap();
@@ -140,17 +140,17 @@ impl Before {
         Self { path: path.into(), bytes, stat }
     }
 
-    /// Its inode number.
+    /// The file's inode number.
     pub fn inode(&self) -> u64 {
         self.stat.0
     }
 
-    /// Its bytes.
+    /// The file's bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Fails unless the name still is that file: same inode, owner, mode and bytes.
+    /// Fails unless the path has the same inode, links, mode, owner, group and bytes.
     #[track_caller]
     pub fn untouched(&self, why: &str) {
         let now = Self::of(&self.path);
@@ -164,7 +164,7 @@ pub fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
-/// Makes of a file what a transfer leaves as `DEST.part`: private, and marked as a temporary file.
+/// Marks a file as the `DEST.part` of an interrupted transfer: private, and with the mark of a temporary file.
 pub fn mark_part(part: &Path) {
     fs::set_permissions(part, fs::Permissions::from_mode(0o600)).unwrap();
     let marked = Command::new("setfattr").args(["-n", "user.xfer-hole.part", "-v", "1"]).arg(part).output().unwrap();
@@ -176,7 +176,7 @@ pub fn mark_part(part: &Path) {
     }
 }
 
-/// `PATH.part`
+/// The path with `.part` appended.
 pub fn part_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".part");

@@ -1,4 +1,4 @@
-//! A real sshd on the loopback interface, or at the far end of a network, with keys and configuration of its own.
+//! An sshd on the loopback interface or in a network namespace, with its own keys and configuration.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
@@ -13,21 +13,21 @@ use tempfile::TempDir;
 use crate::run::find;
 use crate::{Account, Network, requires, requires_root, tool};
 
-/// The name that a server is reached by, unless its setup says otherwise.
+/// The default host name of a server.
 pub const HOST: &str = "far-end";
 
-/// What is special about a server.
+/// The setup of a server.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup<'a> {
-    /// The name that it is reached by.
+    /// The server's host name.
     pub host: &'a str,
-    /// PATH of what it runs; the system's if not given.
+    /// The PATH of its sessions; the system's if `None`.
     pub path: Option<&'a str>,
-    /// Where it runs: at the far end of this network.
+    /// The network at whose far end the server runs.
     pub network: Option<&'a Network>,
-    /// More lines for its configuration.
+    /// More lines for the server's configuration.
     pub lines: &'a str,
-    /// More lines for the client's.
+    /// More lines for the client's configuration.
     pub client: &'a str,
 }
 
@@ -37,27 +37,27 @@ impl Default for Setup<'_> {
     }
 }
 
-/// A running server, ended when dropped.
+/// A running server, killed when dropped.
 #[derive(Debug)]
 pub struct Sshd {
     server: Child,
     port: u16,
     host: String,
-    said: Arc<Mutex<Vec<String>>>,
+    log: Arc<Mutex<Vec<String>>>,
     folder: TempDir,
 }
 
 impl Sshd {
-    /// Starts one, and waits until it listens.
+    /// Starts a server and waits until it listens.
     pub fn start() -> Self {
         Self::with(Setup::default())
     }
 
-    /// Starts one that is set up so. It lets in root and every [`Account`], all by the same key.
+    /// Starts a server with this setup. It accepts root and every [`Account`], all with the same key.
     pub fn with(setup: Setup<'_>) -> Self {
         requires_root();
         requires(&["sshd", "ssh", "ssh-keygen"]);
-        // Where it gives up its rights; part of the package, but on some systems made only at boot.
+        // The directory for privilege separation, which some systems create only at boot.
         fs::create_dir_all("/run/sshd").unwrap();
         let folder = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
         let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
@@ -66,12 +66,12 @@ impl Sshd {
         }
         fs::copy(at("user_key.pub"), at("authorized_keys")).unwrap();
         fs::create_dir(at("keys")).unwrap();
-        let (server, port, said) =
+        let (server, port, log) =
             (0..10).find_map(|_| listen(folder.path(), setup)).expect("sshd listens on none of ten ports");
         let key = fs::read_to_string(at("host_key.pub")).unwrap();
         let address = setup.network.map_or("127.0.0.1", Network::address);
         fs::write(at("known_hosts"), format!("[{address}]:{port} {key}")).unwrap();
-        // Named by its address it is the same host, but for the port.
+        // The host can also be named by its address.
         let client = format!(
             "Host {host} {address}\n IdentityFile {}\n IdentitiesOnly yes\n IdentityAgent none\n UserKnownHostsFile {}\n \
              GlobalKnownHostsFile none\n StrictHostKeyChecking yes\n BatchMode yes\n LogLevel ERROR\n{}\n\
@@ -82,30 +82,30 @@ impl Sshd {
             host = setup.host,
         );
         fs::write(at("ssh_config"), client).unwrap();
-        Self { server, port, host: setup.host.to_owned(), said, folder }
+        Self { server, port, host: setup.host.to_owned(), log, folder }
     }
 
-    /// The client's configuration: `ssh -F CONFIG far-end`.
+    /// The path of the client's configuration: `ssh -F CONFIG far-end`.
     pub fn config(&self) -> PathBuf {
         self.folder.path().join("ssh_config")
     }
 
-    /// The key that it lets in.
+    /// The path of the accepted private key.
     pub fn key(&self) -> PathBuf {
         self.folder.path().join("user_key")
     }
 
-    /// The file that says who it is.
+    /// The path of the client's file of host keys.
     pub fn known_hosts(&self) -> PathBuf {
         self.folder.path().join("known_hosts")
     }
 
-    /// Where it listens.
+    /// The port that the server listens on.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// `ssh far-end`, to which the remote command is yet to be added.
+    /// The command `ssh far-end`, to which the caller adds the remote command.
     pub fn ssh(&self) -> Command {
         let mut ssh = Command::new("ssh");
         ssh.arg("-F").arg(self.config()).arg(&self.host);
@@ -119,31 +119,31 @@ impl Sshd {
         ssh
     }
 
-    /// `TOOL -F CONFIG`, killed after two minutes, which is a hang.
+    /// The command `TOOL -F CONFIG`, killed after two minutes.
     pub fn reach(&self, tool: &Path) -> Command {
         let mut guarded = Command::new("timeout");
         guarded.args(["-s", "KILL", "120"]).arg(tool).arg("-F").arg(self.config());
         guarded
     }
 
-    /// An account may do one thing only, whatever it asks for: `command=` in its authorized keys.
+    /// Restricts an account to one command, by `command=` in its authorized keys.
     pub fn admit_only(&self, account: &Account, command: &str) {
         let key = fs::read_to_string(self.folder.path().join("user_key.pub")).unwrap();
         let line = format!("command=\"{}\",restrict {key}", command.replace('"', "\\\""));
         fs::write(self.folder.path().join("keys").join(account.name()), line).unwrap();
     }
 
-    /// Connections that were made to it so far.
+    /// The number of connections so far.
     pub fn connections(&self) -> usize {
         self.said("Connection from ")
     }
 
-    /// How often it said something with this in it.
+    /// The number of log lines that contain this text.
     pub fn said(&self, text: &str) -> usize {
-        self.said.lock().unwrap().iter().filter(|line| line.contains(text)).count()
+        self.log.lock().unwrap().iter().filter(|line| line.contains(text)).count()
     }
 
-    /// It has another host key from now on, or so the client must think.
+    /// Replaces the host key that the client expects by another one.
     pub fn forge(&self) {
         let other = self.folder.path().join("other_key");
         drop(tool("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", other.to_str().unwrap()]));
@@ -160,17 +160,17 @@ impl Drop for Sshd {
     }
 }
 
-/// What a server says, line by line.
-type Said = Arc<Mutex<Vec<String>>>;
+/// The lines of a server's log.
+type Log = Arc<Mutex<Vec<String>>>;
 
-/// A server on a port that was free a moment ago; `None` if it isn't any more.
-fn listen(folder: &Path, setup: Setup<'_>) -> Option<(Child, u16, Said)> {
+/// Starts a server on a port that was free a moment ago; `None` if the port is taken.
+fn listen(folder: &Path, setup: Setup<'_>) -> Option<(Child, u16, Log)> {
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
     let address = setup.network.map_or("127.0.0.1", Network::address);
     let config = folder.join("sshd_config");
     let at = |name: &str| folder.join(name).display().to_string();
     let path = setup.path.map_or(String::new(), |path| format!("SetEnv PATH={path}\n"));
-    // An account's own keys come before everybody's.
+    // An account's own keys precede the common ones.
     let lines = format!(
         "ListenAddress {address}:{port}\nHostKey {}\nAuthorizedKeysFile {}/%u {}\nPidFile none\nStrictModes no\nUsePAM no\n\
          PasswordAuthentication no\nPermitRootLogin prohibit-password\nPrintMotd no\nPrintLastLog no\nAcceptEnv none\n\
@@ -181,7 +181,7 @@ fn listen(folder: &Path, setup: Setup<'_>) -> Option<(Child, u16, Said)> {
         setup.lines,
     );
     fs::write(&config, lines).unwrap();
-    // It starts itself anew for each connection, so it wants to be called by its full name.
+    // sshd executes itself for each connection, so its full path is needed.
     let mut command = Command::new(find("sshd").unwrap());
     command.args(["-D", "-e", "-f"]).arg(&config);
     if let Some(network) = setup.network {
@@ -194,9 +194,9 @@ fn listen(folder: &Path, setup: Setup<'_>) -> Option<(Child, u16, Said)> {
         let _reaped = server.wait();
         return None;
     }
-    let said = Said::default();
-    let saying = Arc::clone(&said);
-    // The thread ends with the server.
-    thread::spawn(move || lines.for_each(|line| saying.lock().unwrap().push(line)));
-    Some((server, port, said))
+    let log = Log::default();
+    let log_writer = Arc::clone(&log);
+    // The thread ends when the server does.
+    thread::spawn(move || lines.for_each(|line| log_writer.lock().unwrap().push(line)));
+    Some((server, port, log))
 }

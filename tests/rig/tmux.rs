@@ -1,4 +1,4 @@
-//! A real terminal of a given size, whose screen can be read.
+//! A terminal of a given size, by tmux, whose screen can be read.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::{requires, tool, wait_until};
 
-/// A program in a window of its own, which stays when the program has ended.
+/// A program in a tmux window, which stays open after the program's end.
 #[derive(Debug)]
 pub struct Tmux {
     folder: TempDir,
@@ -18,39 +18,39 @@ impl Tmux {
     /// Runs `command`, a line for sh, in a window of this size.
     pub fn start(columns: u16, rows: u16, command: &str) -> Self {
         requires(&["tmux"]);
-        let started = Self { folder: tempfile::tempdir().unwrap() };
-        fs::write(started.file("run"), format!("echo $$ > '{}'\n{command}\n", started.file("pid").display())).unwrap();
-        fs::write(started.file("conf"), "set -g status off\n").unwrap();
-        // tmux itself may miss the end of what it started.
+        let window = Self { folder: tempfile::tempdir().unwrap() };
+        fs::write(window.file("run"), format!("echo $$ > '{}'\n{command}\n", window.file("pid").display())).unwrap();
+        fs::write(window.file("conf"), "set -g status off\n").unwrap();
+        // The shell records the exit code, since tmux may miss the end of the program.
         let line = format!(
             "trap : INT; sh '{0}/run'; echo $? > '{0}/new'; mv '{0}/new' '{0}/exit'; exec sleep 1000",
-            started.folder.path().display()
+            window.folder.path().display()
         );
-        let (conf, columns, rows) = (started.file("conf"), columns.to_string(), rows.to_string());
-        started.say(&["-f", conf.to_str().unwrap(), "new-session", "-d", "-x", &columns, "-y", &rows, &line]);
-        started
+        let (conf, columns, rows) = (window.file("conf"), columns.to_string(), rows.to_string());
+        window.run(&["-f", conf.to_str().unwrap(), "new-session", "-d", "-x", &columns, "-y", &rows, &line]);
+        window
     }
 
     fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn say(&self, words: &[&str]) -> String {
+    fn run(&self, words: &[&str]) -> String {
         tool("tmux", &[&["-S", self.file("socket").to_str().unwrap()], words].concat())
     }
 
-    /// The process that it runs, if `command` was an exec.
+    /// The process id of the program, if `command` executes it by exec.
     pub fn pid(&self) -> i32 {
         fs::read_to_string(self.file("pid")).unwrap().trim().parse().unwrap()
     }
 
-    /// The lines that stand on the screen, but for empty ones.
+    /// The nonempty lines on the screen.
     pub fn screen(&self) -> Vec<String> {
-        let screen = self.say(&["capture-pane", "-p"]);
+        let screen = self.run(&["capture-pane", "-p"]);
         screen.lines().map(|line| line.trim_end().to_owned()).filter(|line| !line.is_empty()).collect()
     }
 
-    /// Waits until this is on the screen, and gives the screen.
+    /// Waits until a text is on the screen, and returns the screen.
     #[track_caller]
     pub fn wait_for(&self, what: &str) -> Vec<String> {
         let mut screen = Vec::new();
@@ -61,22 +61,22 @@ impl Tmux {
         screen
     }
 
-    /// Presses a key, as tmux calls it.
+    /// Presses a key, named as in tmux.
     pub fn press(&self, key: &str) {
-        self.say(&["send-keys", key]);
+        self.run(&["send-keys", key]);
     }
 
-    /// Makes the window as wide as this.
+    /// Resizes the window to this many columns.
     pub fn resize(&self, columns: u16) {
-        self.say(&["resize-window", "-x", &columns.to_string()]);
+        self.run(&["resize-window", "-x", &columns.to_string()]);
     }
 
-    /// The exit code of the program, if it has ended.
+    /// The program's exit code, if it has ended.
     pub fn ended(&self) -> Option<i32> {
         fs::read_to_string(self.file("exit")).ok().map(|code| code.trim().parse().unwrap())
     }
 
-    /// Waits until the program has ended: its exit code.
+    /// Waits for the program's end, and returns its exit code.
     #[track_caller]
     pub fn exit(&self) -> i32 {
         wait_until("the program in the window has ended", || self.ended().is_some());

@@ -1,4 +1,4 @@
-//! What is installed at a far end: programs in a folder of its own, which write down how they are called.
+//! A directory of programs for the remote PATH, which record how they are called.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::{requires, tool};
 
-/// A folder of programs, and the PATH to it.
+/// A directory of programs.
 #[derive(Debug)]
 pub struct Toolbox {
     folder: TempDir,
@@ -16,12 +16,12 @@ pub struct Toolbox {
 }
 
 impl Toolbox {
-    /// Nothing but what the system has.
+    /// Creates a toolbox that adds nothing to the system's programs.
     pub fn new() -> Self {
         Self::beside("/usr/local/bin:/usr/bin:/bin")
     }
 
-    /// Nothing but busybox under all its names, as on a small appliance.
+    /// Creates a toolbox of busybox alone, under all its names, as on a small appliance.
     pub fn busybox() -> Self {
         requires(&["busybox"]);
         let toolbox = Self::beside("");
@@ -29,7 +29,7 @@ impl Toolbox {
         toolbox
     }
 
-    /// Nothing at all.
+    /// Creates a toolbox without programs.
     pub fn bare() -> Self {
         Self::beside("")
     }
@@ -45,7 +45,7 @@ impl Toolbox {
     /// Installs a program under this name.
     #[must_use]
     pub fn with(self, name: &str, program: &Path) -> Self {
-        // A copy, as the way to the original may not be everybody's.
+        // The program is copied, since other users may not have access to the original.
         let copy = self.folder.path().join(format!(".{name}"));
         fs::copy(program, &copy).unwrap();
         self.script(name, &format!("exec '{}' \"$@\"", copy.display()))
@@ -55,24 +55,24 @@ impl Toolbox {
     #[must_use]
     pub fn script(self, name: &str, text: &str) -> Self {
         let (path, calls) = (self.folder.path().join(name), self.folder.path().join(".calls"));
-        let said = format!("#!/bin/sh\nprintf '%s\\n' \"{name} $*\" >>'{}'\n{text}\n", calls.display());
+        let script = format!("#!/bin/sh\nprintf '%s\\n' \"{name} $*\" >>'{}'\n{text}\n", calls.display());
         let _other = fs::remove_file(&path);
-        fs::write(&path, said).unwrap();
+        fs::write(&path, script).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         self
     }
 
-    /// As PATH.
+    /// The value for PATH.
     pub fn path(&self) -> String {
         format!("{}:{}", self.folder.path().display(), self.others).trim_end_matches(':').to_owned()
     }
 
-    /// A program in it.
+    /// The path of a program in the toolbox.
     pub fn program(&self, name: &str) -> String {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// Each call so far: the program's name, and its words.
+    /// All calls so far: the program's name and its arguments.
     pub fn calls(&self) -> Vec<String> {
         let calls = fs::read(self.folder.path().join(".calls")).unwrap();
         String::from_utf8_lossy(&calls).lines().map(str::to_owned).collect()

@@ -1,4 +1,4 @@
-//! The streams of `proto/vectors`, with what their index says of them.
+//! The test streams of `proto/vectors`, with their index.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,52 +8,52 @@ use serde::Deserialize;
 
 use crate::{Hole, TestDisk};
 
-/// What `index.json` says.
+/// The contents of `index.json`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Index {
-    /// Streams that give a disk.
+    /// The valid streams.
     pub good: BTreeMap<String, Good>,
-    /// Streams that are refused.
+    /// The invalid streams.
     pub bad: BTreeMap<String, Bad>,
 }
 
-/// What becomes of a good stream.
+/// The expected result of a valid stream.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Good {
-    /// Of the disk, in bytes.
+    /// The size of the disk in bytes.
     pub size: u64,
-    /// Of the disk, unless it is too large to be read.
+    /// The SHA-256 of the disk, unless the disk is too large to be read.
     pub sha256: Option<String>,
-    /// What must be holes where blocks have 4096 bytes.
+    /// The expected holes on a file system with blocks of 4096 bytes.
     pub holes: Vec<Hole>,
-    /// The old target.
+    /// The file that the target is before the transfer.
     pub dest: Option<Dest>,
-    /// Which language it is in.
+    /// The stream's dialect.
     pub dialect: Dialects,
-    /// Of the disk, if the stream has one.
+    /// The disk's fingerprint, if the stream has one.
     pub fingerprint: Option<String>,
-    /// Whether the script takes it too.
+    /// True if recv-hole.sh accepts the stream too.
     #[serde(default = "yes")]
     pub shell_takes: bool,
 }
 
-/// Why and where a bad stream is refused.
+/// The expected error for an invalid stream.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bad {
-    /// A kind of proto's errors, or `target`.
+    /// The kind of error in `proto`, or `target`.
     pub kind: String,
-    /// The record's number.
+    /// The number of the record.
     pub record: u64,
-    /// Where it begins on the disk.
+    /// The record's disk offset in bytes.
     pub offset: u64,
-    /// The old target.
+    /// The file that the target is before the transfer.
     pub dest: Option<Dest>,
-    /// Whether the script has to refuse it too.
+    /// True if recv-hole.sh must refuse the stream too.
     pub shell_sees: bool,
-    /// Which language it is in.
+    /// The stream's dialect.
     pub dialect: Dialects,
 }
 
@@ -70,7 +70,7 @@ pub struct Dest {
 }
 
 impl Dest {
-    /// Makes the file.
+    /// Creates the file.
     pub fn make(&self, path: &Path) {
         TestDisk::empty(self.size).make(path);
         let file = fs::OpenOptions::new().write(true).open(path).unwrap();
@@ -81,7 +81,7 @@ impl Dest {
     }
 }
 
-/// Which language a stream is in.
+/// The dialect of a stream.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Dialects {
@@ -92,13 +92,13 @@ pub enum Dialects {
 }
 
 impl Index {
-    /// Reads it.
+    /// Reads the index.
     pub fn read() -> Self {
         serde_json::from_slice(&fs::read(folder().join("index.json")).unwrap()).unwrap()
     }
 }
 
-/// A stream, `good` or `bad`, by its name.
+/// Reads a stream of the group `good` or `bad`.
 pub fn vector(group: &str, name: &str) -> Vec<u8> {
     fs::read(folder().join(group).join(name)).unwrap()
 }

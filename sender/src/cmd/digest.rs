@@ -1,4 +1,4 @@
-//! `xfer-hole digest`: the fingerprint of a disk, whatever it is stored in.
+//! `xfer-hole digest`: prints the fingerprint of a disk, which does not depend on the image format.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,11 +17,12 @@ Examples:
   xfer-hole digest disk.qcow2
   [ \"$(xfer-hole digest a.qcow2)\" = \"$(xfer-hole digest b.img)\" ] && echo equal
 
-What is printed is sha256:INTERVAL:GRAIN:DIGEST. It is the same for every image of the disk, raw, qcow2, compressed or a chain, and
-for --print-digest of those who send and receive it, where interval and grain are the same.
-Exit status is 0 when it was printed, 2 for every failure.";
+The output is sha256:INTERVAL:GRAIN:DIGEST. It is the same for every image of the disk, whether raw, qcow2, compressed or a \
+chain, and is equal to what --print-digest prints for the same interval and grain.
 
-/// The words behind `digest`.
+Exit status is 0 if the fingerprint was printed, 2 for every failure.";
+
+/// The arguments of `digest`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = STATUS, max_term_width = 100)]
 pub(crate) struct DigestArgs {
@@ -29,21 +30,21 @@ pub(crate) struct DigestArgs {
     pub(crate) image: PathBuf,
 
     #[command(flatten)]
-    pub(crate) sums: HashArgs,
+    pub(crate) hash: HashArgs,
 
     #[command(flatten)]
     pub(crate) disk: DiskArgs,
 }
 
-/// Prints it.
+/// Runs `digest`.
 pub(crate) fn digest(args: &DigestArgs, messages: Messages) -> ExitCode {
-    args.disk.watch(ProgressKind::Auto, messages, |watch| {
-        let sums = args.sums.sums()?;
-        let disk = args.disk.open(&args.image, watch.messages)?;
-        watch.counters.set_size(disk.size());
-        let made = || fingerprint(&disk, sums, watch.counters);
-        let fingerprint = watch.ahead_of(&disk, Plan::whole(&disk), made)?;
-        disk.noticed().iter().for_each(|noticed| watch.messages.warn(noticed));
+    args.disk.run(ProgressKind::Auto, messages, |context| {
+        let params = args.hash.params()?;
+        let disk = args.disk.open(&args.image, context.messages)?;
+        context.counters.set_size(disk.size());
+        let compute = || fingerprint(&disk, params, context.counters);
+        let fingerprint = context.estimate_during(&disk, Plan::whole(&disk), compute)?;
+        disk.noticed().iter().for_each(|noticed| context.messages.warn(noticed));
         Ok(CommandResult {
             text: format!("{fingerprint}\n"),
             fingerprint: Some(fingerprint),

@@ -1,4 +1,4 @@
-//! What all commands have in common that read a whole disk.
+//! The options of all commands that read a whole disk.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,31 +9,34 @@ use xfer_hole_ui::{Messages, ProgressKind};
 
 use crate::error::SendError;
 use crate::image_args::ImageArgs;
-use crate::run_command::{CommandContext, CommandResult, watch};
+use crate::run_command::{CommandContext, CommandResult, run_command};
 use crate::warn_in_use;
 
-/// How the disk is read, and what is shown meanwhile.
+/// The options for reading a disk and for showing progress.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DiskArgs {
     #[command(flatten)]
     pub(crate) source: ImageArgs,
 
-    /// Leave the page cache as it is: read by O_DIRECT, and where that is not to be had, drop from the cache what was read
-    #[arg(long, help_heading = "How it is read")]
+    /// Bypass the page cache with O_DIRECT
+    ///
+    /// Where O_DIRECT is not available, the data that was read is dropped from the cache.
+    #[arg(long, help_heading = "Source")]
     pub(crate) direct: bool,
 
-    /// Show how far it is: auto is a bar if standard error is a terminal. If not given: auto, and none for a manifest on standard output
-    #[arg(long, value_name = "KIND", value_enum, help_heading = "What is said")]
+    /// Show progress (default: auto, or none for a manifest on standard output)
+    #[arg(long, value_name = "KIND", value_enum, help_heading = "Messages")]
     pub(crate) progress: Option<ProgressKind>,
 
-    /// Say nothing but warnings, and why it failed
-    #[arg(short, long, conflicts_with = "verbose", help_heading = "What is said")]
+    /// Print warnings and errors only
+    #[arg(short, long, conflicts_with = "verbose", help_heading = "Messages")]
     pub(crate) quiet: bool,
 }
 
 impl DiskArgs {
-    /// Does the work, and prints what came of it. `usual` is shown if nothing else was asked for.
-    pub(crate) fn watch(
+    /// Runs `work` with progress and signal handling, and prints its result. `usual` is the progress display if none
+    /// was given.
+    pub(crate) fn run(
         &self,
         usual: ProgressKind,
         messages: Messages,
@@ -41,10 +44,10 @@ impl DiskArgs {
     ) -> ExitCode {
         let messages = messages.json(self.progress == Some(ProgressKind::Json));
         let usual = if self.quiet { ProgressKind::None } else { usual };
-        watch(self.progress.unwrap_or(usual), self.source.verbose > 0, messages, work)
+        run_command(self.progress.unwrap_or(usual), self.source.verbose > 0, messages, work)
     }
 
-    /// Opens the disk, and says what there is to know of it.
+    /// Opens the disk and prints its warnings.
     pub(crate) fn open(&self, image: &Path, messages: Messages) -> Result<BackingChain, SendError> {
         let disk = self.source.open(image, self.direct, messages)?;
         warn_in_use(&disk, messages);

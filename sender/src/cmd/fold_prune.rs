@@ -1,4 +1,4 @@
-//! `xfer-hole fold` and `xfer-hole prune`: two neighbours in a chain of sparse raw files.
+//! `xfer-hole fold` and `xfer-hole prune`: operations on two adjacent layers of a chain of sparse raw files.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,103 +10,105 @@ use xfer_hole_transfer::{LayerPair, LayerPairOptions, ParentCoverage, copy_threa
 use xfer_hole_ui::{Messages, ProgressKind};
 
 use crate::error::SendError;
-use crate::run_command::{CommandContext, CommandResult, watch};
+use crate::run_command::{CommandContext, CommandResult, run_command};
 
 const FOLD_STATUS: &str = "\
 Examples:
   xfer-hole fold volume-snap-2.img volume-snap-1.img
   xfer-hole fold --dry-run volume-snap-2.img volume-snap-1.img
 
-Where CHILD has a hole, PARENT stays as it is; CHILD is not changed. Space that CHILD has only allocated, and never written, is a
-hole; zeros that were written are data. A PARENT that is smaller grows to CHILD's size, one that is larger is refused. A PARENT that has
-a parent itself is to lie on a file system with blocks as long as CHILD's, or shorter: where only a part of a block is written, the rest
-of it hides what lies below, too. If it is interrupted, run it again.
-Exit status is 0 when PARENT holds all, and is synced; 2 for every failure; 128 and its number for SIGINT, SIGTERM and SIGHUP.";
+PARENT is changed only where CHILD has data; CHILD is not changed. Space that is allocated in CHILD but was never written counts \
+as a hole; written zeros count as data. A PARENT that is smaller grows to CHILD's size; one that is larger is refused. If PARENT \
+has a parent itself, its file system must not have larger blocks than CHILD's: a block that is written in part hides all of that \
+block in the files below. If fold is interrupted, run it again.
+
+Exit status is 0 if PARENT has all of CHILD's data and is synced, 2 for every failure, 128 plus the signal's number for SIGINT, \
+SIGTERM and SIGHUP.";
 
 const PRUNE_STATUS: &str = "\
 Examples:
   xfer-hole prune volume-snap-1.img volume-snap-2.img
   xfer-hole prune --dry-run volume-snap-1.img volume-snap-2.img
 
-Read through CHILD, both are what they were; PARENT alone is not: don't prune what has other children, or is read without them.
-CHILD is synced first, and not changed. A PARENT that is smaller grows
-to CHILD's size, one that is larger is refused.
-If it is interrupted, run it again.
-Exit status is 0 when all of it was punched out, and is synced; 2 for every failure; 128 and its number for SIGINT, SIGTERM and
-SIGHUP.";
+What is read through CHILD stays the same. PARENT alone loses data: don't prune a file that has other children or is read on its \
+own. CHILD is synced first and not changed. A PARENT that is smaller grows to CHILD's size; one that is larger is refused.
+If prune is interrupted, run it again.
 
-/// The words behind `fold`.
+Exit status is 0 if all holes were punched and PARENT is synced, 2 for every failure, 128 plus the signal's number for SIGINT, \
+SIGTERM and SIGHUP.";
+
+/// The arguments of `fold`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = FOLD_STATUS, max_term_width = 100)]
 pub(crate) struct FoldArgs {
-    /// The file whose data goes into PARENT
+    /// The file whose data is copied into PARENT
     pub(crate) child: PathBuf,
 
-    /// The file below it, which is updated in place
+    /// The next file down the chain, which is updated in place
     pub(crate) parent: PathBuf,
 
     #[command(flatten)]
     pub(crate) pair: PairArgs,
 }
 
-/// The words behind `prune`.
+/// The arguments of `prune`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = PRUNE_STATUS, max_term_width = 100)]
 pub(crate) struct PruneArgs {
-    /// The file that holes are punched into
+    /// The file to punch holes into
     pub(crate) parent: PathBuf,
 
-    /// The file above it, which hides PARENT where it has data
+    /// The next file up the chain, whose data hides PARENT's
     pub(crate) child: PathBuf,
 
     #[command(flatten)]
     pub(crate) pair: PairArgs,
 }
 
-/// How two neighbours of a chain are treated.
+/// The options of both commands.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct PairArgs {
-    /// What both are: auto refuses files that begin as images of other formats do, raw takes them as they are
+    /// Set the format of both files
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) format: PairFormat,
 
-    /// Check all that can be checked, say how much would be done, and write nothing
+    /// Check everything and print what would be done; write nothing
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
 
-    /// Don't wait until it is on stable storage; if the machine fails soon after, it may be lost
+    /// Skip waiting for stable storage; a crash soon after may lose changes
     #[arg(long)]
     pub(crate) no_sync: bool,
 
-    /// Show how far it is: auto is a bar if standard error is a terminal
-    #[arg(long, value_name = "KIND", value_enum, default_value = "auto", help_heading = "What is said")]
+    /// Show progress
+    #[arg(long, value_name = "KIND", value_enum, default_value = "auto", help_heading = "Messages")]
     pub(crate) progress: ProgressKind,
 
-    /// Say nothing but warnings, and why it failed
-    #[arg(short, long, conflicts_with = "verbose", help_heading = "What is said")]
+    /// Print warnings and errors only
+    #[arg(short, long, conflicts_with = "verbose", help_heading = "Messages")]
     pub(crate) quiet: bool,
 
-    /// Say what is done
-    #[arg(short, long, action = ArgAction::Count, help_heading = "What is said")]
+    /// Print each step
+    #[arg(short, long, action = ArgAction::Count, help_heading = "Messages")]
     pub(crate) verbose: u8,
 }
 
-/// What the files of a chain are.
+/// The argument of `--format`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PairFormat {
-    /// Raw, as far as their beginnings show
+    /// Raw; a file that looks like another image format is refused
     #[default]
     Auto,
-    /// Raw, whatever is in them
+    /// Raw, whatever the content
     Raw,
 }
 
-/// Puts what the child has into its parent.
+/// Runs `fold`: copies the child's data into the parent.
 pub(crate) fn fold(args: &FoldArgs, messages: Messages) -> ExitCode {
     PairCommand { child: &args.child, parent: &args.parent, args: &args.pair, folds: true }.run(messages)
 }
 
-/// Punches out of the parent what its child has.
+/// Runs `prune`: punches holes into the parent where the child has data.
 pub(crate) fn prune(args: &PruneArgs, messages: Messages) -> ExitCode {
     PairCommand { child: &args.child, parent: &args.parent, args: &args.pair, folds: false }.run(messages)
 }
@@ -115,21 +117,21 @@ struct PairCommand<'a> {
     child: &'a Path,
     parent: &'a Path,
     args: &'a PairArgs,
-    /// Or it prunes.
+    /// True for `fold`, false for `prune`.
     folds: bool,
 }
 
 impl PairCommand<'_> {
-    /// Does it, and shows how far it is.
+    /// Runs the command with progress and signal handling.
     fn run(&self, messages: Messages) -> ExitCode {
         let args = self.args;
         let kind = if args.quiet && args.progress == ProgressKind::Auto { ProgressKind::None } else { args.progress };
         let summary = !args.quiet && !args.dry_run;
-        watch(kind, summary, messages, |watch| self.work(watch).map(|()| CommandResult::default()))
+        run_command(kind, summary, messages, |context| self.work(context).map(|()| CommandResult::default()))
     }
 
-    fn work(&self, watch: &CommandContext<'_>) -> Result<(), SendError> {
-        let (args, CommandContext { counters, signals, messages }) = (self.args, *watch);
+    fn work(&self, context: &CommandContext<'_>) -> Result<(), SendError> {
+        let (args, CommandContext { counters, signals, messages }) = (self.args, *context);
         let options = LayerPairOptions { any_format: args.format == PairFormat::Raw, no_sync: args.no_sync };
         let mut pair = LayerPair::open(self.child, self.parent, options)?;
         if let Some(method) = pair.method() {
@@ -155,7 +157,7 @@ impl PairCommand<'_> {
         Ok(())
     }
 
-    /// What would be done: a line.
+    /// The message of a dry run: one line.
     fn plan(&self, pair: &LayerPair, ParentCoverage { bytes, ranges }: ParentCoverage) -> String {
         let (child, parent) = (shown(self.child), shown(pair.parent_path()));
         let ranges = if ranges == 1 { "1 range".to_owned() } else { format!("{ranges} ranges") };

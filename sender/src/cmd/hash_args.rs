@@ -1,4 +1,4 @@
-//! By what parameters digests are taken, as it is typed.
+//! The options for the parameters of digests.
 
 use clap::Args;
 use xfer_hole_proto::{GRAIN_DEFAULT, GRAIN_MIN, HashParams, INTERVAL_DEFAULT, INTERVAL_MAX, INTERVAL_MIN};
@@ -6,28 +6,28 @@ use xfer_hole_ui::parse_size;
 
 use crate::error::SendError;
 
-/// How the disk is cut. Fingerprints are only the same if this is.
+/// The parameters of digests. Two fingerprints can be equal only if these are.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "How it is hashed")]
+#[command(next_help_heading = "Hashing")]
 pub(crate) struct HashArgs {
-    /// Interval of the digests: a power of two, 4K to 16M; 1M if not given
+    /// Set the interval of the checksums: a power of two from 4K to 16M bytes (default: 1M)
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) hash_interval: Option<u64>,
 
-    /// The grain: zeros are found in blocks of this size, a power of two, 512 to the interval; 4K if not given
+    /// Set the grain in which zeros are found: a power of two from 512 bytes to the interval (default: 4K)
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) min_hole: Option<u64>,
 }
 
 impl HashArgs {
-    pub(crate) fn sums(&self) -> Result<HashParams, SendError> {
+    pub(crate) fn params(&self) -> Result<HashParams, SendError> {
         let interval = self.hash_interval.unwrap_or(INTERVAL_DEFAULT);
-        sums(interval, self.min_hole.unwrap_or(GRAIN_DEFAULT.min(interval)))
+        checked_params(interval, self.min_hole.unwrap_or(GRAIN_DEFAULT.min(interval)))
     }
 }
 
-/// By this interval and grain, which are checked.
-pub(crate) fn sums(interval: u64, grain: u64) -> Result<HashParams, SendError> {
+/// Checks an interval and a grain, both in bytes.
+pub(crate) fn checked_params(interval: u64, grain: u64) -> Result<HashParams, SendError> {
     HashParams::new(interval, grain).ok_or_else(|| {
         SendError::usage(format!(
             "--hash-interval must be a power of two from {INTERVAL_MIN} to {INTERVAL_MAX}, \

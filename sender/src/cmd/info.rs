@@ -1,5 +1,5 @@
-//! `xfer-hole info`: what an image is, and what it lies on. It is what one looks with when an image can't be read, so a layer that
-//! can't be opened is told of, and is no failure.
+//! `xfer-hole info`: prints the properties of an image and of its chain. A layer that can't be opened is reported and
+//! is not a failure, so that the command helps to diagnose a broken chain.
 
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -21,17 +21,18 @@ Examples:
   xfer-hole info disk.qcow2
   xfer-hole info --output json --allow /srv/golden overlay.qcow2
 
-A backing file that can't be opened is warned of.
-Exit status is 0 when the image itself could be read, 2 for every failure.";
+A backing file that can't be opened causes a warning.
 
-/// The words behind `info`.
+Exit status is 0 if IMAGE itself was read, 2 for every failure.";
+
+/// The arguments of `info`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = STATUS, max_term_width = 100)]
 pub(crate) struct InfoArgs {
     /// The image or block device
     pub(crate) image: PathBuf,
 
-    /// How it is printed
+    /// Set the output format
     #[arg(long, value_name = "KIND", value_enum, default_value_t)]
     pub(crate) output: OutputKind,
 
@@ -39,7 +40,7 @@ pub(crate) struct InfoArgs {
     pub(crate) source: ImageArgs,
 }
 
-/// Prints what there is to tell.
+/// Runs `info`.
 pub(crate) fn info(args: &InfoArgs, messages: Messages) -> Result<(), SendError> {
     let how = args.source.opening()?;
     let info = Info::read(&args.image, &how).map_err(|error| no_pipe(&args.image, error))?;
@@ -60,7 +61,7 @@ fn warn(info: &Info, messages: Messages) {
     }
 }
 
-/// A top image, and below it all others, each in the same form.
+/// The top image with the layers below it in `chain`.
 #[derive(Serialize)]
 struct WithChain<'a> {
     #[serde(flatten)]
@@ -68,13 +69,14 @@ struct WithChain<'a> {
     chain: BackingLayers,
 }
 
-/// The layers below. They are looked at one by one while they are printed: there may be many, and each may have many snapshots.
+/// The layers below the top image. They are opened one by one during serialization, since there may be many layers
+/// and each may have many snapshots.
 struct BackingLayers {
     layers: Cell<Option<BackingFiles>>,
     messages: Messages,
 }
 
-/// A layer that can't be opened. None is below it.
+/// The entry for a layer that can't be opened. It ends the chain.
 #[derive(Serialize)]
 struct UnopenedLayer {
     error: String,
@@ -91,7 +93,7 @@ impl Serialize for BackingLayers {
                     list.serialize_element(&ImageInfo::of(&info))?;
                 }
                 Err(error) => {
-                    unopened(&error, self.messages);
+                    warn_unopened(&error, self.messages);
                     list.serialize_element(&UnopenedLayer { error: error.to_string() })?;
                 }
             }
@@ -100,30 +102,30 @@ impl Serialize for BackingLayers {
     }
 }
 
-/// For programs.
+/// Prints JSON.
 fn json(out: &mut dyn Write, info: &Info, layers: BackingFiles, messages: Messages) -> io::Result<()> {
     let chain = BackingLayers { layers: Cell::new(Some(layers)), messages };
-    // As qemu-img indents it.
+    // Indentation is that of qemu-img.
     let pretty = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     let mut json = serde_json::Serializer::with_formatter(&mut *out, pretty);
     WithChain { layer: ImageInfo::of(info), chain }.serialize(&mut json)?;
     writeln!(out)
 }
 
-fn unopened(error: &xfer_hole_os::DiskError, messages: Messages) {
+fn warn_unopened(error: &xfer_hole_os::DiskError, messages: Messages) {
     messages.warn(error);
     if let Some(hint) = error.hint_text() {
         messages.hint(hint);
     }
 }
 
-/// For people: a paragraph for each layer.
+/// Prints one paragraph per layer.
 fn human(out: &mut dyn Write, info: &Info, layers: BackingFiles, messages: Messages) -> io::Result<()> {
     paragraph(out, info)?;
     for layer in layers {
         match layer {
             Ok(info) => {
-                // What was said of the layer before stands before what is wrong with this one, on a terminal too.
+                // Standard output is flushed first, so that a warning appears after the previous layer on a terminal.
                 out.flush()?;
                 warn(&info, messages);
                 writeln!(out)?;
@@ -131,7 +133,7 @@ fn human(out: &mut dyn Write, info: &Info, layers: BackingFiles, messages: Messa
             }
             Err(error) => {
                 out.flush()?;
-                unopened(&error, messages);
+                warn_unopened(&error, messages);
             }
         }
     }
@@ -184,7 +186,7 @@ fn paragraph(out: &mut dyn Write, info: &Info) -> io::Result<()> {
 fn snapshots(out: &mut dyn Write, snapshots: &[SnapshotInfo]) -> io::Result<()> {
     let name = |snapshot: &SnapshotInfo| shown(snapshot.name.as_ref());
     let id = |snapshot: &SnapshotInfo| shown(snapshot.id.as_ref());
-    // A name may be long; one that is, doesn't push all others away.
+    // The column width is limited, so that one long name does not widen all rows.
     let wide = |names: &dyn Fn(&SnapshotInfo) -> String| {
         snapshots.iter().map(|snapshot| names(snapshot).chars().count()).max().unwrap_or_default().clamp(4, 32)
     };
@@ -201,14 +203,14 @@ fn snapshots(out: &mut dyn Write, snapshots: &[SnapshotInfo]) -> io::Result<()> 
     Ok(())
 }
 
-/// "1572864 bytes (1.5 MiB)".
+/// Formats a size as in `1572864 bytes (1.5 MiB)`.
 fn bytes(bytes: u64) -> String {
     let power = bytes.checked_ilog2().unwrap_or_default() / 10;
     if power == 0 {
         return format!("{bytes} bytes");
     }
     let unit = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"][power as usize - 1];
-    // Tenths, rounded down: a size is never said to be more than it is.
+    // Tenths are rounded down, so that a size is never overstated.
     let tenths = (u128::from(bytes) * 10) >> (10 * power);
     match tenths % 10 {
         0 => format!("{bytes} bytes ({} {unit})", tenths / 10),
@@ -216,7 +218,7 @@ fn bytes(bytes: u64) -> String {
     }
 }
 
-/// Seconds since 1970 as a date and a time of UTC.
+/// Formats seconds since 1970 as date and time in UTC.
 fn date_of(seconds: u32) -> String {
     let (mut day, second) = (seconds / 86400, seconds % 86400);
     let is_leap = |year: u32| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
@@ -246,7 +248,7 @@ mod tests {
 
     use super::*;
 
-    /// An image as a qcow2 image could be, in the file `name` of `dir`.
+    /// An image with made-up qcow2 properties, in the file `name` of `dir`.
     fn image(dir: &tempfile::TempDir, name: &str, how: &DiskOptions) -> Info {
         let path = dir.path().join(name);
         fs::write(&path, [0; 512]).unwrap();
@@ -287,11 +289,11 @@ mod tests {
     }
 
     #[test]
-    fn all_that_there_is_to_tell_is_told_under_the_names_of_qemu_img() {
+    fn fields_have_the_names_of_qemu_img() {
         let (dir, how) = (tempfile::tempdir().unwrap(), DiskOptions::default());
-        let (told, table) = printed(&image(&dir, "o.qcow2", &how));
+        let (json, table) = printed(&image(&dir, "o.qcow2", &how));
         assert_eq!(
-            told,
+            json,
             serde_json::json!({
                 "filename": "o.qcow2", "format": "raw", "virtual-size": 512, "actual-size": 4096, "cluster-size": 65536,
                 "dirty-flag": true,
@@ -332,36 +334,36 @@ bitmaps:
     }
 
     #[test]
-    fn a_layer_is_told_of_in_the_same_form_and_one_that_cannot_be_opened_with_its_reason() {
+    fn layers_below_are_listed_or_their_error() {
         let (dir, how) = (tempfile::tempdir().unwrap(), DiskOptions::default());
         let mut info = image(&dir, "o.qcow2", &how);
         info.path = dir.path().join("o.qcow2");
         fs::write(dir.path().join("base"), [0; 1024]).unwrap();
         info.backing = Some(BackingRef { name: "base".into(), format: Some("raw".into()) });
-        let (told, table) = printed(&info);
+        let (json, table) = printed(&info);
         let base = dir.path().join("base").to_str().unwrap().to_owned();
-        assert_eq!(told["backing-filename"], "base");
-        assert_eq!(told["backing-filename-format"], "raw");
-        assert_eq!(told["full-backing-filename"], *base);
-        assert_eq!(told["chain"][0]["filename"], *base);
-        assert_eq!((&told["chain"][0]["virtual-size"], told["chain"].as_array().unwrap().len()), (&1024.into(), 1));
+        assert_eq!(json["backing-filename"], "base");
+        assert_eq!(json["backing-filename-format"], "raw");
+        assert_eq!(json["full-backing-filename"], *base);
+        assert_eq!(json["chain"][0]["filename"], *base);
+        assert_eq!((&json["chain"][0]["virtual-size"], json["chain"].as_array().unwrap().len()), (&1024.into(), 1));
         assert!(table.contains("backing file:   base\nbacking format: raw\n"), "{table}");
         assert!(table.contains(&format!("\n\nimage:          {base}\nformat:         raw\n")), "{table}");
 
         info.backing = Some(BackingRef { name: "gone".into(), format: Some("raw".into()) });
-        let (told, table) = printed(&info);
-        let error = told["chain"][0]["error"].as_str().unwrap();
+        let (json, table) = printed(&info);
+        let error = json["chain"][0]["error"].as_str().unwrap();
         assert!(error.ends_with("o.qcow2: backing file \"gone\": no such file or directory"), "{error}");
         assert!(!table.contains("\n\n"), "{table}");
 
         info.backing = Some(BackingRef { name: "o.qcow2".into(), format: Some("raw".into()) });
-        let (told, _) = printed(&info);
-        let error = told["chain"][0]["error"].as_str().unwrap();
+        let (json, _) = printed(&info);
+        let error = json["chain"][0]["error"].as_str().unwrap();
         assert!(error.ends_with("is below itself: its backing files go in a circle"), "{error}");
     }
 
     #[test]
-    fn dates_are_those_of_the_calendar() {
+    fn dates_follow_the_calendar() {
         for (seconds, date) in [
             (0, "1970-01-01 00:00:00"),
             (951_782_399, "2000-02-28 23:59:59"),

@@ -1,5 +1,5 @@
-//! One image file under the names that `qemu-img info --output=json` has. What it has and we don't is left out; `virtual-size` of a
-//! snapshot is ours.
+//! The JSON form of one image file, with the field names of `qemu-img info --output=json`. Fields that this program
+//! does not know are omitted; `virtual-size` of a snapshot is an addition.
 
 use std::path::PathBuf;
 
@@ -51,7 +51,7 @@ struct FormatSpecific<'a> {
     data: Qcow2Json<'a>,
 }
 
-/// What version 2 doesn't know, it doesn't tell.
+/// The qcow2 fields. Those that version 2 lacks are omitted for it.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Qcow2Json<'a> {

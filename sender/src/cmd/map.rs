@@ -1,4 +1,4 @@
-//! `xfer-hole map`: what is where, extent by extent.
+//! `xfer-hole map`: prints the extents of an image.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -17,23 +17,23 @@ Examples:
   xfer-hole map disk.qcow2
   xfer-hole map --output json --snapshot monday disk.qcow2
 
-A status is one of
-  data          bytes lie in the file as they are
-  compressed    bytes lie in the file compressed
-  preallocated  the image has a place for them, which reads as zeros
-  zero          the image, or the hole of a raw one, says that they are zeros
-  hole          no image of the chain has them: zeros
+The status of an extent is one of
+  data          stored in the file
+  compressed    stored in the file, compressed
+  preallocated  space is reserved in the file; reads as zeros
+  zero          marked as zeros in a layer of the chain
+  hole          in no layer of the chain; reads as zeros
 
-Exit status is 0 when all of it was printed, 2 for every failure.";
+Exit status is 0 if the whole map was printed, 2 for every failure.";
 
-/// The words behind `map`.
+/// The arguments of `map`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = STATUS, max_term_width = 100)]
 pub(crate) struct MapArgs {
     /// The image or block device
     pub(crate) image: PathBuf,
 
-    /// How it is printed
+    /// Set the output format
     #[arg(long, value_name = "KIND", value_enum, default_value_t)]
     pub(crate) output: OutputKind,
 
@@ -41,7 +41,7 @@ pub(crate) struct MapArgs {
     pub(crate) source: ImageArgs,
 }
 
-/// Prints the map.
+/// Runs `map`.
 pub(crate) fn map(args: &MapArgs, messages: Messages) -> Result<(), SendError> {
     let chain = args.source.open(&args.image, false, messages)?;
     let mut out = Output::stdout()?;
@@ -53,15 +53,15 @@ pub(crate) fn map(args: &MapArgs, messages: Messages) -> Result<(), SendError> {
     out.flush().map_err(failed)
 }
 
-/// The extents of a disk, where neighbours that are alike are one.
+/// Iterates over the extents of a disk, with adjacent extents of the same kind merged.
 struct Merged<'a> {
     image: &'a dyn Disk,
-    /// Where the map ends: at the disk's end, or at the end of its last sector.
+    /// The end of the map in bytes: the disk's end, or the end of its last sector.
     end: u64,
     at: u64,
-    /// An extent that may go on.
+    /// The last extent found, which may grow.
     last: Option<Extent>,
-    /// Whether an extent goes on with the next one.
+    /// The rule that tells whether two adjacent extents are merged.
     goes_on: fn(&Extent, &Extent) -> bool,
 }
 
@@ -98,7 +98,7 @@ impl Iterator for Merged<'_> {
     }
 }
 
-/// The rule of `qemu-img map` (its entry_mergeable): all is alike, and the places in the file adjoin.
+/// The rule of `qemu-img map` (its `entry_mergeable`): the kind is the same, and the offsets in the file adjoin.
 fn as_qemu(one: &Extent, other: &Extent) -> bool {
     same_kind(one, other)
         && match (one.host, other.host) {
@@ -108,17 +108,17 @@ fn as_qemu(one: &Extent, other: &Extent) -> bool {
         }
 }
 
-/// For people: all is alike, wherever it lies.
+/// The rule of the human-readable table: the kind is the same. Offsets in the file are ignored.
 fn same_kind(one: &Extent, other: &Extent) -> bool {
     let kind = |extent: &Extent| (extent.status, extent.depth, extent.present, extent.compressed);
     kind(one) == kind(other)
 }
 
-/// What `qemu-img map --output=json` prints, field for field and line for line.
+/// Prints the JSON of `qemu-img map --output=json`, with the same fields and line breaks.
 fn json(out: &mut dyn Write, image: &dyn Disk, end: u64) -> Result<(), SendError> {
     write!(out, "[").map_err(failed)?;
     if end == 0 {
-        // A disk without bytes has one entry, which says nothing.
+        // qemu-img prints one empty entry for an empty disk.
         let nothing = r#"{ "start": 0, "length": 0, "depth": 0, "present": false, "zero": false, "data": false, "compressed": false}"#;
         write!(out, "{nothing}").map_err(failed)?;
     }
@@ -141,10 +141,10 @@ fn json(out: &mut dyn Write, image: &dyn Disk, end: u64) -> Result<(), SendError
     writeln!(out, "]").map_err(failed)
 }
 
-/// The words of the table, in the order of its totals.
+/// The status words of the table, in the order of its totals.
 const WORDS: [&str; 5] = ["data", "compressed", "preallocated", "zero", "hole"];
 
-/// Which of them an extent is.
+/// The index in [`WORDS`] of an extent's status.
 fn word(extent: &Extent) -> usize {
     match extent.status {
         BlockStatus::Data if extent.compressed => 1,
@@ -155,7 +155,7 @@ fn word(extent: &Extent) -> usize {
     }
 }
 
-/// A table: start, length, status, depth, file; and totals.
+/// Prints a table of start, length, status, depth and file, with totals below.
 fn human(out: &mut dyn Write, image: &dyn Disk, end: u64) -> Result<(), SendError> {
     let width = end.to_string().len().max("length".len());
     writeln!(out, "{:>width$}  {:>width$}  {:<12}  depth  file", "start", "length", "status").map_err(failed)?;
@@ -165,8 +165,8 @@ fn human(out: &mut dyn Write, image: &dyn Disk, end: u64) -> Result<(), SendErro
         let word = word(&extent);
         extents += 1;
         totals[word] += extent.len;
-        // What no layer has lies in no file.
-        let file = image.host(extent.depth).filter(|_| extent.present).map(|host| shown(host.path()));
+        // An unallocated extent is in no file.
+        let file = image.host(extent.depth).filter(|_| extent.present).map(|file| shown(file.path()));
         let (start, len, depth, word) = (extent.start, extent.len, extent.depth, WORDS[word]);
         let file = file.unwrap_or_else(|| "-".into());
         writeln!(out, "{start:>width$}  {len:>width$}  {word:<12}  {depth:>5}  {file}").map_err(failed)?;
@@ -182,7 +182,7 @@ mod tests {
 
     use super::*;
 
-    /// Extents that are what they are said to be.
+    /// A disk with the listed extents and size.
     struct Listed(Vec<Extent>, u64);
 
     impl Disk for Listed {
@@ -209,7 +209,7 @@ mod tests {
         }
     }
 
-    /// Extents of 4 KiB by letter, `+` where the place adjoins that of the one before.
+    /// Builds extents of 4 KiB, one per letter. Their offsets in the file adjoin, except for `D`.
     fn listed(kinds: &str) -> Listed {
         let mut extents: Vec<Extent> = Vec::new();
         for letter in kinds.chars().filter(|&c| c != '+') {
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_one_where_qemu_img_makes_them_one() {
+    fn extents_are_merged_as_qemu_img_does() {
         for (kinds, lens) in [
             ("ddd", vec![3]),
             ("dDd", vec![1, 1, 1]),

@@ -1,4 +1,4 @@
-//! Standard output, for what was asked for.
+//! Buffered standard output for the results of commands.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -9,26 +9,26 @@ use xfer_hole_os::sys;
 
 use crate::error::SendError;
 
-/// How something is printed.
+/// The argument of `--output`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OutputKind {
-    /// For people
+    /// A table for people
     #[default]
     Human,
-    /// JSON, with qemu-img's names for what both tell
+    /// JSON, with the field names of qemu-img
     Json,
 }
 
-/// Bytes that are gathered before they are written.
-const GATHER: usize = 64 << 10;
+/// The size of the output buffer, in bytes.
+const BUFFER_SIZE: usize = 64 << 10;
 
-/// Standard output, past the runtime's own buffer, which would be flushed line by line.
+/// Standard output without the runtime's buffer, which is flushed after each line.
 pub(crate) struct Output(File);
 
 impl Output {
     pub(crate) fn stdout() -> Result<BufWriter<Self>, SendError> {
         let out = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
-        Ok(BufWriter::with_capacity(GATHER, Self(out.into())))
+        Ok(BufWriter::with_capacity(BUFFER_SIZE, Self(out.into())))
     }
 }
 
@@ -43,10 +43,10 @@ impl Write for Output {
     }
 }
 
-/// A failed write of what was asked for. That nobody reads on, as `head` doesn't, is no news to the user.
+/// Converts a failed write of a result. A broken pipe, as from `head`, is reported without a message.
 pub(crate) fn failed(source: io::Error) -> SendError {
     match source.kind() {
-        io::ErrorKind::BrokenPipe => SendError::Unread,
+        io::ErrorKind::BrokenPipe => SendError::ReaderGone,
         _ => SendError::Output(source),
     }
 }

@@ -1,4 +1,4 @@
-//! `xfer-hole verify`: whether a disk is that of a manifest, and where it isn't.
+//! `xfer-hole verify`: compares a disk with a manifest and reports the ranges that differ.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -22,22 +22,25 @@ Examples:
   ssh host xfer-hole manifest disk.qcow2 | xfer-hole verify copy.img -
   xfer-hole verify --list disk.img disk.manifest | while read -r offset length; do ...; done
 
-Interval and grain are those of the manifest. Where the disks have different sizes, what is behind the end of the smaller one differs;
-but what a block device has behind the disk isn't compared.
-A manifest that was cut, or isn't that of a whole disk, is a failure.
-Exit status is 0 when the disk is that of the manifest, 1 when it differs, 2 for every failure, as in cmp(1) and diff(1).";
+Interval and grain are those of the manifest. If the sizes differ, the range after the end of the smaller disk counts as \
+different. The space after the disk on a larger block device is not compared.
+A manifest that is truncated, or does not cover the whole disk, is a failure.
 
-/// The words behind `verify`.
+Exit status is 0 if the disk matches the manifest, 1 if it differs, 2 for every failure, as in cmp(1) and diff(1).";
+
+/// The arguments of `verify`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = STATUS, max_term_width = 100)]
 pub(crate) struct VerifyArgs {
     /// The image or block device
     pub(crate) image: PathBuf,
 
-    /// What xfer-hole manifest has written; "-" is standard input
+    /// The manifest that xfer-hole manifest wrote; - is standard input
     pub(crate) manifest: PathBuf,
 
-    /// Print all ranges that differ, and nothing else: offset and length in bytes, a line each, whole intervals joined
+    /// Print only the ranges that differ: offset and length in bytes, one range per line
+    ///
+    /// Ranges are whole intervals; adjacent ones are joined.
     #[arg(long, conflicts_with = "quiet")]
     pub(crate) list: bool,
 
@@ -45,13 +48,13 @@ pub(crate) struct VerifyArgs {
     pub(crate) disk: DiskArgs,
 }
 
-/// Compares, and prints what is found.
+/// Runs `verify`.
 pub(crate) fn verify(args: &VerifyArgs, messages: Messages) -> ExitCode {
-    args.disk.watch(ProgressKind::Auto, messages, |watch| found(args, watch))
+    args.disk.run(ProgressKind::Auto, messages, |context| compare_and_print(args, context))
 }
 
-fn found(args: &VerifyArgs, watch: &CommandContext<'_>) -> Result<CommandResult, SendError> {
-    let mut disk = args.disk.open(&args.image, watch.messages)?;
+fn compare_and_print(args: &VerifyArgs, context: &CommandContext<'_>) -> Result<CommandResult, SendError> {
+    let mut disk = args.disk.open(&args.image, context.messages)?;
     let mut manifest = ManifestInput::open(&args.manifest).map_err(|error| match error.hint_text() {
         Some(hint) => {
             let hint = hint.replace("verify IMAGE", &format!("verify {}", shell_word(args.image.as_os_str())));
@@ -61,20 +64,21 @@ fn found(args: &VerifyArgs, watch: &CommandContext<'_>) -> Result<CommandResult,
     })?;
     let tail = disk.limit_device(manifest.manifest().size);
     if tail > 0 {
-        watch
+        context
             .messages
             .warn(format_args!("{}: the last {tail} bytes of the device aren't compared", shown(&args.image)));
     }
     let mut out = Output::stdout()?;
-    let tell = |at, len| match args.list {
+    let report = |at, len| match args.list {
         true => writeln!(out, "{at} {len}").map_err(failed),
         false => Ok(()),
     };
-    let compared = watch.ahead_of(&disk, Plan::whole(&disk), || compare(&disk, &mut manifest, watch.counters, tell));
-    // What was found before a failure is true.
+    let compared =
+        context.estimate_during(&disk, Plan::whole(&disk), || compare(&disk, &mut manifest, context.counters, report));
+    // The ranges that were found before a failure are valid.
     out.flush().map_err(failed)?;
     let verdict = compared?;
-    disk.noticed().iter().for_each(|noticed| watch.messages.warn(noticed));
+    disk.noticed().iter().for_each(|noticed| context.messages.warn(noticed));
     let text = if args.list || args.disk.quiet { String::new() } else { verdict.text(&shown(&args.image)) };
     Ok(CommandResult { differs: !verdict.is_equal(), text, ..CommandResult::default() })
 }

@@ -1,4 +1,4 @@
-//! What goes out is what was meant, whatever way it takes.
+//! The bytes of the stream are correct for each way of writing: buffered, direct, read and spliced.
 
 use std::io::{Read, pipe};
 use std::os::fd::OwnedFd;
@@ -11,57 +11,57 @@ use xfer_hole_proto::StreamHeader;
 
 use super::*;
 
-fn said_by(dialect: Dialect, talk: impl FnOnce(&mut StreamWriter) -> Result<(), SendError>) -> String {
+fn written_by(dialect: Dialect, write: impl FnOnce(&mut StreamWriter) -> Result<(), SendError>) -> String {
     let (mut reader, writer) = pipe().unwrap();
-    let mut wire =
+    let mut stream =
         StreamWriter::new(OwnedFd::from(writer).into(), dialect, Arc::new(ProgressCounters::default()), None);
     if dialect == Dialect::V1 {
-        wire.line(Frame::Open(StreamHeader { size: 8192, sums: None })).unwrap();
+        stream.write_frame(Frame::Open(StreamHeader { size: 8192, sums: None })).unwrap();
     }
-    talk(&mut wire).unwrap();
-    drop(wire);
-    let mut said = String::new();
-    reader.read_to_string(&mut said).unwrap();
-    said
+    write(&mut stream).unwrap();
+    drop(stream);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    text
 }
 
 #[test]
-fn silence_of_fifteen_seconds_is_broken_by_wait_and_no_shorter_one() {
-    let said = said_by(Dialect::V1, |wire| {
-        wire.idle()?;
-        wire.said -= WAIT;
-        wire.idle()?;
-        wire.idle()
+fn wait_is_written_after_fifteen_seconds_of_silence() {
+    let text = written_by(Dialect::V1, |stream| {
+        stream.keep_alive()?;
+        stream.last_write -= WAIT;
+        stream.keep_alive()?;
+        stream.keep_alive()
     });
-    assert_eq!(said, "XFER-HOLE 1 8192\nWAIT\n");
+    assert_eq!(text, "XFER-HOLE 1 8192\nWAIT\n");
 }
 
 #[test]
-fn giving_up_says_why_between_records_and_nothing_inside_a_payload() {
+fn fail_is_written_between_records_only() {
     let reason = || FailReason::new("disk.img: cannot read");
-    let said = said_by(Dialect::V1, |wire| wire.give_up(reason()));
-    assert_eq!(said, "XFER-HOLE 1 8192\nFAIL disk.img: cannot read\n");
-    let said = said_by(Dialect::V1, |wire| {
-        wire.line(Frame::Record(Record::Data { len: 4096, digest: None }))?;
-        wire.give_up(reason())
+    let text = written_by(Dialect::V1, |stream| stream.write_fail(reason()));
+    assert_eq!(text, "XFER-HOLE 1 8192\nFAIL disk.img: cannot read\n");
+    let text = written_by(Dialect::V1, |stream| {
+        stream.write_frame(Frame::Record(Record::Data { len: 4096, digest: None }))?;
+        stream.write_fail(reason())
     });
-    assert_eq!(said, "XFER-HOLE 1 8192\nDATA 4096\n");
+    assert_eq!(text, "XFER-HOLE 1 8192\nDATA 4096\n");
 }
 
 #[test]
-fn giving_up_in_the_dialect_of_2014_leaves_a_stream_that_is_cut() {
-    let said = said_by(Dialect::Classic, |wire| {
-        wire.line(Frame::Record(Record::Hole { len: 4096 }))?;
-        wire.give_up(FailReason::new("disk.img: cannot read"))
+fn failing_a_classic_stream_leaves_it_truncated() {
+    let text = written_by(Dialect::Classic, |stream| {
+        stream.write_frame(Frame::Record(Record::Hole { len: 4096 }))?;
+        stream.write_fail(FailReason::new("disk.img: cannot read"))
     });
-    assert_eq!(said, "HOLE\n4096\nDATA\n1\n");
+    assert_eq!(text, "HOLE\n4096\nDATA\n1\n");
 }
 
 fn named(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("xfer-hole-wire-{}-{name}", std::process::id()))
 }
 
-/// A disk of a hundred thousand bytes, no two neighbours alike.
+/// A disk of 100,000 bytes, no two adjacent bytes equal.
 fn disk(name: &str) -> (BackingChain, Vec<u8>) {
     let bytes: Vec<u8> = (0..100_000_u32).map(|at| at.to_be_bytes()[3] ^ at.to_be_bytes()[2]).collect();
     let path = named(name);
@@ -75,7 +75,7 @@ fn range(at: u64, len: u64) -> PayloadPart {
     PayloadPart::Range { depth: 0, at, len }
 }
 
-/// Large and small parts of both kinds, the last of which goes on behind the end of the file.
+/// A payload of large and small parts of both kinds, the last of which extends past the end of the file.
 fn parts(bytes: &[u8]) -> (Payload, Vec<u8>) {
     let behind = [&bytes[90_000..], &[0; 50_000]].concat();
     let memory = Bytes::copy_from_slice(bytes);
@@ -92,65 +92,65 @@ fn parts(bytes: &[u8]) -> (Payload, Vec<u8>) {
 }
 
 #[test]
-fn a_payload_is_its_parts_one_behind_the_other_in_one_record() {
+fn a_payload_of_several_parts_is_one_record() {
     let (raw, bytes) = disk("parts");
     let (payload, expected) = parts(&bytes);
     let len = payload.len();
-    let talk = |wire: &mut StreamWriter| {
-        wire.line(Frame::Open(StreamHeader { size: len, sums: None }))?;
-        wire.data(Record::Data { len, digest: None }, payload.clone(), &raw)?;
-        wire.end(None)
+    let write = |stream: &mut StreamWriter| {
+        stream.write_frame(Frame::Open(StreamHeader { size: len, sums: None }))?;
+        stream.write_data(Record::Data { len, digest: None }, payload.clone(), &raw)?;
+        stream.end(None)
     };
     let expected = [format!("XFER-HOLE 1 {len}\nDATA {len}\n").as_bytes(), &expected, b"END\n"].concat();
-    // Into a pipe.
+    // To a pipe, which supports splicing.
     let (mut reader, writer) = pipe().unwrap();
     let reading = thread::spawn(move || {
-        let mut said = Vec::new();
-        reader.read_to_end(&mut said).map(|_| said)
+        let mut text = Vec::new();
+        reader.read_to_end(&mut text).map(|_| text)
     });
     let counters = Arc::new(ProgressCounters::default());
-    let mut wire = StreamWriter::new(OwnedFd::from(writer).into(), Dialect::V1, Arc::clone(&counters), None);
-    talk(&mut wire).unwrap();
-    assert!(wire.splices && wire.spliced);
-    drop(wire);
+    let mut stream = StreamWriter::new(OwnedFd::from(writer).into(), Dialect::V1, Arc::clone(&counters), None);
+    write(&mut stream).unwrap();
+    assert!(stream.splices && stream.spliced);
+    drop(stream);
     assert!(reading.join().unwrap().unwrap() == expected);
     assert_eq!(counters.wire(), expected.len() as u64);
-    // Into what can't be spliced to.
+    // To a file, which does not.
     let path = named("out");
-    let mut wire = StreamWriter::new(File::create(&path).unwrap(), Dialect::V1, Arc::default(), None);
-    talk(&mut wire).unwrap();
-    assert!(!wire.splices && !wire.spliced);
+    let mut stream = StreamWriter::new(File::create(&path).unwrap(), Dialect::V1, Arc::default(), None);
+    write(&mut stream).unwrap();
+    assert!(!stream.splices && !stream.spliced);
     assert!(fs::read(&path).unwrap() == expected);
     fs::remove_file(path).unwrap();
 }
 
 #[test]
-fn what_is_spliced_breaks_the_silence_too() {
+fn splicing_counts_as_activity() {
     let (raw, _) = disk("silence");
     let (_reader, writer) = pipe().unwrap();
-    let mut wire = StreamWriter::new(OwnedFd::from(writer).into(), Dialect::V1, Arc::default(), None);
-    wire.line(Frame::Open(StreamHeader { size: 40_000, sums: None })).unwrap();
-    wire.line(Frame::Record(Record::Data { len: 40_000, digest: None })).unwrap();
-    wire.flush().unwrap();
-    wire.said -= WAIT;
-    wire.flush().unwrap();
-    assert!(wire.said.elapsed() >= WAIT, "nothing was said");
-    wire.range(raw.host(0).unwrap(), 0, 40_000).unwrap();
-    assert!(wire.spliced && wire.said.elapsed() < WAIT);
+    let mut stream = StreamWriter::new(OwnedFd::from(writer).into(), Dialect::V1, Arc::default(), None);
+    stream.write_frame(Frame::Open(StreamHeader { size: 40_000, sums: None })).unwrap();
+    stream.write_frame(Frame::Record(Record::Data { len: 40_000, digest: None })).unwrap();
+    stream.flush().unwrap();
+    stream.last_write -= WAIT;
+    stream.flush().unwrap();
+    assert!(stream.last_write.elapsed() >= WAIT, "nothing was last_write");
+    stream.write_range(raw.host(0).unwrap(), 0, 40_000).unwrap();
+    assert!(stream.spliced && stream.last_write.elapsed() < WAIT);
 }
 
 #[test]
-fn a_small_payload_that_can_not_be_read_leaves_room_for_fail() {
+fn fail_follows_an_unreadable_small_payload() {
     let path = named("short");
     fs::write(&path, [7; 9000]).unwrap();
     let raw = BackingChain::open(&path, &DiskOptions::default()).unwrap();
     File::options().write(true).open(&path).unwrap().set_len(5000).unwrap();
     fs::remove_file(path).unwrap();
-    let said = said_by(Dialect::V1, |wire| {
+    let text = written_by(Dialect::V1, |stream| {
         let payload = Payload::from(vec![PayloadPart::Bytes(Bytes::from_static(b"here")), range(4000, 4092)]);
-        let failed = wire.data(Record::Data { len: 4096, digest: None }, payload, &raw);
+        let failed = stream.write_data(Record::Data { len: 4096, digest: None }, payload, &raw);
         assert!(matches!(failed, Err(SendError::Image(_))));
-        wire.give_up(FailReason::new("short"))
+        stream.write_fail(FailReason::new("short"))
     });
-    assert_eq!(said, "XFER-HOLE 1 8192\nFAIL short\n");
+    assert_eq!(text, "XFER-HOLE 1 8192\nFAIL short\n");
 }
