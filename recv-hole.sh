@@ -442,7 +442,9 @@ used() {
 	else
 		[ -f "$dest" ] || return 1
 		why='being written by another receiver'
-		! have flock || ! [ -r "$dest" ] || flock -ns 0 <"$dest" 2>/dev/null || return 0
+		# a receiver that ends, or udev
+		! have flock || ! [ -r "$dest" ] || flock -ns 0 <"$dest" 2>/dev/null ||
+			{ sleep 1 && flock -ns 0 <"$dest"; } 2>/dev/null || return 0
 		why='in use by a running QEMU'
 		for z in "$dest" "${dest%/*}/"; do
 			# one of the two may be unreadable
@@ -476,7 +478,12 @@ unused() {
 		[ -z "$t" ] || [ "$t" = "$id" ] ||
 			die "$show can't be renamed over: it is a mount point (--in-place writes in place)"
 	fi
-	[ -n "$force" ] || ! used || die "$show is $why (--force writes it all the same)"
+	[ -z "$force" ] && used || return 0
+	t="$show is $why (--force writes it all the same)"
+	case $why in
+	*receiver) fault=again die "$t" ;;
+	*) die "$t" ;;
+	esac
 }
 
 # resolve: determine the kind of DEST, following links
@@ -627,9 +634,13 @@ grab() {
 	lock
 }
 
-# uncreated: fail with the reason why .part can't be created
+# uncreated: fail with the reason why .part can't be created, or with $1
+# return if it can: test -w knows no ACL in some shells
 uncreated() {
-	x=$(mkdir -- "$part" 2>&1 && rmdir -- "$part" 2>&1)
+	if x=$(mkdir -- "$part" 2>&1 && rmdir -- "$part" 2>&1); then
+		[ -n "${1-}" ] || return 0
+		x=$1
+	fi
 	t="can't create $show.part: ${x##*: }"
 	[ -z "$old" ] || t="$t (--in-place writes in place)"
 	die "$t"
@@ -663,7 +674,7 @@ target() {
 		t=$show.part x=$part
 		# noclobber follows no link and opens no existing file
 		set -C
-		{ [ -z "$mode" ] && command exec 3>"$part"; } 2>/dev/null || uncreated
+		{ [ -z "$mode" ] && command exec 3>"$part"; } 2>/dev/null || uncreated "another has made it"
 		set +C
 		lock
 		left="; kept $show.part"
@@ -1159,7 +1170,9 @@ rehearse() {
 		leftover
 		x=${dest%/*}/
 		if [ ! -w "$x" ] || [ ! -x "$x" ]; then
-			die "can't write in $x${old:+" (--in-place writes in place)"}"
+			t="can't write in $x"
+			[ -z "$old" ] || t="$t (--in-place writes in place)"
+			die "$t"
 		fi
 		;;
 	esac

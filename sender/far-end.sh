@@ -74,7 +74,12 @@ former() {
 	plain_former
 	[ -n "$inside" ] && [ -n "$source" ] && [ -n "$old" ] && ! asked force || return 0
 	x=$(getfattr --only-values -n user.xfer-hole.source -- "$dest" 2>/dev/null) || x=''
-	[ "${x:-"${target##*/}"}" != "$source" ] || return 0
+	y=$x
+	[ -n "$x" ] || y=${target##*/}
+	# an error of the test refuses
+	if [ "$y" = "$source" ]; then
+		return 0
+	fi
 	t="is not known to be made from $source"
 	[ -z "$x" ] || t="was made from $x, and $source would replace it"
 	die "$show is there already, and $t: name the file instead of its directory, or use --force"

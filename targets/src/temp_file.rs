@@ -237,9 +237,10 @@ fn prepare(file: &File, size: Option<u64>, rights: FilePermissions, left: bool) 
 
 /// Removes a `.part` that was not written to, and its side files.
 fn remove_empty(part: &Path) {
+    // While its lock holds: later, the side files may be the next receiver's.
+    temp_mark::remove_side_files(part);
     // If it can't be removed, it is a leftover.
     let _left = fs::remove_file(part);
-    temp_mark::remove_side_files(part);
 }
 
 impl DiskWriter for TempFile {

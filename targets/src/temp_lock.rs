@@ -184,13 +184,15 @@ impl<'a> TempLock<'a> {
 
     /// Replaces a leftover by a new file, since other programs may have the leftover open or know it by another name.
     /// Truncating it instead would make ext4 write it out on close. Returns `None` if another receiver was first.
-    fn renew(&self, _held: &File) -> Result<Option<File>> {
+    fn renew(&self, held: &File) -> Result<Option<File>> {
         let part = &self.part;
+        // While the lock holds: later, the side files may be the next receiver's. The attribute marks what a kill leaves here.
+        temp_mark::set(held, part);
+        temp_mark::remove_side_files(part);
         fs::remove_file(part).map_err(|source| match self.options.confined {
             true => not_here(part),
             false => DiskError::io(part, "cannot remove the leftover", source),
         })?;
-        temp_mark::remove_side_files(part);
         let file = match writable().create_new(true).open(part) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
             made => made.map_err(|source| self.cannot_create(source))?,

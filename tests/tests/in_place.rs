@@ -121,7 +121,7 @@ fn a_hashed_payload_is_never_written_in_place_before_it_is_verified() {
     let (image, dest) = (fs.join("disk.img"), fs.join("out.img"));
     TestDisk::empty(16384).with(0, 16384, 1).make(&image);
     let mut stream = pour(&tools!(), &["--hash", "--hash-interval", "4096"], &image);
-    // An byte of the third payload, of which the first two are right.
+    // A byte of the third payload, of which the first two are right.
     let third = stream.len() - 72 - 4096 - 80 - 2000;
     stream[third] ^= 1;
     for receiver in Receiver::all() {

@@ -15,7 +15,7 @@ use rig::{
 const MIB: u64 = 1 << 20;
 /// The last byte of the first record: once it is written, those before it stay as they are.
 const WRITTEN: u64 = MIB - 1;
-/// An byte of a hole.
+/// A byte of a hole.
 const HOLE: u64 = 12 * MIB;
 
 fn disk() -> TestDisk {
@@ -39,7 +39,7 @@ fn front_byte(disk: &TestDisk) -> u8 {
     disk.bytes()[usize::try_from(WRITTEN).unwrap()]
 }
 
-/// Receives, and changes an byte of what is written behind the receiver's back before END comes.
+/// Receives, and changes a byte of what is written behind the receiver's back before END comes.
 fn disturbed(args: &[&str], dest: &Path, written: &Path, stream: &[u8], at: u64) -> Outcome {
     let (front, end) = stream.split_at(stream.len() - 40);
     assert!(!front.ends_with(b"\n"), "END is on its way");

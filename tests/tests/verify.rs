@@ -116,7 +116,7 @@ fn the_first_and_the_number_of_intervals_are_said_and_all_of_them_are_listed() {
         assert_eq!(differs(way.ask(&["--list"], &other, &manifest)), [format!("{} 65536", 4 * MIB)]);
         assert!(differs(way.ask(&["-q"], &other, &manifest)).is_empty());
     }
-    // Neighbours, an byte in a hole, and the last.
+    // Neighbours, a byte in a hole, and the last.
     write_at(&other, 5 * MIB - 1, &[0; 2]);
     write_at(&other, 10 * MIB, &[1]);
     write_at(&other, 24 * MIB + 1535, &[1]);

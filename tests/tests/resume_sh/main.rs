@@ -145,9 +145,9 @@ fn what_becomes_of_the_part_meanwhile_is_found_out() {
     type Harm<'a> = (&'a str, &'a dyn Fn(&Far), u64);
     let truncate = |far: &Far, len| File::options().write(true).open(far.part()).unwrap().set_len(len).unwrap();
     let harms: [Harm<'_>; 6] = [
-        ("an byte of data", &|far| poke(&far.part(), 3 * M + 5, 0), 3 * M),
+        ("a byte of data", &|far| poke(&far.part(), 3 * M + 5, 0), 3 * M),
         ("the first byte", &|far| poke(&far.part(), 0, 0), 0),
-        ("an byte in a hole", &|far| poke(&far.part(), 2 * M + 5, 7), 12 * M),
+        ("a byte in a hole", &|far| poke(&far.part(), 2 * M + 5, 7), 12 * M),
         ("cut", &|far| truncate(far, 4 * M), 4 * M),
         ("longer", &|far| truncate(far, 99 * M), 12 * M),
         ("emptied", &|far| truncate(far, 0), 0),
@@ -162,7 +162,7 @@ fn what_becomes_of_the_part_meanwhile_is_found_out() {
         let allowed = far.allowed(missing) + if from < 12 * M { 7 * M } else { 0 };
         assert!(again <= allowed, "{what}: {missing} were missing, {again} were sent, not {allowed}");
         // A hole is punched again: nothing has to be sent for it.
-        assert!(what == "an byte in a hole" || again >= missing, "{what}: {missing} were missing, {again} were sent");
+        assert!(what == "a byte in a hole" || again >= missing, "{what}: {missing} were missing, {again} were sent");
     }
 }
 
