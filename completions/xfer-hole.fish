@@ -30,17 +30,17 @@ complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold pr
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l since-base -d 'Send only the data of the layers above FILE in the backing chain' -r -F
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l bitmap -d 'Send only the ranges that a persistent bitmap of the image marks as changed' -r
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l base-digest -d 'Set the fingerprint of the base disk, which the receiver checks' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l chmod -d 'Give the file these permissions, in octal' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l chown -d 'Give the file this owner: USER, USER:GROUP or :GROUP' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l remote-path -d 'Run this program at the other side, recv-hole or xfer-hole, where it isn\'t found by itself: on PATH there, in ~/.cargo/bin, ~/.local/bin or /usr/local/bin. ~/ is the home directory there' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s e -l rsh -d 'Run this instead of ssh: a program and its words, to which the options below, the host and the command are added. The options are for OpenSSH' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s P -l port -d 'Connect to this port' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s i -l identity -d 'Log in with the private key in this file' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s J -l jump -d 'Connect through this host, or through several, with commas between them' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s o -l ssh-option -d 'Give ssh this option, as in its configuration file; can be repeated' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s F -l ssh-config -d 'Let ssh read this configuration file' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l timeout -d 'Give up when nothing has moved for so long: seconds, or with m or h behind them minutes or hours; 60 if not given. It counts from the far end\'s first answer on where ssh may ask for a password before, and from the start, if it was given, where ssh can\'t: with -o BatchMode=yes, or without a terminal, SSH_ASKPASS and DISPLAY' -r
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l bwlimit -d 'Limit bandwidth, in bytes per second: with K, M or G behind the number, or B' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l chmod -d 'Set the permissions of the file to MODE, in octal' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l chown -d 'Set the owner of the file: USER, USER:GROUP or :GROUP' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l remote-path -d 'Run PROGRAM on the remote machine as xfer-hole or recv-hole' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s e -l rsh -d 'Connect with COMMAND (default: ssh)' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s P -l port -d 'Connect to PORT (default: from the ssh configuration)' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s i -l identity -d 'Log in with the private key in file KEY' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s J -l jump -d 'Connect through the host JUMP, or several separated by commas' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s o -l ssh-option -d 'Pass OPTION to ssh, as in ssh_config (repeatable)' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s F -l ssh-config -d 'Read FILE as the ssh configuration (default: ~/.ssh/config)' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l timeout -d 'Give up after TIME without data (seconds; m, h accepted; default: 60)' -r
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l bwlimit -d 'Limit bandwidth to RATE (bytes per second, with unit B, K, M or G)' -r
 complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l receiver -d 'Choose the receiver on the other machine (default: auto)' -r -f -a "auto\t'recv-hole if it is installed there, else recv-hole.sh'
 binary\t'recv-hole, which must be installed there'
 sh\t'recv-hole.sh, which is sent along and needs only a POSIX shell'"
@@ -62,28 +62,28 @@ complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l reflink -d 'Share b
 always\t'Fail if blocks can\'t be shared'
 never\t'Copy all data'"
 complete -c xfer-hole -n "__fish_xfer_hole_needs_command" -l progress -d 'Show progress (default: auto, or none for a stream on standard output)' -r -f -a "auto\t'A bar if standard error is a terminal'
-bar\t'A bar, wherever standard error goes'
-json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'
-none\t'Nothing'"
+bar\t'A bar, even if standard error is not a terminal'
+json\t'One JSON object per line for each message, and one per second for progress, see xfer-hole-progress(7)'
+none\t'No progress'"
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l hash -d 'Send SHA-256 checksums, which the receiver verifies (default: only to another machine)'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l no-hash -d 'Send no checksums to another machine (default: with checksums)'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l classic -d 'Write the 2014 stream format, in which truncation can\'t be detected'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l trust-base -d 'Skip the check that the target holds the base disk'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l in-place -d 'Update an existing file directly, without DEST.part; an interruption leaves it half old, half new. A file that isn\'t there yet is made as without this flag'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l target-is-zero -d 'DEST, a block device, reads as zeros already: don\'t write its holes'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l discard -d 'DEST, a block device that gives back no space of what is zeroed, such as a thin volume: discard its holes, and read samples of them back; what doesn\'t read as zeros then is zeroed'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l no-sync -d 'Don\'t wait until the disk is on stable storage; if the machine fails soon after, old and new may be lost'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l direct -d 'Leave the page cache of the machine as it is, here and at the other side: read and write by O_DIRECT, and where that is not to be had, drop from the cache what was moved'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l delta -d 'Send only what differs from what DEST holds, interval by interval of 64 KiB; both sides read all of theirs'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l remember -d 'Believe the fingerprints that were noted when both disks were sent or written last, where nothing was touched since: with --delta, a disk that DEST has already is found without reading'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l no-resume -d 'Start over where an earlier transfer was cut, instead of going on from its DEST.part'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l read-back -d 'Read the whole disk back once it is stored, past the page cache as far as that can be, and compare it with its digests before it is given its name, or called done'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l check-base -d 'If only changes are sent: refuse a stream that doesn\'t name the older disk. One that is named is always checked'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l no-clobber -d 'Leave a DEST that is there already as it is, and fail'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s f -l force -d 'Write DEST although a virtual machine or a loop device uses it, although the file there came from another image, and although DEST.part is another program\'s file'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l mkpath -d 'Make the directories that DEST is to lie in'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s n -l dry-run -d 'Check all that can be checked, say what would be done, and write nothing'
-complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s C -l compress -d 'Let ssh compress what it carries'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l in-place -d 'Update an existing file directly instead of writing DEST.part'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l target-is-zero -d 'Skip writing holes: the block device DEST already reads as zeros'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l discard -d 'Discard holes on the block device DEST instead of zeroing them'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l no-sync -d 'Skip waiting for stable storage (a crash may lose the old and the new disk)'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l direct -d 'Bypass the page cache with O_DIRECT on both machines'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l delta -d 'Send only the 64 KiB intervals that differ from DEST'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l remember -d 'Trust cached fingerprints of disks unchanged since their last transfer'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l no-resume -d 'Start over instead of resuming from DEST.part'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l read-back -d 'Read the stored disk back and check its checksums before reporting success'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l check-base -d 'Refuse an incremental stream that does not name its base disk'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l no-clobber -d 'Fail if DEST already exists'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s f -l force -d 'Write DEST even if it is in use or was made from another image'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l mkpath -d 'Create missing parent directories of DEST'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s n -l dry-run -d 'Check everything and print what would be done; write nothing'
+complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s C -l compress -d 'Compress the connection with ssh'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s 4 -l ipv4 -d 'Use IPv4 only'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -s 6 -l ipv6 -d 'Use IPv6 only'
 complete -c xfer-hole -n "not __fish_xfer_hole_using_subcommand map info fold prune manifest digest verify" -l converse -d 'Read replies from standard input, for programs that hold both directions of a link'
@@ -138,9 +138,9 @@ complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand info" -s h -l help -
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -l format -d 'Set the format of both files' -r -f -a "auto\t'Raw; a file that looks like another image format is refused'
 raw\t'Raw, whatever the content'"
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -l progress -d 'Show progress' -r -f -a "auto\t'A bar if standard error is a terminal'
-bar\t'A bar, wherever standard error goes'
-json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'
-none\t'Nothing'"
+bar\t'A bar, even if standard error is not a terminal'
+json\t'One JSON object per line for each message, and one per second for progress, see xfer-hole-progress(7)'
+none\t'No progress'"
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -s n -l dry-run -d 'Check everything and print what would be done; write nothing'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -l no-sync -d 'Skip waiting for stable storage; a crash soon after may lose changes'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -s q -l quiet -d 'Print warnings and errors only'
@@ -149,9 +149,9 @@ complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand fold" -s h -l help -
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -l format -d 'Set the format of both files' -r -f -a "auto\t'Raw; a file that looks like another image format is refused'
 raw\t'Raw, whatever the content'"
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -l progress -d 'Show progress' -r -f -a "auto\t'A bar if standard error is a terminal'
-bar\t'A bar, wherever standard error goes'
-json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'
-none\t'Nothing'"
+bar\t'A bar, even if standard error is not a terminal'
+json\t'One JSON object per line for each message, and one per second for progress, see xfer-hole-progress(7)'
+none\t'No progress'"
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -s n -l dry-run -d 'Check everything and print what would be done; write nothing'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -l no-sync -d 'Skip waiting for stable storage; a crash soon after may lose changes'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand prune" -s q -l quiet -d 'Print warnings and errors only'
@@ -171,9 +171,9 @@ complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l extents
 fiemap\t'Use FIEMAP'
 scan\t'Read all data'"
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l progress -d 'Show progress (default: auto, or none for a manifest on standard output)' -r -f -a "auto\t'A bar if standard error is a terminal'
-bar\t'A bar, wherever standard error goes'
-json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'
-none\t'Nothing'"
+bar\t'A bar, even if standard error is not a terminal'
+json\t'One JSON object per line for each message, and one per second for progress, see xfer-hole-progress(7)'
+none\t'No progress'"
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -l no-backing -d 'Refuse an image that needs a backing file or data file'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s U -l force-share -d 'Read an image even if another program, such as a running QEMU, has it open for writing'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand manifest" -s v -l verbose -d 'Print each step; given twice, each record sent too'
@@ -193,9 +193,9 @@ complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l extents -
 fiemap\t'Use FIEMAP'
 scan\t'Read all data'"
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l progress -d 'Show progress (default: auto, or none for a manifest on standard output)' -r -f -a "auto\t'A bar if standard error is a terminal'
-bar\t'A bar, wherever standard error goes'
-json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'
-none\t'Nothing'"
+bar\t'A bar, even if standard error is not a terminal'
+json\t'One JSON object per line for each message, and one per second for progress, see xfer-hole-progress(7)'
+none\t'No progress'"
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -l no-backing -d 'Refuse an image that needs a backing file or data file'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -s U -l force-share -d 'Read an image even if another program, such as a running QEMU, has it open for writing'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand digest" -s v -l verbose -d 'Print each step; given twice, each record sent too'
@@ -213,9 +213,9 @@ complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l extents -
 fiemap\t'Use FIEMAP'
 scan\t'Read all data'"
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l progress -d 'Show progress (default: auto, or none for a manifest on standard output)' -r -f -a "auto\t'A bar if standard error is a terminal'
-bar\t'A bar, wherever standard error goes'
-json\t'All messages as JSON, one object a line, and one each second: see xfer-hole-progress(7)'
-none\t'Nothing'"
+bar\t'A bar, even if standard error is not a terminal'
+json\t'One JSON object per line for each message, and one per second for progress, see xfer-hole-progress(7)'
+none\t'No progress'"
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l list -d 'Print only the ranges that differ: offset and length in bytes, one range per line'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -l no-backing -d 'Refuse an image that needs a backing file or data file'
 complete -c xfer-hole -n "__fish_xfer_hole_using_subcommand verify" -s U -l force-share -d 'Read an image even if another program, such as a running QEMU, has it open for writing'
