@@ -32,6 +32,7 @@ mod record;
 mod reply;
 mod source_facts;
 mod stream;
+mod stream_state;
 
 pub use coverage::{CoverageChecker, CoverageError};
 pub use digest::{Digest, Hasher};

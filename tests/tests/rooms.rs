@@ -1,5 +1,7 @@
 //! The rooms of the code: the order of the crates, no circle between the files of one, unsafe code in one place, short files.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

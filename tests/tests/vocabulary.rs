@@ -1,5 +1,7 @@
 //! The field's words: a private vocabulary that was given up doesn't come back, in documents, in help, or in code.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

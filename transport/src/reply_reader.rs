@@ -7,10 +7,12 @@ use std::{io, thread};
 
 use xfer_hole_os::{reason, shown, sys};
 use xfer_hole_proto::{
-    ANSWER_LINE_MAX, ManifestEntry, ManifestHeader, ManifestReader, ManifestRequest, NOISE_MAX, Record, Reply,
+    ANSWER_LINE_MAX, ManifestEntry, ManifestHeader, ManifestReader, ManifestRequest, NOISE_MAX, Reply,
 };
 use xfer_hole_ui::Messages;
 
+use crate::existing_offer::{ExistingOffer, ManifestProgress};
+use crate::reply_state::{RECORDS, ReplyState};
 use crate::{ConversationEnd, RecordSpool};
 
 /// Beginnings of the lines that identify a receiver. Login noise may precede them on the same line.
@@ -21,36 +23,12 @@ pub const TERMINAL: &str = "a terminal is in between, which changes bytes: leave
 const LINGER: Duration = Duration::from_secs(5);
 /// Maximum number of warnings of the receiver that are printed.
 const NOTES: usize = 100;
-/// Maximum number of queued manifest records: some hundred megabytes, most of them in a temporary file.
-const RECORDS: u64 = if cfg!(test) { 64 } else { 4 << 20 };
-/// Number of further records that are queued when none is taken, so that a FAIL line behind them can be read.
-const MORE: u64 = RECORDS / 8;
 /// Time after which a full queue counts as stuck: the sending thread may itself be waiting for the receiver.
 const STUCK: Duration = Duration::from_secs(2);
 /// Length of one wait that has no limit.
 const LONG: Duration = Duration::from_secs(3600);
 /// Interval at which silence is checked.
 const LOOK: Duration = Duration::from_millis(500);
-
-/// The reply of a receiver to WANT.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExistingOffer {
-    /// The existing disk has the fingerprint of the request.
-    Same,
-    /// A manifest of the existing disk, whose records follow.
-    Manifest(ManifestHeader),
-}
-
-/// The next part of a manifest that is being received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ManifestProgress {
-    /// The next record.
-    Record(Record),
-    /// No record has arrived within the time.
-    Nothing,
-    /// All records were taken.
-    End,
-}
 
 /// The replies of the receiver so far. Clones share their state.
 #[derive(Clone)]
@@ -64,55 +42,6 @@ struct ReplyShared {
     messages: Messages,
     /// Called when the conversation fails, to stop the thread that writes the stream.
     stop: Box<dyn Fn(&ConversationEnd) + Send + Sync>,
-}
-
-struct ReplyState {
-    /// True if a shell waits for the text of recv-hole.sh.
-    text: bool,
-    /// The words of READY, once it has arrived.
-    ready: Option<Vec<String>>,
-    /// True once the receiver, and not a login, has sent something.
-    begun: bool,
-    ending: Option<ConversationEnd>,
-    /// When bytes arrived last.
-    last_read: Instant,
-    /// Number of warnings so far.
-    notes: usize,
-    /// The last line that was skipped before READY.
-    noise: Option<String>,
-    /// The request of WANT, if it was sent.
-    want: Option<ManifestRequest>,
-    offer: Option<ExistingOffer>,
-    /// The manifest that is being received, once its first line has arrived.
-    manifest: Option<ManifestReader>,
-    records: RecordSpool,
-    /// True while the queue of records is full: no reply is read until some are taken.
-    full: bool,
-    /// True if no record was taken for some time since the queue was full.
-    stuck: bool,
-    /// True if the records are not needed any more and are discarded.
-    discards: bool,
-    /// True while the sending thread is in a write, which may block.
-    writes: bool,
-    /// When a write began or ended or a record was taken last. It is checked while the queue is full and no reply is read.
-    moved: Instant,
-}
-
-impl ReplyState {
-    /// Returns the maximum number of queued records at this moment.
-    fn queue_limit(&self) -> u64 {
-        if self.stuck { RECORDS + MORE } else { RECORDS }
-    }
-
-    /// Returns true if the manifest is complete.
-    fn manifest_has_ended(&self) -> bool {
-        self.manifest.as_ref().is_some_and(ManifestReader::has_ended)
-    }
-
-    /// Returns how the conversation ended. Call it only after the end.
-    fn ended(&self) -> ConversationEnd {
-        self.ending.clone().unwrap_or(ConversationEnd::Closed(None))
-    }
 }
 
 impl ReplyReader {

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use xfer_hole_proto::{Digest, HashParams, ManifestWriter, Refusal};
 
 use super::*;
+use crate::reply_state::MORE;
 
 /// Returns a reader of a receiver that sends a manifest of `records` intervals of data and then FAIL.
 fn reader_of(records: u64) -> (ReplyReader, PipeWriter) {
