@@ -215,6 +215,10 @@ path() {
 	dir=${dest%/*}/
 	case $dest in */*) ;; *) dir=./ ;; esac
 	[ ! -d "$dir" ] || return 0
+	case $dir in
+	/dev/shm/*) ;;
+	/dev/*) die "$show is no device, and a file is not made there" ;;
+	esac
 	asked mkpath || fault=mkpath die "no such directory: $dir"
 	if asked dry-run; then
 		while [ ! -e "$dir" ]; do

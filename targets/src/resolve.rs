@@ -85,6 +85,10 @@ pub(crate) fn check_can_rename_over(dest: &Path, old: Option<&Metadata>, options
         Some(_) if !options.confined => error.hint("use --in-place to update the file directly"),
         _ => error,
     };
+    if old.is_none() {
+        // Nothing is made there, a directory neither.
+        check_no_device_was_meant(dest, missing(parent(dest)).1)?;
+    }
     let folder = if options.mkpath { missing(parent(dest)).1 } else { parent(dest) };
     let folder_stat = fs::metadata(folder).map_err(|source| DiskError::io(folder, "no such directory", source));
     let folder_stat = folder_stat.map_err(|error| match error.system().map(io::Error::kind) {
@@ -97,7 +101,7 @@ pub(crate) fn check_can_rename_over(dest: &Path, old: Option<&Metadata>, options
     }
     sys::can_write_dir(folder)
         .map_err(|source| hinted(DiskError::io(folder, "cannot make files in this directory", source)))?;
-    let Some(old) = old else { return check_no_device_was_meant(dest, folder) };
+    let Some(old) = old else { return Ok(()) };
     let fixed = sys::fixed(dest);
     let user = sys::effective_user();
     let sticky = folder_stat.mode() & 0o1000 != 0 && user != 0 && ![old.uid(), folder_stat.uid()].contains(&user);

@@ -361,3 +361,16 @@ fn missing_directories_there_have_the_hint_that_makes_them() {
         assert!(refused.err.contains("hint: --mkpath makes"), "{args:?}: {}", refused.err);
     });
 }
+
+#[test]
+fn no_directory_is_made_for_a_mistyped_device() {
+    with_both(|far, args| {
+        let image = far.image("disk.img", &disk());
+        for more in [&[][..], &["--mkpath"], &["--mkpath", "-n"]] {
+            let dest = "/dev/no-such-group/web";
+            let refused = far.push(&[args, more].concat(), &image, dest).blamed(HOST, &["is no device"]);
+            assert!(!refused.err.contains("--mkpath"), "{args:?} {more:?}: {}", refused.err);
+        }
+    });
+    assert!(!Path::new("/dev/no-such-group").exists());
+}
