@@ -401,7 +401,8 @@ writer() {
 	} 3<"$dest"
 	[ -n "$t" ] && have grep && read -r self x </proc/self/stat || return 1
 	set +f
-	t=$(grep -rlxs "$t" /proc/[0-9]*/fdinfo)
+	# a list of all processes may be too long for one command
+	t=$(for z in 1 2 3 4 5 6 7 8 9; do grep -rlxs "$t" /proc/"$z"*/fdinfo; done)
 	set -f
 	y=$IFS IFS='
 '
@@ -1167,6 +1168,8 @@ rehearse() {
 	part)
 		unused
 		part=$dest.part
+		[ ! -f "$part" ] || [ ! -r "$part" ] || ! have flock || flock -ns 0 <"$part" 2>/dev/null ||
+			fault=again die "$show.part is in use by another receiver"
 		leftover
 		x=${dest%/*}/
 		if [ ! -w "$x" ] || [ ! -x "$x" ]; then

@@ -247,6 +247,11 @@ target() {
 		return
 	fi
 	same
+	# DEST may have changed since it was examined
+	y=$ino
+	former
+	ino=$y
+	[ -z "$others" ] || warn "$show: the old disk had other names (hard links), and stays there"
 	# truncate after the kept bytes, and extend by a hole
 	resize "$offered"
 	resize "$size"

@@ -39,14 +39,14 @@ fn chains_of_one_to_twenty_layers_are_read() {
     let (tools, fs) = (tools!(), tmpfs());
     let options = ["", "cluster_size=4k", "cluster_size=512", "extended_l2=on", "cluster_size=2M", "compat=v2"];
     let name = |layer: usize| format!("layer{layer}.qcow2");
-    TestDisk::empty(4 * M).with(0, M, 1).with(3 * M + 100, 5000, 2).make(&fs.join("floor0.raw"));
+    TestDisk::empty(4 * M).with(0, M, 1).with(3 * M + 100, 5000, 2).make(&fs.join("layer0.raw"));
     for layer in 1..=20 {
         let image = fs.join(&name(layer));
         // Each size differs from those next to it.
         let size = 4 * M + 40 * K * [0, 7, 3, 11, 5][layer % 5];
         let disk = Qcow2::new(size).option(options[layer % options.len()]);
         let disk = match layer {
-            1 => disk.backing("floor0.raw", Some("raw")),
+            1 => disk.backing("layer0.raw", Some("raw")),
             _ => disk.backing(&name(layer - 1), Some("qcow2")),
         };
         disk.ops(layer_ops(layer as u64, 4 * M)).make(&image);

@@ -93,8 +93,8 @@ fn an_l1_table_of_32_mib_in_each_of_many_layers_is_not_kept() {
         let place = |n: u64| Op::Write(n * T + layer * 64 * K, 8 * K, Fill::Noise(layer));
         disk.ops((0..8).map(place)).make(&fs.join(&format!("layer{layer}.qcow2")));
     }
-    assert_as_qemu(&tools!(), &fs.join("floor2.qcow2"), &[]);
-    assert_small(&["--hash"], &fs.join("floor2.qcow2"));
+    assert_as_qemu(&tools!(), &fs.join("layer2.qcow2"), &[]);
+    assert_small(&["--hash"], &fs.join("layer2.qcow2"));
 }
 
 #[test]
