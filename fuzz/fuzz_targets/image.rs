@@ -5,7 +5,7 @@
 
 mod place;
 
-use std::fs::{File, self};
+use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
 use libfuzzer_sys::fuzz_target;

@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use xfer_hole_proto::{ManifestEntry, ManifestHeader, ManifestReader, ManifestWriter, Record, ManifestRequest};
+use xfer_hole_proto::{ManifestEntry, ManifestHeader, ManifestReader, ManifestRequest, ManifestWriter, Record};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut lines = bytes.split(|&byte| byte == b'\n');

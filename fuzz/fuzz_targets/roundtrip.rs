@@ -6,7 +6,9 @@ use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::arbitrary::{Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use tokio_util::codec::{Decoder, Encoder};
-use xfer_hole_proto::{Base, Dialect, Digest, Trailer, Frame, StreamHeader, FailReason, Record, StreamDecoder, StreamEncoder, HashParams};
+use xfer_hole_proto::{
+    Base, Dialect, Digest, FailReason, Frame, HashParams, Record, StreamDecoder, StreamEncoder, StreamHeader, Trailer,
+};
 
 fn digest(from: &mut Unstructured<'_>) -> Result<Option<Digest>> {
     Ok(Option::<u8>::arbitrary(from)?.map(|seed| Digest::of(&[seed])))
