@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use xfer_hole_os::{DiskError, DiskErrorKind, Result, sys};
 
@@ -16,6 +16,14 @@ pub struct StoredFile {
     pub file: File,
     /// Path for messages.
     pub path: PathBuf,
+}
+
+impl StoredFile {
+    /// Duplicates the descriptor of an open file.
+    pub(crate) fn of(file: &File, path: &Path) -> Result<Self> {
+        let file = file.try_clone().map_err(|source| DiskError::io(path, "cannot open", source))?;
+        Ok(Self { file, path: path.to_owned() })
+    }
 }
 
 /// Writes the bytes of a disk at their offsets. Offsets and lengths are in bytes of the disk.

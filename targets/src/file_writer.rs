@@ -281,8 +281,7 @@ impl FileWriter {
 
     /// Opens the file for reading.
     pub(crate) fn opened(&self) -> Result<StoredFile> {
-        let file = self.file.try_clone().map_err(|source| DiskError::io(&self.path, "cannot open", source))?;
-        Ok(StoredFile { file, path: self.path.clone() })
+        StoredFile::of(&self.file, &self.path)
     }
 
     pub(crate) fn set_len(&self, size: u64) -> Result<()> {

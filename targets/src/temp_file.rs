@@ -151,20 +151,16 @@ impl TempFile {
             }
             failed(&what, source)
         })?;
-        let open = |file: &File, path: &Path| -> Result<StoredFile> {
-            let file = file.try_clone().map_err(|source| DiskError::io(path, "cannot open", source))?;
-            Ok(StoredFile { file, path: path.to_owned() })
-        };
         let mut layers = Vec::new();
         // Shared blocks belong to the new file: the old one is no longer needed as a layer.
         let old = old.filter(|_| !shared);
         let mut holds = held;
         if left || old.is_none() {
-            layers.push(open(&file, &part)?);
+            layers.push(StoredFile::of(&file, &part)?);
         }
         // A new file holds nothing yet, so it is no layer.
         if let Some(old) = &old {
-            let below = open(&old.file, &dest)?;
+            let below = StoredFile::of(&old.file, &dest)?;
             let failed = |source| DiskError::io(&dest, "cannot tell the size", source);
             holds = if left { holds } else { 0 }.max(below.file.metadata().map_err(failed)?.len());
             layers.push(below);

@@ -2,11 +2,25 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The path of a file in the repository.
 pub fn checkout(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
+}
+
+/// All files below a directory of the repository, without what cargo builds; the file itself, if it is one.
+pub fn files_below(place: &Path) -> Vec<PathBuf> {
+    if place.is_file() {
+        return vec![place.to_owned()];
+    }
+    let entries = fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|entry| !entry.ends_with("target")).flat_map(|entry| files_below(&entry)).collect()
+}
+
+/// All Rust files below a directory of the repository.
+pub fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    files_below(folder).into_iter().filter(|file| file.extension().is_some_and(|end| end == "rs")).collect()
 }
 
 /// Fails unless the file in the repository equals `made`. With UPDATE_DOCS set, the file is written first.

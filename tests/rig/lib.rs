@@ -31,7 +31,7 @@ mod stream;
 mod tmux;
 mod vectors;
 
-pub use commands::{assert_kept, checkout, commands, flags, flags_named, programs};
+pub use commands::{assert_kept, checkout, commands, files_below, flags, flags_named, programs, rust_files};
 pub use completion::{Shell, completion};
 pub use disk::{Hole, TestDisk, extents, holes, holes_within};
 pub use filesystem::{Filesystem, Frozen, Fs, LoopDevice};

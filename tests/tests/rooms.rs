@@ -4,9 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rig::checkout;
+use rig::{checkout, rust_files};
 
 /// Each crate's directory, and the crates of this workspace that it may depend on: those before it, in the order of ARCHITECTURE.md.
 const ROOMS: [(&str, &[&str]); 10] = [
@@ -23,18 +23,6 @@ const ROOMS: [(&str, &[&str]); 10] = [
 ];
 /// Lines of a file at most.
 const LINES: usize = 500;
-
-fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-        if entry.is_dir() {
-            if !entry.ends_with("target") {
-                rust_files(&entry, found);
-            }
-        } else if entry.extension().is_some_and(|end| end == "rs") {
-            found.push(entry);
-        }
-    }
-}
 
 /// The text without comments, and without the tests at its end.
 fn code(path: &Path) -> String {
@@ -90,8 +78,7 @@ fn named(code: &str, module: &str) -> Vec<String> {
 fn no_circle_between_the_files_of_a_crate() {
     for (room, _) in ROOMS {
         let root = checkout(room).join("src");
-        let mut files = Vec::new();
-        rust_files(&root, &mut files);
+        let files = rust_files(&root);
         let module = |path: &Path| {
             let path = path.strip_prefix(&root).unwrap().with_extension("");
             path.iter().map(|part| part.to_str().unwrap()).collect::<Vec<_>>().join("::")
@@ -131,8 +118,7 @@ fn no_circle_between_the_files_of_a_crate() {
 #[test]
 fn unsafe_code_is_in_the_system_calls_of_os_alone() {
     for (room, _) in ROOMS {
-        let mut files = Vec::new();
-        rust_files(&checkout(room), &mut files);
+        let files = rust_files(&checkout(room));
         for path in files.iter().filter(|path| !path.to_str().unwrap().contains("/os/src/sys")) {
             let words = code(path);
             let mut words = words.split(|c: char| !c.is_alphanumeric() && c != '_');
@@ -143,10 +129,8 @@ fn unsafe_code_is_in_the_system_calls_of_os_alone() {
 
 #[test]
 fn no_file_is_too_long_to_be_read_at_once() {
-    let mut files = Vec::new();
-    ["tests", "benches", "fuzz"].iter().chain(ROOMS.iter().map(|(room, _)| room)).for_each(|folder| {
-        rust_files(&checkout(folder), &mut files);
-    });
+    let folders = ["tests", "benches", "fuzz"].into_iter().chain(ROOMS.map(|(room, _)| room));
+    let files: Vec<_> = folders.flat_map(|folder| rust_files(&checkout(folder))).collect();
     assert!(files.len() > 300, "{}", files.len());
     for path in files {
         let lines = fs::read_to_string(&path).unwrap().lines().count();

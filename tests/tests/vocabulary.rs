@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rig::checkout;
+use rig::{checkout, files_below};
 
 /// Words that have a better one in the field: byte, layer, applier, chain opener, event loop, coalescer, input, pipe, buffer, dialect ...
 const GIVEN_UP: [&str; 17] = [
@@ -31,25 +31,17 @@ const PLACES: [&str; 15] = [
     "README.md",
 ];
 
-fn texts(place: &Path, found: &mut Vec<PathBuf>) {
-    if place.is_file() {
-        let is_text = ["rs", "sh", "md", "1", "7", "bash", "fish"]
-            .iter()
-            .any(|end| place.extension().is_some_and(|has| has == *end));
-        found.extend(
-            (is_text || place.ends_with("_xfer-hole") || place.ends_with("_recv-hole")).then(|| place.to_owned()),
-        );
-        return;
-    }
-    for entry in fs::read_dir(place).unwrap() {
-        texts(&entry.unwrap().path(), found);
-    }
+fn is_text(file: &Path) -> bool {
+    let ends = ["rs", "sh", "md", "1", "7", "bash", "fish"];
+    let is_text = ends.iter().any(|end| file.extension().is_some_and(|has| has == *end));
+    is_text || file.ends_with("_xfer-hole") || file.ends_with("_recv-hole")
 }
 
 #[test]
 fn words_that_were_given_up_do_not_come_back() {
-    let mut files = vec![checkout("ARCHITECTURE.md"), checkout("DECISIONS.md")];
-    PLACES.iter().for_each(|place| texts(&checkout(place), &mut files));
+    let places = PLACES.into_iter().chain(["ARCHITECTURE.md", "DECISIONS.md"]);
+    let files = places.flat_map(|place| files_below(&checkout(place))).filter(|file| is_text(file));
+    let files: Vec<_> = files.collect();
     assert!(files.len() > 200, "{}", files.len());
     let mut found = Vec::new();
     for file in files {

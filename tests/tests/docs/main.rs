@@ -6,11 +6,11 @@ mod page;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use page::PAGES;
-use rig::{RECIPE_DOCUMENTS, assert_kept, checkout, commands, flags, flags_named, run, script, tools};
+use rig::{RECIPE_DOCUMENTS, assert_kept, checkout, commands, flags, flags_named, run, rust_files, script, tools};
 use xfer_hole_bench::picture;
 use xfer_hole_bench::speed::{self, Speed};
 
@@ -46,20 +46,9 @@ fn variables_read(text: &str) -> Vec<String> {
     named.chain(constant).map(str::to_owned).collect()
 }
 
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-        if entry.is_dir() {
-            sources(&entry, found);
-        } else if entry.extension().is_some_and(|end| end == "rs") {
-            found.push(entry);
-        }
-    }
-}
-
 #[test]
 fn every_variable_that_is_read_is_documented_and_no_other() {
-    let mut files = Vec::new();
-    for folder in [
+    let folders = [
         "sender/src",
         "receiver/src",
         "ui/src",
@@ -69,12 +58,11 @@ fn every_variable_that_is_read_is_documented_and_no_other() {
         "pipeline/src",
         "image/src",
         "os/src",
-    ] {
-        sources(&checkout(folder), &mut files);
-    }
+    ];
+    let files = folders.iter().flat_map(|folder| rust_files(&checkout(folder)));
     // What stands behind the tests of a file is not the program.
     let program = |file: PathBuf| fs::read_to_string(file).unwrap().split("#[cfg(test)]").next().unwrap().to_owned();
-    let mut read: BTreeSet<String> = files.into_iter().flat_map(|file| variables_read(&program(file))).collect();
+    let mut read: BTreeSet<String> = files.flat_map(|file| variables_read(&program(file))).collect();
     assert!(read.contains("TMPDIR") && read.contains("SSH_ORIGINAL_COMMAND"), "{read:?}");
     // The library that writes help reads it.
     read.insert("NO_COLOR".to_owned());
